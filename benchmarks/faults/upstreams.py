@@ -18,12 +18,11 @@ from benchmarks.faults.client import words
 from benchmarks.router.processes import free_port, start, wait_for
 from evals.sim import profiles
 from evals.sim import server as serve
-from evals.sim.item_bank import ItemBank
 from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.http_exchange import HttpExchange
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.server import build_app, server
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.sim.simulator import Simulator
 
 # In the prompt, so that every gateway passes it on.

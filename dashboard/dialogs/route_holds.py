@@ -15,8 +15,8 @@ from dashboard.text import labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
-from harness.control.drift import reports
-from harness.control.drift.reports import DriftStatus
+from harness.control.drift import watches
+from harness.control.drift.watches import DriftStatus
 from harness.control.operations.queries import find_route
 from harness.control.routing import break_glass, freezes, kill_switch, routes
 from harness.control.routing.break_glass import BreakGlassRequest
@@ -290,7 +290,7 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     )
     page_frame.warn_without_control()
     done = f"asked {model} again; the drift watch of route {route} shows the result."
-    form.submit("Check it", done, reports.start_checks, route, suite=suite)
+    form.submit("Check it", done, watches.start_checks, route, suite=suite)
 
 
 @dialog(
@@ -313,7 +313,7 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     page_frame.warn_without_control()
     done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
     reason = form.reason()
-    form.submit("Accept it", done, reports.accept_baseline, route, suite=suite, reason=reason)
+    form.submit("Accept it", done, watches.accept_baseline, route, suite=suite, reason=reason)
 
 
 def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:

@@ -31,7 +31,7 @@ from harness.control.shadow.stage import ShadowStage
 from harness.domain.formatting import format_answer_price, format_estimate, format_milliseconds
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
-from harness.domain.shadow.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
+from harness.domain.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
 from harness.gate.shadow_stage import ShadowMove
 
 MOST_ROWS: Final = 50

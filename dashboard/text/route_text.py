@@ -11,8 +11,8 @@ from dashboard.data import frames
 from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.drift import reports
-from harness.control.drift.reports import DriftStatus
+from harness.control.drift import watches
+from harness.control.drift.watches import DriftStatus
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
@@ -227,7 +227,7 @@ def _drift_row(status: DriftStatus) -> html.Row:
     return {
         "Suite": strong(status.suite),
         "State": html.state(DRIFT_STATES[status.state]),
-        "Compared": reports.describe_comparison(status.comparisons),
+        "Compared": watches.describe_comparison(status.comparisons),
         "Change in points": escape(drift_change(status) or "–"),
         "Evidence": escape(evidence),
         "Last": escape(ended),

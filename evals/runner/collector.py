@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.log import EvalSample, EvalSpec
@@ -20,14 +21,13 @@ from evals.runner.inspect_tasks import JUDGE, InspectSuite, calls_of
 from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
-    ModelAnswer,
     Question,
     answer_text,
-    answered_sample,
-    unanswered_sample,
-    unjudged_sample,
+    scored_sample,
+    unscored_sample,
 )
-from evals.scorers import NotJudged, ScoreResult
+from evals.scorers import NotJudged
+from evals.scorers.interface import UNSCORED
 from harness.domain.errors import SpendingPaused
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import (
@@ -209,36 +209,35 @@ class Collector:
         return {}
 
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
-        prompt = self._suite.prompt(question.item)
+        spent, prompt = sample_usage(sample), self._suite.prompt(question.item)
+        failed = unscored_sample(self._job, question, spent, prompt=prompt)
         answer = answer_text(sample.output.completion, calls_of(sample.output))
+        told = self._provider_failure(sample)
+        if sample.error is not None and (told or not answer):
+            text = told or f"the task failed with {error_kind(sample)}"
+            return replace(failed, error_text=text)
+        ends = [choice.stop_reason for choice in sample.output.choices[:1]]
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         judge = ServedModel(*self._suite.judges(sample))
-        ends = [choice.stop_reason for choice in sample.output.choices[:1]]
-        finish = CUT if ends == ["max_tokens"] else ""
-        came = ModelAnswer(answer, sample_usage(sample), served, judge, finish)
-        if sample.error is None:
-            try:
-                scored, why = self._suite.scored(sample)
-            except NotJudged as error:
-                return unjudged_sample(
-                    self._job, question, came, text=str(error), prompt=prompt
-                )
-        else:
-            told = self._provider_failure(sample)
-            if told or not answer:
-                text = told or f"the task failed with {error_kind(sample)}"
-                return unanswered_sample(
-                    self._job, question, text=text, spent=sample_usage(sample), prompt=prompt
-                )
-            scored, why = (
-                ScoreResult(None, None),
-                f"the scorer failed with {error_kind(sample)}",
-            )
-        return answered_sample(
-            self._job, question, came, scored, prompt=prompt, why_unscored=why
+        came = replace(
+            failed,
+            answer=answer,
+            served_model=served.model,
+            served_build=served.build,
+            judge_model=judge.model,
+            judge_build=judge.build,
+            finish=CUT if ends == ["max_tokens"] else "",
         )
+        if sample.error is not None:
+            why = f"the scorer failed with {error_kind(sample)}"
+            return scored_sample(came, UNSCORED, why_unscored=why)
+        try:
+            scored, why = self._suite.scored(sample)
+        except NotJudged as error:
+            return replace(came, error_text=str(error))
+        return scored_sample(came, scored, why_unscored=why)
 
     def _provider_failure(self, sample: EvalSample) -> str:
         """Our own words, found again in Inspect's, which may hold the whole request."""

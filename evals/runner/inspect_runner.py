@@ -37,9 +37,9 @@ from evals.runner.collector import Collector
 from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
-from evals.runner.judge import Judge
 from evals.runner.judge_calibration import (
     CalibrationCache,
+    Judge,
     agreement_text,
     demand_agreement,
     measure_judge,

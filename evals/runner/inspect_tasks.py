@@ -33,7 +33,7 @@ from inspect_ai.util import EarlyStopping
 
 from evals.runner.code_sandbox import find_sandbox, run_program
 from evals.runner.inspect_model import CALLS, parse_tool_call
-from evals.runner.judge import track_judge_bill
+from evals.runner.judge_calibration import track_judge_bill
 from evals.runner.questions import Question, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.suites.conversation import message_text
@@ -41,8 +41,12 @@ from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.item_groups import ItemGroups, read_group, read_slice
-from harness.domain.evals.item_overlap import texts_fingerprint
+from harness.domain.evals.item_groups import (
+    ItemGroups,
+    read_group,
+    read_slice,
+    texts_fingerprint,
+)
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.settings import SuiteSettings

@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from evals.scorers import AnswerToolCall, ScoreResult
-from evals.scorers.interface import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
-NOBODY: Final = ServedModel("")
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
 
 
@@ -59,17 +56,6 @@ class AnswerUsage:
     # unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAnswer:
-    """A model's answer to an item."""
-
-    text: str
-    spent: AnswerUsage
-    served: ServedModel  # served, judge: as the providers named themselves in their replies
-    judge: ServedModel = NOBODY
-    finish: str = ""
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
@@ -117,60 +103,41 @@ def parse_arguments(call: AnswerToolCall) -> object:
         return call.arguments
 
 
-def answered_sample(
-    job: EvalJob,
-    question: Question,
-    answer: ModelAnswer,
-    scored: ScoreResult,
-    *,
-    prompt: str,
-    why_unscored: str = "",
+def unscored_sample(
+    job: EvalJob, question: Question, spent: AnswerUsage, *, prompt: str, text: str = ""
 ) -> Sample:
-    """A sample with an answer; unscored when the scorer gave no score."""
-    unscored, spent = scored.strict is None, answer.spent
+    """A sample without an answer or a score, as infrastructure leaves it. text: says why."""
     price = job.provider.prices.get(job.target.model)
-    cost_usd = None
-    if price is not None:
-        tokens = spent.input_tokens, spent.output_tokens, spent.cached_tokens
-        cost_usd = price.cost_usd(*tokens)
+    tokens = spent.input_tokens, spent.output_tokens, spent.cached_tokens
     return Sample(
         run=job.run.id,
         item=question.item,
         epoch=question.epoch,
         position=question.position,
-        answer=answer.text,
-        strict=scored.strict,
-        lenient=scored.lenient,
+        answer="",
+        strict=None,
+        lenient=None,
         input_tokens=spent.input_tokens,
         output_tokens=spent.output_tokens,
-        cost_usd=cost_usd,
+        cost_usd=None if price is None else price.cost_usd(*tokens),
         duration_s=spent.seconds,
-        error=SampleError.UNSCORED if unscored else None,
-        error_text=(why_unscored or "the scorer gave no score") if unscored else "",
-        served_model=answer.served.model,
+        error=SampleError.INFRA,
+        error_text=text,
         prompt=prompt,
-        rule=scored.rule,
         cached_tokens=spent.cached_tokens,
         judge_calls=spent.judge_calls,
         judge_cost_usd=spent.judge_cost_usd,
-        served_build=answer.served.build,
-        judge_model=answer.judge.model,
-        judge_build=answer.judge.build,
-        finish=answer.finish,
     )
 
 
-def unjudged_sample(
-    job: EvalJob, question: Question, answer: ModelAnswer, *, text: str, prompt: str
-) -> Sample:
-    """A sample with an answer, whose score the infrastructure owes us."""
-    sample = answered_sample(job, question, answer, UNSCORED, prompt=prompt)
-    return replace(sample, error=SampleError.INFRA, error_text=text)
-
-
-def unanswered_sample(
-    job: EvalJob, question: Question, *, text: str, spent: AnswerUsage, prompt: str
-) -> Sample:
-    """Builds the sample of a question that stayed unanswered after all retries."""
-    nothing = ModelAnswer("", spent, NOBODY)
-    return unjudged_sample(job, question, nothing, text=text, prompt=prompt)
+def scored_sample(sample: Sample, scored: ScoreResult, *, why_unscored: str = "") -> Sample:
+    """The sample with its score; unscored when the scorer gave none."""
+    unscored = scored.strict is None
+    return replace(
+        sample,
+        strict=scored.strict,
+        lenient=scored.lenient,
+        rule=scored.rule,
+        error=SampleError.UNSCORED if unscored else None,
+        error_text=(why_unscored or "the scorer gave no score") if unscored else "",
+    )

@@ -10,15 +10,18 @@ from typing import Final
 from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
-from evals.scorers.interface import AnswerToolCall, NotJudged, Options, Scorer, ScoreResult
-from evals.scorers.json_fields import JSON_FIELDS
-from evals.scorers.json_schema import JSON_SCHEMA
-from evals.scorers.judge_protocol import AnswerJudge
+from evals.scorers.interface import (
+    AnswerJudge,
+    AnswerToolCall,
+    NotJudged,
+    Options,
+    Scorer,
+    ScoreResult,
+)
+from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
+from evals.scorers.judged import PAIRWISE, RUBRIC, SIMILARITY
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
-from evals.scorers.pairwise import PAIRWISE
-from evals.scorers.rubric import RUBRIC
-from evals.scorers.similarity import SIMILARITY
 from evals.scorers.text_match import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content_hash import digest, hash_content

@@ -16,8 +16,7 @@ from typing import Any, Final, cast
 
 from evals.scorers.interface import EMPTY_ANSWER, Options, Scorer, ScoreResult, score_result
 from evals.scorers.json_repair import loads
-from evals.scorers.text_measures import paragraphs, sentences, word_count
-from evals.scorers.unwrap import inside_fence
+from evals.scorers.unwrap import inside_fence, paragraphs, sentences, word_count
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 

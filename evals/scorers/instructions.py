@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evals.scorers.interface import EMPTY_ANSWER, Options, Scorer, ScoreResult, score_result
-from evals.scorers.text_measures import first_word, paragraphs, sentences, word_count, words
-from evals.scorers.unwrap import inside_fence
+from evals.scorers.unwrap import (
+    first_word,
+    inside_fence,
+    paragraphs,
+    sentences,
+    word_count,
+    words,
+)
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 

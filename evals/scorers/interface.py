@@ -1,15 +1,13 @@
 """The interface of a scorer: what it is given, and the score that it returns."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 from harness.domain.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from evals.scorers.judge_protocol import JudgedScore
 
 Options = Mapping[str, Any]
 KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapping"}
@@ -50,8 +48,36 @@ RunProgram = Callable[[str, float], Awaitable[str | None]]
 SandboxedScore = Callable[[str, Item, Options, RunProgram], Awaitable[ScoreResult]]
 
 
+class AnswerJudge(Protocol):
+    """The pinned model. Both raise NotJudged when it does not answer or may not be asked."""
+
+    @property
+    def attempts(self) -> int:
+        """How often a judge is asked whose answer cannot be read."""
+        ...
+
+    @property
+    def spent(self) -> str:
+        """Says why the judge may not be asked any more; empty while it may."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
+
+
+JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]]
+
+
 def no_score(_answer: str, _item: Item, _options: Options) -> ScoreResult:
     return UNSCORED
+
+
+def written(target: object) -> str:
+    """The target as an answer would spell it: a text as it is, else JSON."""
+    return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
 
 
 def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResult:
@@ -95,7 +121,7 @@ class Scorer:
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
     calls: Callable[[Sequence[AnswerToolCall], str, Item, Options], ScoreResult] | None = None
-    judged: "JudgedScore | None" = None
+    judged: JudgedScore | None = None
     sandboxed: SandboxedScore | None = None
 
     def options(self, given: Options) -> Options:

@@ -1,7 +1,5 @@
 """The scorers `exact` and `regex` compare an answer with a text or a regular expression."""
 
-import json
-
 from evals.scorers.interface import (
     EMPTY_ANSWER,
     UNSCORED,
@@ -9,16 +7,12 @@ from evals.scorers.interface import (
     Scorer,
     ScoreResult,
     right_or_wrong,
+    written,
 )
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.bounded_regex import BoundedPattern
 from harness.domain.errors import InputError, PatternTooSlow
-
-
-def written(target: object) -> str:
-    """The target as an answer would spell it: a text as it is, else JSON."""
-    return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
 
 
 def folded(text: str) -> str:

@@ -17,12 +17,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from evals.sim import faults, item_bank
-from evals.sim.item_bank import ItemBank, Source
+from evals.sim import faults, simulated_model
 from evals.sim.profiles import DEFAULT_PROFILES, adapter, change_profile, load_profiles
 from evals.sim.protocols.endpoints import CHAT, DIALECTS
 from evals.sim.protocols.http_exchange import TRANSPORT, HttpExchange
 from evals.sim.protocols.requests import Refused, decoded
+from evals.sim.simulated_model import ItemBank, Source
 from evals.sim.simulator import Simulator
 from harness import package_data
 from harness.domain.content_hash import digest
@@ -166,9 +166,13 @@ def simulator(
     """Builds a simulator over the shipped suites and the given ones: files, `NAME=FILE`, or
     settings. Raises ConfigError, InputError.
     """
-    shipped = item_bank.load_suites(item_bank.suite_files(package_data.path("datasets")))
-    own = item_bank.load_suites(suites)
-    version = digest(adapter(list[item_bank.BankItem]).dump_python(own))[:6] if own else ""
+    shipped = simulated_model.load_suites(
+        simulated_model.suite_files(package_data.path("datasets"))
+    )
+    own = simulated_model.load_suites(suites)
+    version = (
+        digest(adapter(list[simulated_model.BankItem]).dump_python(own))[:6] if own else ""
+    )
     bank = ItemBank([*shipped, *own], version)
     models = load_profiles(profiles)
     return Simulator(models, bank, unix_time=whole_seconds, time_scale=time_scale)

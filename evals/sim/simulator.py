@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from evals.sim import answer_text, simulated_judge, text_numbers, tool_calls
+from evals.sim import answers, text_numbers
 from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
-from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Profile, find_line
-from evals.sim.protocols import embeddings, requests
+from evals.sim.protocols import endpoints, requests
 from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.endpoints import CHAT, EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from evals.sim.protocols.requests import ChatRequest, Refused
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulated_model import ItemBank, SimulatedModel
 
 OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded")
 
@@ -103,7 +102,7 @@ class Simulator:
         """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
-        body = embeddings.response(data, model=self.model(name).profile.serves or name)
+        body = endpoints.embeddings_body(data, model=self.model(name).profile.serves or name)
         await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
 
     def model(self, name: str) -> SimulatedModel:
@@ -139,25 +138,25 @@ class Simulator:
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
         profile, prompt = model.profile, request.prompt
         line = find_line(profile.script, request.texts, request.schemas)
-        said = line.text if line else simulated_judge.answer(prompt, profile)
+        said = line.text if line else answers.answer_as_judge(prompt, profile)
         item = None if line or said else self.bank.find(prompt)
         verdict = model.sit(item, request_seed=request.seed or 0) if item else None
-        call = tool_calls.call_for(request, verdict, line)
+        call = answers.call_for(request, verdict, line)
         text, reason, schema = said or "", "stop", request.schema_asked
         if call:
             text, reason = "", "tool_calls"
         elif verdict:
-            text = answer_text.answer(
+            text = answers.answer(
                 verdict,
                 profile,
                 prompt=prompt,
                 json_asked=schema is not None,
-                form_asked=answer_text.insists_on_form(request.system),
+                form_asked=answers.insists_on_form(request.system),
             )
         elif not text and schema is None:
-            text = answer_text.filler(prompt)
+            text = answers.filler(prompt)
         elif not text:
-            text = answer_text.bare(tool_calls.make_up(schema, (profile.seed, prompt)))
+            text = answers.bare(answers.make_up(schema, (profile.seed, prompt)))
         if request.limit is not None and text_numbers.count_tokens(text) > request.limit:
             text, reason = text_numbers.cut(text, request.limit), "length"
         return Completion(

@@ -1,10 +1,12 @@
 """Reads a dataset file (JSONL or CSV) into items, with their tags; an error names file and
-line. Also hashes the file for the suite's pin.
+line. Also hashes the file for the suite's pin, and reads a judge's references: answers with
+people's scores.
 """
 
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -236,3 +238,48 @@ def _metadata(value: object, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{place}: field 'metadata': must be a JSON object {{…}}")
     return value
+
+
+MIN_REFERENCES: Final = 10  # of fewer an interval says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An answer that people have scored."""
+
+    item: Item  # what it answers
+    answer: str
+    score: float
+
+
+def load_references(path: Path) -> tuple[Reference, ...]:
+    """Loads the references of a data file with `input`, `answer`, `score` (0 to 1), and perhaps
+    `metadata` with `target` and `rubric`. Raises InputError with the place.
+    """
+    found = []
+    for item in load_items(path, name="reference", target_field="answer+score"):
+        given = item.target
+        score = given["score"] if isinstance(given, dict) else None
+        answer = given["answer"] if isinstance(given, dict) else None
+        number = _number(score)
+        if not isinstance(answer, str) or number is None:
+            raise InputError(
+                f"{path}: item {item.id!r}: a reference needs `answer`, a text, and `score`, a "
+                "number from 0 to 1"
+            )
+        shown = replace(item, target=item.metadata.get("target", ""))
+        found.append(Reference(shown, answer, number))
+    if len(found) < MIN_REFERENCES:
+        raise InputError(
+            f"{path}: {len(found)} references; agreement needs {MIN_REFERENCES} or more"
+        )
+    return tuple(found)
+
+
+def _number(score: object) -> float | None:
+    """A CSV file has texts only."""
+    try:
+        number = float(score) if isinstance(score, int | float | str) else math.nan
+    except ValueError:
+        return None
+    return number if 0 <= number <= 1 else None

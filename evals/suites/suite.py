@@ -25,16 +25,14 @@ from evals.scorers import (
     scorer_identity,
 )
 from evals.scorers.code import CODE
-from evals.scorers.text_match import written
+from evals.scorers.interface import written
 from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
-from evals.suites.items import Item, file_sha256, load_items, tags_of
-from evals.suites.judge_references import load_references
+from evals.suites.items import Item, file_sha256, load_items, load_references, tags_of
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.item_overlap import texts_fingerprint
+from harness.domain.evals.item_groups import ItemGroups, texts_fingerprint
 from harness.domain.evals.suite_plan import JUDGE_SEPARATOR, SuitePin
-from harness.domain.privacy.near_duplicates import find_near_duplicates
+from harness.domain.privacy.capture import find_near_duplicates
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean

@@ -26,7 +26,7 @@ from harness.api.frame.error_status import extend, json_answer
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.canary.operations import operate_with_warnings
+from harness.control.canary.operations import operate
 from harness.control.canary.status import CanaryStatus
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -34,7 +34,7 @@ from harness.control.shadow.shadows import ShadowRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.domain.shadow import Shadow, ShadowLimits
 from harness.gate.text.canary_state import OPERATIONS, OVERRULES
 
 router = APIRouter()
@@ -94,7 +94,7 @@ def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> Ramp
 
 def _add_operation(signal: RolloutSignal, text: str) -> None:
     def act(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-        done = operate_with_warnings(
+        done = operate(
             who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
         )
         if signal not in OVERRULES:

@@ -23,7 +23,7 @@ from harness.api.frame.endpoint import (
     endpoint,
     operation,
 )
-from harness.control.drift import reports
+from harness.control.drift import watches
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.domain.drift import DriftCheck, DriftWatch
@@ -124,13 +124,13 @@ operation(
     OverruleBody,
 )
 operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
-operation(router, "GET /drift", "list_watched", reports.list_drift_status)
-operation(router, "GET /routes/{route}/drift", "route_drift", reports.list_drift_reports)
+operation(router, "GET /drift", "list_watched", watches.list_drift_status)
+operation(router, "GET /routes/{route}/drift", "route_drift", watches.list_drift_reports)
 operation(
     router,
     "POST /routes/{route}/drift/run",
     "run_drift",
-    reports.start_checks,
+    watches.start_checks,
     DriftRunBody,
     status=201,
 )
@@ -138,6 +138,6 @@ operation(
     router,
     "POST /routes/{route}/drift/accept",
     "accept_drift",
-    reports.accept_baseline,
+    watches.accept_baseline,
     DriftAcceptBody,
 )

@@ -1,27 +1,42 @@
 """Makes a folder an installation, for `swapgate init`: configuration file with its schema,
 secrets and keys, database with the file's providers and routes, and a first key for an admin
-and for a client. What is there is never overwritten.
+and for a client. What is there is never overwritten. `import_config` writes the configuration
+from another gateway's, without keys in clear; `temporary_installation` opens one for a single
+comparison (`swapgate gate run`).
 """
 
 import json
 import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from harness import config
+import yaml
+
+from harness import config, package_data
 from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
 from harness.app.installation import (
     Installation,
     config_file,
     load_settings,
     open_installation,
+    read_dotenv,
 )
+from harness.config.source_locations import parse_file
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.routing import routes, seed
-from harness.domain.errors import ConfigError
+from harness.domain.config_conversion import Conversion, SourceConfig
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.litellm_import import convert_litellm
 from harness.domain.operations.access import FIRST_LINK_LASTS, Role, sign_in_url
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.pagination import PageRequest
+from harness.domain.settings import RunQueueKind
+from harness.report.content import DATABASE, FILE, address
 from harness.runtime import secret_files, signing_keys
 
 SCHEMA_NAME = "swapgate.schema.json"
@@ -153,3 +168,85 @@ def _write_new(path: Path, text: str) -> bool:
             f"cannot write {path} ({error.strerror}): run `swapgate init` in a folder of yours"
         ) from None
     return True
+
+
+_HEAD: Final = """\
+# yaml-language-server: $schema=swapgate.schema.json
+# Made by `swapgate init --from {format}` from {name}. Its report says what was not taken over.
+# Keys are in environment variables, or are set by `swapgate provider key set`. A route is
+# created once from here; from then on the database rules, and proposals swap its model.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigImport:
+    """Says what was written where, and what became of each key of the other file."""
+
+    format: str
+    source: str
+    config: str
+    conversion: Conversion
+
+
+def import_config(format_name: str, source: Path, given: Path | None) -> ConfigImport:
+    """Writes the configuration of this folder, or the given file, from another gateway's.
+
+    Raises ConfigError for a source that cannot be read, and where there is a configuration
+    already.
+    """
+    file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
+    read_dotenv(source.resolve().parent)
+    conversion = convert_file(source, os.environ)
+    head = _HEAD.format(format=format_name, name=source.name)
+    _write(file, head + yaml.safe_dump(dict(conversion.config), sort_keys=False, width=96))
+    return ConfigImport(format_name, str(source), str(file), conversion)
+
+
+def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
+    """Converts LiteLLM's file and writes nothing. Raises ConfigError for one that cannot be
+    read.
+    """
+    document = parse_file(source)
+    return convert_litellm(SourceConfig(document.values, document.places, environ))
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a configuration that loads; removes one that does not."""
+    try:
+        with file.open("x", encoding="utf-8") as written:
+            written.write(text)
+        defaults = package_data.path("config/default.yaml")
+        config.load_settings(file, os.environ, defaults=defaults)
+    except FileExistsError:
+        text = f"{file} is there already, and is left as it is: move it away, or use --config"
+        raise ConfigError(text) from None
+    except OSError as error:
+        text = f"cannot write {file} ({error.strerror}): run `swapgate init` in another folder"
+        raise ConfigError(text) from None
+    except ConfigError as error:
+        file.unlink()
+        text = f"what was converted does not load, and was not written: {error}"
+        raise ConfigError(text) from None
+
+
+@contextmanager
+def temporary_installation(given: Path | None, folder: Path) -> Iterator[Installation]:
+    """Opens the configuration's installation, with its state in `folder`. Raises InputError."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / FILE).exists():
+        raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
+    # The workers are processes of their own, and read this too.
+    os.environ[DATABASE] = address(folder)
+    os.environ["SWAPGATE__HOME"] = str(folder)
+    os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
+    os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
+    installation = open_with_workers(given)
+    try:
+        signing_keys.create_keys(installation.settings)
+        if any(provider.extra_headers for provider in installation.settings.providers.values()):
+            secret_files.make_encryption_file(installation.settings)
+        upgrade_database(installation.settings)
+        yield installation
+    finally:
+        installation.close()

@@ -77,7 +77,7 @@ def operation_command(signal: RolloutSignal) -> click.Command:
     ) -> None:
         rollout = session.decide(
             operations.operate, route, signal, reason, expected_version=version
-        )
+        ).rollout
         output.answer(rollout, f"the {_describe(rollout)}")
 
     def ask_and_operate(

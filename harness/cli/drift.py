@@ -11,8 +11,8 @@ from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, REASON, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.control.drift import reports
-from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
+from harness.control.drift import watches
+from harness.control.drift.watches import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
 from harness.domain.drift import (
     DriftCheck,
@@ -50,7 +50,7 @@ def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
 
 
 def _list_watches(session: Session) -> None:
-    statuses = reports.list_drift_status(session.context)
+    statuses = watches.list_drift_status(session.context)
     output.listing(
         statuses,
         lambda row: {
@@ -98,7 +98,7 @@ def _run_cells(watch: DriftWatch, check: DriftCheck) -> dict[str, object]:
 
 
 def _show_route(session: Session, route: str, suite: str) -> None:
-    drift_reports = reports.list_drift_reports(session.context, route, suite=suite)
+    drift_reports = watches.list_drift_reports(session.context, route, suite=suite)
     if output.documented(drift_reports):
         return
     if not drift_reports:
@@ -153,7 +153,7 @@ def _show(shown: DriftReport) -> None:
 @command(drift)
 def run(session: Session, route: str, *, suite: str = SUITE) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
-    started = reports.start_checks(session.context, session.actor, route, suite=suite)
+    started = watches.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if output.documented(started):
@@ -166,7 +166,7 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
 @command(drift)
 def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = session.decide(reports.accept_baseline, route, suite=suite, reason=reason)
+    opened = session.decide(watches.accept_baseline, route, suite=suite, reason=reason)
     if output.documented(opened):
         return
     for watch in opened:

@@ -33,7 +33,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.shadow.shadow import ShadowLimits
+from harness.domain.shadow import ShadowLimits
 
 
 def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:

@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from harness.control.canary import driver
+from harness.control.canary import operations
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.evals.eval_queue import QueuedRun, list_queue
@@ -84,7 +84,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
     for rollout in baking:
-        run_step(rollout.proposal, partial(driver.drive_bake, ctx, rollout))
+        run_step(rollout.proposal, partial(operations.drive_bake, ctx, rollout))
     did.extend(
         worker_supervision.run_once(ctx)
         if ctx.run_queue is None

@@ -27,6 +27,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Turn round the direction of what follows: a name could make the rest of a line say something
 # else.
 _DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+# Blank or invisible, though Unicode calls them letters, marks or symbols.
+INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
 _PRICES: Final = re.compile(
     r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"

@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.domain.formatting import format_percent, format_usd
 from harness.domain.proposals.policy import ShadowStagePolicy
-from harness.domain.shadow.pairs import ShadowCheck
+from harness.domain.shadow import ShadowCheck
 from harness.gate.arrays import log_mean
 
 # Of false alarms, over all checks and the whole life of a shadow.

@@ -16,7 +16,7 @@ from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import BUCKETS
-from harness.domain.shadow.shadow import ShadowTally
+from harness.domain.shadow import ShadowTally
 from harness.store.schema.traffic_sums import COUNTS
 
 TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")

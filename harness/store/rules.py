@@ -25,7 +25,7 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import KeyGrant
-from harness.domain.shadow.shadow import Shadow, check_shadow_limits
+from harness.domain.shadow import Shadow, check_shadow_limits
 from harness.store.observation_rules import check_amounts
 from harness.store.schema.columns import storable
 

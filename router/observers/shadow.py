@@ -18,15 +18,17 @@ from harness.control.operations.spending_meter import TakenAmount
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, missing_capabilities
-from harness.domain.routing.table import Arm
+from harness.domain.routing.table import Arm, is_mirrored
 from harness.domain.routing.target import Price
-from harness.domain.shadow.pairs import (
+from harness.domain.shadow import (
+    COST_USD,
+    MIRRORED,
+    UNPRICED,
     PairSide,
     compare_pair,
-    is_mirrored,
     unit_counts,
+    within_budget,
 )
-from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
 from router.frame.asgi import header
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from harness.domain.shadow.shadow import (
+from harness.domain.shadow import (
     Shadow,
     ShadowTally,
     ShadowUsage,

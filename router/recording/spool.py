@@ -18,7 +18,7 @@ from harness.domain.operations.alerts import Alert
 from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
-from harness.domain.shadow.shadow import ShadowTally
+from harness.domain.shadow import ShadowTally
 
 
 class Batch(NamedTuple):

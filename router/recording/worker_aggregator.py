@@ -21,7 +21,7 @@ from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.shadow.shadow import ShadowTally
+from harness.domain.shadow import ShadowTally
 from router.frame.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits

@@ -19,7 +19,7 @@ from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.plan import RoutePlan, RouteTargets
 from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.shadow.shadow import Shadow
+from harness.domain.shadow import Shadow
 from router.frame.replies import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})

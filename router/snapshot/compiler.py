@@ -29,7 +29,13 @@ from harness.domain.routing.capabilities import (
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
-from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot
+from harness.domain.routing.table import (
+    Arm,
+    Route,
+    RouteSettings,
+    Snapshot,
+    find_shadow_end,
+)
 from harness.domain.routing.target import (
     NO_DATA_CLASSES,
     DataClasses,
@@ -37,7 +43,6 @@ from harness.domain.routing.target import (
     Target,
     may_see,
 )
-from harness.domain.shadow.pairs import end_reason
 from router.conversation.makers import maker_of
 from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS
@@ -246,7 +251,7 @@ def _shadow(
 ) -> CompiledShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
     for shadow in snapshot.shadows:
-        if shadow.route == route.name and not end_reason(shadow, route):
+        if shadow.route == route.name and not find_shadow_end(shadow, route):
             try:
                 upstream = _upstream_of(snapshot, route, shadow.candidate, keys)
             except SnapshotInvalid as error:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE

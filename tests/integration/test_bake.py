@@ -308,9 +308,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     shown = canary_status.explain_canary(world.context(), "chat").status
 
     said = "the customer agrees"
-    moved = operations.operate_with_warnings(
-        world.context(), BEN, "chat", RolloutSignal.ADVANCE, said
-    )
+    moved = operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, said)
 
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import OtherTerms
+from harness.control.evals import recomputation
+from harness.control.evals.recomputation import OtherTerms
 from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
@@ -94,7 +94,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     text = render_markdown(gather_report(world.context(), proposal.id))
     assert "It is cheaper: 75 % less per item" in text
     assert "| colours | shown |" in text
-    replayed = verdict_replay.replay_verdict(world.context(), proposal.id)
+    replayed = recomputation.replay_verdict(world.context(), proposal.id)
     assert replayed.agrees, replayed.differences
 
 
@@ -104,7 +104,7 @@ def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> No
 
     assert proposal.phase is ProposalPhase.REJECTED
     assert "0 % less per item" in proposal.closed_because
-    assert verdict_replay.replay_verdict(plain.context(), proposal.id).agrees
+    assert recomputation.replay_verdict(plain.context(), proposal.id).agrees
 
 
 def test_a_model_without_a_price_is_refused_before_anything_is_asked(
@@ -133,12 +133,12 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallati
     proposal = proposed(plain, "sim/good")
     ctx = plain.context()
 
-    more = verdict_replay.what_if(ctx, proposal.id, OtherTerms(min_saving=0.8))
+    more = recomputation.what_if(ctx, proposal.id, OtherTerms(min_saving=0.8))
     assert more is None or not isinstance(more, Passed)
-    quality = verdict_replay.what_if(ctx, proposal.id, OtherTerms(claim=Claim.NON_INFERIOR))
+    quality = recomputation.what_if(ctx, proposal.id, OtherTerms(claim=Claim.NON_INFERIOR))
     assert isinstance(quality, Passed)
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        verdict_replay.what_if(ctx, proposal.id, OtherTerms(min_saving=0.0))
+        recomputation.what_if(ctx, proposal.id, OtherTerms(min_saving=0.0))
 
 
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
@@ -236,7 +236,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     assert [suite_report.suite for suite_report in report.together] == [WEIGHTED_MEAN]
     assert f"| {WEIGHTED_MEAN} (primary) | passed |" in render_markdown(report)
     assert 'tests="3" failures="0"' in render_junit(report)
-    assert verdict_replay.replay_verdict(plain.context(), decided.id).agrees
+    assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 
 
 @pytest.mark.req("F2")

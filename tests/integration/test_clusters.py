@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.evals.recomputation import replay_verdict
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.verdict import Passed

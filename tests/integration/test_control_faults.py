@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control import reconciler
-from harness.control.canary import decision, driver, operations
+from harness.control.canary import decision, operations
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
@@ -502,7 +502,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
-        driver.apply_action(RolloutUnit(ctx, tx, seen), action)
+        operations.apply_action(RolloutUnit(ctx, tx, seen), action)
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].state is RolloutState.WAITING
 

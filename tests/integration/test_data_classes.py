@@ -29,7 +29,7 @@ from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
-from harness.domain.shadow.shadow import ShadowLimits
+from harness.domain.shadow import ShadowLimits
 from tests.support.control.control_plane import (
     ANN,
     BEN,

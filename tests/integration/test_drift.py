@@ -10,7 +10,7 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.drift import monitor, reports
+from harness.control.drift import monitor, watches
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes
@@ -113,8 +113,8 @@ def days(world: SmallInstallation, count: int) -> None:
         world.clock.advance(DAY_S)
 
 
-def status(world: SmallInstallation) -> reports.DriftStatus:
-    (found,) = reports.list_drift_status(world.context())
+def status(world: SmallInstallation) -> watches.DriftStatus:
+    (found,) = watches.list_drift_status(world.context())
     return found
 
 
@@ -179,8 +179,8 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     assert len(checks(world)) == 4
     assert [record.kind for record in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
-        reports.start_checks(world.context(), ANN, "chat")
-    (shown,) = reports.list_drift_reports(world.context(), "chat")
+        watches.start_checks(world.context(), ANN, "chat")
+    (shown,) = watches.list_drift_reports(world.context(), "chat")
     assert len(shown.changes) == 25
     first = shown.changes[0]
     assert (first.score_before, first.score_now, first.answer_now) == (1.0, 0.0, "wrong")
@@ -218,7 +218,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
     assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
     assert status(world).state == "watching"
     assert [check.served for check in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
-    reports.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
+    watches.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
     assert open_alerts(world) == {}
     days(world, 2)
     assert open_alerts(world) == {}
@@ -234,10 +234,10 @@ def test_a_better_model_is_told_and_a_person_accepts_it_as_the_new_baseline(
     assert "points better" in open_alerts(world)[AlertKind.DRIFT].title
 
     with pytest.raises(NotAllowed):
-        reports.accept_baseline(ctx, ANN, "chat", reason="cheaper now")
+        watches.accept_baseline(ctx, ANN, "chat", reason="cheaper now")
     with pytest.raises(InputError, match="reason"):
-        reports.accept_baseline(ctx, BEN, "chat", reason=" ")
-    reports.accept_baseline(ctx, BEN, "chat", reason="cheaper now")
+        watches.accept_baseline(ctx, BEN, "chat", reason=" ")
+    watches.accept_baseline(ctx, BEN, "chat", reason="cheaper now")
 
     assert open_alerts(world) == {}
     days(world, 3)
@@ -320,13 +320,13 @@ def test_budget_and_items_bound_a_run_and_too_few_answers_are_no_measurement(
 def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
-        reports.start_checks(ctx, VIEWER, "chat")
-    (first,) = reports.start_checks(ctx, ANN, "chat")
-    (same,) = reports.start_checks(ctx, ANN, "chat")
+        watches.start_checks(ctx, VIEWER, "chat")
+    (first,) = watches.start_checks(ctx, ANN, "chat")
+    (same,) = watches.start_checks(ctx, ANN, "chat")
     assert first == same
 
     run_cycle(world)
-    (second,) = reports.start_checks(ctx, ANN, "chat")
+    (second,) = watches.start_checks(ctx, ANN, "chat")
     run_cycle(world)
 
     assert second.run != first.run
@@ -340,13 +340,13 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
     world.drift.clear()
     monitor.run_once(ctx)
 
-    assert reports.list_drift_status(ctx) == []
+    assert watches.list_drift_status(ctx) == []
     with world.store.read() as tx:
         assert tx.drift.open_watches() == []
         assert tx.runs.get(run).state is RunState.STOPPED
     assert checks(world)[0].state is DriftCheckState.NOT_MEASURED
     with pytest.raises(NotFound, match=r"docs open explanation/drift"):
-        reports.start_checks(world.context(), ANN, "chat")
+        watches.start_checks(world.context(), ANN, "chat")
 
 
 @pytest.mark.req("A7")

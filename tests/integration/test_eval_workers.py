@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evals.scorers.judge_protocol import DATA
+from evals.scorers.judged import DATA
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.evals import worker_supervision

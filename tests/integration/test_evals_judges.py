@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.runner.judge import JudgeBill
+from evals.runner.judge_calibration import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from evals.scorers.ifeval import pairs
-from evals.sim import answer_text
-from evals.sim.item_bank import BankItem as SimItem
-from evals.sim.item_bank import ItemBank
+from evals.sim import answers
 from evals.sim.profiles import Habits, Profile
+from evals.sim.simulated_model import BankItem as SimItem
+from evals.sim.simulated_model import ItemBank
 from evals.sim.simulator import Simulator
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites, Suite, load_suite
@@ -261,7 +261,7 @@ def runs(public: dict[str, SuiteSettings]) -> Runs:
         asked = known.find(item.input)
         assert asked is not None
         seen = sim.models[target.model].sit(asked)
-        return answer_text.answer(seen, PROFILES[target.model], prompt=item.input)
+        return answers.answer(seen, PROFILES[target.model], prompt=item.input)
 
     with serve_in_thread(sim) as url:
         jobs = [job(catalog, *pair, f"{url}/v1") for pair in BY_INSPECT]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.scorers.judge_protocol import DATA
+from evals.scorers.judged import DATA
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.control.evals import worker_supervision

@@ -33,7 +33,7 @@ from harness.domain.routing.table import (
     Snapshot,
 )
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.domain.shadow import Shadow, ShadowLimits
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.event_stream import SsePayloads
 from router.upstream.transports import Transports

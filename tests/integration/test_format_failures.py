@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.sim import answer_text
-from evals.sim.item_bank import ItemBank, bank_item, load_suites
+from evals.sim import answers
 from evals.sim.profiles import Habits, Profile
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulated_model import ItemBank, SimulatedModel, bank_item, load_suites
 from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.submission import create_proposal
@@ -91,12 +90,12 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         patch = target.request_patch
-        return answer_text.answer(
+        return answers.answer(
             pupils[target.model].sit(bank_item(item, suite=suite, place="")),
             models[target.model],
             prompt=item.input,
             json_asked=patch.response_format is not None,
-            form_asked=answer_text.insists_on_form(patch.prompt_addendum),
+            form_asked=answers.insists_on_form(patch.prompt_addendum),
         )
 
     clock = ManualClock()

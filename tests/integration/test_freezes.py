@@ -128,7 +128,9 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
     again = world.until_decided(world.propose("sim/better").id)
     assert again.phase is ProposalPhase.CANARY
     freeze(world)
-    back = operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
+    back = operations.operate(
+        world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
+    ).rollout
     assert not back.live
 
 
@@ -178,7 +180,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")
     assert not operations.operate(
         world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
-    ).live
+    ).rollout.live
 
 
 def without_triggers(world: SmallInstallation, *statements: str) -> None:
@@ -242,7 +244,7 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
     made = freeze(world)
     reconciler.run_once(ctx)
     freezes.lift_freeze(world.context(), BEN, made.id, reason="done")
-    after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now")
+    after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now").rollout
     assert after.step == rollout_of(world, proposal).step == 1
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from evals.scorers.judge_protocol import DATA
+from evals.scorers.judged import DATA
 from evals.sim import server as sim
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation

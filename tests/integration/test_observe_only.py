@@ -71,7 +71,9 @@ def test_a_live_canary_is_held_goes_no_step_on_and_can_still_go_back(
         with pytest.raises(NotAllowed, match="a canary does not go on"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
 
-    back = operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
+    back = operations.operate(
+        world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
+    ).rollout
     assert not back.live
     assert routes.load_table(world.context()).routes["chat"].canary is None
 

@@ -12,7 +12,7 @@ from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.evals.proof_validity import ProofState
-from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.evals.recomputation import replay_verdict
 from harness.control.proposals import comparison, decisions, evaluation, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import OtherTerms
+from harness.control.evals import recomputation
+from harness.control.evals.recomputation import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
@@ -24,12 +24,12 @@ def test_a_verdict_comes_out_the_same_to_the_byte(
 ) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
 
-    verdict = verdict_replay.replay_verdict(world.context(), proposal.id)
+    verdict = recomputation.replay_verdict(world.context(), proposal.id)
 
     assert verdict.agrees, verdict.differences
     assert verdict.stored_sha256 == verdict.again_sha256
     assert verdict.stored.id == proposal.verdict
-    assert verdict_replay.replay_verdict(world.context(), verdict.stored.id) == verdict
+    assert recomputation.replay_verdict(world.context(), verdict.stored.id) == verdict
     assert verdict.items["colours"] > 0
 
 
@@ -37,9 +37,9 @@ def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> Non
     proposal = world.propose()
 
     with pytest.raises(NotFound, match="has no verdict yet"):
-        verdict_replay.replay_verdict(world.context(), proposal.id)
+        recomputation.replay_verdict(world.context(), proposal.id)
     with pytest.raises(NotFound):
-        verdict_replay.replay_verdict(world.context(), "v_nobody")
+        recomputation.replay_verdict(world.context(), "v_nobody")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
     with world.store.read() as tx:
         before = tx.verdicts.list(), tx.audit.tail(1)
 
-    verdict = verdict_replay.what_if(ctx, proposal.id, terms)
+    verdict = recomputation.what_if(ctx, proposal.id, terms)
 
     assert type(verdict) is expected
     with world.store.read() as tx:
@@ -69,9 +69,9 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
 def test_registered_terms_give_the_registered_verdict(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
-    again = verdict_replay.what_if(world.context(), proposal.id, OtherTerms())
+    again = recomputation.what_if(world.context(), proposal.id, OtherTerms())
 
-    assert again == verdict_replay.replay_verdict(world.context(), proposal.id).stored
+    assert again == recomputation.replay_verdict(world.context(), proposal.id).stored
 
 
 @pytest.mark.parametrize("terms", [OtherTerms(margin=0.0), OtherTerms(alpha=1.0)])
@@ -81,7 +81,7 @@ def test_terms_that_no_comparison_can_have_are_refused(
     proposal = world.until_decided(world.propose("sim/better").id)
 
     with pytest.raises(InputError):
-        verdict_replay.what_if(world.context(), proposal.id, terms)
+        recomputation.what_if(world.context(), proposal.id, terms)
 
 
 def test_a_score_that_was_changed_behind_our_back_is_named(
@@ -107,5 +107,5 @@ def test_a_score_that_was_changed_behind_our_back_is_named(
     raw.close()
 
     with pytest.raises(SignatureInvalid, match=f"row sample {candidate_run}"):
-        verdict_replay.replay_verdict(world.context(), proposal.id)
+        recomputation.replay_verdict(world.context(), proposal.id)
     world.store.close()

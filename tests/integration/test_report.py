@@ -13,9 +13,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evals.sim import answer_text, profiles, text_numbers
-from evals.sim.item_bank import ItemBank, bank_item, load_suites
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim import answers, profiles, text_numbers
+from evals.sim.simulated_model import ItemBank, SimulatedModel, bank_item, load_suites
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
@@ -226,7 +225,7 @@ def example_installation(
     def script(target: Target, item: Item, _epoch: int) -> str:
         asked = bank_item(item, suite=suite_of(item), place="")
         seen = sitting[target.model].sit(asked)
-        return answer_text.answer(seen, models[target.model], prompt=item.input)
+        return answers.answer(seen, models[target.model], prompt=item.input)
 
     def pace(target: Target, item: Item) -> float:
         middle = models[target.model].latency.first_token_median_ms / 1000

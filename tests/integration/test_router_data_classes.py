@@ -19,7 +19,7 @@ from harness.domain.routing.kill_switch import (
 )
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.domain.shadow import Shadow, ShadowLimits
 from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code

@@ -25,7 +25,7 @@ from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.domain.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store

@@ -15,7 +15,7 @@ from harness.control.operations import alerts
 from harness.control.proposals import comparison, decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.control.shadow import shadows, stage_audit
+from harness.control.shadow import shadows
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.shadows import ShadowRequest
 from harness.control.shadow.stage import ShadowStage
@@ -27,7 +27,7 @@ from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
-from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.gate.shadow_stage import ShadowMove
 from harness.store.store import Store
 from tests.support.control.control_plane import (
@@ -127,8 +127,8 @@ def replayed(world: SmallInstallation) -> set[str]:
     with world.store.read() as tx:
         events = list(tx.audit.all())
     for audit_event in events:
-        if stage_audit.has_inputs(world.context(), audit_event.number):
-            again = stage_audit.replay_stage(world.context(), audit_event.number)
+        if shadow_first.has_inputs(world.context(), audit_event.number):
+            again = shadow_first.replay_stage(world.context(), audit_event.number)
             assert again.agrees, again.differences
             assert again.again_sha256 == audit_event.details["decided_sha256"]
             found.add(audit_event.action)
@@ -260,7 +260,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
 
     number = event(world, "proposal.harm").number
     try:
-        found: Sequence[str] = stage_audit.replay_stage(world.context(), number).differences
+        found: Sequence[str] = shadow_first.replay_stage(world.context(), number).differences
     except SignatureInvalid as error:
         found = [str(error)]
 

@@ -10,8 +10,8 @@ from openai.types.chat import (
 )
 
 from evals.sim import profiles, server
-from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Latency, Profile
+from evals.sim.simulated_model import ItemBank
 from evals.sim.simulator import Simulator
 from tests.support.providers import simulator_thread
 

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard.data import frames
 from evals.suites.items import Item
-from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.evals.recomputation import replay_verdict
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.verdict import Failed

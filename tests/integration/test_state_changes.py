@@ -30,7 +30,7 @@ from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
-from harness.domain.shadow.shadow import Shadow
+from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.store import Store

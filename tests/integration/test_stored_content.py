@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.evals.recomputation import replay_verdict
 from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
 from harness.store import engine
 from harness.store.schema import metadata

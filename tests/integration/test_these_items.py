@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.evals.recomputation import recompute_stored
-from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.evals.recomputation import recompute_stored, replay_verdict
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.suite_plan import ClaimPopulation

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from evals.sim import profiles
-from evals.sim.item_bank import ItemBank, load_suites, suite_files
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulated_model import ItemBank, SimulatedModel, load_suites, suite_files
 from harness import config, package_data
 from harness.app.demo.environment import (
     BETTER,

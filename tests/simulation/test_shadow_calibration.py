@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.domain.proposals.policy import ShadowStagePolicy
-from harness.domain.shadow.pairs import ShadowCheck
+from harness.domain.shadow import ShadowCheck
 from harness.gate.shadow_stage import (
     SHADOW_ALPHA,
     ShadowMove,

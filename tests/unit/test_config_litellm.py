@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config, package_data
-from harness.app.config_import import convert_file
+from harness.app.set_up import convert_file
 from harness.domain.config_conversion import (
     Conversion,
     ConversionOutcome,

@@ -2,11 +2,10 @@
 
 import pytest
 
-from evals.scorers.pairwise import first_letter
+from evals.scorers.judged import first_letter
 from evals.sim.text_numbers import random_bits
 from harness.domain.content_hash import digest, hash_content, short_hash
-from harness.domain.evals.item_groups import shuffle_items
-from harness.domain.evals.item_overlap import texts_fingerprint
+from harness.domain.evals.item_groups import shuffle_items, texts_fingerprint
 from harness.domain.operations.row_signatures import key_id
 from harness.domain.routing.capabilities import Endpoint
 from router.frame.body import read_request

@@ -17,7 +17,7 @@ from dashboard.dialogs import canary_controls, decisions, route_holds
 from dashboard.sections import captures
 from dashboard.sections import shadows as shadows_section
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.drift.reports import list_drift_status
+from harness.control.drift.watches import list_drift_status
 from harness.control.routing import break_glass, freezes
 from harness.control.shadow import shadows
 from harness.domain.errors import SignatureInvalid
@@ -381,7 +381,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
 def _opened(words: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     return dialog(
-        "from harness.control.drift.reports import list_drift_status",
+        "from harness.control.drift.watches import list_drift_status",
         "from harness.control.shadow.shadows import list_running",
         f"if 'done' not in st.session_state: {words}",
     )

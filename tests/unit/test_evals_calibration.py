@@ -15,7 +15,7 @@ from evals.runner.judge_calibration import (
     measure_judge,
     score_band,
 )
-from evals.suites.judge_references import load_references
+from evals.suites.items import load_references
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.routing.target import Target

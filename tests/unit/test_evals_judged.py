@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from evals.scorers import NotJudged, ScoreResult, find_scorer
-from evals.scorers.judge_protocol import DATA, REMINDER
+from evals.scorers.judged import DATA, REMINDER
+from evals.sim.answers import answer_as_judge as simulated
 from evals.sim.profiles import Profile
-from evals.sim.simulated_judge import answer as simulated
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
 from harness.domain.canary.judge import JudgeOutcome, build_prompt, parse_verdict

@@ -47,6 +47,7 @@ def call(name: str = "weather.today", **arguments: object) -> AnswerToolCall:
         (call(days=3.0, city="Oslo"), RIGHT),
         (call(city="Oslo", days="3"), form("argument_type")),
         (call("weather_today"), form("tool_name_form")),
+        (call("weather-today"), form("tool_name_form")),
         (call("functions.weather.today"), form("tool_name_form")),
         (AnswerToolCall("weather.today", "{'city': 'Oslo', 'days': 3}"), form("single_quotes")),
         (

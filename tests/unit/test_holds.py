@@ -312,7 +312,9 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 
     with pytest.raises(InputError, match="reason"):
         operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, " ")
-    after = operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
+    after = operations.operate(
+        ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended"
+    ).rollout
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
     reconciler.reconcile(ctx)
     assert live(world).step == 1

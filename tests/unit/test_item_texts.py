@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.item_overlap import normalize_text, overlap_share, texts_fingerprint
+from harness.domain.evals.item_groups import normalize_text, overlap_share, texts_fingerprint
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.providers.model_names import (
     known_model_names,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.privacy.near_duplicates import (
+from harness.domain.privacy.capture import (
     find_near_duplicates,
     jaccard_similarity,
     shingles,

@@ -30,7 +30,7 @@ from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
-from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.domain.shadow import Shadow, ShadowLimits
 from router.frame.replies import Header
 from router.health.early_recovery import EarlyRecovery
 from router.health.target_health import TargetHealth

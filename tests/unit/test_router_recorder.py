@@ -21,7 +21,7 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary
-from harness.domain.shadow.shadow import ShadowTally
+from harness.domain.shadow import ShadowTally
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock

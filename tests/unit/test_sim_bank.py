@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import item_bank
-from evals.sim.item_bank import BankItem, ItemBank
+from evals.sim import simulated_model
 from evals.sim.server import simulator
+from evals.sim.simulated_model import BankItem, ItemBank
 from harness import package_data
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-SHIPPED = item_bank.load_suites(item_bank.suite_files(package_data.path("datasets")))
+SHIPPED = simulated_model.load_suites(
+    simulated_model.suite_files(package_data.path("datasets"))
+)
 BANK = ItemBank(SHIPPED)
 TEMPLATES = (
     "{input}",
@@ -59,7 +61,7 @@ def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path:
     file = tmp_path / "mine.csv"
     file.write_text("question,expected\nWhat is the capital of Peru?,Lima\n", encoding="utf-8")
 
-    (read,) = item_bank.load_suite_items(
+    (read,) = simulated_model.load_suite_items(
         SuiteSettings("geo", path=file, input_field="question")
     )
 
@@ -76,7 +78,7 @@ def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, metadata: str) 
     file.write_text(f'{{"id": "m-1", "input": "a", "target": "b", "metadata": {metadata}}}\n')
 
     with pytest.raises(InputError, match="m-1"):
-        item_bank.load_suite_items(file)
+        simulated_model.load_suite_items(file)
 
 
 def test_a_simulator_that_learns_a_suite_reports_another_version_of_its_models(

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evals.scorers.judge_protocol import with_data
+from evals.scorers.judged import with_data
+from evals.sim.answers import answer_as_judge as answer
 from evals.sim.profiles import Profile
-from evals.sim.simulated_judge import answer
 from harness.domain.canary.judge import build_prompt
 
 SURE = Profile("sure", skill={"judge": 1.0})

@@ -6,17 +6,15 @@ five points of skill disagree on 10 % to 25 % of the items.
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.scorers import ScoreResult
-from evals.sim import answer_text, profiles, server, simulated_model
-from evals.sim.item_bank import BankItem, ItemBank
+from evals.sim import answers, profiles, server
 from evals.sim.profiles import Profile
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim.simulated_model import BankItem, ItemBank, SimulatedModel
 from evals.suites import suite as suites
 from harness import package_data
 from harness.domain.settings import SuiteSettings
@@ -44,7 +42,7 @@ def scores(model: str, suite: str) -> list[ScoreResult]:
     examinee = SIM.models[model]
     return [
         judged(suite).score(
-            answer_text.answer(examinee.sit(item), examinee.profile, prompt=item.input), item.id
+            answers.answer(examinee.sit(item), examinee.profile, prompt=item.input), item.id
         )
         for item in SIM.bank.suites[suite]
     ]
@@ -71,13 +69,6 @@ def test_the_real_scorer_agrees_with_what_the_model_meant(suite: str) -> None:
     found = [s.strict == 1 for s in scores("sim-base", suite)]
 
     assert found == right("sim-base", suite)
-
-
-@each_suite
-def test_better_beats_base_and_base_beats_worse(suite: str) -> None:
-    accuracies = [share(right(m, suite)) for m in ("sim-worse", "sim-base", "sim-better")]
-
-    assert all(high - low >= 0.1 for low, high in pairwise(accuracies))
 
 
 @each_suite
@@ -137,13 +128,3 @@ def test_any_skill_is_met_on_a_suite_of_any_size(nominal: float, size: int) -> N
     examinee = SimulatedModel(Profile("m", default_skill=nominal), bank)
 
     assert sum(examinee.sit(i).right for i in bank.suites["s"]) == round(nominal * size)
-
-
-def test_luck_is_uniform_over_items() -> None:
-    lucks = sorted(
-        simulated_model.luck(BankItem("s", str(n), "", ""), model_seed=1, request_seed=2)
-        for n in range(2000)
-    )
-
-    # Kolmogorov–Smirnov distance: 1.95 / sqrt(2000) would be passed by chance once in 1,000.
-    assert max(abs(u - n / 2000) for n, u in enumerate(lucks)) < 0.044

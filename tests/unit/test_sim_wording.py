@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import tool_calls
-from evals.sim.item_bank import BankItem
-from evals.sim.protocols import embeddings, requests
+from evals.sim import answers
+from evals.sim.protocols import endpoints, requests
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.simulated_model import SimulatedAnswer
+from evals.sim.simulated_model import BankItem, SimulatedAnswer
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -23,8 +22,10 @@ def chat(**fields: Any) -> ChatRequest:
 
 
 def test_embeddings_come_packed_when_asked_and_for_tokens_too() -> None:
-    packed = embeddings.response({"input": [1, 2], "encoding_format": "base64"}, model="m")
-    plain = embeddings.response({"input": "1 2"}, model="m")
+    packed = endpoints.embeddings_body(
+        {"input": [1, 2], "encoding_format": "base64"}, model="m"
+    )
+    plain = endpoints.embeddings_body({"input": "1 2"}, model="m")
     floats = array("f", base64.b64decode(packed["data"][0]["embedding"]))
 
     assert list(floats) == pytest.approx(plain["data"][0]["embedding"], abs=1e-6)
@@ -50,10 +51,10 @@ SCHEMA = {
 
 @given(st.text())
 def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
-    arguments = tool_calls.make_up(SCHEMA, (seed,))
+    arguments = answers.make_up(SCHEMA, (seed,))
 
     jsonschema.validate(arguments, {**SCHEMA, "required": list(SCHEMA["properties"])})
-    assert arguments == tool_calls.make_up(SCHEMA, (seed,))
+    assert arguments == answers.make_up(SCHEMA, (seed,))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
     ],
 )
 def test_what_is_no_schema_breaks_nothing(odd: object) -> None:
-    json.dumps(tool_calls.make_up(odd, ("x",)), allow_nan=False)
+    json.dumps(answers.make_up(odd, ("x",)), allow_nan=False)
 
 
 def test_half_a_character_is_refused() -> None:
@@ -89,7 +90,7 @@ def test_a_wrong_call_uses_the_items_distractor() -> None:
     item = BankItem("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
     request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
 
-    made = tool_calls.call_for(request, SimulatedAnswer(item, right=False, value=wrong))
+    made = answers.call_for(request, SimulatedAnswer(item, right=False, value=wrong))
 
     assert made is not None
     assert json.loads(made.arguments) == {"city": "Quito"}

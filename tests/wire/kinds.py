@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from evals.sim.protocols import embeddings, endpoints
+from evals.sim.answers import SimulatedToolCall
+from evals.sim.protocols import endpoints
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.tool_calls import SimulatedToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.frame.failure import UpstreamFailed
@@ -108,7 +108,7 @@ def _openais(provider: Provider, asked: WireRequest) -> ScriptedTurn:
     if provider.kind in ("openai", "azure_openai"):
         _check_chat(endpoint, asked.body)
     if endpoint == "/embeddings":
-        body = embeddings.response(asked.body, model=asked.body["model"])
+        body = endpoints.embeddings_body(asked.body, model=asked.body["model"])
         return ScriptedTurn(steps=(json.dumps(body).encode(),))
     dialect = endpoints.DIALECTS[f"/v1{endpoint}"]
     request = dialect.parse(asked.body)

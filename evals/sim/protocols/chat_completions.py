@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evals.sim.answers import SimulatedToolCall
 from evals.sim.protocols.http_exchange import encoded
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.tool_calls import SimulatedToolCall
 
 PIECE = re.compile(r"\s*\S+\s*")
 DONE = b"data: [DONE]\n\n"

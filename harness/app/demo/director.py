@@ -1,87 +1,52 @@
 """Directs the demo (`run_demo`): makes an installation in a temporary folder, starts simulated
-providers, control, router and dashboard, plays the stories under traffic, kills a provider
-meanwhile, attacks the database at the end, and reports whether every story ended as it should.
+providers, control, router and dashboard, and plays the stories under traffic: proposes the
+candidates, follows each proposal to its end, makes one model fail online, and kills a provider
+meanwhile. At the end it attacks the database, and reports whether every story ended as it
+should.
 """
 
-import sqlite3
+import json
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
+
+from rich.console import Console
 
 from harness.app import processes
-from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoDisplay, DemoStep
-from harness.app.demo.agent import DemoAgent
 from harness.app.demo.environment import (
+    FAULT_RATE,
+    FRAGILE,
     INCUMBENT,
     OUTAGE_ROUTE,
     PORTS,
     WORSE,
     DemoEnvironment,
+    Scenario,
     build_scenarios,
     play_to_end,
 )
-from harness.app.demo.traffic import DemoTraffic
-from harness.app.installation import open_installation
+from harness.app.demo.traffic import DemoAgent, DemoTraffic
+from harness.app.demo.user_traffic import ProposalWatch
+from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
-from harness.control.routing import routes as routing
+from harness.control.proposals.comparison import Comparison, load_comparison
+from harness.control.proposals.submission import ProposalRequest, create_proposal
+from harness.control.routing import routes
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.verdict import Failed
+from harness.domain.formatting import format_count, format_percent, format_span
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.interruption import wait_for_interrupt
 
-# The current row of the route, with the candidate as its incumbent and some proof.
-_PROMOTE = """
-INSERT INTO route_version (route, version, revision, kind, incumbent, incumbent_evidence,
-  weight_bps, settings, prev_version, prev_incumbent, verdict_id, verdict_candidate,
-  verdict_outcome, at, actor, reason)
-SELECT route, version + 1, (SELECT max(revision) + 1 FROM route_version), 'promotion',
-  :candidate, incumbent_evidence, 0, settings, version, incumbent, :verdict, :candidate,
-  :outcome, at, 'mallory', 'because I can'
-FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
-
-_EVIDENCE = """
-INSERT INTO evidence (id, route, target, kind, created_at)
-SELECT 'e_forged', route, :candidate, 'baseline', at
-FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
-
-# Title, statement, and the outcome that it claims; None for no verdict.
-TRIES: Sequence[tuple[str, str, str | None]] = (
-    ("promote it without a verdict", _PROMOTE, None),
-    ("promote it with its failed verdict", _PROMOTE, "failed"),
-    ("promote it and claim that the verdict passed", _PROMOTE, "passed"),
-    ("declare it the route's baseline", _EVIDENCE, None),
-    (
-        "write 'passed' over its verdict",
-        "UPDATE verdict SET outcome = 'passed' WHERE id = :verdict",
-        "failed",
-    ),
-)
-
-
-def _attack(database: Path, values: dict[str, str], claim: str | None, statement: str) -> str:
-    """Tries the statement. Returns why the database refused it, empty where it took it. Nothing
-    is kept, whatever the database says.
-    """
-    known: dict[str, str | None] = {**values, "outcome": claim}
-    if claim is None:
-        known["verdict"] = None
-    connection = sqlite3.connect(database, timeout=30)
-    try:
-        connection.execute("PRAGMA foreign_keys = ON")
-        changed = connection.execute(statement, known).rowcount
-    except sqlite3.IntegrityError as refusal:
-        return str(refusal)
-    else:
-        return "" if changed else "no row was changed"
-    finally:
-        connection.rollback()
-        connection.close()
-
-
-SDK_RPS = 14.0
+QUIET_RPS, BUSY_RPS, FAILING_RPS, SDK_RPS = 8.0, 220.0, 80.0, 14.0
+# A slow machine takes some minutes; after this long nothing will come any more.
+LONGEST_S = 1200.0
+SHOW_EVERY_S = 10.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
 SDK_REQUESTS = 500
@@ -102,24 +67,23 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
         stage.start_provider(provider)
     made = set_up(stage.config)
     installation = open_installation(stage.config)
-    routes = [OUTAGE_ROUTE, *(story.route for story in build_scenarios(swap=swap))]
-    rates = dict.fromkeys(routes, QUIET_RPS)
+    stories = build_scenarios(swap=swap)
+    rates = dict.fromkeys([OUTAGE_ROUTE, *(story.route for story in stories)], QUIET_RPS)
     traffic = DemoTraffic(f"{stage.url('router')}/v1", made.data_key or "", rates)
-    screen = DemoDisplay()
+    show = DemoShow(installation, stage, traffic)
     for note in notes:
-        screen.say(note)
-    screen.say("Swapgate's processes start: half a minute or so")
+        show.say(note)
+    show.say("Swapgate's processes start: half a minute or so")
     stage.start_swapgate()
-    drive = DemoActions(installation, stage, traffic, screen)
     try:
-        _open(drive, made)
+        show.open(made)
         if swap:
-            screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-        outcome = _report(drive, _stories(drive, swap=swap))
-        screen.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
+            show.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+        outcome = show.report(show.play(stories))
+        show.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
         if not once:
             traffic.start()
-            screen.say(f"{stage.url('ui')}: the dashboard; traffic goes on until Ctrl-C")
+            show.say(f"{stage.url('ui')}: the dashboard; traffic goes on until Ctrl-C")
             wait_for_interrupt()
     finally:
         traffic.stop()
@@ -127,138 +91,234 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     return outcome
 
 
-def _open(drive: DemoActions, made: SetUpResult) -> None:
-    """Shows the addresses, before anything happens."""
-    drive.stage.await_answer("ui", processes.HEALTH["ui"])
-    settings, screen = drive.installation.settings, drive.screen
-    screen.lines(
-        "Where to look",
-        [
-            *processes.address_lines(settings, ("ui", "router", "control")),
-            f"agents     {drive.stage.url('router')}/agents, by `swapgate docs open agents`",
-            f"sign in    {made.sign_in_link}",
-            f"           works once; another browser takes the key {made.admin_key}",
-            f"commands   swapgate --config {drive.stage.config} proposal list",
-        ],
-    )
-    screen.say("policy `demo` asks for fewer items and users than `default`")
-    screen.say("providers are simulated; router, control plane, evals and database are real")
+@dataclass
+class DemoStep:
+    """Describes one story of the demo at a moment."""
+
+    story: Scenario
+    comparison: Comparison
+    reported: bool = False
+
+    @property
+    def phase(self) -> ProposalPhase:
+        return self.comparison.proposal.phase
+
+    @property
+    def over(self) -> bool:
+        return not self.comparison.proposal.open
+
+    @property
+    def ending(self) -> tuple[bool, str]:
+        """Tells whether it ended as planned, and how."""
+        verdict, story = self.comparison.verdict, self.story
+        words = verdict.words if verdict else "no verdict"
+        text = f"{words}, then {self.comparison.proposal.phase_text}"
+        return self.phase is story.ends, f"{story.route}: {story.candidate}: {text}"
 
 
-def _stories(drive: DemoActions, *, swap: bool) -> list[tuple[bool, str]]:
-    """The three proposals, and beside them an outage and an agent: how these two ended."""
-    traffic, stories = drive.traffic, build_scenarios(swap=swap)
-    swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
-    agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, drive.screen.say)
-    agent.take_turn(INCUMBENT)
-    traffic.start(sdk_rate=SDK_RPS)
-    drive.propose(stories)
-    outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
-    outage.start()
-    drive.watch()
-    survived = _swap_back(drive, agent, swapped.candidate)
-    outage.join()
-    while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
-        time.sleep(0.2)
-    traffic.stop()
-    lost = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
-    loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
-    return [(_backup_served(drive), lost), (survived, loop)]
+@dataclass
+class DemoShow:
+    """Does what people would do in the demo, step by step, and prints what happens."""
 
+    installation: Installation
+    stage: DemoEnvironment
+    traffic: DemoTraffic
+    scenes: list[DemoStep] = field(default_factory=list)
+    _console: Console = field(default_factory=lambda: Console(highlight=False))
+    _started: float = field(default_factory=time.monotonic)
 
-def _swap_back(drive: DemoActions, agent: DemoAgent, candidate: str) -> bool:
-    """The agent's second turn is the new model's, its third the former one's again. Whether it
-    came to its end.
-    """
-    try:
-        agent.take_turn(candidate)
-        why = "make demo: back in the middle of an agent's loop"
-        routing.roll_back(drive.installation.context, OPERATOR, agent.route, reason=why)
-        drive.screen.say(f"{agent.route}: rolled back to {INCUMBENT}")
+    def say(self, words: str) -> None:
+        elapsed = time.monotonic() - self._started
+        self._console.print(f"[dim]{format_count(elapsed):>5} s[/dim]  {words}", soft_wrap=True)
+        sys.stdout.flush()
+
+    def lines(self, title: str, lines: Sequence[str]) -> None:
+        self._console.print(f"\n[bold]{title}[/bold]")
+        for line in lines:
+            self._console.print(f"  {line}", soft_wrap=True)
+
+    def open(self, made: SetUpResult) -> None:
+        """Shows the addresses, before anything happens."""
+        self.stage.await_answer("ui", processes.HEALTH["ui"])
+        self.lines(
+            "Where to look",
+            [
+                *processes.address_lines(
+                    self.installation.settings, ("ui", "router", "control")
+                ),
+                f"agents     {self.stage.url('router')}/agents, by `swapgate docs open agents`",
+                f"sign in    {made.sign_in_link}",
+                f"           works once; another browser takes the key {made.admin_key}",
+                f"commands   swapgate --config {self.stage.config} proposal list",
+            ],
+        )
+        self.say("policy `demo` asks for fewer items and users than `default`")
+        self.say("providers are simulated; router, control plane, evals and database are real")
+
+    def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
+        """The three proposals, and beside them an outage and an agent: how these two ended."""
+        traffic = self.traffic
+        swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
+        agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, self.say)
         agent.take_turn(INCUMBENT)
-    except SwapgateError as error:
-        drive.screen.say(str(error))
-    return agent.survived(INCUMBENT, candidate, INCUMBENT)
+        traffic.start(sdk_rate=SDK_RPS)
+        for story in stories:
+            self._propose(story)
+        outage = threading.Thread(target=self._outage, daemon=True)
+        outage.start()
+        self._watch()
+        survived = self._swap_back(agent, swapped.candidate)
+        outage.join()
+        while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
+            time.sleep(0.2)
+        traffic.stop()
+        lost = f"{OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+        loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
+        return [(self._backup_served(), lost), (survived, loop)]
 
+    def _propose(self, story: Scenario) -> None:
+        ctx = self.installation.context
+        request = ProposalRequest(story.route, story.candidate, reason="make demo")
+        made = create_proposal(ctx, OPERATOR, request)
+        self.scenes.append(DemoStep(story, load_comparison(ctx, made.id)))
+        self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
-def _outage(drive: DemoActions) -> None:
-    time.sleep(OUTAGE_AFTER_S)
-    pid = drive.stage.kill("primary")
-    drive.screen.say(
-        f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic"
-    )
-    time.sleep(OUTAGE_S)
-    drive.stage.start_provider("primary")
-    drive.screen.say(f"{OUTAGE_ROUTE}: the provider is back")
+    def _watch(self) -> None:
+        """Follows the proposals until all have ended, or the time is over."""
+        began, shown = time.monotonic(), 0.0
+        ctx, names = self.installation.context, [scene.story.route for scene in self.scenes]
+        while going_on := [scene for scene in self.scenes if not scene.over]:
+            for scene in going_on:
+                self._refresh(scene)
+            now = time.monotonic()
+            if now - shown >= SHOW_EVERY_S:
+                shown = now
+                if texts := ProposalWatch(ctx, names).texts():
+                    self.say(" · ".join(texts))
+            if now > began + LONGEST_S:
+                self.say(f"given up: not all has ended after {format_span(LONGEST_S)}")
+                return
+            time.sleep(0.5)
 
+    def _refresh(self, scene: DemoStep) -> None:
+        ctx, before = self.installation.context, scene.phase
+        scene.comparison = load_comparison(ctx, scene.comparison.proposal.id)
+        if scene.phase is not before:
+            self._announce(scene)
+            if scene.phase is ProposalPhase.CANARY:
+                self._canary_opened(scene.story)
+        if scene.over:
+            self.traffic.rates[scene.story.route] = QUIET_RPS
 
-def _backup_served(drive: DemoActions) -> bool:
-    """Whether requests of the route were answered by the other provider, and none failed."""
-    time.sleep(2 * drive.installation.settings.router.flush_interval_s)
-    ctx = drive.installation.context
-    with ctx.store.read() as tx:
-        route = tx.routing.table().routes[OUTAGE_ROUTE]
-        # Traffic is kept by the minute: the first one began before the first proposal.
-        began = drive.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
-        minutes = tx.observations.traffic(since=began)
-    ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
-    backup = sum(m.requests for m in ours if m.target in route.fallbacks)
-    failed = sum(m.failed for m in ours)
-    drive.screen.say(
-        f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed"
-    )
-    return backup > 0 and failed == 0
+    def _announce(self, scene: DemoStep) -> None:
+        verdict, proposal = scene.comparison.verdict, scene.comparison.proposal
+        name = f"{scene.story.route}: {scene.story.candidate}"
+        if verdict is not None and not scene.reported:
+            scene.reported = True
+            self.say(f"{name}: {verdict.words}. {verdict.reason}")
+        reason = proposal.closed_because
+        after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
+        self.say(f"{name} is {proposal.phase_text}{after}")
 
+    def _canary_opened(self, story: Scenario) -> None:
+        self.traffic.rates[story.route] = FAILING_RPS if story.breaks_online else BUSY_RPS
+        if not story.breaks_online:
+            return
+        # From now on the provider answers half of this model's requests with errors.
+        model = FRAGILE.partition("/")[2]
+        fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.stage.url('sim')}/sim/faults/{model}",
+            data=json.dumps(fault).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+            self.say(
+                f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online"
+            )
 
-def _report(drive: DemoActions, beside: list[tuple[bool, str]]) -> bool:
-    tally, screen = drive.traffic.tally, drive.screen
-    stories = [*map(_ending, drive.scenes), *beside]
-    screen.lines("The five stories", [f"{_mark(good=good)} {text}" for good, text in stories])
-    sdk, generator = tally.answered["openai"], tally.answered["generator"]
-    enough = _mark(good=sdk >= SDK_REQUESTS)
-    screen.lines(
-        f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "
-        f"{tally.failed} failed",
-        [
-            f"{enough} {sdk:,} by the official openai client",
-            f"{generator:,} by the load generator",
-            *tally.failures[:5],
-        ],
-    )
-    told = _promise(drive) and all(good for good, _ in stories)
-    return told and not tally.failed and sdk >= SDK_REQUESTS
+    def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
+        """The agent's second turn is the new model's, its third the former one's again. Whether
+        it came to its end.
+        """
+        try:
+            agent.take_turn(candidate)
+            why = "make demo: back in the middle of an agent's loop"
+            routes.roll_back(self.installation.context, OPERATOR, agent.route, reason=why)
+            self.say(f"{agent.route}: rolled back to {INCUMBENT}")
+            agent.take_turn(INCUMBENT)
+        except SwapgateError as error:
+            self.say(str(error))
+        return agent.survived(INCUMBENT, candidate, INCUMBENT)
+
+    def _outage(self) -> None:
+        time.sleep(OUTAGE_AFTER_S)
+        pid = self.stage.kill("primary")
+        self.say(
+            f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic"
+        )
+        time.sleep(OUTAGE_S)
+        self.stage.start_provider("primary")
+        self.say(f"{OUTAGE_ROUTE}: the provider is back")
+
+    def _backup_served(self) -> bool:
+        """Whether requests of the route were answered by the backup, and none failed."""
+        time.sleep(2 * self.installation.settings.router.flush_interval_s)
+        with self.installation.context.store.read() as tx:
+            route = tx.routing.table().routes[OUTAGE_ROUTE]
+            # Traffic is kept by the minute: the first one began before the first proposal.
+            began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
+            minutes = tx.observations.traffic(since=began)
+        ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
+        backup = sum(m.requests for m in ours if m.target in route.fallbacks)
+        failed = sum(m.failed for m in ours)
+        self.say(
+            f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed"
+        )
+        return backup > 0 and failed == 0
+
+    def report(self, beside: Sequence[tuple[bool, str]]) -> bool:
+        """Says how all stories ended. Whether they ended as they should."""
+        tally = self.traffic.tally
+        stories = [*(scene.ending for scene in self.scenes), *beside]
+        self.lines("The five stories", [f"{_mark(good=good)} {text}" for good, text in stories])
+        sdk, generator = tally.answered["openai"], tally.answered["generator"]
+        enough = sdk >= SDK_REQUESTS
+        self.lines(
+            f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "
+            f"{tally.failed} failed",
+            [
+                f"{_mark(good=enough)} {sdk:,} by the official openai client",
+                f"{generator:,} by the load generator",
+                *tally.failures[:5],
+            ],
+        )
+        kept = self._promise_holds() and all(good for good, _ in stories)
+        return kept and not tally.failed and enough
+
+    def _promise_holds(self) -> bool:
+        """Raw SQL against the promise, with the verdict of a candidate that failed."""
+        lost = [s for s in self.scenes if isinstance(s.comparison.verdict, Failed)]
+        if not lost:
+            self.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
+            return False
+        comparison = lost[0].comparison
+        values = {
+            "route": comparison.proposal.route,
+            "candidate": comparison.proposal.candidate,
+            "verdict": comparison.verdict.id if comparison.verdict else "",
+        }
+        tried = self.stage.attack(values)
+        self.lines(
+            f"Raw SQL tries to promote {comparison.candidate.name} all the same",
+            [
+                f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
+                for title, why in tried.items()
+            ],
+        )
+        return all(tried.values())
 
 
 def _mark(*, good: bool) -> str:
     return "✓" if good else "✕"
-
-
-def _ending(scene: DemoStep) -> tuple[bool, str]:
-    verdict, proposal = scene.comparison.verdict, scene.comparison.proposal
-    words = f"{verdict.words if verdict else 'no verdict'}, then {proposal.phase_text}"
-    as_planned = scene.phase is scene.story.ends
-    return as_planned, f"{scene.story.route}: {scene.story.candidate}: {words}"
-
-
-def _promise(drive: DemoActions) -> bool:
-    """Raw SQL against the promise, with the verdict of a candidate that failed."""
-    lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
-    if not lost:
-        drive.screen.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
-        return False
-    comparison = lost[0].comparison
-    values = {
-        "route": comparison.proposal.route,
-        "candidate": comparison.proposal.candidate,
-        "verdict": comparison.verdict.id if comparison.verdict else "",
-    }
-    database = drive.stage.folder / "swapgate.db"
-    tried = {what: _attack(database, values, claim, by) for what, by, claim in TRIES}
-    drive.screen.lines(
-        f"Raw SQL tries to promote {comparison.candidate.name} all the same",
-        [
-            f"{_mark(good=bool(why))} {title}: " + (f"refused: {why}" if why else "TAKEN")
-            for title, why in tried.items()
-        ],
-    )
-    return all(tried.values())

@@ -1,6 +1,6 @@
 """Defines the demo's stories (`build_scenarios`), and prepares what they run in: a folder, a
-configuration, free ports, and the processes of simulated providers and Swapgate, which
-`play_to_end` ends.
+configuration, free ports, the processes of simulated providers and Swapgate, which
+`play_to_end` ends, and raw SQL against the database (`attack`).
 
 A story's expected end follows from the skills that the simulator was given, never from what
 happened: with the roles of two models exchanged, two stories exchange their ends.
@@ -9,11 +9,13 @@ happened: with the roles of two models exchanged, two stories exchange their end
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -54,6 +56,35 @@ FAULT_RATE: Final = 0.5
 OUTAGE_ROUTE: Final = "search"
 OUTAGE_PRIMARY: Final = "primary/aurora-1"
 OUTAGE_BACKUP: Final = "backup/backup-1"
+
+
+# The current row of the route, with the candidate as its incumbent and some proof.
+_PROMOTE = """
+INSERT INTO route_version (route, version, revision, kind, incumbent, incumbent_evidence,
+  weight_bps, settings, prev_version, prev_incumbent, verdict_id, verdict_candidate,
+  verdict_outcome, at, actor, reason)
+SELECT route, version + 1, (SELECT max(revision) + 1 FROM route_version), 'promotion',
+  :candidate, incumbent_evidence, 0, settings, version, incumbent, :verdict, :candidate,
+  :outcome, at, 'mallory', 'because I can'
+FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
+
+_EVIDENCE = """
+INSERT INTO evidence (id, route, target, kind, created_at)
+SELECT 'e_forged', route, :candidate, 'baseline', at
+FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1"""
+
+# Title, statement, and the outcome that it claims; None for no verdict.
+TRIES: Sequence[tuple[str, str, str | None]] = (
+    ("promote it without a verdict", _PROMOTE, None),
+    ("promote it with its failed verdict", _PROMOTE, "failed"),
+    ("promote it and claim that the verdict passed", _PROMOTE, "passed"),
+    ("declare it the route's baseline", _EVIDENCE, None),
+    (
+        "write 'passed' over its verdict",
+        "UPDATE verdict SET outcome = 'passed' WHERE id = :verdict",
+        "failed",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +179,27 @@ class DemoEnvironment:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+    def attack(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Tries raw SQL on the database. Returns by what was tried why the database refused it,
+        empty where it took it. Nothing is kept, whatever the database says.
+        """
+        found = {}
+        for title, statement, claim in TRIES:
+            known: dict[str, str | None] = {**values, "outcome": claim}
+            if claim is None:
+                known["verdict"] = None
+            connection = sqlite3.connect(self.folder / "swapgate.db", timeout=30)
+            with closing(connection):
+                connection.execute("PRAGMA foreign_keys = ON")
+                try:
+                    changed = connection.execute(statement, known).rowcount
+                    found[title] = "" if changed else "no row was changed"
+                except sqlite3.IntegrityError as refusal:
+                    found[title] = str(refusal)
+                finally:
+                    connection.rollback()
+        return found
 
     @property
     def profiles(self) -> Path:

@@ -16,23 +16,21 @@ from typing import Final
 from harness.cli.evals.csv_files import MAX_BYTES, PairRow, read_text
 from harness.cli.evals.pair_judgement import FileTerms, judge_rows
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.langsmith import (
+from harness.domain.evals.exports.formats import (
     parse_braintrust,
-    parse_langsmith,
-    parse_promptfoo,
-)
-from harness.domain.evals.exports.openai_evals import (
     parse_inspect,
+    parse_langsmith,
     parse_lm_eval,
     parse_openai_evals,
+    parse_promptfoo,
 )
-from harness.domain.evals.exports.pairing import (
+from harness.domain.evals.exports.scored_run import (
     ExportedPairs,
+    ScoredRun,
     choose_metric,
     choose_run,
     pair_runs,
 )
-from harness.domain.evals.exports.scored_run import ScoredRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def gate_run(
         guards,
         min_saving,
     )
-    from harness.app.temporary import temporary_installation  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.set_up import temporary_installation  # noqa: PLC0415 - `--help` stays quick
 
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:

@@ -16,8 +16,7 @@ from harness.cli.frame.session import Session
 from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
-    from harness.app.config_import import ConfigImport
-    from harness.app.set_up import SetUpResult
+    from harness.app.set_up import ConfigImport, SetUpResult
 from collections.abc import Callable
 
 from harness.app.installation import open_installation
@@ -67,8 +66,7 @@ def init(
     --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and says for each
     key of it what became of it.
     """
-    from harness.app.config_import import import_config  # noqa: PLC0415 - `--help` stays quick
-    from harness.app.set_up import set_up  # noqa: PLC0415 - as above
+    from harness.app.set_up import import_config, set_up  # noqa: PLC0415
 
     if guided and session.json:
         raise click.UsageError("--guided asks questions, and --json answers none")

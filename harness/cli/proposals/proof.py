@@ -15,9 +15,9 @@ from harness.cli.frame.session import Session
 from harness.cli.proposals.comparison import HEADINGS, suite_rows
 from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
-from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import OtherTerms, ReplayedVerdict
-from harness.control.shadow import stage_audit
+from harness.control.evals import recomputation
+from harness.control.evals.recomputation import OtherTerms, ReplayedVerdict
+from harness.control.shadow import stage
 from harness.domain.errors import Conflict, InputError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Verdict
@@ -162,19 +162,19 @@ def replay(
             raise InputError("other terms are for verdicts: an action has none of its own")
         return 0 if _replay_action(session, int(decision)) else DIFFERS
     if not terms_given:
-        found = verdict_replay.replay_verdict(session.context, decision)
+        found = recomputation.replay_verdict(session.context, decision)
         _print_replayed(found)
         return 0 if found.agrees else DIFFERS
     terms = OtherTerms(claim, margin, alpha, min_saving)
-    verdict = verdict_replay.what_if(session.context, decision, terms)
+    verdict = recomputation.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict)
     return 0
 
 
 def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
-    is_shadow = stage_audit.has_inputs(session.context, number)
-    replay_event = stage_audit.replay_stage if is_shadow else audit.replay_action
+    is_shadow = stage.has_inputs(session.context, number)
+    replay_event = stage.replay_stage if is_shadow else audit.replay_action
     again = replay_event(session.context, number)
     event, decided = again.event, again.decided
     at, count = f"{timestamp(event.at)} UTC", f"{again.count:,}"

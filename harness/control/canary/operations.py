@@ -1,16 +1,19 @@
-"""Lets people move a canary: pause, resume, advance, abort, promote now, finish the bake. Each
-needs an approver and a reason. What takes it further needs another person than the proposer;
-resume, advance and promote need a valid proof, and the last two are refused where the data show
-harm, or warn of what the data say against them.
+"""Moves canaries and bakes: the reconcile loop by what `decision` says (`drive_canary`,
+`drive_bake`), and people by hand (`operate`): pause, resume, advance, abort, promote, finish.
+
+A person needs an approver's role and a reason. What takes a canary further needs another person
+than the proposer; resume, advance and promote need a valid proof, and the last two are refused
+where the data show harm, or warn of what the data say against them.
 """
 
 from dataclasses import dataclass, replace
 
-from harness.control.canary import decision
+from harness.control.canary import decision, holds
 from harness.control.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
+from harness.control.operations import alerts
 from harness.control.proposals import decisions, four_eyes
 from harness.domain.canary.rollout import (
     MANUAL_ONWARD_SIGNALS,
@@ -27,10 +30,12 @@ from harness.domain.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.domain.formatting import without_scientific_notation
-from harness.domain.operations.access import Actor, Role
+from harness.domain.formatting import format_bps, without_scientific_notation
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.proposal import ApprovalKind
+from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.warnings import list_warnings
 from harness.store.transaction import Transaction
@@ -45,23 +50,6 @@ class CanaryOperation:
 
 
 def operate(
-    ctx: Context,
-    actor: Actor,
-    route: str,
-    signal: RolloutSignal,
-    reason: str,
-    *,
-    expected_version: int | None = None,
-) -> Rollout:
-    """Applies a person's signal to the live rollout of a route, and drops the warnings that
-    `operate_with_warnings` returns.
-    """
-    return operate_with_warnings(
-        ctx, actor, route, signal, reason, expected_version=expected_version
-    ).rollout
-
-
-def operate_with_warnings(
     ctx: Context,
     actor: Actor,
     route: str,
@@ -169,3 +157,93 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     if not against:
         return action, ()
     return replace(action, figures=replace(action.figures, warnings=against)), against
+
+
+def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
+    """One turn of a proposal's live canary; what was done, in words."""
+    with ctx.store.read() as tx:
+        before = tx.rollouts.get(proposal.rollout or "")
+        in_place = RolloutUnit(ctx, tx, before).is_canary_in_place
+    action = decision.decide(ctx, before)
+    _update_ratio_alert(ctx, before, action)
+    _update_hold_alert(ctx, before, action)
+    if action.signal is None and in_place:
+        return []
+    with ctx.store.write() as tx:
+        after = apply_action(RolloutUnit(ctx, tx, before), action)
+    if after == before:
+        return []
+    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
+
+
+def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
+    """Apply the action to rollout, routing table and proposal in one unit of work.
+
+    unit: with the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    """
+    rollout = unit.tx.rollouts.get(unit.rollout.id)
+    if rollout.version != unit.rollout.version:
+        raise StaleWrite(f"rollout {rollout.id} moved on since it was looked at: look again")
+    unit = replace(unit, rollout=rollout)
+    machine = CanaryMachine(unit)
+    if not unit.is_canary_in_place:
+        reason = "the route was changed by another"
+        return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
+    if words := action.figures.unproven:
+        recomputation.raise_mismatch_alert(unit.tx, unit.proposal, rollout.verdict, words)
+    if action.signal is None:
+        return rollout
+    reason = without_scientific_notation(action.reason)
+    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
+
+
+def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
+    """One turn of a promotion that bakes; what was done, in words.
+
+    The incumbent before it keeps a small share, and harm that shows late brings it back.
+    """
+    action = decision.decide(ctx, observed)
+    _update_hold_alert(ctx, observed, action)
+    with ctx.store.read() as tx:
+        held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
+    if held_back and action.signal is None:
+        return []
+    with ctx.store.write() as tx:
+        rollout = tx.rollouts.get(observed.id)
+        if rollout.version != observed.version:
+            return []
+        unit = RolloutUnit(ctx, tx, rollout)
+        harm = action.signal is RolloutSignal.HARM
+        reason = without_scientific_notation(action.reason)
+        move = CanaryMove(
+            SYSTEM, RolloutSignal.HARM if harm else RolloutSignal.BAKED, reason, action
+        )
+        if not unit.is_holdback_in_place:
+            reason = "the route was changed by another: nothing is left to compare with"
+            move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
+        CanaryMachine(unit).apply(move)
+    return [f"{observed.proposal}: {action.kind.value}: {reason}"]
+
+
+def _update_hold_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
+    """Nothing that is read for the alert may stop an end for harm, which ends the alert."""
+    if action.signal is not RolloutSignal.HARM:
+        holds.update_hold_alert(ctx, rollout)
+
+
+def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
+    """Alert once when the canary's share is not the planned one (statistics.md §2.6).
+
+    It is over with the next step, or once a person resumed and the split is right since.
+    """
+    if not rollout.live:
+        return
+    notice: alerts.AlertNotice | None = None
+    if action.figures.log_srm >= ALARM_LOG_E:
+        planned = format_bps(rollout.current.weight_bps)
+        notice = alerts.AlertNotice(
+            f"route {rollout.route}",
+            f"the canary of route {rollout.route} gets another share than planned",
+            f"Planned: {planned}. {without_scientific_notation(action.reason)}",
+        )
+    alerts.update_alert(ctx, AlertKind.SAMPLE_RATIO, rollout.id, notice)

@@ -4,7 +4,7 @@ process finds its work done.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import structlog
@@ -74,21 +74,22 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
     if watch is None:
         return _begin_watch(ctx, pair, "the first")
     with ctx.store.read() as tx:
-        checks = tx.drift.checks(watch.id)
-        another = _find_other_model(tx, watch, checks)
+        turn = _WatchTurn(ctx, pair, watch, tx.drift.checks(watch.id))
+        another = turn.find_other_model(tx)
     did = []
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
             # Unless a person has just closed the watch.
             if tx.drift.save(watch):
-                did = _alert_other_model(tx, pair, watch, checks)
-    if checks and checks[-1].state is DriftCheckState.RUNNING:
-        return did + _finish_running_check(ctx, pair, watch, checks)
+                did = turn.alert_other_model(tx)
+    if turn.checks and turn.checks[-1].state is DriftCheckState.RUNNING:
+        return did + turn.finish_running_check()
     if watch.state is DriftWatchState.DRIFTED:
         return did
     if watch.plan != plan:
         return did + _begin_watch(ctx, pair, "the suite or its plan changed", after=watch)
-    if ctx.clock.now() < next_check_due(checks, pair.policy.every_s, ctx.clock.now()):
+    now = ctx.clock.now()
+    if now < next_check_due(turn.checks, pair.policy.every_s, now):
         return did
     with ctx.store.write() as tx:
         if watches.start_check(ctx, tx, pair, watch) is not None:
@@ -106,27 +107,116 @@ def _begin_watch(
     return [] if watch is None else [f"{watch.id}: a baseline of {pair.suite} is measured"]
 
 
-def _finish_running_check(
-    ctx: Context, pair: WatchedPair, watch: DriftWatch, checks: Sequence[DriftCheck]
-) -> list[str]:
-    """At the running check: nothing while it goes on, all that it found at its end."""
-    with ctx.store.read() as tx:
-        run = tx.runs.get(checks[-1].run)
-        if run.state in RUNNABLE_STATES:
+@dataclass(frozen=True)
+class _WatchTurn:
+    """One turn of an open watch, with its checks as they were read."""
+
+    ctx: Context
+    pair: WatchedPair
+    watch: DriftWatch
+    checks: Sequence[DriftCheck]
+
+    def finish_running_check(self) -> list[str]:
+        """At the running check: nothing while it goes on, all that it found at its end."""
+        with self.ctx.store.read() as tx:
+            run = tx.runs.get(self.checks[-1].run)
+            if run.state in RUNNABLE_STATES:
+                return []
+            samples = tx.runs.samples(run.id)
+        served = tuple(sorted({one.served_model for one in samples if one.served_model}))
+        check = replace(self.checks[-1], served=served, ended_at=self.ctx.clock.now())
+        ended = _judge_check(self.watch, check, run, samples, counted_checks(self.checks))
+        with self.ctx.store.write() as tx:
+            if not tx.drift.end(ended):
+                return []
+            # What answered last may not have been looked at while the run was on.
+            did = self.alert_other_model(tx)
+            return did + replace(self, checks=[*self.checks[:-1], ended]).record_result(tx)
+
+    def record_result(self, tx: Transaction) -> list[str]:
+        watch, check = self.watch, self.checks[-1]
+        if check.state is DriftCheckState.NOT_MEASURED:
+            title = f"the drift watch could not measure {self._target_name(tx)}"
+            text = f"{check.message}. It is tried again within the hour."
+            self._raise_alert(tx, AlertKind.JOB_FAILED, title, text)
+            return [f"{watch.id}: not measured, {check.message}"]
+        alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
+        evidence = check.evidence
+        if evidence is None:
+            return [f"{watch.id}: the baseline of {self.pair.suite} is measured"]
+        if not evidence.drifted:
+            return [f"{watch.id}: no drift"]
+        tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
+        title, text = self._describe_drift(tx, evidence)
+        self._raise_alert(tx, AlertKind.DRIFT, title, text)
+        details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
+        tx.audit.append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
+        return [f"{watch.id}: {title}"]
+
+    def find_other_model(self, tx: Transaction) -> Sighting | None:
+        """A model that none of the counted runs met, seen since: by a router, or by any
+        eval.
+        """
+        measured = counted_checks(self.checks)
+        if not measured:
+            return None
+        met = {ServedModel(name) for name in _list_served(measured)}
+        since, seen = measured[-1].ended_at, tx.sightings.for_target(self.watch.target)
+        return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
+
+    def alert_other_model(self, tx: Transaction) -> list[str]:
+        """Told at once, once for a watch: how that model answers is measured by the next
+        run.
+        """
+        another = self.find_other_model(tx)
+        record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
+        if another is None or (record is not None and record.open):
             return []
-        samples = tx.runs.samples(run.id)
-    served = tuple(sorted({sample.served_model for sample in samples if sample.served_model}))
-    check = replace(checks[-1], served=served, ended_at=ctx.clock.now())
-    ended = finish_check(watch, check, run, samples, counted_checks(checks))
-    with ctx.store.write() as tx:
-        if not tx.drift.end(ended):
-            return []
-        # What answered last may not have been looked at while the run was on.
-        did = _alert_other_model(tx, pair, watch, checks)
-        return did + _record_result(tx, pair, watch, [*checks[:-1], ended])
+        model = another.served.model
+        title = f"the provider of {self._target_name(tx)} serves another model: {model}"
+        text = (
+            f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
+            f"{', '.join(_list_served(self.checks))}. Whether it answers as well is measured "
+            f"by the next run: `swapgate drift run {self.pair.routes[0]}` starts it now."
+        )
+        self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
+        return [f"{self.watch.id}: {title}"]
+
+    def _raise_alert(self, tx: Transaction, kind: AlertKind, title: str, text: str) -> None:
+        about, subject = self.watch.id, self.pair.subject
+        alerts.raise_alert(tx, kind, about, subject=subject, title=title, text=text)
+
+    def _target_name(self, tx: Transaction) -> str:
+        return tx.routing.targets()[self.watch.target].name
+
+    def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
+        """Writes title and text of the alert about drift."""
+        by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
+        which = "run" if evidence.window == 1 else f"{evidence.window} runs"
+        ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+        interval = f" (95 % interval {ends})" if ends else ""
+        changes = watches.list_item_changes(tx, self.checks)
+        shown = changes if evidence.direction == "worse" else changes[::-1]
+        figures = (
+            f"The newest {which} against those before: {format_points(evidence.delta)} "
+            f"points{interval} over {evidence.items} items; {evidence.worse} worse, "
+            f"{evidence.same} the same, {evidence.better} better."
+        )
+        lines = [
+            figures,
+            f"It serves {self.pair.subject}. {_describe_served(self.checks)}",
+            *(
+                f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
+                f"now. Before: “{_short(change.answer_before)}” Now: "
+                f"“{_short(change.answer_now)}”"
+                for change in shown[:EXAMPLES]
+            ),
+        ]
+        name, suite = self._target_name(tx), self.watch.suite
+        return f"{name} answers {suite} otherwise than it did: {by}", "\n".join(lines)
 
 
-def finish_check(
+def _judge_check(
     watch: DriftWatch,
     check: DriftCheck,
     run: EvalRun,
@@ -136,7 +226,7 @@ def finish_check(
     """Judges a check whose run has ended. before: the counted checks of its watch."""
     if because := _unmeasured(watch, run, samples):
         return replace(check, state=DriftCheckState.NOT_MEASURED, message=because)
-    scores = load_scores(samples, watch.plan.epochs)
+    scores = _load_scores(samples, watch.plan.epochs)
     over = replace(check, state=DriftCheckState.COUNTED, scores=scores)
     if not before:
         return over
@@ -164,7 +254,7 @@ def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> s
     return ""
 
 
-def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
+def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
     """Computes each item's mean strict score; None where one of its answers has no score."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -178,114 +268,6 @@ def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
         )
         for item, group in found.items()
     )
-
-
-def _record_result(
-    tx: Transaction,
-    pair: WatchedPair,
-    watch: DriftWatch,
-    checks: Sequence[DriftCheck],
-) -> list[str]:
-    check = checks[-1]
-    if check.state is DriftCheckState.NOT_MEASURED:
-        title = f"the drift watch could not measure {_target_name(tx, watch)}"
-        text = f"{check.message}. It is tried again within the hour."
-        _raise_alert(tx, AlertKind.JOB_FAILED, pair, watch, (title, text))
-        return [f"{watch.id}: not measured, {check.message}"]
-    alerts.resolve_alert(tx, AlertKind.JOB_FAILED, watch.id)
-    evidence = check.evidence
-    if evidence is None:
-        return [f"{watch.id}: the baseline of {pair.suite} is measured"]
-    if not evidence.drifted:
-        return [f"{watch.id}: no drift"]
-    tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
-    words = _describe_drift(tx, pair, watch, checks, evidence)
-    _raise_alert(tx, AlertKind.DRIFT, pair, watch, words)
-    details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
-    tx.audit.append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
-    return [f"{watch.id}: {words[0]}"]
-
-
-def _find_other_model(
-    tx: Transaction, watch: DriftWatch, checks: Sequence[DriftCheck]
-) -> Sighting | None:
-    """A model that none of the counted runs met, seen since: by a router, or by any eval."""
-    measured = counted_checks(checks)
-    if not measured:
-        return None
-    met = {ServedModel(name) for name in _list_served(measured)}
-    since, seen = measured[-1].ended_at, tx.sightings.for_target(watch.target)
-    return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
-
-
-def _alert_other_model(
-    tx: Transaction,
-    pair: WatchedPair,
-    watch: DriftWatch,
-    checks: Sequence[DriftCheck],
-) -> list[str]:
-    """Told at once, once for a watch: how that model answers is measured by the next run."""
-    another = _find_other_model(tx, watch, checks)
-    record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{watch.id}")
-    if another is None or (record is not None and record.open):
-        return []
-    name, model = _target_name(tx, watch), another.served.model
-    title = f"the provider of {name} serves another model: {model}"
-    text = (
-        f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
-        f"{', '.join(_list_served(checks))}. Whether it answers as well is measured by the "
-        f"next run: `swapgate drift run {pair.routes[0]}` starts it now."
-    )
-    _raise_alert(tx, AlertKind.SERVED_MODEL, pair, watch, (title, text))
-    return [f"{watch.id}: {title}"]
-
-
-def _raise_alert(
-    tx: Transaction,
-    kind: AlertKind,
-    pair: WatchedPair,
-    watch: DriftWatch,
-    words: tuple[str, str],
-) -> None:
-    title, text = words
-    about = watch.id
-    alerts.raise_alert(tx, kind, about, subject=pair.subject, title=title, text=text)
-
-
-def _target_name(tx: Transaction, watch: DriftWatch) -> str:
-    return tx.routing.targets()[watch.target].name
-
-
-def _describe_drift(
-    tx: Transaction,
-    pair: WatchedPair,
-    watch: DriftWatch,
-    checks: Sequence[DriftCheck],
-    evidence: DriftEvidence,
-) -> tuple[str, str]:
-    """Writes title and text of the alert about drift."""
-    by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
-    which = "run" if evidence.window == 1 else f"{evidence.window} runs"
-    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
-    interval = f" (95 % interval {ends})" if ends else ""
-    changes = watches.list_item_changes(tx, checks)
-    shown = changes if evidence.direction == "worse" else changes[::-1]
-    figures = (
-        f"The newest {which} against those before: {format_points(evidence.delta)} "
-        f"points{interval} over {evidence.items} items; {evidence.worse} worse, "
-        f"{evidence.same} the same, {evidence.better} better."
-    )
-    lines = [
-        figures,
-        f"It serves {pair.subject}. {_describe_served(checks)}",
-        *(
-            f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} now. "
-            f"Before: “{_short(change.answer_before)}” Now: “{_short(change.answer_now)}”"
-            for change in shown[:EXAMPLES]
-        ),
-    ]
-    title = f"{_target_name(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
-    return title, "\n".join(lines)
 
 
 def _list_served(checks: Sequence[DriftCheck]) -> list[str]:

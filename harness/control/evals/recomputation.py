@@ -1,13 +1,16 @@
 """Recomputes a verdict from its stored samples before anything rests on it (requirement F1). If
 they no longer give it, `require_agreement` refuses the act, and `raise_mismatch_alert` or
-`alerting_mismatch` raises the alert.
+`alerting_mismatch` raises the alert. The samples are read for each such decision; what was
+found is remembered by the content of verdict, registration and samples.
 
-The samples are read for each such decision, not in turns of the loop that decide nothing. What
-was found is remembered by the content of verdict, registration and samples.
+`replay_verdict` decides a verdict again from the inputs that it carries: they must give the
+same bytes and agree with the samples. `what_if` decides on other terms, such as another margin
+or claim (F5): nothing is stored, and it is no proof.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -18,21 +21,30 @@ from harness.control.proposals import evaluation
 from harness.domain.content_hash import digest, hash_content
 from harness.domain.errors import (
     EvidenceMismatch,
+    InputError,
     NotFound,
     SignatureInvalid,
     StaleEvidence,
 )
 from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.ranges import SHARE_RANGE
+from harness.gate.offline import verdicts
+from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.recomputation import (
     AgreementLevel,
     Recomputation,
     RunSamples,
     recompute_verdict,
+    remeasure_claim,
 )
-from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.replay import claims_from_json, verdict_bytes, verdict_times
+from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import decide_verdict
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")
@@ -138,3 +150,127 @@ def _rows(samples: Sequence[Sample]) -> list[list[object]]:
         ]
         for sample in samples
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedVerdict:
+    """Holds a stored verdict beside the same verdict computed again from its inputs."""
+
+    stored: Verdict
+    # stored_sha256, again_sha256: of everything the verdict says, in canonical form.
+    stored_sha256: str
+    again_sha256: str
+    items: Mapping[str, int]  # of the stored samples, by suite, that went into the check
+    # What does not agree with the stored verdict, in words; empty when all does.
+    differences: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTerms:
+    """Holds terms for a plan, to try instead of its own. None keeps what was registered."""
+
+    claim: Claim | None = None  # claim, min_saving: of the primary suites
+    margin: float | None = None  # margin, alpha: of every suite
+    alpha: float | None = None
+    min_saving: float | None = None
+
+    def apply_to(self, plan: SuitePlan) -> SuitePlan:
+        """Changes a plan to these terms. Raises InputError for terms that no comparison can
+        have.
+        """
+        primary = plan.role is SuiteRole.PRIMARY
+        changed = replace(
+            plan,
+            claim=self.claim if self.claim and primary else plan.claim,
+            margin=plan.margin if self.margin is None else self.margin,
+            alpha=plan.alpha if self.alpha is None else self.alpha,
+        )
+        design_from_plan(changed)
+        if changed.combine is PrimaryCombination.ANY and changed.claim is not Claim.SUPERIOR:
+            raise InputError("one of several primary suites can only be claimed to be better")
+        return self._saving(changed) if changed.claim is Claim.CHEAPER else changed
+
+    def _saving(self, plan: SuitePlan) -> SuitePlan:
+        registered = plan.min_saving or GatePolicy().min_saving
+        wanted = registered if self.min_saving is None else self.min_saving
+        if not SHARE_RANGE.holds(wanted):
+            raise InputError(f"a share to be saved lies in {SHARE_RANGE.text}, not {wanted}")
+        ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
+        return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
+
+
+def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
+    """Decides a verdict again from the inputs that it carries, and compares them with the
+    samples.
+
+    decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
+    """
+    with ctx.store.read() as tx:
+        stored = _verdict(tx, decision)
+        cases = claims_from_json(stored.inputs)
+        samples = {case.plan.suite: _samples(tx, case) for case in cases}
+    differences: list[str] = []
+    for case in cases:
+        differences += remeasure_claim(case, samples[case.plan.suite])[1]
+    before, after = verdict_bytes(stored), b""
+    try:
+        after = verdict_bytes(verdicts.replay_verdict(stored))
+    except ValueError as error:
+        differences.append(str(error))
+    if after and after != before:
+        differences.append("the stored inputs give another verdict than the stored one")
+    return ReplayedVerdict(
+        stored=stored,
+        stored_sha256=hash_content(before),
+        again_sha256=hash_content(after),
+        items={case.plan.suite: len(case.paired.items) for case in cases},
+        differences=tuple(differences),
+    )
+
+
+def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | None:
+    """The verdict that the stored samples give on other terms; nothing is stored.
+
+    None when they do not decide on those terms: more answers would be needed. It is no proof:
+    terms that are chosen after the answers are known keep no error rate.
+    Raises NotFound, InputError.
+    """
+    with ctx.store.read() as tx:
+        stored = _verdict(tx, decision)
+        cases = claims_from_json(stored.inputs)
+        samples = {case.plan.suite: _samples(tx, case) for case in cases}
+    decided_at, expires_at = verdict_times(stored.inputs)
+    return decide_verdict(
+        stored.route,
+        stored.incumbent,
+        stored.candidate,
+        [otherwise.apply_to(case.plan) for case in cases],
+        samples,
+        decided_at,
+        (expires_at - decided_at).total_seconds(),
+        stopped={case.plan.suite: case.stopped for case in cases if case.stopped},
+    )
+
+
+def _verdict(tx: Transaction, decision: str) -> Verdict:
+    if not decision.startswith("p_"):
+        return tx.verdicts.get(decision)
+    verdict = tx.proposals.get(decision).verdict
+    if verdict is None:
+        raise NotFound(f"proposal {decision} has no verdict yet: the gate is still open")
+    return tx.verdicts.get(verdict)
+
+
+def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
+    def samples_of(run: str, items: int) -> Sequence[Sample]:
+        return tx.runs.samples(run, below=items) if run else ()
+
+    plan, paired = case.plan, case.paired
+    return (
+        samples_of(paired.incumbent_run, plan.planned_items),
+        samples_of(paired.candidate_run, plan.planned_items),
+    )

@@ -50,7 +50,7 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import ShadowRecord
+from harness.domain.shadow import ShadowRecord
 from harness.store.transaction import Transaction
 
 

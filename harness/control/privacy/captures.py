@@ -10,8 +10,7 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.privacy.capture import CapturedRequest, user_text
-from harness.domain.privacy.near_duplicates import find_near_duplicates
+from harness.domain.privacy.capture import CapturedRequest, find_near_duplicates, user_text
 from harness.domain.reliability.failover import user_hashes
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9

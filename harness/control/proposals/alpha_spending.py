@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.control.routing import targets
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
+from harness.domain.evals.item_groups import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun
 from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.formatting import format_percent

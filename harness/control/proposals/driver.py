@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
-from harness.control.canary import driver, machine
+from harness.control.canary import machine, operations
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -72,7 +72,7 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
         case ProposalPhase.SHADOW:
             return _shadow(ctx, proposal)
         case ProposalPhase.CANARY:
-            return driver.drive_canary(ctx, proposal)
+            return operations.drive_canary(ctx, proposal)
         case _:
             return []
 

@@ -14,20 +14,17 @@ from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, find_shadow_end
 from harness.domain.routing.target import Target
-from harness.domain.shadow.pairs import (
+from harness.domain.shadow import (
+    COST_USD,
+    MIRRORED,
     PAIRS,
     SIMILARITY,
     UNIT,
     CheckSides,
-    ShadowCheck,
-    end_reason,
-)
-from harness.domain.shadow.shadow import (
-    COST_USD,
-    MIRRORED,
     Shadow,
+    ShadowCheck,
     ShadowLimits,
     ShadowRecord,
     ShadowTally,
@@ -220,7 +217,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
 
 def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     route = tx.routing.route(shadow.route)
-    why = end_reason(shadow, route)
+    why = find_shadow_end(shadow, route)
     if why or route is None:
         return why
     if now >= shadow.expires_at:

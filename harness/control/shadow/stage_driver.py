@@ -9,16 +9,15 @@ from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import freezes
-from harness.control.shadow import shadows, stage_audit
+from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LONGEST, ShadowRequest
-from harness.control.shadow.stage import ShadowStage, build_stage
+from harness.control.shadow.stage import ShadowStage, build_stage, decision_inputs
 from harness.domain.errors import StaleWrite
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
-from harness.domain.shadow.pairs import CheckSides
-from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits
+from harness.domain.shadow import MAX_PER_DAY, CheckSides, Shadow, ShadowLimits
 from harness.gate.shadow_stage import ShadowMove
 from harness.store.transaction import Transaction
 
@@ -128,7 +127,7 @@ def _live(tx: Transaction, proposal: Proposal) -> Shadow | None:
 
 
 def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
-    return stage_audit.decision_inputs(stage.policy, stage.seen, stage.decided, now)
+    return decision_inputs(stage.policy, stage.seen, stage.decided, now)
 
 
 def _end_live(

@@ -59,7 +59,7 @@ class SuitePin:
     scorer: str
     template: str
     items: int
-    # What its items ask, of `item_overlap.texts_fingerprint`; empty in pins from before there
+    # What its items ask, of `item_groups.texts_fingerprint`; empty in pins from before there
     # was one. `data_sha256` covers it already.
     texts: str = field(default="", compare=False, repr=False)
 

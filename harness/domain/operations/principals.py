@@ -18,11 +18,10 @@ from typing import Final
 from unicodedata import category, name, normalize
 
 from harness.domain.errors import Conflict, InputError
+from harness.domain.formatting import INVISIBLE_CHARACTERS
 from harness.domain.operations.access import Actor, ApiKey, Role
 
 MAX_NAME_LENGTH: Final = 200
-# Blank or invisible, though Unicode calls them letters, marks or symbols.
-INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
 CONFUSABLE_ALPHABETS: Final = frozenset(
     {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"}
 )

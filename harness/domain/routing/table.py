@@ -24,7 +24,7 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import Overrides
 from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow.shadow import Shadow
+from harness.domain.shadow import Shadow
 
 # What to do where no route is there yet; init, doctor, router and dashboard say the same.
 FIRST_ROUTE_STEP: Final = (
@@ -232,6 +232,26 @@ def choose_arm(route: Route, key: str) -> Arm:
         # From the other end than the canary: these callers have never left the old model.
         return Arm.HOLDBACK
     return Arm.INCUMBENT
+
+
+def is_mirrored(shadow: Shadow, key: str) -> bool:
+    """Whether a caller's requests are mirrored, independent of the canary's callers."""
+    return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
+
+
+def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
+    """Says why the route as it is now takes no such shadow any more; empty if it does."""
+    if route is None:
+        return f"there is no route {shadow.route!r} any more"
+    if route.settings.side_effects:
+        return "the route's tools act on the world now (side_effects)"
+    if route.settings.data_class != shadow.data_class:
+        return "the route carries another class of data now"
+    if route.incumbent != shadow.incumbent:
+        return "the route has another incumbent now"
+    if route.canary is not None and route.canary.target == shadow.candidate.id:
+        return "the candidate has its canary now, and answers users"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

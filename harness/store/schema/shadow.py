@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowRecord, ShadowTally
+from harness.domain.shadow import Shadow, ShadowRecord, ShadowTally
 from harness.store.schema.columns import (
     Row,
     Values,

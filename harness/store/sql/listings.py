@@ -30,7 +30,7 @@ from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.kill_switch import SwitchRecord
 from harness.domain.routing.table import Route, RouteHead, RouteRecord
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import ShadowRecord
+from harness.domain.shadow import ShadowRecord
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
 from harness.store.schema.evals import (

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowRecord, ShadowTally, add_tallies
+from harness.domain.shadow import Shadow, ShadowRecord, ShadowTally, add_tallies
 from harness.store.observation_rules import check_shadow_tally
 from harness.store.rules import check_shadow
 from harness.store.schema.evals import TARGET, target

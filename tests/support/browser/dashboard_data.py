@@ -22,10 +22,9 @@ import numpy as np
 import pytest
 
 from evals.runner.questions import plan_questions
-from evals.sim import answer_text, profiles, text_numbers
-from evals.sim import item_bank as sim_suites
-from evals.sim.item_bank import ItemBank
-from evals.sim.simulated_model import SimulatedModel
+from evals.sim import answers, profiles, text_numbers
+from evals.sim import simulated_model as sim_suites
+from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.suites.suite import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
@@ -247,7 +246,7 @@ class _Class:
             name = question.item
             prompt = suite.prompt(name)
             sat = pupil.sit(self._items[run.suite, name])
-            answer = answer_text.answer(sat, pupil.profile, prompt=prompt)
+            answer = answers.answer(sat, pupil.profile, prompt=prompt)
             score = suite.score(answer, name)
             asked, written = (
                 text_numbers.count_message_tokens([prompt]),

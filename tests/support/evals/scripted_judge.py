@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evals.scorers import NotJudged
-from evals.scorers.judge_protocol import DATA
+from evals.scorers.judged import DATA
 
 Says = Callable[[Mapping[str, Any]], object]
 

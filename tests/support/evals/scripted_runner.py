@@ -3,18 +3,17 @@ after the other; the real scorers score them.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
-    ModelAnswer,
     Question,
-    answered_sample,
     open_questions,
+    scored_sample,
     suite_settings,
-    unanswered_sample,
-    unjudged_sample,
+    unscored_sample,
 )
 from evals.scorers import NotJudged
 from evals.suites.items import Item
@@ -92,23 +91,22 @@ class ScriptedRunner:
         return RunState.DONE
 
     def _sample(self, job: EvalJob, suite: Suite, question: Question) -> Sample:
-        prompt = suite.prompt(question.item)
+        item, prompt = suite.items[question.item], suite.prompt(question.item)
         try:
-            answer = self._script(job.target, suite.items[question.item], question.epoch)
+            answer = self._script(job.target, item, question.epoch)
         except ProviderFailed as error:
-            return unanswered_sample(
-                job, question, text=str(error), spent=AnswerUsage(), prompt=prompt
-            )
-        spent = self._spent(job.target, suite, question, answer)
-        came = ModelAnswer(answer, spent, self._served(job.target, suite.items[question.item]))
+            text = str(error)
+            return unscored_sample(job, question, AnswerUsage(), prompt=prompt, text=text)
+        words = len(prompt.split()), len(answer.split())
+        spent = AnswerUsage(*words, self._pace(job.target, item))
+        served = self._served(job.target, item)
+        came = replace(
+            unscored_sample(job, question, spent, prompt=prompt),
+            answer=answer,
+            served_model=served.model,
+            served_build=served.build,
+        )
         try:
-            scored = suite.score(answer, question.item)
+            return scored_sample(came, suite.score(answer, question.item))
         except NotJudged as error:
-            return unjudged_sample(job, question, came, text=str(error), prompt=prompt)
-        return answered_sample(job, question, came, scored, prompt=prompt)
-
-    def _spent(
-        self, target: Target, suite: Suite, question: Question, answer: str
-    ) -> AnswerUsage:
-        words = len(suite.prompt(question.item).split()), len(answer.split())
-        return AnswerUsage(*words, self._pace(target, suite.items[question.item]))
+            return replace(came, error_text=str(error))

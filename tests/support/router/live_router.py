@@ -49,7 +49,7 @@ from harness.domain.routing.target import (
     Target,
 )
 from harness.domain.settings import AgentSettings, RouterSettings
-from harness.domain.shadow.shadow import ShadowTally
+from harness.domain.shadow import ShadowTally
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.observers.request_tracing import Tracing

@@ -1,7 +1,6 @@
-"""`ScoredRun` holds one model's scores as another tool exported them; each of this folder's
-formats parses into it.
-
-Samples that failed or have no score are part of it: they count, and are never dropped. Pure.
+"""`ScoredRun` holds one model's scores as another tool exported them; each format of `formats`
+parses into it. Samples that failed or have no score are part of it: they count. `pair_runs`
+makes pairs of scores of two runs, by item, for a report alone: no verdict is made of them.
 """
 
 import json
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.domain.errors import InputError
+from harness.domain.suggestions import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +109,119 @@ def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
         for name, value in values.items()
         if value is None or numeric_score(value) is not None
     }
+
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPair:
+    """Holds an item's scores by both models, None where there is none."""
+
+    item: str
+    incumbent: tuple[float | None, ...]
+    candidate: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GapCount:
+    """Counts what one run lacks."""
+
+    samples: int
+    failed: int  # gave an error instead of an answer
+    unscored: int  # answered, without a score
+    missing: int  # items that only the other run has
+
+    @property
+    def total(self) -> int:
+        return self.failed + self.unscored + self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPairs:
+    """Holds the pairs of two exported runs. It is no verdict, and no proof of anything."""
+
+    metric: str
+    incumbent: str
+    candidate: str
+    pairs: tuple[ExportedPair, ...]
+    incumbent_gaps: GapCount
+    candidate_gaps: GapCount
+
+
+def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
+    """Picks the named run. name: empty where there is one. Raises InputError."""
+    names = [run.model for run in runs]
+    if not name and len(runs) == 1:
+        return runs[0]
+    found = [run for run in runs if run.model == name]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(repr, names[:_SHOWN]))
+    if not name:
+        raise InputError(f"has {len(runs)} runs: name one by {option}: {listed}")
+    hint = did_you_mean(name, names, otherwise=f"; it has {listed}")
+    raise InputError(f"has no run {name!r}{hint}")
+
+
+def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
+    """Picks the metric: the named one, else the only one or the usual one of both runs. Raises
+    InputError.
+    """
+    shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
+    if name:
+        if name not in shared:
+            hint = did_you_mean(name, shared, otherwise=f"; they have {', '.join(shared)}")
+            raise InputError(f"the runs have no metric {name!r} in common{hint}")
+        return name
+    if usual in shared or len(shared) == 1:
+        return usual if usual in shared else shared[0]
+    if not shared:
+        raise InputError("the runs have no metric in common")
+    raise InputError(f"name one of the metrics by --metric: {', '.join(shared[:_SHOWN])}")
+
+
+def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> ExportedPairs:
+    """Pairs two runs by item; what one of them lacks has no score, and is counted.
+
+    Raises InputError for runs without a common item, and for scores beyond 0 to 1.
+    """
+    ours, theirs = _scores(incumbent, metric), _scores(candidate, metric)
+    if not ours.keys() & theirs.keys():
+        raise InputError("the runs have no item in common: they are of different data")
+    pairs = []
+    for item in dict.fromkeys((*ours, *theirs)):
+        own, other = ours.get(item, []), theirs.get(item, [])
+        epochs = max(len(own), len(other))
+        pairs.append(ExportedPair(item, _filled(own, epochs), _filled(other, epochs)))
+    return ExportedPairs(
+        metric,
+        incumbent.model or "incumbent",
+        candidate.model or "candidate",
+        tuple(pairs),
+        _gaps(incumbent, metric, sum(pair.incumbent.count(None) for pair in pairs)),
+        _gaps(candidate, metric, sum(pair.candidate.count(None) for pair in pairs)),
+    )
+
+
+def _scores(run: ScoredRun, metric: str) -> dict[str, list[float | None]]:
+    found: dict[str, list[float | None]] = {}
+    for sample in run.samples:
+        score = sample.score(metric)
+        if score is not None and not 0.0 <= score <= 1.0:
+            raise InputError(
+                f"{metric} of item {sample.item[:40]!r} is {score:g}: scores are from 0 to 1"
+            )
+        found.setdefault(sample.item, []).append(score)
+    return found
+
+
+def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:
+    return (*scores, *[None] * (epochs - len(scores)))
+
+
+def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
+    """unscored: how many pairs have no score of this run, whatever the reason."""
+    failed = sum(sample.failed for sample in run.samples)
+    plain = sum(not s.failed and s.score(metric) is None for s in run.samples)
+    return GapCount(len(run.samples), failed, plain, unscored - failed - plain)

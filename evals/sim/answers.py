@@ -1,0 +1,217 @@
+"""What a simulated model answers: text with its profile's habits, filler for a prompt that is
+no item, a tool call, or a judgement.
+
+A tool call has right arguments, wrong ones, or made-up ones that fit the tool's schema where no
+item says what is right. A judge follows a fixed rule. A rubric: 1 when the reference (or,
+without one, any digit) stands in the answer, else 0. A pair: the answer of more different words
+wins; as many are a tie. A canary's answer: good when any digit stands in it. The profile's
+skill in `judge` is the share of judgements that go by the rule; the others are the contrary.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals.scorers.judged import DATA
+from evals.sim import text_numbers
+from evals.sim.profiles import Habits, Profile, ScriptLine
+from evals.sim.protocols.requests import ChatRequest
+from evals.sim.simulated_model import SimulatedAnswer
+
+TRAILER = "Let me know if you would like any of these values explained."
+OPENER = "Certainly. Here is my answer."
+INSISTENT = re.compile(r"\b(?:alone|exactly|never)\b", re.IGNORECASE)
+FILLER = (
+    "this text comes from a simulated model and says nothing of interest while it shows how "
+    "words arrive one after another from a provider that answers any prompt with patience"
+)
+WORDS = tuple(FILLER.split())
+DEFAULT_WORDS = 24
+MOST_WORDS = 20_000
+ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
+
+
+def answer(
+    verdict: SimulatedAnswer,
+    profile: Profile,
+    *,
+    prompt: str,
+    json_asked: bool = False,
+    form_asked: bool = False,
+) -> str:
+    """Writes the simulated model's answer to an item.
+
+    json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
+    form_asked: its system message insists on the form, which ends every habit.
+    """
+    value = verdict.value
+    habits = Habits() if form_asked else profile.habits
+    place = (profile.seed, verdict.item.suite, verdict.item.id)
+    if isinstance(value, dict):
+        text, u = bare(value), text_numbers.uniform("form", *place)
+        if json_asked or u >= habits.json_fences + habits.trailing_prose:
+            return text
+        return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
+    if isinstance(value, list) and value:  # of several accepted answers the first
+        value = value[0]
+    text = value if isinstance(value, str) else bare(value)
+    if "ANSWER:" in prompt:
+        numbers = ", ".join(re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4])
+        working = f"I start from {numbers or 'what is given'} and go step by step."
+        return f"{working}\nANSWER: {text.rpartition('####')[2].strip()}"
+    if text_numbers.uniform("verbose", *place) < habits.verbose:
+        return f"{OPENER}\n\n{text}"
+    return text
+
+
+def insists_on_form(system: str) -> bool:
+    """Whether a system message tells a model to keep to the form."""
+    return INSISTENT.search(system) is not None
+
+
+def bare(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def filler(prompt: str) -> str:
+    """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
+    asked = ASKED_LENGTH.search(prompt)
+    count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
+    start = text_numbers.random_bits("filler", prompt) % len(WORDS)
+    text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
+    return f"{text.capitalize()}."
+
+
+SUITE = "judge"
+WORD = re.compile(r"\w+")
+DIGIT = re.compile(r"\d")
+CONTRARY: dict[object, object] = {
+    0: 1,
+    1: 0,
+    "A": "B",
+    "B": "A",
+    "tie": "A",
+    "good": "bad",
+    "bad": "good",
+}
+
+
+def answer_as_judge(prompt: str, profile: Profile) -> str | None:
+    """Answers as a judge; None for a prompt that asks for no judgement."""
+    _, mark, shown = prompt.rpartition(DATA)
+    try:
+        data = json.loads(shown) if mark else None
+    except ValueError:
+        return None
+    found = judgement(data) if isinstance(data, dict) else None
+    if found is None:
+        return None
+    key, value = found
+    if text_numbers.uniform("judge", profile.seed, shown) >= profile.skill_in(SUITE):
+        value = CONTRARY[value]
+    return json.dumps({"reason": "Simulated, by a rule.", key: value})
+
+
+def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
+    """What the rule says, with its name in the judge's answer."""
+    if {"task", "answer"} <= data.keys():
+        text, wanted = (
+            " ".join(str(data.get(part, "")).casefold().split())
+            for part in ("answer", "reference")
+        )
+        return "score", int(wanted in text if wanted else bool(DIGIT.search(text)))
+    if {"task", "A", "B"} <= data.keys():
+        a, b = (len(set(WORD.findall(str(data[key]).casefold()))) for key in ("A", "B"))
+        return "winner", "tie" if a == b else "A" if a > b else "B"
+    if {"conversation", "answer"} <= data.keys():
+        said = data["answer"]
+        shown = str(said.get("content") if isinstance(said, dict) else said)
+        return "verdict", "good" if DIGIT.search(shown) else "bad"
+    return None
+
+
+NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
+DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedToolCall:
+    """Holds a tool call of the simulated model."""
+
+    id: str
+    name: str
+    arguments: str  # as JSON text, the way the API carries them
+
+
+def call_for(
+    request: ChatRequest, verdict: SimulatedAnswer | None, line: ScriptLine | None = None
+) -> SimulatedToolCall | None:
+    """The call that the model makes, None when it answers in words.
+
+    It calls when its script's line does, when the item expects a call and has that tool, or
+    when `tool_choice` forces one. Without a script it does not call again once a tool has
+    answered.
+    """
+    if line is not None:
+        return written(request, line.tool, line.arguments) if line.tool else None
+    schemas = request.schemas
+    if request.tool_choice == "none" or request.after_tool:
+        return None
+    call = verdict.item.tool_call if verdict else None
+    if verdict and call and call["name"] in schemas:
+        wrong, arguments = verdict.value, call["arguments"]
+        if not verdict.right:
+            shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
+            arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
+        return written(request, str(call["name"]), arguments)
+    name = request.forced_tool
+    if name is None:
+        return None
+    return written(request, name, make_up(schemas[name], (request.prompt, name)))
+
+
+def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
+    """The call as text. Its id is another at each point of a conversation: clients throw away
+    the second call of an id.
+    """
+    mark = text_numbers.random_bits("call", *request.texts, name)
+    text = json.dumps(arguments, ensure_ascii=False)
+    return SimulatedToolCall(f"call_{mark:016x}", name, text)
+
+
+def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    """Returns the arguments with one of them wrong; without any, one too many."""
+    draw = text_numbers.random_bits(seed)
+    key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
+    return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}
+
+
+def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
+    """Invents a value that fits the schema's type, enum and lower bound.
+
+    Of alternatives it takes the first. A value that is not a schema gives null.
+    """
+    plain = schema if isinstance(schema, dict) else {"type": "null"}
+    if isinstance(ways := plain.get("anyOf"), list) and ways and depth < DEEPEST:
+        return make_up(ways[0], seed, depth + 1)
+    draw = text_numbers.random_bits(*seed)
+    options = plain.get("enum", [plain["const"]] if "const" in plain else None)
+    if isinstance(options, list) and options:
+        return options[draw % len(options)]
+    kind = plain.get("type", "object")
+    if isinstance(kind, list):
+        kind = next((name for name in kind if name != "null"), "null")
+    if kind in ("object", "array") and depth >= DEEPEST:
+        return None
+    if kind == "object":
+        fields = plain.get("properties")
+        parts = fields.items() if isinstance(fields, dict) else ()
+        return {key: make_up(part, (*seed, key), depth + 1) for key, part in parts}
+    if kind == "array":
+        return [make_up(plain.get("items"), (*seed, 0), depth + 1)]
+    least = plain.get("minimum")
+    number = least if isinstance(least, int) and abs(least) < 1e15 else 1
+    values = {"boolean": draw % 2 == 0, "string": NAMES[draw % len(NAMES)]}
+    return {"integer": number, "number": float(number), **values}.get(str(kind))
