@@ -289,8 +289,11 @@ def test_the_matrix_shows_all_candidates_side_by_side(world: SmallInstallation) 
 
     assert seen.incumbent.model == "base"
     assert [row.target.model for row in seen.candidates] == ["worse", "better"]
-    outcomes = [row.verdict and row.verdict.outcome for row in seen.candidates]
-    assert outcomes == ["failed", "passed"]
+    # Whether `worse` fails or is given up depends on the order of the items.
+    with world.store.read() as tx:
+        stored = [tx.verdicts.get(world.get(proposal.id).verdict or "") for proposal in made]
+    assert [row.verdict for row in seen.candidates] == stored
+    assert [isinstance(verdict, Passed) for verdict in stored] == [False, True]
     assert all(row.figures.cost_usd_per_1000 for row in seen.candidates)
 
 

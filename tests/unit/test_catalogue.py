@@ -163,7 +163,7 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
         ("catalogue:\n  openai/m:\n    context_window: 0\n", r"yaml:3: .*must lie in 1 to"),
         (
             "catalogue:\n  openai/m:\n    capabilities: {fly: true}\n",
-            r"yaml:3: .*'fly' is none",
+            r"yaml:3: .*'fly' is unknown",
         ),
         ("catalogue:\n  openai/m:\n    end_date: soon\n", r"yaml:3: .*end_date"),
     ],
