@@ -198,11 +198,15 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
 
 
 def _loop_faults(agents: AgentSettings, router: RouterSettings) -> Iterator[Fault]:
-    """A router that passes requests through to itself does so until it is full."""
+    """A process that passes requests through to itself does so until it is full."""
     own = http_url(router.host, router.port)
     if router.port and agents.pass_through_url.rstrip("/") == own:
         setting = "port" if agents.url is None else "url"
         yield (setting,), f"is the router's own address, {own}; give the agents process another"
+    for whose, where in (("router", router), ("agents process", agents)):
+        own = http_url(where.host, where.port)
+        if where.port and agents.control_url.rstrip("/") == own:
+            yield ("control_url",), f"is the {whose}'s own address, {own}; give control's"
 
 
 def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:

@@ -116,6 +116,8 @@ def read_schema(wanted: object) -> Mapping[str, object] | None:
     kind = wanted.get("type") if isinstance(wanted, Mapping) else None
     if kind not in ("json_object", "json_schema") or not isinstance(wanted, Mapping):
         return None
+    if kind == "json_object":
+        return ANY  # a schema beside it is no part of OpenAI's protocol
     given = wanted.get("json_schema", wanted)  # where a chat has it
     schema = given.get("schema") if isinstance(given, Mapping) else None
     return schema if isinstance(schema, Mapping) else ANY

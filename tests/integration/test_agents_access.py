@@ -17,7 +17,12 @@ from harness.api.agents.process import SignsForAgents, build_agents_app
 from harness.app.agents.turn_service import AUTO_PATH, TurnService, open_agents
 from harness.app.installation import Installation
 from harness.control.operations import keys
-from harness.domain.agents.caller import AgentCaller, sign_agent_header, sign_peer_header
+from harness.domain.agents.caller import (
+    AgentCaller,
+    sign_agent_header,
+    sign_peer_header,
+    sign_values,
+)
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.row_signatures import KeyPurpose
@@ -129,6 +134,12 @@ def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
         assert "no signing key" in error["message"]
         assert answer.headers["retry-after"] == "2"
         assert door.send("POST", json=BODY).status_code == 201
+        # Whether a link was made here needs no control plane: guesses do not reach it.
+        guess = door.send(path="/agents/approvals/v1.guess.0")
+        assert guess.status_code == 404
+        until = {"request": "rq_1", "hash": "", "until": door.clock.now().timestamp() + 60}
+        token = sign_values(until, door.installation.secret, b"swapgate: approval link")
+        assert door.send(path=f"/agents/approvals/{token.decode()}").status_code == 503
 
 
 def test_the_control_plane_signs_only_what_the_agents_process_passes_on(
@@ -141,7 +152,9 @@ def test_the_control_plane_signs_only_what_the_agents_process_passes_on(
         forged = {PEER: control.peer(LOOPBACK, secret=b"another").decode()}
         stale = {PEER: control.peer(LOOPBACK, age_s=3600).decode()}
         for headers in ({}, forged, stale, control.key("boss", Role.ADMIN)[1]):
-            assert control.send("POST", headers=headers, json=literal).status_code == 404
+            answer = control.send("POST", headers=headers, json=literal)
+            assert answer.status_code == 404
+            assert ("secrets and clocks" in answer.text) == (PEER in headers)
         outside = {PEER: control.peer(OUTSIDE).decode()}
         assert control.send("POST", headers=outside, json=literal).status_code == 401
         proposer = peer | control.key("proposer", Role.PROPOSER)[1]

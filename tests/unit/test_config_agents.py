@@ -160,6 +160,12 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
         ({"port": 8080}, "port", OWN),
         ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url", OWN),
         ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url", OWN),
+        ({"control_url": "http://127.0.0.1:8080/"}, "control_url", OWN),
+        (
+            {"control_url": "http://127.0.0.1:8085"},
+            "control_url",
+            "is the agents process's own address, http://127.0.0.1:8085",
+        ),
         ({"url": "http://169.254.169.254"}, "url", "metadata service"),
         (servers("http://[fe80::1]/mcp"), "tool_servers.files.url", "metadata service"),
         ({"tool_servers": {"files": {}}}, "tool_servers.files.url", "Field required"),

@@ -346,3 +346,18 @@ def test_any_json_of_a_provider_becomes_an_error_with_a_message(value: object) -
     for body in (value, {"error": value}):
         found = error_body(Reply(400, (JSON,), json.dumps(body).encode()))
         assert isinstance(found["error"]["message"], str)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked"),
+    [
+        (Endpoint.CHAT, {"response_format": {"type": "json_object", "schema": {"a": 1}}}),
+        (Endpoint.RESPONSES, {"text": {"format": {"type": "json_object", "schema": {}}}}),
+    ],
+)
+def test_a_schema_beside_any_json_is_not_held_against_an_answer(
+    endpoint: Endpoint, asked: dict[str, object]
+) -> None:
+    body = json.dumps({"model": "chat", "messages": [], "input": "hi", **asked}).encode()
+
+    assert DIALECTS[endpoint].schema(read_request(body, endpoint)) == {}

@@ -20,7 +20,7 @@ from harness.api.agents.errors import find_status
 from harness.control.agents import switches
 from harness.control.context import Context
 from harness.control.operations import keys
-from harness.domain.agents.caller import APPROVAL_PATH
+from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -96,9 +96,9 @@ class ApprovalPages:
 
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
-        if "/" in token:  # no path of another page goes on to the control plane
-            raise NotFound("this is no approval link")
         if self._ask_control is not None:
+            # Nobody's guesses go on to the control plane.
+            ApprovalLinks("", self._secret).read(token, self._ctx.clock.now())
             body = await _read_body(request)
             return await run_in_threadpool(self._ask_control, request, body)
         switch, agent = await run_in_threadpool(self._find, token)

@@ -117,6 +117,11 @@ class SignsForAgents:
                 app = self._passed_on
             else:
                 text = "agents are served below the router's /agents"
+                if is_signed:
+                    text += (
+                        "; the header x-swapgate-peer is not of this installation, or over a "
+                        "minute old: compare the secrets and clocks of both machines"
+                    )
                 app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
         await app(scope, receive, send)
 

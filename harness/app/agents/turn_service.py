@@ -95,7 +95,12 @@ class ControlPlane:
         answer = self.pass_on("POST", AUTO_PATH, headers, json.dumps(wanted).encode(), peer="")
         if answer.status != HTTPStatus.OK:
             raise ConfigError(f"the control plane at {self._url} answers {answer.status}")
-        return str(json.loads(answer.body)["grant"])
+        try:
+            return str(json.loads(answer.body)["grant"])
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(
+                f"what answers at {self._url} is no control plane: correct `agents.control_url`"
+            ) from None
 
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
