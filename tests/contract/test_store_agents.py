@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import GrantKind
+from harness.domain.agents.agent import GrantKind, SessionState
 from harness.domain.agents.message import (
     MessageState,
 )
@@ -313,3 +313,38 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
 
     with pytest.raises(SnapshotInvalid, match="manifest"):
         sql_stores().snapshot()
+
+
+def test_an_idempotent_answer_is_given_once(agents: Store) -> None:
+    claim = IdempotentAnswer(IdempotencyKey("k_1 /agents", "a", "h"), NOW, "se_1", "tu_1")
+    done = replace(claim, status=201, body='{"id": 1}')
+    with agents.write() as tx:
+        tx.idempotent_answers.add(claim)
+        with pytest.raises(Conflict, match="under way"):
+            tx.idempotent_answers.add(claim)
+        assert tx.idempotent_answers.of_turn("tu_1") == claim
+        tx.idempotent_answers.save(done)
+        with pytest.raises(StaleWrite, match="already"):
+            tx.idempotent_answers.save(done)
+    with agents.write() as tx:
+        assert tx.idempotent_answers.find("k_1 /agents", "a") == done
+        assert tx.idempotent_answers.find("k_2 /agents", "a") is None
+        assert tx.idempotent_answers.forget(NOW) == 0
+        assert tx.idempotent_answers.forget(LATER) == 1
+
+
+def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.session_messages.add(message())
+        tx.turns.end(TURN.id, TurnState.DONE, NOW)
+        tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
+    with pytest.raises(RowRefused, match="append_only"), agents.write() as tx:
+        tx.sessions.save(SESSION)
+    with agents.write() as tx:
+        tx.sessions.delete(SESSION.id)
+        assert tx.session_messages.list(SESSION.id) == []
+        tx.agents.save(replace(AGENT, deleted_at=NOW))
+        assert tx.agents.forget(NOW) == 0
+        assert tx.agents.forget(LATER) == 1
+        with pytest.raises(NotFound):
+            tx.agents.get(AGENT.id)

@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.alert_record import Notified, mark_notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
+from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.reliability.failover import Failover
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
@@ -95,3 +97,62 @@ def test_the_database_keeps_one_open_record_of_a_key(sql_stores: Opener) -> None
             " last_seen, count, sources, resolved_at, told, told_at, told_count, messages"
             " FROM alert"
         )
+
+
+@pytest.mark.req("B9")
+def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
+    def decide() -> None:
+        with store.write() as tx:
+            tx.alerts.fold([OPENED])
+            raise InputError("the decision failed")
+
+    with pytest.raises(InputError):
+        decide()
+    with store.read() as tx:
+        assert tx.alerts.list() == []
+
+
+def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.fold([OPENED])
+        (record,) = tx.alerts.list()
+    with pytest.raises(NotFound), store.write() as tx:
+        tx.alerts.save(replace(record, id="al_other"))
+
+
+@pytest.mark.req("B9")
+def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.fold([OPENED])
+        record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
+        tx.alerts.save(record)
+        first = new_delivery(record, Notified.RAISED, "chat", NOW)
+        second = new_delivery(record, Notified.RAISED, "mail", NOW)
+        tx.deliveries.add(first)
+        tx.deliveries.add(second)
+    with store.write() as tx:
+        assert tx.deliveries.due(NOW) == [first, second]
+        assert tx.deliveries.replace(first, mark_delivered(first, NOW))
+        again = mark_failed(second, NOW, "connection refused", uniform=0.5)
+        assert tx.deliveries.replace(second, again)
+        assert not tx.deliveries.replace(second, again)
+        assert tx.deliveries.due(NOW) == []
+    with store.read() as tx:
+        assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
+        assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
+
+
+def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.fold([OPENED, PROMOTED])
+        for record in tx.alerts.list():
+            after = mark_notified(record, Notified.RAISED, NOW)
+            tx.alerts.save(after)
+            tx.deliveries.add(new_delivery(after, Notified.RAISED, "chat", NOW))
+    with store.write() as tx:
+        assert tx.alerts.forget(NOW) == 0
+        assert tx.alerts.forget(NOW + timedelta(days=1)) == 1
+    with store.read() as tx:
+        (left,) = tx.alerts.list()
+        assert left.kind is AlertKind.BREAKER_OPEN
+        assert [delivery.alert for delivery in tx.deliveries.due(NOW)] == [left.id]

@@ -85,3 +85,28 @@ def test_one_without_an_end_or_its_rules_is_refused(
     with pytest.raises(InputError):
         add(store, another(1, **wrong))
     assert ids(store) == []
+
+
+def test_one_comes_back_as_it_was_and_the_same_again_is_counted(store: Store) -> None:
+    assert add(store, ONE) == [CaptureResult.STORED]
+    with store.read() as tx:
+        assert tx.captures.get("cap_1") == ONE
+
+    assert add(store, replace(ONE, request="req_w1-2")) == [CaptureResult.REPEATED]
+    with store.read() as tx:
+        assert tx.captures.get("cap_1") == replace(ONE, seen=2)
+
+
+def test_a_route_takes_no_more_than_it_may_in_a_day(store: Store) -> None:
+    yesterday = another(5, at=NOW - timedelta(days=1))
+    add(store, yesterday)
+
+    kept = add(store, another(1), another(2), another(3), another(1), most=2)
+
+    assert kept == [
+        CaptureResult.STORED,
+        CaptureResult.STORED,
+        CaptureResult.FULL,
+        CaptureResult.REPEATED,
+    ]
+    assert add(store, another(4, route="chat"), most=2) == [CaptureResult.STORED]

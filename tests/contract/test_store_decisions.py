@@ -209,3 +209,29 @@ def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_al
         ):
             with pytest.raises(error):
                 tx.proposals.save(replace(lax, **change))
+
+
+def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) -> None:
+    first = Approval(
+        "a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_bob", "bob", LATER, reason="fine"
+    )
+    second = replace(first, id="a_2", kind=ApprovalKind.PROMOTION, widened={"margin": [0, 1]})
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.verdicts.store(PASSED, "p_1")
+        tx.approvals.add(first)
+        tx.approvals.add(second)
+
+    with store.read() as tx:
+        assert list(tx.approvals.for_proposal("p_1")) == [first, second]
+        assert list(tx.approvals.for_proposal("p_2")) == []
+    with pytest.raises(InputError), store.write() as tx:
+        tx.approvals.add(replace(first, reason="better"))
+
+
+def test_a_rollout_without_its_proposal_and_verdict_is_refused(store: Store) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.rollouts.add(rollout())
+
+    with store.read() as tx:
+        assert list(tx.rollouts.list()) == []

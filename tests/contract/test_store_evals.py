@@ -9,6 +9,7 @@ import pytest
 
 from harness.domain.errors import InputError, LeaseLost, NotFound
 from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
+from harness.store.rules import ENDED
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 
@@ -189,3 +190,77 @@ def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
     with store.read() as tx:
         stored = tx.runs.samples(RUN.id)[0].answer
         assert stored == wild.replace("\0", "\u2400").replace("\ud800", "\ufffd")
+
+
+def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_3", state=RunState.RUNNING))
+        tx.runs.add(replace(RUN, id="r_4", target=NEW.id))
+
+    with store.read() as tx:
+        assert {run.id for run in tx.runs.unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
+
+
+def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: Store) -> None:
+    hour = 60 * MINUTE
+    with store.write() as tx:
+        assert tx.runs.lease(RUN.id, "w1", now=NOW + hour, until=NOW + hour + MINUTE)
+        assert tx.runs.lease(RUN.id, "w2", now=NOW, until=NOW + MINUTE)
+        assert not tx.runs.lease(RUN.id, "w3", now=NOW - MINUTE / 2, until=NOW + MINUTE / 2)
+
+
+@pytest.mark.parametrize("ended", ENDED)
+def test_a_run_that_has_ended_is_not_leased(store: Store, ended: RunState) -> None:
+    with store.write() as tx:
+        tx.runs.set_state(RUN.id, ended)
+        assert not tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        assert tx.runs.get(RUN.id).lease_owner is None
+
+
+def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        tx.runs.set_state(RUN.id, RunState.RUNNING)
+        assert list(tx.runs.release("w2")) == []
+        assert list(tx.runs.release("w1")) == [RUN.id]
+
+    with store.read() as tx:
+        assert tx.runs.get(RUN.id) == RUN
+
+
+def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        tx.runs.set_state(RUN.id, RunState.RUNNING)
+        running = tx.runs.get(RUN.id)
+        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
+        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
+        failed = tx.runs.get(RUN.id)
+        with pytest.raises(NotFound):
+            tx.runs.set_state("r_unknown", RunState.DONE)
+
+    assert running.lease_owner == "w1"
+    assert failed == replace(RUN, state=RunState.FAILED, failures=2, message="exit code 9")
+
+
+def test_wanting_more_queues_a_run_that_ended_and_never_lowers(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.want(RUN.id, 50)
+        assert tx.runs.get(RUN.id) == RUN
+        tx.runs.set_state(RUN.id, RunState.STOPPED, "decided")
+        tx.runs.want(RUN.id, 200)
+        assert tx.runs.get(RUN.id) == replace(RUN, wanted=200)
+        with pytest.raises(NotFound):
+            tx.runs.want("r_unknown", 1)
+
+
+def test_a_sample_counts_once(store: Store) -> None:
+    with store.write() as tx:
+        assert tx.runs.store_sample(SAMPLE)
+        assert not tx.runs.store_sample(replace(SAMPLE, strict=0.0, answer="other"))
+        assert tx.runs.store_sample(replace(SAMPLE, epoch=1))
+
+    with store.read() as tx:
+        assert list(tx.runs.samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
+        assert tx.runs.done(RUN.id) == {("i1", 0), ("i1", 1)}

@@ -263,3 +263,50 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
         assert event.details == {"tuple": [1, 2], "keys": {"10": "ten", "9": "nine"}}
         assert (event.actor, event.principal, event.key) == ("a\u2400b", "pr_1", "key_1")
         assert tx.audit.first_break() is None
+
+
+def test_traffic_of_the_same_minute_adds_up(store: Store) -> None:
+    more = replace(TRAFFIC, requests=5, cost_usd=0.5, latency_ms={100: 1, 250: 4})
+    with store.write() as tx:
+        tx.observations.append([], [TRAFFIC])
+    with store.write() as tx:
+        tx.observations.append([], [more, replace(TRAFFIC, worker="w2")])
+
+    with store.read() as tx:
+        assert list(tx.observations.traffic(since=NOW - timedelta(hours=1))) == [
+            replace(
+                TRAFFIC,
+                requests=15,
+                failed=2,
+                charged=4,
+                streams=6,
+                input_tokens=800,
+                output_tokens=100,
+                cost_usd=0.625,
+                latency_ms={100: 10, 250: 4, -1: 1},
+            ),
+            replace(TRAFFIC, worker="w2"),
+        ]
+
+
+def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
+    day = date(2026, 3, 1)
+    first = KeySpend("k_1", day, "w1", 2, 300, 0.25, 1)
+    before = replace(first, day=day - timedelta(days=1))
+    with store.write() as tx:
+        others = [replace(first, key="k_0"), replace(first, worker="w2"), before]
+        tx.observations.append([], [], [first, *others])
+        tx.observations.append([], [], [replace(first, requests=1, cost_usd=0.5, unpriced=0)])
+
+    with store.read() as tx:
+        both = KeySpend("k_1", day, "w1", 3, 600, 0.75, 1)
+        assert list(tx.observations.spends(since=day)) == [
+            replace(first, key="k_0"),
+            both,
+            replace(first, worker="w2"),
+        ]
+        assert list(tx.observations.spends(since=day, keys={"k_0"})) == [
+            replace(first, key="k_0")
+        ]
+        assert list(tx.observations.spends(since=day, keys=())) == []
+        assert before in tx.observations.spends(since=before.day)

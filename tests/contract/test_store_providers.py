@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, StaleWrite
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.domain.providers.credentials import Credential, StoredKey
 from harness.domain.providers.discovered_model import DiscoveredModel
@@ -154,3 +154,48 @@ def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
         assert not tx.sightings.for_target("t_3")
     assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]
     assert len(long.served.model) == 200
+
+
+@pytest.mark.req("D2", "D4")
+def test_what_a_former_sign_in_gave_is_dropped(stored: Store) -> None:
+    with stored.write() as tx:
+        tx.sign_ins.start(SIGNED_IN)
+        tx.sign_ins.start(replace(SIGNED_IN, id="si-2"))
+    with pytest.raises(StaleWrite, match="somebody signed in anew"), stored.write() as tx:
+        tx.sign_ins.save(replace(SIGNED_IN, ciphertext="late"))
+    with stored.write() as tx:
+        assert tx.sign_ins.end("sim")
+        assert not tx.sign_ins.end("sim")
+    with pytest.raises(StaleWrite), stored.write() as tx:
+        tx.sign_ins.save(replace(SIGNED_IN, id="si-2"))
+
+    with stored.read() as tx:
+        assert tx.sign_ins.all() == []
+
+
+@pytest.mark.req("C2")
+def test_an_empty_list_or_a_removed_provider_takes_its_models_away(stored: Store) -> None:
+    with stored.write() as tx:
+        put_models(tx, [SMALL])
+        put_models(tx, [])
+        assert tx.discovered_models.all() == []
+        put_models(tx, [SMALL])
+        tx.providers.remove("sim")
+    with stored.read() as tx:
+        assert tx.discovered_models.all() == []
+
+
+@pytest.mark.req("F6")
+def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
+    store: Store,
+) -> None:
+    again = replace(SEEN, first_at=LATER, last_at=LATER)
+    other = replace(again, served=ServedModel("m-2"), last_at=LATER + timedelta(1))
+    with store.write() as tx:
+        tx.sightings.note([SEEN])
+        tx.sightings.note([other, again, replace(SEEN, target="t_2")])
+        tx.sightings.note([SEEN])
+
+    with store.read() as tx:
+        assert list(tx.sightings.for_target("t_1")) == [other, replace(SEEN, last_at=LATER)]
+        assert list(tx.sightings.for_target("t_3")) == []

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import (
+    Conflict,
     IllegalTransition,
     InputError,
     NotFound,
@@ -27,6 +28,7 @@ from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.store.records import (
     KEY,
+    LATER,
     NEW,
     NOW,
     OLD,
@@ -179,3 +181,39 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
         tx.routing.add_target(OLD)
         tx.audit.append(SYSTEM, "b", "c", {})
     assert not changed()
+
+
+@pytest.mark.req("D3")
+def test_a_removed_provider_is_gone_until_it_is_put_again(store: Store) -> None:
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+    before = store.snapshot().etag
+    with store.write() as tx:
+        tx.providers.remove("sim")
+        assert not tx.providers.all()
+        with pytest.raises(NotFound):
+            tx.providers.remove("sim")
+    assert store.snapshot().etag != before
+    assert not store.snapshot().providers
+
+    again = replace(PROVIDER, extra_body={})
+    with store.write() as tx:
+        tx.providers.put(again)
+    assert store.snapshot().providers == {"sim": again}
+
+
+def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
+    with store.write() as tx:
+        tx.keys.add(KEY)
+        with pytest.raises(Conflict):
+            tx.keys.add(replace(KEY, id="k_9"))
+        with pytest.raises(NotFound, match="k_unknown"):
+            tx.keys.revoke("k_unknown", NOW)
+        tx.keys.revoke(KEY.id, LATER)
+        tx.keys.revoke(KEY.id, LATER + timedelta(days=1))
+
+    with store.read() as tx:
+        assert tx.keys.by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
+        assert tx.keys.by_hash("0" * 64) is None
+    with store.listings() as stored:
+        assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]

@@ -100,3 +100,20 @@ def test_the_database_keeps_what_was_started(started: Store) -> None:
     ):
         with pytest.raises(RowRefused), started.write() as tx:
             tx.shadows._unit.write(sa.text(statement))
+
+
+def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
+    more = replace(TALLY, counts={"pairs": 3, "slower": 1}, sums={"similarity": 1.0})
+    other = replace(TALLY, worker="w-2", day=DAY - timedelta(days=1))
+    with started.write() as tx:
+        tx.shadows.append([TALLY, other])
+    with started.write() as tx:
+        tx.shadows.append([more])
+
+    with started.read() as tx:
+        today = tx.shadows.tallies(["sh_1"], since=DAY)
+        assert len(tx.shadows.tallies(["sh_1"])) == 2
+        assert tx.shadows.tallies([]) == []
+
+    counts = {"mirrored": 2, "pairs": 4, "slower": 1}
+    assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]

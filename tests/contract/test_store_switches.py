@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.providers.credentials import Credential
@@ -11,11 +12,21 @@ from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
     KillSwitch,
+    SwitchRecord,
     SwitchSource,
 )
+from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NOW, PROVIDER
+
+REWRITES = (
+    "UPDATE switch SET name = 'another' WHERE id = 'sw_1'",
+    "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'",
+    "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'",
+    "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'",
+    "DELETE FROM switch",
+)
 
 SWITCH = KillSwitch(
     id="sw_1",
@@ -94,3 +105,33 @@ def test_a_waiter_on_another_connection_hears_of_a_switch_and_of_a_key(
                 tx.credentials.put(key)
 
         assert theirs.wait_for_change(5)
+
+
+@pytest.mark.req("B11")
+def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) -> None:
+    assert list(thrown.lists.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
+    lifted = SwitchRecord(SWITCH, LATER, "ben")
+    with thrown.write() as tx:
+        assert tx.switches.get(SWITCH.id) == SwitchRecord(SWITCH)
+        assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
+        assert tx.switches.lift("sw_1", actor="ben", now=LATER) == lifted
+    before = thrown.etag()
+    with thrown.write() as tx:
+        assert tx.switches.lift("sw_1", actor="ada", now=NOW) == lifted
+    assert thrown.etag() == before
+    with thrown.read() as tx:
+        assert tx.switches.not_lifted() == [ON_ROUTE]
+        with pytest.raises(NotFound, match="sw_unknown"):
+            tx.switches.get("sw_unknown")
+
+
+def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        tx.switches.add(SWITCH)
+        tx.switches.add(ON_ROUTE)
+        tx.switches.lift("sw_2", actor="ben", now=NOW)
+
+    for statement in REWRITES:
+        with pytest.raises(RowRefused, match="append_only"), store.write() as tx:
+            tx.switches._unit.write(sa.text(statement))

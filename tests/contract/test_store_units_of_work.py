@@ -13,10 +13,12 @@ from harness.domain.errors import (
     Conflict,
     IllegalTransition,
     RevisionConflict,
+    RouteBusy,
+    SnapshotInvalid,
 )
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.route_changes import ChangeSettings
+from harness.domain.routing.route_changes import AbortCanary, ChangeSettings, RaiseWeight
 from harness.store.change_listener import SqliteMarks
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -37,6 +39,7 @@ from tests.support.store.records import (
     proposal,
     rollout,
     seeded,
+    start_canary,
 )
 
 Stores = Callable[[], Store]
@@ -344,3 +347,80 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         started.result()
     with decider.read() as tx:
         assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
+
+
+@pytest.mark.req("F1")
+def test_of_writers_who_read_the_same_version_one_wins(store: Store) -> None:
+    seeded(store)
+
+    raised = race(*(lambda: change_settings(store) for _ in range(4)))
+
+    assert raised.count(None) == 1
+    assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
+    with store.read() as tx:
+        assert tx.routing.table().revision == 2
+
+
+def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -> None:
+    stores = [sql_stores() for _ in range(3)]
+    with stores[0].write() as tx:
+        create_route(tx)
+
+    def propose(store: Store, id_: str) -> None:
+        with store.write() as tx:
+            tx.proposals.add(proposal(id_))
+
+    raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
+
+    winner = f"p_{raised.index(None)}"
+    losers = [exception for exception in raised if exception is not None]
+    assert len(losers) == 2
+    assert all(type(loser) is RouteBusy and winner in str(loser) for loser in losers)
+
+
+def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
+    store, other = sql_stores(), sql_stores()
+    seeded(other)
+    first = store.snapshot()
+
+    assert store.snapshot() is first
+    with other.write() as tx:
+        start_canary(tx)
+    assert store.snapshot().table.revision == 2
+
+
+@pytest.fixture
+def rolling(store: Store) -> Store:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        start_canary(tx)
+    return store
+
+
+def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
+    def change(what: AbortCanary | RaiseWeight) -> None:
+        with rolling.write() as tx:
+            tx.routing.commit(what, expected_version=2, actor="a", reason="r", now=LATER)
+
+    raised = race(
+        lambda: change(AbortCanary(ROUTE, "ro_1")),
+        lambda: change(RaiseWeight(ROUTE, "ro_1", 500)),
+    )
+
+    assert sorted(type(exception).__name__ for exception in raised) == [
+        "NoneType",
+        "RevisionConflict",
+    ]
+
+
+def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Stores) -> None:
+    store = sql_stores()
+    seeded(store)
+    on = " ON target" if store._engine.dialect.name == "postgresql" else ""
+    with store._writing.begin() as db:
+        db.exec_driver_sql(f"DROP TRIGGER target_no_update{on}")
+        db.exec_driver_sql("UPDATE target SET model = 'cheaper-1'")
+
+    with pytest.raises(SnapshotInvalid, match="not to be believed"):
+        store.snapshot()
