@@ -7,7 +7,7 @@ history, fallbacks, rollback, figures).
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
@@ -31,6 +31,7 @@ from harness.control.providers import deprecations, discovery, model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
+from harness.control.serialize import to_plain
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
@@ -143,8 +144,17 @@ class SettingsBody(RouteFields):
     reason: Text | None = None
 
 
+def _document_defaults(schema: dict[str, Any]) -> None:
+    new = to_plain(RouteSettings())
+    assert isinstance(new, dict)  # noqa: S101 - as all dataclasses
+    for name in RouteFields.model_fields:
+        schema["properties"][name]["default"] = new[name]
+
+
 class RouteBody(RouteFields):
     """Describes a new route. incumbent, fallbacks: ids or `provider/model`."""
+
+    model_config = ConfigDict(json_schema_extra=_document_defaults)
 
     name: Name
     incumbent: Name

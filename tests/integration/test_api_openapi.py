@@ -106,3 +106,18 @@ def test_an_answer_with_one_field_more_or_less_would_be_noticed(
 def test_no_page_loads_scripts_from_elsewhere(door: Door) -> None:
     for page in ("/docs", "/redoc", "//docs", "//redoc"):
         assert door.send("GET", page).status_code == 404
+
+
+def test_defaults_of_a_new_route_are_documented_and_descriptions_name_no_inner_argument(
+    door: Door, document: dict[str, Any]
+) -> None:
+    made = door.post("/routes", {"name": "bare", "incumbent": "sim/base"})["settings"]
+    fields = document["components"]["schemas"]["RouteBody"]["properties"]
+    documented = {n: field["default"] for n, field in fields.items() if "default" in field}
+    assert documented["total_timeout_s"] == 120.0
+    assert {**made, **documented, "fallbacks": []} == {**made, "fallbacks": []}
+
+    operations = [o for path in document["paths"].values() for o in path.values()]
+    described = " ".join(o.get("description", "") for o in operations)
+    for inner in ("expected_verdict", "expected_version", "StaleWrite", "None for"):
+        assert inner not in described

@@ -226,6 +226,9 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     assert changed.json()["settings"].items() >= own.items()
     changed = door.send("PATCH", "/routes/chat", json={"first_token_timeout_s": 0})
     assert changed.json()["settings"]["first_token_timeout_s"] is None
+    left_out = {"name": "plain", "incumbent": "sim/base", "stakes": None, "suites": None}
+    plain = door.post("/routes", {**left_out, "first_token_timeout_s": 0})["settings"]
+    assert plain == door.post("/routes", {"name": "bare", "incumbent": "sim/base"})["settings"]
     for name, status in {"nowhere": 404, "chat": 422}.items():
         bad_route = {"overrides": {"vision": name}}
         assert door.send("PATCH", "/routes/chat", json=bad_route).status_code == status

@@ -279,5 +279,9 @@ def _parameters(
 
 
 def _description(use_case: Callable[..., Any]) -> str:
-    """Takes what a use case raises out of its docstring: the errors are statuses here."""
-    return re.sub(r"\s*\bRaises\b.*", "", inspect.getdoc(use_case) or "", flags=re.DOTALL)
+    """Takes notes on arguments, and what is raised, out of a use case's docstring: fields have
+    other names here, and errors are statuses.
+    """
+    names = "|".join(inspect.signature(use_case).parameters)
+    left_out = rf"\s*\b(?:Raises\b.*|(?:{names}): .*?(?=\n\n|\Z))"
+    return re.sub(left_out, "", inspect.getdoc(use_case) or "", flags=re.DOTALL).strip()

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# What `--as` and its variable gave until there were principals.
+ACTOR_VARIABLE = "SWAPGATE_ACTOR"
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
+NO_NAMES = (
+    "nobody acts by a name alone. The command line acts as the operator of this machine, or "
+    f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
+)
 # These set up or repair the machine's own installation, or need none. They have to work where
 # the database does not, so they look at a key when they act with it, not before.
 OF_THE_MACHINE: Final = frozenset(
@@ -51,8 +57,10 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises NotAllowed for an unknown key.
+        Raises InputError for a name in the environment, NotAllowed for an unknown key.
         """
+        if os.environ.get(ACTOR_VARIABLE):
+            raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
         text = self.key_text()
         if text is None:
             return OPERATOR
@@ -150,6 +158,11 @@ def _remember(ctx: click.Context, param: click.Parameter, value: object) -> obje
     return getattr(session, name)
 
 
+def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"--as is gone: {NO_NAMES}")
+
+
 def global_options(*, root: bool) -> list[click.Option]:
     """Makes the global options anew for one command. Below the root all but --json are accepted
     silently.
@@ -167,7 +180,14 @@ def global_options(*, root: bool) -> list[click.Option]:
         "--key-file": (file, key_help),
         "--debug": (flag, "Show the traceback of an unexpected error."),
     }
-    return [
+    removed = click.Option(
+        ["--as", "acting"],
+        help="Removed: a name does not prove who acts.",
+        callback=_refuse_name,
+        expose_value=False,
+        hidden=True,
+    )
+    kept = [
         click.Option(
             [name],
             help=text,
@@ -178,6 +198,7 @@ def global_options(*, root: bool) -> list[click.Option]:
         )
         for name, (kind, text) in options.items()
     ]
+    return [*kept, removed]
 
 
 def _is_of_the_machine(path: str) -> bool:

@@ -303,7 +303,8 @@ def accept_baseline(
     ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
 ) -> list[DriftWatch]:
     """Measures a new baseline; the run that raised the alarm is not it, as a baseline chosen
-    for its scores is biased. Raises NotFound where nothing is watched, InputError, NotAllowed.
+    for its scores is biased. Needs an approver and a reason. Raises NotFound where nothing is
+    watched, InputError, NotAllowed.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a new baseline")

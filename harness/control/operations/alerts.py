@@ -176,7 +176,8 @@ def run_once(ctx: Context) -> None:
 
 
 def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
-    """Send one message through every sink, now. Raises NotAllowed, NotFound without sinks."""
+    """Sends one message through every sink, now. Needs an admin. Raises NotAllowed, NotFound
+    without sinks."""
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
         raise NotFound(

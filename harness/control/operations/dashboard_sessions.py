@@ -215,7 +215,7 @@ class SignedInSession:
 
 def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
     """Lists the sessions that go on, the one opened last first: to an admin all of them, to
-    others their own; None for nobody.
+    others their own. actor: None for nobody.
     """
     if actor is None:
         return []
@@ -228,9 +228,9 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
 
 
 def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
-    """Ends somebody's session; the browser's cookie is worth nothing from then on. Raises
-    NotFound, NotAllowed for another's unless by an admin, InputError without a reason, Conflict
-    for one that does not go on.
+    """Ends somebody's session; the browser's cookie is worth nothing from then on. Needs an
+    admin, unless it is the caller's own. Raises NotFound, NotAllowed, InputError without a
+    reason, Conflict for one that does not go on.
     """
     why = require_reason(reason, "to end a session")
     now = ctx.clock.now()

@@ -32,8 +32,8 @@ class UserDeletion:
 def delete_user(
     ctx: Context, actor: Actor, user: str, reason: str, *, secret: bytes
 ) -> UserDeletion:
-    """Deletes what a user said and got, by the id that clients sent. Raises NotAllowed below an
-    admin, InputError without a user or a reason.
+    """Deletes what a user said and got, by the id that clients sent; the audit log keeps the
+    reason alone. Needs an admin. Raises NotAllowed, InputError without a user or a reason.
     """
     actor.require(Role.ADMIN)
     if not user.strip():

@@ -40,7 +40,8 @@ def approve_proposal(
     expected_verdict: str | None = None,
     change_reference: str = "",
 ) -> Proposal:
-    """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
+    """Lets a passed proposal into its canary, bound to the verdict that the approver saw. Needs
+    an approver; its proposer may not.
 
     expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
     change request, where the proposal names none. Raises InputError where the policy asks for
@@ -111,7 +112,8 @@ def _name_change(proposal: Proposal, given: str) -> str:
 
 
 def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
-    """End a proposal that waits for approval. Raises IllegalTransition elsewhere."""
+    """Ends a proposal that waits for approval, with a reason for its proposer. Raises
+    IllegalTransition elsewhere."""
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
     return _end_proposal(

@@ -170,7 +170,8 @@ def _new(name: str, kind: str | None) -> Provider:
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
     """Removes a provider with its keys, within two seconds on every router. Its targets stay
-    known. Raises NotFound, and Conflict naming what needs it.
+    known. Refused while something uses it. Needs an admin. Raises NotFound, and Conflict
+    naming what needs it.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:

@@ -164,9 +164,9 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
 
 
 def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> FreezeRecord:
-    """Ends a freeze before its time. Again, or late, changes nothing. Raises NotFound,
-    InputError without a reason, NotAllowed, also for the proposer of what the freeze holds
-    back.
+    """Ends a freeze before its time. Again, or late, changes nothing. Needs an approver who
+    proposed nothing that it holds back. Raises NotFound, InputError without a reason,
+    NotAllowed.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "to lift a freeze")

@@ -99,6 +99,7 @@ def installed(
     """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
+    monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)
     monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY", raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
