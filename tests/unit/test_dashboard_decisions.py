@@ -25,6 +25,7 @@ from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
 from tests.contract.test_store_captures import ONE as CAPTURED
 from tests.support.browser.dashboard_data import BEN, Lived, lived_copy
+from tests.support.site.processes import free_port
 from tests.unit.test_dashboard_page_states import (
     dialog,
     fill,
@@ -343,6 +344,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
 ) -> None:
     with house.config.open("a", encoding="utf-8") as file:
         file.write("suites: {tickets: {drift: {items: 60}}}\n")
+        file.write(f"control: {{port: {free_port()}}}\n")  # where no other one answers
     forget()
     ctx = page_frame.context()
     page = shown(monkeypatch, house.config, "routes", {"route": "faq"})
