@@ -233,8 +233,8 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Does an act for whoever is signed in, with the role that the key has now; then draws the
-    page anew, or says why the act was refused.
+    """Does an act for the person who is signed in, with the role that the key has now; then
+    draws the page anew, or says why the act was refused.
 
     refused: what holds where the act was refused.
     """

@@ -225,7 +225,7 @@ class Form:
     def pick(
         self, part: str, label: str, options: Mapping[str, Option], first: Option | None = None
     ) -> Option:
-        """Asks for one of several, of which one is chosen already: `first`, else the first."""
+        """Asks for one of several. `first`, else the first of them, is chosen already."""
         values = list(options.values())
         index = values.index(first) if first is not None else 0
         chosen = st.selectbox(label, list(options), index=index, key=self.key(part))

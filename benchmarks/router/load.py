@@ -211,7 +211,7 @@ class Generator:
             clients = range(self._job.connections)
             async with asyncio.TaskGroup() as group:
                 loops = [group.create_task(self._again_and_again()) for _ in clients]
-            # Of each its own: whoever begins a long stream a moment before the end would
+            # Of each its own: a client that begins a long stream just before the end would
             # else have all others counted as idle until that one is over.
             seconds = statistics.fmean(loop.result() for loop in loops)
             return self._outcome(seconds)

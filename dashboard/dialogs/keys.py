@@ -1,5 +1,5 @@
 """The dialogs of the Keys page create a client key or a management key, limit one, opt it out
-or revoke it. A new key's text is shown once, to whoever created it.
+or revoke it. A new key's text is shown once, to the person who created it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -73,7 +73,7 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> None:
-    """Show each suite that was lost by format; nothing where there is none."""
+    """Show each suite that was lost by format, if any."""
     for lost in find_format_failures(comparison):
         line = (
             f"The candidate {lost.remedy.what}. As scored: {labels.points(lost.strict_delta)} "

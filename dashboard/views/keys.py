@@ -191,7 +191,7 @@ def unpriced(requests: int, *, known: bool = True) -> str:
 
 
 def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:
-    """Writes the limits with what is used of them; the limits alone where nobody knows."""
+    """Writes the limits with what is used of them; the limits alone where that is unknown."""
     if limits.rate == RateLimit():
         return faint("not limited")
     if not now:

@@ -254,7 +254,7 @@ def _cells(model: MatrixModel) -> html.Row:
 
 
 def _abilities(known: Mapping[str, Ability]) -> str:
-    """Lists what a model can and cannot do; what nobody knows is folded."""
+    """Lists what a model can and cannot do; unknown capabilities are folded."""
     named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
     for column in COLUMNS:
         named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))

@@ -103,7 +103,7 @@ class SessionsView:
 
 def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
     """Loads a page of the sessions and the switches that wait. after: the cursor of the page
-    before. Raises InputError for what is none.
+    before. Raises InputError for any other text.
     """
     page = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
     now, first = ctx.clock.now(), PageRequest(MOST_SWITCHES)

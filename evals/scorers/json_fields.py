@@ -176,7 +176,7 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
 
 
 def parsed(text: str) -> Any:
-    """Parses JSON; NOTHING when it is none: null is a value."""
+    """Parses JSON; NOTHING for text that is not JSON: null is a value."""
     return None if text == "null" else NOTHING if (found := loads(text)) is None else found
 
 

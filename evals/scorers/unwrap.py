@@ -54,7 +54,7 @@ SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’»)\]*_]*+(?=\s|$)")
 def sentences(text: str) -> int:
     """Runs of . ! ? before white space or the end, or before what closes a quotation.
 
-    What follows the last one is none.
+    Text after the last one does not count as one.
     """
     return len(SENTENCE_END.findall(text))
 

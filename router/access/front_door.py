@@ -179,7 +179,7 @@ class FrontDoor:
         return grant if isinstance(grant, Reply) else (grant, serving)
 
     def enter(self) -> Reply | None:
-        """Takes a place among the requests under way; refuses where there is none."""
+        """Takes a place among the requests under way; refuses where all are taken."""
         if self.under_way >= self._most:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))

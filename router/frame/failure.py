@@ -34,7 +34,7 @@ class Untranslatable(Exception):
 
 
 class MalformedRequest(Untranslatable):
-    """The request is none in any protocol: OpenAI refuses it too. param: as a path."""
+    """The request is valid in no protocol: OpenAI refuses it too. param: as a path."""
 
     code = "invalid_value"
 

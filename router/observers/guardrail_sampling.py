@@ -117,7 +117,7 @@ class GuardrailSampling(RequestObserver):
 TIMES: Final = 3.0
 USUAL: Final = 0.95
 KEPT: Final = 100
-# Of fewer answers nobody knows what is usual, and every deadline of a client's is too short.
+# Fewer answers do not show a usual time, and every deadline of a client's is too short.
 LEAST: Final = 20
 
 

@@ -196,8 +196,8 @@ def degradation_header(
     dropped: Sequence[str] = (),
 ) -> tuple[Header, ...]:
     """Names, in one header, what the request lost on its way; returns none where it lost
-    nothing. upstream: who answered, None while nobody did. dropped: fields that a translation
-    left behind.
+    nothing. upstream: the target that answered; None before one does. dropped: fields that a
+    translation left behind.
     """
     names: list[str] = []
     if is_serializing_tools(plan, request):

@@ -326,7 +326,7 @@ class Searching(ServerTools):
         # Functions of the client come back after the server has run its own tools.
         ([("close", "search")], {}, ["chat"], 1, ["close"], ""),
         ([("search",), ("close",)], {}, ["chat"] * 2, 1, ["close"], ""),
-        # No tool runs whose result nobody would read; a whole answer is taken all the same.
+        # No tool runs whose result no model would read; a whole answer is taken all the same.
         ([("search",)], {"max_steps": 1}, ["chat"], 0, [], "1 steps"),
         ([("search",)], {"max_tokens": 20}, ["chat"], 0, [], "20 tokens"),
         ([()], {"max_steps": 1, "max_tokens": 1}, ["chat"], 0, [], ""),

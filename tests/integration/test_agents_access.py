@@ -304,7 +304,7 @@ def test_what_a_foreign_page_may_send_is_refused(door: AgentsDoor, method: str) 
 def test_only_this_machine_by_its_own_names_is_served_without_a_key(door: AgentsDoor) -> None:
     for host in ("localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:8080"):
         assert door.send(host=host).status_code == 200, host
-    # Whoever came through a proxy may be anybody.
+    # A client behind a proxy may be anyone.
     for header in ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"):
         assert door.send(headers={header: LOOPBACK}).status_code == 401, header
     for address in (OUTSIDE, "192.168.1.7", "2001:db8::1", "fe80::1", ""):

@@ -116,7 +116,7 @@ ADDRESSES: Final[Mapping[str, tuple[dict[str, str], ...]]] = {
 
 def ask_api(door: Door, names: Mapping[str, str]) -> list[str]:
     """Asks each GET, then each other verb, which may be refused for the state of what it is
-    about. Returns the answers that are none.
+    about. Returns the failed answers.
     """
     bad = []
     for verb in (*(f"GET {path}" for path in READS), *WRITES):

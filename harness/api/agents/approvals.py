@@ -97,7 +97,7 @@ class ApprovalPages:
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
         if self._ask_control is not None:
-            # Nobody's guesses go on to the control plane.
+            # A guessed link goes no further than this process.
             ApprovalLinks("", self._secret).read(token, self._ctx.clock.now())
             body = await _read_body(request)
             return await run_in_threadpool(self._ask_control, request, body)

@@ -242,7 +242,7 @@ def _evidence_of(grant: AgentGrant) -> str:
 
 
 def _list_grants(tx: Transaction, request: AutoRequest) -> Sequence[AgentGrant]:
-    """Those of the agent's `auto` on this route that nobody has revoked."""
+    """The agent's grants of `auto` on this route that are not revoked."""
     return [
         grant
         for grant in tx.agent_grants.not_revoked(agent=request.agent.id)

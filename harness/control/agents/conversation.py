@@ -142,7 +142,7 @@ class Conversation:
                 if not server and not refused:
                     return await self._end(client)
                 if not client:
-                    # A tool whose result nobody would read is not run: it may have effects.
+                    # A tool whose result no model would read is not run: it may have effects.
                     self._require_budget()
                 await self._run_tools(server, refused)
                 if client:

@@ -67,7 +67,7 @@ class PaidCalls:
         except BaseException:
             self.meter.settle(taken, taken.usd)
             raise
-        # Of an answer without any count nobody knows the cost.
+        # The cost of an answer without any count is unknown.
         paid = models.cost_usd(answer.served.target, answer.usage)
         self.meter.settle(taken, paid if answer.usage.tokens else taken.usd)
         return answer

@@ -215,7 +215,7 @@ class SignedInSession:
 
 def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
     """Lists the sessions that go on, the one opened last first: to an admin all of them, to
-    others their own. actor: None for nobody.
+    others their own. actor: None where no one is signed in.
     """
     if actor is None:
         return []

@@ -58,7 +58,7 @@ class SignedInIdentity:
 
 def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> SignedInIdentity:
     """Reads the claims of an ID token. Raises NotAllowed for another issuer's, for one without
-    a subject, a name or a time, for an e-mail address that nobody verified, and for a person
+    a subject, a name or a time, for an unverified e-mail address, and for a person
     whose groups give no role.
     """
     issuer = _text(claims, "iss")

@@ -164,7 +164,7 @@ class SpendingReport:
 
     @property
     def unpriced(self) -> int:
-        """Counts the calls whose price nobody knows: they are not in the sum."""
+        """Counts the calls without a known price: they are not in the sum."""
         return sum(row.unpriced for row in self.purposes)
 
     @property
@@ -258,7 +258,7 @@ def _measure_canary(
         )
         for candidate in sorted({total.target for total in canary} & followed.keys())
     ]
-    # Without a rollout nobody knows who was whose candidate.
+    # Only a rollout says which target was the candidate of which.
     rows = rows or [_compare(route, _add_up(canary), _add_up(incumbent))]
     return RouteMoney(route, sum(row.requests for row in rows), _sum(rows))
 

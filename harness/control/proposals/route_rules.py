@@ -2,8 +2,8 @@
 (`find_second_person_reasons`), and what is different on the route by now
 (`list_rule_differences`, `require_current_rules`).
 
-Rules are changed while a proposal is open, and whoever registers one by the command line does
-so with a configuration of his own: the control plane's is the one that counts.
+Rules are changed while a proposal is open, and a person who registers one by the command line
+does so with a configuration of his own: the control plane's is the one that counts.
 
 `check_judge` checks a policy's judge of canaries before a proposal is made: its settings, that
 its provider may see the route's class of data (D8), and that its price is known. Later the
@@ -140,7 +140,7 @@ def find_second_person_reasons(
 ) -> dict[str, Any]:
     """Finds what another person than the proposer has to approve, whatever the policy says:
     suites that nobody accepted, an incumbent that the proposer brought back, words for every
-    prompt. candidate, proposer: None where nobody is known yet.
+    prompt. candidate, proposer: None where not known yet.
     """
     found = _find_other_suites(ctx, tx, route, pins, proposer)
     if proposer is not None:

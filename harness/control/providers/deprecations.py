@@ -85,7 +85,7 @@ def find_successor(
     """Finds the newest model of the same kind and family that has all that the ending one is
     known to have, and lasts longer.
     """
-    # Nobody wants to move twice within ALERT_AHEAD.
+    # A move to a model that ends within ALERT_AHEAD would be the first of two.
     last = max(today + ALERT_AHEAD, entry.end_date or today)
     rank = parse_model_name(entry.model).rank
     fits = [

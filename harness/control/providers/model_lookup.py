@@ -85,7 +85,7 @@ def list_offers(
         own = {*provider.models, *provider.prices, *used.get(name, ())}
         for model in sorted(of_kind | own):
             entry = known.find(provider.kind, model)
-            # A server's own word, where nobody else says anything.
+            # A server's own word, where no catalogue knows the model.
             if entry is None and (own_entry := own_word.get((name, model))):
                 window = own_entry.context_window
                 entry = CatalogueEntry(provider.kind, model, own_entry.price, window)

@@ -53,7 +53,7 @@ def choose_target(
     incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
 ) -> AutoChoice:
     """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
-    by name. One that reaches it without a price stays: nobody is known to be cheaper.
+    by name. One that reaches it without a price stays: no other is known to be cheaper.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(

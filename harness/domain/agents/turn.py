@@ -49,7 +49,7 @@ class TurnBounds:
 
 @dataclass(frozen=True, slots=True)
 class FailTurn:
-    """Why a turn failed: nobody answered, or a bound is reached."""
+    """Why a turn failed: no model answered, or a bound is reached."""
 
     code: str
     reason: str
@@ -83,7 +83,7 @@ class TurnBudget:
         )
 
     def find_exhausted(self, now_s: float) -> FailTurn | None:
-        """The bound that leaves no further step; None while there is none."""
+        """The bound that leaves no further step; None while a step is left."""
         bounds, left = self.bounds, self.left(now_s)
         if not left.max_steps:
             reason = f"{bounds.max_steps} steps"
@@ -196,7 +196,7 @@ class SessionTurn:
     ended_at: datetime | None = None
 
     def has_lapsed(self, now: datetime) -> bool:
-        """Whether nobody holds it any more. A lease that ends much later was written by a clock
+        """Whether it is free. A lease that ends much later was written by a clock
         that has been set back since.
         """
         return not now < self.lease_until <= now + 2 * LEASE

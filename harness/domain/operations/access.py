@@ -196,7 +196,7 @@ class DashboardSession:
     ended_at: datetime | None = None
 
     def require_link(self, now: datetime) -> None:
-        """Requires a link that nobody used and whose time is not over. Raises NotAllowed."""
+        """Requires an unused link whose time is not over. Raises NotAllowed."""
         if self.opened_at is not None:
             raise NotAllowed(
                 f"this link was used at {self.opened_at:%Y-%m-%d %H:%M} UTC, and works once"
@@ -224,8 +224,8 @@ def sign_in_url(base_url: str, link: str) -> str:
 def require_makeable(
     *, for_key: str, maker: str, maker_key: str | None, known_to: frozenset[str]
 ) -> None:
-    """Requires that whoever makes a link acts with that key, or may know it: who created it, or
-    the key before it. Else a link would make two people of one. Raises NotAllowed.
+    """Requires that the person who makes a link acts with that key, or may know it: who created
+    it, or the key before it. Else a link would make two people of one. Raises NotAllowed.
 
     known_to: the principals that `key_creators` names.
     """

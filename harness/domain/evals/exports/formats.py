@@ -131,7 +131,7 @@ _INPUTS: Final = ("inputs.", "input.", "inputs", "input")
 
 
 def parse_langsmith(text: str) -> list[ScoredRun]:
-    """Parses a file of one experiment. Raises InputError for one that is none."""
+    """Parses a file of one experiment. Raises InputError for any other file."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         rows = list(reader)

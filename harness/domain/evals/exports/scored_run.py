@@ -116,7 +116,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class ExportedPair:
-    """Holds an item's scores by both models, None where there is none."""
+    """Holds an item's scores by both models, None for a missing one."""
 
     item: str
     incumbent: tuple[float | None, ...]
