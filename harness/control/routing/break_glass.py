@@ -83,8 +83,8 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
 def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
     """Lets the target serve, by the word of a second person, an admin; the person who asked
     for it may not. Raises NotFound, NotAllowed for its proposer in whatever guise and for a
-    service, Conflict where it is confirmed or over, StaleWrite where another target serves by now,
-    RouteBusy.
+    service, Conflict where it is confirmed or over, StaleWrite where another target serves
+    by now, RouteBusy.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
