@@ -2,11 +2,12 @@
 and the state diagrams of proposal and rollout.
 """
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import click
 
@@ -34,6 +35,8 @@ from harness.domain.proposals import proposal
 
 State = TypeVar("State", bound=StrEnum)
 Event = TypeVar("Event", bound=StrEnum)
+# An option that as many commands have is explained once.
+COMMON: Final = 4
 
 
 def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
@@ -91,53 +94,112 @@ def diagrams() -> dict[str, str]:
 
 
 def command_reference(program: click.Command, name: str) -> str:
-    """Writes every visible command with its usage, text and options."""
+    """Writes every visible command with its text, arguments and options. An option of four
+    commands or more is explained once, before them.
+    """
     with click.Context(program, info_name=name) as ctx:
-        return "\n".join([_options("Global options", ctx), *_commands(ctx)]).rstrip()
+        commands = list(_commands(ctx))
+        uses = Counter(option for command in commands for option in command.options)
+        frequent = [option for option, n in uses.most_common() if n >= COMMON]
+        # Of options with the same name, the most frequent one.
+        common = list({option.names: option for option in reversed(frequent)}.values())[::-1]
+        return "\n".join(
+            [
+                "## Global options",
+                "",
+                *_listed(_options(ctx, left_out=())),
+                "",
+                "## Common options",
+                "",
+                *_listed(common),
+                "",
+                *_sections(commands, common),
+            ]
+        ).rstrip()
 
 
-def _commands(parent: click.Context) -> list[str]:
+class _Option(NamedTuple):
+    """names: the option as it is typed, `--limit`. form: with what it takes, `--limit N`."""
+
+    names: str
+    form: str
+    meaning: str
+
+
+class _Command(NamedTuple):
+    path: str
+    text: str
+    arguments: str
+    options: tuple[_Option, ...]
+
+    @property
+    def group(self) -> str:
+        return self.path.rpartition(" ")[0]
+
+
+def _commands(parent: click.Context) -> Iterator[_Command]:
     group = parent.command
     if not isinstance(group, click.Group):
-        return []
-    found = []
+        return
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         if command is None or command.hidden:
             continue
         with click.Context(command, info_name=name, parent=parent) as ctx:
-            found.append(_command(ctx))
-            found += _commands(ctx)
-    return found
+            runs = not isinstance(command, click.Group) or command.invoke_without_command
+            pieces = command.collect_usage_pieces(ctx) if runs else []
+            yield _Command(
+                ctx.command_path,
+                # Only newer Pythons take the indentation out of a docstring themselves.
+                cleandoc(command.help or ""),
+                " ".join(piece for piece in pieces if piece != "[OPTIONS]"),
+                tuple(_options(ctx, left_out={"--json", "--help"})) if runs else (),
+            )
+            yield from _commands(ctx)
 
 
-def _command(ctx: click.Context) -> str:
-    level = "#" * ctx.command_path.count(" ")
-    usage = " ".join(ctx.command.collect_usage_pieces(ctx))
-    # Only newer Pythons take the indentation out of a docstring themselves.
-    text = cleandoc(ctx.command.help or "")
-    lines = [f"#{level} `{ctx.command_path}`", "", text, ""]
-    if not isinstance(ctx.command, click.Group) or ctx.command.invoke_without_command:
-        lines += ["```text", f"{ctx.command_path} {usage}", "```", ""]
-        lines += [options] if (options := _options("", ctx)) else []
-    return "\n".join(lines)
-
-
-def _options(title: str, ctx: click.Context) -> str:
-    rows = []
+def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Option]:
     for param in ctx.command.get_params(ctx):
         record = param.get_help_record(ctx)
-        known = title == "" and set(param.opts) & {"--json", "--help"}
-        if record is not None and record[1] and not known:
-            rows.append(f"| `{_cell(record[0])}` | {_cell(record[1])} |")
-    if not rows:
-        return ""
-    head = [f"## {title}", ""] if title else []
-    return "\n".join([*head, "| Option | Meaning |", "| --- | --- |", *rows, ""])
+        if record is not None and record[1] and not set(param.opts) & set(left_out):
+            yield _Option(max(param.opts, key=len), *map(_in_one_line, record))
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:
+    shown: dict[tuple[str, _Option], str] = {}
+    for command in commands:
+        yield f"#{'#' * command.path.count(' ')} `{command.path}`"
+        yield from ("", command.text, "")
+        if command.arguments:
+            yield from (f"Arguments: `{command.arguments}`", "")
+        own: list[_Option] = []
+        elsewhere: dict[str, list[_Option]] = {}
+        for option in command.options:
+            place = "" if option in common else shown.get((command.group, option))
+            if place is None:
+                own.append(option)
+                shown[command.group, option] = command.path
+            else:
+                elsewhere.setdefault(place, []).append(option)
+        lines = list(_listed(own))
+        for place, options in elsewhere.items():
+            title = f"As in `{place}`" if place else "Common"
+            lines.append(f"- {title}: {', '.join(map(_named, options))}")
+        yield from (*lines, "") if lines else ()
+
+
+def _listed(options: Iterable[_Option]) -> Iterator[str]:
+    for option in options:
+        yield f"- `{option.form}`: {option.meaning}"
+
+
+def _named(option: _Option) -> str:
+    required = " (required)" if "required]" in option.meaning else ""
+    return f"`{option.names}`{required}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def diagram(
