@@ -113,7 +113,9 @@ class ModelEndpoint:
             return routed
         request, route = routed
         id_ = request_id[1].decode()
-        _, arm, plan, _ = self._assigned(directives.sticky, route, request, grant, id_, None)
+        _, arm, plan, _ = self._assigned(
+            scope, directives.sticky, route, request, grant, id_, None
+        )
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         headers = client_directives.client_headers(scope, passed_up)
@@ -183,7 +185,7 @@ class ModelEndpoint:
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
         sticky_key, arm, plan, trial = self._assigned(
-            directives.sticky, route, request, grant, id_, own_limit_s
+            scope, directives.sticky, route, request, grant, id_, own_limit_s
         )
         observed = ObservedRequest(
             scope,
@@ -245,6 +247,7 @@ class ModelEndpoint:
 
     def _assigned(
         self,
+        scope: Scope,
         sticky: bytes | None,
         route: CompiledRoute,
         request: ClientRequest,
@@ -265,6 +268,11 @@ class ModelEndpoint:
             if not key:
                 key = request_id
                 self._counters["unnamed_callers"] += 1
+            if CALLER in scope and (wanted := scope[CALLER].target):
+                # The agent's choice proves nothing of either arm.
+                chosen = self._planner.prefer(route, request, wanted)
+                if chosen is not None:
+                    return key, _KEEP_WARM, chosen, None
             if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
                 return key, Arm.INCUMBENT, plan, None

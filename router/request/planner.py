@@ -165,13 +165,21 @@ class Planner:
             healthy=lambda id_: self._health.all_well((id_,)),
             setting=route.keep_warm,
         )
-        # Where a switch rules, nobody else is asked for practice.
-        if warm is None or active_switches(route.switches, now):
+        return self.prefer(route, request, warm) if warm is not None else None
+
+    def prefer(
+        self, route: CompiledRoute, request: ClientRequest, target: str
+    ) -> RoutePlan | None:
+        """Plans to ask one of the route's targets before the incumbent. None for a target that
+        the route has not, or that cannot be asked now, and while a switch rules.
+        """
+        links = {link.target for link in route.targets.chain}
+        if target not in links or active_switches(route.switches, self._clock.now()):
             return None
         needs, can = _needs(route, request)
         around = self._build_context(route, can, route.upstreams, ())
-        plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, warm)
-        return plan if warm in plan.targets else None
+        plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, target)
+        return plan if target in plan.targets else None
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
         """Whom to ask now, in order."""

@@ -1,10 +1,11 @@
-"""`auto` over real evidence, scores and grants (C7): who answers, by which grant, and what a
-dishonest proposer and raw SQL try.
+"""`auto` over real evidence and scores (C7): who answers, and what a dishonest proposer and raw
+SQL try.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,32 +18,26 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import ModelsInForce, find_models
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, integrity
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import (
     Agent,
-    AgentGrant,
     AgentSession,
     AgentTool,
-    GrantKind,
     ModelChoice,
     ModelKind,
-    literal_choice,
 )
 from harness.domain.agents.message import IncomingMessage, MessageRole
-from harness.domain.errors import Conflict, NotAllowed, SnapshotInvalid
+from harness.domain.errors import NotAllowed
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Target
-from harness.domain.settings import AgentSettings, AutoFloor
-from harness.store.schema.agents import agent_grant
+from harness.domain.settings import AutoFloor
 from harness.store.schema.evals import eval_run, sample
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
@@ -69,7 +64,6 @@ def ctx(world: SmallInstallation) -> Context:
     ctx = replace(
         world.context(),
         data_classes={"internal": frozenset({"sim"})},
-        agents=AgentSettings(max_literals=2),
     )
     change_provider(ctx, prices=PRICES)
     settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -126,9 +120,13 @@ def models_for(
     return find_models(ctx, agent, session, incoming, auto or AutoTargets(FLOORS))
 
 
-def grants(ctx: Context) -> list[AgentGrant]:
-    with ctx.store.read() as tx:
-        return [g for g in tx.agent_grants.not_revoked() if g.kind is GrantKind.AUTO]
+def asked_first(ctx: Context, agent: Agent, session: AgentSession, **how: Any) -> str:
+    """The name of the target that is asked before the route's own; empty for none."""
+    primary = models_for(ctx, agent, session, **how).primary
+    assert (primary.route, primary.grant) == (session.model.route, "")
+    assert (primary.provider, primary.reason.partition("/")[0]) == ("sim", "sim")
+    names = {target_id(model): f"sim/{model}" for model in SKILL}
+    return names[primary.target] if primary.target else ""
 
 
 def target_id(model: str) -> str:
@@ -137,44 +135,33 @@ def target_id(model: str) -> str:
 
 @pytest.mark.both_databases
 @pytest.mark.usefixtures("measured")
-def test_the_cheapest_target_that_reaches_the_floor_answers_by_a_signed_grant(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
+def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
+    ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     models = models_for(ctx, agent, session)
 
-    (grant,) = grants(ctx)
-    assert (models.primary.route, models.primary.grant) == ("@sim/good", grant.id)
+    assert (models.primary.route, models.primary.target) == (ROUTE, target_id("good"))
     assert models.primary.reason.startswith(
         "sim/good: the cheapest of 2 known to reach 0.6 on colours: 0.644"
     )
-    assert (grant.agent, grant.session, grant.granted_by) == (agent.id, "", SYSTEM.name)
-    assert grant.expires_at == world.clock.now() + timedelta(days=1)
-    # Alone, it has no chain: where it fails, the route answers.
-    assert models.fallback is not None
-    assert (models.fallback.route, models.fallback.grant) == (ROUTE, "")
-
-    # The router has it: signed, and live.
-    assert grant in ctx.store.snapshot().agent_grants
-    # The same grant serves until it is about to end.
-    world.clock.advance(3600)
-    assert models_for(ctx, agent, session).primary.grant == grant.id
-    assert grants(ctx) == [grant]
+    assert models.fallback is None
+    with ctx.store.read() as tx:
+        assert not tx.agent_grants.not_revoked()
 
 
 def test_where_nothing_is_measured_or_configured_the_route_answers(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     nothing = models_for(ctx, agent, session)
-    assert (nothing.primary.route, nothing.primary.grant) == (ROUTE, "")
+    assert asked_first(ctx, agent, session) == ""
     assert "nothing is known to reach 0.6" in nothing.primary.reason
-    assert nothing.fallback is None
 
     measure(world, ctx, "good")
-    no_floor = models_for(ctx, agent, session, auto=AutoTargets({}))
-    assert (no_floor.primary.route, grants(ctx)) == (ROUTE, [])
-    assert "has no floor" in no_floor.primary.reason
+    no_floor = AutoTargets({})
+    assert asked_first(ctx, agent, session, auto=no_floor) == ""
+    assert "has no floor" in models_for(ctx, agent, session, auto=no_floor).primary.reason
     no_suite = AutoTargets({ROUTE: AutoFloor(0.1, "gone")})
-    assert models_for(ctx, agent, session, auto=no_suite).primary.route == ROUTE
+    assert asked_first(ctx, agent, session, auto=no_suite) == ""
 
 
 @pytest.mark.usefixtures("measured")
@@ -183,14 +170,9 @@ def test_a_higher_floor_leaves_the_incumbent_and_a_lower_one_takes_the_cheapest(
 ) -> None:
     def who(floor: float) -> str:
         auto = AutoTargets({ROUTE: AutoFloor(floor, "colours")})
-        return models_for(ctx, agent, session, auto=auto).primary.route
+        return asked_first(ctx, agent, session, auto=auto)
 
-    assert [who(floor) for floor in (0.04, 0.6, 0.8, 1.0)] == [
-        "@sim/worse",
-        "@sim/good",
-        ROUTE,
-        ROUTE,
-    ]
+    assert [who(floor) for floor in (0.04, 0.6, 0.8, 1.0)] == ["sim/worse", "sim/good", "", ""]
 
 
 def expire_scores(world: SmallInstallation, _ctx: Context) -> None:
@@ -260,20 +242,16 @@ def test_what_ends_the_evidence_the_score_or_the_price_brings_the_incumbent_back
     session: AgentSession,
     change: Callable[[SmallInstallation, Context], None],
 ) -> None:
-    assert models_for(ctx, agent, session).primary.route == "@sim/good"
+    assert asked_first(ctx, agent, session) == "sim/good"
 
     change(world, ctx)
 
-    primary = models_for(ctx, agent, session).primary
-    assert (primary.route, primary.grant) == (ROUTE, "")
-    assert primary.reason.startswith("sim/better: ")
-    if change is leave_the_chain:
-        # The grant goes with the evidence that it was given by.
-        assert grants(ctx) == []
+    assert asked_first(ctx, agent, session) == ""
+    assert models_for(ctx, agent, session).primary.reason.startswith("sim/better: ")
 
 
 @pytest.mark.usefixtures("measured")
-def test_a_waiver_counts_until_it_expires_and_its_grant_with_it(
+def test_a_waiver_counts_until_it_expires(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     leave_the_chain(world, ctx)
@@ -285,16 +263,9 @@ def test_a_waiver_counts_until_it_expires_and_its_grant_with_it(
     change_provider(ctx, prices={**PRICES, "equal": Price(1, 1)})
     measure(world, ctx, "equal")
 
-    primary = models_for(ctx, agent, session).primary
-    (grant,) = grants(ctx)
-    with ctx.store.read() as tx:
-        (waiver,) = tx.waivers.list(route=ROUTE)
-    assert primary.route == "@sim/equal"
-    assert grant.expires_at == waiver.expires_at
-
+    assert asked_first(ctx, agent, session) == "sim/equal"
     world.clock.advance(2 * 3600)
-    assert models_for(ctx, agent, session).primary.route == ROUTE
-    assert grants(ctx) == []
+    assert asked_first(ctx, agent, session) == ""
 
 
 @pytest.mark.usefixtures("measured")
@@ -303,18 +274,18 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
 ) -> None:
     blind = {"good": Capabilities(vision=False)}
     change_provider(ctx, models=blind)
-    assert models_for(ctx, agent, session).primary.route == "@sim/good"
-    assert models_for(ctx, agent, session, incoming=PICTURE).primary.route == ROUTE
+    assert asked_first(ctx, agent, session) == "sim/good"
+    assert asked_first(ctx, agent, session, incoming=PICTURE) == ""
 
     change_provider(ctx, models={"good": Capabilities(tools=False)})
     spec = AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),))
     handy = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, handy.id)
-    assert models_for(ctx, handy, held).primary.route == ROUTE
+    assert asked_first(ctx, handy, held) == ""
 
     change_provider(ctx, models={"good": Capabilities(context_window=3)})
     long = IncomingMessage(MessageRole.USER, "word " * 100)
-    assert models_for(ctx, agent, session, incoming=long).primary.route == ROUTE
+    assert asked_first(ctx, agent, session, incoming=long) == ""
 
 
 @pytest.mark.usefixtures("measured")
@@ -330,13 +301,11 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
     careful = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, careful.id)
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
-    assert models_for(ctx, careful, held, auto=auto).primary.route == "@sim/good"
-    (grant,) = grants(ctx)
-    assert grant.data_class == "internal"
+    assert asked_first(ctx, careful, held, auto=auto) == "sim/good"
 
     # The file names other providers now: nothing of the agent's goes to any of these.
     moved = replace(ctx, data_classes={"internal": frozenset({"other"})})
-    assert models_for(moved, careful, held, auto=auto).primary.route == "secret"
+    assert asked_first(moved, careful, held, auto=auto) == ""
     # And the route carries no class any more.
     routes.change_settings(ctx, SYSTEM, "secret", lambda now: replace(now, data_class=""))
     with pytest.raises(NotAllowed, match="as strict"):
@@ -357,10 +326,7 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     held = sessions.open_session(ctx, PERSON, helper.id)
 
     auto = AutoTargets({"chat": AutoFloor(0.0, "colours")})
-    primary = models_for(ctx, helper, held, auto=auto).primary
-
-    assert (primary.route, primary.grant) == ("chat", "")
-    assert grants(ctx) == []
+    assert asked_first(ctx, helper, held, auto=auto) == ""
 
 
 def test_evidence_of_another_route_counts_nothing(
@@ -373,7 +339,7 @@ def test_evidence_of_another_route_counts_nothing(
     measure(world, ctx, "equal")
     measure(world, ctx, "good")
 
-    assert models_for(ctx, agent, session).primary.route == "@sim/good"
+    assert asked_first(ctx, agent, session) == "sim/good"
 
 
 def test_measuring_again_and_again_until_it_looks_good_does_not_help(
@@ -394,19 +360,7 @@ def test_measuring_again_and_again_until_it_looks_good_does_not_help(
     measure(world, ctx, "worse", items=5)
     measure(world, ctx, "worse", items=20)
 
-    assert models_for(ctx, agent, session).primary.route == ROUTE
-
-
-@pytest.mark.usefixtures("measured")
-def test_a_grant_of_auto_opens_nothing_to_a_literal_choice(
-    ctx: Context, agent: Agent, session: AgentSession
-) -> None:
-    assert models_for(ctx, agent, session).primary.route == "@sim/good"
-    assert grants(ctx)
-    literal = literal_choice("sim:good", "sim/good")
-
-    with pytest.raises(NotAllowed, match="not approved"):
-        models_for(ctx, agent, replace(session, model=literal))
+    assert asked_first(ctx, agent, session) == ""
 
 
 def forge_scores(db: sa.Connection, run: str) -> None:
@@ -438,56 +392,4 @@ def test_a_database_owner_makes_no_bad_model_good(
     with owned(ctx.store) as db:
         forge(db, run.id)
 
-    assert models_for(ctx, agent, session).primary.route in ("@sim/good", ROUTE)
-
-
-@pytest.mark.both_databases
-@pytest.mark.usefixtures("measured")
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"target": target_id("worse"), "target_name": "sim/worse"},
-        {"kind": GrantKind.BASELINE.value},
-        {"granted_by": "eve"},
-        {"expires_at": datetime(2100, 1, 1, tzinfo=UTC)},
-        {"data_class": "internal"},
-    ],
-)
-def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
-    ctx: Context, agent: Agent, session: AgentSession, change: dict[str, object]
-) -> None:
-    models_for(ctx, agent, session)
-    with owned(ctx.store) as db:
-        db.execute(sa.update(agent_grant).values(**change))
-
-    # No router takes such a revision over, and no message is answered by it: the route goes on.
-    with pytest.raises(SnapshotInvalid, match="not what was signed"):
-        ctx.store.snapshot()
-    primary = models_for(ctx, agent, session).primary
-    assert (primary.route, primary.grant) == (ROUTE, "")
-    assert "the incumbent: no grant for another target" in primary.reason
-    # A person is told, once.
-    for _ in range(2):
-        integrity.check_snapshot(ctx)
-    assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot")
-    with ctx.store.read() as tx:
-        record = tx.alerts.newest(f"{AlertKind.AUDIT_BROKEN.value}:snapshot")
-    assert record is not None
-    assert record.count == 1
-
-
-def test_literal_models_are_capped_and_those_of_auto_are_none(
-    world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
-) -> None:
-    measure(world, ctx, "good")
-    assert models_for(ctx, agent, session).primary.route == "@sim/good"
-    literals = [literal_choice(f"sim:{model}", f"sim/{model}") for model in SKILL]
-
-    for literal in literals[:2]:
-        agents.create_agent(ctx, PERSON, AgentSpec("literal", literal))
-    with pytest.raises(Conflict, match="2 literal models are granted"):
-        agents.create_agent(ctx, PERSON, AgentSpec("literal", literals[2]))
-
-    with ctx.store.read() as tx:
-        kinds = [grant.kind for grant in tx.agent_grants.not_revoked()]
-    assert sorted(kinds) == [GrantKind.AUTO, GrantKind.BASELINE, GrantKind.BASELINE]
+    assert asked_first(ctx, agent, session) in ("sim/good", "")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from harness.api.agents.process import SignsForAgents, build_agents_app
-from harness.app.agents.turn_service import AUTO_PATH, TurnService, open_agents
+from harness.app.agents.turn_service import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.agents.caller import (
@@ -161,16 +161,6 @@ def test_the_control_plane_signs_only_what_the_agents_process_passes_on(
         assert control.send("POST", headers=proposer, json=literal).status_code == 403
         made = control.send("POST", headers=peer, json=literal)
         assert made.status_code == 201, made.text
-
-        wanted = {"agent": made.json()["id"], "route": "chat", "target": "none"}
-        for headers, status in (({}, 404), (forged, 404), (peer, 200)):
-            answer = control.send("POST", AUTO_PATH, headers=headers, json=wanted)
-            assert answer.status_code == status, answer.text
-        for method in ("GET", "POST", "PATCH"):
-            found = agents.send(method, AUTO_PATH, headers=peer, json=wanted)
-            assert found.status_code == 404
-        # No evidence speaks for that target.
-        assert answer.json() == {"grant": ""}
 
 
 def test_without_a_key_nobody_is_served_unless_the_settings_say_so(

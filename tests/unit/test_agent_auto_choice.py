@@ -26,8 +26,7 @@ def candidates(draw: st.DrawFn, name: str = "") -> AutoCandidate:
     return AutoCandidate(
         f"t_{called}",
         f"sim/{called}",
-        draw(st.sampled_from(("", "e_1", "e_2"))),
-        None,
+        draw(st.sampled_from((True, True, False))),
         draw(bounds),
         draw(prices),
         draw(st.sampled_from((True, True, True, False))),
@@ -44,7 +43,7 @@ def is_sound(value: float | None) -> bool:
 def reaches(candidate: AutoCandidate, floor: float) -> bool:
     """Written down once more, apart from the code."""
     return (
-        candidate.evidence != ""
+        candidate.has_evidence
         and candidate.can_answer
         and is_sound(candidate.low)
         and candidate.low is not None
@@ -102,8 +101,8 @@ def test_the_order_of_the_fallbacks_changes_nothing_but_for_equal_names(
     assert choose_target(incumbent, other_order, floor, SUITE) == first
 
 
-BIG = AutoCandidate("t_big", "sim/big", "e_1", None, 0.95, 20.0)
-SMALL = AutoCandidate("t_small", "sim/small", "e_2", None, 0.90, 1.0)
+BIG = AutoCandidate("t_big", "sim/big", has_evidence=True, low=0.95, usd=20.0)
+SMALL = AutoCandidate("t_small", "sim/small", has_evidence=True, low=0.90, usd=1.0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ SMALL = AutoCandidate("t_small", "sim/small", "e_2", None, 0.90, 1.0)
         (BIG, replace(SMALL, usd=None), "sim/big"),
         (BIG, replace(SMALL, usd=math.nan), "sim/big"),
         (BIG, replace(SMALL, usd=-1.0), "sim/big"),
-        (BIG, replace(SMALL, evidence=""), "sim/big"),
+        (BIG, replace(SMALL, has_evidence=False), "sim/big"),
         (BIG, replace(SMALL, can_answer=False), "sim/big"),
         (BIG, replace(SMALL, usd=20.0), "sim/big"),
         # What costs nothing is a price; what nobody knows is none.

@@ -26,9 +26,9 @@ pytestmark = pytest.mark.req("E1", "E2")
 
 SECRET = b"the installation's secret"
 NOW = 1_800_000_000.25
-CALLER = AgentCaller("ag_1", "se_1", "k_1", "gr_1")
+CALLER = AgentCaller("ag_1", "se_1", "k_1", "gr_1", "t_1")
 names = st.text(max_size=60)
-callers = st.builds(AgentCaller, names, names, names, names)
+callers = st.builds(AgentCaller, names, names, names, names, names)
 secrets = st.binary(max_size=64)
 
 

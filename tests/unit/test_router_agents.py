@@ -16,7 +16,7 @@ from harness.domain.errors import InputError
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CreateRoute, apply_change
-from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
+from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot, Stakes
 from harness.domain.routing.target import DataClasses, Target
 from router.access.front_door import OPEN_KEY
 from tests.support.control.manual_clock import ManualClock
@@ -284,6 +284,41 @@ async def test_a_literal_target_without_its_providers_key_gets_nothing(tmp_path:
     at = Door(tmp_path, first=replace(made, providers={"up": keyless}))
     assert (await call(at))[0] >= 500
     assert not at.transport.seen
+
+
+@pytest.mark.req("C7", "F3")
+@pytest.mark.parametrize("stakes", [Stakes.LOW, Stakes.HIGH])
+async def test_the_target_that_auto_chose_is_asked_first_if_its_route_may_ask_it(
+    tmp_path: Path, stakes: Stakes
+) -> None:
+    """Such a request is on no arm of a canary. A target of no chain is never asked."""
+    made = snapshot("http://up", fallback=True)
+    route = made.table.routes["support"]
+    (fallback, *_) = route.fallbacks
+    targets = {**made.table.targets, LITERAL.id: LITERAL}
+    settings = replace(route.settings, stakes=stakes)
+    routes = {**made.table.routes, "support": replace(route, settings=settings)}
+    at = Door(
+        tmp_path, first=replace(made, table=replace(made.table, targets=targets, routes=routes))
+    )
+    for wanted in (fallback, LITERAL.id, route.incumbent, "t_none"):
+        _, headers, _ = await call(at, replace(CALLER, grant="", target=wanted), ASK)
+        is_first = wanted == fallback and stakes is Stakes.LOW
+        assert (headers[b"x-swapgate-arm"] == b"keep_warm") is is_first
+        assert (headers[b"x-swapgate-target"] == targets[fallback].name.encode()) is is_first
+        assert headers[b"x-swapgate-route"] == b"support"
+
+
+@pytest.mark.req("C7")
+async def test_no_target_is_asked_first_while_a_switch_rules(tmp_path: Path) -> None:
+    made = snapshot("http://up", fallback=True)
+    route = made.table.routes["support"]
+    force = Force(ForceKind.TARGET, route.incumbent)
+    switch = KillSwitch("s-1", None, force, "outage", "ann", NOW, None, SwitchSource.CLI)
+    at = Door(tmp_path, first=replace(made, switches=(switch,)))
+    wanted = replace(CALLER, grant="", target=route.fallbacks[0])
+    _, headers, _ = await call(at, wanted, ASK)
+    assert headers[b"x-swapgate-arm"] == b"incumbent"
 
 
 @pytest.mark.parametrize("name", ["@up/m-literal", "@", "@@support"])

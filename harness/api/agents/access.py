@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
-from harness.app.agents.turn_service import AUTO_PATH, ControlPlane
+from harness.app.agents.turn_service import ControlPlane
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
@@ -42,8 +42,6 @@ from harness.domain.operations.access import (
 
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
-# No client asks for grants of `auto`; the control plane alone serves them.
-_WITHOUT_CLIENT: Final = OPEN | {AUTO_PATH}
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -96,7 +94,7 @@ class AgentsAccess:
         self._find_client = partial(key_client, installation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _WITHOUT_CLIENT:
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

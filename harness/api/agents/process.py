@@ -7,7 +7,7 @@ below /agents, and an OpenAPI document of its own with examples.
 
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +19,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,7 +26,6 @@ from harness.api import health
 from harness.api.agents import agents, messages, sessions
 from harness.api.agents.access import AgentsAccess, FailedKeys, find_peer, pass_on
 from harness.api.agents.approvals import ApprovalPages
-from harness.api.agents.bodies import AgentsBody
 from harness.api.agents.errors import (
     ErrorAnswer,
     answer_error,
@@ -39,9 +37,8 @@ from harness.api.frame.access import SERVER
 from harness.api.frame.error_status import ErrorGuard
 from harness.api.frame.openapi import DocumentedApi, add_errors_and_keys, object_schema
 from harness.api.frame.request_body import StrictBody
-from harness.app.agents.turn_service import AUTO_PATH, TurnService, open_agents
+from harness.app.agents.turn_service import TurnService, open_agents
 from harness.app.installation import Installation
-from harness.control.agents.auto import AutoTargets
 from harness.domain.agents.caller import PEER_HEADER
 from harness.domain.operations.access import DATA_KEY_PREFIX
 from harness.imports import leave_alone_what_serves
@@ -103,9 +100,6 @@ class SignsForAgents:
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         passed_on = FastAPI(openapi_url=None)
         passed_on.include_router(agents.router)
-        passed_on.post(AUTO_PATH)(_renew_auto)
-        settings = installation.settings.agents
-        passed_on.state.auto = AutoTargets(settings.floors, installation.standing_switches)
         self._app, self._installation = app, installation
         self._passed_on = _guarded(passed_on, installation, None)
 
@@ -124,20 +118,6 @@ class SignsForAgents:
                     )
                 app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
         await app(scope, receive, send)
-
-
-class AutoGrantBody(AgentsBody):
-    """Which grants of `auto` to renew. target: its id; empty for none."""
-
-    agent: str
-    route: str
-    target: str
-
-
-def _renew_auto(request: Request, body: AutoGrantBody) -> Mapping[str, str]:
-    state = request.app.state
-    ctx = state.installation.context
-    return {"grant": state.auto.renew(ctx, body.agent, body.route, body.target)}
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,9 @@ class _SignedChannel:
         self, channel: HttpChannel, request: ModelCallRequest, secret: bytes, clock: Clock
     ) -> None:
         self._channel, self._secret, self._clock = channel, secret, clock
-        self._caller = AgentCaller(request.agent, request.session, request.key, request.grant)
+        self._caller = AgentCaller(
+            request.agent, request.session, request.key, request.grant, request.target
+        )
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
         # Signed at each attempt: the signature is fresh for a short while.

@@ -2,17 +2,15 @@
 of the server and the turn runner; and keeps them for as long as the process serves.
 
 The agents process has no signing key. What needs a signature it passes on to the
-`ControlPlane`, which looks at the client's key, the agent and the evidence before it signs.
+`ControlPlane`, which looks at the client's key and the agent before it signs.
 """
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Final
@@ -28,7 +26,6 @@ from harness.control.agents.built_in_tools import (
 )
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.turn_runner import TurnRunner
-from harness.control.context import Context
 from harness.domain.agents.caller import PEER_HEADER, sign_peer_header
 from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import ConfigError
@@ -36,8 +33,6 @@ from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import http_url
 from harness.runtime import signing_keys, telemetry
 
-# Where the control plane signs grants of `auto`; no client knows this address.
-AUTO_PATH: Final = "/agents/-/auto-grants"
 # What the control plane has to know of a client's request.
 _PASSED_ON: Final = (
     "accept",
@@ -88,20 +83,6 @@ class ControlPlane:
                 "control`, or correct `agents.control_url`"
             ) from error
 
-    def renew_auto(self, _: Context, agent: str, route: str, target: str) -> str:
-        """Does what `AutoTargets.renew` does, in the control plane. Raises ConfigError."""
-        wanted = {"agent": agent, "route": route, "target": target}
-        headers = {"content-type": "application/json"}
-        answer = self.pass_on("POST", AUTO_PATH, headers, json.dumps(wanted).encode(), peer="")
-        if answer.status != HTTPStatus.OK:
-            raise ConfigError(f"the control plane at {self._url} answers {answer.status}")
-        try:
-            return str(json.loads(answer.body)["grant"])
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(
-                f"what answers at {self._url} is no control plane: correct `agents.control_url`"
-            ) from None
-
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
     """The installation, for a process that runs agents. signs_as: None for the agents process,
@@ -141,11 +122,7 @@ class TurnService:
         owner = TurnOwner(name, ctx.chance.token(""))
         # None where this process signs itself.
         self.control = ControlPlane(installation) if installation.signs_as is None else None
-        auto = AutoTargets(
-            settings.agents.floors,
-            installation.standing_switches,
-            self.control.renew_auto if self.control else None,
-        )
+        auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
         tools.add(spawn)

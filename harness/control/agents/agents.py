@@ -3,7 +3,7 @@ route's proof covers, comes with a person's consent: a signed grant that expires
 unit of work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
@@ -14,7 +14,7 @@ from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, AgentGrant, AgentTool, GrantKind, ModelChoice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
-from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target, is_at_least_as_strict, may_see
 from harness.domain.suggestions import did_you_mean
@@ -185,7 +185,8 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
     for all of the agent's.
 
     Raises NotFound without its provider, NotAllowed where that may not see the agent's data,
-    Conflict where the policy allows no further literal model, ConfigError as `add_grant`.
+    Conflict where the policy allows no further literal model, ConfigError where this process
+    has no key of control's.
     """
     target = targets.find_or_register_target(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
@@ -206,14 +207,6 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
         data_class=agent.data_class,
         request="" if request is None else request.id,
     )
-    add_grant(tx, actor, grant)
-    _check_literal_count(ctx, tx)
-
-
-def add_grant(tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
-    """Store it signed, with an event of the audit log. Raises ConfigError where this process
-    has no key of control's.
-    """
     tx.agent_grants.add(grant)
     details = {
         "grant": grant.id,
@@ -225,16 +218,8 @@ def add_grant(tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
         "data_class": grant.data_class,
     }
     tx.audit.append(actor, "agent.grant", f"agent {grant.agent}", details)
-
-
-def _check_literal_count(ctx: Context, tx: Transaction) -> None:
     # After the grant is added: of two at once, the second sees the first one's.
-    now = ctx.clock.now()
-    in_force = [
-        grant
-        for grant in tx.agent_grants.not_revoked()
-        if grant.kind is not GrantKind.AUTO and now < grant.expires_at
-    ]
+    in_force = [g for g in tx.agent_grants.not_revoked() if now < g.expires_at]
     if len(in_force) > (most := ctx.agents.max_literals):
         raise Conflict(
             f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
@@ -257,14 +242,6 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
         details = {"grant": id_, "target": revoked.target_name, "reason": reason}
         tx.audit.append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked
-
-
-def end_grants(ctx: Context, grants: Sequence[AgentGrant], reason: str) -> None:
-    with ctx.store.write() as tx:
-        for grant in grants:
-            tx.agent_grants.revoke(grant.id, ctx.clock.now())
-        details = {"grants": [grant.id for grant in grants], "reason": reason}
-        tx.audit.append(SYSTEM, "agent.grant_end", "grants of agents", details)
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:

@@ -244,6 +244,7 @@ class Conversation:
             tuple(offered),
             agent.owner_key or "",
             model.grant,
+            model.target,
             session.user_id,
         )
 

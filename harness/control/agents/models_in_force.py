@@ -32,6 +32,7 @@ class CallableModel:
     route: str  # as the router names it
     provider: str  # that will most likely answer: the incumbent's
     grant: str = ""  # id; empty for a route
+    target: str = ""  # of `auto`, the id of the target to ask first
     reason: str = ""  # who answers for `auto`, and why; empty for any other model
     # Of a grant for one session, that session; empty for all others.
     granted_to: str = ""
@@ -75,19 +76,16 @@ def find_models(
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))
-        model = replace(model, reason=f"{found.chosen.name}: {found.reason}")
-        return _on_target(model, found.chosen.name, found.grant) if found.grant else model
+        chosen, reason = found.chosen, f"{found.chosen.name}: {found.reason}"
+        provider = chosen.name.partition("/")[0]
+        target = "" if found.is_incumbent else chosen.target
+        return replace(model, provider=provider, target=target, reason=reason)
 
     primary = find(session.model)
     fallback = None
     try:
         if agent.fallback_model is not None:
             fallback = find(agent.fallback_model)
-        elif primary.grant and session.model.kind is ModelKind.AUTO:
-            # Alone, the chosen target has no chain behind it: the route has.
-            with ctx.store.read() as tx:
-                route = require_route(ctx, tx, agent, session.model.route)
-                fallback = _on_route(tx, session.model, route)
     except SwapgateError:
         # The session's model may answer all the same. Where it does not, its failure is what
         # the client is told.
@@ -117,10 +115,5 @@ def _find_literal(
             code="model_not_approved",
         )
     check_target_data_class(ctx, agent.data_class, tx.routing.targets()[grant.target])
-    model = CallableModel(choice.text, "", "", granted_to=grant.session)
-    return _on_target(model, choice.target, grant.id)
-
-
-def _on_target(model: CallableModel, target: str, grant: str) -> CallableModel:
-    provider = target.partition("/")[0]
-    return replace(model, route=literal_route_name(target), provider=provider, grant=grant)
+    provider, route = choice.target.partition("/")[0], literal_route_name(choice.target)
+    return CallableModel(choice.text, route, provider, grant=grant.id, granted_to=grant.session)

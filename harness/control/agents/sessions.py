@@ -10,7 +10,6 @@ from harness.control.context import Context
 from harness.domain.agents.agent import (
     AgentGrant,
     AgentSession,
-    GrantKind,
     ModelChoice,
     SessionState,
 )
@@ -78,17 +77,12 @@ def open_child(
 def find_grant(
     ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
 ) -> AgentGrant | None:
-    """The grant in force of a literal model that ends last. session: empty for those of all.
-
-    Not one of `auto`: nobody consented to that model by itself.
-    """
+    """The grant in force of a literal model that ends last. session: empty for those of all."""
     now = ctx.clock.now()
     fits = [
         grant
         for grant in tx.agent_grants.not_revoked(agent=agent)
-        if grant.target_name == target_name
-        and grant.kind is not GrantKind.AUTO
-        and grant.opens(agent, session, now)
+        if grant.target_name == target_name and grant.opens(agent, session, now)
     ]
     return max(fits, key=lambda grant: grant.expires_at, default=None)
 

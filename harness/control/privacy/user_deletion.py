@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import Final
 
 from harness.control.agents import sessions
-from harness.control.agents.agents import end_grants
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentGrant, SessionState
 from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.privacy.stored_content import BEYOND
 from harness.domain.reliability.failover import hash_user, user_hashes
 from harness.store.transaction import Transaction
@@ -121,7 +120,11 @@ def revoke_stale_grants(ctx: Context) -> int:
         known = tx.agent_grants.not_revoked()
         stale = [g for g in known if now >= g.expires_at or _has_ended(tx, g)]
     if stale:
-        end_grants(ctx, stale, "ended")
+        with ctx.store.write() as tx:
+            for grant in stale:
+                tx.agent_grants.revoke(grant.id, now)
+            details = {"grants": [grant.id for grant in stale], "reason": "ended"}
+            tx.audit.append(SYSTEM, "agent.grant_end", "grants of agents", details)
     return len(stale)
 
 

@@ -159,14 +159,13 @@ class AgentSession:
 
 class GrantKind(StrEnum):
     """BASELINE: with the agent's creation. CHANGE: of the agent's model later. SWITCH: for one
-    session, by its own request. FALLBACK: the agent's fallback model. AUTO: chosen by evidence.
+    session, by its own request. FALLBACK: the agent's fallback model.
     """
 
     BASELINE = "baseline"
     CHANGE = "change"
     SWITCH = "switch"
     FALLBACK = "fallback"
-    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +177,7 @@ class AgentGrant:
     target: str  # target id
     target_name: str  # `provider/model`
     kind: GrantKind
-    granted_by: str  # the principal who consented; control itself for AUTO
+    granted_by: str  # the principal who consented
     granted_with: str | None  # the management key's id; None for the local operator
     reason: str
     created_at: datetime

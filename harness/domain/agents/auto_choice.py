@@ -6,7 +6,6 @@ reaches the floor. What is not known, no number, or barred never beats the incum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from harness.domain.formatting import format_number, format_thousand_price
 
@@ -17,15 +16,14 @@ class AutoCandidate:
 
     target: str  # id
     name: str  # `provider/model`
-    evidence: str = ""  # id of the evidence that lets it serve; empty where none holds now
-    ends: datetime | None = None  # of that evidence; None for one that does not expire
+    has_evidence: bool = False  # that lets it serve now
     low: float | None = None  # lower 95 % bound of its score, from 0 to 1; None without one
     usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
     can_answer: bool = True  # this message
 
     def reaches(self, floor: float) -> bool:
         """Whether it may answer, and is known to be good enough."""
-        return bool(self.evidence) and self.can_answer and _number(self.low) >= floor
+        return self.has_evidence and self.can_answer and _number(self.low) >= floor
 
     @property
     def has_price(self) -> bool:
@@ -46,7 +44,6 @@ class AutoChoice:
     chosen: AutoCandidate
     reason: str  # one sentence, without the target's name
     is_incumbent: bool = True
-    grant: str = ""  # the id of the one that opens it; empty where the route itself answers
 
 
 def choose_target(

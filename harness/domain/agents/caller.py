@@ -90,6 +90,8 @@ class AgentCaller:
     session: str  # the session's id
     key: str = ""  # id of the data key that pays and limits; empty for nobody's
     grant: str = ""  # id of the grant that opens a literal model; empty for a route
+    # Of the route's targets, the id of the one to ask first; empty for the route's own order.
+    target: str = ""
 
 
 def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:

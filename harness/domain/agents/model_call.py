@@ -25,6 +25,7 @@ class ModelCallRequest:
     tools: tuple[OfferedTool, ...] = ()
     key: str = ""  # id of the data key that pays and limits; empty for nobody's
     grant: str = ""  # id of the grant that opens a literal model; empty for a route
+    target: str = ""  # of a route, the id of the target to ask first; empty for its own order
     user: str = ""  # who is behind the session, in the client's words
 
 
