@@ -190,9 +190,11 @@ def _lines(
     print(f"{name}, {claim.value}, {n} items", file=sys.stderr)
 
     def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
-        draws: dict[str, Any] = {"n": n, "lift": lift, "replications": replications}
-        several = measure_selection(pairs, claim, seed=plan.seed, **draws)
-        return {**measure_rule(pairs, claim, seed=plan.seed, **draws), SEVERAL: several}
+        draws: dict[str, Any] = {"n": n, "lift": lift, "seed": plan.seed}
+        rules = measure_rule(pairs, claim, replications=replications, **draws)
+        # Half as many: each judges several candidates.
+        half = measure_selection(pairs, claim, replications=replications // 2, **draws)
+        return {**rules, SEVERAL: half}
 
     null, five = cells(0.0, plan.replications), cells(FIVE, plan.power)
     ten = cells(TEN, plan.power)

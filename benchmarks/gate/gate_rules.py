@@ -25,7 +25,7 @@ Rule = Callable[[Floats, Floats, float], Result]
 MARGIN = 0.05
 ALPHA = 0.05
 PEEK_EVERY = 25
-_ROWS = 250
+_ROWS = 100
 
 
 def hybrid(a: Floats, b: Floats, theta0: float) -> Result:

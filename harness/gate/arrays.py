@@ -70,12 +70,6 @@ def log_mean_rows(rows: Sequence[Floats]) -> Floats:
     return np.asarray(top + np.log(total / len(rows)), dtype=np.float64)
 
 
-def running_sum(start: float, increments: Floats) -> Floats:
-    """Adds up start, start + i1, start + i1 + i2 … along the last axis, strictly in order."""
-    head = np.full((*increments.shape[:-1], 1), start)
-    return np.cumsum(np.concatenate([head, increments], axis=-1), axis=-1)
-
-
 def ordered_sum(values: Floats) -> Floats:
     """Adds up the last axis strictly in order."""
     return np.asarray(np.cumsum(values, axis=-1)[..., -1])

@@ -23,7 +23,7 @@ from harness.domain.evals.suite_plan import (
     PrimaryCombination,
     SuitePlan,
 )
-from harness.gate.arrays import ArrayLike, Floats, np, running_sum, special
+from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 
 # The rejection is a safety with its own 5 %: it cannot cause a false promotion.
@@ -92,11 +92,9 @@ def with_unseen_loss(differences: ArrayLike) -> Floats:
     nothing of losses.
     """
     d = np.asarray(differences, dtype=np.float64)
-    gaps = d - running_sum(0.0, d)[..., -1:] / d.shape[-1]
+    gaps = d - ordered_sum(d)[..., None] / d.shape[-1]
     above, below = np.maximum(gaps, 0.0), np.minimum(gaps, 0.0)
-    shared = np.minimum(
-        running_sum(0.0, above * above)[..., -1:], running_sum(0.0, below * below)[..., -1:]
-    )
+    shared = np.minimum(ordered_sum(above * above), ordered_sum(below * below))[..., None]
     return np.concatenate([d, -1.0 / (1.0 + shared / 2.0)], axis=-1)
 
 

@@ -5,7 +5,7 @@ claim about the suite's own items has no other error (statistics.md §1.15).
 from dataclasses import dataclass
 from typing import Final
 
-from harness.gate.arrays import ArrayLike, Floats, np, running_sum, special
+from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 
 MOST_NOISE: Final = 0.25  # variance of the mean of two scores
 # Of the differences' variance, this share counts at the suite's last item too, however calm the
@@ -30,7 +30,7 @@ class AnswerNoise:
 
 def _mean_noise(variances: Floats) -> Floats:
     """Adds one more item, as noisy as can be: answers that are alike prove no calm."""
-    total = running_sum(0.0, variances)[..., -1]
+    total = ordered_sum(variances)
     return np.asarray((total + MOST_NOISE) / (variances.shape[-1] + 1))
 
 

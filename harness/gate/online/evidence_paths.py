@@ -31,7 +31,7 @@ from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.ranges import add_seconds
-from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np, running_sum
+from harness.gate.arrays import Floats, geometric_grid, log_mean_rows, np
 from harness.gate.online.fisher import log_factors
 
 # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 % (statistics.md §2.11).
@@ -216,7 +216,7 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
 
 
 def _mean_of_products(factors: Floats, weights: Sequence[float] = ODDS_WEIGHTS) -> Floats:
-    return _mean(running_sum(0.0, factors.T)[:, 1:].T, weights)
+    return _mean(np.cumsum(factors, axis=0), weights)
 
 
 def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
