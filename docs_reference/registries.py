@@ -105,7 +105,7 @@ def _below(cls: type[SwapgateError]) -> Iterator[type[SwapgateError]]:
 
 
 Schema = Mapping[str, Any]
-HEADS: Final = ("Key", "Type", "Unit", "Default", "Meaning")
+HEADS: Final = ("Key", "Type", "Default", "Meaning")
 # By how a key ends; the longest that fits counts.
 UNITS: Final[Mapping[str, str]] = {
     "_s": "seconds",
@@ -132,9 +132,20 @@ SECTION_LINK: Final = re.compile(r"\bstatistics\.md §([\d.]*\d)")
 class Key(NamedTuple):
     path: str
     kind: str
-    unit: str
     default: str
     meaning: str
+
+    @property
+    def name(self) -> str:
+        return self.path.strip("`")
+
+    @property
+    def parent(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rpartition(".")[2]
 
 
 def list_keys() -> str:
@@ -143,14 +154,61 @@ def list_keys() -> str:
     properties: Schema = schema["properties"]  # type: ignore[assignment]
     parts, plain = [], []
     for name, field in properties.items():
-        keys = list(_keys(name, field, schema, _MISSING))
+        keys = [
+            key
+            for key in _keys(name, field, schema, _MISSING)
+            if key.name != name or not key.kind.startswith(("mapping to mappings", "list of m"))
+        ]
         if name == "policies":
             parts += ["## `policies`", "See [policies](policies.md)."]
         elif len(keys) == 1:
             plain += keys
         else:
-            parts += [f"## `{name}`", _meaning(field), table(HEADS, keys)]
+            parts += [f"## `{name}`", _meaning(field), table(HEADS, _shortened(keys))]
     return _joined("## Keys without a section", table(HEADS, plain), *parts)
+
+
+def _shortened(keys: Sequence[Key]) -> list[Key]:
+    """The keys, with one row for those below one parent that differ in their name alone, and
+    for a mapping whose keys another mapping before it has as well.
+    """
+    same: dict[tuple[str, ...], list[Key]] = {}
+    for key in keys:
+        same.setdefault((key.parent, key.kind, key.default, key.meaning), []).append(key)
+    rows = []
+    for group in same.values():
+        more = "".join(f", `.{key.leaf}`" for key in group[1:])
+        rows.append(group[0]._replace(path=group[0].path + more))
+    return _without_copies(rows)
+
+
+def _without_copies(keys: Sequence[Key]) -> list[Key]:
+    """The keys; a mapping's that are those of an earlier mapping become one row."""
+    parents = list(dict.fromkeys(key.parent for key in keys))
+    copies: dict[str, str] = {}
+    for at, parent in enumerate(parents):
+        for earlier in parents[:at]:
+            own, first = _keys_below(parent, keys), _keys_below(earlier, keys)
+            if len(first) >= LEAST_COPY and first <= own:
+                copies.setdefault(parent, earlier)
+    rows: list[Key] = []
+    for key in keys:
+        holder = next((copy for copy in copies if key.name.startswith(f"{copy}.")), None)
+        relative = key._replace(path=key.name.removeprefix(f"{holder}."))
+        if holder is None or relative not in _keys_below(copies[holder], keys):
+            rows.append(key)
+        elif not any(row.name == f"{holder}.*" for row in rows):
+            rows.append(Key(code(f"{holder}.*"), "mapping", "", f"As `{copies[holder]}.*`."))
+    return rows
+
+
+def _keys_below(parent: str, keys: Sequence[Key]) -> set[Key]:
+    """The keys below a mapping, with their paths from there on."""
+    return {
+        key._replace(path=key.name.removeprefix(f"{parent}."))
+        for key in keys
+        if key.name.startswith(f"{parent}.")
+    }
 
 
 def _joined(*parts: str) -> str:
@@ -176,7 +234,9 @@ def list_policy_keys() -> str:
     for name, field in entry["properties"].items():
         for key in _keys(name, field, schema, _MISSING):
             groups.setdefault(_group(key.path.strip("`")), []).append(key)
-    titled = ((f"### {group}", table(HEADS, keys)) for group, keys in groups.items())
+    titled = (
+        (f"### {group}", table(HEADS, _shortened(keys))) for group, keys in groups.items()
+    )
     return _joined(*(part for parts in titled for part in parts))
 
 
@@ -254,10 +314,10 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
     kind = " or ".join(dict.fromkeys(_type(option, root) for option in _options(field, root)))
     if leaf in RANGES and ("number" in kind or "integer" in kind):
         kind += f", {RANGES[leaf].text}"
+    unit = "" if ".guardrails." in path else _unit(leaf)
     return Key(
         code(path),
-        kind,
-        _unit(path, leaf),
+        f"{kind} {unit}" if "," in kind else f"{kind}, {unit}" if unit else kind,
         _default(default, required=required),
         _meaning(field),
     )
@@ -293,9 +353,7 @@ def _plural(field: Schema, root: Schema) -> str:
     return " or ".join(words) or "anything"
 
 
-def _unit(path: str, leaf: str) -> str:
-    if ".guardrails." in path:
-        return "candidate's value to the incumbent's"
+def _unit(leaf: str) -> str:
     fitting = [end for end in UNITS if leaf == end or (end[0] == "_" and leaf.endswith(end))]
     return UNITS[max(fitting, key=len)] if fitting else ""
 
@@ -304,7 +362,7 @@ def _default(value: object, *, required: bool) -> str:
     if value is _MISSING:
         return "required" if required else ""
     if value is None or value == "":
-        return "none"
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = json.dumps(value, ensure_ascii=False)
@@ -330,3 +388,5 @@ def _sentence(text: str) -> str:
 
 _MISSING: Final = object()
 LONG: Final = 60
+# So few keys are no copy of another mapping.
+LEAST_COPY: Final = 4
