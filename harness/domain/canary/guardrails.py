@@ -307,7 +307,7 @@ class UnitRule:
     """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
 
     block_size: int = 100  # admitted units
-    missing_s: float = 600.0  # after a block closed, outcomes still out count as failures
+    missing_s: float = 600.0  # after a block closed, outcomes still out are missing
     period_s: float = 86_400.0  # then every sticky key counts once more
     began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
     # rho, guardrails: tolerated ratios, of errors and of what else is measured.

@@ -146,7 +146,7 @@ class CanaryPolicy:
     p0: float = 0.01
     certificate: float = 20.0  # evidence (an e-value) that certifies a step
     block_size: int = 100  # units that are counted and tested together
-    # After it a missing outcome counts as a failure, in both arms alike.
+    # After it an outcome that did not come is missing, in both arms alike.
     missing_s: float = 600.0
     local_alpha: float = 0.01  # the same, of all routers' own guards; 0 for none
     guardrails: Guardrails = field(default_factory=Guardrails)  # beside errors
