@@ -61,7 +61,9 @@ def metric_tables() -> dict[str, str]:
         "control": CONTROL_METRICS,
     }
     heads = ("Name", "Kind", "Labels", "Meaning")
-    return {name: table(heads, _metric_rows(metrics)) for name, metrics in kinds.items()}
+    tables = {name: table(heads, _metric_rows(metrics)) for name, metrics in kinds.items()}
+    plain = ((name, meaning) for name, _, _, meaning in _metric_rows(PROCESS_COUNTERS))
+    return tables | {"processes": table(("Name", "Meaning"), plain)}
 
 
 def _metric_rows(metrics: Mapping[str, MetricSpec]) -> Iterable[tuple[str, str, str, str]]:
