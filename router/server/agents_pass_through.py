@@ -4,7 +4,6 @@ providers, and its requests count apart from models': when the agents process is
 models are served as before.
 """
 
-import asyncio
 import re
 import ssl
 from collections import Counter
@@ -22,19 +21,11 @@ from harness.domain.operations.access import (
     client_address,
     parse_proxy_networks,
 )
-from harness.domain.reliability.failures import FailureClass
 from harness.domain.settings import AgentSettings, RouterSettings
-from harness.domain.sse import SseParser
 from harness.ports import Clock
-from router.frame.asgi import (
-    ON_LEAVING,
-    DisconnectWatch,
-    Receive,
-    Scope,
-    Send,
-)
+from router.frame.asgi import ON_LEAVING, DisconnectWatch, Receive, Scope, Send
 from router.frame.failure import UpstreamFailed
-from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_event, error_reply
+from router.frame.replies import CLOSE, Header, Reply, end_to_end, error_reply
 from router.frame.timers import Timers
 from router.server.request_body import read_request_body
 from router.upstream.origin_pool import OriginAddress, OriginPool
@@ -60,29 +51,10 @@ _NOT_SENT_ON: Final = _FORWARDING | {
 }
 # Every answer of the router has its own.
 _NOT_SENT_BACK: Final = frozenset({b"date", b"server", PEER_HEADER})
-# They may change something: never sent twice, so never over a connection that may be closed.
-_UNSAFE_TO_REPEAT: Final = frozenset({"POST", "PATCH"})
 _BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*")
-# Of such an answer nobody can say where an event ends, or one more has no place.
-_OPAQUE: Final = frozenset({b"content-encoding", b"content-length"})
-
-
-class EventRelay(SseParser):
-    """Lets events through as they are, each once it is whole."""
-
-    @property
-    def rest(self) -> bytes:
-        """The last event, where its end is the stream's."""
-        return self._buffer
-
-    def _event(self, event: bytes, end: bytes) -> bytes:
-        return event + end
-
-    def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:  # noqa: ARG002 - the hook's
-        self.failure = why
 
 
 class AgentsPassThrough:
@@ -160,7 +132,7 @@ class AgentsPassThrough:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, self._timers, scope.get(ON_LEAVING)):
-                wire = await self._ask(scope["method"], head, body)
+                wire = await self._ask(head, body)
                 try:
                     is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
@@ -225,18 +197,10 @@ class AgentsPassThrough:
                 address = UNKNOWN_ADDRESS
         return sign_peer_header(address, self._secret, self._clock.now().timestamp())
 
-    async def _ask(self, method: str, head: bytes, body: bytes) -> PoolConnection:
+    async def _ask(self, head: bytes, body: bytes) -> PoolConnection:
         """A connection on which the answer begins. Raises UpstreamFailed, TimeoutError."""
-        fresh = method in _UNSAFE_TO_REPEAT
-        try:
-            return await self._ask_once(head, body, fresh=fresh)
-        except UpstreamFailed as failure:
-            if fresh or not failure.stale:
-                raise
-        return await self._ask_once(head, body, fresh=True)
-
-    async def _ask_once(self, head: bytes, body: bytes, *, fresh: bool) -> PoolConnection:
-        wire = await self._origin.lend(fresh=fresh)
+        # A kept one may be closed just now, and then nobody knows whether the request was done.
+        wire = await self._origin.lend(fresh=True)
         try:
             with self._timers.limit(wire.loop.time() + self._silence_s):
                 await wire.ask(head, body)
@@ -248,55 +212,20 @@ class AgentsPassThrough:
     async def _relay(
         self, wire: PoolConnection, method: str, send: Send, request_id: Header
     ) -> bool:
-        """Whether the answer has an end. Raises UpstreamFailed or TimeoutError while nothing is
-        sent yet.
-        """
+        """Whether the answer has an end."""
         headers = end_to_end(wire.headers, _NOT_SENT_BACK)
-        named = dict(headers)
-        if REQUEST_ID not in named:
+        if REQUEST_ID not in dict(headers):
             headers.append(request_id)
-        start = {"type": "http.response.start", "status": wire.status, "headers": headers}
-        if method == "HEAD":
-            await send(start)
-            return True
-        kind = named.get(b"content-type", b"")
-        if kind.startswith(b"text/event-stream") and not _OPAQUE & named.keys():
-            await send(start)
-            await self._relay_events(wire, send)
-            return True
-        data = await self._read(wire)
-        await send(start)
+        await send({"type": "http.response.start", "status": wire.status, "headers": headers})
+        data = b""
         try:
-            while data:
-                await send(_part(data))
-                data = await self._read(wire)
+            while method != "HEAD":
+                # The head goes at once: a first event may take as long as a model does.
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                with self._timers.limit(wire.loop.time() + self._silence_s):
+                    data = await wire.read()
+                if not data:
+                    break
         except (UpstreamFailed, TimeoutError):
             return False
         return True
-
-    async def _relay_events(self, wire: PoolConnection, send: Send) -> None:
-        """Whole events alone, so that one that breaks off has an end that clients can read."""
-        # The head goes at once: the first event may take as long as a model does.
-        await send(_part(b""))
-        events = EventRelay()
-        try:
-            while not events.failure and (data := await self._read(wire)):
-                await send(_part(events.feed(data)))
-            is_broken = bool(events.failure)
-        except (UpstreamFailed, TimeoutError):
-            is_broken = True
-        last = events.rest
-        if is_broken:
-            self._counters["agents_broke_off"] += 1
-            # As the agents process names its own.
-            last = b"event: error\n"
-            last += error_event("the agents process broke off", "agents_unavailable")
-        await send(_part(last))
-
-    async def _read(self, wire: PoolConnection) -> bytes:
-        with self._timers.limit(asyncio.get_running_loop().time() + self._silence_s):
-            return await wire.read()
-
-
-def _part(data: bytes) -> dict[str, object]:
-    return {"type": "http.response.body", "body": data, "more_body": True}
