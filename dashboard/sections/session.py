@@ -187,7 +187,6 @@ def _head(message: SessionMessage) -> str:
 
 
 def _content(message: SessionMessage) -> str:
-    """Renders what a message says. One that cannot be read does not hide the others."""
     text, kind = message.content, "call" if message.role is MessageRole.TOOL else ""
     if not isinstance(text, str):
         text = "\n".join(map(_part, text))
@@ -196,8 +195,7 @@ def _content(message: SessionMessage) -> str:
         html.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
         for call in message.tool_calls
     ]
-    error = f"It cannot be read: {message.fault}" if message.fault else message.error
-    parts += [_note(remark) for remark in (message.served.reason, error) if remark]
+    parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]
     return "".join(parts) or _note("(empty)")
 
 

@@ -71,7 +71,6 @@ class Transaction:
         self.session_messages = sessions.SessionMessages(unit)
         self.turns = sessions.Turns(unit)
         self.switch_requests = agents.SwitchRequests(unit)
-        self.idempotent_answers = sessions.IdempotentAnswers(unit)
         self.idempotent_requests = sessions.IdempotentRequests(unit)
         self.installation = installation.Installations(unit)
         self.preload = preload.Preload(unit)

@@ -52,7 +52,7 @@ def session_ids(house: Path) -> dict[str, str]:
     with opened(house) as installation:
         ctx = installation.context
         agent = create_agent(ctx)
-        names = ("work", "long", "damaged", "approve", "reject", "live", "other")
+        names = ("work", "long", "approve", "reject", "live", "other")
         found = {name: open_session(ctx, agent).id for name in names}
         gone = open_session(ctx, agent, user="gone").id
         converse(ctx, gone, "forget me", "done")
@@ -60,7 +60,6 @@ def session_ids(house: Path) -> dict[str, str]:
         _work(ctx, found["work"])
         for number in range(PAIRS):
             converse(ctx, found["long"], f"question {number}.", f"answer {number}.")
-        _damage(ctx, found["damaged"])
         for _ in range(SESSIONS - len(found)):
             open_session(ctx, agent)
         return found | {"gone": gone}
@@ -72,18 +71,6 @@ def _work(ctx: Context, session: str) -> None:
     converse(ctx, session, "Where is order A-1815?", "", calls=[call])
     converse(ctx, session, '{"state": "delivered"}', XSS, response_to="c_1")
     converse(ctx, session, "And now?", "No idea.", target=UNPRICED, cost_usd=None)
-
-
-def _damage(ctx: Context, session: str) -> None:
-    """Put another message's body in the place of the first one."""
-    converse(ctx, session, "secret 1", "secret 2")
-    with ctx.store._writing.begin() as db:
-        db.exec_driver_sql("DROP TRIGGER agent_message_no_rewrite")
-        db.exec_driver_sql(
-            "UPDATE agent_message SET body = (SELECT body FROM agent_message"
-            " WHERE session = ? AND position = 2) WHERE session = ? AND position = 1",
-            (session, session),
-        )
 
 
 @pytest.fixture(scope="module")
@@ -158,18 +145,6 @@ def test_a_long_transcript_is_read_a_page_at_a_time(
     expect(transcript).not_to_contain_text("answer 49.")
     page.get_by_role("link", name="Later").click()
     expect(page.get_by_text("Messages 71 to 100 of 100.")).to_be_visible()
-
-
-def test_a_damaged_message_does_not_hide_the_others(
-    page: Page, house: Path, session_ids: dict[str, str], address: str
-) -> None:
-    page.goto(f"{address}/sessions?session={session_ids['damaged']}")
-    sign_in(page, create_key(house, "vela", Role.VIEWER))
-
-    messages = page.locator(".sg-transcript .message")
-    expect(messages.nth(0)).to_contain_text("It cannot be read: message 1 of session")
-    expect(messages.nth(0)).not_to_contain_text("secret")
-    expect(messages.nth(1)).to_contain_text("secret 2")
 
 
 def test_a_purged_session_is_said_to_be_gone(

@@ -13,7 +13,7 @@ from harness.domain.agents.message import (
     MessageState,
 )
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.turn import IdempotencyKey, IdempotentAnswer, TurnState
+from harness.domain.agents.turn import IdempotencyKey, TurnState
 from harness.domain.errors import (
     Conflict,
     NotFound,
@@ -148,19 +148,17 @@ def filled(store: Store) -> None:
         tx.agent_grants.add(ANSWERING)
         tx.switch_requests.decide(APPROVED)
         tx.switch_requests.add(replace(REQUEST, id="sw_2"))
-        claim = IdempotentAnswer(IdempotencyKey("s", "a", "h"), NOW, "se_1", "tu_1", 200, "{}")
-        tx.idempotent_answers.add(claim)
 
 
 REFUSED = [
     # A message is never edited once it has ended, and an answer ends one way.
-    ("UPDATE agent_message SET body = '{}' WHERE position = 2", "append_only"),
+    ("UPDATE agent_message SET content = '1' WHERE position = 2", "append_only"),
     ("UPDATE agent_message SET cost_usd = 0 WHERE position = 2", "append_only"),
     (
         "UPDATE agent_message SET state = 'streaming', done_at = NULL WHERE position = 2",
         "append_only",
     ),
-    ("UPDATE agent_message SET body = 'x' WHERE position = 4", "append_only"),
+    ("UPDATE agent_message SET content = '1' WHERE position = 4", "append_only"),
     ("UPDATE agent_message SET state = 'complete' WHERE position = 4", "done_when"),
     ("UPDATE agent_message SET position = 9 WHERE position = 2", "registered"),
     ("UPDATE agent_message SET role = 'assistant' WHERE position = 3", "registered"),
@@ -172,6 +170,8 @@ REFUSED = [
         "append_only",
     ),
     ("UPDATE agent_turn SET owner = 'eve' WHERE id = 'tu_2'", "registered"),
+    ("UPDATE agent_turn SET key = 'b' WHERE id = 'tu_2'", "registered"),
+    ("UPDATE agent_turn SET body = 'x' WHERE id = 'tu_1'", "append_only"),
     # A session is its agent's and user's, and closed before it goes.
     ("UPDATE agent_session SET state = 'closed'", "session_busy"),
     ("UPDATE agent_session SET user_id = 'eve'", "registered"),
@@ -315,22 +315,20 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
         sql_stores().snapshot()
 
 
-def test_an_idempotent_answer_is_given_once(agents: Store) -> None:
-    claim = IdempotentAnswer(IdempotencyKey("k_1 /agents", "a", "h"), NOW, "se_1", "tu_1")
-    done = replace(claim, status=201, body='{"id": 1}')
+def test_a_turn_keeps_the_answer_that_its_key_gets_again(agents: Store) -> None:
+    key = IdempotencyKey("k_1", "a", "hash")
     with agents.write() as tx:
-        tx.idempotent_answers.add(claim)
-        with pytest.raises(Conflict, match="under way"):
-            tx.idempotent_answers.add(claim)
-        assert tx.idempotent_answers.of_turn("tu_1") == claim
-        tx.idempotent_answers.save(done)
-        with pytest.raises(StaleWrite, match="already"):
-            tx.idempotent_answers.save(done)
-    with agents.write() as tx:
-        assert tx.idempotent_answers.find("k_1 /agents", "a") == done
-        assert tx.idempotent_answers.find("k_2 /agents", "a") is None
-        assert tx.idempotent_answers.forget(NOW) == 0
-        assert tx.idempotent_answers.forget(LATER) == 1
+        tx.turns.end(TURN.id, TurnState.INTERRUPTED, NOW)
+        assert tx.turns.find_sent(SESSION.id, key) is None
+        for number, begun in ((2, NOW), (3, LATER)):
+            tx.turns.add(replace(TURN, id=f"tu_{number}", begun_at=begun, sent=key))
+            tx.turns.end(f"tu_{number}", TurnState.DONE, LATER, 201, f"{number}")
+        for other in (replace(key, client="k_2"), replace(key, key="b")):
+            assert tx.turns.find_sent(SESSION.id, other) is None
+        assert tx.turns.find_sent("se_2", key) is None
+        found = tx.turns.find_sent(SESSION.id, replace(key, request_hash="another"))
+        assert found is not None
+        assert (found.id, found.sent, found.status, found.body) == ("tu_3", key, 201, "3")
 
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:

@@ -53,7 +53,6 @@ from harness.domain.agents.model_call import (
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import (
     IdempotencyKey,
-    IdempotentAnswer,
     OfferedTool,
     SessionTurn,
     TurnBounds,
@@ -218,7 +217,7 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
 def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stands(
     ctx: Context, session: AgentSession, world: SmallInstallation
 ) -> None:
-    key, later = (IdempotencyKey(f"k_1 {session.id}", name, "hash") for name in "ab")
+    key, later = (IdempotencyKey("k_1", name, "hash") for name in "ab")
     turns.begin_answer(ctx, begin(ctx, session.id, key=key).turn, model="chat")
     for _ in range(3):
         with ctx.store.read() as tx:
@@ -233,7 +232,7 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
         ("assistant", "interrupted"),
         ("assistant", "complete"),
     ]
-    assert isinstance(turns.begin_turn(ctx, OWNER, session.id, HELLO, key), IdempotentAnswer)
+    assert isinstance(turns.begin_turn(ctx, OWNER, session.id, HELLO, key), SessionTurn)
 
     # Behind what was said since it is not taken up.
     turns.interrupt(ctx, begin(ctx, session.id, key=later).turn)
@@ -449,7 +448,7 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
     agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
     session = sessions.open_session(ctx, PERSON, agent.id)
-    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    key = IdempotencyKey("k_1", "a", "hash")
     posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key, keep=lambda _: (200, "{}"))
     run = await runner.start(posted)
     assert isinstance(run, TurnRun)
@@ -457,7 +456,7 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     agents.revoke_grant(ctx, BEN, ctx.store.snapshot().agent_grants[0].id)
 
     again = await runner.start(posted)
-    assert isinstance(again, IdempotentAnswer)
+    assert isinstance(again, SessionTurn)
     assert again.status == 200
     with pytest.raises(NotAllowed, match="not approved"):
         await runner.start(replace(posted, key=None))
@@ -719,8 +718,7 @@ def test_an_agent_that_is_deleted_while_it_is_changed_stays_deleted(
 def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
-    key = IdempotencyKey("s", "a", "h")
-    answered(ctx, begin(ctx, session.id, key=key), kept=(200, "{}"))
+    answered(ctx, begin(ctx, session.id), kept=(200, "{}"))
     with ctx.store.write() as tx:
         sessions.open_child(ctx, tx, session, CHAT)
     other = sessions.open_session(ctx, KEY, agent.id, "user-8")
@@ -733,7 +731,6 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
 
     with ctx.store.read() as tx:
         assert tx.session_messages.list(session.id) == []
-        assert tx.idempotent_answers.find("s", "a") is None
         blanked = tx.switch_requests.get("sw_1")
         assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
         [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
@@ -786,7 +783,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
         assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
     else:
         assert step == "after end"
-    assert isinstance(begun, IdempotentAnswer)
+    assert isinstance(begun, SessionTurn)
     assert begun.body == "It is 42."
 
     found = list(ctx.store.lists.session_messages(session=session.id))

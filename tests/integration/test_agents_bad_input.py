@@ -289,10 +289,8 @@ def test_a_refused_request_does_not_use_up_its_idempotency_key(site: AgentsSite)
     headers = {"idempotency-key": "once"}
     session = site.session()
     error_of(site.send(session, "", headers=headers), 400)
-    error_of(site.client.post("/agents", json={"name": "x"}, headers=headers), 400)
 
     good(site.send(session, "hello", headers=headers))
-    good(site.client.post("/agents", json={"name": "x", "model": "chat"}, headers=headers))
 
     for long in ("", "x" * 201):
         refused = site.send(session, "hello", headers={"idempotency-key": long})

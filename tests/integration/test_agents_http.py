@@ -231,18 +231,13 @@ def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
     assert site.messages(session)[-1]["fallback"]["from"] == "chat"
 
 
-def test_the_same_request_again_gets_the_same_answer(site: AgentsSite) -> None:
+def test_the_same_message_again_gets_the_same_answer(site: AgentsSite) -> None:
     headers = {"Idempotency-Key": "k-1"}
-    body = {"name": "once", "model": "chat"}
-    first = site.client.post("/agents", json=body, headers=headers)
-    again = site.client.post("/agents", json=body, headers=headers)
-    assert again.json() == first.json()
-    assert again.headers["idempotent-replayed"] == "true"
-    other = site.client.post("/agents", json={**body, "name": "two"}, headers=headers)
-    assert error_of(other, 409)["code"] == "idempotency_key_reused"
-
     session = site.session()
     answers = [site.send(session, "Hi", headers=headers) for _ in range(2)]
+    assert answers[1].headers["idempotent-replayed"] == "true"
+    other = site.send(session, "Hello", headers=headers)
+    assert error_of(other, 409)["code"] == "idempotency_key_reused"
     as_stream = site.send(session, "Hi", headers=headers, stream=True)
     assert answers[0].json() == answers[1].json()
     assert events(as_stream) == [("turn.completed", answers[0].json())]

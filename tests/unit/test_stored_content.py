@@ -16,12 +16,11 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "agent": "id name model fallback_model data_class owner_key",
     "agent_grant": "id agent session target target_name kind granted_by granted_with "
     "reason data_class request signature",
-    "agent_idempotency": "scope key request_hash session turn",
     "agent_message": "session id turn role state response_to model_requested route "
     "target request_id fallback_from reason",
     "agent_session": "id agent model state parent",
     "agent_switch": "id agent session targets state decided_by decided_with decision_reason",
-    "agent_turn": "id session owner state",
+    "agent_turn": "id session owner client key request_hash state",
     "alert": "id kind subject key title sources told",
     "api_key": "id name hash hint routes limits principal created_by created_with "
     "opt_outs signature",

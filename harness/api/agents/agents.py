@@ -30,7 +30,7 @@ ONE = "/agents/{agent_id}"
 
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
-def create_agent(request: AgentsRequestParam, body: AgentBody) -> Response:
+def create_agent(request: AgentsRequestParam, body: AgentBody) -> Agent | Response:
     """A literal model needs the key of an approver: no route's proof covers it."""
     spec = AgentSpec(
         name=body.name,
@@ -43,11 +43,7 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> Response:
     )
     if (signed := _sign(request, body, spec.model, spec.fallback_model)) is not None:
         return signed
-    return request.once(
-        AgentAnswer,
-        body,
-        lambda ctx: agents.create_agent(ctx, request.client, spec, body.reason),
-    )
+    return agents.create_agent(request.ctx, request.client, spec, body.reason)
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")

@@ -24,7 +24,7 @@ from harness.api.agents.errors import (
     answer_error,
     answer_unforeseen,
 )
-from harness.api.agents.request import AgentsRequestParam, kept_response
+from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents.conversation import (
     PostedMessage,
     TurnEvent,
@@ -33,7 +33,13 @@ from harness.control.agents.conversation import (
 from harness.control.agents.turn_runner import TurnRun
 from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
-from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, IdempotentAnswer
+from harness.domain.agents.turn import (
+    CAP_REACHED,
+    LIMIT_REACHED,
+    IdempotencyKey,
+    SessionTurn,
+)
+from harness.domain.content_hash import digest
 from harness.domain.errors import (
     CallFailed,
     CallLimited,
@@ -142,25 +148,31 @@ async def post_message(
     session_id: str,
     body: MessageBody,
     accept: Annotated[str, Header()] = "",
+    idempotency_key: Annotated[
+        str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
+    ] = None,
 ) -> Response:
     """The answer comes whole, or as server-sent events with `stream: true` or `Accept:
     text/event-stream`. A message of the role `tool` gets an answer once no call is open.
     """
     streams = body.stream or EVENTS in accept.lower()
-    # Asked for anew in another form, it is the same message.
-    content = body.model_dump(mode="json", exclude={"stream"})
+    key = None
+    if idempotency_key is not None:
+        # Asked for anew in another form, it is the same message.
+        content = digest(body.model_dump(mode="json", exclude={"stream"}))
+        key = IdempotencyKey(request.client.name, idempotency_key, content)
     posted = PostedMessage(
         request.client,
         agent_id,
         session_id,
         body.incoming(),
-        request.idempotency(content),
+        key,
         streams=streams,
         keep=kept_answer,
     )
     request.client.require_write()
     run = await request.turns.start(posted)
-    if isinstance(run, IdempotentAnswer):
+    if isinstance(run, SessionTurn):
         return _replayed(run, streams=streams)
     headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
     if streams:
@@ -183,11 +195,11 @@ def _answer(outcome: TurnOutcome) -> Response:
     return answer
 
 
-def _replayed(answer: IdempotentAnswer, *, streams: bool) -> Response:
-    if not streams or answer.status != HTTPStatus.OK:
-        return kept_response(answer, is_replay=True)
-    headers = {"idempotent-replayed": "true"}
-    return Response(_event("turn.completed", answer.body), media_type=EVENTS, headers=headers)
+def _replayed(answered: SessionTurn, *, streams: bool) -> Response:
+    headers, status = {"idempotent-replayed": "true"}, answered.status or HTTPStatus.OK
+    if not streams or status != HTTPStatus.OK:
+        return Response(answered.body, status, headers, media_type="application/json")
+    return Response(_event("turn.completed", answered.body), status, headers, EVENTS)
 
 
 async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
@@ -260,5 +272,4 @@ def list_messages(
 ) -> Page[SessionMessage]:
     """Lists a session's messages by position, the oldest first."""
     session = request.require_session(agent_id, session_id)
-    found = request.ctx.store.lists.session_messages(page.page, session=session.id)
-    return found.map(SessionMessage.require_sound)
+    return request.ctx.store.lists.session_messages(page.page, session=session.id)

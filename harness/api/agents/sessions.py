@@ -42,13 +42,10 @@ def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
-def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
+def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> AgentSession:
     """Opens a session, which begins with the agent's model."""
-    given = (body.user_id, body.metadata)
-    return request.once(
-        SessionAnswer,
-        body,
-        lambda ctx: sessions.open_session(ctx, request.client, agent_id, *given),
+    return sessions.open_session(
+        request.ctx, request.client, agent_id, body.user_id, body.metadata
     )
 
 

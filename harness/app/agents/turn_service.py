@@ -39,7 +39,6 @@ _PASSED_ON: Final = (
     "authorization",
     "content-type",
     "host",
-    "idempotency-key",
     "origin",
     "sec-fetch-site",
 )

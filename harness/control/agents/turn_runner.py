@@ -28,7 +28,7 @@ from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.model_call import ModelCalls, ToolRuntime
 from harness.domain.agents.turn import (
     FailTurn,
-    IdempotentAnswer,
+    SessionTurn,
     TurnOwner,
     busy,
 )
@@ -94,9 +94,9 @@ class TurnRunner:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_closing = False
 
-    async def start(self, posted: PostedMessage) -> TurnRun | IdempotentAnswer:
-        """Begins a turn, or returns the answer that its key got before. The message is stored
-        when this returns, and nothing of it where this raises.
+    async def start(self, posted: PostedMessage) -> TurnRun | SessionTurn:
+        """Begins a turn, or returns the one whose answer its key gets again. The message is
+        stored when this returns, and nothing of it where this raises.
 
         Raises SessionBusy, NotFound, NotAllowed, InputError, Conflict, StoreUnavailable.
         """
@@ -112,7 +112,7 @@ class TurnRunner:
             raise busy(posted.session) from None
         try:
             models, begun = await self._begin(posted, deadline_s)
-            if isinstance(begun, IdempotentAnswer):
+            if isinstance(begun, SessionTurn):
                 lock.release()
                 return begun
             return self._run(posted, begun, models, lock)
@@ -120,10 +120,12 @@ class TurnRunner:
             lock.release()
             raise
 
-    def _find_kept(self, posted: PostedMessage) -> IdempotentAnswer | None:
-        """Finds the kept answer, also where the consent to the model is over."""
+    def _find_kept(self, posted: PostedMessage) -> SessionTurn | None:
+        """Finds the answered turn, also where the consent to the model is over."""
         self._load(posted)
-        return turns.load_answer(self._ctx, posted.key) if posted.key else None
+        return (
+            turns.load_answered(self._ctx, posted.session, posted.key) if posted.key else None
+        )
 
     def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
         agent = agents.load_agent(self._ctx, posted.client, posted.agent)
@@ -131,10 +133,10 @@ class TurnRunner:
 
     async def _begin(
         self, posted: PostedMessage, deadline_s: float
-    ) -> tuple[ModelsInForce, BegunTurn | IdempotentAnswer]:
+    ) -> tuple[ModelsInForce, BegunTurn | SessionTurn]:
         """Waits for the turn of another process, too."""
 
-        def begin() -> tuple[ModelsInForce, BegunTurn | IdempotentAnswer]:
+        def begin() -> tuple[ModelsInForce, BegunTurn | SessionTurn]:
             agent, session = self._load(posted)
             models = find_models(self._ctx, agent, session, posted.incoming, self._auto)
             return models, turns.begin_turn(

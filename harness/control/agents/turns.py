@@ -2,14 +2,12 @@
 that is killed leaves a conversation that is whole: the client's message, what was answered and
 run so far, and the answer under way as `interrupted`.
 
-A request with an idempotency key is done once: what it made and the answer that it got are
-stored in one unit of work, and the same request gets that answer again.
+A message with an idempotency key is answered once: the same message gets that answer again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from harness.control.agents import sessions
 from harness.control.context import Context
@@ -26,13 +24,11 @@ from harness.domain.agents.transcript import find_open_calls
 from harness.domain.agents.turn import (
     LEASE,
     IdempotencyKey,
-    IdempotentAnswer,
     SessionTurn,
     TurnOwner,
     TurnState,
 )
 from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
-from harness.store.store import Store
 from harness.store.transaction import Transaction
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
@@ -54,9 +50,9 @@ def begin_turn(
     session: str,
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
-) -> BegunTurn | IdempotentAnswer:
-    """Store the client's message and begin its turn. Where the key's request was done before,
-    its answer; where its turn broke off, another turn for the message as it is stored.
+) -> BegunTurn | SessionTurn:
+    """Store the client's message and begin its turn. Where the key's message was answered
+    before, that turn; where its turn broke off, another one for the message as it is stored.
 
     Raises SessionBusy, NotFound, Conflict for a session that is closed or waits for tool
     results, and for a key of another request; InputError for a result of an unknown call.
@@ -64,27 +60,25 @@ def begin_turn(
     _end_lapsed(ctx, session)
     with ctx.store.write() as tx:
         stored = tx.sessions.lock(session)
-        known = find_answer(tx, key) if key is not None else None
+        known = find_turn(tx, session, key) if key is not None else None
         if known is not None and known.status is not None:
             return known
         stored.require_open()
         agent = tx.agents.get(stored.agent)
         now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
-        turn = SessionTurn(id_, session, owner.text, now, now + LEASE)
+        sent = key or IdempotencyKey("", "", "")
+        turn = SessionTurn(id_, session, owner.text, now, now + LEASE, sent)
         tx.turns.add(turn)
         tx.sessions.charge(session, 0.0, now)
         messages = list(tx.session_messages.list(session))
         if known is not None:
-            _require_last(tx, known, messages)
-            tx.idempotent_answers.save(replace(known, turn=id_))
+            _require_last(known, messages)
         else:
             _check_place(incoming, _open_calls(agent, messages))
             role, content, call = incoming.role, incoming.content, incoming.response_to
             messages.append(
                 _add(ctx, tx, turn, role, content=content, response_to=call, done_at=now)
             )
-            if key is not None:
-                tx.idempotent_answers.add(IdempotentAnswer(key, now, session, id_))
         open_calls = _open_calls(agent, messages)
         return BegunTurn(turn, agent, stored, tuple(messages), open_calls)
 
@@ -117,13 +111,11 @@ def _end_lapsed(ctx: Context, session: str) -> None:
         _interrupt(ctx, session, lambda turn: turn.has_lapsed(ctx.clock.now()))
 
 
-def _require_last(
-    tx: Transaction, known: IdempotentAnswer, messages: Sequence[SessionMessage]
-) -> None:
+def _require_last(known: SessionTurn, messages: Sequence[SessionMessage]) -> None:
     last = messages[-1]
-    if last.turn != known.turn and last.created_at >= tx.turns.get(known.turn).begun_at:
+    if last.turn != known.id and last.created_at >= known.begun_at:
         raise Conflict(
-            f"the turn of the idempotency key {known.key.key!r} broke off, and the "
+            f"the turn of the idempotency key {known.sent.key!r} broke off, and the "
             "conversation went on since: send the message with another key",
             code="turn_interrupted",
         )
@@ -199,11 +191,8 @@ def end_turn(
     with ctx.store.write() as tx:
         _require_held(tx, turn)
         ended = () if answer is None else (_end_answer(ctx, tx, answer),)
-        known = tx.idempotent_answers.of_turn(turn.id)
-        if known is not None and kept is not None:
-            done = replace(known, status=kept[0], body=kept[1])
-            tx.idempotent_answers.save(done)
-        tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now())
+        status, body = kept if kept and turn.sent.key else (None, "")
+        tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now(), status, body)
         return ended
 
 
@@ -284,49 +273,12 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[SessionTurn], bool
         return True
 
 
-class _UnitStore:
-    """A store whose units of work are all part of one that is open already."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self._tx = tx
-
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        yield self._tx
-
-    read = write
-
-
-def do_once(
-    ctx: Context, key: IdempotencyKey, create: Callable[[Context], tuple[int, str, str]]
-) -> tuple[IdempotentAnswer, bool]:
-    """The answer, and whether it is one from before. create: works within the context that it
-    gets, and gives the answer's status and body, and the session that it is deleted with; where
-    it raises, nothing is kept.
-
-    Raises Conflict where the key came with another request.
+def find_turn(tx: Transaction, session: str, key: IdempotencyKey) -> SessionTurn | None:
+    """The newest turn of the message; None for a new message. Raises Conflict where the key
+    came with another one.
     """
-    with ctx.store.write() as tx:
-        known = find_answer(tx, key)
-        if known is not None and known.status is None:
-            raise Conflict(
-                f"the request with the idempotency key {key.key!r} is not answered yet",
-                code="idempotency_key_in_use",
-            )
-        if known is not None:
-            return known, True
-        status, body, session = create(replace(ctx, store=cast("Store", _UnitStore(tx))))
-        answer = IdempotentAnswer(key, ctx.clock.now(), session, status=status, body=body)
-        tx.idempotent_answers.add(answer)
-        return answer, False
-
-
-def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None:
-    """What became of the request; None for a new one. Raises Conflict where the key
-    came with another request.
-    """
-    known = tx.idempotent_answers.find(key.scope, key.key)
-    if known is not None and known.key.request_hash != key.request_hash:
+    known = tx.turns.find_sent(session, key)
+    if known is not None and known.sent.request_hash != key.request_hash:
         raise Conflict(
             f"the idempotency key {key.key!r} was used for another request: send this one with "
             "a key of its own",
@@ -335,8 +287,10 @@ def find_answer(tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None
     return known
 
 
-def load_answer(ctx: Context, key: IdempotencyKey) -> IdempotentAnswer | None:
-    """What the request was answered; None where it was not yet. Raises as `find_answer`."""
+def load_answered(ctx: Context, session: str, key: IdempotencyKey) -> SessionTurn | None:
+    """The turn whose answer the message gets again; None without an answer. Raises as
+    `find_turn`.
+    """
     with ctx.store.read() as tx:
-        known = find_answer(tx, key)
+        known = find_turn(tx, session, key)
     return known if known is not None and known.status is not None else None

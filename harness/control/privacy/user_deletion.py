@@ -83,8 +83,6 @@ def _delete(
 
 
 PURGED: Final = "its transcript was deleted"
-# How long a request may be sent again under its idempotency key.
-KEEP_ANSWERS: Final = timedelta(days=1)
 _AT_A_TIME: Final = 100
 
 
@@ -96,7 +94,6 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
             idle = tx.sessions.idle_since(now - keep, limit=_AT_A_TIME)
             count += purge_sessions(ctx, tx, idle)
             if not idle:
-                tx.idempotent_answers.forget(now - KEEP_ANSWERS)
                 tx.agents.forget(now - keep)
                 break
     if count:

@@ -1,17 +1,12 @@
 """A message is one part of a session as it is stored: complete, under way or interrupted, with
-who answered it, its tokens and its cost. What was said in it has one form (`encode_body`),
-which is stored. Pure.
+who answered it, its tokens and its cost. Pure.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
-
-from harness.domain.content_hash import canonical_json
-from harness.domain.errors import DatabaseUnusable, InputError
 
 
 class MessageRole(StrEnum):
@@ -112,7 +107,6 @@ class SessionMessage:
     error: str = ""
     done_at: datetime | None = None  # None while the answer is under way
     turn: str = ""  # the id of the turn that it belongs to
-    fault: str = ""  # why what is stored of it cannot be read
 
     @property
     def is_whole(self) -> bool:
@@ -122,53 +116,3 @@ class SessionMessage:
     def is_refusal(self) -> bool:
         """Whether the model refused what it was sent, and will again."""
         return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
-
-    def require_sound(self) -> "SessionMessage":
-        """Returns the message. Raises DatabaseUnusable for one that cannot be read."""
-        if self.fault:
-            raise DatabaseUnusable(self.fault)
-        return self
-
-
-def encode_body(message: SessionMessage) -> str:
-    """What was said in a message, as JSON. Raises InputError for what is no JSON.
-
-    The message's id is in it, which reveals another message's body in its place.
-    """
-    body = {
-        "id": message.id,
-        "content": message.content,
-        "tool_calls": [asdict(call) for call in message.tool_calls],
-        "extra": message.extra,
-        "error": message.error,
-    }
-    try:
-        text = canonical_json(body)
-    except (TypeError, ValueError, RecursionError):
-        raise InputError(f"message {message.id}: its content is no JSON") from None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # A lone surrogate is no UTF-8; its JSON escape is.
-        return json.dumps(json.loads(text), ensure_ascii=True)
-    return text
-
-
-def decode_body(message: SessionMessage, text: str) -> SessionMessage:
-    """The message with its body. `fault` says of a body that `encode_body` did not write for
-    this message that it cannot be read.
-    """
-    try:
-        body = json.loads(text)
-        calls = tuple(MessageToolCall(**call) for call in body["tool_calls"])
-        content, extra, error = body["content"], body["extra"], body["error"]
-        is_its_own = body["id"] == message.id
-    except (KeyError, TypeError, ValueError, RecursionError):
-        is_its_own = False
-    if not is_its_own:
-        fault = (
-            f"message {message.position} of session {message.session} is damaged: bring the "
-            "database back from a backup, or delete the session"
-        )
-        return replace(message, fault=fault)
-    return replace(message, content=content, tool_calls=calls, extra=extra, error=error)

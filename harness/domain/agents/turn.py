@@ -2,7 +2,7 @@
 becomes of the calls of an answer, and what the turn may use up. Pure.
 
 Its process holds a turn by a lease; when that lapses the process is dead, and the turn is over.
-An idempotency key is the name under which a client may send the same request again.
+An idempotency key is the name under which a client may send the same message again.
 
 A bound is looked at before each step: the step that crosses it is the turn's last.
 """
@@ -186,39 +186,34 @@ class TurnOwner:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's name of a message, so that sending it again does not do it twice."""
+
+    client: str  # who sends it
+    key: str
+    request_hash: str  # of the request's content
+
+
+@dataclass(frozen=True, slots=True)
 class SessionTurn:
     id: str  # `tu_…`
     session: str
     owner: str  # as `TurnOwner.text`
     begun_at: datetime
     lease_until: datetime
+    sent: IdempotencyKey = IdempotencyKey("", "", "")  # empty for a message without a key
     state: TurnState = TurnState.RUNNING
     ended_at: datetime | None = None
+    # Status of HTTP and body of the answer that the same key gets again; no status where the
+    # message may be sent again.
+    status: int | None = None
+    body: str = field(default="", repr=False)
 
     def has_lapsed(self, now: datetime) -> bool:
         """Whether it is free. A lease that ends much later was written by a clock
         that has been set back since.
         """
         return not now < self.lease_until <= now + 2 * LEASE
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """A client's name of a request, so that sending it again does not do it twice."""
-
-    scope: str  # who sends it, and to which place
-    key: str
-    request_hash: str  # of the request's content
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotentAnswer:
-    key: IdempotencyKey
-    created_at: datetime
-    session: str = ""  # session, turn: that it set off; empty for a request without
-    turn: str = ""
-    status: int | None = None  # of HTTP; None while there is no answer
-    body: str = field(default="", repr=False)  # the answer's text
 
 
 def busy(session: str) -> SessionBusy:

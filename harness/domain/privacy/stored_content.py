@@ -42,26 +42,16 @@ COLUMNS: Final = (
         "`capture_keep_days` of its route",
         "deleted",
     ),
-    ContentColumn(
-        "agent_message",
-        "body",
-        "a message of a session",
-        _SESSION_END,
-        _WITH_SESSION,
-    ),
-    ContentColumn(
-        "agent_idempotency",
-        "body",
-        "the answer to a request with an idempotency key",
-        "a day later",
-        _WITH_SESSION,
-    ),
-    ContentColumn(
-        "agent_session",
-        "metadata",
-        "what the client noted of a session",
-        _SESSION_END,
-        _WITH_SESSION,
+    *(
+        ContentColumn(table, column, holds, _SESSION_END, _WITH_SESSION)
+        for table, column, holds in (
+            ("agent_message", "content", "a message of a session"),
+            ("agent_message", "tool_calls", "the tools that it calls, with their arguments"),
+            ("agent_message", "extra", "the provider's own fields, such as its reasoning"),
+            ("agent_message", "error", "why there is no whole answer"),
+            ("agent_turn", "body", "the answer that an idempotency key gets again"),
+            ("agent_session", "metadata", "what the client noted of a session"),
+        )
     ),
     *(
         ContentColumn(

@@ -58,7 +58,7 @@ INSERT ON agent_turn
         NOT {_OPEN_SESSION.format("NEW")}
 UPDATE ON agent_turn
     {_REGISTERED}
-        {changes("id", "session", "owner", "begun_at")}
+        {changes("id", "session", "owner", "begun_at", "client", "key", "request_hash")}
     append_only: a turn that has ended does not change
         OLD.state <> 'running'
     answer_under_way: its answer ends before the turn

@@ -1,5 +1,5 @@
 """Reads and writes agents' sessions (`Sessions`), their messages (`SessionMessages`) and
-turns (`Turns`), and what clients got under an idempotency key (`IdempotentAnswers`).
+turns (`Turns`).
 
 Reads and writes requests to the management API that came with an `Idempotency-Key`
 (`IdempotentRequests`).
@@ -13,17 +13,15 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageState, SessionMessage
-from harness.domain.agents.turn import IdempotentAnswer, SessionTurn, TurnState, busy
-from harness.domain.errors import Conflict, StaleWrite
+from harness.domain.agents.turn import IdempotencyKey, SessionTurn, TurnState, busy
+from harness.domain.errors import StaleWrite
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.store.database_errors import RowRefused
 from harness.store.schema.sessions import (
     AGENT_MESSAGE,
     AGENT_SESSION,
     AGENT_TURN,
-    IDEMPOTENT_ANSWER,
     IDEMPOTENT_REQUEST,
-    agent_idempotency,
     agent_message,
     agent_session,
     agent_turn,
@@ -88,8 +86,8 @@ class Sessions(Records[AgentSession]):
         return list(self._unit.read(query).scalars())
 
     def delete(self, id_: str) -> None:
-        """Deletes a closed session without children, with its messages, turns and answers."""
-        for table in (agent_message, agent_turn, agent_idempotency):
+        """Deletes a closed session without children, with its messages and turns."""
+        for table in (agent_message, agent_turn):
             self._unit.write(sa.delete(table).where(table.c.session == id_))
         self._delete(self._is(id_))
 
@@ -99,8 +97,7 @@ class SessionMessages(Records[SessionMessage]):
     order = (agent_message.c.position,)
 
     def list(self, session: str) -> Sequence[SessionMessage]:
-        found = self._all(self._select(agent_message.c.session == session))
-        return [message.require_sound() for message in found]
+        return self._all(self._select(agent_message.c.session == session))
 
     def last_position(self, session: str) -> int:
         """Returns 0 for a session without messages."""
@@ -148,51 +145,29 @@ class Turns(Records[SessionTurn]):
         own = agent_turn.c.owner == owner
         return self._change(self._is(id_), IS_RUNNING, own, lease_until=until) == 1
 
-    def end(self, id_: str, state: TurnState, now: datetime) -> None:
-        """Ends a turn in the given state. Raises StaleWrite where it does not run any more."""
-        if not self._change(self._is(id_), IS_RUNNING, state=state.value, ended_at=now):
+    def find_sent(self, session: str, sent: IdempotencyKey) -> SessionTurn | None:
+        """Finds the newest turn of a message with that client's key, whatever its content."""
+        own = (agent_turn.c.client == sent.client, agent_turn.c.key == sent.key)
+        query = self._select(agent_turn.c.session == session, *own)
+        return self._first(query.order_by(agent_turn.c.begun_at.desc(), agent_turn.c.id))
+
+    def end(
+        self,
+        id_: str,
+        state: TurnState,
+        now: datetime,
+        status: int | None = None,
+        body: str = "",
+    ) -> None:
+        """Ends a turn in the given state. status, body: of the answer that its key gets again.
+        Raises StaleWrite where it does not run any more.
+        """
+        answer = {"status": status, "body": body}
+        ended = {"state": state.value, "ended_at": now, **answer}
+        if not self._change(self._is(id_), IS_RUNNING, **ended):
             raise StaleWrite(
                 f"turn {id_} is over already: it was interrupted", code="turn_interrupted"
             )
-
-
-class IdempotentAnswers(Records[IdempotentAnswer]):
-    record = IDEMPOTENT_ANSWER
-
-    def find(self, scope: str, key: str) -> IdempotentAnswer | None:
-        return self._first(self._select(*_is_answer(scope, key)))
-
-    def add(self, new: IdempotentAnswer) -> None:
-        """Adds the key of a request, and its answer where it has one. Raises Conflict where the
-        key is taken.
-        """
-        if not self._unit.write_new(agent_idempotency, self.record.write(new)):
-            raise Conflict(
-                f"a request with the idempotency key {new.key.key!r} is under way: wait for it",
-                code="idempotency_key_in_use",
-            )
-
-    def save(self, known: IdempotentAnswer) -> None:
-        """Saves the key's turn, and its answer, once. Raises StaleWrite where it is answered
-        already.
-        """
-        changes = self.record.only(known, "turn", "status", "body")
-        unanswered = agent_idempotency.c.status.is_(None)
-        if not self._change(*_is_answer(known.key.scope, known.key.key), unanswered, **changes):
-            raise StaleWrite(
-                f"the request with the idempotency key {known.key.key!r} has its answer already"
-            )
-
-    def of_turn(self, turn: str) -> IdempotentAnswer | None:
-        return self._first(self._select(agent_idempotency.c.turn == turn))
-
-    def forget(self, before: datetime) -> int:
-        """Deletes older answers; returns how many."""
-        return self._delete(agent_idempotency.c.created_at < before)
-
-
-def _is_answer(scope: str, key: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return agent_idempotency.c.scope == scope, agent_idempotency.c.key == key
 
 
 class IdempotentRequests(Records[IdempotentRequest]):
