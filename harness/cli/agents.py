@@ -149,14 +149,3 @@ def revoke(
     """Revoke a grant: routers refuse the model within seconds."""
     revoked = session.decide(agents.revoke_grant, grant_id, reason)
     output.answer(revoked, f"{revoked.id} is revoked: {revoked.target_name}")
-
-
-@command(agent, "purge-user")
-def purge_user(
-    user_id: str = arg("USER"),
-    *,
-    reason: str = opt("Reason, recorded in the audit log.", default="as asked for"),
-) -> None:
-    """Do what `swapgate user delete` does, which is the name to use now."""
-    output.note("`swapgate agent purge-user` is `swapgate user delete` now")
-    click.get_current_context().invoke(delete, user_id=user_id, reason=reason)

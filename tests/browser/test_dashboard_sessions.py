@@ -56,7 +56,7 @@ def session_ids(house: Path) -> dict[str, str]:
         found = {name: open_session(ctx, agent).id for name in names}
         gone = open_session(ctx, agent, user="gone").id
         converse(ctx, gone, "forget me", "done")
-        user_deletion.purge_user(ctx, OPERATOR, "gone", secret=installation.secret)
+        user_deletion.delete_user(ctx, OPERATOR, "gone", "asked", secret=installation.secret)
         _work(ctx, found["work"])
         for number in range(PAIRS):
             converse(ctx, found["long"], f"question {number}.", f"answer {number}.")

@@ -724,16 +724,18 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     other = sessions.open_session(ctx, KEY, agent.id, "user-8")
     waiting(ctx, session)
     with pytest.raises(NotAllowed):
-        user_deletion.purge_user(ctx, BEN, "user-7", secret=SECRET)
+        user_deletion.delete_user(ctx, BEN, "user-7", "asked", secret=SECRET)
     with pytest.raises(InputError):
-        user_deletion.purge_user(ctx, SYSTEM, "", secret=SECRET)
-    assert user_deletion.purge_user(ctx, SYSTEM, "user-7", secret=SECRET).sessions == 2
+        user_deletion.delete_user(ctx, SYSTEM, "", "asked", secret=SECRET)
+    assert (
+        user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).sessions == 2
+    )
 
     with ctx.store.read() as tx:
         assert tx.session_messages.list(session.id) == []
         blanked = tx.switch_requests.get("sw_1")
         assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
-        [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
+        [event] = [e for e in tx.audit.tail() if e.action == "user.delete"]
     assert "user-7" not in str(event.details)
     assert ids_of_sessions(ctx, agent) == [other.id]
 
@@ -753,7 +755,9 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
             captured = replace(captured, content={"messages": [f"of {of.id}"]})
             tx.captures.store(captured, most_per_day=9)
 
-    assert user_deletion.purge_user(ctx, SYSTEM, "user-7", secret=SECRET).captures == 2
+    assert (
+        user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).captures == 2
+    )
 
     with ctx.store.read() as tx:
         assert [left.id for left in tx.captures.list()] == ["cap_2"]

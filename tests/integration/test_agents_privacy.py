@@ -15,6 +15,7 @@ import pytest
 from harness.control.agents import sessions, switches
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
+from harness.control.privacy import user_deletion
 from harness.domain.operations.access import SYSTEM, Role
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
@@ -78,18 +79,17 @@ def test_what_a_user_said_is_deleted_with_the_answers_that_were_kept(tmp_path: P
             "agent_session",
         }
         assert "agent_turn" in tables_with(site, WORD)
-        purge = "/agents/users/user/42"
-        assert error_of(site.client.delete(purge), 403)["code"] == "not_allowed"
 
-        deleted = good(site.client.delete(purge, headers=admin(site)))
+        installation = site.world.installation
+        user_deletion.delete_user(
+            installation.context, SYSTEM, "user/42", "asked", secret=installation.secret
+        )
 
-        assert deleted == {"deleted": 1}
         assert tables_with(site, f"{WORD} of user/42") == set()
         assert tables_with(site, "user/42") == set()
         refused = error_of(site.client.get(f"{paths['user/42']}/messages"), 404)
         assert refused["code"] == "session_not_found"
         assert len(site.messages(paths["another"])) == 2
-        assert good(site.client.delete(purge, headers=admin(site))) == {"deleted": 0}
 
 
 def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: Path) -> None:

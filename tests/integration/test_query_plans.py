@@ -80,7 +80,7 @@ READING: Final = {
 # They change something, or read no database.
 NOT_READING: Final = frozenset(
     {
-        *(f"agent {verb}" for verb in ("approve", "purge-user", "reject", "revoke")),
+        *(f"agent {verb}" for verb in ("approve", "reject", "revoke")),
         *("alert test",),
         *("init", "doctor", "user delete", "capture purge"),
         *(f"canary {verb}" for verb in ("abort", "advance", "decide", "finish")),

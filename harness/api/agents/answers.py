@@ -186,12 +186,6 @@ class TurnAnswer(MessageAnswer):
         )
 
 
-class PurgeAnswer(AgentsAnswer):
-    """Says what a purge removed. deleted: how many sessions."""
-
-    deleted: int
-
-
 class ListAnswer(AgentsAnswer, Generic[T]):
     """A page of a list. next: what to give as `after` for the next page; null at the end."""
 

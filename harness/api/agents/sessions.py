@@ -1,4 +1,4 @@
-"""Serves sessions of an agent: opens, shows, lists and closes them, and deletes a user's.
+"""Serves sessions of an agent: opens, shows, lists and closes them.
 
 Serves `switch_model` of a session over HTTP, and shows what became of its requests.
 """
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from harness.api.agents.answers import ListAnswer, PurgeAnswer, SessionAnswer
+from harness.api.agents.answers import ListAnswer, SessionAnswer
 from harness.api.agents.bodies import (
     AgentsPageQuery,
     SessionBody,
@@ -20,25 +20,13 @@ from harness.api.agents.bodies import (
 from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents import sessions
 from harness.control.agents.built_in_tools import SwitchModelAnswer, switch_answer, switch_model
-from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.pagination import Page
 
 router = APIRouter()
 PATH = "/agents/{agent_id}/sessions"
-ONE = "/agents/{agent_id}/sessions/{session_id}"
-USER = "/agents/users/{user_id:path}"
-
-
-@router.delete(USER, summary="Delete what a user said")
-def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
-    """All sessions of that `userId` with their messages, of all agents, and the user's captured
-    requests. Needs an admin.
-    """
-    actor, secret = request.client.require_person(), request.installation.secret
-    done = user_deletion.purge_user(request.ctx, actor, user_id, secret=secret)
-    return PurgeAnswer(deleted=done.sessions)
+SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
@@ -58,19 +46,16 @@ def list_sessions(
     return request.ctx.store.lists.sessions(page.page, agent=agent_id, user_id=page.user_id)
 
 
-@router.get(ONE, response_model=SessionAnswer, summary="Show a session")
+@router.get(SESSION, response_model=SessionAnswer, summary="Show a session")
 def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
     return request.require_session(agent_id, session_id)
 
 
-@router.delete(ONE, status_code=204, summary="Close a session")
+@router.delete(SESSION, status_code=204, summary="Close a session")
 def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
     """What runs in it is interrupted, and it takes no more messages; they can still be read."""
     request.require_session(agent_id, session_id)
     sessions.close_session(request.ctx, request.client, agent_id, session_id)
-
-
-SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 
 @router.post(

@@ -73,12 +73,6 @@ class AgentsClient:
                 code="route_not_allowed",
             )
 
-    def require_person(self) -> Actor:
-        """Returns the person. Raises NotAllowed for a data key."""
-        if self.actor is None:
-            raise NotAllowed("a data key may not do that: send a management key")
-        return self.actor
-
     def require_consent(self) -> Actor:
         """Returns the person who may consent to a literal model. Raises NotAllowed."""
         if self.actor is None:

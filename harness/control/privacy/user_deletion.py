@@ -3,7 +3,7 @@ were idle for as long as the settings say (`purge_idle`). Proof, such as verdict
 log, holds no content of users and stays as it was signed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -44,29 +44,6 @@ def delete_user(
             "the reason names the user, and the audit log is kept for ever: give another one, "
             "such as the number of the request"
         )
-    return _delete(ctx, actor, user, secret, "user.delete", "a user", {"reason": reason})
-
-
-def purge_user(ctx: Context, actor: Actor, user: str, *, secret: bytes) -> UserDeletion:
-    """Deletes the same for the agents' API, which takes no reason."""
-    actor.require(Role.ADMIN)
-    if not user.strip():
-        raise InputError("say whose sessions to delete")
-    return _delete(ctx, actor, user, secret, "agent.purge", "sessions of a user", {})
-
-
-def _delete(
-    ctx: Context,
-    actor: Actor,
-    user: str,
-    secret: bytes,
-    action: str,
-    subject: str,
-    details: Mapping[str, object],
-) -> UserDeletion:
-    """Deletes in one unit of work. action, subject, details: for the audit log, which never
-    gets the user's id: it is kept for ever.
-    """
     with ctx.store.write() as tx:
         ids = tx.sessions.of_user(user)
         # Agents ask the router in the name of the session: once that is gone, nobody finds
@@ -77,7 +54,8 @@ def _delete(
         failovers = tx.failovers.blank_users(hashes)
         done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
         counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
-        tx.audit.append(actor, action, subject, {**counts, **details})
+        # Without the user's id: the log is kept for ever.
+        tx.audit.append(actor, "user.delete", "a user", {**counts, "reason": reason})
     ctx.store.drop_deleted()
     return done
 

@@ -135,7 +135,6 @@ ENDPOINTS: Final = (
         },
     ),
     Endpoint("DELETE", AGENT, to_the_owner(GONE, viewer=REFUSED)),
-    Endpoint("DELETE", "/agents/users/{user_id}", {**for_everybody(REFUSED), Kind.ADMIN: DONE}),
     Endpoint(
         "POST",
         f"{AGENT}/sessions",
