@@ -25,7 +25,7 @@ from harness.domain.operations.metrics import (
 )
 from harness.domain.privacy.stored_content import BEYOND, COLUMNS, FILES, USERS, ContentColumn
 
-PLACES: Final = ("Place", "What it holds", "Ends", "Deletion of a user")
+PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)
 
 
@@ -74,16 +74,25 @@ def _metric_rows(metrics: Mapping[str, MetricSpec]) -> Iterable[tuple[str, str, 
 
 def content_tables() -> dict[str, str]:
     """Writes every place with content, and what a deletion does not reach."""
-    files = ((file.place, file.holds, file.ends, file.deletion) for file in FILES)
+    files = [(file.place, file.holds, file.ends, file.deletion) for file in FILES]
     return {
-        "content": table(PLACES, _places(COLUMNS)),
-        "users": table(PLACES, _places(USERS)),
-        "files": table(PLACES, files),
+        "content": table(PLACES, _by_fate(_places(COLUMNS))),
+        "users": table(PLACES, _by_fate(_places(USERS))),
+        "files": table(PLACES, _by_fate(files)),
         "beyond": "\n".join(f"- {text[0].upper()}{text[1:]}." for text in BEYOND),
     }
 
 
-def _places(columns: Iterable[ContentColumn]) -> Iterable[tuple[str, ...]]:
+def _by_fate(rows: Iterable[tuple[str, str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    """A row for all places whose content ends and is deleted alike."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for place, holds, ends, deletion in rows:
+        alike.setdefault((ends, deletion), []).append(f"{place}: {holds}")
+    for (ends, deletion), places in alike.items():
+        yield "; ".join(places), ends, deletion
+
+
+def _places(columns: Iterable[ContentColumn]) -> Iterator[tuple[str, str, str, str]]:
     for column in columns:
         place = code(f"{column.table}.{column.column}")
         yield place, column.holds, column.ends, column.deletion
