@@ -57,13 +57,13 @@ def metric_tables() -> dict[str, str]:
     """Writes a table of metrics for each kind of process that has some."""
     kinds = {
         "router": ROUTER_METRICS,
-        "processes": PROCESS_COUNTERS,
         "control": CONTROL_METRICS,
     }
     heads = ("Name", "Kind", "Labels", "Meaning")
     tables = {name: table(heads, _metric_rows(metrics)) for name, metrics in kinds.items()}
-    plain = ((name, meaning) for name, _, _, meaning in _metric_rows(PROCESS_COUNTERS))
-    return tables | {"processes": table(("Name", "Meaning"), plain)}
+    counters = _metric_rows(PROCESS_COUNTERS)
+    plain = (f"- {name}: {meaning}" for name, _, _, meaning in counters)
+    return tables | {"processes": "\n".join(plain)}
 
 
 def _metric_rows(metrics: Mapping[str, MetricSpec]) -> Iterable[tuple[str, str, str, str]]:
@@ -116,7 +116,6 @@ def _below(cls: type[SwapgateError]) -> Iterator[type[SwapgateError]]:
 
 
 Schema = Mapping[str, Any]
-HEADS: Final = ("Key", "Type", "Default", "Meaning")
 # By how a key ends; the longest that fits counts.
 UNITS: Final[Mapping[str, str]] = {
     "_s": "seconds",
@@ -175,8 +174,15 @@ def list_keys() -> str:
         elif len(keys) == 1:
             plain += keys
         else:
-            parts += [f"## `{name}`", _meaning(field), table(HEADS, _shortened(keys))]
-    return _joined("## Keys without a section", table(HEADS, plain), *parts)
+            parts += [f"## `{name}`", _meaning(field), _listed(_shortened(keys))]
+    return _joined("## Keys without a section", _listed(plain), *parts)
+
+
+def _listed(keys: Iterable[Key]) -> str:
+    return "\n".join(
+        f"- {key.path} ({'; '.join(filter(None, (key.kind, key.default)))}): {key.meaning}"
+        for key in keys
+    )
 
 
 def _shortened(keys: Sequence[Key]) -> list[Key]:
@@ -245,9 +251,7 @@ def list_policy_keys() -> str:
     for name, field in entry["properties"].items():
         for key in _keys(name, field, schema, _MISSING):
             groups.setdefault(_group(key.path.strip("`")), []).append(key)
-    titled = (
-        (f"### {group}", table(HEADS, _shortened(keys))) for group, keys in groups.items()
-    )
+    titled = ((f"### {group}", _listed(_shortened(keys))) for group, keys in groups.items())
     return _joined(*(part for parts in titled for part in parts))
 
 
@@ -328,7 +332,7 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
     unit = "" if ".guardrails." in path else _unit(leaf)
     return Key(
         code(path),
-        f"{kind} {unit}" if "," in kind else f"{kind}, {unit}" if unit else kind,
+        f"{kind}{' ' if ',' in kind else ', '}{unit}" if unit else kind,
         _default(default, required=required),
         _meaning(field),
     )

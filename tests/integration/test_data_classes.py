@@ -336,7 +336,7 @@ def test_a_route_of_the_file_begins_with_clearance_alone(
 
 
 def test_every_place_of_the_document_has_its_test() -> None:
-    text = (ROOT / "docs/how-to/data-classes.md").read_text(encoding="utf-8")
+    text = (ROOT / "tests/data_classes.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE)[1:]
     rows = [row for row in rows if not set(row[0]) <= {"-"}]
     assert len(rows) >= 20
