@@ -1,5 +1,5 @@
 """The Sessions page's view of one session: a page of its transcript with the model that wrote
-each message, its switches, its children, and what each model cost and would have cost alone.
+each message, its switches, its children, and what each model cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_figures import ModelUsage, cost_alone, find_price, sum_costs
+from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -21,7 +21,6 @@ from harness.domain.agents.switch_request import (
 )
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
-from harness.domain.routing.target import Price
 
 # Each may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30
@@ -41,10 +40,6 @@ _STATES: Final = {
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
 }
 HIDDEN: Final = "not shown without signing in"
-ALONE_NOTE: Final = (
-    "The last column reckons at today's prices with the tokens of the models that answered; "
-    "another model would count and write differently. With an unknown price there is no sum."
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ class SessionView:
     switches: Page[ModelSwitchRequest]
     children: Page[AgentSession]
     usage: Sequence[ModelUsage]  # of the session and all below it
-    prices: Mapping[str, Price | None]  # today's, of each model that answered in it
     now: datetime
 
     @property
@@ -79,7 +73,6 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         session = tx.sessions.get(id_)
         agent = tx.agents.get(session.agent).name
         total = tx.session_messages.last_position(id_)
-        providers = tx.providers.all()
         family = below = [id_]
         while below:
             below = [child for parent in below for child in tx.sessions.children(parent)]
@@ -99,7 +92,6 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
         children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
         usage=usage,
-        prices={model.target: find_price(providers, model.target) for model in usage},
         now=now,
     )
 
@@ -224,7 +216,6 @@ def _note(text: str) -> str:
 
 
 def render_costs(view: SessionView) -> str:
-    """Renders tokens and cost by model; beside them, what one model alone would have cost."""
     if not view.usage:
         return ""
     rows = [
@@ -234,12 +225,10 @@ def render_costs(view: SessionView) -> str:
                 f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}"
             ),
             "Cost": escape(_cost([model])),
-            "If it had answered all": escape(_alone(view.usage, view.prices[model.target])),
         }
         for model in view.usage
     ]
-    note = "This session with all that it spawned."
-    return html.listing("What it cost", note, rows) + html.note(ALONE_NOTE)
+    return html.listing("What it cost", "This session with all that it spawned.", rows)
 
 
 def _cost(usage: Sequence[ModelUsage]) -> str:
@@ -250,13 +239,3 @@ def _cost(usage: Sequence[ModelUsage]) -> str:
     if unpriced == sum(model.answers for model in usage):
         return "price unknown"
     return f"{known}, and {labels.plural(unpriced, 'answer')} of unknown price"
-
-
-def _alone(usage: Sequence[ModelUsage], price: Price | None) -> str:
-    cost, total = cost_alone(usage, price), sum_costs(usage)
-    if price is None or cost is None:
-        return "price unknown"
-    given, answered = price.input_usd_per_mtok, price.output_usd_per_mtok
-    each = f"{labels.usd(given)} / {labels.usd(answered)} per 1M"
-    instead = f" instead of {labels.usd(total)}" if total is not None else ""
-    return f"{labels.usd(cost)}{instead} ({each})"

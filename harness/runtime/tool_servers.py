@@ -31,8 +31,8 @@ from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.model_call import ToolCaller, ToolResult, no_such_tool
 from harness.domain.agents.turn import OfferedTool
-from harness.domain.errors import SchemaTooLarge, ToolServerFailed
-from harness.domain.json_schema import THREAD_LIMITS, is_valid, schema_fault
+from harness.domain.errors import ToolServerFailed
+from harness.domain.json_schema import schema_fault
 from harness.domain.providers.api_base_rules import may_connect
 from harness.domain.settings import ToolServer
 
@@ -112,9 +112,6 @@ class ToolServers:
             text, is_error = _text(result), bool(result.is_error)
             if is_error:
                 text = text or "the tool failed, and does not say why"
-            elif not await asyncio.to_thread(_fits, tool, result):
-                text = "the result is not what the tool's own schema announces"
-                is_error = True
         except ToolServerFailed as error:
             text, is_error = str(error), True
         return ToolResult(call.id, self._without_secrets(server, text), is_error=is_error)
@@ -279,12 +276,10 @@ def _tool_fault(tool: Tool) -> str:
         return "its name is no function's: 1 to 64 letters, digits, '-' and '_'"
     if tool.input_schema.get("type") != "object":
         return "its schema is not of an object"
-    return _schema_fault(tool.input_schema) or _schema_fault(tool.output_schema)
+    return _schema_fault(tool.input_schema)
 
 
 def _schema_fault(schema: object) -> str:
-    if schema is None:
-        return ""
     if _depth(schema, MAX_SCHEMA_DEPTH) < 0:
         return f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep"
     text = json.dumps(schema)
@@ -316,18 +311,6 @@ def _text(result: CallToolResult) -> str:
     if not parts and result.structured_content is not None:
         return json.dumps(result.structured_content, ensure_ascii=False)
     return "\n".join(parts)
-
-
-def _fits(tool: Tool, result: CallToolResult) -> bool:
-    """Whether a result is as the tool announces."""
-    if tool.output_schema is None:
-        return True
-    try:
-        return is_valid(result.structured_content, tool.output_schema, THREAD_LIMITS)
-    except SchemaTooLarge:
-        return True  # too long to tell; what it says is shown as it is
-    except Exception:  # noqa: BLE001 - the library's, for a schema that refers to nothing
-        return False
 
 
 def _reason(error: BaseException) -> str:

@@ -112,7 +112,6 @@ def test_an_agent_may_be_given_tools_of_configured_servers_alone() -> None:
     [
         ("hang", "{}", "no answer within 1 s"),
         ("long", "{}", "2097152"),
-        ("lie", "{}", "not what the tool's own schema announces"),
         ("fail", "{}", "there is no such file"),
         ("add", '{"a": 1}', ""),
     ],

@@ -2,11 +2,10 @@
 scores and the newest verdict. `compared` stores those of both models with a switch request.
 Pure.
 
-Model usage is what each model did in one or several sessions, in answers, tokens and money;
-`cost_alone` says what the same tokens would have cost on one model. Pure.
+Model usage is what each model did in one or several sessions, in answers, tokens and money.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,21 +96,3 @@ def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:
         return None
     # A target with parameters of its own has a short id behind its name.
     return provider.prices.get(model) or provider.prices.get(model.rpartition("#")[0])
-
-
-def sum_costs(usages: Sequence[ModelUsage]) -> float | None:
-    """What all of it cost; None where the price of an answer is not known."""
-    is_known = not any(usage.unpriced for usage in usages)
-    return sum(usage.cost_usd for usage in usages) if is_known else None
-
-
-def cost_alone(usages: Iterable[ModelUsage], price: Price | None) -> float | None:
-    """What all the answers would have cost at one model's price, with as many tokens as they
-    had; None for an unknown price.
-    """
-    if price is None:
-        return None
-    return sum(
-        price.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
-        for usage in usages
-    )

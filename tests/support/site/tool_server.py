@@ -1,4 +1,4 @@
-"""An MCP server over streamable HTTP whose tools are good, or hang, die, lie and send too much:
+"""An MCP server over streamable HTTP whose tools are good, or hang, die and send too much:
 `python tool_server.py PORT`; it imports nothing of ours. `tool_server_process` runs it.
 """
 
@@ -40,7 +40,6 @@ TOOLS: Final = [
         for name in ("hang", "die", "long", "secret", "fail", "pid")
     ),
     Tool(name="tell", description=f"Of {os.environ.get('TOOL_TOKEN')}.", input_schema=OBJECT),
-    Tool(name="lie", input_schema=OBJECT, output_schema=NUMBER),
     # None of these can be told to a model.
     Tool(name="spawn now!", input_schema=OBJECT),
     Tool(name="no_schema", input_schema={**OBJECT, "properties": {"a": {"type": 7}}}),
@@ -73,8 +72,6 @@ async def call_tool(
         return answer(str(total), structured_content={"sum": total})
     if params.name == "fail":
         return answer("there is no such file", is_error=True)
-    if params.name == "lie":
-        return answer("lie", structured_content={"sum": "none"})
     texts = {
         "long": "x" * 10_000_000,
         "secret": f"the token is {os.environ.get('TOOL_TOKEN')}",
