@@ -25,7 +25,6 @@ from harness.store.sql import (
     proposals,
     providers,
     routing,
-    sessions,
     shadow,
     spending,
 )
@@ -67,11 +66,11 @@ class Transaction:
         self.discovered_models = providers.DiscoveredModels(unit)
         self.agents = agents.Agents(unit)
         self.agent_grants = agents.AgentGrants(unit)
-        self.sessions = sessions.Sessions(unit)
-        self.session_messages = sessions.SessionMessages(unit)
-        self.turns = sessions.Turns(unit)
+        self.sessions = agents.Sessions(unit)
+        self.session_messages = agents.SessionMessages(unit)
+        self.turns = agents.Turns(unit)
         self.switch_requests = agents.SwitchRequests(unit)
-        self.idempotent_requests = sessions.IdempotentRequests(unit)
+        self.idempotent_requests = operations.IdempotentRequests(unit)
         self.installation = installation.Installations(unit)
         self.preload = preload.Preload(unit)
         self._unit, self._clock = unit, clock

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.agents.auto_choice import AutoCandidate, choose_target
+from harness.control.agents.auto import AutoCandidate, choose_target
 
 pytestmark = pytest.mark.req("C7")
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.agents.message import MessageUsage
-from harness.domain.agents.spawn import (
+from harness.control.agents.spawn import (
     MAX_ANSWERS_CHARS,
     SubTask,
     SubTaskResult,
@@ -14,6 +13,7 @@ from harness.domain.agents.spawn import (
     parse_sub_tasks,
     share_bounds,
 )
+from harness.domain.agents.message import MessageUsage
 from harness.domain.agents.turn import (
     TurnBounds,
     TurnBudget,

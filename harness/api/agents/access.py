@@ -5,14 +5,18 @@ Without a key there is only the connection to go by, and a web page in the opera
 shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
 Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
 send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
+
+`AgentsRequest` is what a handler gets: the client, the installation and this process's turns.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
+from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -21,11 +25,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
-from harness.app.agents.turn_service import ControlPlane
+from harness.app.agents.turn_service import ControlPlane, TurnService
 from harness.app.installation import Installation
+from harness.control.agents import agents, sessions
 from harness.control.agents.client import AgentsClient
+from harness.control.agents.turn_runner import TurnRunner
+from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.operations.single_sign_on import FailedAttempts
+from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.caller import (
     PEER_HEADER,
     HeaderFault,
@@ -222,3 +230,44 @@ def _slow_down(wait_s: float) -> ErrorAnswer:
         "too_many_failures",
         retry_after_s=math.ceil(wait_s),
     )
+
+
+@dataclass(frozen=True)
+class AgentsRequest:
+    client: AgentsClient
+    installation: Installation
+    http: Request
+
+    @property
+    def service(self) -> TurnService | None:
+        """The turns of this process; None in the control plane, which runs no turns."""
+        service: TurnService | None = self.http.app.state.service
+        return service
+
+    @property
+    def turns(self) -> TurnRunner:
+        assert self.service is not None  # noqa: S101 - the control plane serves no sessions
+        return self.service.turns
+
+    @property
+    def control(self) -> ControlPlane | None:
+        """The control plane, which signs; None where this process signs itself."""
+        return None if self.service is None else self.service.control
+
+    @property
+    def ctx(self) -> Context:
+        return self.installation.context
+
+    def require_agent(self, id_: str) -> Agent:
+        return agents.load_agent(self.ctx, self.client, id_)
+
+    def require_session(self, agent: str, id_: str) -> AgentSession:
+        self.require_agent(agent)
+        return sessions.load_session(self.ctx, self.client, agent, id_)
+
+
+def _agents_request(request: Request) -> AgentsRequest:
+    return AgentsRequest(request.state.client, request.app.state.installation, request)
+
+
+AgentsRequestParam = Annotated[AgentsRequest, Depends(_agents_request)]

@@ -1,32 +1,46 @@
-"""Serves agents: creates, shows, lists, changes and deletes them."""
+"""Serves agents and their sessions, and `switch_model` of a session."""
 
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from harness.api.agents.access import pass_on
-from harness.api.agents.answers import AgentAnswer, ListAnswer
+from harness.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
+from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
 from harness.api.agents.bodies import (
     AgentBody,
     AgentPatchBody,
     AgentsPageQuery,
+    SessionBody,
+    SessionsQuery,
+    SwitchModelBody,
     ToolBody,
     read_tools,
 )
-from harness.api.agents.request import AgentsRequest, AgentsRequestParam
-from harness.control.agents import agents
+from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
+from harness.control.agents.built_in_tools import SwitchModelAnswer, switch_answer, switch_model
 from harness.control.agents.model_matching import read_model_choice
-from harness.domain.agents.agent import BUILT_IN_TOOLS, Agent, AgentTool, ModelChoice
+from harness.domain.agents.agent import (
+    BUILT_IN_TOOLS,
+    Agent,
+    AgentSession,
+    AgentTool,
+    ModelChoice,
+)
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.pagination import Page
 
 router = APIRouter()
 PATH = "/agents"
 ONE = "/agents/{agent_id}"
+SESSIONS = "/agents/{agent_id}/sessions"
+SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
@@ -93,6 +107,73 @@ def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
     session's.
     """
     agents.delete_agent(request.ctx, request.client, agent_id)
+
+
+@router.post(SESSIONS, status_code=201, response_model=SessionAnswer, summary="Open a session")
+def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> AgentSession:
+    """Opens a session, which begins with the agent's model."""
+    return sessions.open_session(
+        request.ctx, request.client, agent_id, body.user_id, body.metadata
+    )
+
+
+@router.get(SESSIONS, response_model=ListAnswer[SessionAnswer], summary="List sessions")
+def list_sessions(
+    request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
+) -> Page[AgentSession]:
+    """The newest first; closed ones too."""
+    request.require_agent(agent_id)
+    return request.ctx.store.lists.sessions(page.page, agent=agent_id, user_id=page.user_id)
+
+
+@router.get(SESSION, response_model=SessionAnswer, summary="Show a session")
+def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
+    return request.require_session(agent_id, session_id)
+
+
+@router.delete(SESSION, status_code=204, summary="Close a session")
+def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
+    """What runs in it is interrupted, and it takes no more messages; they can still be read."""
+    request.require_session(agent_id, session_id)
+    sessions.close_session(request.ctx, request.client, agent_id, session_id)
+
+
+@router.post(
+    f"{SESSION}/switch_model",
+    summary="List models, or ask a person for another one",
+    responses={202: {"model": SwitchModelAnswer, "description": "A person has to decide"}},
+)
+async def post_switch_model(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+    body: SwitchModelBody,
+    response: Response,
+) -> SwitchModelAnswer:
+    """An approved switch is in force from the next message on."""
+    await run_in_threadpool(request.require_session, agent_id, session_id)
+    request.client.require_write()
+    answer = await switch_model(request.ctx, session_id, **body.model_dump())
+    if answer.status == SwitchState.PENDING:
+        response.status_code = HTTPStatus.ACCEPTED
+    return answer
+
+
+@router.get(
+    f"{SESSION}/switch_requests",
+    response_model=ListAnswer[SwitchModelAnswer],
+    summary="List what was asked for, and what became of it",
+)
+def list_switch_requests(
+    request: AgentsRequestParam,
+    agent_id: str,
+    session_id: str,
+    page: Annotated[AgentsPageQuery, Query()],
+) -> Page[SwitchModelAnswer]:
+    """The newest first."""
+    session = request.require_session(agent_id, session_id)
+    found = request.ctx.store.lists.switch_requests(page.page, session=session.id)
+    return found.map(lambda switch: switch_answer(request.ctx, switch))
 
 
 def _sign(

@@ -16,6 +16,7 @@ import structlog
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
+from harness.api.agents.access import AgentsRequestParam
 from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
 from harness.api.agents.bodies import AgentsPageQuery, MessageBody
 from harness.api.agents.errors import (
@@ -24,7 +25,6 @@ from harness.api.agents.errors import (
     answer_error,
     answer_unforeseen,
 )
-from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents.conversation import (
     PostedMessage,
     TurnEvent,

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api import health
-from harness.api.agents import agents, messages, sessions
+from harness.api.agents import agents, messages
 from harness.api.agents.access import AgentsAccess, FailedKeys, find_peer, pass_on
 from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.errors import (
@@ -60,7 +60,7 @@ def build_agents_app(installation: Installation, service: TurnService) -> FastAP
         "Swapgate agents", "/agents/openapi.json", _complete, lambda _: service.running()
     )
     app.include_router(health.probes)
-    for subject in (sessions, agents, messages):
+    for subject in (agents, messages):
         app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
     return _guarded(app, installation, service)
 

@@ -1,38 +1,225 @@
 """`AutoTargets` finds the target that answers a session's next message where its model is
-`auto`, of the route's incumbent and fallbacks. The router asks it first, and then the route's
-other targets.
+`auto`: the cheapest of the route's incumbent and fallbacks with evidence that holds, and with a
+score on the floor's suite whose lower 95 % bound reaches the floor. The router asks it before
+the route's other targets.
 
-The canary is never chosen, nor what a verdict speaks for that nobody let into the route: who
-proposes a candidate could else bring it into traffic by asking for `auto`.
+The canary is never chosen, nor a target with a verdict that nobody let into the route: who
+proposes a candidate could else bring it into traffic by asking for `auto`. A number that is
+missing or not finite never beats the incumbent.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count, takewhile
+from statistics import fmean
+from typing import Final
 
-from harness.control.agents.target_scores import ScoreTerms, TargetScore, TargetScores
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.providers.provider_secrets import keys_of_provider
-from harness.control.routing import data_class_checks, routes
+from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.agents.agent import Agent
-from harness.domain.agents.auto_choice import (
-    AutoCandidate,
-    AutoChoice,
-    choose_target,
-    keep_incumbent,
-)
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.evals.pins import (
+    ServedModel,
+    ServedPin,
+    find_replacement,
+    is_mixed,
+    named_models,
+)
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.evals.verdict import Passed
+from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence
 from harness.domain.routing.kill_switch import KillSwitch, active_switches, ruling_switch
 from harness.domain.routing.table import Route, Stakes
 from harness.domain.routing.target import Provider, Target, may_see
 from harness.domain.settings import AutoFloor
+from harness.gate.offline.intervals import lower_bound
 from harness.store.transaction import Transaction
+
+_ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
+MAX_REMEMBERED: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AutoCandidate:
+    """A target that a route names, with what is known of it at this moment."""
+
+    target: str  # id
+    name: str  # `provider/model`
+    has_evidence: bool = False  # that lets it serve now
+    low: float | None = None  # lower 95 % bound of its score, from 0 to 1; None without one
+    usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
+    can_answer: bool = True  # this message
+
+    def reaches(self, floor: float) -> bool:
+        """Whether it may answer, and is known to be good enough."""
+        return self.has_evidence and self.can_answer and _number(self.low) >= floor
+
+    @property
+    def has_price(self) -> bool:
+        return _number(self.usd) >= 0.0
+
+    @property
+    def measured_text(self) -> str:
+        return (
+            f"{format_number(_number(self.low))} with 95 percent confidence, "
+            f"{format_thousand_price(self.usd)} for 1,000 answers"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    """Who answers, and why."""
+
+    chosen: AutoCandidate
+    reason: str  # one sentence, without the target's name
+    is_incumbent: bool = True
+
+
+def choose_target(
+    incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
+) -> AutoChoice:
+    """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
+    by name. One that reaches it without a price stays: no other is known to be cheaper.
+    """
+    if incumbent.reaches(floor) and not incumbent.has_price:
+        return keep_incumbent(
+            incumbent, f"it reaches {floor:g} on {suite}; its price is unknown"
+        )
+    fits = [
+        candidate
+        for candidate in (incumbent, *others)
+        if candidate.reaches(floor) and candidate.has_price
+    ]
+    if not fits:
+        return keep_incumbent(incumbent, f"nothing is known to reach {floor:g} on {suite}")
+    best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
+    among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
+    reason = f"{among} known to reach {floor:g} on {suite}: {best.measured_text}"
+    return AutoChoice(best, reason, is_incumbent=best is incumbent)
+
+
+def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
+    """Chooses the incumbent. reason: why nothing else is chosen."""
+    return AutoChoice(incumbent, f"the incumbent: {reason}")
+
+
+def _number(value: float | None) -> float:
+    """Below everything for what is missing, no number, or without bounds."""
+    return value if value is not None and math.isfinite(value) else -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRuns:
+    low: float | None
+    input_tokens: float  # input_tokens, output_tokens: of one answer, in the mean
+    output_tokens: float
+    served: tuple[ServedModel, ...]  # what the provider said that it served
+    judge: tuple[ServedModel, ...]  # the same of the judge
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTerms:
+    pin: SuitePin  # of the suite as it is now
+    served_pin: ServedPin  # what the providers must go on serving
+    lasts: timedelta  # how long a measurement holds
+
+
+class TargetScores:
+    """Scores by target and suite. It remembers what it read: ended runs only ever grow."""
+
+    def __init__(self) -> None:
+        self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
+
+    def load(
+        self, ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
+    ) -> tuple[float | None, float | None]:
+        """The lower 95 % bound of the target's score, and today's price of 1,000 answers; None
+        for what is not known, and where a row's signature does not hold.
+        """
+        try:
+            return self._load(ctx, tx, target, terms)
+        except SwapgateError:
+            return None, None
+
+    def _load(
+        self, ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
+    ) -> tuple[float | None, float | None]:
+        runs = _list_runs(ctx, tx, target, terms)
+        if not runs:
+            return None, None
+        measured = self._measure(tx, runs)
+        newest = runs[0].created_at
+        for who, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
+            sightings = tx.sightings.for_target(who) if who else ()
+            replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
+            if replaced is not None or is_mixed(served, terms.served_pin):
+                return None, None
+        provider = tx.providers.all().get(target.provider)
+        price = provider.prices.get(target.model) if provider is not None else None
+        if price is None:
+            return measured.low, None
+        usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
+        return measured.low, usd if math.isfinite(usd) else None
+
+    def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
+        key = tuple((run.id, tx.runs.progress(run.id)[0]) for run in runs)
+        known = self._measured.get(key)
+        if known is None:
+            read = [list_whole_items(tx.runs.samples(run.id), run.epochs) for run in runs]
+            known = measure_samples([sample for samples in read for sample in samples])
+            while len(self._measured) >= MAX_REMEMBERED:
+                self._measured.pop(next(iter(self._measured)))
+            self._measured[key] = known
+        return known
+
+
+def _list_runs(
+    ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
+) -> Sequence[EvalRun]:
+    since = ctx.clock.now() - terms.lasts
+    runs = tx.runs.of_suite(target.id, terms.pin.name, terms.pin.digest)
+    return [
+        run
+        for run in takewhile(lambda run: run.created_at > since, runs)
+        if run.state in _ENDED
+        and targets.find_move_since(ctx, tx, target.id, run.created_at) is None
+    ]
+
+
+def list_whole_items(samples: Sequence[Sample], epochs: int) -> Sequence[Sample]:
+    """The run's first items, in its order, up to the first that lacks an answer: one that was
+    taken out of the database must not raise the score.
+    """
+    asked = Counter(sample.position for sample in samples)
+    whole = next(position for position in count() if asked[position] != epochs)
+    return [sample for sample in samples if sample.position < whole]
+
+
+def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
+    """An item that was asked several times counts once, with its mean. An answer that never
+    came, or has no valid score, counts 0: a caller would have had none.
+    """
+    items: dict[str, list[float]] = {}
+    for sample in samples:
+        items.setdefault(sample.item, []).append(sample.strict or 0.0)
+    answered = [sample for sample in samples if sample.error is not SampleError.INFRA]
+    return MeasuredRuns(
+        low=lower_bound([fmean(scores) for scores in items.values()]) if answered else None,
+        input_tokens=fmean([sample.input_tokens for sample in answered] or [math.nan]),
+        output_tokens=fmean([sample.output_tokens for sample in answered] or [math.nan]),
+        served=named_models(sample.served for sample in answered),
+        judge=named_models(sample.judge for sample in answered),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +275,11 @@ class AutoTargets:
         for entry in (evidence.incumbent, *evidence.fallbacks):
             target = targets[entry.target]
             holds = _has_evidence(ctx, tx, request.route, entry)
-            score = TargetScore()
+            low = usd = None
             if terms and holds:
-                score = self._scores.load(ctx, tx, target, terms)
-            found.append(
-                AutoCandidate(
-                    target.id,
-                    target.name,
-                    holds,
-                    score.low,
-                    score.usd,
-                    _can_answer(ctx, request, target, providers.get(target.provider)),
-                )
-            )
+                low, usd = self._scores.load(ctx, tx, target, terms)
+            able = _can_answer(ctx, request, target, providers.get(target.provider))
+            found.append(AutoCandidate(target.id, target.name, holds, low, usd, able))
         return found[0], found[1:]
 
     def _terms(self, ctx: Context, route: Route) -> ScoreTerms | None:
@@ -138,9 +317,7 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
 def _can_answer(
     ctx: Context, request: AutoRequest, target: Target, provider: Provider | None
 ) -> bool:
-    """Whether the target has a key, may see the data, and can hold the conversation, by its
-    provider's settings and by the catalogue.
-    """
+    """Whether the target has a key, may see the data, and can hold the conversation."""
     agent, route, settings = request.agent, request.route, request.route.settings
     if provider is None or lacks_key(provider, keys_of_provider(ctx, provider)):
         return False

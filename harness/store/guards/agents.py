@@ -15,8 +15,13 @@ from harness.store.guards.guard import (
     rewords,
     taken,
 )
-from harness.store.schema.agents import agent, agent_grant, agent_switch
-from harness.store.schema.sessions import agent_message, agent_session
+from harness.store.schema.agents import (
+    agent,
+    agent_grant,
+    agent_message,
+    agent_session,
+    agent_switch,
+)
 
 _OPEN_SESSION: Final = (
     "EXISTS (SELECT 1 FROM agent_session s WHERE s.id = {0}.session AND s.state = 'open')"

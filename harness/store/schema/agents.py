@@ -1,5 +1,5 @@
-"""Tables of agents, of the switch requests of their sessions, and of the signed grants by which
-a literal target answers; their rows as domain objects and back.
+"""Tables of agents, of their sessions with turns, messages and switch requests, and of the
+signed grants by which a literal target answers; their rows as domain objects and back.
 
 CHECKs and foreign keys hold the rules of one row; triggers (`store/guards/agents`) hold rules
 about other rows and changes. Sessions are deleted for privacy, so that grants and switch
@@ -10,19 +10,26 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import Agent, AgentGrant, GrantKind
+from harness.domain.agents.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState
+from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn import SessionTurn, TurnState
 from harness.store.schema.columns import (
+    amount,
+    at_least,
     columns_of,
     index_where,
+    json_value,
     metadata,
     not_blank,
     one_of,
     signature,
+    unique_where,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import Record
 
+IS_RUNNING = sa.text("state = 'running'")
 IS_PENDING = sa.text("state = 'pending'")
 IS_KEPT = sa.text("deleted_at IS NULL")
 IS_VALID = sa.text("revoked_at IS NULL")
@@ -94,7 +101,79 @@ agent_grant = sa.Table(
     index_where("ix_agent_grant_valid", IS_VALID, "expires_at"),
 )
 
+agent_session = sa.Table(
+    "agent_session",
+    metadata,
+    *columns_of(
+        AgentSession,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
+        sa.Column("parent", sa.ForeignKey("agent_session.id"), nullable=True),
+        free=("user_id",),
+    ),
+    one_of("state", SessionState),
+    amount("cost_usd"),
+    sa.CheckConstraint("(parent IS NULL) = (depth = 0)", name="depth_of_a_child"),
+    sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
+    sa.Index("ix_agent_session_created_at", "created_at", "id"),
+    sa.Index("ix_agent_session_user_id", "user_id"),
+    sa.Index("ix_agent_session_parent", "parent"),
+    sa.Index("ix_agent_session_last_at", "last_at"),
+)
+
+# A session has one running turn at a time. Each turn ends once (triggers).
+agent_turn = sa.Table(
+    "agent_turn",
+    metadata,
+    *columns_of(
+        SessionTurn,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
+        flat=("sent",),
+        free=("key", "body"),
+    ),
+    one_of("state", TurnState),
+    sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
+    sa.Index("ix_agent_turn_session", "session", "begun_at"),
+    unique_where("uq_agent_turn_running", IS_RUNNING, "session"),
+)
+
+# Numbered without gaps; an answer under way ends once, and nothing changes after it (triggers).
+agent_message = sa.Table(
+    "agent_message",
+    metadata,
+    *columns_of(
+        SessionMessage,
+        sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
+        sa.Column("turn", sa.ForeignKey(agent_turn.c.id), nullable=False),
+        json_value("content"),
+        flat=("served", "usage"),
+        free=(
+            "response_to",
+            "model_requested",
+            "route",
+            "target",
+            "request_id",
+            "fallback_from",
+            "reason",
+            "error",
+        ),
+    ),
+    sa.PrimaryKeyConstraint("session", "position"),
+    sa.UniqueConstraint("id"),
+    at_least("position", 1),
+    one_of("role", MessageRole),
+    one_of("state", MessageState),
+    amount("cost_usd"),
+    sa.CheckConstraint("(state = 'streaming') = (done_at IS NULL)", name="done_when"),
+    sa.CheckConstraint("state = 'complete' OR role = 'assistant'", name="only_answers_fail"),
+    sa.Index("ix_agent_message_turn", "turn"),
+)
+
 
 AGENT: Final = Record.by_fields(agent, Agent)
 AGENT_SWITCH: Final = Record.by_fields(agent_switch, ModelSwitchRequest)
 AGENT_GRANT: Final = Record.by_fields(agent_grant, AgentGrant)
+AGENT_MESSAGE: Final = Record.by_fields(agent_message, SessionMessage)
+AGENT_SESSION: Final = Record.by_fields(agent_session, AgentSession)
+AGENT_TURN: Final = Record.by_fields(agent_turn, SessionTurn)

@@ -13,6 +13,7 @@ from harness.domain.operations.access import ApiKey, DashboardSession
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
 from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
@@ -286,3 +287,20 @@ spending_month = sa.Table(
 
 
 SPENDING: Final = Record.by_fields(spending_month, PurposeSpending)
+
+
+# Forgotten after a day. owner: of an attempt, which alone may let the request take effect.
+idempotent_request = sa.Table(
+    "idempotent_request",
+    metadata,
+    *columns_of(
+        IdempotentRequest,
+        free=("scope", "key"),
+    ),
+    sa.PrimaryKeyConstraint("scope", "key"),
+    sa.CheckConstraint("(status IS NULL) = (body = '')", name="answered_whole"),
+    sa.Index("ix_idempotent_request_claimed_at", "claimed_at"),
+)
+
+
+IDEMPOTENT_REQUEST: Final = Record.by_fields(idempotent_request, IdempotentRequest)

@@ -15,6 +15,7 @@ from harness.domain.operations.access import ApiKey, DashboardSession, OptOut
 from harness.domain.operations.alert_record import AlertRecord, Notified, apply_alerts
 from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertKind
 from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.principals import People, PersonLink, Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.rules import check_key, is_same_principal
@@ -23,12 +24,14 @@ from harness.store.schema.operations import (
     API_KEY,
     DASHBOARD_SESSION,
     DELIVERY,
+    IDEMPOTENT_REQUEST,
     PERSON_LINK,
     PRINCIPAL,
     alert,
     api_key,
     dashboard_session,
     delivery,
+    idempotent_request,
     person_link,
     principal,
 )
@@ -303,3 +306,52 @@ class Deliveries(Records[Delivery]):
         query = query.order_by(delivery.c.number, delivery.c.sink)
         rows = self._unit.once(rows_key(delivery, alert), lambda: self._unit.read(query).all())
         return [self.record.read(row) for row in rows]
+
+
+class IdempotentRequests(Records[IdempotentRequest]):
+    """Stores requests to the management API that came with an `Idempotency-Key`. A change names
+    its owner, and says whether that is the owner still.
+    """
+
+    record = IDEMPOTENT_REQUEST
+
+    def find(self, scope: str, key: str) -> IdempotentRequest | None:
+        columns = idempotent_request.c
+        return self._first(self._select(columns.scope == scope, columns.key == key))
+
+    def claim(self, new: IdempotentRequest) -> bool:
+        """Claims a key; False where it is taken."""
+        return self._unit.write_new(idempotent_request, self.record.write(new))
+
+    def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
+        """Claims for another owner a request that has had no effect."""
+        changes = {"owner": new.owner, "claimed_at": new.claimed_at}
+        return self._change(*_is_owned(known), _NO_EFFECT, **changes) == 1
+
+    def note_effect(self, request: IdempotentRequest) -> bool:
+        """Notes that the request takes effect in this unit of work."""
+        return self._change(*_is_owned(request), took_effect=True) == 1
+
+    def answer(self, request: IdempotentRequest) -> bool:
+        changes = {"status": request.status, "body": request.body}
+        return self._change(*_is_owned(request), **changes) == 1
+
+    def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
+        """Deletes it, so that it may be sent again. with_effect: also where it took effect."""
+        self._delete(*_is_owned(request), *(() if with_effect else (_NO_EFFECT,)))
+
+    def forget(self, before: datetime) -> int:
+        """Deletes older requests; returns how many."""
+        return self._delete(idempotent_request.c.claimed_at < before)
+
+
+_NO_EFFECT = idempotent_request.c.took_effect.is_(False)
+
+
+def _is_owned(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
+    columns = idempotent_request.c
+    return (
+        columns.scope == request.scope,
+        columns.key == request.key,
+        columns.owner == request.owner,
+    )
