@@ -162,16 +162,16 @@ def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Opti
     for param in ctx.command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is not None and record[1] and not set(param.opts) & set(left_out):
-            yield _Option(max(param.opts, key=len), *map(_in_one_line, record))
+            form = record[0].replace("INTEGER RANGE", "N").replace("FLOAT RANGE", "X")
+            yield _Option(max(param.opts, key=len), form, _in_one_line(record[1]))
 
 
 def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:
     shown: dict[tuple[str, _Option], str] = {}
     for command in commands:
-        yield f"#{'#' * command.path.count(' ')} `{command.path}`"
+        usage = " ".join(filter(None, (command.path, command.arguments)))
+        yield f"#{'#' * command.path.count(' ')} `{usage}`"
         yield from ("", command.text, "")
-        if command.arguments:
-            yield from (f"Arguments: `{command.arguments}`", "")
         own: list[_Option] = []
         elsewhere: dict[str, list[_Option]] = {}
         for option in command.options:
