@@ -257,6 +257,5 @@ def attempt(
 
 
 def _account_line(words: str, address: str) -> str:
-    """Renders the line on top of every page for a visitor who is not signed in."""
     link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
     return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'

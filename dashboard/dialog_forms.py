@@ -40,8 +40,6 @@ HEIGHT_PX: Final = 72  # of a field for JSON
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Describes a button that opens a dialog."""
-
     label: str
     icon: str
     open: Callable[[], None]
@@ -329,5 +327,4 @@ def dialog(
     label: str = "",
     width: Width = "small",
 ) -> Callable[[Callable[Concatenate[Form, Arguments], None]], Dialog[Arguments]]:
-    """Makes a dialog of a function that takes a form."""
     return lambda show: Dialog(title, show, role, name, icon, label, width)

@@ -120,8 +120,6 @@ def palette() -> Palette:
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
-    """Shows a page. An error in it is shown in words, with a way to try again."""
-
     def show_all() -> None:
         ctx = context()
         _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
@@ -257,7 +255,6 @@ def find(
 
 
 def show_no_route() -> None:
-    """Says how a first route is made."""
     show_empty("Overview asks for one and makes it, as this does:", "swapgate init --guided")
 
 
@@ -275,7 +272,6 @@ def show_first_page() -> None:
 
 
 def show_empty(sentence: str, command: str) -> None:
-    """Says why a page has nothing to show, and which command fills it."""
     st.html(html.empty(sentence, command))
 
 
@@ -312,7 +308,6 @@ def warn_without_control() -> None:
 
 
 def copy_as_cli(*commands: Sequence[str]) -> None:
-    """Show the commands that print what this page shows, at the foot."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for words in commands:
             st.code(shlex.join(["swapgate", *words]), language=None)

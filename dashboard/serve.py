@@ -48,7 +48,6 @@ def show_first_page(_request: Request) -> Response:
 
 
 def show_markdown(request: Request) -> Response:
-    """Answers with a page's Markdown, as text."""
     try:
         page = docs_pages.find_page(request.path_params.get("page") or "index")
     except SwapgateError as error:

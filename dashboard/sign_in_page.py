@@ -46,8 +46,6 @@ addEventListener("hashchange", () => location.reload());
 
 @dataclass(frozen=True, slots=True)
 class PageFrame:
-    """What each form of the page brings along."""
-
     nonce: str  # of the page's own script and styles
     going_to: str  # the page to show next
 

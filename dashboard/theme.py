@@ -75,7 +75,6 @@ def palette(theme: str | None) -> Palette:
 
 
 def streamlit_options() -> Mapping[str, object]:
-    """Returns the options of Streamlit's own theme, by their names."""
     options: dict[str, object] = {
         "theme.font": FONT,
         "theme.baseRadius": "10px",

@@ -45,8 +45,6 @@ _ONE_AT_A_TIME: Final = Lock()
 
 @dataclass(frozen=True)
 class TimelineFrames:
-    """Holds the frames of the three panels, and the ends of their axis of time."""
-
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
     failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above the top

@@ -104,7 +104,6 @@ def named(
 
 
 def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
-    """Layers charts below a heading."""
     heading = alt.TitleParams(
         title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
     )
@@ -154,7 +153,6 @@ def _scale(frame: pd.DataFrame) -> alt.Scale:
 
 
 def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
-    """Gives a chart its height and the theme's colours and fonts."""
     chart: alt.LayerChart = (
         figure.properties(height=height, width="container")
         .configure(background="transparent", font=FONT)

@@ -12,8 +12,9 @@ import pandas as pd
 
 from dashboard.charts import plots
 from dashboard.data.queries import RouteView
-from dashboard.text import labels, route_text
+from dashboard.text import labels
 from dashboard.theme import Palette
+from harness.gate.text.change_text import describe_change
 
 SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34
@@ -75,7 +76,7 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "at": plots.to_ms(record.at),
             "model": view.name(record.route.incumbent),
-            "text": f"{route_text.change(record)}: "
+            "text": f"{describe_change(record)}: "
             f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
         }
         for record in view.history

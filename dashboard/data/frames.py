@@ -216,7 +216,6 @@ def rating(sample: Sample) -> str:
 
 
 def filter_rows(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
-    """The rows of one change (or `all`) and one suite (or `all`)."""
     if show != "all":
         frame = frame[frame["change"] == show]
     if suite != "all":
@@ -225,7 +224,6 @@ def filter_rows(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
 
 
 def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the sample table shows, under the heads that people read."""
     return pd.DataFrame(
         {
             "Sample": [escape_formula(item) for item in frame["item"]],
@@ -247,7 +245,6 @@ def _excerpt(text: str, length: int) -> str:
 
 
 def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
-    """How an answer was rated, by its symbol, and how it begins."""
     return [
         f"{rated[0]} {one_line(answer, EXCERPT)}" if answer else rated
         for rated, answer in zip(frame[arm], frame[f"{arm}_answer"], strict=True)
@@ -255,7 +252,6 @@ def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
 
 
 def download_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What a download of samples holds: every column in full."""
     return frame.drop(columns=["key", "title"])
 
 

@@ -44,8 +44,6 @@ MOST_VERSIONS: Final = 200
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """What the Compare page shows."""
-
     comparison: Comparison
     titles: Mapping[str, str]
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
@@ -96,8 +94,6 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class ProposalRow:
-    """Holds one proposal with the names behind its ids."""
-
     proposal: ProposalView
     incumbent: str
     candidate: str
@@ -191,8 +187,6 @@ def awaits_decision(proposal: Proposal) -> bool:
 
 @dataclass(frozen=True)
 class CanaryView:
-    """What the Canary page shows of a route."""
-
     route: Route
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
@@ -243,8 +237,6 @@ def canary_routes(ctx: Context) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class RouteView:
-    """What the Routes page shows of a route."""
-
     route: Route
     history: Page[RouteRecord]  # its newest versions
     targets: Mapping[str, Target]
@@ -305,7 +297,6 @@ def incumbent_name(ctx: Context, route: str) -> str:
 
 
 def candidates(ctx: Context, route: str) -> Sequence[str]:
-    """Names of the targets that could be proposed for a route."""
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
         found = tx.routing.targets()

@@ -84,7 +84,6 @@ def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSi
 
 
 def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Map each signal whose button is disabled to the reason."""
     rollout = status.rollout
     if rollout.baking:
         able = visible_signals(rollout, faults=bool(status.faults))
@@ -104,7 +103,6 @@ def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
 
 
 def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
-    """What the data say against the signal, for a person who overrules them."""
     overrules = signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE)
     return status.explanation.against if overrules else ()
 

@@ -35,7 +35,6 @@ def show_buttons(
     validity: ProofValidity | None,
     now: datetime,
 ) -> None:
-    """Show the decisions that a proposal waits for; a disabled button says why."""
     actor, key = current_user.signed_in(), proposal.id
     if awaits_decision(proposal):
         observed = OBSERVED if page_frame.context().observe_only else ""
@@ -71,7 +70,6 @@ def why_not_approve(
     actor: Actor | None,
     now: datetime,
 ) -> str:
-    """Says why the visitor cannot approve a proposal; empty where that is possible."""
     if validity is not None and verdict is not None and not validity.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = validity.why if validity.proof is ProofState.STALE else expired
@@ -91,7 +89,6 @@ def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")
 def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
-    """Asks for an approval, with what it rests on and what it means for users."""
     proposal, verdict = view.comparison.proposal, view.comparison.verdict
     new, old = view.comparison.candidate.name, view.comparison.incumbent.name
     share = labels.weight(proposal.policy.canary.steps[0].weight_bps)

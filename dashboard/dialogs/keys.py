@@ -134,7 +134,6 @@ def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
 
 
 def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
-    """Asks what the requests of a client are kept out of."""
     return st.multiselect(
         "Keep its requests out of", list(OPT_OUTS), default=sorted(before),
         format_func=OPT_OUTS.__getitem__, key=form.key("opt-outs"), placeholder="Nothing",
@@ -143,7 +142,6 @@ def _ask_opt_outs(before: Iterable[OptOut], form: Form) -> list[OptOut]:
 
 @dialog("Change or revoke a key", Role.ADMIN, "chosen", "edit", width="medium")
 def change_key(form: Form, live: Sequence[KeySummary]) -> None:
-    """Asks which key, then for its limits, or whether it is to be revoked."""
     by_id = {key.id: key for key in sorted(live, key=lambda key: key.name.casefold())}
     chosen = form.choose(
         "key", "Key", by_id, placeholder="Choose a key, or write a part of its name",
@@ -189,7 +187,6 @@ def _change_opt_outs(key: KeySummary) -> None:
 
 
 def _revoke(key: KeySummary) -> None:
-    """Asks for the key's name, so that no stray click stops a client."""
     form, actor = Form(Role.ADMIN, "revoke", key.id), current_user.signed_in()
     client = "Its requests are refused within 2 s; it cannot be taken back."
     person = "Whoever acts with it can no longer, from the next click or request on."

@@ -83,7 +83,6 @@ def add_provider(form: Form) -> None:
 
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
 def add_model(form: Form, provider: str) -> None:
-    """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
     form.waits_for = ASKS
     offers = model_lookup.list_configured_offers(page_frame.context())
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
@@ -176,7 +175,6 @@ def show_once() -> None:
 
 @dialog("Remove the provider", Role.ADMIN, "remove", "delete", label="Remove")
 def remove(form: Form, provider: str) -> None:
-    """Asks for the provider's name, so that no stray click removes one."""
     form.say(
         f"{strong(provider)} and its stored keys are removed on every router within 2 s. This "
         "is refused while a route, a proposal, a shadow or a judge uses it."
@@ -296,7 +294,6 @@ def _remove(known: ProviderCredentials) -> None:
 
 
 def _account(known: ProviderCredentials) -> None:
-    """Says who is signed in to an account, and how somebody signs in or out."""
     form = Form(Role.ADMIN, "sign-out", known.name)
     signed = next((key for key in known.stored if key.name == TOKEN_KEY_NAME), None)
     if signed is None:

@@ -27,7 +27,6 @@ BASELINE = "These models are the route's baseline. Later ones need proof or a wa
 
 @dialog("Add a route", Role.ADMIN, "new-route", "add", label="Add a route …", width="large")
 def add_route(form: Form) -> None:
-    """Asks for name, models and suites; the first models are its baseline."""
     ctx = page_frame.context()
     name = form.text("name", "Name, which clients send as model")
     models = queries.model_names(ctx)
@@ -54,7 +53,6 @@ def add_route(form: Form) -> None:
     "Change the settings", Role.ADMIN, "settings", "tune", label="Settings …", width="large"
 )
 def change_settings(form: Form, view: RouteView) -> None:
-    """Asks for a route's settings; its models stay."""
     name, before = view.id, view.route.settings
     wanted = route_settings.ask(page_frame.context(), before, name)
     page_frame.show_html(route_settings.preview(view.route, wanted))
@@ -111,7 +109,6 @@ def edit_chain(form: Form, view: RouteView) -> None:
 
 
 def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
-    """Asks whether the proof of what is new is waived, and for how long."""
     form.say(
         f"New here: {strong(', '.join(unproven))}. It needs a passed verdict on this route, or "
         "an earlier place on it; else somebody takes the responsibility."

@@ -51,7 +51,6 @@ NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
 def _usual(policies: Sequence[str], per_day: int) -> Sequence[Sequence[Field]]:
-    """Lists the fields that many routes change, in two columns."""
     return (
         (
             Field("policy", "Policy", "choice", words={name: name for name in policies}),
@@ -209,7 +208,6 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
 def _ask_overrides(
     ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
 ) -> Overrides:
-    """Asks which other routes answer the kinds of requests that this one does not."""
     others = [route for route in queries.route_names(ctx) if route != others_than]
     st.html(html.note("Another route can answer some kinds of requests in this one's name."))
     columns = st.columns(2)

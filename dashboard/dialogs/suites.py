@@ -103,7 +103,6 @@ def cancel(form: Form, run: EvalRun) -> None:
 
 @dialog("Add a suite", Role.ADMIN, "upload", "upload_file", width="medium")
 def add_suite(form: Form) -> None:
-    """Takes a data file, and says what it must hold."""
     wanted = ask(form)
     file = st.file_uploader(
         "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
@@ -122,7 +121,6 @@ def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
 
 @dialog("Label captured requests", Role.APPROVER, "read-captures", "label", width="large")
 def label_captures(reading: Form) -> None:
-    """Shows the requests captured of a route, takes labels, and makes a suite of them."""
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
     if actor is None or actor.principal != reader:
@@ -225,7 +223,6 @@ def ask(form: Form) -> SuiteUpload:
 
 
 def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
-    """Asks for one option by the kind of its default."""
     words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
     if isinstance(default, bool):
         return st.checkbox(words, default, key=key)
@@ -246,7 +243,6 @@ def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
 
 
 def _ask_judge(form: Form) -> tuple[str, float | None]:
-    """Asks for the model that judges, and for what it may cost in a run."""
     # A judge is a plain model: those with parameters of their own have a mark in their names.
     plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(

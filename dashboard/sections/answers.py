@@ -23,8 +23,6 @@ _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
 
 @dataclass(frozen=True, slots=True)
 class AnswerPanel:
-    """Holds one model's answer to show."""
-
     who: str
     text: str
     rating: str  # `✓ correct`, with its tone
@@ -73,7 +71,6 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def show_format_failures(comparison: Comparison, titles: Mapping[str, str]) -> None:
-    """Show each suite that was lost by format, if any."""
     for lost in find_format_failures(comparison):
         line = (
             f"The candidate {lost.remedy.what}. As scored: {labels.points(lost.strict_delta)} "

@@ -99,7 +99,6 @@ def _take(key: str) -> Any:
     label="Show one …", width="large",
 )  # fmt: skip
 def show_one(form: Form, ids: Sequence[str]) -> None:
-    """Asks for one, reads it, which is audited, and shows it, redacted as it is kept."""
     if capture := _take(READ):
         st.html(render(capture))
         return
@@ -140,7 +139,6 @@ def render(capture: CapturedRequest) -> str:
     label="Export …", width="medium",
 )  # fmt: skip
 def export(form: Form, routes: Sequence[str]) -> None:
-    """Asks which requests, reads them, which is audited, and then offers the file."""
     if found := _take(EXPORT):
         _offer(found)
         return
@@ -205,7 +203,6 @@ def purge(form: Form, routes: Sequence[str]) -> None:
     label="Delete a user's content …", width="medium",
 )  # fmt: skip
 def delete_user(form: Form) -> None:
-    """Asks whose content goes and why; says what a deletion cannot reach."""
     lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
     beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in BEYOND)

@@ -69,7 +69,6 @@ NOTE: Final = (
 
 
 def show_people() -> None:
-    """Shows who is who, and who is signed in."""
     ctx, actor = page_frame.context(), current_user.signed_in()
     known = people.list_people(ctx, actor)
     going_on = dashboard_sessions.list_open(ctx, actor)

@@ -9,18 +9,20 @@ from typing import Final
 import streamlit as st
 
 from dashboard import page_frame
+from dashboard.data import queries
 from dashboard.text import html, labels
+from dashboard.text.comparison_text import outlook_line
 from dashboard.text.html import escape, strong
 from harness.app.installation import Installation, load_settings, read_file_version
+from harness.control.canary import duration_estimate
 from harness.control.context import Context
-from harness.control.operations import queries
+from harness.control.operations.queries import list_proposals
 from harness.control.proposals import estimate
-from harness.control.proposals.estimate import PolicyForecast
-from harness.domain.errors import ConfigError
+from harness.control.proposals.submission import ProposalRequest
+from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import (
     format_bps,
-    format_estimate,
     format_number,
     format_percent,
     format_score,
@@ -53,7 +55,6 @@ class PolicyUse:
 
 
 def show(route: Route | None = None) -> None:
-    """Shows the section, of a route or of an installation without one."""
     uses = list_policy_uses(page_frame.context())
     st.html(html.section("Policy", NOTE))
     page_frame.show_html(_changed(list_changed_policies(page_frame.installation())))
@@ -64,7 +65,7 @@ def show(route: Route | None = None) -> None:
             _show_policy(use)
     if route and st.toggle(FORECAST, key="forecast", bind="query-params"):
         with st.spinner(f"Estimating a swap on {route.name} …"):
-            st.html(_forecast(_estimate(route.name)))
+            st.html(_forecast(route.name))
     if others:
         with st.expander(labels.plural(len(others), "other policy", "other policies")):
             for use in others:
@@ -101,14 +102,30 @@ def _show_policy(use: PolicyUse) -> None:
 
 
 @st.cache_data(ttl=300, show_spinner=False)
-def _estimate(route: str) -> PolicyForecast:
-    return estimate.forecast_policy(page_frame.context(), route)
+def _forecast(name: str) -> str:
+    """Renders what a swap takes, for a candidate that costs as much as the current model."""
+    ctx = page_frame.context()
+    try:
+        request = ProposalRequest(name, queries.incumbent_name(ctx, name))
+        suites = estimate.estimate_proposal(ctx, request)
+    except SwapgateError as error:
+        comparison = [("Comparison", f"Unknown: {error}")]
+    else:
+        items = sum(suite.plan.planned_items for suite in suites)
+        seen = [f"{format_score(suite.mde)} points on {suite.plan.suite}" for suite in suites]
+        comparison = [
+            ("Comparison", f"Up to {labels.plural(items, 'item')}. {outlook_line(suites)}"),
+            ("Difference seen", f"From {', '.join(seen)}, in 4 of 5 comparisons"),
+        ]
+    ramp = duration_estimate.estimate_for_route(ctx, name)
+    rows = [(what, html.rich(words)) for what, words in (*comparison, ("Canary", ramp.words))]
+    return html.section(f"A swap on {name}, under its policy") + html.facts(rows)
 
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
     """Lists the policies, those that most routes use first."""
     known = ctx.store.lists.routes()
-    opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    opened = list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     uses = [
         PolicyUse(
             policy,
@@ -146,7 +163,6 @@ def list_changed_policies(installed: Installation) -> Sequence[str]:
 
 
 def _changed(names: Sequence[str]) -> str:
-    """Says which policies the file has with other rules by now; empty for none."""
     if not names:
         return ""
     which = labels.plural(len(names), "policy", "policies")
@@ -159,7 +175,6 @@ def _changed(names: Sequence[str]) -> str:
 
 
 def summary(policy: Policy) -> str:
-    """Renders what the policy demands, in rows of a name and a sentence."""
     rows = (
         ("To pass", _claim(policy.gate)),
         ("Wrong passes", _risk(policy.gate)),
@@ -291,7 +306,6 @@ def _bake(canary: CanaryPolicy) -> str:
 
 
 def _steps(canary: CanaryPolicy) -> str:
-    """Renders the shares that the canary gets, with what each step waits for."""
     plan = [(format_bps(step.weight_bps), _needs(step)) for step in canary.steps]
     return html.steps([*plan, ("100 %", "promoted")], None)
 
@@ -306,42 +320,3 @@ def _needs(step: CanaryStep) -> str:
         parts.append(f"at least {labels.span(step.min_peak_s)} of peak hours")
     parts.append(f"a person looks after {labels.span(step.deadline_s)}")
     return ", ".join(parts)
-
-
-def _forecast(found: PolicyForecast) -> str:
-    """Renders what a swap on one route takes: items, money, time of both stages."""
-    name = found.route.name
-    if found.unknown:
-        compared = f"Unknown: {found.unknown}"
-        money = "unknown"
-    else:
-        compared = (
-            f"Up to {labels.plural(found.items, 'item')} of "
-            f"{labels.plural(len(found.suites), 'suite')}: "
-            f"{labels.plural(found.answers, 'answer')} in all, of both models"
-        )
-        money = (
-            f"Up to {labels.usd(found.cost_usd)}, if the candidate costs as much as the "
-            "current model"
-            if found.cost_usd is not None
-            else "Unknown: the current model has no answers with a known price on these suites"
-        )
-    time = (
-        f"About {format_estimate(found.duration_s)} of answering"
-        if found.duration_s is not None
-        else "Unknown: the current model has not answered these suites yet"
-    )
-    smallest = [
-        f"{labels.points(suite.mde).lstrip('+')} points on {suite.plan.suite}"
-        for suite in found.suites
-    ]
-    seen = f"From {', '.join(smallest)}, in 4 of 5 comparisons" if smallest else "Unknown"
-    rows = [
-        ("Comparison", escape(compared)),
-        ("Money", escape(money)),
-        ("Time", escape(time)),
-        ("Difference seen", escape(seen)),
-        ("Canary", html.rich(found.ramp.words)),
-    ]
-    title = html.section(f"A swap on {name}, under {found.route.settings.policy}")
-    return title + html.facts(rows)

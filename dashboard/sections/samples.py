@@ -66,7 +66,6 @@ def _kept_samples(_view: ComparisonView, proposal: str, version: int) -> pd.Data
 
 
 def show(view: ComparisonView) -> None:
-    """Show a comparison's samples: a filtered table, and both answers to the selected one."""
     ctx, proposal = page_frame.context(), view.comparison.proposal
     everything = (
         _kept_samples(view, proposal.id, proposal.version)
@@ -141,7 +140,6 @@ def _read(
 
 
 def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
-    """Offers the rows of the table with their full texts."""
     name = f"samples-{view.comparison.proposal.id}"
     # A download is read in a thread that knows no visitor.
     ctx = page_frame.context()

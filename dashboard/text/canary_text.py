@@ -278,7 +278,6 @@ _UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
 
 
 def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[html.Row]:
-    """Renders what was done, in the order of `moves`."""
     return [
         {
             "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
@@ -308,7 +307,6 @@ def _what(rollout: Rollout, event: AuditEvent) -> str:
 
 
 def _evidence_lines(move: AuditEvent) -> Sequence[str]:
-    """The evidence in figures."""
     evidence = RecordedEvidence.from_details(move.details)
     if evidence is None:
         return ()

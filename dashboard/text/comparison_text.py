@@ -28,7 +28,6 @@ from harness.gate.text.claim_sentence import describe_claim
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
-    """Writes the card of a verdict, or of what the gate has so far."""
     found, verdict = view.comparison, view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)
@@ -74,7 +73,6 @@ def _bullets(
 
 
 def why_again(verdict: BaseVerdict | None) -> str:
-    """What proposing again would be good for."""
     if verdict is not None and verdict.outcome == "passed":
         return "A new proposal is measured again before it may get a canary."
     return "A canary opens only after a PASSED verdict."
@@ -194,30 +192,6 @@ def against_card(view: ComparisonView) -> str:
     below = AGAINST_NOTE if lines else describe_absence(view.comparison)
     body = f"{lines}{html.note(below)}"
     return html.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
-
-
-def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
-    """What each suite's figures rest on, and what the providers said that they served."""
-    rows: list[Sequence[str]] = []
-    for side in view.comparison.suites:
-        title = view.titles.get(side.plan.suite, side.plan.suite)
-        served = side.served
-        pieces = (
-            ("data", side.pin.data_sha256[:12]),
-            ("scorer", side.pin.scorer_alone),
-            ("judge", side.pin.judge_pin),
-            ("prompt and settings", side.pin.template),
-            *(
-                (f"reported by the {arm}'s provider", ", ".join(m.label for m in models))
-                for arm, models in (
-                    ("current model", served.incumbent),
-                    ("candidate", served.candidate),
-                    ("judge", served.judge),
-                )
-            ),
-        )
-        rows += [(title, what, pinned) for what, pinned in pieces if pinned]
-    return rows
 
 
 def stale_reason(view: ComparisonView) -> str:

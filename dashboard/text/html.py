@@ -62,7 +62,6 @@ def note(text: str) -> str:
 
 
 def faint(words: object) -> str:
-    """Renders what matters less than its neighbours."""
     return f'<span class="note">{escape(words)}</span>'
 
 
@@ -72,7 +71,6 @@ def noted(cell: str, words: object) -> str:
 
 
 def state(label: Label) -> str:
-    """Renders a state in words with its shape."""
     return f'<b class="{label.tone}">{escape(label.symbol)} {escape(label.words)}</b>'
 
 
@@ -274,7 +272,6 @@ def banner(
 
 
 def invalid(faults: Sequence[RowFault]) -> str:
-    """Rows that are left out of a list."""
     return "".join(
         banner(f"✕ {fault.name}.", INVALID_ROWS_HINT, tone=Tone.WORSE) for fault in faults
     )

@@ -99,7 +99,6 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 
 
 def phase_label(proposal: Proposal) -> Label:
-    """How a proposal's phase is shown."""
     label = PHASE_LABELS[proposal.phase]
     if isinstance(proposal, ProposalView) and proposal.serves is False:
         return Label("=", proposal.phase_text, Tone.NEUTRAL)
@@ -127,7 +126,6 @@ CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
 
 
 def canary_label(state: CanaryState) -> Label:
-    """How a canary's state is shown."""
     symbol, tone = CANARY_SIGNS[state.kind]
     return Label(symbol, state.words, tone)
 
@@ -178,8 +176,6 @@ def time_of_day(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """Compares a figure with its former value."""
-
     symbol: str
     words: str  # the change, such as `63 % cheaper`
     tone: Tone

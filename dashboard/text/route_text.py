@@ -15,59 +15,30 @@ from harness.control.drift import watches
 from harness.control.drift.watches import DriftStatus
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.monthly_bill import describe_month
-from harness.control.routing.scorecard import RouteScorecard, SuiteScore
+from harness.control.routing.scorecard import RouteScorecard, list_facts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.drift import DriftCheckState, DriftWatchState
 from harness.domain.formatting import (
     DASH,
     format_estimate,
-    format_percent,
     format_points_interval,
-    format_range,
     format_score,
-    format_thousand_price,
 )
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
-from harness.domain.routing.table import RouteRecord
-from harness.gate.text.change_text import describe_change
-
-
-def change(record: RouteRecord) -> str:
-    """Says what the change did that made this version."""
-    return describe_change(
-        record.route, record.kind, record.actor, record.reason, record.ended_break_glass
-    )
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
-    """The figures measured of a route's model, as a table.
-
-    titles: of the suites, by name.
-    """
-    measured = view.measured
-    bill = measured.bill
+    """Renders the figures measured of a route's model. titles: of the suites, by name."""
+    bill = view.measured.bill
     traffic = (
         f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
         if bill.requests
         else "no request in 30 days"
     )
-    latency = DASH
-    if measured.p50_ms is not None and measured.p95_ms is not None:
-        middle, slow = (labels.seconds(ms / 1000) for ms in (measured.p50_ms, measured.p95_ms))
-        latency = f"median {middle}, 95th percentile {slow}; {measured.requests_day:,} requests"
-    rows = [
-        *(
-            (f"Score, {titles.get(score.suite, score.suite)}", _score(score, view.now))
-            for score in measured.scores
-        ),
-        ("Cost per 1,000 requests", _per_1000(measured)),
-        ("Cost a month", describe_month(bill) if bill.requests else DASH),
-        ("Latency, last day", latency),
-        ("Errors to callers", format_percent(measured.failed, 2, missing=DASH)),
-        ("Failures of this model", format_percent(measured.charged, 2, missing=DASH)),
-    ]
-    note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}."
+    facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
+    rows = [(name[:1].upper() + name[1:], fact or DASH) for name, fact in facts]
+    note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}; latency: last day."
     return html.section("Measured", note) + html.plain_facts(rows)
 
 
@@ -83,7 +54,7 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     if bill.requests:
         # An unknown cost names what is unknown.
         month = f"{'a month ' if bill.month_usd is None else ''}{describe_month(bill)}"
-        lines.append(f"{strong(_per_1000(scorecard))} per 1,000 · {escape(month)}")
+        lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 
 
@@ -98,25 +69,6 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
     counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
     return f'<p class="note">last hour</p><p>{counted}, {failed:,} failed {bars}</p>'
-
-
-def _score(score: SuiteScore, now: datetime) -> str:
-    if score.score is None or score.measured_at is None:
-        return "never measured"
-    between = (
-        f" ({format_range((score.low, score.high), format_score)})"
-        if score.low is not None and score.high is not None
-        else ""
-    )
-    older = "" if score.current else ", of an older version of the suite"
-    age = labels.age(score.measured_at, now)
-    return f"{format_score(score.score)}{between} on {score.items:,} items, {age}{older}"
-
-
-def _per_1000(scorecard: RouteScorecard) -> str:
-    """A dash without traffic; unknown where there is some and no price."""
-    known = scorecard.bill.tokens is not None
-    return format_thousand_price(scorecard.usd_per_1000) if known else DASH
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
@@ -145,7 +97,6 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
 
 
 def evidence_text(entry: ChainEntry) -> str:
-    """Why the model may serve, in words."""
     match entry.evidence:
         case EvidenceKind.BASELINE:
             return "baseline: the route was created with it"

@@ -103,7 +103,6 @@ def slices_note(report: SuiteReport) -> str:
 
 
 def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
-    """What the bars of won and lost pairs count."""
     clusters = [
         f" Those of {titles.get(report.suite, report.suite)} count clusters: the mean over "
         f"the items of one {report.figures.cluster}."
@@ -117,7 +116,6 @@ def bars_note(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> str:
 
 
 def _cost(report: SuiteReport) -> str:
-    """What the costs of the same items say, where the claim is about them."""
     cost = report.figures.cost
     if cost is None:
         return ""

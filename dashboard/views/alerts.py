@@ -112,7 +112,6 @@ HERE: Final = "alerts"
 
 
 def _headline(open_: Sequence[AlertView]) -> str:
-    """Writes the page's first line, as HTML."""
     if not open_:
         return "Nothing is wrong now: no alert is open"
     critical = sum(alert.severity is Severity.CRITICAL for alert in open_)
@@ -141,7 +140,6 @@ def _untold_banner(open_: Sequence[AlertView], now: datetime) -> str:
 
 
 def _card(alert: AlertView, now: datetime) -> str:
-    """Renders an open alert with what to do next."""
     label = SEVERITY_LABELS[alert.severity]
     times = f" · {alert.count:,} times" if alert.count > 1 else ""
     seen = (
@@ -170,7 +168,6 @@ def _title(alert: AlertView) -> str:
 
 
 def _messages(alert: AlertView) -> str:
-    """Says what became of an alert's messages."""
     counts = {
         "sent": alert.delivered,
         "waiting": alert.waiting,
@@ -184,7 +181,6 @@ def _messages(alert: AlertView) -> str:
 
 
 def _past_table(alerts: Sequence[AlertView]) -> str:
-    """Renders alerts that are over, a line each."""
     rows = [
         {
             "Alert": noted(_title(alert), alert.text),
@@ -213,7 +209,6 @@ def _lasted(alert: AlertView) -> str:
 
 
 def _attempts(tried: Sequence[DeliveryAttempt]) -> str:
-    """Says what became of a test message, sink by sink."""
     taken = [attempt.sink for attempt in tried if attempt.delivered]
     refused = [f"{a.sink} did not take it: {a.error}" for a in tried if not a.delivered]
     delivered = f"The test message reached {', '.join(taken)}." if taken else ""

@@ -58,7 +58,6 @@ def show() -> None:
 
 
 def _check() -> None:
-    """Offers to check all of it now, with the signatures of every row."""
     if st.button("Check everything now", icon=":material/verified:"):
         ctx = page_frame.context()
         with st.spinner("Checking every event and every signed row …"):
@@ -121,7 +120,6 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
 
 
 def _options(selection: AuditFilter) -> list[str]:
-    """Writes the filter as the command's options."""
     options = []
     for name in FIELDS:
         if text := getattr(selection, name):
@@ -139,8 +137,6 @@ CHAIN_NOTE: Final = "The chain of events is checked every minute"
 
 @dataclass(frozen=True, slots=True)
 class FullCheck:
-    """Holds the result of a check of the whole log and of every signed row."""
-
     at: datetime
     broken: int | None  # the first event that does not fit
     faults: Sequence[RowFault]
@@ -161,7 +157,6 @@ def _headline(total: int, broken: int | None, matching: int | None = None) -> st
 
 
 def _check_result(check: FullCheck) -> str:
-    """Says what a full check found."""
     at = labels.date_time(check.at)
     if check.broken is None and not check.faults:
         words = (

@@ -112,7 +112,6 @@ def show() -> None:
 
 
 def _lead_on(rollout: Rollout) -> None:
-    """Link to what the canary rests on, and to what stops more than a canary."""
     with st.container(horizontal=True):
         page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
         page_frame.link("routes", "Kill switch and history", "history", route=rollout.route)
@@ -147,7 +146,6 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
 
 
 def figures(view: CanaryView, status: CanaryStatus) -> None:
-    """Shows steps, tiles, timeline and evidence."""
     # What needs a person is never greyed.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
     st.html(html.steps(*canary_text.plan(status)))
@@ -164,7 +162,6 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
 
 
 def timeline(view: CanaryView, status: CanaryStatus) -> None:
-    """Shows share, evidence and failures on one axis of time."""
     st.html(html.section("Timeline", canary_text.TIMELINE_NOTE))
     if not status.blocks:
         st.html(html.note("Nothing has been counted yet."))
@@ -176,7 +173,6 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
 
 
 def evidence(status: CanaryStatus, *, stale: bool) -> None:
-    """Shows the evidence of harm, and every guardrail's own."""
     st.html(
         html.section("Evidence of harm", canary_text.harm_line(status))
         + html.meter(

@@ -22,6 +22,7 @@ from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import share_text
+from harness.report.content import list_pinned
 
 CHARTS_A_ROW = 3
 
@@ -188,20 +189,19 @@ def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
 
 
 def pins(view: ComparisonView) -> None:
-    rows = comparison_text.pins(view)
-    if not rows:
-        return
     shown = [
         {
-            "Suite": escape(suite),
+            "Suite": escape(view.titles.get(side.plan.suite, side.plan.suite)),
             "Pin": escape(pin),
             "What was measured": f'<span class="details">{escape(measured)}</span>',
         }
-        for suite, pin, measured in rows
+        for side in view.comparison.suites
+        for pin, measured in list_pinned(side)
     ]
-    with st.expander("What was pinned: versions of data, scorer and prompt"):
-        st.html(html.note("The verdict stays valid as long as none of this changes."))
-        st.html(html.table(shown))
+    if shown:
+        with st.expander("What was pinned: versions of data, scorer and prompt"):
+            st.html(html.note("The verdict stays valid as long as none of this changes."))
+            st.html(html.table(shown))
 
 
 def effects(view: ComparisonView) -> None:
@@ -269,7 +269,6 @@ def progress(view: ComparisonView) -> None:
 
 
 def others(rows: Sequence[ProposalRow], current: str) -> None:
-    """Offers the other comparisons, newest first."""
     names = {
         row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
         f"{row.incumbent} ({labels.verdict_label(row.verdict).words})"

@@ -46,8 +46,6 @@ MOST_LINES: Final = 50
 
 @dataclass(frozen=True)
 class ManyRoutes:
-    """What the Overview searches where there are many routes."""
-
     texts: Mapping[str, str]  # by route, without those that are not as they were signed
     invalid: Sequence[RowFault]
 

@@ -193,7 +193,6 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
 
 
 def _what_follows() -> str:
-    """Says when a proposal that was just made is evaluated."""
     advice = page_frame.missing_control()
     if advice is None:
         return "its evaluation starts within seconds"
@@ -201,7 +200,6 @@ def _what_follows() -> str:
 
 
 def _lead_to(row: ProposalRow) -> None:
-    """Link to a proposal's comparison."""
     label = f"See {row.candidate} instead of {row.incumbent}"
     page_frame.link("compare", label, "balance", id=row.proposal.id)
 
@@ -263,7 +261,6 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
 
 
 def _outlook(request: submission.ProposalRequest) -> None:
-    """Show what the evaluation would take, before it starts."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)

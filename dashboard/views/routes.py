@@ -21,6 +21,7 @@ from harness.control.routing import routes, seed
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
+from harness.gate.text.change_text import describe_change
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")
@@ -90,7 +91,7 @@ def header(view: RouteView) -> None:
             f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}",
             f"{escape(labels.age(since.at, view.now))} · version {view.route.version} · "
             f"revision {newest.revision} of the routing table · last change: "
-            f"{escape(route_text.change(newest))}",
+            f"{escape(describe_change(newest))}",
         )
     )
 
@@ -149,7 +150,6 @@ def overrides(how: RouteSettings) -> str:
 
 
 def _freezes(view: RouteView) -> None:
-    """Shows the freezes about this route: those that people set, and those of every week."""
     ctx, name = page_frame.context(), view.route.name
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
@@ -170,12 +170,11 @@ def timeline(view: RouteView) -> None:
 
 
 def history(view: RouteView) -> None:
-    """Shows the versions, the newest first."""
     rows = [
         {
             "Version": f'<span class="phone">Version </span>{record.route.version}',
             "When": _when(record.at),
-            "What": strong(route_text.change(record)),
+            "What": strong(describe_change(record)),
             "Serves": escape(view.name(record.route.incumbent)),
             "Canary": escape(
                 labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"

@@ -104,7 +104,6 @@ SOURCES: Final = {
 
 
 def _headline(found: Sequence[Setting]) -> str:
-    """Writes the page's first line, as HTML."""
     counts = {
         source: sum(setting.source is source for setting in found) for source in SettingSource
     }

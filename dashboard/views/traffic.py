@@ -84,7 +84,6 @@ def show() -> None:
 
 
 def _choices(names: Sequence[str]) -> tuple[str, str | None]:
-    """Asks for the window, and for one route or all."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.segmented_control(
             "Window",
@@ -115,7 +114,6 @@ def _stale(report: TrafficReport) -> str:
 
 
 def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
-    """Renders the window's four figures."""
     whole = report.all
     moved = sum(reason.times - reason.unanswered for reason in reasons)
     unpriced = "of the requests in this time"

@@ -35,7 +35,6 @@ def fenced(text: str) -> Sequence[str]:
 
 
 def cell(text: str) -> str:
-    """Writes a text as a table's cell: no line breaks, no column marks, no markup."""
     return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
 
 
@@ -142,7 +141,6 @@ def _object(text: str) -> Mapping[str, object] | None:
 
 
 def describe_pins(report: Report) -> Iterator[str]:
-    """Lists what the comparison was made with, then the commands to check it."""
     comparison = report.comparison
     yield from ("", "## What was pinned", "")
     rows = [
@@ -183,7 +181,6 @@ def describe_pins(report: Report) -> Iterator[str]:
 
 
 def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
-    """How to recompute the verdict, and how to measure anew."""
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)

@@ -21,11 +21,13 @@ from harness.control.proposals.comparison import (
 )
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import SuiteReport, VerdictBasis
+from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_latency,
     format_percent,
+    format_points,
+    format_points_interval,
     format_range,
     format_thousand_price,
 )
@@ -50,7 +52,6 @@ def variables(folder: Path) -> str:
 
 
 def figure_cells(figures: ArmFigures) -> list[str]:
-    """Writes what an answer of a model costs and takes, as cells of a table."""
     cost = figures.cost_interval_usd_per_1000
     return [
         format_thousand_price(figures.cost_usd_per_1000),
@@ -59,6 +60,40 @@ def figure_cells(figures: ArmFigures) -> list[str]:
         format_range(figures.p50_interval_s, format_latency, missing=DASH),
         format_latency(figures.p95_s, DASH),
         format_percent(figures.failed, 1),
+    ]
+
+
+def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
+    """Lists what a suite's figures rest on, and what the providers reported to serve."""
+    pin, served = side.pin, side.served
+    arms = (
+        ("incumbent", served.incumbent),
+        ("candidate", served.candidate),
+        ("judge", served.judge),
+    )
+    pinned = (
+        ("data", pin.data_sha256[:12]),
+        ("scorer", pin.scorer_alone),
+        ("judge", pin.judge_pin),
+        ("prompt and settings", pin.template),
+        *((f"{arm} served", ", ".join(m.label for m in models)) for arm, models in arms),
+    )
+    return [(what, text) for what, text in pinned if text]
+
+
+def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:
+    """Describes the guarded slices: suite, slice, what is shown, difference, interval, use."""
+    return [
+        (
+            report.suite,
+            slice_.name,
+            "worse" if slice_.worse else "not shown worse",
+            format_points(slice_.delta) if slice_.n_used else DASH,
+            format_points_interval(slice_.ci_low, slice_.ci_high),
+            f"{slice_.n_used} of {slice_.n_max}",
+        )
+        for report in (verdict.suites if verdict else ())
+        for slice_ in report.figures.slices or ()
     ]
 
 
@@ -99,8 +134,6 @@ class TellingAnswer:
 
 @dataclass(frozen=True)
 class SuiteSection:
-    """The part of a report that is about one suite."""
-
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
     tags: Sequence[TagRow]
@@ -109,8 +142,6 @@ class SuiteSection:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a comparison document says."""
-
     comparison: Comparison
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]

@@ -46,7 +46,7 @@ from harness.report.answer_examples import (
     most_telling,
     table,
 )
-from harness.report.content import Report, SuiteSection, TagRow, figure_cells
+from harness.report.content import Report, SuiteSection, TagRow, figure_cells, slice_rows
 
 HEADS: Final = {
     "passed": "may replace",
@@ -282,27 +282,14 @@ def _report_row(report: SuiteReport, basis: VerdictBasis) -> Sequence[str]:
 
 
 def _slices(verdict: Verdict | None) -> Iterator[str]:
-    """The slices that are guarded, each by itself."""
-    rows = [
-        (
-            report.suite,
-            cell(slice_.name),
-            "shown worse" if slice_.worse else "not shown worse",
-            format_points(slice_.delta) if slice_.n_used else "–",
-            format_points_interval(slice_.ci_low, slice_.ci_high),
-            f"{slice_.n_used} of {slice_.n_max}",
-        )
-        for report in (verdict.suites if verdict else ())
-        for slice_ in report.figures.slices or ()
-    ]
+    rows = [[cell(text) for text in row] for row in slice_rows(verdict)]
     if rows:
-        heads = ("suite", "slice", "guard", "candidate − incumbent", "95 % interval", "used")
+        heads = ("suite", "slice", "shown", "candidate − incumbent", "95 % interval", "used")
         yield from ("", "### Slices", "", *table(heads, rows), "")
         yield "A candidate that is shown worse in one of them fails, whatever its mean says."
 
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
-    """The paired evidence of a claim about cost."""
     claimed = [(suite, suite.figures.cost) for suite in (verdict.suites if verdict else ())]
     rows = [
         (

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dashboard.text import route_text
 from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary import status
@@ -40,6 +39,7 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.table import Route, RouteSettings
+from harness.gate.text.change_text import describe_change
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
@@ -94,7 +94,7 @@ def route_of(world: SmallInstallation) -> Route:
 def changes(world: SmallInstallation) -> list[str]:
     """What each version of the route is called, the newest first."""
     return [
-        route_text.change(record)
+        describe_change(record)
         for record in queries.list_route_versions(world.context(), "chat")
     ]
 

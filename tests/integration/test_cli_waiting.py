@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.frame import waiting
-from harness.cli.frame.waiting import Pace, Progress
+from harness.cli.frame.waiting import Progress, ProgressLine
 from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
@@ -160,19 +160,15 @@ def test_a_watch_that_begins_before_the_canary_waits_for_it_and_ends_with_its_co
     assert cli.run("canary", "status", "chat", "--watch").exit_code == 0  # nothing under way
 
 
-def test_the_time_left_is_reckoned_from_the_last_minute() -> None:
-    pace = Pace()
+def test_the_time_left_is_reckoned_from_the_pace_since_the_first_look(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = ProgressLine()
+    for now_s, done in ((0.0, 0), (2.0, 4), (10.0, 10)):
+        line.say(Progress("run_1: running", done, 100, at_most=True, cost_usd=0.5), now_s)
 
-    def left(now_s: float, done: int) -> float | None:
-        return pace.time_left_s(now_s, Progress("run_1: running", done, 100))
-
-    assert left(0, 0) is None
-    assert left(2, 4) is None  # too early to tell
-    assert left(10, 10) == 90
-    assert left(70, 10) is None  # nothing came for a minute
-    assert left(80, 30) == pytest.approx(70 * 70 / 20)
-    assert left(81, 5) is None  # another run: from the start
-    said = Progress("run_1: running", 10, 100, at_most=True, cost_usd=0.5).describe(90)
+    early, said = capsys.readouterr().err.splitlines()
+    assert early == "run_1: running, 0 of up to 100 samples"
     assert said == "run_1: running, 10 of up to 100 samples, $0.50 so far, at most 1.5 min left"
 
 

@@ -35,8 +35,6 @@ from harness.domain.evals.exports.scored_run import (
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """Describes a format of exported results."""
-
     title: str  # of the tool
     files: str  # what a file of it is, for people
     parse: Callable[[str], list[ScoredRun]]

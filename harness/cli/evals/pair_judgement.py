@@ -29,8 +29,6 @@ FILL_IN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FileTerms:
-    """Holds what a file is judged by."""
-
     claim: Claim
     margin: float
     alpha: float
@@ -40,7 +38,6 @@ class FileTerms:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Lists the columns of groups, the cluster's first."""
         return (*((self.cluster,) if self.cluster else ()), *self.slices)
 
 

@@ -29,8 +29,6 @@ from harness.imports import import_plain_structlog, pause_garbage_collection
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """A command that is imported when it is called."""
-
     where: str  # `module:attribute`
     help: str  # the first line of the command's own help
     hidden: bool = False
@@ -63,7 +61,6 @@ class LazyCommandGroup(click.Group):
         self.sections = dict(sections or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Lists the commands in the order of the table."""
         return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -95,7 +92,6 @@ class LazyCommandGroup(click.Group):
                 formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
 
     def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
-        """Gives the headings of the help with the names under each."""
         if not self.sections:
             yield "Commands", list(names)
             return
@@ -165,8 +161,6 @@ def taken_from(build: Callable[..., object], about: str = "") -> Any:
 
 
 class FiniteRange(click.FloatRange):
-    """Reads a number within the bounds."""
-
     def convert(
         self, value: float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
@@ -206,8 +200,6 @@ class Reads(click.ParamType[Value]):
 
 
 class EnumChoice(click.Choice[Word]):
-    """Reads one of an enumeration's values."""
-
     def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:  # noqa: ARG002 - click's signature
         return str(choice)
 

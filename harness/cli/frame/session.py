@@ -202,7 +202,6 @@ def global_options(*, root: bool) -> list[click.Option]:
 
 
 def _is_of_the_machine(path: str) -> bool:
-    """Tells whether a command is one of these. path: its words, such as `route show`."""
     return path in OF_THE_MACHINE or path.partition(" ")[0] in OF_THE_MACHINE
 
 

@@ -1,11 +1,10 @@
 """`follow` waits for something to end, with a progress line on stderr and a deadline; the line
-says how many are done, what they cost so far and about how long the rest takes (`Pace`).
+says how many are done, what they cost so far and about how long the rest takes.
 `watch` shows something until it has ended (`--watch`): a terminal is drawn anew; a pipe or a
 file gets a line for each change, with `--json` a document a line.
 """
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from harness.ports import Clock
 
 TIMED_OUT: Final = 5
 PAUSE_S: Final = 0.5
-# The time left is reckoned from the pace of so long, and said once so much of it is known.
-PACE_WINDOW_S: Final = 60.0
+# The time left is said once the pace is known for so long.
 PACE_KNOWN_S: Final = 5.0
 LOG_STEPS: Final = 20  # a log gets a line for each twentieth
 
@@ -34,8 +32,6 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Says how far something is that somebody waits for."""
-
     stage: str  # `prop_1: evaluating`
     done: int = 0
     wanted: int = 0  # 0 where nothing is counted
@@ -63,38 +59,17 @@ class Progress:
         return self.stage, self.note, self.wanted and self.done * LOG_STEPS // self.wanted
 
 
-class Pace:
-    """Estimates the time left from what was done in the last minute."""
-
-    def __init__(self) -> None:
-        self._readings: deque[tuple[float, int]] = deque()
-
-    def time_left_s(self, now_s: float, progress: Progress) -> float | None:
-        """Returns None while the pace is not known. now_s: monotonic."""
-        readings = self._readings
-        if readings and progress.done < readings[-1][1]:
-            readings.clear()
-        readings.append((now_s, progress.done))
-        while len(readings) > 2 and now_s - readings[1][0] >= PACE_WINDOW_S:
-            readings.popleft()
-        took_s, did = now_s - readings[0][0], progress.done - readings[0][1]
-        if took_s < PACE_KNOWN_S or did <= 0:
-            return None
-        return (progress.wanted - progress.done) * took_s / did
-
-
 class ProgressLine:
     """One line that is written over on a terminal; in a log, a line for each milestone."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last: object = None
-        self._pace = Pace()
+        self._began: tuple[float, int] | None = None  # monotonic seconds, and what was done
 
     def say(self, progress: Progress, now_s: float) -> None:
         """Writes what is new. now_s: monotonic."""
-        left_s = self._pace.time_left_s(now_s, progress)
-        text = progress.describe(left_s)
+        text = progress.describe(self._time_left_s(progress, now_s))
         new = text if self._terminal else progress.milestone
         if new == self._last:
             return
@@ -102,6 +77,14 @@ class ProgressLine:
         click.echo(
             f"\r\033[K{text}" if self._terminal else text, err=True, nl=not self._terminal
         )
+
+    def _time_left_s(self, progress: Progress, now_s: float) -> float | None:
+        """Estimates it from the pace since the first look; None until that is known."""
+        began_s, before = self._began = self._began or (now_s, progress.done)
+        took_s, did = now_s - began_s, progress.done - before
+        if took_s < PACE_KNOWN_S or did <= 0:
+            return None
+        return (progress.wanted - progress.done) * took_s / did
 
     def end(self) -> None:
         if self._terminal and self._last is not None:
@@ -143,8 +126,6 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True)
 class Watched(Generic[Shown]):
-    """Says how something is loaded, shown and known to have ended."""
-
     load: Callable[[], Shown]
     draw: Callable[[Shown], None]  # prints it as without `--watch`
     lines: Callable[[Shown], Mapping[str, str]]  # by subject, a line for a log
@@ -195,7 +176,6 @@ def _readings(watched: Watched[Shown], clock: Clock) -> Iterator[Shown | Swapgat
 def _print_lines(
     watched: Watched[Shown], clock: Clock, write: Callable[[Shown], Mapping[str, str]]
 ) -> None:
-    """Prints a line for each subject that changed."""
     last: dict[str, str] = {}
     for reading in _readings(watched, clock):
         if isinstance(reading, SwapgateError):

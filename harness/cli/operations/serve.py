@@ -132,7 +132,6 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
 
 
 def _run_entry_point(entry_point: str, *given: object) -> None:
-    """Calls `module:function`."""
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
         run = getattr(import_module(module), function)

@@ -100,8 +100,6 @@ CANARY_STATES: Final = frozenset(
 
 @dataclass(frozen=True)
 class _Standing:
-    """Holds what is shown, as of one moment."""
-
     overview: RouteOverview
     routes: Page[RouteStatus]  # the first of them
     alerts: Sequence[AlertView]

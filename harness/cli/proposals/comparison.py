@@ -4,7 +4,7 @@ pins), its shadow and its canary; or gives it as JSON (`as_json`). For `proposal
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -16,18 +16,16 @@ from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import list_drawbacks
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
-from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (
     format_points,
-    format_points_interval,
     format_score,
     format_usd,
 )
 from harness.gate.text import sentences
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text
-from harness.report.content import figure_cells
+from harness.report.content import figure_cells, list_pinned, slice_rows
 
 EXAMPLE_CHARACTERS = 200
 # Of a comparison, in the document as they are.
@@ -113,7 +111,6 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
 
 
 def _proof(comparison: Comparison) -> str | None:
-    """Whether the verdict is proof still."""
     if comparison.verdict is None or comparison.standing is None:
         return None
     if comparison.standing.holds:
@@ -122,26 +119,10 @@ def _proof(comparison: Comparison) -> str | None:
 
 
 def _print_pins(comparison: Comparison) -> None:
-    rows: list[list[object]] = []
-    for side in comparison.suites:
-        pin, served = side.pin, side.served
-        pieces = [
-            ("data", pin.data_sha256[:12]),
-            ("scorer", pin.scorer_alone),
-            ("judge", pin.judge_pin),
-            ("prompt and settings", pin.template),
-            ("incumbent served", _served_labels(served.incumbent)),
-            ("candidate served", _served_labels(served.candidate)),
-            ("judge served", _served_labels(served.judge)),
-        ]
-        rows += [[side.plan.suite, what, pinned] for what, pinned in pieces if pinned]
+    rows = [[s.plan.suite, *pinned] for s in comparison.suites for pinned in list_pinned(s)]
     if rows:
         click.echo()
         output.table(["SUITE", "PIN", "WHAT WAS MEASURED"], rows, empty="")
-
-
-def _served_labels(served: Iterable[ServedModel]) -> str:
-    return ", ".join(model.label for model in served)
 
 
 def print_format_failures(lost: FormatFailure) -> None:
@@ -194,25 +175,10 @@ def _suite_row(basis: VerdictBasis, report: SuiteReport) -> list[object]:
 
 
 def _print_slices(verdict: Verdict) -> None:
-    """Prints the slices that are guarded, each by itself."""
-    slices = [
-        (report.suite, slice_)
-        for report in verdict.suites
-        for slice_ in report.figures.slices or ()
-    ]
-    if slices:
+    if rows := slice_rows(verdict):
         click.echo()
-        output.table_of(
-            slices,
-            lambda pair: {
-                "SUITE": pair[0],
-                "SLICE": pair[1].name,
-                "SHOWN": "worse" if pair[1].worse else "not shown worse",
-                "DELTA": format_points(pair[1].delta) if pair[1].n_used else "–",
-                "95 % INTERVAL": format_points_interval(pair[1].ci_low, pair[1].ci_high),
-                "USED": f"{pair[1].n_used} of {pair[1].n_max}",
-            },
-        )
+        heads = ("SUITE", "SLICE", "SHOWN", "DELTA", "95 % INTERVAL", "USED")
+        output.table(heads, rows, empty="")
 
 
 def _print_progress(comparison: Comparison) -> None:

@@ -180,7 +180,6 @@ def _review_json(proposal_review: ProposalReview) -> object:
 
 
 def _print_review(proposal_review: ProposalReview) -> None:
-    """What an approver should know."""
     click.echo()
     click.echo(proposal_review.risk.text)
     for line in proposal_review.widened:

@@ -3,7 +3,7 @@ what the comparisons would take and risk, registers them, and waits for the gate
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import zip_longest
 
 import click
@@ -13,7 +13,6 @@ from harness.cli.frame import output
 from harness.cli.frame.command import FiniteRange, arg, command, opt
 from harness.cli.frame.session import Session
 from harness.cli.proposals import comparison, verdict_wait
-from harness.cli.proposals.estimate import planning_json, print_planning
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.context import Context
@@ -24,11 +23,19 @@ from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
 from harness.control.routing import monthly_bill, traffic_report
 from harness.domain.evals.cost_forecast import CostForecast
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import format_bps, format_estimate
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
+from harness.domain.formatting import (
+    format_bps,
+    format_estimate,
+    format_percent,
+    format_score,
+    format_span,
+    format_usd,
+)
 from harness.domain.proposals.proposal import Proposal
+from harness.gate.planning.claim_advice import ClaimAdvice, ClaimOption
 from harness.gate.planning.ramp import StepPlan
-from harness.gate.text.sentences import share_text
+from harness.gate.text.sentences import share_text, spending_text
 
 
 @command(name="plan")
@@ -46,7 +53,6 @@ def plan_ramp(
 
 
 def print_plan(plan: RampPlan) -> None:
-    """Prints the ramp step by step, how long it takes in words, and what would shorten it."""
     if plan.steps:
         output.table_of(plan.steps, _plan_cells)
     output.paragraph(plan.words)
@@ -71,7 +77,6 @@ def _step_time(seconds: float | None) -> str:
 
 
 def plan_json(plan: RampPlan) -> dict[str, object]:
-    """Gives the plan as a document."""
     return output.pick(plan, "route", "pace", "steps", "options", "words")
 
 
@@ -168,8 +173,6 @@ def create_proposal(
 
 @dataclass(frozen=True)
 class _Outlook:
-    """What one candidate's comparison would take, and its bill."""
-
     planned: Proposal
     candidate: str
     planning: Sequence[SuiteEstimate]
@@ -249,3 +252,118 @@ def _next(made: Proposal) -> str:
         "next: the suites run on both models; a candidate that passes gets its canary, or "
         f"waits for approval. `swapgate proposal show {made.id} --watch` follows it"
     )
+
+
+def print_planning(planning: Sequence[SuiteEstimate]) -> None:
+    output.table_of(planning, _planning_cells, empty="no suites")
+    _print_advice(planning)
+    for suite_estimate in planning:
+        suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        advice = suite_estimate.advice
+        if plan.role is SuiteRole.PRIMARY:
+            output.paragraph(
+                f"{suite}: {advice.recommended.claim.value} is recommended: {advice.why}"
+            )
+        if suite_estimate.judge_usd is None:
+            output.paragraph(
+                f"{suite}: what its judge costs is unknown: it has judged nothing yet, or has "
+                "no price"
+            )
+        elif suite_estimate.judge_usd:
+            judging = format_usd(suite_estimate.judge_usd)
+            output.paragraph(f"{suite}: of that, the judge costs {judging} at most")
+        if suite_estimate.warning:
+            output.paragraph(f"{suite}: {suite_estimate.warning}")
+        for text in suite_estimate.texts:
+            output.paragraph(f"{suite}: {text}")
+        if suite_estimate.plan.claim is Claim.CHEAPER:
+            output.paragraph(f"{suite}: {_saving(suite_estimate)}")
+        if plan.look > 1:
+            output.paragraph(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
+        if suite_estimate.estimated:
+            output.paragraph(
+                f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
+                "tokens at the candidate's price"
+            )
+
+
+def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
+    """Prints how often each claim would be shown; an arrow marks the recommended one."""
+    better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
+    output.table(
+        [
+            *("SUITE", "MAY BE CLAIMED", "WITHIN", "ITEMS", "COSTS", "IF EQUAL"),
+            *(f"IF {points} BETTER" for points in better),
+            "80 % TAKES",
+        ],
+        [
+            [suite_estimate.plan.suite, *_option_cells(option, suite_estimate.advice)]
+            for suite_estimate in planning
+            for option in suite_estimate.advice.options
+        ],
+        empty="",
+    )
+
+
+def _option_cells(option: ClaimOption, advice: ClaimAdvice) -> list[object]:
+    mark = "→" if option is advice.recommended else " "
+    enough = option.enough
+    loss = f"{format_score(option.margin, None)} points"
+    these = ", these" if option.population is ClaimPopulation.THESE else ""
+    return [
+        f"{mark} {option.claim.value.replace('_', '-')}",
+        None if option.claim is Claim.SUPERIOR else loss,
+        _times(option.items, option.epochs) + these,
+        format_usd(option.cost_usd),
+        format_percent(option.if_equal, 0),
+        format_percent(option.if_better, 0),
+        _times(enough.items, enough.epochs) if enough else f"over {advice.suite_items:,}",
+    ]
+
+
+def _times(items: int, epochs: int) -> str:
+    return f"{items:,} x {epochs}" if epochs > 1 else f"{items:,}"
+
+
+def _saving(suite_estimate: SuiteEstimate) -> str:
+    plan = suite_estimate.plan
+    if suite_estimate.saving is None:
+        return f"whether it costs {format_percent(plan.min_saving)} less is open: no price"
+    basis = "recorded answers" if suite_estimate.incumbent else "by list prices answers"
+    found = f"{basis} cost {format_percent(suite_estimate.saving)} less; claimed are "
+    if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
+        more = (
+            f", and that takes about {suite_estimate.saving_items:,}"
+            if suite_estimate.saving_items
+            else ""
+        )
+        return (
+            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s will not "
+            f"show it{more}"
+        )
+    return (
+        f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
+        f"{plan.unit}s show it"
+    )
+
+
+def _planning_cells(suite_estimate: SuiteEstimate) -> dict[str, object]:
+    plan, duration_s = suite_estimate.plan, suite_estimate.duration_s
+    return {
+        "SUITE": plan.suite,
+        "ROLE": plan.role.value,
+        "CLAIM": plan.claim.value.replace("_", "-"),
+        "ALLOWED LOSS": f"{format_score(plan.margin, None)} points",
+        "ITEMS": plan.n_max_text,
+        "SEES FROM": f"{format_score(suite_estimate.mde)} points",
+        "COSTS AT MOST": format_usd(suite_estimate.cost_usd),
+        "TAKES ABOUT": "unknown" if duration_s is None else format_span(duration_s),
+    }
+
+
+def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+    figures = [field.name for field in fields(SuiteEstimate) if field.name != "plan"]
+    return [
+        {"suite": suite.plan.suite, "figures": output.pick(suite, *figures)}
+        for suite in planning
+    ]

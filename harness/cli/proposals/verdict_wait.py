@@ -74,7 +74,6 @@ def _follow(
 
 
 def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
-    """Loads the proposal, and how far it is."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         proposal = tx.proposals.get(proposal_id)

@@ -120,7 +120,6 @@ def list_models(
 def _print_document(
     ctx: Context, found: Page[Target], providers: Mapping[str, Provider]
 ) -> None:
-    """Prints the targets with all their routes and what is known of their end."""
     table = routes.load_table(ctx)
     ends = {
         deprecation.target: deprecation

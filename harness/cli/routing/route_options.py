@@ -36,8 +36,6 @@ from harness.domain.settings import TargetSeed
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions:
-    """Holds the options that describe a target beside its name."""
-
     parameters: tuple[str, ...] = opt(
         "A default body field, which a client's own value wins over; may be repeated.",
         "--param",
@@ -121,8 +119,6 @@ _PRIMARY: Final = "Primary suite: decides the claim. Several count as a weighted
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
-    """Says which suites decide about a route."""
-
     primaries: tuple[RouteSuite, ...] = opt(
         _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]"
     )
@@ -152,8 +148,6 @@ class SuiteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NewRouteSuites(SuiteOptions):
-    """Says which suites decide about a new route: at least one."""
-
     primaries: tuple[RouteSuite, ...] = opt(
         _PRIMARY, "--suite", type=_WEIGHTED, metavar="SUITE[=WEIGHT]", required=True
     )

@@ -15,7 +15,6 @@ from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreez
 from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
 from harness.cli.routing.traffic import (
     list_failovers,
-    metric_facts,
     route_measured,
     route_traffic,
 )
@@ -153,7 +152,7 @@ def show(session: Session, name: str) -> None:
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
-            *metric_facts(figures),
+            *scorecard.list_facts(figures, timestamp),
         ]
     )
 
@@ -189,13 +188,7 @@ def history(session: Session, name: str, *, page_request: PageRequest = PAGE) ->
         lambda record: {
             "VERSION": record.route.version,
             "REVISION": record.revision,
-            "CHANGE": describe_change(
-                record.route,
-                record.kind,
-                record.actor,
-                record.reason,
-                record.ended_break_glass,
-            ),
+            "CHANGE": describe_change(record),
             "AT (UTC)": timestamp(record.at),
             "BY": record.actor,
             "INCUMBENT": names.get(record.route.incumbent, record.route.incumbent),

@@ -18,7 +18,6 @@ from harness.cli.frame.waiting import Watched, show
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.routing import scorecard
-from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.control.routing.traffic_report import (
     RouteTraffic,
@@ -36,7 +35,6 @@ from harness.domain.formatting import (
     format_percent,
     format_range,
     format_score,
-    format_thousand_price,
     format_usd,
 )
 from harness.domain.pagination import PageRequest
@@ -48,8 +46,6 @@ MOST_REASONS: Final = 10
 
 @dataclass(frozen=True)
 class _Traffic:
-    """Holds the report, and why requests left their targets in the same window."""
-
     report: TrafficReport
     reasons: Sequence[FailoverReason]
     route: str | None
@@ -103,7 +99,6 @@ def _as_json(traffic: _Traffic) -> dict[str, object]:
 
 
 def _line(row: RouteTraffic) -> str:
-    """One line for a log."""
     return (
         f"{row.route}: {row.requests:,} requests, {_count(row.failed, row.failed_share)} with "
         f"an error to the caller, {_count(row.left, row.left_share)} whose own model failed"
@@ -221,7 +216,6 @@ def route_measured(session: Session, name: str | None, *, watched: bool = WATCH)
 
 
 def _measured_line(row: RouteScorecard) -> str:
-    """One line for a log."""
     return (
         f"{row.route.name}: {row.incumbent.name}, {requests(row)}, median "
         f"{_seconds(row.p50_ms) or DASH}, 95th percentile {_seconds(row.p95_ms) or DASH}, "
@@ -246,7 +240,7 @@ def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
     return {
         "ROUTE": row.route.name,
         "MODEL": row.incumbent.name,
-        "PER 1,000": _per_1000(row),
+        "PER 1,000": row.price_text,
         "A MONTH": _month(row),
         "REQUESTS": requests(row, ""),
         "MEDIAN": _seconds(row.p50_ms),
@@ -256,15 +250,8 @@ def _traffic_cells(row: RouteScorecard) -> dict[str, object]:
     }
 
 
-def _per_1000(route_scorecard: RouteScorecard) -> str | None:
-    """Nothing without traffic; unknown where there is some and no price."""
-    if route_scorecard.bill.tokens is None:
-        return None
-    return format_thousand_price(route_scorecard.usd_per_1000)
-
-
 def _month(route_scorecard: RouteScorecard) -> str | None:
-    """As `_per_1000`; unknown, too, where less than a day of traffic is recorded."""
+    """Unknown where less than a day of traffic is recorded."""
     if not route_scorecard.bill.requests:
         return None
     return format_month_usd(route_scorecard.month_usd)
@@ -291,41 +278,13 @@ def _score_cells(row: RouteScorecard, score: SuiteScore) -> dict[str, object]:
         "SUITE": score.suite,
         "ROLE": score.role.value,
         "SCORE": None if score.score is None else format_score(score.score),
-        "95 % INTERVAL": _interval(score),
+        "95 % INTERVAL": format_range(score.interval, format_score) if score.interval else None,
         "ITEMS": score.items or None,
         "MEASURED (UTC)": _when(score),
     }
-
-
-def _interval(score: SuiteScore) -> str | None:
-    if score.low is None or score.high is None:
-        return None
-    return format_range((score.low, score.high), format_score)
 
 
 def _when(score: SuiteScore) -> str:
     if score.measured_at is None:
         return "never"
     return timestamp(score.measured_at) + ("" if score.current else ", of an older suite")
-
-
-def metric_facts(route_scorecard: RouteScorecard) -> Sequence[tuple[str, object]]:
-    """What is measured of one route, as pairs of name and value."""
-    bill = route_scorecard.bill
-    speeds = (_seconds(route_scorecard.p50_ms), _seconds(route_scorecard.p95_ms))
-    return (
-        *((f"score, {score.suite}", _scored(score)) for score in route_scorecard.scores),
-        ("cost per 1,000 requests", _per_1000(route_scorecard)),
-        ("cost a month", describe_month(bill) if bill.requests else None),
-        ("latency", f"median {speeds[0]}, 95th percentile {speeds[1]}" if speeds[0] else None),
-        ("callers that failed", _share(route_scorecard.failed)),
-        ("failures of the model", _share(route_scorecard.charged)),
-    )
-
-
-def _scored(score: SuiteScore) -> str:
-    if score.score is None:
-        return "never measured"
-    between = _interval(score)
-    shown = format_score(score.score) + (f" ({between})" if between else "")
-    return f"{shown} on {score.items:,} items, {_when(score)}"

@@ -3,19 +3,15 @@ difference it could show (A3, F2), before it is made: from tokens, costs and sco
 of earlier runs. It names the cheapest design that shows enough, and warns of one that does not.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from harness.control.canary import duration_estimate
-from harness.control.canary.duration_estimate import RampPlan
 from harness.control.context import Context
 from harness.control.proposals import recorded_answers, submission, suite_registration
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
-from harness.domain.errors import SwapgateError
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
 from harness.domain.evals.suite_plan import (
@@ -24,7 +20,6 @@ from harness.domain.evals.suite_plan import (
 )
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.offline.slices import look_levels, promotion_waits_for
@@ -302,53 +297,3 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
 def _likely_clusters(ctx: Context, suite: str) -> str:
     likely = ctx.suites.likely_clusters(suite)
     return f"{likely[:1].upper()}{likely[1:]}." if likely else ""
-
-
-@dataclass(frozen=True)
-class PolicyForecast:
-    """Forecasts a swap on a route under the route's policy."""
-
-    route: Route
-    suites: Sequence[SuiteEstimate]
-    unknown: str  # why nothing is known of the comparison; else empty
-    ramp: RampPlan
-
-    @property
-    def items(self) -> int:
-        """Counts the items of all suites."""
-        return sum(suite.plan.planned_items for suite in self.suites)
-
-    @property
-    def answers(self) -> int:
-        """Counts the answers of both models, at most."""
-        return sum(suite.plan.most_answers for suite in self.suites)
-
-    @property
-    def cost_usd(self) -> float | None:
-        """Sums the cost at most; None where one suite's is unknown."""
-        costs = [suite.cost_usd for suite in self.suites]
-        known = [cost for cost in costs if cost is not None]
-        return math.fsum(known) if known and len(known) == len(costs) else None
-
-    @property
-    def duration_s(self) -> float | None:
-        """Sums the suites' times, one after the other; None where one is unknown."""
-        times = [suite.duration_s for suite in self.suites]
-        known = [time for time in times if time is not None]
-        return math.fsum(known) if known and len(known) == len(times) else None
-
-
-def forecast_policy(ctx: Context, name: str) -> PolicyForecast:
-    """Forecasts a swap on a route under its policy. Raises NotFound."""
-    with ctx.store.read() as tx:
-        route = routes.require_route(tx, name)
-        incumbent = tx.routing.targets()[route.incumbent]
-    suites: Sequence[SuiteEstimate] = ()
-    unknown = ""
-    try:
-        suites = estimate_proposal(ctx, ProposalRequest(name, incumbent.name))
-    except SwapgateError as error:
-        unknown = str(error)
-    return PolicyForecast(
-        route, suites, unknown, duration_estimate.estimate_for_route(ctx, name)
-    )

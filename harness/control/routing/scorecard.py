@@ -2,7 +2,7 @@
 Reads only.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,12 +11,21 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.routing import routes
+from harness.control.routing.monthly_bill import describe_month
 from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuiteRole
+from harness.domain.formatting import (
+    DASH,
+    format_latency,
+    format_percent,
+    format_range,
+    format_score,
+    format_thousand_price,
+)
 from harness.domain.reliability.latency import quantile_ms
 from harness.domain.routing.table import Arm, Route, RouteSuite
 from harness.domain.routing.target import Target
@@ -41,6 +50,10 @@ class SuiteScore:
     measured_at: datetime | None = None
     current: bool = True  # whether the suite is still what the run was asked
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class RouteScorecard:
@@ -60,6 +73,47 @@ class RouteScorecard:
     p50_ms: float | None
     p95_ms: float | None
     requests_day: int
+
+    @property
+    def price_text(self) -> str | None:
+        """Price of 1,000 requests: None without traffic, unknown without a price."""
+        return None if self.bill.tokens is None else format_thousand_price(self.usd_per_1000)
+
+
+def list_facts(
+    scorecard: RouteScorecard,
+    describe_time: Callable[[datetime], str],
+    titles: Mapping[str, str] | None = None,
+) -> Sequence[tuple[str, str | None]]:
+    """Lists what is measured of a route, by name; None where nothing was recorded.
+    describe_time: of a measurement. titles: of the suites, by name.
+    """
+    bill, names = scorecard.bill, titles or {}
+
+    def seconds(ms: float | None) -> str:
+        return format_latency(None if ms is None else ms / 1000, DASH)
+
+    def share(value: float | None) -> str | None:
+        return None if value is None else format_percent(value, 2)
+
+    def scored(score: SuiteScore) -> str:
+        if score.score is None or score.measured_at is None:
+            return "never measured"
+        interval = format_range(score.interval, format_score)
+        between = f" ({interval})" if score.interval else ""
+        older = "" if score.current else ", of an older suite"
+        when = f"{describe_time(score.measured_at)}{older}"
+        return f"{format_score(score.score)}{between} on {score.items:,} items, {when}"
+
+    p50, p95 = seconds(scorecard.p50_ms), seconds(scorecard.p95_ms)
+    return (
+        *((f"score, {names.get(s.suite, s.suite)}", scored(s)) for s in scorecard.scores),
+        ("cost per 1,000 requests", scorecard.price_text),
+        ("cost a month", describe_month(bill) if bill.requests else None),
+        ("latency", None if p50 == DASH else f"median {p50}, 95th percentile {p95}"),
+        ("callers that failed", share(scorecard.failed)),
+        ("failures of the model", share(scorecard.charged)),
+    )
 
 
 def build_scorecard(ctx: Context, name: str) -> RouteScorecard:

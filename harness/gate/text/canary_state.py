@@ -46,8 +46,6 @@ _AFTER_PROMOTION: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CanaryState:
-    """Says where a canary is and what happens next."""
-
     kind: CanaryStateKind
     words: str  # `on hold at 5 %`
     predicate: str  # after the candidate's name: `is on hold at 5 %`

@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.domain.canary.rollout import CanaryEnd, find_end
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import RouteRecord
 
 CHANGE_WORDS: Final[Mapping[str, str]] = {
     "baseline": "route created",
@@ -18,21 +18,18 @@ CHANGE_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def describe_change(
-    route: Route, kind: str, actor: str, reason: str, ended_break_glass: str | None = None
-) -> str:
-    """Says what a change of that kind did: of a canary's end, which end it was; of a
-    break-glass, which of its two changes. route: as the change left it. ended_break_glass: the
-    one whose end it was, by what is stored of it; None for another change.
+def describe_change(record: RouteRecord) -> str:
+    """Says what a change did: of a canary's end, which end it was; of a break-glass, which of
+    its two changes.
     """
-    end = find_end(reason)
-    if kind == "restore":
-        if route.break_glass is not None:
+    end = find_end(record.reason)
+    if record.kind == "restore":
+        if record.route.break_glass is not None:
             return "served without proof from here"
-        if ended_break_glass is not None:
+        if record.ended_break_glass is not None:
             return "break-glass over: the former incumbent is back"
         if end is CanaryEnd.TAKEN_BACK:
             return end.value
-        if actor == SYSTEM.name:
+        if record.actor == SYSTEM.name:
             return f"promotion {end}"
-    return CHANGE_WORDS.get(kind, kind).format(end=end)
+    return CHANGE_WORDS.get(record.kind, record.kind).format(end=end)

@@ -105,7 +105,6 @@ def _promise(report: SuiteReport) -> str:
 
 
 def _loss(deciding: Sequence[SuiteReport]) -> str:
-    """What a failed candidate lost by."""
     costs = [report.figures.cost for report in deciding]
     if costs and all(
         cost is not None and cost.outcome == CostOutcome.REFUTED for cost in costs

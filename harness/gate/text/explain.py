@@ -93,8 +93,6 @@ class GuardrailRow:
 
 @dataclass(frozen=True, slots=True)
 class StepNeed:
-    """Describes one thing that a rollout's next step waits for."""
-
     what: str
     words: str
     done: bool
@@ -304,7 +302,6 @@ def _needs(
 def _warm_up(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> list[StepNeed]:
-    """Shows the warm-up while it lasts."""
     policy, have = rollout.policy, action.exposures
     left = max(0, policy.cold_units - have)
     # The step may have begun after `now` was read.

@@ -205,7 +205,6 @@ def slices_wait_reason(reason: str) -> str:
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
-    """Says why a comparison stands where it stands."""
     match evidence.outcome:
         case "promote":
             return _promoted(evidence, design)
@@ -227,7 +226,6 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
 
 
 def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
-    """What the costs say of the claim that the candidate is cheaper."""
     claimed = f"{format_percent(plan.min_saving)} less was claimed"
     if evidence.saving is None:
         why = "the incumbent costs nothing."
