@@ -138,10 +138,8 @@ for _signal in OPERATIONS:
 def status(session: Session, route: str | None, *, watched: bool = WATCH) -> int:
     """Show the live canaries; with ROUTE its newest, live or ended.
 
-    `canary explain ROUTE` shows the evidence behind it, guardrail by guardrail.
-
-    With --watch it waits for a canary where a proposal is under way. What it followed on ROUTE
-    sets the exit code: 0 promoted, 3 rolled back or failed, 4 not enough evidence.
+    With --watch it waits for a canary where a proposal is under way. Exit code: 0 promoted, 3
+    rolled back or failed, 4 not enough evidence.
     """
     if watched:
         follower = CanaryFollower(session, route)

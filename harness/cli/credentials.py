@@ -30,8 +30,7 @@ from harness.domain.providers.oauth_tokens import DeviceCode
 def login(session: Session, provider: str) -> None:
     """Sign in for github_copilot or openai_codex: type a code on the vendor's page.
 
-    The tokens are stored encrypted, never shown, and renewed by the control process. Needs
-    `oauth.PROVIDER.client_id` in the file.
+    Needs `oauth.PROVIDER.client_id` in the file. The control process renews the tokens.
     """
     done = sign_in.sign_in(
         session.context_with_providers,
@@ -123,8 +122,8 @@ def set_credential(
 ) -> None:
     """Store a provider's key. It is asked for, or read from stdin; it is no argument.
 
-    A PROVIDER that is a kind, such as groq, is added where it is missing. Routers use the key
-    within two seconds. Stored keys come before those of the environment.
+    A PROVIDER that is a kind, such as groq, is added where it is missing. Stored keys come
+    before those of the environment.
     """
     value = _value(provider)
     change = CredentialChange(
@@ -174,10 +173,7 @@ def import_credentials(
     ),
     replace: bool = opt("Replace keys that are already stored."),
 ) -> None:
-    """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like.
-
-    Each goes to the provider that names the variable, else to the kind whose vendor reads it.
-    """
+    """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like."""
     ctx = session.context_with_providers
     found = credentials.import_credentials(
         ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
@@ -209,8 +205,7 @@ def rotate_encryption(
 ) -> None:
     """Re-encrypt every stored key with the first encryption key.
 
-    The keys before it decrypt until you remove them from the file, or from
-    SWAPGATE_ENCRYPTION_KEYS.
+    The other keys decrypt until you remove them.
     """
     from harness.app.database import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
 

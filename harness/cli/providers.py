@@ -159,9 +159,8 @@ def set_provider(
 ) -> None:
     """Change a provider; what is not named stays as it is.
 
-    With another address or other headers, routes keep using the provider, and what was
-    measured before is no longer proof. --extra-body is refused once something was proven
-    with the provider: add another provider instead.
+    With another address or other headers, earlier measurements are no longer proof.
+    --extra-body is refused once something was proven: add another provider instead.
     """
     change = options.change(reason=reason)
     ctx, who = session.context_with_providers, session.deciding_actor

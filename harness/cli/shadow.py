@@ -103,8 +103,7 @@ def start(
 ) -> None:
     """Mirror a share of a route's requests to a target (by id or provider/model).
 
-    Users get the incumbent's answers and wait for nothing else. The candidate's are compared
-    with them, counted and forgotten. Needs an open proposal of the candidate, or an approver.
+    Users get the incumbent's answers. Needs an open proposal of the candidate, or an approver.
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
     wanted = ShadowRequest(route, candidate, limits, reason, lasts)

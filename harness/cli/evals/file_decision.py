@@ -98,10 +98,7 @@ def gate_decide(
     empty where one is missing. Items count in the order of their first row, and so do clusters.
 
     --from reads results of another tool instead: one file with both runs, or the incumbent's
-    and then the candidate's. Samples that failed have no score.
-
-    A missing score never decides: the candidate passes only with all of them against it, and
-    fails only with all of them for it.
+    and then the candidate's. A missing score never decides.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
@@ -159,8 +156,7 @@ def canary_decide(
     Columns block,requests,canary_requests,failures,canary_failures; requests and failures
     count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
 
-    Columns missing,canary_missing are for outcomes that did not come. They never decide: the
-    canary is rolled back only if it is with none of its own a failure, and all others failures.
+    Columns missing,canary_missing are for outcomes that did not come. They never decide.
     """
     _between_0_and_1("--alpha", alpha)
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)

@@ -80,8 +80,7 @@ def gate_run(
 ) -> int:
     """Compare two targets without a server.
 
-    Suites, providers and policies are the configuration's. Both targets answer the items; the
-    gate decides as it does for a proposal. Nothing is routed; your database is not touched.
+    Suites, providers and policies are the configuration's. Your database is not touched.
     Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
     measured.
     """

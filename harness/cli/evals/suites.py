@@ -82,8 +82,8 @@ def import_suite(
 ) -> None:
     """Make a suite of labelled captures.
 
-    Writes suites/NAME.jsonl and suites/manifest.toml beside swapgate.yaml, and the suite into
-    swapgate.yaml. Lines without a label are left out. Every fault is named by file and line.
+    Writes suites/NAME.jsonl and suites/manifest.toml, and the suite into swapgate.yaml. Lines
+    without a label are left out.
     """
     from harness.app.suite_import import (  # noqa: PLC0415 - only this command needs it
         add_to_config,

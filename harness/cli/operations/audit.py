@@ -85,8 +85,7 @@ def export(
 ) -> None:
     """Write events to FILE, the newest first: .csv for spreadsheets, .jsonl for programs.
 
-    A file that is there already is not overwritten. JSON Lines have the whole events, CSV has a
-    column for each field and one for the other details.
+    A file that is there already is not overwritten.
     """
     write = WRITERS.get(file.suffix.lower())
     if write is None:

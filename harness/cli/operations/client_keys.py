@@ -108,8 +108,7 @@ def create(
 ) -> None:
     """Create a key and print it, this once.
 
-    Names that differ in case, width or spaces alone are one: a second key of the same person
-    takes --principal.
+    A second key of the same person takes --principal.
     """
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
@@ -181,9 +180,8 @@ def change_opt_outs(
 ) -> None:
     """Set what a data key opts out of; `none` lifts all. In force within two seconds.
 
-    canary: its requests always go to the route's own model first, and count in no comparison.
-    shadow: they are mirrored to no candidate, and no judge sees them. capture: no copy of them
-    is kept, and no judge sees them.
+    canary: its requests always go to the route's own model first. shadow: they are mirrored to
+    no candidate. capture: no copy of them is kept. shadow and capture keep judges away, too.
     """
     if NONE in opt_outs and len(set(opt_outs)) > 1:
         raise click.UsageError("`none` stands alone: leave it out, or the others")
@@ -213,9 +211,9 @@ def print_sign_in_link(
 ) -> None:
     """Print a link that signs in to the dashboard, once.
 
-    Without ID it signs in whoever acts: the operator of this machine, or the owner of the key
-    in --key-file. With ID it signs in the owner of that management key; only who created the
-    key may print it. Whoever opens the link first is signed in: send it to nobody else.
+    Without ID it signs in the operator of this machine, or the owner of the key in --key-file.
+    With ID it signs in the owner of that management key, which you must have created. The first
+    person who opens the link is signed in.
     """
     made, text = session.decide(
         dashboard_sessions.create_link,
@@ -287,8 +285,7 @@ def link(
 ) -> None:
     """Declare that NAME is the same person as PERSON.
 
-    Neither approves what the other proposed from then on. Who comes by single sign-on can be
-    named after the first sign-in.
+    Neither approves what the other proposed from then on.
     """
     made = session.decide(people.link, name, person_name, reason)
     output.answer(made, f"{name} and {person_name} are one person")

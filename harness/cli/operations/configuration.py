@@ -62,8 +62,8 @@ def apply(
 ) -> None:
     """Take over what the file says now: providers as they are in it, and new routes.
 
-    What a route serves, and its settings, it leaves as they are in the database; it names each
-    difference with the command that changes it.
+    Routes of the database stay as they are; it names each difference with the command that
+    changes it.
     """
     from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 

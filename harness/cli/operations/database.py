@@ -50,9 +50,8 @@ def accept_restore(
 ) -> None:
     """Go on with a database that was restored from a backup.
 
-    Routers refuse a database that is older than what they served. This command opens a new
-    epoch, which they accept; revisions continue above the highest that was served. Keys that
-    were revoked since the backup stay revoked on every router that knew of it.
+    Opens a new epoch, which routers accept; revisions continue above the highest that was
+    served. Keys that were revoked since the backup stay revoked on routers that knew of it.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.control.operations import integrity  # noqa: PLC0415 - as above
@@ -76,10 +75,8 @@ def grant(
 ) -> None:
     """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
 
-    Run it as the tables' owner; running it again changes nothing. ROLE reads and adds rows,
-    changes those that may change and deletes what may be forgotten: no DDL, no UPDATE or DELETE
-    of what only grows. Then put ROLE into
-    the `database_url` of every process, and keep the owner for `swapgate db upgrade`.
+    Run it as the tables' owner. Then put ROLE into the `database_url` of every process, and
+    keep the owner for `swapgate db upgrade`.
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
 

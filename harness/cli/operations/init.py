@@ -57,14 +57,11 @@ def init(
 ) -> None:
     """Set up Swapgate in this folder.
 
-    Writes swapgate.yaml and its schema, makes the folder for state with the secret and the
-    database, and prints an admin's key and a client's key, this once. Files that are there
-    are kept as they are: run it again whenever something is missing.
+    Writes swapgate.yaml and its schema, makes the secret and the database, and prints an
+    admin's key and a client's key, this once. It keeps files that are there.
 
-    --guided then asks for a first provider, route and proposal, the simulator's by default.
-
-    --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and says for each
-    key of it what became of it.
+    --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and reports on
+    each key of it.
     """
     from harness.app.set_up import import_config, set_up  # noqa: PLC0415
 

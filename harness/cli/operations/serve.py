@@ -189,9 +189,8 @@ def mcp(
 ) -> None:
     """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
 
-    An agent may look, and propose a swap; it can never approve one. On stdin and stdout it acts
-    with the management key of --key-file, or with a data key there; without a key as the
-    operator, who then proposes at most.
+    An agent may look, and propose a swap; it can never approve one. Without a key in --key-file
+    it acts on stdin and stdout as the operator, as a proposer.
     """
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
@@ -222,9 +221,8 @@ def worker(
 ) -> None:
     """Take eval runs from the queue that the workers of all hosts share.
 
-    Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on as
-    many hosts as there shall be: each run goes to one of them, and to another one when its
-    host dies. SIGTERM ends it: what it had goes on elsewhere.
+    Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on any
+    number of hosts. SIGTERM ends it: its runs go on elsewhere.
     """
     from harness.app.worker_host import run_worker_host  # noqa: PLC0415 - as above
 

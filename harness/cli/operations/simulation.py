@@ -85,10 +85,8 @@ def traffic(
 ) -> None:
     """Send requests of simulated users to the router, and say how their routes fare.
 
-    A canary decides by traffic: without users of your own yet, these let one end. Each request
-    asks a short question as a new user. Without ROUTE, all routes are asked. It ends with 0, or
-    with 5 where --for ran out before the proposals had ended, or what is left of them waits
-    for an approval: the last lines say who has to give it.
+    Each request asks a short question as a new user. Without ROUTE, all routes are asked. Exit
+    code 5 where --for ran out before the proposals had ended, or one waits for an approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
 
@@ -122,8 +120,7 @@ def demo(
 ) -> int:
     """Show what Swapgate does, with simulated providers and real processes.
 
-    One candidate is promoted, one stopped, one rolled back, a provider is lost, and an agent's
-    tool loop survives swap and rollback. The exit code is 0 only when all ended as they should.
+    The exit code is 0 only when all stories ended as they should.
     """
     leave_modules_alone()
     from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick

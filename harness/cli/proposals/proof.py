@@ -38,11 +38,7 @@ def proposal_report(
     ),
     file: Path | None = opt("A file. [default: standard output]", "--output"),
 ) -> None:
-    """Write a comparison as a document.
-
-    The verdict and why, figures by suite and by tag, cost and time, the most telling answers,
-    what was pinned, and how to check it.
-    """
+    """Write a comparison as a document."""
     from harness.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
     from harness.report.junit import render_junit  # noqa: PLC0415
     from harness.report.markdown import render_markdown  # noqa: PLC0415

@@ -204,10 +204,7 @@ def approve(
         default="",
     ),
 ) -> None:
-    """Let a passed proposal into its canary. The proposer cannot.
-
-    `swapgate proposal show` says what needs approval and what changed on its route in 90 days.
-    """
+    """Let a passed proposal into its canary. The proposer cannot."""
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
     made = session.decide(

@@ -121,9 +121,6 @@ def create_proposal(
 ) -> int:
     """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
 
-    Several candidates share one run of the incumbent and one alpha; the best of those that pass
-    goes on, and the others end.
-
     Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
     evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
     an open proposal.

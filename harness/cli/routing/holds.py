@@ -78,7 +78,7 @@ def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REAS
 def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the freezes that people set, newest first.
 
-    The weekly freezes of the configuration file are shown on stderr.
+    Weekly freezes of the file go to stderr.
     """
     found = session.context.store.lists.freezes(page_request)
     now = session.installation.clock.now()
@@ -183,8 +183,8 @@ def throw(
 ) -> None:
     """Send all requests to one provider, or to one target (by id or provider/model).
 
-    Takes effect on every router within two seconds. A route that does not have the provider or
-    target among its targets keeps its plan: a switch never adds a target without evidence.
+    Takes effect on every router within two seconds. A route without the provider or target
+    keeps its plan.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
@@ -210,8 +210,7 @@ def lift(session: Session, switch_id: str = arg("ID"), *, reason: str = REASON) 
 def list_switches(session: Session, *, page_request: PageRequest = PAGE) -> None:
     """List the switches of command line and API, the newest first.
 
-    What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
-    said on stderr: routers read both when they start.
+    Switches of the file and of SWAPGATE_FORCE go to stderr.
     """
     switches = session.context.store.lists.switches(page_request)
     now = session.installation.clock.now()

@@ -174,8 +174,7 @@ def add(
 ) -> None:
     """Register a target. Its id is a hash of its content and settings.
 
-    A PROVIDER that is not configured, and that is a kind's name such as `openrouter`, is added
-    in its usual place, with its usual variable for the key.
+    A PROVIDER that is a kind's name, such as `openrouter`, is added where it is missing.
     """
     seed = requested_target(name, settings)
     made = registry.register_with_provider(
@@ -196,8 +195,7 @@ def add(
 def discover(session: Session, provider: str = arg("PROVIDER")) -> None:
     """Read the models that a provider lists at its /models, and keep them with the date.
 
-    `model match` and `model list --all` know them from then on. Prices and windows are the
-    provider's own word.
+    `model match` and `model list --all` know them from then on.
     """
     ctx = session.context_with_providers
     listed = discovery.discover_models(ctx, session.actor, provider)
@@ -254,8 +252,7 @@ def search_models(session: Session, words: tuple[str, ...] = arg(required=True))
 def match_name(session: Session, name: str) -> int:
     """Find the model that a loose name means: "gemini flash", "opus 4.7".
 
-    A family's name means its newest version; a name with a version means that one. Exit code 1
-    when nothing fits, 6 when several families fit equally well: these are listed.
+    Exit code 1 when nothing fits, 6 when several families fit equally well.
     """
     model_match = model_lookup.match_model(session.context_with_providers, name)
     if not output.documented(model_match):
@@ -286,11 +283,9 @@ def probe(
 ) -> int:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
-    A local server's own Responses and Messages endpoints are asked as well. For those that are
-    whole, the line is shown by which routers ask them. A target that refuses a chat is asked
-    for an embedding.
-
-    TARGET is an id or PROVIDER/MODEL, which need not be registered.
+    It also tries a local server's own Responses and Messages endpoints. A target that refuses a
+    chat is asked for an embedding. TARGET is an id or PROVIDER/MODEL, which need not be
+    registered.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 

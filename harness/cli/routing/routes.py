@@ -210,8 +210,7 @@ def diff(
 ) -> None:
     """Show what changed from version V1 to V2, and where the file says something else.
 
-    V2 is the newest unless given, V1 the one before V2. The database rules: the
-    configuration file seeds a route once.
+    V2 is the newest unless given, V1 the one before V2.
     """
     context = session.context
     last = queries.load_route_version(context, name, newer)

@@ -157,8 +157,7 @@ def list_failovers(
 ) -> None:
     """List failovers: which target a request left, and why; the newest first.
 
-    The log has sizes and kinds of the requests, never their content, and hashes of users. With
-    `--json` it has the sentences of providers, redacted.
+    With `--json` it has the sentences of providers, redacted.
     """
     failovers = queries.list_failovers(
         session.context,
@@ -195,8 +194,7 @@ def _shape(failover: Failover) -> str:
 def route_measured(session: Session, name: str | None, *, watched: bool = WATCH) -> None:
     """Show measured quality, cost, latency and failures of every route, or of NAME.
 
-    Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.
-    What a month costs is unknown below a day of traffic.
+    Cost and failures are of 30 days at most; latency is of the last day.
     """
     context = session.context
 
