@@ -48,7 +48,6 @@ class SessionView:
     agent: str  # its name
     messages: Sequence[SessionMessage]  # a page of them
     after: int  # the position that the page goes on behind
-    until: datetime  # when the first message of the next page came; without one, now
     total: int  # how many messages the session has
     switches: Page[ModelSwitchRequest]
     children: Page[AgentSession]
@@ -78,21 +77,17 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
             below = [child for parent in below for child in tx.sessions.children(parent)]
             family = [*family, *below]
     start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
-    page = PageRequest(MOST_MESSAGES + 1, str(start))
-    records = ctx.store.lists.session_messages(page, session=id_).items
-    beyond = records[MOST_MESSAGES:]
-    now, usage = ctx.clock.now(), ctx.store.lists.model_usage(sessions=family)
+    page = PageRequest(MOST_MESSAGES, str(start))
     return SessionView(
         session=session,
         agent=agent,
-        messages=records[:MOST_MESSAGES],
+        messages=ctx.store.lists.session_messages(page, session=id_).items,
         after=start,
-        until=beyond[0].created_at if beyond else now,
         total=total,
         switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
         children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
-        usage=usage,
-        now=now,
+        usage=ctx.store.lists.model_usage(sessions=family),
+        now=ctx.clock.now(),
     )
 
 
@@ -135,31 +130,12 @@ def _wanted(request: ModelSwitchRequest) -> str:
 
 
 def render_transcript(view: SessionView, *, readable: bool) -> str:
-    """Renders a page of messages, with the switches that were approved between them."""
-    begins = view.messages[0].created_at if view.after and view.messages else None
-    approved = sorted(
-        (request.decided_at, _switched(request))
-        for request in view.switches
-        if request.state is SwitchState.APPROVED
-        and request.decided_at is not None
-        and (begins is None or begins <= request.decided_at)
-        and request.decided_at < view.until
-    )
-    parts: list[str] = []
-    for message in view.messages:
-        while approved and approved[0][0] <= message.created_at:
-            parts.append(approved.pop(0)[1])
-        said = _content(message) if readable else _note(HIDDEN)
-        parts.append(
-            f'<section class="message {message.role}"><header>{_head(message)}</header>'
-            f"{said}</section>"
-        )
-    return html.block(*parts, *(text for _, text in approved), kind="sg-transcript")
-
-
-def _switched(request: ModelSwitchRequest) -> str:
-    what = "Approved" if request.for_children else "From here on"
-    return f'<p class="switched">⇄ {what} {strong(_wanted(request))}{_by(request)}</p>'
+    parts = [
+        f'<section class="message {message.role}"><header>{_head(message)}</header>'
+        f"{_content(message) if readable else _note(HIDDEN)}</section>"
+        for message in view.messages
+    ]
+    return html.block(*parts, kind="sg-transcript")
 
 
 def _head(message: SessionMessage) -> str:

@@ -49,9 +49,6 @@ class GrantQuery(PageQuery):
     agent: Name | None = None
 
 
-AS_STORED = SwitchDecisionBody()
-
-
 @endpoint(router, "GET", "/switch-requests")
 def list_switch_requests(
     who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
@@ -68,28 +65,10 @@ def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
     return view_switch(who.ctx, switches.load_switch(who.ctx, request))
 
 
-@endpoint(router, "POST", "/switch-requests/{request}/approve")
-def approve_switch_request(
-    who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
-) -> SwitchRequestView:
-    """Approves a switch, in force from the session's next message on. 409 when `fingerprint` is
-    another request's.
-    """
-    made = switches.approve_switch(
-        who.ctx, who.actor, request, body.reason, fingerprint=body.fingerprint
-    )
-    return view_switch(who.ctx, made)
-
-
-@endpoint(router, "POST", "/switch-requests/{request}/reject")
-def reject_switch_request(
-    who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
-) -> SwitchRequestView:
-    """The session stays on its model; the agent is told, with the reason."""
-    made = switches.reject_switch(
-        who.ctx, who.actor, request, body.reason, fingerprint=body.fingerprint
-    )
-    return view_switch(who.ctx, made)
+for decide in (switches.approve_switch, switches.reject_switch):
+    verb = decide.__name__.removesuffix("_switch")
+    call, name = f"POST /switch-requests/{{request}}/{verb}", f"{verb}_switch_request"
+    operation(router, call, name, decide, SwitchDecisionBody)
 
 
 @endpoint(router, "GET", "/agent-grants")

@@ -121,7 +121,7 @@ agent_session = sa.Table(
     sa.Index("ix_agent_session_last_at", "last_at"),
 )
 
-# A session has one running turn at a time. Each turn ends once (triggers).
+# A session has one running turn at a time.
 agent_turn = sa.Table(
     "agent_turn",
     metadata,
@@ -138,7 +138,6 @@ agent_turn = sa.Table(
     unique_where("uq_agent_turn_running", IS_RUNNING, "session"),
 )
 
-# Numbered without gaps; an answer under way ends once, and nothing changes after it (triggers).
 agent_message = sa.Table(
     "agent_message",
     metadata,
