@@ -5,7 +5,6 @@ What the lock has for other systems only is not installed here, so its licence w
 """
 
 import re
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Final
@@ -25,8 +24,6 @@ The packages of `requirements/runtime.lock` with the licence that each one's met
 Swapgate itself is under Apache-2.0. Three packages are under the LGPL (`psycopg` and its parts,
 unchanged and replaceable), and two under the MPL-2.0, in part or whole, unchanged as well.
 
-| Package | Version | Licence |
-| --- | --- | --- |
 """
 
 
@@ -55,13 +52,13 @@ def licence(package: str) -> str:
     )
 
 
-def rows() -> Iterator[str]:
-    for package, version in locked_packages():
-        yield f"| {package} | {version} | {licence(package)} |\n"
-
-
 def dump_licences() -> str:
-    return HEADER + "".join(rows())
+    """Writes the list: a line for each licence, with its packages and their versions."""
+    packages: dict[str, list[str]] = {}
+    for package, version in locked_packages():
+        packages.setdefault(licence(package), []).append(f"{package} {version}")
+    lines = (f"- {name}: {', '.join(packages[name])}\n" for name in sorted(packages))
+    return HEADER + "".join(lines)
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ def _places(columns: Iterable[ContentColumn]) -> Iterator[tuple[str, str, str, s
 def error_table() -> str:
     """Writes the errors in the order of the tree in their module's docstring."""
     classes = {cls.__name__: cls for cls in _below(SwapgateError)}
-    rows = []
+    lines = []
     for name, meaning in ERROR_LINE.findall(errors.__doc__ or ""):
         cls = classes[name]
-        retryable = "yes" if cls.retryable else "no"
-        rows.append((code(name), str(cls.exit_code), retryable, meaning))
-    return table(("Kind", "Exit code", "Retryable", "Means"), rows)
+        retryable = ", retryable" if cls.retryable else ""
+        lines.append(f"- {code(name)} ({cls.exit_code}{retryable}): {meaning}")
+    return "\n".join(lines)
 
 
 def _below(cls: type[SwapgateError]) -> Iterator[type[SwapgateError]]:

@@ -109,7 +109,7 @@ def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
 
     page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
+    rows = re.findall(r"^- `(\w+)` \((\d+)[,)]", page, re.MULTILINE)
     assert {name for name, _ in rows} == {cls.__name__ for cls in known}
     assert {int(code) for _, code in rows} <= codes
 

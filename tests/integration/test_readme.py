@@ -78,7 +78,6 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     assert code == 0, text[-6000:]
     assert "PASSED" in text
     assert "support: sim/sim-better is promoted" in text
-    assert "drafts: sim/sim-fragile is rolled back" in text
     assert "requests, 0 failed" in text
     assert f"dashboard  http://127.0.0.1:{ports['8501']}" in text
 
