@@ -122,12 +122,9 @@ def test_an_unknown_price_is_said_and_never_counted_as_nothing(
     page.goto(f"{address}/sessions?session={session_ids['work']}")
 
     expect(page.locator("h1 + p")).to_contain_text("cost $0.02, and 1 answer of unknown")
-    priced = page.locator("tr", has_text=SCOUT).last
-    # 3,000 tokens in at $2 and 1,500 out at $8 for a million.
-    expect(priced).to_contain_text("$0.018")
-    expect(priced).to_contain_text("$0.02")
+    expect(page.locator("tr", has_text=SCOUT).last).to_contain_text("$0.02")
     unpriced = page.locator("tr", has_text=UNPRICED).last
-    expect(unpriced.get_by_text("price unknown")).to_have_count(2)
+    expect(unpriced.get_by_text("price unknown")).to_have_count(1)
 
 
 def test_a_long_transcript_is_read_a_page_at_a_time(
