@@ -256,9 +256,7 @@ def _spending() -> None:
                 "Spent": escape(format_spent_usd(row.spent_usd, row.unpriced)),
                 "Calls": f"{row.calls:,}",
                 "Without a price": f"{row.unpriced:,}" if row.unpriced else "none",
-                "State": f"{row.purpose.at_the_cap} at the cap"
-                if row.purpose in report.waiting
-                else "",
+                "State": f"{row.purpose.at_the_cap} at the cap" if report.reason else "",
             }
             for row in report.purposes
         ]
@@ -269,7 +267,7 @@ def _spending() -> None:
             "swapgate eval run SUITE PROVIDER/MODEL",
         )
     facts = [(name[0].upper() + name[1:], escape(text)) for name, text in report.facts]
-    st.html(html.section("Forecast, canaries and swaps") + html.facts(facts))
+    st.html(html.section("Canaries and swaps") + html.facts(facts))
 
 
 if __name__ == "__main__":

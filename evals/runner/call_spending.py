@@ -1,13 +1,10 @@
 """Keeps the calls of a run within the monthly cap: asks before each call, notes its cost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from evals.runner.chat_completions import ChatReply
 from harness.domain.errors import SpendingPaused, StoreUnavailable
-from harness.domain.operations.spending import estimate_most_usd
 from harness.domain.routing.target import Price
 from harness.ports import CallSpending
 
@@ -24,45 +21,25 @@ class ModelSpending:
         self._price = price
         self._model = model
 
-    @asynccontextmanager
-    async def paying(
-        self, request_bytes: int, body: Mapping[str, Any]
-    ) -> AsyncIterator[Callable[[object], None]]:
-        """Makes room for one call in its block, which gives the reply to what is yielded. A
-        call without a reply costs nothing. Raises SpendingPaused.
-        """
-        price = self._price
-        most = None if price is None else estimate_most_usd(price, request_bytes, body)
-        taken = await self._take(most)
-        paid = False
-
-        def pay(reply: object) -> None:
-            nonlocal paid
-            paid = True
-            self._spending.settle(taken, self._cost_usd(reply))
-
-        try:
-            yield pay
-        finally:
-            if not paid:
-                self._spending.give_back(taken)
-
-    async def _take(self, most_usd: float | None) -> object:
+    async def require_money(self) -> None:
+        """Checks that a call may be made; else raises SpendingPaused."""
+        unpriced = "" if self._price is not None else self._model
         for _ in range(ATTEMPTS):
             try:
-                taken = await self._spending.take(most_usd, self._model)
+                return await asyncio.to_thread(self._spending.require_money, unpriced)
             except StoreUnavailable:
                 await asyncio.sleep(PAUSE_S)
-                continue
-            if taken is None:
-                raise SpendingPaused(self._spending.refusal)
-            return taken
         raise SpendingPaused("the database is away: nobody knows what the monthly cap leaves")
 
-    def _cost_usd(self, reply: object) -> float | None:
-        if self._price is None:
-            return None
-        if isinstance(reply, ChatReply):
-            cached = reply.cached_tokens
-            return self._price.cost_usd(reply.input_tokens, reply.output_tokens, cached)
-        return self._price.cost_usd(getattr(reply, "tokens", 0), 0)
+    def pay(self, reply: object) -> None:
+        """Notes what a reply cost. A call without a reply costs nothing."""
+        price = self._price
+        if price is None:
+            self._spending.pay(None)
+        elif isinstance(reply, ChatReply):
+            cost_usd = price.cost_usd(
+                reply.input_tokens, reply.output_tokens, reply.cached_tokens
+            )
+            self._spending.pay(cost_usd)
+        else:
+            self._spending.pay(price.cost_usd(getattr(reply, "tokens", 0), 0))

@@ -178,7 +178,7 @@ class EvalProviderClient:
     async def _attempted(
         self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """Raises _AttemptFailed; SpendingPaused when the monthly cap leaves too little."""
+        """Raises _AttemptFailed; SpendingPaused when the monthly cap is reached."""
         async with AsyncExitStack() as stack:
             settle = None
             if self._pace is not None:
@@ -190,10 +190,8 @@ class EvalProviderClient:
                         why = error.strerror or error
                         text = f"the provider's limits cannot be kept: {why}"
                         raise _AttemptFailed(text, retry=True) from None
-            pay = None
             if self._spending is not None:
-                paying = self._spending.paying(len(request), body)
-                pay = await stack.enter_async_context(paying)
+                await self._spending.require_money()
             started = time.perf_counter()
             raw = await self._post(path, request, body)
             seconds = time.perf_counter() - started
@@ -203,8 +201,8 @@ class EvalProviderClient:
                 raise _AttemptFailed(str(error), retry=True) from None
             if settle is not None:
                 settle(found.tokens)
-            if pay is not None:
-                pay(found)
+            if self._spending is not None:
+                self._spending.pay(found)
             return found, seconds
 
     def _repaired(self, body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ SwapgateError
 ├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
-├── SpendingPaused         the monthly cap leaves too little for a call; the work waits
+├── SpendingPaused         the monthly cap is reached; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
 ├── SignatureInvalid       a stored row is not what its signature covers, or has none

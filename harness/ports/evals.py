@@ -4,7 +4,7 @@ knows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.run import EvalRun, JudgeCalibration, RunState, Sample
@@ -62,21 +62,17 @@ class CallSpending(Protocol):
 
     @property
     def refusal(self) -> str:
-        """Says why the last call was refused; empty while there is room."""
+        """Says why the last call was refused; empty where it was not."""
         ...
 
-    async def take(self, usd: float | None, model: str) -> Any:
-        """Takes the most that a call can cost, None where its price is not known; None when
-        the cap leaves too little. Raises StoreUnavailable.
+    def require_money(self, unpriced_model: str = "") -> None:
+        """Checks that a call may be made. unpriced_model: the name of the model that is to be
+        asked, where its price is not known. Raises SpendingPaused, StoreUnavailable.
         """
         ...
 
-    def settle(self, taken: Any, cost_usd: float | None) -> None:
-        """Notes what a call cost."""
-        ...
-
-    def give_back(self, taken: Any) -> None:
-        """Notes that a call cost nothing."""
+    def pay(self, cost_usd: float | None) -> None:
+        """Notes what a call cost; None where its price is not known."""
         ...
 
 

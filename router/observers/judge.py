@@ -13,7 +13,6 @@ import logging
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.control.operations.spending_meter import TakenAmount
 from harness.domain.canary.judge import (
     JudgeOutcome,
     build_prompt,
@@ -68,7 +67,6 @@ class JudgeSample(NamedTuple):
     served: CompiledJudge
     canary: Canary
     copied: AnswerCopy
-    taken: TakenAmount  # of the monthly cap
 
 
 class CanarySampleJudge(SideCalls):
@@ -101,17 +99,12 @@ class CanarySampleJudge(SideCalls):
         if obstacle := self._not_now(observed, served, canary):
             self._count(obstacle)
             return
-        # Before anybody answers, so at the most that an answer may be long.
-        most_bytes = len(observed.request.text) + MAX_BYTES
-        taken = self._spending.take(
-            served.upstream.price, served.upstream.name, most_bytes, max_tokens=MOST_TOKENS
-        )
-        if taken is None:
+        if not self._spending.may_ask(served.upstream):
             self._count(OVER_CAP)
             return
         copy = AnswerCopy(MAX_BYTES)
         self._places -= 1
-        self._drawn[observed.request_id] = JudgeSample(served, canary, copy, taken)
+        self._drawn[observed.request_id] = JudgeSample(served, canary, copy)
         observed.is_judged = True
         observed.copies.append(copy)
 
@@ -158,12 +151,10 @@ class CanarySampleJudge(SideCalls):
             return
         if ticket is None:
             self._places += 1
-            self._spending.settle(drawn.taken, None, None)
             return
         if not _answered_by_its_arm(response):
             # An error is an error alone, and has its own guardrail.
             self._places += 1
-            self._spending.settle(drawn.taken, None, None)
             self._recorder.judged(drawn.canary.rollout, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
             return
@@ -194,7 +185,7 @@ class CanarySampleJudge(SideCalls):
             self._rests_until[drawn.served.upstream.id] = self._clock.monotonic() + REST_S
             self._count("failed")
         finally:
-            self._spending.settle(drawn.taken, drawn.served.upstream.price, usage)
+            self._spending.pay(drawn.served.upstream.price, usage)
             self._count(judged.name.lower())
             self._recorder.judged(drawn.canary.rollout, ticket, judged, cost_usd)
 

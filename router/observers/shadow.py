@@ -14,7 +14,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_meter import TakenAmount
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, missing_capabilities
@@ -169,10 +168,8 @@ class ShadowMirror(SideCalls):
     def _start(
         self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
     ) -> bool:
-        """Sends it to the candidate; False where the monthly cap leaves too little."""
-        upstream = mirror.shadow.upstream
-        taken = self._spending.take_for(upstream.price, upstream.name, job.request)
-        if taken is None:
+        """Sends it to the candidate; False where the monthly cap is reached."""
+        if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
             return False
         # Counted before it is asked: of two at once, both are in the budget.
@@ -180,7 +177,7 @@ class ShadowMirror(SideCalls):
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
         ticket = self._recorder.begin_mirror(shadow_subject(shadow), mirror.sticky_key)
-        self._run_aside(self._run(job, mirror, incumbent, ticket, taken), shadow.id)
+        self._run_aside(self._run(job, mirror, incumbent, ticket), shadow.id)
         return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -222,7 +219,6 @@ class ShadowMirror(SideCalls):
         mirror: MirroredRequest,
         incumbent: _ShadowAnswer,
         ticket: int,
-        taken: TakenAmount,
     ) -> None:
         served, usage = mirror.shadow, NO_USAGE
         price = served.upstream.price
@@ -230,7 +226,7 @@ class ShadowMirror(SideCalls):
             candidate = await self._ask(job, served)
             usage = candidate.usage
         finally:
-            self._spending.settle(taken, price, None if usage == NO_USAGE else usage)
+            self._spending.pay(price, None if usage == NO_USAGE else usage)
         if usage != NO_USAGE:
             self._metrics.spent(served.upstream.name, usage, price)
         spent = {COST_USD: _cost(price, usage)} if price else {}

@@ -1,6 +1,6 @@
 """Side calls ask models what no user waits for: judges and shadows. Both have one budget by the
-month (`WorkerSpending`: the sum of stored costs leaves room for a call, or it is not made), and
-each rollout's judges one of their own (`JudgeBudget`).
+month (`WorkerSpending`: once the sum of stored costs has reached it, no call is made), and each
+rollout's judges one of their own (`JudgeBudget`).
 
 Both budgets are called by the thread that follows the store; nothing here holds a user up.
 """
@@ -12,21 +12,16 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_meter import SpendingMeter, TakenAmount
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.canary.guardrails import Guardrail, JudgeTally
 from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.spending import (
-    OUTPUT_LIMITS,
-    SpendingPurpose,
-    estimate_most_usd,
-)
+from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from harness.store.store import Store
-from router.frame.body import ClientRequest
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.usage import TokenUsage
@@ -57,32 +52,15 @@ class WorkerSpending:
             self._meter = SpendingMeter(store, self._clock, self._purpose)
         self._meter.refresh()
 
-    def take(
-        self, price: Price | None, model: str, request_bytes: int, **limits: object
-    ) -> TakenAmount | None:
-        """Takes the most that a call can cost; None where the cap leaves too little, or is not
-        known yet. limits: of the output, as the request names them.
-        """
-        if self._meter is None:
-            return None
-        most = None if price is None else estimate_most_usd(price, request_bytes, limits)
-        return self._meter.try_take(most, model)
+    def may_ask(self, upstream: CompiledTarget) -> bool:
+        """Tells whether a target may be asked: not where the cap is reached, or not known."""
+        unpriced = "" if upstream.price is not None else upstream.name
+        return self._meter is not None and not self._meter.find_obstacle(unpriced)
 
-    def take_for(
-        self, price: Price | None, model: str, request: ClientRequest
-    ) -> TakenAmount | None:
-        """Takes the most that a client's request can cost with a model."""
-        limits = {name: request.value(name) for name in OUTPUT_LIMITS}
-        return self.take(price, model, len(request.text), **limits)
-
-    def settle(self, taken: TakenAmount, price: Price | None, usage: TokenUsage | None) -> None:
+    def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
         """Pays a call; one without usage brought nothing and costs nothing."""
-        if self._meter is None:
-            return
-        if usage is None:
-            self._meter.give_back(taken)
-        else:
-            self._meter.settle(taken, None if price is None else price.cost_usd(*usage))
+        if self._meter is not None and usage is not None:
+            self._meter.pay(None if price is None else price.cost_usd(*usage))
 
     def close(self) -> None:
         """Stores the last costs."""

@@ -1,5 +1,5 @@
-"""Turns of agents under the one monthly cap: the dearest target of the route must fit before
-each answer, what it did cost is paid, and several turns at once do not pass it.
+"""Turns of agents under the one monthly cap: once it is reached no answer is asked for, and the
+cost of each answer is paid.
 """
 
 import asyncio
@@ -30,9 +30,7 @@ from tests.support.control.control_plane import SmallInstallation
 pytestmark = [pytest.mark.req("G5", "E2"), pytest.mark.both_databases]
 KEY = AgentsClient(key="k_1")
 HELLO = IncomingMessage(MessageRole.USER, "hello")
-# A call may answer 8,192 tokens: of `better` for 82 cents, of `base` for 8.
 PRICES = {"base": Price(1.0, 10.0), "better": Price(1.0, 100.0)}
-BASE_USD, BETTER_USD = 0.08192, 0.8192
 USED = MessageUsage(1_000, 900)  # 1 cent of base
 
 
@@ -105,49 +103,24 @@ async def take_turn(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnOutco
     return await (await start(ctx, runner, agent)).outcome()
 
 
-async def test_the_dearest_target_must_fit_and_what_answered_is_paid(
-    ctx: Context, world: SmallInstallation, agent: Agent
-) -> None:
-    set_cap(ctx, BETTER_USD * 0.9)
-    calls = Answering()
-    calls.may.set()
-    runner = build_runner(ctx, calls)
-    assert (await take_turn(ctx, runner, agent)).failure is None
-    await runner.close(0.0)
-    assert of_agents(ctx) == (0.01, 1)
-
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
-    world.run_once()
-    with ctx.store.read() as tx:
-        assert tx.routing.table().routes["chat"].canary is not None
-    before = this_month(ctx).spent_usd
-    set_cap(ctx, before + BETTER_USD * 0.9)  # the loop has set the file's, which is none
-    runner = build_runner(ctx, calls)
-    assert (await take_turn(ctx, runner, agent)).failure is not None
-    set_cap(ctx, before + BETTER_USD * 1.1)
-    assert (await take_turn(ctx, runner, agent)).failure is None
-    await runner.close(0.0)
-    assert this_month(ctx).spent_usd - before == pytest.approx(0.01)
-
-
 async def test_a_turn_that_the_cap_refuses_asks_nobody_and_says_so(
     ctx: Context, agent: Agent
 ) -> None:
-    set_cap(ctx, BASE_USD / 2)
+    set_cap(ctx, 0.009)
     calls = Answering()
     calls.may.set()
     runner = build_runner(ctx, calls)
+    assert (await take_turn(ctx, runner, agent)).failure is None
     refused = await take_turn(ctx, runner, agent)
     assert refused.failure is not None
     assert refused.failure.code == "monthly_cap_reached"
-    assert "the monthly cap of $0.041 leaves too little" in refused.failure.reason
-    assert (calls.asked, this_month(ctx).waiting) == (0, (SpendingPurpose.AGENTS,))
+    assert "the monthly cap of $0.009 is reached: $0.01 spent" in refused.failure.reason
+    assert (calls.asked, of_agents(ctx)) == (1, (0.01, 1))
 
     set_cap(ctx, 1.0)
     assert (await take_turn(ctx, runner, agent)).failure is None
     await runner.close(0.0)
-    assert (this_month(ctx).waiting, of_agents(ctx)[1]) == ((), 1)
+    assert of_agents(ctx) == (0.02, 2)
 
 
 async def test_a_target_without_a_price_is_not_asked_below_a_cap(
@@ -182,19 +155,19 @@ async def test_a_cap_that_was_set_a_moment_ago_counts_for_the_next_answer(
 
 
 @pytest.mark.parametrize(
-    ("error", "usage", "paid"),
+    ("error", "usage", "unknown"),
     [
-        (NobodyAnswered("all are down"), USED, 0.0),
-        (StreamBroken("in the middle"), USED, BASE_USD),
-        (None, MessageUsage(), BASE_USD),
+        (NobodyAnswered("all are down"), USED, 0),
+        (StreamBroken("in the middle"), USED, 1),
+        (None, MessageUsage(), 1),
     ],
 )
-async def test_what_nobody_counted_is_paid_in_full_unless_nobody_answered(
+async def test_what_nobody_counted_is_a_call_of_unknown_cost_unless_nobody_answered(
     ctx: Context,
     agent: Agent,
     error: CallFailed | None,
     usage: MessageUsage,
-    paid: float,
+    unknown: int,
 ) -> None:
     set_cap(ctx, 1.0)
     calls = Answering(error, usage)
@@ -202,10 +175,12 @@ async def test_what_nobody_counted_is_paid_in_full_unless_nobody_answered(
     runner = build_runner(ctx, calls)
     await take_turn(ctx, runner, agent)
     await runner.close(0.0)
-    assert of_agents(ctx)[0] == pytest.approx(paid, rel=0.05)
+    assert (this_month(ctx).unpriced, of_agents(ctx)) == (unknown, (0.0, unknown))
 
 
-async def test_a_turn_that_is_interrupted_is_paid_in_full(ctx: Context, agent: Agent) -> None:
+async def test_a_turn_that_is_interrupted_is_a_call_of_unknown_cost(
+    ctx: Context, agent: Agent
+) -> None:
     set_cap(ctx, 1.0)
     calls = Answering()
     runner = build_runner(ctx, calls)
@@ -213,24 +188,4 @@ async def test_a_turn_that_is_interrupted_is_paid_in_full(ctx: Context, agent: A
     await calls.is_asked.wait()
     await runner.close(0.0)
     assert (await run.outcome()).failure is not None
-    assert of_agents(ctx)[0] == pytest.approx(BASE_USD, rel=0.01)
-
-
-async def test_turns_of_one_process_at_once_do_not_pass_the_cap(
-    ctx: Context, agent: Agent
-) -> None:
-    """Each answer costs the most that it can; six turns want it, and five fit."""
-    cap = 5 * BASE_USD * 1.01
-    set_cap(ctx, cap)
-    calls = Answering(usage=MessageUsage(0, 8_192))
-    runner = build_runner(ctx, calls)
-    runs = [await start(ctx, runner, agent) for _ in range(6)]
-    calls.may.set()
-    outcomes = await asyncio.gather(*(run.outcome() for run in runs))
-    await runner.close(0.0)
-    answered = sum(outcome.failure is None for outcome in outcomes)
-    month = this_month(ctx)
-    assert answered == calls.asked
-    assert 1 <= answered <= 5
-    assert month.spent_usd == pytest.approx(answered * BASE_USD, rel=0.01)
-    assert month.spent_usd <= cap
+    assert (this_month(ctx).unpriced, of_agents(ctx)) == (1, (0.0, 1))

@@ -171,7 +171,7 @@ def lease_is_over(installation: Installation, run: str) -> bool:
 @pytest.mark.timeout(900)
 def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
     counting = Counting(most=2)
-    # An answer takes 10 tokens in, so 10 cents; the most that one can cost is over a dollar.
+    # An answer takes 10 tokens in, so 10 cents.
     prices = {
         model: {"input_usd_per_mtok": usd, "output_usd_per_mtok": 0}
         for model, usd in (("candidate", 10_000), ("judge", 10))
@@ -184,7 +184,7 @@ def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: 
         upgrade_database(installation.settings)
         for provider in installation.settings.providers.values():
             targets.put_provider(installation.context, SYSTEM, provider)
-        ctx = replace(installation.context, monthly_cap_usd=4.0)
+        ctx = replace(installation.context, monthly_cap_usd=2.0)
         spending.run_once(ctx)
         run = queued(installation, "candidate")
         assert worker(place, run).wait(END_S) == 0
@@ -206,9 +206,10 @@ def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: 
         installation.close()
 
     assert 0 < stored < ITEMS
-    assert 1.0 < capped.spent_usd <= 4.0
+    # The calls that were under way at once may pass the cap.
+    assert 2.0 <= capped.spent_usd + 1e-9 < 2.0 + 0.11 * CONNECTIONS
     assert waiting.position == 0
-    assert waiting.text.startswith("waits: the monthly cap of $4.00 leaves too little")
+    assert waiting.text.startswith("waits: the monthly cap of $2.00 is reached")
     assert (told, still_told) == (True, False)
     assert goes_on.text == "next in line"
     assert (state, len(samples)) == ("done", ITEMS)

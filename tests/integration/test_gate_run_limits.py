@@ -63,8 +63,8 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
     proposal = compare(world, ctx, "colours")
     world.run_once(replace(ctx, workers=None))  # puts the cap into the database
     meter = SpendingMeter(world.store, world.clock, SpendingPurpose.EVALS)
-    assert meter.take_here(1.0, "sim/base", 0.0) is None
+    meter.pay(CAP_USD)
     meter.refresh()
 
-    with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 leaves too little"):
+    with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 is reached"):
         run_until_decided(ctx, proposal.id, waits)

@@ -168,13 +168,12 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
 
 
 def _spend(cli: CommandLine) -> None:
-    """Evals have spent most of the month's cap, and wait for the next one."""
+    """Evals have spent the month's cap, and wait for the next one."""
     now = cli.world.clock.now()
     with cli.world.store.write() as tx:
-        tx.spending.set_cap(2.0, now)
+        tx.spending.set_cap(1.4, now)
         spent = PurposeSpending(SpendingPurpose.EVALS, 1.4567, calls=3)
         tx.spending.add(month_of(now), spent)
-        tx.spending.note_refusal(month_of(now), SpendingPurpose.EVALS, 0.6, now)
 
 
 def _harm(cli: CommandLine, route: str) -> None:
@@ -303,12 +302,12 @@ def test_a_page_and_its_command_begin_with_one_sentence(
 
 def test_what_a_month_cost_and_what_waits_for_its_cap_is_one_figure(reading: Reading) -> None:
     page, said = (_squeezed(reading.texts[n]) for n in ("keys", "spending command"))
-    for figure in (r"\$1\.\d+ spent since", r"of \$2\.00: evals wait", r"evals \$1\.\d+ 3 "):
+    for figure in (r"\$1\.\d+ spent since", r"of \$1\.40: evals, judges", r"evals \$1\.\d+ 3 "):
         found = re.search(figure, said)
         assert found is not None, figure
         assert found[0] in page, figure
     facts = reading.texts["spending command"].rpartition("\n\n")[2].strip().splitlines()
-    assert len(facts) == 4
+    assert len(facts) == 2
     for fact in facts:
         # A page begins a name with a capital letter.
         assert _squeezed(fact).casefold() in page.casefold(), fact

@@ -84,10 +84,9 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tx.observations.append([], traffic, asked_names=[asked])
             tx.failovers.append([left])
             at = ctx.clock.now()
-            tx.spending.set_cap(2.0, at)
+            tx.spending.set_cap(1.5, at)
             spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
             tx.spending.add(month_of(at), spent)
-            tx.spending.note_refusal(month_of(at), SpendingPurpose.EVALS, 0.6, at)
             alerts.raise_alert(
                 tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )
@@ -108,7 +107,7 @@ def test_each_page_answers_in_its_first_line_and_says_what_is_stale(
     assert "<b>1 alert</b> is open, <b>1 critical</b>" in said["alerts"]
     assert "Nobody was told of 1 open alert" in said["alerts"]
     assert "$1.50 spent since" in said["keys"]
-    assert "of $2.00: evals wait" in said["keys"]
+    assert "of $1.50: evals, judges" in said["keys"]
     assert "The audit log is <b>intact</b>" in said["audit"]
     assert "200 routes: " in said["routes"].partition("<h2>Policy</h2>")[2]
     assert "settings</b> are set in the file" in said["settings"]

@@ -1,13 +1,12 @@
-"""Keeps what turns ask within the monthly cap. Who answers a route is known once it did: so the
-most that any of its targets can cost must fit before, and what the answer did cost is paid.
+"""Keeps what turns ask within the monthly cap: once it is reached, no answer is asked for. The
+cost of each answer is paid. The target that answers a route is known only afterwards, so each
+of its targets must have a price.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from harness.control.agents.models_in_force import ModelsInForce
 from harness.control.context import Context
@@ -25,15 +24,11 @@ from harness.domain.errors import (
     InputError,
     KeyRefused,
     NobodyAnswered,
-    SpendingPaused,
     StoreUnavailable,
 )
-from harness.domain.operations.spending import SpendingPurpose, estimate_most_usd
-from harness.domain.routing.target import Target
+from harness.domain.operations.spending import SpendingPurpose
 from harness.store.transaction import Transaction
 
-# A turn waits so long at the most for what other turns have taken and may not need.
-WAIT_S: Final = 10.0
 # No answer came of it that anybody is charged for. What else ends a call, such as a stream that
 # broke, or a client that left, leaves open how much the provider did.
 _FREE: Final = (CallRefused, InputError, KeyRefused, NobodyAnswered)
@@ -52,67 +47,47 @@ class PaidCalls:
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
-        """Asks as `ModelCalls` does. Raises SpendingPaused where the cap leaves too little, and
+        """Asks as `ModelCalls` does. Raises SpendingPaused where the cap is reached, and
         StoreUnavailable. models: with their prices.
         """
-        usd, model = await asyncio.to_thread(self._estimate, request)
-        taken = await self.meter.take(usd, model, min(WAIT_S, request.timeout_s))
-        if taken is None:
-            raise SpendingPaused(self.meter.refusal)
+        await asyncio.to_thread(self._require_money, request)
         try:
             answer = await self._calls.ask(request, on_piece)
         except _FREE:
-            self.meter.give_back(taken)
             raise
         except BaseException:
-            self.meter.settle(taken, taken.usd)
+            self.meter.pay(None)
             raise
         # The cost of an answer without any count is unknown.
         paid = models.cost_usd(answer.served.target, answer.usage)
-        self.meter.settle(taken, paid if answer.usage.tokens else taken.usd)
+        self.meter.pay(paid if answer.usage.tokens else None)
         return answer
 
     def close(self) -> None:
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
-    def _estimate(self, request: ModelCallRequest) -> tuple[float | None, str]:
-        """The most that a call can cost, and the model; None where its price is not known."""
-        self.meter.read()
-        if self.meter.cap_usd is None:
-            return 0.0, request.model
-        with self._ctx.store.read() as tx:
-            providers = tx.providers.all()
-            targets = _find_targets(tx, request)
-        size = _request_bytes(request)
-        if not targets:
-            return None, request.model
-        most = 0.0
-        for target in targets:
-            price = find_price(providers, target.name)
-            if price is None:
-                return None, target.name
-            patch = target.request_patch
-            limits: dict[str, Any] = {**target.parameters, **patch.parameters}
-            added = 0 if patch.empty else len(json.dumps(patch.as_json()))
-            most = max(most, estimate_most_usd(price, size + added, limits))
-        return most, request.model
+    def _require_money(self, request: ModelCallRequest) -> None:
+        # A cap that was set a moment ago counts.
+        self.meter.refresh(at_once=True)
+        unpriced = ""
+        if self.meter.cap_usd is not None:
+            with self._ctx.store.read() as tx:
+                unpriced = _find_unpriced(tx, request)
+        self.meter.require_money(unpriced)
 
 
-def _find_targets(tx: Transaction, request: ModelCallRequest) -> Sequence[Target]:
+def _find_unpriced(tx: Transaction, request: ModelCallRequest) -> str:
+    """Names a target that may answer and has no price; empty where each has one."""
+    providers, names = tx.providers.all(), _target_names(tx, request)
+    unpriced = (name for name in names if find_price(providers, name) is None)
+    return next(unpriced, "" if names else request.model)
+
+
+def _target_names(tx: Transaction, request: ModelCallRequest) -> Sequence[str]:
     known = tx.routing.targets()
     route = tx.routing.table().routes.get(request.model)
     if route is not None:
-        return [known[id_] for id_ in sorted(route.targets)]
+        return [known[id_].name for id_ in sorted(route.targets)]
     name = request.model.removeprefix(LITERAL_MARK)
-    return [target for target in known.values() if target.name == name]
-
-
-def _request_bytes(request: ModelCallRequest) -> int:
-    said = [asdict(message) for message in request.messages]
-    tools = [asdict(tool) for tool in request.tools]
-    return len(
-        json.dumps([said, tools], default=str, ensure_ascii=False).encode(
-            "utf-8", "surrogatepass"
-        )
-    )
+    return [target.name for target in known.values() if target.name == name]

@@ -3,8 +3,7 @@ database, and alerts while work waits for money.
 `find_money_obstacle` says why a run waits, `load_spending` what was spent in this month.
 
 `load_report` reports money on one page: what Swapgate itself spent in this month against its
-cap, where that leads by the month's end, what canaries cost beside their incumbents, and what
-promoted swaps saved.
+cap, what canaries cost beside their incumbents, and what promoted swaps saved.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,16 +24,12 @@ from harness.domain.formatting import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.spending import (
+    AT_THE_CAP,
     MonthSpending,
     PurposeSpending,
     SpendingPurpose,
-    describe_refusal,
-    describe_unpriced,
-    describe_waiting,
-    extrapolate_usd,
     measure_extra_usd,
     month_of,
-    next_month,
 )
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Target
@@ -80,23 +75,17 @@ def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, jud
         target: Target | None = known.get(id_)
         provider = providers.get(target.provider) if target else None
         if target and provider and target.model not in provider.prices:
-            return describe_unpriced(target.name, month.cap_usd)
-    purposes = {spending_purpose(tx, run.id)} | ({SpendingPurpose.JUDGES} if judge else set())
-    waits = any(month.waits(purpose) for purpose in purposes)
-    return describe_refusal(month) if waits else ""
+            return month.find_obstacle(unpriced_model=target.name)
+    return month.find_obstacle()
 
 
 def _watch(ctx: Context) -> None:
-    month = load_spending(ctx)
     notice: alerts.AlertNotice | None = None
-    if month.waiting:
-        reason = describe_refusal(month)
-        refused = SpendingPurpose.AGENTS in month.waiting
-        others = "All other requests" if refused else "Users' requests"
+    if reason := load_spending(ctx).find_obstacle():
         notice = alerts.AlertNotice(
             "spending",
-            f"the monthly cap is reached: {describe_waiting(month.waiting)}",
-            f"{reason[:1].upper()}{reason[1:]}. {others} go on.",
+            f"the monthly cap is reached: {AT_THE_CAP}",
+            f"{reason[:1].upper()}{reason[1:]}. All other requests go on.",
         )
     alerts.update_alert(ctx, AlertKind.SPENDING_CAP, ALERT_KEY, notice)
 
@@ -129,22 +118,10 @@ class SpendingReport:
     spent_usd: float
     left_usd: float | None  # None without a cap
     purposes: tuple[PurposeSpending, ...]
-    waiting: tuple[SpendingPurpose, ...]  # that wait, or are refused: the cap leaves too little
-    reason: str  # why they are
-    # At the month's end; None in its first day, or where the price of a call is unknown.
-    forecast_usd: float | None
+    reason: str  # why no call is made: the cap is reached; empty below it
     # canaries: extra cost, candidate's arm less incumbent's, on users' requests.
     canaries: tuple[RouteMoney, ...]
-    canary_forecast_usd: float | None  # of all of them, at the month's end
     savings: tuple[RouteMoney, ...]  # of the swaps that serve now
-
-    @property
-    def saved_usd(self) -> float | None:
-        return _sum(self.savings)
-
-    @property
-    def canary_usd(self) -> float | None:
-        return _sum(self.canaries)
 
     @property
     def headline(self) -> str:
@@ -158,8 +135,8 @@ class SpendingReport:
             share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
             more = f", beside {calls} of unknown price" if self.unpriced else ""
             spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
-        if self.waiting:
-            return f"{spent}: {describe_waiting(self.waiting)}"
+        if self.reason:
+            return f"{spent}: {AT_THE_CAP}"
         return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
 
     @property
@@ -171,19 +148,10 @@ class SpendingReport:
     def facts(self) -> Sequence[tuple[str, str]]:
         """Says each figure in words, with its window."""
         since = f"since {format_date(self.month)}"
-        end = format_date(next_month(self.month))
         return [
-            (
-                f"forecast until {end}",
-                _month_text(self.forecast_usd, priced=not self.unpriced),
-            ),
             (
                 f"canaries beside their incumbents, {since}",
                 _route_text(self.canaries, "no canary had requests"),
-            ),
-            (
-                f"canaries, forecast until {end}",
-                _month_text(self.canary_forecast_usd, priced=self.canary_usd is not None),
             ),
             (
                 f"saved by promoted swaps, {since}",
@@ -194,29 +162,21 @@ class SpendingReport:
 
 def load_report(ctx: Context) -> SpendingReport:
     """Loads the report of this month."""
-    now = ctx.clock.now()
     with ctx.store.read() as tx:
         routes = sorted(tx.routing.names())
-        month = tx.spending.month(month_of(now))
+        month = tx.spending.month(month_of(ctx.clock.now()))
         begun = datetime.combine(month.month, time(), UTC)
         totals = tx.observations.totals(since=begun)
         canaries = _measure_canaries(tx, totals)
         savings = _measure_savings(tx, routes, begun, totals)
-    end = datetime.combine(next_month(month.month), time(), UTC)
     return SpendingReport(
         month=month.month,
         cap_usd=month.cap_usd,
         spent_usd=month.spent_usd,
         left_usd=month.left_usd,
         purposes=month.purposes,
-        waiting=month.waiting,
-        reason=describe_refusal(month) if month.waiting else "",
-        # What is unknown of the sum is unknown of the forecast.
-        forecast_usd=(
-            None if month.unpriced else extrapolate_usd(month.spent_usd, begun, now, end)
-        ),
+        reason=month.find_obstacle(),
         canaries=canaries,
-        canary_forecast_usd=extrapolate_usd(_sum(canaries), begun, now, end),
         savings=savings,
     )
 
@@ -324,12 +284,6 @@ def _sum(rows: Sequence[RouteMoney]) -> float | None:
     """None where one of them is unknown."""
     known = [row.usd for row in rows if row.usd is not None]
     return sum(known) if len(known) == len(rows) else None
-
-
-def _month_text(usd: float | None, *, priced: bool) -> str:
-    if usd is not None:
-        return f"about {_signed(usd)}"
-    return "unknown in the month's first day" if priced else "unknown: calls have no price"
 
 
 def _route_text(rows: Sequence[RouteMoney], nothing: str) -> str:

@@ -2,29 +2,24 @@
 judges, shadows, drift checks and the turns of agents, together. What clients send through
 routes is not in it. Pure.
 
-Each call adds its cost to a sum. A call is refused where the sum and the most that the call can
-cost (`estimate_most_usd`) would pass the cap.
+Each call adds its cost to a sum. Once the sum has reached the cap, no call is made.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_date, format_usd
-from harness.domain.routing.target import Price
 
-# Where a request names no limit of its own.
-ASSUMED_OUTPUT_TOKENS: Final = 8_192
-# Work that waits goes on once so many of its calls fit: for one alone no worker starts.
-CALLS_TO_GO_ON: Final = 4
 # Sums of floats differ in their last digits by the order of adding.
 ROUNDING_USD: Final = 1e-9
-# Fields by which a request bounds its answer.
-OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+AT_THE_CAP: Final = (
+    "evals, judges, shadows and drift checks wait, and turns of agents are refused"
+)
 
 
 class SpendingPurpose(StrEnum):
@@ -38,7 +33,7 @@ class SpendingPurpose(StrEnum):
 
     @property
     def at_the_cap(self) -> str:
-        """What becomes of it where the cap leaves too little, in the singular."""
+        """What becomes of it at the cap, in the singular."""
         return "refused" if self is SpendingPurpose.AGENTS else "waits"
 
 
@@ -49,10 +44,7 @@ class PurposeSpending:
     purpose: SpendingPurpose
     spent_usd: float = 0.0
     calls: int = 0
-    unpriced: int = 0  # of the calls, those whose price nobody knew; they are not in the sum
-    # What a call needed that was refused last, and when; None once another was granted.
-    refused_usd: float | None = None
-    refused_at: datetime | None = None
+    unpriced: int = 0  # of the calls, those whose cost is unknown; they are not in the sum
 
     def plus(self, other: "PurposeSpending") -> "PurposeSpending":
         """Adds what another part of the same month spent."""
@@ -85,23 +77,27 @@ class MonthSpending:
         """What may still be spent; None without a cap."""
         return None if self.cap_usd is None else max(0.0, self.cap_usd - self.spent_usd)
 
-    def fits(self, usd: float) -> bool:
-        """Tells whether a call that costs so much at the most may be made."""
-        return self.cap_usd is None or self.spent_usd + usd <= self.cap_usd + ROUNDING_USD
-
-    def is_refused(self, purpose: SpendingPurpose) -> bool:
-        """Tells whether the last call for this purpose was refused."""
-        return any(row.refused_at for row in self.purposes if row.purpose is purpose)
-
-    def waits(self, purpose: SpendingPurpose) -> bool:
-        """Tells whether a purpose waits: what it needed last does not fit a few times over."""
-        row = next(row for row in self.purposes if row.purpose is purpose)
-        return row.refused_usd is not None and not self.fits(row.refused_usd * CALLS_TO_GO_ON)
-
-    @property
-    def waiting(self) -> tuple[SpendingPurpose, ...]:
-        """Lists the purposes that wait; turns of agents are refused instead."""
-        return tuple(row.purpose for row in self.purposes if self.waits(row.purpose))
+    def find_obstacle(self, more_usd: float = 0.0, unpriced_model: str = "") -> str:
+        """Says why no call may be made; empty where one may. more_usd: spent, and in no stored
+        sum yet. unpriced_model: the name of the model that is to be asked, where its price is
+        not known.
+        """
+        if self.cap_usd is None:
+            return ""
+        cap = format_usd(self.cap_usd)
+        if unpriced_model:
+            return (
+                f"the price of {unpriced_model} is not known, so that the monthly cap of {cap} "
+                "cannot be kept: give its provider a price"
+            )
+        spent_usd = self.spent_usd + more_usd
+        if spent_usd < self.cap_usd - ROUNDING_USD:
+            return ""
+        return (
+            f"the monthly cap of {cap} is reached: {format_usd(spent_usd)} spent; "
+            f"it starts anew on {format_date(next_month(self.month))} (UTC), "
+            "or raise spending.monthly_cap_usd"
+        )
 
 
 def check_cap(usd: float | None) -> float | None:
@@ -123,54 +119,6 @@ def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...
     """Adds the purposes that spent nothing."""
     known = {row.purpose: row for row in rows}
     return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
-
-
-def estimate_most_usd(price: Price, request_bytes: int, body: Mapping[str, Any]) -> float:
-    """Estimates the most that a call costs: no tokenizer makes more tokens than there are
-    bytes, and an answer ends at the request's limit, or at ASSUMED_OUTPUT_TOKENS without one.
-    """
-    limits = [body[name] for name in OUTPUT_LIMITS if isinstance(body.get(name), int)]
-    answers = body.get("n")
-    count = answers if isinstance(answers, int) and answers > 1 else 1
-    output = max(limits, default=ASSUMED_OUTPUT_TOKENS) * count
-    return price.cost_usd(request_bytes, output)
-
-
-def describe_waiting(purposes: Sequence[SpendingPurpose]) -> str:
-    """Says what the cap does to each: `evals, judges wait, turns of agents are refused`."""
-    waits = [purpose for purpose in purposes if purpose is not SpendingPurpose.AGENTS]
-    parts = [f"{', '.join(waits)} wait"] if waits else []
-    refused = len(waits) < len(purposes)
-    return ", ".join([*parts, *(["turns of agents are refused"] if refused else [])])
-
-
-def describe_refusal(month: MonthSpending) -> str:
-    """Says why nothing more is spent: `the monthly cap of $50.00 is reached: …`."""
-    return (
-        f"the monthly cap of {format_usd(month.cap_usd or 0.0)} leaves too little: "
-        f"{format_usd(month.spent_usd)} spent; it starts anew on "
-        f"{format_date(next_month(month.month))} (UTC), or raise spending.monthly_cap_usd"
-    )
-
-
-def describe_unpriced(model: str, cap_usd: float) -> str:
-    """Says why a model without a price is not asked below a cap."""
-    return (
-        f"the price of {model} is not known, so that the monthly cap of {format_usd(cap_usd)} "
-        "cannot be kept: give its provider a price"
-    )
-
-
-def extrapolate_usd(
-    usd: float | None, begun: datetime, now: datetime, end: datetime
-) -> float | None:
-    """Carries what was spent since the month's begin on to its end at the same rate; None where
-    less than a day has passed, or nobody knows what was spent.
-    """
-    passed = now - begun
-    if usd is None or passed < timedelta(days=1):
-        return None
-    return usd * ((end - begun) / passed)
 
 
 def measure_extra_usd(

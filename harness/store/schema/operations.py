@@ -280,9 +280,7 @@ spending_month = sa.Table(
     ),
     sa.PrimaryKeyConstraint("first_day", "purpose"),
     amount("spent_usd"),
-    amount("refused_usd"),
     *(at_least(column, 0) for column in ("calls", "unpriced")),
-    sa.CheckConstraint("(refused_usd IS NULL) = (refused_at IS NULL)", name="refused_when"),
 )
 
 

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from harness.domain.operations.spending import (
     MonthSpending,
     PurposeSpending,
-    SpendingPurpose,
     fill_purposes,
 )
 from harness.store.schema.operations import (
@@ -57,19 +56,6 @@ class Spending:
 
     def add(self, month: date, spending: PurposeSpending) -> None:
         """Adds to the month's spending on a purpose."""
-        self._upsert(month, spending, add=("spent_usd", "calls", "unpriced"))
-
-    def note_refusal(
-        self, month: date, purpose: SpendingPurpose, usd: float | None, at: datetime
-    ) -> None:
-        """Notes the cost of a call that the cap refused; None once calls are granted again."""
-        refused_at = None if usd is None else at
-        refusal = PurposeSpending(purpose, refused_usd=usd, refused_at=refused_at)
-        self._upsert(month, refusal, put=("refused_usd", "refused_at"))
-
-    def _upsert(
-        self, month: date, spending: PurposeSpending, **columns: tuple[str, ...]
-    ) -> None:
         self._unit.serialize_by(_SERIAL)
         values = {**SPENDING.write(spending), "first_day": month}
-        self._unit.upsert(spending_month, values, **columns)
+        self._unit.upsert(spending_month, values, add=("spent_usd", "calls", "unpriced"))

@@ -1,6 +1,6 @@
 """A process that spends until the monthly cap refuses it: `python -m
-tests.support.control.spending_process URL CALL_USD COST_USD PURPOSE`, with a database that
-exists. Prints how many calls it made.
+tests.support.control.spending_process URL COST_USD PURPOSE`, with a database that exists.
+Prints how many calls it made.
 """
 
 import sys
@@ -15,17 +15,18 @@ from tests.support.site.signing_keys import CONTROL
 SECRET = b"a secret of the installation"
 
 
-def main(url: str, call_usd: float, cost_usd: float, purpose: SpendingPurpose) -> None:
+def main(url: str, cost_usd: float, purpose: SpendingPurpose) -> None:
     with closing(Store(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)) as store:
         meter = SpendingMeter(store, SystemClock(), purpose)
         calls = 0
-        while (taken := meter.take_here(call_usd, "sim/base", 0.0)) is not None:
+        meter.refresh(at_once=True)
+        while not meter.find_obstacle():
             calls += 1
-            meter.settle(taken, cost_usd)
+            meter.pay(cost_usd)
             meter.refresh()
     print(calls, flush=True)  # noqa: T201 - for the parent
 
 
 if __name__ == "__main__":
-    url, call_usd, cost_usd, purpose = sys.argv[1:5]
-    main(url, float(call_usd), float(cost_usd), SpendingPurpose(purpose))
+    url, cost_usd, purpose = sys.argv[1:4]
+    main(url, float(cost_usd), SpendingPurpose(purpose))
