@@ -142,6 +142,26 @@ def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
         assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
 
 
+@pytest.mark.req("B9")
+def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.fold([OPENED])
+        raised = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
+        resolved = mark_notified(raised, Notified.RESOLVED, NOW)
+        tx.alerts.save(resolved)
+        start, end, elsewhere = (
+            new_delivery(raised, Notified.RAISED, "chat", NOW),
+            new_delivery(resolved, Notified.RESOLVED, "chat", NOW),
+            new_delivery(resolved, Notified.RESOLVED, "mail", NOW),
+        )
+        for delivery in (start, end, elsewhere):
+            tx.deliveries.add(delivery)
+    with store.write() as tx:
+        assert tx.deliveries.due(NOW) == [start, elsewhere]
+        assert tx.deliveries.replace(start, mark_delivered(start, NOW))
+        assert tx.deliveries.due(NOW) == [end, elsewhere]
+
+
 def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
     with store.write() as tx:
         tx.alerts.fold([OPENED, PROMOTED])

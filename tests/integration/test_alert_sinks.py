@@ -132,7 +132,7 @@ def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("made", [webhook, by_apprise])
-@pytest.mark.parametrize("status", [500, 302, 401])
+@pytest.mark.parametrize("status", [500, 302, 307, 401])
 def test_another_answer_is_no_delivery_and_no_secret_is_in_what_is_said(
     receiver: Receiver,
     made: Callable[[Receiver], AlertSink],

@@ -72,6 +72,8 @@ def _sender(url: str, timeout_s: float) -> apprise.Apprise:
     if not made.add(url):
         raise DeliveryFailed("apprise does not know this kind of URL, or it is incomplete")
     for plugin in made:
+        # A redirect would take the alert, and perhaps a token, to another address.
+        plugin.redirects = False
         plugin.socket_connect_timeout = timeout_s
         plugin.socket_read_timeout = timeout_s
     return made
