@@ -5,7 +5,7 @@ wrote; `BudgetRefresh` reads that).
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from operator import attrgetter
 from typing import Final
 
@@ -16,9 +16,6 @@ from router.recording.traffic_minutes import CompletedRequest
 from router.snapshot.holder import SnapshotHolder
 
 EVERY_S: Final = 1.0
-
-
-DAY: Final = timedelta(days=1)
 _INPUT_TOKENS: Final = attrgetter("input_tokens")
 _OUTPUT_TOKENS: Final = attrgetter("output_tokens")
 _COST_USD: Final = attrgetter("cost_usd")
@@ -65,34 +62,30 @@ class KeySpendTotals:
         self._lock = threading.Lock()
         self._new: dict[tuple[str, date, str], _Sum] = {}
         self._back: list[KeySpend] = []
-        # By key and day, without what is new; older days than yesterday are the database's.
-        self._own: dict[str, dict[date, _Sum]] = {}
-        self._newest = date.min
+        self._own: dict[str, SpendTotals] = {}
         self._others: dict[str, SpendTotals] = {}
-        # By key, as it was asked since it changed: for which day, and the sum of its own and
-        # the others', without the new. A clock that goes back may get that of a later day.
-        self._known: dict[str, tuple[date, SpendTotals]] = {}
 
     def note(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
         """Notes requests that ended on the day of `at`."""
         day = at.date()
         by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
         for request in ended:
-            by_key.setdefault((request.key, request.priced), []).append(request)
+            if request.key:
+                by_key.setdefault((request.key, request.priced), []).append(request)
         with self._lock:
             for (key, is_priced), requests in by_key.items():
-                if not key:
-                    continue
                 total = self._new.get((key, day, self._worker))
                 if total is None:
                     total = self._sum_of(key, day, self._worker)
                 total.requests += len(requests)
                 total.tokens += sum(map(_INPUT_TOKENS, requests))
                 total.tokens += sum(map(_OUTPUT_TOKENS, requests))
-                if is_priced:
-                    total.cost_usd = sum(map(_COST_USD, requests), total.cost_usd)
-                else:
-                    total.unpriced += len(requests)
+                cost_usd = sum(map(_COST_USD, requests)) if is_priced else 0.0
+                unpriced = 0 if is_priced else len(requests)
+                total.cost_usd += cost_usd
+                total.unpriced += unpriced
+                own = totals_on(self._own.get(key) or SpendTotals(day), day)
+                self._own[key] = own.plus(SpendTotals(day, cost_usd, cost_usd, unpriced))
 
     def merge(self, row: KeySpend) -> None:
         """Adds what another process summed up, to be written in its name."""
@@ -102,14 +95,8 @@ class KeySpendTotals:
     def take(self) -> list[KeySpend]:
         """What is new since the last time, to be written; and what came back."""
         with self._lock:
-            rows = [total.row(*where) for where, total in self._new.items()]
-            self._new = {}
-            self._known.clear()
-            for row in rows:
-                if row.worker == self._worker:
-                    self._keep(row)
-            rows += self._back
-            self._back = []
+            rows = [total.row(*where) for where, total in self._new.items()] + self._back
+            self._new, self._back = {}, []
         return sum_by_day(rows)
 
     def take_back(self, rows: Iterable[KeySpend]) -> None:
@@ -124,71 +111,25 @@ class KeySpendTotals:
         if self.before_reading is not None:
             self.before_reading()
         with self._lock:
-            kept = self._known.get(key)
-            if kept is None or kept[0] != today:
-                kept = self._known[key] = today, self._sum_known(key, today)
-            new = self._new.get((key, today, self._worker))
-        known = kept[1]
-        if new is None:
-            return known
-        return SpendTotals(
-            known.day,
-            known.day_usd + new.cost_usd,
-            known.month_usd + new.cost_usd,
-            known.unpriced + new.unpriced,
-        )
-
-    def _sum_known(self, key: str, today: date) -> SpendTotals:
-        rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
-        others = totals_on(self._others.get(key) or SpendTotals(today), today)
-        return _both(others, total_spend(rows, today))
+            own, others = self._own.get(key), self._others.get(key)
+        total = totals_on(own or SpendTotals(today), today)
+        return total if others is None else total.plus(totals_on(others, today))
 
     def know(self, rows: Iterable[KeySpend], today: date) -> None:
         """What the database has of this month, of the keys that it was asked for."""
         by_key: dict[str, list[KeySpend]] = {}
+        for row in rows:
+            if row.worker != self._worker:
+                by_key.setdefault(row.key, []).append(row)
+        others = {key: total_spend(spends, today) for key, spends in by_key.items()}
         with self._lock:
-            for row in rows:
-                if row.worker != self._worker or row.day not in self._own.get(row.key, {}):
-                    by_key.setdefault(row.key, []).append(row)
-            self._others = {key: total_spend(spends, today) for key, spends in by_key.items()}
-            self._known.clear()
+            self._others = others
 
     def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
         total = self._new.get((key, day, worker))
         if total is None:
             total = self._new[key, day, worker] = _Sum()
         return total
-
-    def _keep(self, row: KeySpend) -> None:
-        if row.day > self._newest:
-            self._newest = row.day
-            self._forget()
-        self._own.setdefault(row.key, {}).setdefault(row.day, _Sum()).merge(row)
-
-    def _forget(self) -> None:
-        """Until the database tells again, what was here stands with the others'."""
-        for key, days in list(self._own.items()):
-            old = [
-                days.pop(day).row(key, day, self._worker)
-                for day in list(days)
-                if day < self._newest - DAY
-            ]
-            if old:
-                known = totals_on(
-                    self._others.get(key) or SpendTotals(self._newest), self._newest
-                )
-                self._others[key] = _both(known, total_spend(old, self._newest))
-            if not days:
-                del self._own[key]
-
-
-def _both(one: SpendTotals, other: SpendTotals) -> SpendTotals:
-    return SpendTotals(
-        one.day,
-        one.day_usd + other.day_usd,
-        one.month_usd + other.month_usd,
-        one.unpriced + other.unpriced,
-    )
 
 
 class BudgetRefresh:

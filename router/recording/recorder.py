@@ -81,10 +81,6 @@ class Recorder(Recording):
         self._troubles: dict[AlertKind, Alert] = {}
         self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
-        # Batches and parts whose commit nobody has confirmed, and the money of those that were
-        # dropped: it goes out under the name that the database may know.
-        self._unconfirmed: set[str] = set()
-        self._unconfirmed_money: deque[Batch] = deque()
         self._in_hand = NOTHING
         # What was sent from here is told from what any other process sends, or sent.
         self._batches, self._batch_numbers = (
@@ -218,9 +214,8 @@ class Recorder(Recording):
             self._keep(self._take(final=True))
         else:
             self.flush(final=True)
-        waiting = (*self._unconfirmed_money, *self._queue)
-        queued = [row for batch in waiting for row in batch.spends]
-        lost = sum(batch.rows for batch in waiting) - len(queued)
+        queued = [row for batch in self._queue for row in batch.spends]
+        lost = sum(batch.rows for batch in self._queue) - len(queued)
         spends = [*queued, *self.spends.take()]
         if lost or spends:
             usd = sum(row.cost_usd for row in spends)
@@ -294,10 +289,9 @@ class Recorder(Recording):
             self._replay_spool()
         except OSError as error:
             log.warning("the spool cannot be read: %s", error)
-        for waiting in (self._unconfirmed_money, self._queue):
-            while waiting:
-                self._write(waiting[0])
-                self._settle(waiting.popleft())
+        while self._queue:
+            self._write(self._queue[0])
+            self._settle(self._queue.popleft())
 
     def _replay_spool(self) -> None:
         if self._spool.empty:
@@ -326,20 +320,15 @@ class Recorder(Recording):
         knows the batches when they come again, and leaves them out.
         """
         at, settled = self._clock.now(), tuple(self._settled)
-        ids = {batch.id for batch in batches if batch.id}
         with self._store.write() as tx:
             new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
             tx.observations.forget_batches(settled)
             _write_all(tx, *new)
-            self._unconfirmed |= ids
-        self._unconfirmed -= ids
         self._settled.difference_update(settled)
 
     def _settle(self, *batches: Batch) -> None:
         """They are stored, and nothing sends them again: nobody needs to know them."""
-        ids = [batch.id for batch in batches if batch.id]
-        self._settled.update(ids)
-        self._unconfirmed.difference_update(ids)
+        self._settled.update(batch.id for batch in batches if batch.id)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:
@@ -364,22 +353,15 @@ class Recorder(Recording):
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
             oldest = self._queue.popleft()
-            self._keep_money(oldest)
+            # Money is never dropped: its sums stay few, however long this goes on. If the
+            # database has stored the batch and could not say so, they count twice.
+            self.spends.take_back(oldest.spends)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,
                 "observations are being dropped",
                 "Database and disk take none, and memory is full: the oldest are lost.",
             )
-
-    def _keep_money(self, dropped: Batch) -> None:
-        """Money is never dropped: its sums stay few, however long this goes on."""
-        for named in (*dropped.parts, dropped):
-            if named.spends and named.id in self._unconfirmed:
-                money = NOTHING._replace(spends=named.spends, id=named.id)
-                self._unconfirmed_money.append(money)
-                return
-        self.spends.take_back(dropped.spends)
 
     def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
         if kind in self._troubles:

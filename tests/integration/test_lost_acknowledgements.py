@@ -49,15 +49,12 @@ class DeafStore:
 
     store: Store
     is_deaf: bool = False
-    is_away: bool = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
     @contextmanager
     def write(self) -> Generator[Transaction]:
-        if self.is_away:
-            raise StoreUnavailable("nobody listens there")
         with self.store.write() as tx:
             yield tx
         if self.is_deaf:
@@ -72,14 +69,13 @@ class Books:
     store: DeafStore
     clock: ManualClock
 
-    def recorder(self, *, max_bytes: int = 1_000_000, queue_rows: int = 50_000) -> Recorder:
+    def recorder(self, *, max_bytes: int = 1_000_000) -> Recorder:
         return Recorder(
             cast("Store", self.store),
             Spool(self.folder / "spool.jsonl", max_bytes=max_bytes),
             worker="w",
             clock=self.clock,
             live_rollouts=frozenset,
-            queue_rows=queue_rows,
         )
 
     def stored(self) -> tuple[int, float]:
@@ -127,29 +123,6 @@ def test_what_is_sent_again_after_a_lost_acknowledgement_counts_once(
     with connected(database_url) as db:
         assert len(db.execute(sa.text("SELECT id FROM observation_batch")).all()) == 1
     assert books.stored() == (6, 3.0)
-
-
-@pytest.mark.req("G5")
-@pytest.mark.parametrize("stays_deaf", [False, True])
-def test_money_of_a_batch_that_memory_has_no_room_for_counts_once(
-    books: Books, *, stays_deaf: bool
-) -> None:
-    recorder = books.recorder(max_bytes=0, queue_rows=5)
-    books.store.is_deaf = True
-    request(recorder, books.clock)
-    recorder.flush()  # stored, and not confirmed
-    books.store.is_deaf, books.store.is_away = stays_deaf, not stays_deaf
-    for _ in range(6):
-        request(recorder, books.clock)
-        recorder.flush()
-    assert recorder.counters["rows_dropped"]
-    books.store.is_deaf = books.store.is_away = False
-    request(recorder, books.clock)
-    recorder.flush()
-
-    requests, usd = books.stored()
-    assert usd == 8 * 0.5
-    assert requests < 8
 
 
 def test_what_a_router_sent_before_it_was_killed_is_not_counted_by_the_next_one(

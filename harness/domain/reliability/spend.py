@@ -50,6 +50,15 @@ class SpendTotals:
     month_usd: float = 0.0
     unpriced: int = 0  # requests of the month whose cost nobody knows; they are not in the sums
 
+    def plus(self, other: "SpendTotals") -> "SpendTotals":
+        """Adds what others spent on the same day."""
+        return SpendTotals(
+            self.day,
+            self.day_usd + other.day_usd,
+            self.month_usd + other.month_usd,
+            self.unpriced + other.unpriced,
+        )
+
 
 class SpendLevel(IntEnum):
     """Rises: an alert is due when a decision's level is above the one before."""
