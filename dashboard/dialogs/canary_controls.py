@@ -8,7 +8,7 @@ from dashboard import current_user, page_frame
 from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.canary import duration_estimate, operations
+from harness.control.canary import operations
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
 from harness.control.routing import freezes
@@ -129,12 +129,9 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
     if st.session_state.get(acted):
         st.rerun()
     candidate, incumbent = status.candidate.name, status.incumbent.name
-    users = duration_estimate.load_reach(page_frame.context(), rollout, candidate)
-    share = duration_estimate.find_share_after(rollout, signal)
     form.say(
         f"{strong(candidate)} {escape(status.state.predicate)}.",
         escape(describe_effect(rollout, candidate, incumbent, signal)),
-        escape(users.describe(share)),
     )
     for warning in objections(status, signal):
         st.html(html.banner("▲ The data argue against it.", warning))

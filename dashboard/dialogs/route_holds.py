@@ -54,9 +54,7 @@ HELD_BACK: Final = (
 
 def freeze_openers(route: str) -> list[Opener]:
     openers = [add.opener(route)]
-    found = [
-        record.freeze for record in freezes.list_liftable_freezes(page_frame.context(), route)
-    ]
+    found = freezes.list_liftable_freezes(page_frame.context(), route)
     for freeze in found:
         why = format_excerpt(freeze.reason, MOST_REASON)
         label = f"End “{why}” of {freeze.actor} …" if len(found) > 1 else "End the freeze …"

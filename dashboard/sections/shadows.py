@@ -23,12 +23,11 @@ from harness.control.shadow.shadows import (
     DEFAULT_LASTS,
     LEFT_OUT,
     CheckEvidence,
-    PairFigures,
     ShadowRequest,
     ShadowStatus,
 )
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.formatting import format_answer_price, format_estimate, format_milliseconds
+from harness.domain.formatting import format_estimate
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
@@ -63,10 +62,10 @@ def show(names: Sequence[str]) -> None:
     slots: dict[str, DeltaGenerator] = {}
     for status in running:
         # Its name keeps it from fading while it is read anew (styles.css).
-        with st.container(key=f"live-{status.record.shadow.id}"):
-            slots[status.record.shadow.id] = st.empty()
-        show_openers([stop.opener(status.record.shadow)], explain=())
-    ended = [status for status in page if status.record.shadow.id not in slots]
+        with st.container(key=f"live-{status.shadow.id}"):
+            slots[status.shadow.id] = st.empty()
+        show_openers([stop.opener(status.shadow)], explain=())
+    ended = [status for status in page if status.shadow.id not in slots]
     if not running and not ended:
         page_frame.show_empty(
             "A shadow sends a share of a route's requests to a second model, too, and "
@@ -90,11 +89,11 @@ def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
     with current_user.live_part("The figures"):
         ctx = page_frame.context()
         now, running = ctx.clock.now(), shadows.list_running(ctx)
-        if {status.record.shadow.id for status in running} != set(slots):
+        if {status.shadow.id for status in running} != set(slots):
             st.rerun()
         heading.html(_heading(running))
         for status in running:
-            with slots[status.record.shadow.id].container():
+            with slots[status.shadow.id].container():
                 for part in running_parts(status, now):
                     st.html(part)
 
@@ -166,7 +165,7 @@ def check_cells(check: CheckEvidence) -> html.Row:
 
 def _heading(running: Sequence[ShadowStatus]) -> str:
     """Writes how many shadows run, or which candidate is worse, as HTML."""
-    harmed = [status.record.shadow.candidate.name for status in running if status.harm]
+    harmed = [status.shadow.candidate.name for status in running if status.harm]
     words = "No shadow runs"
     if harmed:
         verb = "is" if len(harmed) == 1 else "are"
@@ -180,44 +179,19 @@ def _heading(running: Sequence[ShadowStatus]) -> str:
 
 def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
     """Renders one that runs: state, figures, facts, and pairs by check, each to stand apart."""
-    shadow = status.record.shadow
+    shadow = status.shadow
     heading = (
         f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
         f"<p>{html.state(WORSE if status.harm else MIRRORING)} "
         f"{faint(labels.left(shadow.expires_at, now))}</p>"
     )
-    parts = [html.block(heading), html.tiles(_tiles(status)), html.facts(_facts(status))]
+    parts = [html.block(heading), html.facts(_facts(status))]
     rows = [{**check_cells(check), "Evidence": _evidence(check)} for check in status.checks]
     return [*parts, html.table(rows) or html.note(NO_PAIR)]
 
 
-def _tiles(status: ShadowStatus) -> Sequence[Tile]:
-    limits = status.record.shadow.limits
-    unpriced = f"and {status.unpriced:,} requests without a price" if status.unpriced else ""
-    money = "" if limits.usd_per_day is None else f" of {labels.usd(limits.usd_per_day)}"
-    used = status.today
-    return (
-        Tile(
-            "Compared pairs",
-            f"{status.pairs:,}",
-            below=f"of {status.mirrored:,} mirrored requests",
-        ),
-        Tile(
-            "Evidence that it is worse",
-            labels.percent(status.share_of_level, 0),
-            below="of the level that counts as harm",
-        ),
-        Tile("Cost", labels.usd(status.cost_usd), below=unpriced),
-        Tile(
-            "Today (UTC)",
-            f"{labels.usd(used.cost_usd)}{money}",
-            below=f"{used.requests:,} of {limits.requests_per_day:,} requests",
-        ),
-    )
-
-
 def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
-    shadow = status.record.shadow
+    shadow = status.shadow
     proposal = (
         html.link("compare", escape(shadow.proposal), id=shadow.proposal)
         if shadow.proposal
@@ -229,25 +203,15 @@ def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
         ("Proposal", proposal),
         ("Started by", escape(f"{shadow.started_by}: {shadow.reason}")),
     ]
-    if status.incumbent is not None and status.candidate is not None:
-        rows += [
-            ("Incumbent, mean", escape(_figures(status.incumbent))),
-            ("Candidate, mean", escape(_figures(status.candidate))),
-        ]
-    if status.similarity is not None:
-        rows.append(("Words in both answers", escape(labels.percent(status.similarity, 0))))
+    rows += [
+        (f"{name[0].upper()}{name[1:]}", escape(figure))
+        for name, figure in shadows.list_figures(status)
+    ]
     rows += [
         (f"{number:,} not mirrored", escape(LEFT_OUT[name]))
         for name, number in status.left_out.items()
     ]
     return rows
-
-
-def _figures(side: PairFigures) -> str:
-    return (
-        f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
-        f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
-    )
 
 
 def _evidence(check: CheckEvidence) -> str:
@@ -256,8 +220,8 @@ def _evidence(check: CheckEvidence) -> str:
 
 
 def ended_cells(status: ShadowStatus) -> html.Row:
-    shadow = status.record.shadow
-    at = labels.date_time(status.record.ended_at or shadow.expires_at)
+    shadow = status.shadow
+    at = labels.date_time(status.shadow.ended_at or shadow.expires_at)
     return {
         "Route": strong(shadow.route),
         "Candidate": escape(shadow.candidate.name),

@@ -25,7 +25,7 @@ from harness.domain.formatting import (
     format_score,
 )
 from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
+from harness.domain.routing.freeze import Freeze, FreezeWindow
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
@@ -112,17 +112,17 @@ def evidence_text(entry: ChainEntry) -> str:
 
 
 def freezes_section(
-    records: Sequence[FreezeRecord], windows: Sequence[FreezeWindow], now: datetime
+    records: Sequence[Freeze], windows: Sequence[FreezeWindow], now: datetime
 ) -> str:
     """The freezes of a route, to come, in force and past, as a table; empty without any."""
     rows = [
         {
             "State": escape(record.describe_state(now)),
-            "From": escape(labels.date_time(record.freeze.starts_at)),
-            "Until": escape(labels.date_time(record.freeze.ends_at)),
-            "Frozen": escape(record.freeze.route or "all routes"),
-            "By": escape(record.freeze.actor),
-            "Why": escape(record.freeze.reason),
+            "From": escape(labels.date_time(record.starts_at)),
+            "Until": escape(labels.date_time(record.ends_at)),
+            "Frozen": escape(record.route or "all routes"),
+            "By": escape(record.actor),
+            "Why": escape(record.reason),
         }
         for record in records
     ]

@@ -23,7 +23,7 @@ from harness.control.routing import break_glass as broken
 from harness.control.routing import freezes, kill_switch
 from harness.domain.pagination import Page
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import Freeze, FreezeRecord
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import (
     KillSwitch,
     SwitchRecord,
@@ -86,7 +86,7 @@ freezes_router = APIRouter()
 
 
 @endpoint(freezes_router, "GET", "/freezes")
-def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
+def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
     """Lists the freezes that people set, newest first, with the lifted and past ones."""
     return who.ctx.store.lists.freezes(piece.page)
 

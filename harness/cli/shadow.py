@@ -20,14 +20,12 @@ from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
+from harness.control.shadow.shadows import LEFT_OUT, ShadowRequest, ShadowStatus
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError
 from harness.domain.formatting import (
-    format_answer_price,
     format_bps,
     format_estimate,
-    format_milliseconds,
     format_percent,
     format_usd,
 )
@@ -129,8 +127,8 @@ def _usd(text: str) -> float | None:
 @command(shadow)
 def stop(session: Session, route: str = arg("ROUTE"), *, reason: str = OPTIONAL_REASON) -> None:
     """End a route's shadow: routers stop within two seconds."""
-    record = session.decide(shadows.stop_shadow, route, reason=reason)
-    output.answer(record, f"stopped {record.shadow.id}")
+    ended = session.decide(shadows.stop_shadow, route, reason=reason)
+    output.answer(ended, f"stopped {ended.id}")
 
 
 @command(shadow)
@@ -157,7 +155,7 @@ def _print_running(session: Session) -> None:
 
 
 def _print_status(shadow_status: ShadowStatus) -> None:
-    started, pairs = shadow_status.record.shadow, f"{shadow_status.pairs:,}"
+    started = shadow_status.shadow
     output.facts(
         [
             ("shadow", started.id),
@@ -166,16 +164,7 @@ def _print_status(shadow_status: ShadowStatus) -> None:
             ("proposal", started.proposal or "none: an approver's act"),
             ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
             ("until", timestamp(started.expires_at)),
-            (
-                "mirrored",
-                f"{shadow_status.mirrored:,}, of which {pairs} are pairs of answers",
-            ),
-            ("cost", format_usd(shadow_status.cost_usd) + _unpriced(shadow_status)),
-            ("today", _today(shadow_status)),
-            ("evidence that it is worse", _evidence(shadow_status)),
-            ("words in both answers", _share(shadow_status.similarity)),
-            ("incumbent, mean", _figures(shadow_status.incumbent)),
-            ("candidate, mean", _figures(shadow_status.candidate)),
+            *shadows.list_figures(shadow_status),
         ]
     )
     output.table_of(
@@ -202,48 +191,15 @@ def list_shadows(session: Session, *, page_request: PageRequest = PAGE) -> None:
     output.listing(
         found,
         lambda row: {
-            "ID": row.record.shadow.id,
-            "ROUTE": row.record.shadow.route,
-            "CANDIDATE": row.record.shadow.candidate.name,
+            "ID": row.shadow.id,
+            "ROUTE": row.shadow.route,
+            "CANDIDATE": row.shadow.candidate.name,
             "STATE": row.state,
             "MIRRORED": row.mirrored,
             "PAIRS": row.pairs,
             "COST": format_usd(row.cost_usd),
-            "BY": row.record.shadow.started_by,
-            "REASON": row.record.shadow.reason,
+            "BY": row.shadow.started_by,
+            "REASON": row.shadow.reason,
         },
         empty="no shadow was started yet",
-    )
-
-
-def _today(shadow_status: ShadowStatus) -> str:
-    limits, used = shadow_status.record.shadow.limits, shadow_status.today
-    money = "" if limits.usd_per_day is None else f" of {format_usd(limits.usd_per_day)}"
-    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
-    return f"{requests}, {format_usd(used.cost_usd)}{money}"
-
-
-def _evidence(shadow_status: ShadowStatus) -> str:
-    said = f"{format_percent(shadow_status.share_of_level, 0)} of the level"
-    return f"{said}: HARM" if shadow_status.harm else said
-
-
-def _unpriced(shadow_status: ShadowStatus) -> str:
-    return (
-        f" and {shadow_status.unpriced:,} requests without a price"
-        if shadow_status.unpriced
-        else ""
-    )
-
-
-def _share(value: float | None) -> str | None:
-    return None if value is None else format_percent(value, 0)
-
-
-def _figures(side: PairFigures | None) -> str | None:
-    if side is None:
-        return None
-    return (
-        f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
-        f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
     )

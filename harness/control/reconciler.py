@@ -84,7 +84,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
     for rollout in baking:
-        run_step(rollout.proposal, partial(operations.drive_bake, ctx, rollout))
+        run_step(rollout.proposal, partial(operations.drive, ctx, rollout))
     did.extend(
         worker_supervision.run_once(ctx)
         if ctx.run_queue is None

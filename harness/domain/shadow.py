@@ -59,13 +59,6 @@ class Shadow:
     started_by: str
     started_at: datetime
     expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowRecord:
-    """A shadow as it is stored."""
-
-    shadow: Shadow
     ended_at: datetime | None = None  # ended_at, ended_by: None until it ends
     ended_by: str | None = None
     ended_because: str | None = None

@@ -17,7 +17,6 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
     UnitRule,
-    with_segments,
 )
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyHistory
@@ -232,7 +231,7 @@ class ObservationBuilder:
 def _with_errors(
     counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
 ) -> Mapping[Guardrail, FailureTally]:
-    return {Guardrail.ERRORS: errors, **counts} if errors.tells else counts
+    return {Guardrail.ERRORS: errors, **counts} if errors.classes or errors.segments else counts
 
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
@@ -247,14 +246,14 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
     canary = Counter(
         name for name, (_, in_canary) in zip(names, known, strict=True) if in_canary
     )
-    tally = ErrorTally(
+    return ErrorTally(
         len(units),
         sum(unit.canary for unit in units),
         len(failed),
         sum(unit.canary for unit in failed),
         {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
+        count_segments(units),
     )
-    return with_segments(tally, count_segments(units))
 
 
 def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:

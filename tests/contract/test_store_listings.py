@@ -180,7 +180,7 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.freezes.add(
             Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
         ),
-        lambda row: row.freeze.id,
+        lambda row: row.id,
     ),
     "break_glasses": Listed(
         lambda stored, page: stored.break_glasses(page),
@@ -193,7 +193,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     "shadows": Listed(
         lambda stored, page: stored.shadows(page, route=ROUTE),
         add_shadow,
-        lambda row: row.shadow.id,
+        lambda row: row.id,
         two_targets,
     ),
     "drift_checks": Listed(
@@ -317,7 +317,7 @@ def test_a_page_is_filled_with_the_freezes_of_a_route_before_its_limit(store: St
             tx.freezes.add(Freeze(f"fz_{number}", route, "why", "ada", at, at, over))
     with store.listings() as stored:
         page = stored.freezes(PageRequest(2), route="chat")
-    assert [row.freeze.id for row in page] == ["fz_2", "fz_1"]
+    assert [row.id for row in page] == ["fz_2", "fz_1"]
     assert page.total == 3
 
 

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowRecord, ShadowTally
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
@@ -53,11 +53,12 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
         again = tx.shadows.end("sh_1", actor="ada", because="late", now=LATER)
         tx.shadows.add(second)
 
-    assert again == ended == ShadowRecord(SHADOW, NOW, "kim", "enough seen")
+    assert again == ended
+    assert ended == replace(SHADOW, ended_at=NOW, ended_by="kim", ended_because="enough seen")
     assert started.etag() != before
     assert [shadow.id for shadow in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
-        assert [shadow.shadow.id for shadow in tx.shadows.list()] == ["sh_2", "sh_1"]
+        assert [shadow.id for shadow in tx.shadows.list()] == ["sh_2", "sh_1"]
         assert tx.shadows.list(route="another") == []
 
 

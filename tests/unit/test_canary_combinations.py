@@ -21,9 +21,9 @@ import pytest
 from harness.control.serialize import to_plain
 from harness.domain.canary.guardrails import (
     CanaryJudge,
+    ErrorTally,
     Guardrail,
     Guardrails,
-    SegmentedErrors,
     UnitRule,
 )
 from harness.domain.canary.judge import JudgeOutcome
@@ -316,7 +316,7 @@ def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> 
     policy, blocks = drawn.policy, serve(drawn, 1)
     told = [block.counts.get(Guardrail.ERRORS) for block in blocks]
 
-    assert any(isinstance(errors, SegmentedErrors) for errors in told)
+    assert any(isinstance(errors, ErrorTally) and errors.segments for errors in told)
     assert {guardrail for block in blocks for guardrail in block.ranks} <= set(policy.tolerated)
     assert (Guardrail.JUDGE in {name for block in blocks for name in block.counts}) is bool(
         policy.judge

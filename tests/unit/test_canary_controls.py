@@ -7,7 +7,6 @@ import pytest
 
 from dashboard.dialogs import canary_controls
 from dashboard.text import canary_text, labels
-from harness.control.canary.duration_estimate import CanaryReach, find_share_after
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
@@ -49,28 +48,6 @@ def baking() -> CanaryStatus:
 
 def effect(found: CanaryStatus, signal: RolloutSignal) -> str:
     return describe_effect(found.rollout, found.candidate.name, found.incumbent.name, signal)
-
-
-def test_the_dialog_says_how_many_requests_an_act_concerns() -> None:
-    first, last = (rollout(RolloutState.WAITING, step, POLICY) for step in (0, 1))
-    seen = CanaryReach("sim/new", answered=12, requests=1_200)
-
-    shares = {
-        signal: find_share_after(first, signal)
-        for signal in (RolloutSignal.ABORT, RolloutSignal.ADVANCE, RolloutSignal.PAUSE)
-    }
-    assert list(shares.values()) == [0, 2500, None]
-    assert find_share_after(last, RolloutSignal.ADVANCE) is None
-    of_three = [rollout(RolloutState.WAITING, step) for step in range(3)]
-    advanced = [find_share_after(what, RolloutSignal.ADVANCE) for what in of_three]
-    assert advanced == [500, 2500, None]
-    so_far = "In the last hour sim/new answered 12 of this route's 1,200 requests"
-    assert [seen.describe(share) for share in shares.values()] == [
-        f"{so_far}; after this it answers none.",
-        f"{so_far}; at 25 % it would have been about 300.",
-        f"{so_far}.",
-    ]
-    assert "No request of this route was recorded" in CanaryReach("sim/new", 0, 0).describe(0)
 
 
 S = RolloutSignal

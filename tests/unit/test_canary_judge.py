@@ -141,6 +141,8 @@ def test_no_answer_of_a_judge_is_more_than_one_of_three(said: str) -> None:
 def test_money_is_what_is_stored_and_as_much_as_every_worker_may_have_spent_since() -> None:
     assert has_budget(JUDGE, 0.0, 0.0, 4)
     assert has_budget(JUDGE, 1.0, 0.2, 4)
+    assert has_budget(JUDGE, 1.5, 0.2, 2)
+    assert not has_budget(JUDGE, 1.5, 0.25, 2)
     assert not has_budget(JUDGE, 1.2, 0.2, 4)
     assert not has_budget(JUDGE, 2.0, 0.0, 1)
 
@@ -162,12 +164,6 @@ def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str
     check_judge(CanaryPolicy())
     with pytest.raises(InputError, match=words):
         check_judge(policy)
-
-
-def test_a_budget_that_is_spent_to_the_cent_allows_no_further_call() -> None:
-    assert has_budget(JUDGE, JUDGE.max_usd - 0.5, 0.2, 2)
-    assert not has_budget(JUDGE, JUDGE.max_usd - 0.5, 0.25, 2)
-    assert not has_budget(JUDGE, JUDGE.max_usd, 0.0, 2)
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,15 @@ from harness.control.canary import (
     rollout_unit,
     status,
 )
-from harness.control.operations import alerts
 from harness.control.proposals import route_rules
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import IllegalTransition, InputError, NotAllowed
-from harness.domain.operations.access import Role
+from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import BUCKETS, Route
+from harness.domain.routing.table import Route
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -131,46 +129,6 @@ def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
     assert moves(world)[-2:] == ["canary.pause", "canary.resume"]
 
 
-def test_faults_of_routers_hold_a_canary_with_their_count_until_a_person_looked(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    for times in ("once", "2 times"):
-        with world.store.write() as tx:
-            alerts.raise_alert(
-                tx, AlertKind.INTERNAL_ERROR, rollout.id,
-                subject="route chat", title="a router failed", text="KeyError in recording.",
-            )  # fmt: skip
-        with world.store.read() as tx:
-            (reason,) = holds.list_hold_reasons(tx, rollout)
-        assert reason.startswith(f"On hold: routers failed {times} in requests of this route")
-        assert "UTC: KeyError in recording. `swapgate canary resume`" in reason
-    give(world, RolloutSignal.RESUME, "a look at the log")
-    with world.store.read() as tx:
-        assert holds.list_hold_reasons(tx, newest(world)) == []
-    assert moves(world)[-1] == "canary.acknowledge"
-    give(world, RolloutSignal.ABORT, "enough")
-    with world.store.read() as tx:
-        assert holds.list_hold_reasons(tx, newest(world)) == ()
-
-
-def test_the_reach_counts_the_candidates_requests_of_the_last_hour(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    record(world, rollout.candidate, 7, 5)
-    record(world, rollout.incumbent, 93, 5)
-    record(world, rollout.candidate, 1_000, 61)
-
-    found = duration_estimate.load_reach(world.context(), rollout, "sim/better")
-    assert found == duration_estimate.CanaryReach("sim/better", 7, 100)
-    assert duration_estimate.find_share_after(rollout, RolloutSignal.FINISH) == BUCKETS
-    kept = rollout.policy.bake_bps if rollout.policy.bake_s else 0
-    assert duration_estimate.find_share_after(rollout, RolloutSignal.PROMOTE) == BUCKETS - kept
-    no_bake = replace(rollout, policy=replace(rollout.policy, bake_s=0))
-    assert duration_estimate.find_share_after(no_bake, RolloutSignal.PROMOTE) == BUCKETS
-
-
 @pytest.mark.parametrize(
     ("requests", "minutes", "known"),
     [(2, 1, False), (2, 30, True), (5_000, 1, True), (0, 30, False)],
@@ -249,16 +207,6 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert shown.changed_at == shown.rollback.at > promoted_at
     told = rollout_unit.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"
-
-
-def test_a_proposer_and_a_viewer_move_no_canary(world: SmallInstallation) -> None:
-    opened(world)
-    for role in (Role.VIEWER, Role.PROPOSER):
-        with pytest.raises(NotAllowed):
-            operations.operate(
-                world.context(), replace(BEN, role=role), "chat", RolloutSignal.ABORT, "why"
-            )
-    assert newest(world).live
 
 
 def test_to_resume_a_canary_without_faults_acknowledges_nothing(

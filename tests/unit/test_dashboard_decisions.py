@@ -196,7 +196,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     assert not app.exception
 
     (record,) = freezes.list_liftable_freezes(ctx, "support-chat")
-    assert (record.freeze.route, record.freeze.actor) == ("support-chat", "ben")
+    assert (record.route, record.actor) == ("support-chat", "ben")
     routes = {"route": "support-chat"}
     for page, query, concerned in (
         ("overview", {}, True),
@@ -224,10 +224,10 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         assert "Every route counts as frozen." in text(
             shown(monkeypatch, house.config, "canary")
         )
-    monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record.freeze, raising=False)
+    monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record, raising=False)
     take = "from harness.domain.routing import freeze\nroute_holds.thaw(freeze.FREEZE)"
     app = dialog(take)
-    fill(app, {f"thaw-why-{record.freeze.id}": "over"}, f"thaw-now-{record.freeze.id}")
+    fill(app, {f"thaw-why-{record.id}": "over"}, f"thaw-now-{record.id}")
     assert not freezes.list_liftable_freezes(ctx, "support-chat")
 
 
@@ -289,10 +289,10 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     ):
         assert words in text(page), words
     (running,) = shadows.list_running(page_frame.context())
-    assert running.record.shadow.limits.share_bps == 1_250
+    assert running.shadow.limits.share_bps == 1_250
     assert ("Stop it …", True) in _reads(page)
-    id_ = running.record.shadow.id
-    app = _opened("shadows.stop(list_running(ctx)[0].record.shadow)")
+    id_ = running.shadow.id
+    app = _opened("shadows.stop(list_running(ctx)[0].shadow)")
     app.text_input(key=f"shadow-stop-why-{id_}").set_value("seen enough").run()
     app.button(key=f"shadow-stop-now-{id_}").click()
     page = shown(monkeypatch, house.config, "canary") if _ends(app) else page

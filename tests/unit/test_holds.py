@@ -361,7 +361,12 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
     alerts.run_once(ctx)
+    with world.store.read() as tx:
+        (reason,) = holds.list_hold_reasons(tx, rollout)
+    assert reason.startswith("On hold: routers failed once in requests of this route")
     operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
+    with world.store.read() as tx:
+        assert holds.list_hold_reasons(tx, tx.rollouts.get(rollout.id)) == ()
 
     alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)

@@ -11,10 +11,10 @@ import pytest
 
 from harness.domain.canary.guardrails import (
     DEFAULT_UNIT_RULE,
+    ErrorTally,
     Guardrail,
     Guardrails,
     SegmentCount,
-    SegmentedErrors,
     UnitRule,
 )
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
@@ -109,7 +109,7 @@ async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Pa
 
     (block,) = door.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
-    assert isinstance(errors, SegmentedErrors)
+    assert isinstance(errors, ErrorTally)
     kinds = {Segment.WHOLE, Segment.NO_TOOLS, Segment.CHAT, Segment.OPENING}
     assert kinds == set(errors.segments)
     assert describe_sources([block]) == "1 by the conversation's opening"
@@ -121,14 +121,14 @@ def test_a_segment_with_more_than_its_block_is_refused(
     count: tuple[int, int, int, int],
 ) -> None:
     block = closed_block(RULE, *(bits(Segment.TOOLS),) * 4)
-    told = SegmentedErrors(4, 1, 1, 1, segments={"tools": SegmentCount(*count)})
+    told = ErrorTally(4, 1, 1, 1, segments={"tools": SegmentCount(*count)})
 
     with pytest.raises(InputError, match="contradict"):
         check_block(replace(block, counts={Guardrail.ERRORS: told}))
 
 
 def block_of(inside: SegmentCount, whole: SegmentCount) -> ObservationBlock:
-    told = SegmentedErrors(*whole, segments={"tools": inside, "stream": whole})
+    told = ErrorTally(*whole, segments={"tools": inside, "stream": whole})
     block = simulate_segments(SegmentTruth(), blocks=1, rng=np.random.default_rng(1))[0]
     return replace(block, counts={Guardrail.ERRORS: told})
 
@@ -186,7 +186,7 @@ def test_a_rollback_by_errors_says_where_they_are() -> None:
 
 def raw_block(number: int, failed: int = 11, **changes: Any) -> ObservationBlock:
     """A block as someone may write it around the product."""
-    errors = SegmentedErrors(100, 25, failed + 1, failed, segments={})
+    errors = ErrorTally(100, 25, failed + 1, failed, segments={})
     told = replace(errors, segments=changes.pop("segments", {}))
     return ObservationBlock(
         "r", "w", number, 2_500, 100, 25, failed + 1, failed, 0, NOW, NOW, number,

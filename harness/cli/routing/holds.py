@@ -88,13 +88,13 @@ def list_freezes(session: Session, *, page_request: PageRequest = PAGE) -> None:
     output.listing(
         found,
         lambda record: {
-            "ID": record.freeze.id,
-            "ROUTE": record.freeze.route or "all",
+            "ID": record.id,
+            "ROUTE": record.route or "all",
             "STATE": record.describe_state(now),
-            "FROM": timestamp(record.freeze.starts_at),
-            "UNTIL": timestamp(record.freeze.ends_at),
-            "BY": record.freeze.actor,
-            "REASON": record.freeze.reason,
+            "FROM": timestamp(record.starts_at),
+            "UNTIL": timestamp(record.ends_at),
+            "BY": record.actor,
+            "REASON": record.reason,
         },
         empty="nobody has set a freeze yet",
     )

@@ -215,7 +215,7 @@ class CanaryMachine:
         route = routes.require_route(self._tx, rollout.route)
         if route.canary is not None and route.canary.rollout == rollout.id:
             self._commit(AbortCanary(rollout.route, rollout.id), move)
-        elif self._unit.is_holdback_in_place:
+        elif self._unit.is_in_place:
             self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
         after = self._tx.rollouts.save(self._after(move))
         event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
@@ -235,7 +235,7 @@ class CanaryMachine:
     def _finish_bake(self, move: CanaryMove) -> Rollout:
         """The bake ends, and the promotion stands."""
         after = self._after(move)
-        if self._unit.is_holdback_in_place:
+        if self._unit.is_in_place:
             self._commit(EndBake(after.route, after.id), move)
         self.record(f"canary.{move.signal.value}", after, move)
         return self._tx.rollouts.save(after)

@@ -1,5 +1,5 @@
-"""Moves canaries and bakes: the reconcile loop by what `decision` says (`drive_canary`,
-`drive_bake`), and people by hand (`operate`): pause, resume, advance, abort, promote, finish.
+"""Moves canaries and bakes: the reconcile loop by what `decision` says (`drive`), and
+people by hand (`operate`): pause, resume, advance, abort, promote, finish.
 
 A person needs an approver's role and a reason. What takes a canary further needs another person
 than the proposer; resume, advance and promote need a valid proof, and the last two are refused
@@ -34,7 +34,7 @@ from harness.domain.formatting import format_bps, without_scientific_notation
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.domain.proposals.proposal import ApprovalKind
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.warnings import list_warnings
@@ -159,21 +159,24 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     return replace(action, figures=replace(action.figures, warnings=against)), against
 
 
-def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
-    """One turn of a proposal's live canary; what was done, in words."""
-    with ctx.store.read() as tx:
-        before = tx.rollouts.get(proposal.rollout or "")
-        in_place = RolloutUnit(ctx, tx, before).is_canary_in_place
+def drive(ctx: Context, before: Rollout) -> list[str]:
+    """One turn of a live canary, or of a promotion that bakes: there the incumbent before it
+    keeps a small share, and harm that shows late brings it back. Says what was done.
+    """
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    _update_hold_alert(ctx, before, action)
+    # Nothing that is read for the alert may stop an end for harm, which ends the alert.
+    if action.signal is not RolloutSignal.HARM:
+        holds.update_hold_alert(ctx, before)
+    with ctx.store.read() as tx:
+        in_place = RolloutUnit(ctx, tx, before).is_in_place
     if action.signal is None and in_place:
         return []
     with ctx.store.write() as tx:
         after = apply_action(RolloutUnit(ctx, tx, before), action)
     if after == before:
         return []
-    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
+    return [f"{before.proposal}: {action.kind.value}, {after.state.value}: {action.reason}"]
 
 
 def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
@@ -186,7 +189,7 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
         raise StaleWrite(f"rollout {rollout.id} moved on since it was looked at: look again")
     unit = replace(unit, rollout=rollout)
     machine = CanaryMachine(unit)
-    if not unit.is_canary_in_place:
+    if not unit.is_in_place:
         reason = "the route was changed by another"
         return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
     if words := action.figures.unproven:
@@ -195,40 +198,6 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
         return rollout
     reason = without_scientific_notation(action.reason)
     return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
-
-
-def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
-    """One turn of a promotion that bakes; what was done, in words.
-
-    The incumbent before it keeps a small share, and harm that shows late brings it back.
-    """
-    action = decision.decide(ctx, observed)
-    _update_hold_alert(ctx, observed, action)
-    with ctx.store.read() as tx:
-        held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
-    if held_back and action.signal is None:
-        return []
-    with ctx.store.write() as tx:
-        rollout = tx.rollouts.get(observed.id)
-        if rollout.version != observed.version:
-            return []
-        unit = RolloutUnit(ctx, tx, rollout)
-        harm = action.signal is RolloutSignal.HARM
-        reason = without_scientific_notation(action.reason)
-        move = CanaryMove(
-            SYSTEM, RolloutSignal.HARM if harm else RolloutSignal.BAKED, reason, action
-        )
-        if not unit.is_holdback_in_place:
-            reason = "the route was changed by another: nothing is left to compare with"
-            move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
-        CanaryMachine(unit).apply(move)
-    return [f"{observed.proposal}: {action.kind.value}: {reason}"]
-
-
-def _update_hold_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
-    """Nothing that is read for the alert may stop an end for harm, which ends the alert."""
-    if action.signal is not RolloutSignal.HARM:
-        holds.update_hold_alert(ctx, rollout)
 
 
 def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:

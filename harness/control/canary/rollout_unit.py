@@ -11,7 +11,7 @@ from harness.control.context import Context
 from harness.domain.canary.rollout import Rollout, RolloutState, describe_abort
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
-from harness.domain.routing.table import Route, RouteRecord
+from harness.domain.routing.table import RouteRecord
 from harness.store.transaction import Transaction
 
 
@@ -28,29 +28,18 @@ class RolloutUnit:
         return self.tx.proposals.get(self.rollout.proposal)
 
     @property
-    def is_canary_in_place(self) -> bool:
-        """Whether the route still has this canary beside the incumbent that it began with."""
-        route = self._route
-        return (
-            route is not None
-            and route.canary is not None
-            and route.canary.rollout == self.rollout.id
-            and route.incumbent == self.rollout.incumbent
-        )
-
-    @property
-    def is_holdback_in_place(self) -> bool:
-        """Whether the incumbent before it still keeps a share of the route, for the bake."""
-        route = self._route
-        return (
-            route is not None
-            and route.holdback is not None
-            and route.holdback.rollout == self.rollout.id
-        )
-
-    @property
-    def _route(self) -> Route | None:
-        return self.tx.routing.route(self.rollout.route)
+    def is_in_place(self) -> bool:
+        """Whether the route still has this canary beside the incumbent that it began with; in a
+        bake, whether that incumbent still keeps a share of the route.
+        """
+        route, rollout = self.tx.routing.route(self.rollout.route), self.rollout
+        if route is None:
+            return False
+        if rollout.baking:
+            return route.holdback is not None and route.holdback.rollout == rollout.id
+        canary = route.canary
+        is_ours = canary is not None and canary.rollout == rollout.id
+        return is_ours and route.incumbent == rollout.incumbent
 
 
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:

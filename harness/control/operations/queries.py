@@ -50,7 +50,6 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
-from harness.domain.shadow import ShadowRecord
 from harness.store.transaction import Transaction
 
 
@@ -306,21 +305,9 @@ def list_shadows(
 ) -> Page[ShadowStatus]:
     """Lists the shadows, newest first, with those that have ended."""
     page = ctx.store.lists.shadows(page_request, route=route)
-    known: dict[str, ShadowStatus] = {}
-    invalid: list[RowFault] = []
-    for record in page:
-        try:
-            known[record.shadow.id] = shadows.status_of_record(ctx, record)
-        except SignatureInvalid as error:
-            # Its proposal, whose policy says what the pairs are evidence of.
-            key = (record.shadow.proposal or "",)
-            invalid.append(RowFault("proposal", key, str(error)))
-
-    def is_known(record: ShadowRecord) -> bool:
-        return record.shadow.id in known
-
-    found = [known[record.shadow.id] for record in filter(is_known, page)]
-    return Page(found, page.total, page.next, (*page.invalid, *invalid))
+    with ctx.store.read() as tx:
+        found = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
+    return Page(found, page.total, page.next, page.invalid)
 
 
 def list_drift_runs(

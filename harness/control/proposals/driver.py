@@ -72,7 +72,9 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
         case ProposalPhase.SHADOW:
             return _shadow(ctx, proposal)
         case ProposalPhase.CANARY:
-            return operations.drive_canary(ctx, proposal)
+            with ctx.store.read() as tx:
+                rollout = tx.rollouts.get(proposal.rollout or "")
+            return operations.drive(ctx, rollout)
         case _:
             return []
 

@@ -23,7 +23,6 @@ from harness.domain.routing.freeze import (
     LONGEST,
     OBSERVED_SIGNALS,
     Freeze,
-    FreezeRecord,
     Hold,
     describe_reach,
     list_holds,
@@ -43,7 +42,7 @@ def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold
     return [hold for hold in holds if route is None or hold.covers(route)]
 
 
-def list_liftable_freezes(ctx: Context, route: str) -> Sequence[FreezeRecord]:
+def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
     """Lists the freezes of a route, or of all, that people can lift; none where the stored ones
     cannot be trusted.
     """
@@ -163,7 +162,7 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
     return freeze
 
 
-def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> FreezeRecord:
+def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Freeze:
     """Ends a freeze before its time. Again, or late, changes nothing. Needs an approver who
     proposed nothing that it holds back. Raises NotFound, InputError without a reason,
     NotAllowed.
@@ -179,6 +178,6 @@ def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Free
             if before.hold.covers(proposal.route):
                 four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
         record = tx.freezes.lift(freeze, actor=actor.name, now=now)
-        subject = describe_reach(record.freeze.route)
+        subject = describe_reach(record.route)
         tx.audit.append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
     return record

@@ -12,6 +12,12 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
+from harness.domain.formatting import (
+    format_answer_price,
+    format_milliseconds,
+    format_percent,
+    format_usd,
+)
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route, find_shadow_end
@@ -26,7 +32,6 @@ from harness.domain.shadow import (
     Shadow,
     ShadowCheck,
     ShadowLimits,
-    ShadowRecord,
     ShadowTally,
     ShadowUsage,
     check_shadow_limits,
@@ -92,7 +97,7 @@ class PairFigures:
 class ShadowStatus:
     """What a shadow has found so far, and what it spent."""
 
-    record: ShadowRecord
+    shadow: Shadow
     state: str
     mirrored: int
     pairs: int
@@ -183,7 +188,7 @@ def check_shadow(
         )
 
 
-def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
+def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
     """Stops a route's shadow within two seconds. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
@@ -235,21 +240,19 @@ def end_shadow(
     actor: Actor,
     because: str,
     inputs: Mapping[str, object] | None = None,
-) -> ShadowRecord:
+) -> Shadow:
     """Ends a shadow. inputs: for the audit log, as `add_shadow` has them."""
-    now = tx.now()
-    record = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=now)
-    _record_shadow(tx, shadow, actor, "shadow.stop", because, inputs)
-    return record
+    ended = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=tx.now())
+    _record_shadow(tx, ended, actor, "shadow.stop", because, inputs)
+    return ended
 
 
-def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
+def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[Shadow]:
     """Lists the shadows that compared a proposal's two models, newest first."""
     return [
-        evidence
-        for evidence in tx.shadows.list(route=proposal.route, proposal=proposal.id)
-        if evidence.shadow.incumbent == proposal.incumbent
-        and evidence.shadow.candidate.id == proposal.candidate
+        shadow
+        for shadow in tx.shadows.list(route=proposal.route, proposal=proposal.id)
+        if shadow.incumbent == proposal.incumbent and shadow.candidate.id == proposal.candidate
     ]
 
 
@@ -285,29 +288,25 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
                 f"route {route!r} has had no shadow yet: `swapgate shadow start {route} "
                 "PROVIDER/MODEL`"
             )
-    return status_of_record(ctx, newest[0])
+        return load_shadow_status(ctx, tx, newest[0])
 
 
 def list_running(ctx: Context) -> Sequence[ShadowStatus]:
     """Lists the status of the shadows that run now, by route. Raises SignatureInvalid."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        live = [s for s in tx.shadows.live() if s.expires_at > now]
-    records = [ShadowRecord(shadow) for shadow in sorted(live, key=lambda s: s.route)]
-    return [status_of_record(ctx, record) for record in records]
+        live = sorted(tx.shadows.live(), key=lambda shadow: shadow.route)
+        return [
+            load_shadow_status(ctx, tx, shadow) for shadow in live if shadow.expires_at > now
+        ]
 
 
-def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
-    """Builds the status of a stored shadow. Raises SignatureInvalid."""
-    with ctx.store.read() as tx:
-        tallies = tx.shadows.tallies([record.shadow.id])
-        return build_status(record, tallies, ctx.clock.now())
+def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowStatus:
+    return build_status(shadow, tx.shadows.tallies([shadow.id]), ctx.clock.now())
 
 
-def build_status(
-    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime
-) -> ShadowStatus:
-    """Builds a shadow's status. rows: of the record's shadow, or of more that count as one."""
+def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
+    """Builds a shadow's status. rows: its own, or those of more shadows that count as one."""
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:
@@ -322,8 +321,8 @@ def build_status(
     )
     pairs = counts[PAIRS]
     return ShadowStatus(
-        record=record,
-        state=_state(record, now),
+        shadow=shadow,
+        state=_state(shadow, now),
         mirrored=counts[MIRRORED],
         pairs=pairs,
         cost_usd=sums.get(COST_USD, 0.0),
@@ -340,10 +339,10 @@ def build_status(
     )
 
 
-def _state(record: ShadowRecord, now: datetime) -> str:
-    if record.ended_at is not None:
-        return f"ended by {record.ended_by}: {record.ended_because}"
-    return "expired" if now >= record.shadow.expires_at else "mirroring"
+def _state(shadow: Shadow, now: datetime) -> str:
+    if shadow.ended_at is not None:
+        return f"ended by {shadow.ended_by}: {shadow.ended_because}"
+    return "expired" if now >= shadow.expires_at else "mirroring"
 
 
 def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | None:
@@ -364,3 +363,28 @@ def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | 
         return None
     names = ("ms", "output_tokens", "characters", "paired_usd")
     return PairFigures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))
+
+
+def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    """Lists what a shadow has found and used so far, by name, for people."""
+    limits, used = status.shadow.limits, status.today
+    evidence = f"{format_percent(status.share_of_level, 0)} of the level"
+    unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""
+    a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
+    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
+    rows = [
+        ("mirrored", f"{status.mirrored:,}, of which {status.pairs:,} are pairs of answers"),
+        ("evidence that it is worse", f"{evidence}: HARM" if status.harm else evidence),
+        ("cost", format_usd(status.cost_usd) + unpriced),
+        ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
+    ]
+    if status.similarity is not None:
+        rows.append(("words in both answers", format_percent(status.similarity, 0)))
+    for name, side in (("incumbent", status.incumbent), ("candidate", status.candidate)):
+        if side is not None:
+            means = (
+                f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
+                f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
+            )
+            rows.append((f"{name}, mean", means))
+    return rows

@@ -24,7 +24,7 @@ from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow import ShadowLimits, ShadowRecord, sum_usage
+from harness.domain.shadow import Shadow, ShadowLimits, sum_usage
 from harness.gate.shadow_stage import (
     ROUNDING_USD,
     ShadowMove,
@@ -83,15 +83,13 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         return None
     now = ctx.clock.now()
     records = shadows.list_of_proposal(tx, proposal)
-    rows = tx.shadows.tallies([record.shadow.id for record in records])
+    rows = tx.shadows.tallies([record.id for record in records])
     status = shadows.build_status(records[0], rows, now) if records else None
     # The control plane's own, which the policy pays for.
-    own = [record for record in records if record.shadow.started_by == SYSTEM.name]
-    own_ids = {record.shadow.id for record in own}
+    own = [record for record in records if record.started_by == SYSTEM.name]
+    own_ids = {record.id for record in own}
     spent = sum_usage((row for row in rows if row.shadow in own_ids), now.date()).in_all_usd
-    live = next(
-        (r.shadow for r in records if r.ended_at is None and now < r.shadow.expires_at), None
-    )
+    live = next((r for r in records if r.ended_at is None and now < r.expires_at), None)
     if live and live.id in own_ids and policy.max_cost_usd - spent <= ROUNDING_USD:
         live = None
     candidate = tx.routing.targets()[proposal.candidate]
@@ -139,7 +137,7 @@ def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     return None
 
 
-def _stopped(own: Sequence[ShadowRecord]) -> str:
+def _stopped(own: Sequence[Shadow]) -> str:
     """Says who ended the newest of the control plane's own shadows, where a person did."""
     if not own or own[0].ended_by in (None, SYSTEM.name):
         return ""
@@ -151,10 +149,10 @@ def _obstacle(
     tx: Transaction,
     proposal: Proposal,
     candidate: Target,
-    records: Sequence[ShadowRecord],
+    records: Sequence[Shadow],
 ) -> str:
     """Why no shadow can be started now; empty if one can."""
-    ours = {record.shadow.id for record in records}
+    ours = {record.id for record in records}
     for other in tx.shadows.live():
         if other.route == proposal.route and other.id not in ours:
             return (
@@ -173,14 +171,13 @@ def _obstacle(
 def _eta_s(
     policy: ShadowStagePolicy,
     status: ShadowStatus | None,
-    records: Sequence[ShadowRecord],
+    records: Sequence[Shadow],
     now: datetime,
 ) -> float | None:
     if status is None or not status.pairs or status.pairs >= policy.min_pairs:
         return None
     spent_s = sum(
-        ((record.ended_at or now) - record.shadow.started_at).total_seconds()
-        for record in records
+        ((record.ended_at or now) - record.started_at).total_seconds() for record in records
     )
     if spent_s < SHORTEST_S:
         return None
@@ -260,7 +257,7 @@ def _fewer(
         return (
             [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
         )
-    rows = tx.shadows.tallies([record.shadow.id for record in records])
+    rows = tx.shadows.tallies([record.id for record in records])
     status = shadows.build_status(records[0], rows, ctx.clock.now())
     found = []
     if status.pairs < used.pairs:

@@ -148,7 +148,7 @@ def _audit(
     details = {
         "route": proposal.route,
         "reason": stage.decided.reason,
-        "shadow": status.record.shadow.id if status else None,
+        "shadow": status.shadow.id if status else None,
         "pairs": status.pairs if status else 0,
         "min_pairs": stage.policy.min_pairs,
         "mirrored": status.mirrored if status else 0,

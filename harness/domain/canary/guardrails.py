@@ -151,23 +151,6 @@ class ArmSplit(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorTally(FailureTally):
-    """A block's errors, and which they were: what explains the evidence, and adds none."""
-
-    # By `ErrorClass`, of the failures whose class is known.
-    classes: Mapping[str, ArmSplit] = field(default_factory=dict)
-
-    @property
-    def tells(self) -> bool:
-        """Tells whether there is more in it than a block's own counts say."""
-        return bool(self.classes)
-
-    @property
-    def fits(self) -> bool:
-        return _errors_fit(self)
-
-
 class SegmentCount(NamedTuple):
     """Counts units in one segment of the traffic, as `FailureTally` does in all of it."""
 
@@ -178,39 +161,36 @@ class SegmentCount(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentedErrors(ErrorTally):
-    """A block's errors, and in which segments of the traffic they were."""
+class ErrorTally(FailureTally):
+    """A block's errors, which they were, and in which segments of the traffic: what explains
+    the evidence, and adds none.
+    """
 
+    # By `ErrorClass`, of the failures whose class is known.
+    classes: Mapping[str, ArmSplit] = field(default_factory=dict)
     # By `Segment`, of those that any unit was in; a unit is in several.
     segments: Mapping[str, SegmentCount] = field(default_factory=dict)
 
     @property
-    def tells(self) -> bool:
-        return True
-
-    @property
     def fits(self) -> bool:
-        """Whether the counts are consistent: a segment has no more than the block."""
-        return _errors_fit(self) and all(
-            _failed(count).is_part_of(_counted(count))
-            and _counted(count).is_part_of(_counted(self))
-            and _failed(count).is_part_of(_failed(self))
-            for count in self.segments.values()
+        """Whether the counts are consistent: a segment has no more than the block, and the
+        classes have no more failures.
+        """
+        splits, failed = self.classes.values(), _failed(self)
+        known = ArmSplit(
+            sum(split.failures for split in splits), sum(split.canary for split in splits)
         )
-
-
-def with_segments(tally: ErrorTally, segments: Mapping[str, SegmentCount]) -> ErrorTally:
-    """Returns the tally with its segments; without any it stays as it was."""
-    if not segments:
-        return tally
-    return SegmentedErrors(
-        tally.units,
-        tally.canary,
-        tally.failures,
-        tally.canary_failures,
-        tally.classes,
-        segments,
-    )
+        return (
+            failed.is_part_of(_counted(self))
+            and all(0 <= split.canary <= split.failures for split in splits)
+            and known.is_part_of(failed)
+            and all(
+                _failed(count).is_part_of(_counted(count))
+                and _counted(count).is_part_of(_counted(self))
+                and _failed(count).is_part_of(failed)
+                for count in self.segments.values()
+            )
+        )
 
 
 NO_SPLIT: Final = ArmSplit(0, 0)
@@ -249,7 +229,6 @@ class FeedbackTally(FailureTally):
 _TALLIES: Final[Mapping[str, type[FailureTally]]] = {
     "no_verdict": JudgeTally,
     "opinions": FeedbackTally,
-    "segments": SegmentedErrors,
     "classes": ErrorTally,
 }
 
@@ -260,18 +239,6 @@ def _counted(tally: FailureTally | SegmentCount) -> ArmSplit:
 
 def _failed(tally: FailureTally | SegmentCount) -> ArmSplit:
     return ArmSplit(tally.failures, tally.canary_failures)
-
-
-def _errors_fit(tally: ErrorTally) -> bool:
-    splits = tally.classes.values()
-    known = ArmSplit(
-        sum(split.failures for split in splits), sum(split.canary for split in splits)
-    )
-    return (
-        _failed(tally).is_part_of(_counted(tally))
-        and all(0 <= split.canary <= split.failures for split in splits)
-        and known.is_part_of(_failed(tally))
-    )
 
 
 @dataclass(frozen=True, slots=True)

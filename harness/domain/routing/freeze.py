@@ -96,37 +96,26 @@ class Freeze:
     created_at: datetime
     starts_at: datetime
     ends_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class FreezeRecord:
-    """A freeze as it is stored."""
-
-    freeze: Freeze
     lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
     lifted_by: str | None = None
 
     @property
     def ended_at(self) -> datetime:
         """Says when it ended, or will end unless somebody lifts it."""
-        ends = self.freeze.ends_at
-        return ends if self.lifted_at is None else min(ends, self.lifted_at)
+        return self.ends_at if self.lifted_at is None else min(self.ends_at, self.lifted_at)
 
     @property
     def hold(self) -> Hold:
-        freeze = self.freeze
-        routes = frozenset() if freeze.route is None else frozenset({freeze.route})
-        return Hold(
-            freeze.starts_at, self.ended_at, freeze.reason, freeze.actor, routes, freeze.id
-        )
+        routes = frozenset() if self.route is None else frozenset({self.route})
+        return Hold(self.starts_at, self.ended_at, self.reason, self.actor, routes, self.id)
 
     def describe_state(self, now: datetime) -> str:
         """Says whether it is to come, in force, over or lifted, and then by whom."""
         if self.lifted_at is not None:
             return f"lifted by {self.lifted_by}"
-        if self.freeze.ends_at <= now:
+        if self.ends_at <= now:
             return "over"
-        return "in force" if self.freeze.starts_at <= now else "to come"
+        return "in force" if self.starts_at <= now else "to come"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +207,13 @@ def build_window(
 
 
 def list_holds(
-    records: Iterable[FreezeRecord],
+    freezes: Iterable[Freeze],
     windows: Iterable[FreezeWindow],
     since: datetime,
     until: datetime,
 ) -> Sequence[Hold]:
     """Lists the freezes that touch the time between two moments; they may overlap."""
-    found = [record.hold for record in records]
+    found = [freeze.hold for freeze in freezes]
     for window in windows:
         found += window.list_holds(since, until)
     return [hold for hold in found if hold.starts_at <= until and hold.ends_at > since]

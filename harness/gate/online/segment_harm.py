@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.domain.canary.guardrails import (
+    ErrorTally,
     FailureTally,
     Guardrail,
-    SegmentedErrors,
 )
 from harness.domain.canary.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 from harness.gate.arrays import Ints, np, special
@@ -61,10 +61,10 @@ class SegmentHarm:
         }
 
 
-def segmented_errors(block: ObservationBlock) -> SegmentedErrors | None:
+def segmented_errors(block: ObservationBlock) -> ErrorTally | None:
     """Returns a block's errors with their segments; None for a block without segments."""
     errors = block.counts.get(Guardrail.ERRORS)
-    return errors if isinstance(errors, SegmentedErrors) else None
+    return errors if isinstance(errors, ErrorTally) and errors.segments else None
 
 
 def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
@@ -118,7 +118,7 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     return SegmentHarm(segment, inside, elsewhere, alone, len(found))
 
 
-def _is_sound(errors: SegmentedErrors) -> bool:
+def _is_sound(errors: ErrorTally) -> bool:
     """Tells whether a block's segments can be summed up. A row written around the product must
     not keep a rollback from being carried out.
     """

@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import ForceKind, SwitchRecord, SwitchSource
 from harness.store.schema.columns import (
     columns_of,
@@ -48,11 +48,10 @@ freeze = sa.Table(
     "route_freeze",
     metadata,
     *columns_of(
-        FreezeRecord,
+        Freeze,
         sa.Column("id", sa.Text, primary_key=True),
         signature(),
         free=("reason", "actor"),
-        flat=("freeze",),
     ),
     not_blank("reason"),
     sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
@@ -89,5 +88,5 @@ break_glass = sa.Table(
 
 
 BREAK_GLASS: Final = Record.by_fields(break_glass, BreakGlass)
-FREEZE: Final = Record.by_fields(freeze, FreezeRecord)
+FREEZE: Final = Record.by_fields(freeze, Freeze)
 SWITCH: Final = Record.by_fields(switch, SwitchRecord)

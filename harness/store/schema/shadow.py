@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow, ShadowRecord, ShadowTally
+from harness.domain.shadow import Shadow, ShadowTally
 from harness.store.schema.columns import (
     Row,
     Values,
@@ -26,14 +26,14 @@ shadow = sa.Table(
     "shadow",
     metadata,
     *columns_of(
-        ShadowRecord,
+        Shadow,
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("incumbent", sa.Text, sa.ForeignKey("target.id"), nullable=False),
         sa.Column("candidate", sa.Text, sa.ForeignKey("target.id"), nullable=False),
         sa.Column("proposal", sa.Text, sa.ForeignKey("proposal.id"), nullable=True),
         signature(),
         free=("route", "data_class", "reason", "started_by"),
-        flat=("shadow", "limits"),
+        flat=("limits",),
     ),
     sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
     sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
@@ -65,9 +65,8 @@ def shadow_to_row(started: Shadow) -> Values:
     return values_of(started, shadow, candidate=started.candidate.id)
 
 
-def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
-    started = record_of(Shadow, row, shadow, candidate=targets[row.candidate])
-    return ShadowRecord(started, row.ended_at, row.ended_by, row.ended_because)
+def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
+    return record_of(Shadow, row, shadow, candidate=targets[row.candidate])
 
 
 SHADOW_TALLY: Final = Record.by_fields(shadow_tally, ShadowTally)

@@ -154,9 +154,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     used = frozenset(grant.target for grant in grants_now).union(
         *(route.targets for route in routes.values())
     )
-    live = [
-        shadow_from_row(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
-    ]
+    live = [shadow_from_row(row, targets) for row in _newest(tables["shadow"], "started_at")]
     thrown = [SWITCH.read(row).switch for row in _newest(tables["switch"], "created_at")]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
     revoked = frozenset(signed_rows.revoked).union(

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from harness.domain.errors import Conflict
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import KillSwitch, SwitchRecord
 from harness.store.rules import check_switch
 from harness.store.schema.interventions import (
@@ -48,18 +48,18 @@ class Switches(Records[SwitchRecord]):
         return [stored.switch for stored in held]
 
 
-class Freezes(Records[FreezeRecord]):
+class Freezes(Records[Freeze]):
     """Freezes that people set; those of every week stand in the configuration file."""
 
     record = FREEZE
     order = (freeze.c.starts_at, freeze.c.id)
     missing = "there is no freeze {}; `swapgate route freezes` lists them"
 
-    def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
+    def lift(self, id_: str, *, actor: str, now: datetime) -> Freeze:
         """Lifts a freeze; lifting it again changes nothing. Raises NotFound."""
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
-    def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
+    def overlapping(self, since: datetime) -> Sequence[Freeze]:
         """Lists the freezes that end after a moment, with the lifted ones."""
         return self._all(self._select(freeze.c.ends_at > since))
 

@@ -26,11 +26,11 @@ from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import SwitchRecord
 from harness.domain.routing.table import Route, RouteHead, RouteRecord
 from harness.domain.routing.target import Target
-from harness.domain.shadow import ShadowRecord
+from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
 from harness.store.schema.evals import (
@@ -202,7 +202,7 @@ class Listings(AgentListings):
 
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[FreezeRecord]:
+    ) -> Page[Freeze]:
         """Lists the freezes that people set, newest first, lifted and past ones too. route: its
         freezes and the freezes of all routes.
         """
@@ -214,7 +214,7 @@ class Listings(AgentListings):
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[ShadowRecord]:
+    ) -> Page[Shadow]:
         query = select_where(shadow, given(shadow.c.route, route))
         page = read_page(self.unit, query, SHADOWS, page_request)
         good, invalid = self.sorted_out(shadow, page.rows)

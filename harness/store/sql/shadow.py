@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow, ShadowRecord, ShadowTally, add_tallies
+from harness.domain.shadow import Shadow, ShadowTally, add_tallies
 from harness.store.observation_rules import check_shadow_tally
 from harness.store.rules import check_shadow
 from harness.store.schema.evals import TARGET, target
@@ -54,7 +54,7 @@ class Shadows:
             raise Conflict(f"the shadow {new.id} is stored already: start another")
         self._unit.insert(shadow, shadow_to_row(new))
 
-    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
+    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
         """Ends a shadow; ending it again changes nothing. Raises NotFound."""
         self._unit.serialize()
         found = self._records(NEWEST.where(shadow.c.id == id_))
@@ -73,15 +73,16 @@ class Shadows:
         route: str | None = None,
         proposal: str | None = None,
         limit: int = MOST_LISTED,
-    ) -> Sequence[ShadowRecord]:
+    ) -> Sequence[Shadow]:
         query = select_where(
             shadow, given(shadow.c.route, route), given(shadow.c.proposal, proposal)
         )
         return self._records(query.order_by(*NEWEST_FIRST).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        live = [record.shadow for record in self._records(LIVE)]
-        return sorted(live, key=lambda one: (one.started_at, one.id), reverse=True)
+        return sorted(
+            self._records(LIVE), key=lambda one: (one.started_at, one.id), reverse=True
+        )
 
     def append(self, more: Iterable[ShadowTally]) -> None:
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
@@ -109,7 +110,7 @@ class Shadows:
             query = query.where(shadow_tally.c.day >= since)
         return [SHADOW_TALLY.read(row) for row in self._unit.read(query)]
 
-    def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[ShadowRecord]":
+    def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Shadow]":
         found = self._unit.checked(shadow, self._unit.read(query))
         if not found:
             return []

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.canary.guardrails import Guardrail, SegmentCount, SegmentedErrors
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, SegmentCount
 from harness.domain.canary.observation import SEGMENTS, ObservationBlock, Segment
 
 SIZE: Final = 100
@@ -64,7 +64,7 @@ def draw_segments(shape: tuple[int, int], rng: np.random.Generator) -> list[np.n
 
 def count_errors(
     drawn: Sequence[np.ndarray], there: np.ndarray, canary: np.ndarray, failed: np.ndarray
-) -> list[SegmentedErrors]:
+) -> list[ErrorTally]:
     """Counts each block's errors by segment, as a router does. there: which units there are."""
     kinds = there, there & canary, there & failed, there & canary & failed
     wholes = np.stack([units.sum(axis=1) for units in kinds], axis=1)
@@ -82,13 +82,13 @@ def count_errors(
     return [_tally(whole, count) for whole, count in zip(wholes, counts, strict=True)]
 
 
-def _tally(whole: np.ndarray, counts: np.ndarray) -> SegmentedErrors:
+def _tally(whole: np.ndarray, counts: np.ndarray) -> ErrorTally:
     units, canary, failures, canary_failures = map(int, whole)
     segments = {
         SEGMENTS[n].value: SegmentCount(*map(int, counts[n]))
         for n in np.flatnonzero(counts[:, 0])
     }
-    return SegmentedErrors(units, canary, failures, canary_failures, segments=segments)
+    return ErrorTally(units, canary, failures, canary_failures, segments=segments)
 
 
 def _in(drawn: Sequence[np.ndarray], segment: Segment) -> np.ndarray:
