@@ -2,8 +2,7 @@
 
 The gate, the command line, the reports and the dashboard write figures with these functions, so
 that one figure looks the same wherever it is read. Scientific notation is never used, and an
-unknown figure is `unknown` or a dash, never 0. The examples in the docstrings are executed as
-tests.
+unknown figure is `unknown` or a dash, never 0. tests/unit/number_formats.txt has examples.
 """
 
 import math
@@ -39,11 +38,7 @@ _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """Writes a number with so many significant digits; a huge one is `more than …`.
-
-    >>> format_number(1.11e-05), format_number(2.5), format_number(12_345)
-    ('0.0000111', '2.5', '12,300')
-    """
+    """Writes a number with so many significant digits; a huge one is `more than …`."""
     if abs(value) > HUGE:
         return f"more than {HUGE:,.0f}"
     rounded = float(f"{value:.{digits}g}")
@@ -55,38 +50,22 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_count(number: float) -> str:
-    """Formats a number of things, with separators.
-
-    >>> format_count(12_300.4)
-    '12,300'
-    """
+    """Formats a number of things: `12,300`."""
     return f"{number:,.0f}"
 
 
 def format_rate(per_hour: float) -> str:
-    """A number per hour; a slow one has digits after the point.
-
-    >>> format_rate(12_345), format_rate(2.345)
-    ('12,345', '2.35')
-    """
+    """A number per hour: `12,345`; a slow one has digits after the point: `2.35`."""
     return format_count(per_hour) if per_hour >= 100 else format_number(per_hour)
 
 
 def format_quantity(number: int, one: str, many: str = "") -> str:
-    """Formats a number with its noun.
-
-    >>> format_quantity(1, "suite"), format_quantity(2, "reply", "replies")
-    ('1 suite', '2 replies')
-    """
+    """Formats a number with its noun: `1 suite`, `2 replies`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def format_signed(value: float, digits: int = 1) -> str:
-    """Formats a number with its sign: a real minus, and no sign on what rounds to nothing.
-
-    >>> format_signed(2.6), format_signed(-0.4), format_signed(-0.01)
-    ('+2.6', '−0.4', '0.0')
-    """
+    """Formats a number with its sign: a real minus, and no sign on what rounds to nothing."""
     text = f"{abs(value):,.{digits}f}"
     if not any(digit in "123456789" for digit in text):
         return text
@@ -94,20 +73,12 @@ def format_signed(value: float, digits: int = 1) -> str:
 
 
 def format_points(share: float | None, missing: str = UNKNOWN) -> str:
-    """A difference of two shares in points of a hundred, signed.
-
-    >>> format_points(0.026), format_points(None)
-    ('+2.6', 'unknown')
-    """
+    """A difference of two shares in points of a hundred, signed: `+2.6`."""
     return missing if share is None else format_signed(share * 100)
 
 
 def format_points_interval(low: float | None, high: float | None, missing: str = DASH) -> str:
-    """Both ends of an interval for a difference of shares; missing: where an end is unknown.
-
-    >>> format_points_interval(-0.026, 0.018), format_points_interval(None, None)
-    ('−2.6 to +1.8', '–')
-    """
+    """Both ends of an interval for a difference of shares; missing: where an end is unknown."""
     if low is None or high is None:
         return missing
     return f"{format_points(low)} to {format_points(high)}"
@@ -116,9 +87,6 @@ def format_points_interval(low: float | None, high: float | None, missing: str =
 def format_score(score: float | None, digits: int | None = 1, missing: str = UNKNOWN) -> str:
     """Formats a score of 0 to 1, or the size of a difference of two, on the scale of 100.
     digits: places after the point, None for as many as it has.
-
-    >>> format_score(0.8241), format_score(0.02, None), format_score(None, missing=DASH)
-    ('82.4', '2', '–')
     """
     if score is None:
         return missing
@@ -134,11 +102,6 @@ def format_percent(
 ) -> str:
     """Formats a share of 1 as a percentage. digits: places after the point, by default as many
     as the significant digits need.
-
-    >>> format_percent(0.1234), format_percent(0.5, 1), format_percent(None, missing=DASH)
-    ('12.3 %', '50.0 %', '–')
-    >>> format_percent(0.1234, significant=2)
-    '12 %'
     """
     if share is None:
         return missing
@@ -151,40 +114,22 @@ def format_percent(
 
 
 def format_harm(distance_to_trip: float) -> str:
-    """How near the evidence of harm is to a rollback.
-
-    >>> format_harm(0.664)
-    '66 % of the rollback level'
-    """
+    """How near the evidence of harm is: `66 % of the rollback level`."""
     return f"{format_percent(distance_to_trip, 0)} of the rollback level"
 
 
 def format_relative_change(before: float, after: float) -> str:
-    """How much more or less a figure is than it was.
-
-    >>> format_relative_change(0.5, 0.2), format_relative_change(2.0, 2.4)
-    ('−60 %', '+20 %')
-    """
+    """How much more or less a figure is than it was: `−60 %`."""
     return f"{format_signed((after / before - 1) * 100, 0)} %"
 
 
 def format_bps(bps: float) -> str:
-    """Formats a share of traffic in basis points as a percentage.
-
-    >>> format_bps(100), format_bps(50)
-    ('1 %', '0.5 %')
-    """
+    """Formats a share of traffic in basis points as a percentage: `0.5 %`."""
     return f"{bps / 100:g} %"
 
 
 def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
-    """Formats US dollars: two significant digits below ten cents, no cents from $10,000 on.
-
-    >>> format_usd(0.412), format_usd(0.0042), format_usd(12_345.6), format_usd(0)
-    ('$0.41', '$0.0042', '$12,346', '$0.00')
-    >>> format_usd(0.00001), format_usd(None)
-    ('under $0.0001', 'unknown')
-    """
+    """Formats US dollars: two significant digits below ten cents, no cents from $10,000 on."""
     if amount is None:
         return missing
     if 0 < amount < 0.1:
@@ -193,11 +138,7 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_spent_usd(amount: float, unpriced: int) -> str:
-    """Formats what was spent. unpriced: calls whose price nobody knows, which are not in it.
-
-    >>> format_spent_usd(1.2, 0), format_spent_usd(1.2, 3), format_spent_usd(0.0, 3)
-    ('$1.20', 'at least $1.20', 'unknown')
-    """
+    """Formats what was spent. unpriced: calls whose price nobody knows, which are not in it."""
     if not unpriced:
         return format_usd(amount)
     return f"at least {format_usd(amount)}" if amount else UNKNOWN
@@ -206,9 +147,6 @@ def format_spent_usd(amount: float, unpriced: int) -> str:
 def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
     """What a month is reckoned to cost, no more exact than that can be: three significant
     digits, no cents from $10 on.
-
-    >>> format_month_usd(4_937.99), format_month_usd(45.67), format_month_usd(9.874)
-    ('$4,940', '$46', '$9.87')
     """
     if usd is None or usd < 10:
         return format_usd(usd, missing)
@@ -219,9 +157,6 @@ def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
 def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
     """The price of a thousand answers: below a dollar with three significant digits, so that
     the ends of its interval differ.
-
-    >>> format_thousand_price(0.4587), format_thousand_price(0.5), format_thousand_price(12.344)
-    ('$0.459', '$0.50', '$12.34')
     """
     if usd is None or usd >= 1 or usd < 0.0001:
         return format_usd(usd, missing)
@@ -230,22 +165,14 @@ def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_answer_price(usd: float, beside: float | None = None) -> str:
-    """The price of one answer; small ones by the thousand. beside: another, written alike.
-
-    >>> format_answer_price(0.25), format_answer_price(1.11e-05)
-    ('$0.25', '$0.0111 per 1,000 answers')
-    """
+    """The price of one answer; small ones by the thousand. beside: another, written alike."""
     if max(usd, beside or 0.0) >= SMALL_USD:
         return f"${format_number(usd)}"
     return f"${format_number(usd * 1000)} per 1,000 answers"
 
 
 def format_price_pair(candidate: float, incumbent: float) -> str:
-    """Two prices of one answer beside one another; two small ones by the thousand.
-
-    >>> format_price_pair(0.25, 0.0111), format_price_pair(2.21e-05, 1.11e-05)
-    ('$0.25 against $0.0111', '$0.0221 against $0.0111 per 1,000 answers')
-    """
+    """Two prices of one answer beside one another; two small ones by the thousand."""
     if max(candidate, incumbent) >= SMALL_USD:
         return f"${format_number(candidate)} against ${format_number(incumbent)}"
     by_thousand = format_number(candidate * 1000), format_number(incumbent * 1000)
@@ -253,22 +180,14 @@ def format_price_pair(candidate: float, incumbent: float) -> str:
 
 
 def format_latency(seconds: float | None, missing: str = UNKNOWN) -> str:
-    """How long an answer took, in seconds.
-
-    >>> format_latency(0.714), format_latency(12.36), format_latency(None)
-    ('0.71 s', '12.4 s', 'unknown')
-    """
+    """How long an answer took, in seconds: `0.71 s`, `12.4 s`."""
     if seconds is None:
         return missing
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 def format_milliseconds(ms: float) -> str:
-    """A short time that is compared with others, in milliseconds.
-
-    >>> format_milliseconds(1234.5)
-    '1,234 ms'
-    """
+    """A short time that is compared with others: `1,234 ms`."""
     return f"{ms:,.0f} ms"
 
 
@@ -277,13 +196,7 @@ def format_range(
     write: Callable[[float | None], str],
     missing: str = UNKNOWN,
 ) -> str:
-    """Writes an interval, each of its two ends by `write`.
-
-    >>> format_range((0.5, 12.36), format_latency)
-    '0.50 s to 12.4 s'
-    >>> format_range((0.01883, 0.019), format_thousand_price)
-    '$0.0188 to $0.0190'
-    """
+    """Writes an interval, each of its two ends by `write`: `0.50 s to 12.4 s`."""
     if ends is None:
         return missing
     low, high = write(ends[0]), write(ends[1])
@@ -298,11 +211,7 @@ def _pad_fraction(amount: str, beside: str) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """Formats a length of time in its two largest units.
-
-    >>> format_span(40), format_span(750), format_span(7500), format_span(532_800)
-    ('40 s', '12 min', '2 h 5 min', '6 d 4 h')
-    """
+    """Formats a length of time in its two largest units: `2 h 5 min`."""
     whole = max(0, int(seconds))
     if whole < _MINUTE_S:
         return f"{whole} s"
@@ -316,11 +225,7 @@ def format_span(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """A rough length of time: two digits are enough.
-
-    >>> format_estimate(40), format_estimate(12_600), format_estimate(518_400)
-    ('40 s', '3.5 h', '6 days')
-    """
+    """A rough length of time, of two digits: `3.5 h`."""
     for length, unit in _ROUND_UNITS:
         if seconds >= 2 * length or (length == _MINUTE_S and seconds >= length):
             value = seconds / length
@@ -329,12 +234,7 @@ def format_estimate(seconds: float) -> str:
 
 
 def format_age(then: datetime, now: datetime) -> str:
-    """How long ago something was, in its largest unit.
-
-    >>> noon = datetime(2026, 1, 1, 12)
-    >>> format_age(noon, noon), format_age(noon, datetime(2026, 1, 1, 12, 12))
-    ('just now', '12 min ago')
-    """
+    """How long ago something was, in its largest unit: `12 min ago`."""
     past_s = (now - then).total_seconds()
     if past_s < 10:
         return "just now"
@@ -345,9 +245,6 @@ def format_age(then: datetime, now: datetime) -> str:
 def escape_formula(value: T) -> T | str:
     """Writes a text so that it may stand in a cell of CSV: a spreadsheet runs what begins like
     a formula (OWASP, "CSV injection").
-
-    >>> escape_formula("=1+1"), escape_formula("one"), escape_formula(-1)
-    ("'=1+1", 'one', -1)
     """
     if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
         return f"'{value}"
@@ -355,57 +252,33 @@ def escape_formula(value: T) -> T | str:
 
 
 def format_date(day: date) -> str:
-    """Writes a day.
-
-    >>> format_date(date(2026, 11, 2))
-    '2 Nov 2026'
-    """
+    """Writes a day: `2 Nov 2026`."""
     return day.strftime("%d %b %Y").removeprefix("0")
 
 
 def format_date_time(at: datetime) -> str:
-    """Writes a moment to the minute.
-
-    >>> format_date_time(datetime(2026, 11, 2, 5, 41, tzinfo=UTC))
-    '2 Nov 2026 05:41 UTC'
-    """
+    """Writes a moment to the minute: `2 Nov 2026 05:41 UTC`."""
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
 def escape_controls(text: str) -> str:
-    """Writes a text so that a terminal shows it and obeys nothing in it.
-
-    >>> escape_controls("one\\x1b[2J two")
-    'one�[2J two'
-    """
+    """Writes a text so that a terminal shows it and obeys nothing in it."""
     return escape_directions(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def escape_directions(text: str) -> str:
-    """Writes a text so that what stands behind it is read in its own direction.
-
-    >>> escape_directions("to \\u202exis")
-    'to �xis'
-    """
+    """Writes a text so that what stands behind it is read in its own direction."""
     return _DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_excerpt(text: str, characters: int) -> str:
-    """Returns the beginning of a text, in one line.
-
-    >>> format_excerpt("one\\ntwo  three", 20), format_excerpt("one two three", 8)
-    ('one two three', 'one two…')
-    """
+    """Returns the beginning of a text, in one line: `one two…`."""
     line = " ".join(text.split())
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
 def without_scientific_notation(sentence: str) -> str:
-    """Writes out numbers such as 1.11e-05 in a stored sentence.
-
-    >>> without_scientific_notation("The evidence is e = 1.23e+04.")
-    'The evidence is e = 12,300.'
-    """
+    """Writes out numbers such as 1.11e-05 in a stored sentence."""
     return _SCIENTIFIC.sub(
         lambda match: format_number(float(match[0])), _PRICES.sub(_by_thousand, sentence)
     )

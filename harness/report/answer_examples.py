@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.proposals import format_failures
+from harness.control.proposals.recorded_answers import strip_common_start
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_points, format_score
@@ -62,27 +63,14 @@ def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
     lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield from ("", "## The most telling answers", "")
     yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."
-    heads = {
-        suite: shared_head([answer.prompt for answer in telling if answer.suite == suite])
-        for suite in {answer.suite for answer in telling}
-    }
+    prompts: dict[str, dict[str, str]] = {}
+    for answer in telling:
+        prompts.setdefault(answer.suite, {})[answer.item] = answer.prompt
+    heads = {suite: strip_common_start(texts)[1] for suite, texts in prompts.items()}
     if any(heads.values()):
         yield "Of the prompts, what those of a suite have in common at the start is left out."
     for answer in telling:
         yield from _telling(answer, answer.prompt[len(heads[answer.suite]) :])
-
-
-def shared_head(prompts: Sequence[str]) -> str:
-    """Finds the whole lines that all of several prompts begin with."""
-    if len(prompts) < 2:
-        return ""
-    shared = []
-    for lines in zip(*(prompt.splitlines(keepends=True) for prompt in prompts), strict=False):
-        if len(set(lines)) > 1:
-            break
-        shared.append(lines[0])
-    head = "".join(shared)
-    return "" if head in prompts else head
 
 
 def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:

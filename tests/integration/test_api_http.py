@@ -1,6 +1,7 @@
 """The management API on a real socket, over a real database."""
 
 import http.client
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_of_many_proposals_at_once_one_opens_and_the_others_are_told_which(
     [made] = [answer.json()["id"] for answer in answers if answer.status_code == 201]
     refused = [answer.json()["error"] for answer in answers if answer.status_code == 409]
     assert len(refused) == 7
-    assert all(made in error["message"] for error in refused)
+    for error in refused:
+        assert (error["type"], error["retryable"]) == ("RouteBusy", False)
+        assert made in error["message"]
 
 
 def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
@@ -63,14 +66,17 @@ def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
 
     answer = raw.getresponse()
     assert answer.status == 413
+    assert json.loads(answer.read())["error"]["type"] == "BodyTooLarge"
     raw.close()
 
 
 def test_failures_are_counted_by_the_real_address_whatever_a_caller_says(
     http_: httpx.Client,
 ) -> None:
-    def guess(number: int) -> int:
+    def guess(number: int) -> httpx.Response:
         headers = {"authorization": "Bearer wrong", "x-forwarded-for": f"10.0.0.{number}"}
-        return http_.get("/routes", headers=headers).status_code
+        return http_.get("/routes", headers=headers)
 
-    assert [guess(number) for number in range(12)] == [401] * 10 + [429] * 2
+    answers = [guess(number) for number in range(12)]
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
+    assert answers[-1].headers["retry-after"] == "1"

@@ -1,6 +1,5 @@
 """What the management API refuses, and how it says so: bodies, conflicts, repeats, faults."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def world(tmp_path: Path) -> SmallInstallation:
 @pytest.fixture
 def door(world: SmallInstallation) -> Door:
     return Door(world)
-
-
-def test_a_second_proposal_on_a_busy_route_is_told_the_open_one(door: Door) -> None:
-    first = door.post("/proposals", WISH)
-    error = error_of(door.send("POST", "/proposals", json=WISH), 409)
-    assert error["type"] == "RouteBusy"
-    assert first["id"] in error["message"]
-    assert error["retryable"] is False
 
 
 def test_several_candidates_are_proposed_in_one_request_and_shown_together(door: Door) -> None:
@@ -149,12 +140,6 @@ def test_a_body_that_no_database_could_keep_is_refused(name: str, door: Door) ->
 @pytest.mark.parametrize("path", ["/routes/a%00b", "/models?limit=1%00", "/evals/%00"])
 def test_a_nul_in_the_address_is_refused(path: str, door: Door) -> None:
     assert error_of(door.send("GET", path), 422)["type"] == "InputError"
-
-
-def test_a_body_over_a_mebibyte_is_refused_unread(door: Door) -> None:
-    body = json.dumps({"provider": "sim", "model": "m" * 2**20})
-    answer = door.send("POST", "/models", content=body)
-    assert error_of(answer, 413)["type"] == "BodyTooLarge"
 
 
 def test_json_under_another_name_is_refused(door: Door) -> None:

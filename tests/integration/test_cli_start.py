@@ -182,17 +182,32 @@ def test_the_doctor_names_the_line_of_a_wrong_file(empty_folder: Path) -> None:
     assert "router" in done.stdout
 
 
-def test_the_doctor_sees_a_schema_that_is_behind(empty_folder: Path) -> None:
+def test_a_database_that_is_behind_or_away_is_said_in_one_sentence_and_by_the_doctor(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("init")
     file = empty_folder / ".swapgate/swapgate.db"
     file.unlink()
     sqlite3.connect(file).close()
 
     assert statuses(exits=1)["database"] == "fail"
+    behind = run("route", "list", exits=1).stderr
+    assert behind.startswith("swapgate: ")
+    assert "run `swapgate db upgrade`" in behind
     assert run("db", "check", exits=1).stdout
     run("db", "upgrade")
     assert statuses()["database"] == "ok"
     assert "what this version needs" in run("db", "check").stdout
+    secret = empty_folder / ".swapgate/secret.key"
+    elsewhere = secret.rename(empty_folder / "elsewhere.key")
+    assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status
+    elsewhere.rename(secret)
+
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    assert statuses(exits=1)["database"] == "fail"
+    away = run("route", "list", exits=1).stderr
+    assert "does not answer" in away
+    assert behind.count("\n") == away.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", [None, "{\n"])
@@ -206,53 +221,29 @@ def test_the_doctor_reads_every_suite(empty_folder: Path, text: str | None) -> N
 
 
 @pytest.mark.req("D5")
-def test_the_doctor_asks_every_provider(
+def test_the_doctor_asks_every_provider_and_looks_for_the_models_of_routes(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def script(_: object) -> Response:
-        return Response()
-
-    with serving(script) as served:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with (
+        serving(lambda _: Response()) as served,
+        serve_in_thread(simulator(time_scale=0)) as url,
+    ):
         (empty_folder / "swapgate.yaml").write_text(
             "providers:\n"
             f"  lists_nothing: {{api_base: '{served.url}'}}\n"
             "  gone: {api_base: 'http://127.0.0.1:9/v1'}\n"
             "  no_key: {api_base: 'http://127.0.0.1:9/v1', api_key_env: NO_SUCH_KEY}\n"
-        )
-        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-        run("init")
-
-        found = statuses(exits=1)
-
-    # http.server answers 501 to a GET that it does not know.
-    assert found["provider lists_nothing"] == "warn"
-    assert found["provider gone"] == "fail"
-    assert found["provider no_key"] == "fail"
-
-
-def test_the_doctor_lists_a_provider_s_models(empty_folder: Path) -> None:
-    with serve_in_thread(simulator(time_scale=0)) as url:
-        (empty_folder / "swapgate.yaml").write_text(
-            f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n"
+            f"  sim: {{api_base: '{url}/v1'}}\n"
             "routes: {triage: {incumbent: sim/gone, suites: [tickets]}}\n"
         )
         run("init")
+        found, said = statuses(exits=1), run("doctor", exits=1).stdout
 
-        stdout = run("doctor").stdout
-
-    assert "it does not know gone" in stdout
-
-
-def test_the_doctor_needs_the_secret_and_a_database_that_answers(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("init")
-    secret = empty_folder / ".swapgate/secret.key"
-    secret.rename(empty_folder / "elsewhere.key")
-    assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status
-
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
-    assert statuses(exits=1)["database"] == "fail"
+    # http.server answers 501 to a GET that it does not know.
+    assert found["provider lists_nothing"] == "warn"
+    assert found["provider gone"] == found["provider no_key"] == "fail"
+    assert "it does not know gone" in said
 
 
 @pytest.mark.usefixtures("empty_folder")
@@ -274,32 +265,6 @@ def test_without_init_a_command_says_what_to_run() -> None:
     assert json.loads(run("--json").stdout)["installation"] is False
 
 
-def test_a_database_without_tables_says_what_to_run(empty_folder: Path) -> None:
-    run("init")
-    file = empty_folder / ".swapgate/swapgate.db"
-    file.unlink()
-    sqlite3.connect(file).close()
-
-    done = run("route", "list", exits=1)
-
-    assert done.stderr.startswith("swapgate: ")
-    assert "run `swapgate db upgrade`" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.usefixtures("empty_folder")
-def test_a_database_that_does_not_answer_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run("init")
-    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
-
-    done = run("route", "list", exits=1)
-
-    assert "does not answer" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.usefixtures("empty_folder")
 def test_an_error_is_a_document_too() -> None:
     run("init")
@@ -314,32 +279,23 @@ def test_an_error_is_a_document_too() -> None:
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
+def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback_and_ctrl_c_ends_with_130(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("a fault of ours")
+        raise fault
 
     monkeypatch.setattr("harness.app.installation.load_settings", broken)
-
+    fault: BaseException = ZeroDivisionError("a fault of ours")
     brief, full = run("config", "show", exits=1), run("config", "show", "--debug", exits=1)
+    # What Ctrl-C becomes; the signal itself may be another test's in this process.
+    fault = KeyboardInterrupt()
+    stopped = run("config", "show", exits=130)
 
     assert "report it" in brief.stderr
-    assert "Traceback" not in brief.stderr
     assert "Traceback" in full.stderr
-
-
-@pytest.mark.usefixtures("empty_folder")
-def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        # What Ctrl-C becomes; the signal itself may be another test's in this process.
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("harness.app.installation.load_settings", interrupted)
-
-    done = run("config", "show", exits=130)
-
-    assert "Traceback" not in done.stderr
+    for done in (brief, stopped):
+        assert "Traceback" not in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(empty_folder: Path) -> None:

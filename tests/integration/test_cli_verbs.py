@@ -338,7 +338,9 @@ def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine
     cli.run("gate", "replay", "1", exits=2)
 
 
-def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
+def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_would_be(
+    cli: CommandLine,
+) -> None:
     done = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
 
     assert "60" in done.stdout
@@ -348,11 +350,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
     wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")
     assert "a margin of 0.9, above" in cli.error(*wide, exits=7)
     assert [model["target"]["name"] for model in cli.json("model", "list")] == ["sim/base"]
-
-
-def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
     cli.run("proposal", "create", "chat", "sim/better")
-
     cli.run("proposal", "create", "chat", "sim/equal", "--dry-run", exits=6)
     cli.run("proposal", "create", "chat", "sim/base", "--dry-run", exits=2)
 
@@ -390,21 +388,14 @@ def test_a_request_patch_makes_another_target(cli: CommandLine) -> None:
     assert patched["id"] != cli.json("model", "add", "sim/better")["id"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_a_setting_that_makes_no_sense_is_refused(cli: CommandLine) -> None:
+    for option, value in (
         ("--param", "temperature"),
         ("--param", "=1"),
         ("--response-format", "{"),
         ("--response-format", "[]"),
-    ],
-)
-def test_a_setting_that_makes_no_sense_is_refused(
-    cli: CommandLine, options: tuple[str, str]
-) -> None:
-    said = cli.error("model", "add", "sim/better", *options, exits=2)
-
-    assert options[0] in said
+    ):
+        assert option in cli.error("model", "add", "sim/better", option, value, exits=2)
 
 
 @pytest.mark.req("D5")
@@ -414,88 +405,73 @@ def test_a_probe_asks_the_real_provider(
     monkeypatch.setenv("SIM_KEY", "sk-of-the-test")
     with serving(lambda _: Response("ready")) as served:
         configure(cli, f"  other: {{api_base: '{served.url}', api_key_env: SIM_KEY}}\n")
-
         found = cli.json("model", "probe", "other/m")
         assert "answered" in cli.text("model", "probe", "other/m")
+        made = cli.json("model", "add", "other/m", "--param", "temperature=0.5")
+        cli.run("model", "probe", made["id"])
 
-    assert found["ok"] is True
-    assert found["answer"] == "ready"
+    assert (found["ok"], found["answer"]) == (True, "ready")
     assert found["served_model"] == "served-1@fp"
     assert found["latency_ms"] > 0
-    assert served.requests[0]["authorization"] == "Bearer sk-of-the-test"
-    assert served.requests[0]["model"] == "m"
+    first, *others = served.requests
+    assert (first["authorization"], first["model"]) == ("Bearer sk-of-the-test", "m")
+    assert [request["temperature"] for request in others if "temperature" in request] == [0.5]
 
 
-@pytest.mark.req("D5")
-def test_a_probe_of_anthropics_kind_asks_for_a_message(cli: CommandLine) -> None:
+@pytest.mark.req("D5", "A2")
+def test_a_probe_asks_each_kind_at_the_endpoints_that_it_has(cli: CommandLine) -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
-        configure(cli, f"  claude: {{kind: anthropic, api_base: '{url}'}}\n")
-
+        kinds = f"  claude: {{kind: anthropic, api_base: '{url}'}}\n"
+        configure(cli, f"{kinds}  near: {{kind: vllm, api_base: '{url}/v1'}}\n")
         found = cli.json("model", "probe", "claude/sim-base")
         missing = cli.json("model", "probe", "claude/sim-gone", exits=1)
+        near = cli.json("model", "probe", "near/sim-base")
 
     assert (found["ok"], found["served_model"]) == (True, "sim-base")
     assert found["answer"]
     assert found["output_tokens"] > 0
     assert "sim-gone" in missing["error"]
-
-
-@pytest.mark.req("D5", "A2")
-def test_a_probe_of_a_local_server_proposes_its_own_endpoints_where_they_are_whole(
-    cli: CommandLine,
-) -> None:
-    with serve_in_thread(simulator(time_scale=0)) as url:
-        configure(cli, f"  near: {{kind: vllm, api_base: '{url}/v1'}}\n")
-
-        found = cli.json("model", "probe", "near/sim-base")
-
-    assert found["native"] == {"responses": "", "messages": ""}
+    assert near["native"] == {"responses": "", "messages": ""}
     line = 'models: {"sim-base": {responses: native, messages: native}}'
-    assert found["declare"] == line
+    assert near["declare"] == line
 
 
 @pytest.mark.req("D5")
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        Response(status=404, raw=b'{"detail":"Not Found"}'),
-        Response(status=400, raw=b'{"error":{"message":"\\"m\\" does not support chat"}}'),
-        Response(status=501, raw=b'{"error":{"message":"started with --embeddings"}}'),
-    ],
-    ids=lambda refusal: str(refusal.status),
-)
-def test_a_probe_of_a_server_that_makes_embeddings_alone_proposes_to_say_so(
-    cli: CommandLine, refusal: Response
+def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(
+    cli: CommandLine,
 ) -> None:
     vector = Response(raw=b'{"data":[{"index":0,"embedding":[0.5,0.25,1]}],"model":"m"}')
-    with serving(lambda body: vector if "input" in body else refusal) as served:
+    answers: dict[str, Response] = {}
+    with serving(
+        lambda body: vector if "input" in body and "embeds" in answers else answers["chat"]
+    ) as served:
         configure(cli, f"  near: {{kind: vllm, api_base: '{served.url}'}}\n")
-        found = cli.json("model", "probe", "near/m")
-
-    assert found["ok"] is True
-    assert "a vector of 3 numbers" in found["answer"]
-    assert found["declare"] == 'models: {"m": {chat: false}}'
-
-
-@pytest.mark.parametrize(
-    ("response", "words"),
-    [
-        (Response(status=401), "refuses our key"),
-        (Response(status=400, raw=b'{"error": {"message": "no such model"}}'), "no such model"),
-        (Response(status=500, raw=b"<h1>oops</h1>"), "500: <h1>oops</h1>"),
-        (Response(raw=b"not JSON"), "not JSON"),
-        (Response(status=302, headers={"location": "http://127.0.0.1:9/"}), "302"),
-        (Response(reset=True), "does not answer"),
-    ],
-)
-def test_a_probe_says_how_it_failed(cli: CommandLine, response: Response, words: str) -> None:
-    with serving(lambda _: response) as served:
-        configure(cli, f"  other: {{api_base: '{served.url}'}}\n")
-
-        found = cli.json("model", "probe", "other/m", exits=1)
-
-    assert found["ok"] is False
-    assert words in found["error"]
+        for refusal in (
+            Response(status=404, raw=b'{"detail":"Not Found"}'),
+            Response(status=400, raw=b'{"error":{"message":"\\"m\\" does not support chat"}}'),
+            Response(status=501, raw=b'{"error":{"message":"started with --embeddings"}}'),
+        ):
+            answers |= {"chat": refusal, "embeds": vector}
+            found = cli.json("model", "probe", "near/m")
+            assert found["ok"] is True
+            assert "a vector of 3 numbers" in found["answer"]
+            assert found["declare"] == 'models: {"m": {chat: false}}'
+        del answers["embeds"]
+        for response, words in (
+            (Response(status=401), "refuses our key"),
+            (
+                Response(status=400, raw=b'{"error": {"message": "no such model"}}'),
+                "no such model",
+            ),
+            (Response(status=500, raw=b"<h1>oops</h1>"), "500: <h1>oops</h1>"),
+            (Response(raw=b"not JSON"), "not JSON"),
+            (Response(status=302, headers={"location": "http://127.0.0.1:9/"}), "302"),
+            (Response(reset=True), "does not answer"),
+        ):
+            answers["chat"] = response
+            found = cli.json("model", "probe", "near/m", exits=1)
+            assert found["ok"] is False
+            assert words in found["error"]
 
 
 def configure(cli: CommandLine, provider: str) -> None:
@@ -503,16 +479,6 @@ def configure(cli: CommandLine, provider: str) -> None:
     file = cli.folder / "swapgate.yaml"
     text = file.read_text().replace("suites:\n  colours", f"{provider}suites:\n  colours")
     file.write_text(text)
-
-
-def test_a_registered_target_is_probed_by_its_id(cli: CommandLine) -> None:
-    with serving(lambda _: Response("ready")) as served:
-        configure(cli, f"  other: {{api_base: '{served.url}'}}\n")
-        made = cli.json("model", "add", "other/m", "--param", "temperature=0.5")
-
-        cli.run("model", "probe", made["id"])
-
-    assert served.requests[0]["temperature"] == 0.5
 
 
 def test_a_route_shows_its_settings(cli: CommandLine) -> None:

@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
 
 Meanwhile = Callable[[Callable[[], object]], None]
+OTTO = Actor("otto", Role.ADMIN, "pr_otto")
 
 
 @pytest.mark.parametrize(
@@ -172,61 +174,61 @@ def test_the_time_left_is_reckoned_from_the_pace_since_the_first_look(
     assert said == "run_1: running, 10 of up to 100 samples, $0.50 so far, at most 1.5 min left"
 
 
-def test_a_rollback_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
-    def goes_wrong() -> None:
-        cli.world.run_once()
-        cli.world.feed(failing=True)
-
-    meanwhile(goes_wrong)
-    words = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
-
-    assert cli.json(*words, exits=3)["proposal"]["phase"] == "rolled_back"
+def feed_harm(cli: CommandLine) -> None:
+    cli.world.feed(failing=True)
 
 
-def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
-    somebody = Actor("otto", Role.ADMIN, "pr_otto")
-
-    def aborts() -> None:
-        cli.world.run_once()
-        ctx = cli.world.context()
-        with ctx.store.read() as tx:
-            live = tx.rollouts.live()
-        if live:
-            operations.operate(ctx, somebody, "chat", RolloutSignal.ABORT, "no")
-
-    meanwhile(aborts)
-
-    words = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
-    assert " was aborted)" in cli.text(*words, exits=3)
+def abort(cli: CommandLine) -> None:
+    ctx = cli.world.context()
+    with ctx.store.read() as tx:
+        live = tx.rollouts.live()
+    if live:
+        operations.operate(ctx, OTTO, "chat", RolloutSignal.ABORT, "no")
 
 
-@pytest.mark.parametrize(("end", "code"), [("refuse", 7), ("cancel", 1)])
-def test_an_end_by_people_has_its_own_code(
-    cli: CommandLine, meanwhile: Meanwhile, end: str, code: int
+def decide(decision: Callable[..., object], cli: CommandLine) -> None:
+    ctx = cli.world.context()
+    for proposal in submission.list_proposals(ctx, open_only=True):
+        if proposal.verdict is not None:
+            decision(ctx, OTTO, proposal.id, "no need")
+
+
+@pytest.mark.parametrize(
+    ("policy", "happens", "code", "words"),
+    [
+        ("default", feed_harm, 3, " was rolled back)"),
+        ("default", abort, 3, " was aborted)"),
+        ("approved", partial(decide, decisions.refuse_proposal), 7, " rejected"),
+        ("approved", partial(decide, decisions.cancel_proposal), 1, " cancelled"),
+    ],
+)
+def test_each_end_of_a_proposal_has_its_code(
+    cli: CommandLine,
+    meanwhile: Meanwhile,
+    policy: str,
+    happens: Callable[[CommandLine], None],
+    code: int,
+    words: str,
 ) -> None:
-    somebody = Actor("otto", Role.ADMIN, "pr_otto")
+    cli.run("route", "settings", "chat", "--policy", policy, "--reason", "four eyes")
 
-    def decides() -> None:
+    def turn() -> None:
         cli.world.run_once()
-        for proposal in submission.list_proposals(cli.world.context(), open_only=True):
-            if proposal.verdict is not None:
-                decide = getattr(decisions, f"{end}_proposal")
-                decide(cli.world.context(), somebody, proposal.id, "no need")
+        happens(cli)
 
-    meanwhile(decides)
-    cli.run("route", "settings", "chat", "--policy", "approved", "--reason", "four eyes")
+    meanwhile(turn)
 
-    cli.run(
-        *("proposal", "create", "chat", "sim/better"),
-        *("--wait", "--until", "end"),
-        exits=code,
-    )
+    waited = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+    assert words in cli.text(*waited, exits=code)
 
 
 def test_when_the_time_is_up_the_code_is_5(cli: CommandLine) -> None:
-    words = ("proposal", "create", "chat", "sim/better", "--wait", "--timeout", "0")
-
-    assert cli.json(*words, exits=5)["proposal"]["phase"] == "proposed"
+    for words in (
+        ("proposal", "create", "chat", "sim/better"),
+        ("eval", "run", "colours", "sim/base"),
+    ):
+        cli.run(*words, "--wait", "--timeout", "0", exits=5)
+    assert cli.json("proposal", "list")[0]["phase"] == "proposed"
 
 
 def test_several_candidates_have_one_deadline_together(
@@ -240,14 +242,6 @@ def test_several_candidates_have_one_deadline_together(
     cli.run(*words, "--timeout", "3", exits=5)
 
     assert len(passed) == 3
-
-
-def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:
-    first = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
-
-    done = cli.run("proposal", "create", "chat", "sim/equal", exits=6)
-
-    assert first in done.stderr
 
 
 def test_a_run_is_followed_to_its_end(cli: CommandLine, meanwhile: Meanwhile) -> None:
@@ -277,25 +271,13 @@ def test_a_run_that_ends_early_says_how(
     assert "as the test says" in done.stdout
 
 
-def test_a_run_that_nothing_starts_times_out(cli: CommandLine) -> None:
-    cli.run("eval", "run", "colours", "sim/base", "--wait", "--timeout", "0", exits=5)
-
-
-@pytest.mark.parametrize(
-    ("items", "target", "words"),
-    [
-        ("0", "sim/base", "at least one item"),
-        ("3", "sim/nope", "no target"),
-    ],
-)
-def test_a_run_that_makes_no_sense_is_not_queued(
-    cli: CommandLine, items: str, target: str, words: str
-) -> None:
-    code = 2 if items == "0" else 1
-
-    assert (
-        words in cli.run("eval", "run", "colours", target, "--items", items, exits=code).stderr
-    )
+def test_a_run_that_makes_no_sense_is_not_queued(cli: CommandLine) -> None:
+    for items, target, code, words in (
+        ("0", "sim/base", 2, "at least one item"),
+        ("3", "sim/nope", 1, "no target"),
+    ):
+        run = ("eval", "run", "colours", target, "--items", items)
+        assert words in cli.error(*run, exits=code)
     assert cli.json("eval", "list") == []
 
 

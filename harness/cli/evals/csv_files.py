@@ -26,7 +26,6 @@ class PairRow:
     """One item's scores by epoch, None where unscored."""
 
     item: str
-    line: int  # of its first row
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
     groups: tuple[str, ...] = ()  # its values in the columns of groups
@@ -111,9 +110,7 @@ def parse_pairs(
         epochs = scores.setdefault(item, {})
         epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
     _same_epochs(place, scores, lines)
-    return tuple(
-        _item_row(item, epochs, seen, members[item]) for item, epochs in scores.items()
-    )
+    return tuple(_item_row(item, epochs, members[item]) for item, epochs in scores.items())
 
 
 def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
@@ -256,13 +253,11 @@ def _listed(epochs: Mapping[int, object] | set[int]) -> str:
 def _item_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
-    lines: Mapping[tuple[str, int], int],
     groups: tuple[str, ...],
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
         item=item,
-        line=min(lines[item, epoch] for epoch in epochs),
         incumbent=tuple(ours for ours, _ in ordered),
         candidate=tuple(theirs for _, theirs in ordered),
         groups=groups,

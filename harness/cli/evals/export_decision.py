@@ -86,7 +86,7 @@ def judge_exports(
 ) -> dict[str, object]:
     """Decides about the candidate of exported results. Raises InputError."""
     exported = read_exports(files, choice)
-    rows = [PairRow(pair.item, 0, pair.incumbent, pair.candidate) for pair in exported.pairs]
+    rows = [PairRow(pair.item, pair.incumbent, pair.candidate) for pair in exported.pairs]
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
     return {
