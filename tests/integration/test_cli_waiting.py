@@ -212,11 +212,11 @@ def test_each_end_of_a_proposal_has_its_code(
 ) -> None:
     cli.run("route", "settings", "chat", "--policy", policy, "--reason", "four eyes")
 
-    def turn() -> None:
+    def goes_on() -> None:
         cli.world.run_once()
         happens(cli)
 
-    meanwhile(turn)
+    meanwhile(goes_on)
 
     waited = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
     assert words in cli.text(*waited, exits=code)
