@@ -327,7 +327,7 @@ def _options(field: Schema, root: Schema) -> list[Schema]:
 def _key(path: str, field: Schema, root: Schema, default: object, *, required: bool) -> Key:
     leaf = path.rpartition(".")[2]
     kind = " or ".join(dict.fromkeys(_type(option, root) for option in _options(field, root)))
-    if leaf in RANGES and ("number" in kind or "integer" in kind):
+    if leaf in RANGES and ("number" in kind or "integer" in kind) and RANGES[leaf].high <= TOLD:
         kind += f", {RANGES[leaf].text}"
     unit = "" if ".guardrails." in path else _unit(leaf)
     return Key(
@@ -403,5 +403,7 @@ def _sentence(text: str) -> str:
 
 _MISSING: Final = object()
 LONG: Final = 60
+# A range that ends above is only a bound of what is sane; an error names it.
+TOLD: Final = 1_000
 # So few keys are no copy of another mapping.
 LEAST_COPY: Final = 4
