@@ -54,13 +54,18 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def metric_tables() -> dict[str, str]:
-    """Writes a table of metrics for each kind of process that has some."""
+    """Writes the metrics of each kind of process that has some."""
     kinds = {
         "router": ROUTER_METRICS,
         "control": CONTROL_METRICS,
     }
-    heads = ("Name", "Kind", "Labels", "Meaning")
-    tables = {name: table(heads, _metric_rows(metrics)) for name, metrics in kinds.items()}
+    tables = {
+        name: "\n".join(
+            f"- {code} ({'; '.join(filter(None, (kind, labels)))}): {meaning}"
+            for code, kind, labels, meaning in _metric_rows(metrics)
+        )
+        for name, metrics in kinds.items()
+    }
     counters = _metric_rows(PROCESS_COUNTERS)
     plain = (f"- {name}: {meaning}" for name, _, _, meaning in counters)
     return tables | {"processes": "\n".join(plain)}
