@@ -1,6 +1,6 @@
 """The Canary page's buttons pause, resume, advance, promote or abort a canary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import streamlit as st
 
@@ -12,10 +12,10 @@ from harness.control.canary import operations
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
 from harness.control.routing import freezes
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.freeze import OBSERVED_SIGNALS
-from harness.gate.text.canary_state import describe_effect
+from harness.gate.text.canary_state import OVERRULES, describe_effect
 
 # In the order of the page: label and icon. What ends harm comes first.
 BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
@@ -28,9 +28,6 @@ BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
 }
 TAKE_BACK = "Bring the old model back"
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
-BAKES = "It is promoted: you can only finish its bake or bring the old model back."
-PAUSED = "It is paused: its share stays as it is. Harm still ends it."
-NOT_PAUSED = "Resume is for a paused canary."
 LAST = "There is no further step: the promotion comes next."
 OBSERVED = (
     "Observe only: it does not go on before `control.observe_only` is taken out of the "
@@ -44,67 +41,45 @@ def show_controls(status: CanaryStatus) -> None:
     """Show the buttons; a disabled one says why, and the one that ends the canary is disabled
     for nobody but who is signed in without the role for it.
     """
-    why = disabled_reasons(status)
     ctx, route = page_frame.context(), status.rollout.route
-    why |= dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
-    why |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
+    off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
+    off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
-        why = dict.fromkeys(BUTTONS, refusal)
-    signals = visible_signals(status.rollout, faults=bool(status.faults))
+        off = dict.fromkeys(BUTTONS, refusal)
+    buttons = {signal: off.get(signal, why) for signal, why in list_buttons(status).items()}
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal in signals:
+        for signal, why in buttons.items():
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
                 label = TAKE_BACK
-            if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
+            if st.button(label, icon=icon, disabled=bool(why), key=f"hand-{signal.value}"):
                 ask(status, signal)
-        reasons = dict.fromkeys(reason for signal, reason in why.items() if signal in signals)
-        if reasons:
+        if reasons := dict.fromkeys(filter(None, buttons.values())):
             st.html(html.note(" ".join(reasons)), width="content")
-    if not signals:
+    if not buttons:
         st.html(html.note(ENDED))
 
 
-def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
-    """Lists the signals that have a button in the rollout's state.
-
-    faults: whether routers reported faults, which `resume` acknowledges.
+def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
+    """Lists the signals that have a button in the rollout's state, each with the reason why it
+    is off; empty where it is not.
     """
-    paused = rollout.state is RolloutState.PAUSED
-    hidden = {RolloutSignal.PAUSE} if paused else {RolloutSignal.RESUME}
-    if faults:
-        hidden.discard(RolloutSignal.RESUME)
+    rollout, why = status.rollout, dict[RolloutSignal, str]()
     if rollout.baking:
-        hidden |= {RolloutSignal.PAUSE, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE}
+        shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
     elif rollout.live:
-        hidden.add(RolloutSignal.FINISH)
+        paused = rollout.state is RolloutState.PAUSED
+        shown = {RolloutSignal.ABORT, *OVERRULES}
+        shown.add(RolloutSignal.RESUME if paused else RolloutSignal.PAUSE)
+        if status.action.signal is RolloutSignal.HARM:
+            why = dict.fromkeys(OVERRULES, HARM)
+        elif rollout.last_step:
+            why = {RolloutSignal.ADVANCE: LAST}
     else:
-        hidden = set(BUTTONS)
-    return [signal for signal in BUTTONS if signal not in hidden]
-
-
-def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    rollout = status.rollout
-    if rollout.baking:
-        able = visible_signals(rollout, faults=bool(status.faults))
-        return {button: BAKES for button in BUTTONS if button not in able}
-    if not rollout.live:
-        return dict.fromkeys(BUTTONS, ENDED)
-    found = {}
-    if rollout.state is RolloutState.PAUSED:
-        found[RolloutSignal.PAUSE] = PAUSED
-    elif not status.faults:
-        found[RolloutSignal.RESUME] = NOT_PAUSED
-    if status.action.signal is RolloutSignal.HARM:
-        found |= {RolloutSignal.ADVANCE: HARM, RolloutSignal.PROMOTE: HARM}
-    elif rollout.last_step:
-        found[RolloutSignal.ADVANCE] = LAST
-    return found
-
-
-def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
-    overrules = signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE)
-    return status.explanation.against if overrules else ()
+        return {}
+    if status.faults:  # which `resume` acknowledges
+        shown.add(RolloutSignal.RESUME)
+    return {signal: why.get(signal, "") for signal in BUTTONS if signal in shown}
 
 
 def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
@@ -133,7 +108,7 @@ def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal
         f"{strong(candidate)} {escape(status.state.predicate)}.",
         escape(describe_effect(rollout, candidate, incumbent, signal)),
     )
-    for warning in objections(status, signal):
+    for warning in status.objections(signal):
         st.html(html.banner("▲ The data argue against it.", warning))
 
     def act(ctx: Context, actor: Actor, reason: str) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
-from dashboard.text import labels, route_text
+from dashboard.text import labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
@@ -300,8 +300,8 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     # The one that waits for a person first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)
-    change = route_text.drift_change(status)
-    found = f" So far: {escape(change)} points." if change else ""
+    evidence = status.last.evidence if status.last else None
+    found = f" So far: {escape(evidence.change_text)}." if evidence else ""
     others = ", ".join(name for name in status.routes if name != route)
     also = f" It serves {strong(others)}, too." if others else ""
     form.say(

@@ -143,7 +143,7 @@ def stage_tiles(stage: ShadowStage) -> Sequence[Tile]:
         Tile("Requests mirrored", f"{mirrored:,}", below=live),
         Tile(
             "Cost",
-            labels.usd(stage.spent_usd),
+            labels.usd(stage.seen.spent_usd),
             below=f"of {labels.usd(policy.max_cost_usd)} at most",
         ),
     )

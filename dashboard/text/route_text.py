@@ -21,7 +21,6 @@ from harness.domain.drift import DriftCheckState, DriftWatchState
 from harness.domain.formatting import (
     DASH,
     format_estimate,
-    format_points_interval,
     format_score,
 )
 from harness.domain.routing.evidence import EvidenceKind
@@ -157,21 +156,9 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     return card
 
 
-def drift_change(status: DriftStatus) -> str:
-    """Writes how far the last check was from the baseline, in points; empty before one."""
-    evidence = status.last.evidence if status.last else None
-    if evidence is None:
-        return ""
-    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
-    return labels.points(evidence.delta) + (f" ({ends})" if ends else "")
-
-
 def _drift_row(status: DriftStatus) -> html.Row:
     last = status.last
-    drift_evidence = last.evidence if last else None
-    evidence = "–"
-    if drift_evidence is not None:
-        evidence = f"{labels.percent(drift_evidence.share_of_limit, 0)} of the alarm level"
+    evidence = last.evidence if last else None
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"
@@ -179,8 +166,8 @@ def _drift_row(status: DriftStatus) -> html.Row:
         "Suite": strong(status.suite),
         "State": html.state(DRIFT_STATES[status.state]),
         "Compared": watches.describe_comparison(status.comparisons),
-        "Change in points": escape(drift_change(status) or "–"),
-        "Evidence": escape(evidence),
+        "Change": escape(evidence.change_text if evidence else "–"),
+        "Evidence": escape(evidence.share_text if evidence else "–"),
         "Last": escape(ended),
         "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
     }

@@ -46,7 +46,7 @@ def _confirm(
     shown = next(iter(list_canaries(session.context, route=route)), None)
     if shown is None or not (shown.rollout.live or shown.rollout.baking):
         return version
-    against = shown.explanation.against if signal in OVERRULES else ()
+    against = shown.objections(signal)
     for objection in against:
         output.note(f"warning: {objection}")
     if not at_a_terminal() or not (against or signal is RolloutSignal.ABORT):

@@ -21,12 +21,7 @@ from harness.domain.drift import (
     DriftWatch,
     DriftWatchState,
 )
-from harness.domain.formatting import (
-    format_excerpt,
-    format_percent,
-    format_points,
-    format_points_interval,
-)
+from harness.domain.formatting import format_excerpt
 from harness.domain.pagination import PageRequest
 
 SUITE: Final = opt("Only this suite. [default: all that watch it]", metavar="SUITE", default="")
@@ -201,16 +196,8 @@ def _result(check: DriftCheck) -> str:
 
 
 def _change(evidence: DriftEvidence | None) -> str:
-    if evidence is None:
-        return "–"
-    by = f"{format_points(evidence.delta)} points"
-    interval = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
-    return f"{by} ({interval})" if interval else by
+    return evidence.change_text if evidence else "–"
 
 
 def _evidence(evidence: DriftEvidence | None) -> str:
-    return (
-        "–"
-        if evidence is None
-        else f"{format_percent(evidence.share_of_limit, 0)} of the alarm level"
-    )
+    return evidence.share_text if evidence else "–"

@@ -48,7 +48,7 @@ def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
         ("shadow first", f"{stage.candidate.name}, whose answers nobody gets"),
         ("mirrored", f"{format_bps(policy.share_bps)} of the callers" if stage.live else "no"),
         ("pairs", f"{pairs:,} of {policy.min_pairs:,}{when}"),
-        ("money", f"{format_usd(stage.spent_usd)} of {format_usd(policy.max_cost_usd)}"),
+        ("money", f"{format_usd(stage.seen.spent_usd)} of {format_usd(policy.max_cost_usd)}"),
         (
             "harm",
             f"{format_percent(decided.distance, 0)} of the level that rejects it",

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from harness.domain.formatting import format_percent, format_points, format_points_interval
+
 RETRY_S: Final = 3600.0
 
 
@@ -89,6 +91,16 @@ class DriftEvidence:
     def share_of_limit(self) -> float:
         """Says how far the evidence is to the alarm: 0 for nothing, 1 for drift."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
+
+    @property
+    def change_text(self) -> str:
+        """Writes the change in points, with its interval where there is one."""
+        ends = format_points_interval(self.ci_low, self.ci_high, missing="")
+        return f"{format_points(self.delta)} points" + (f" ({ends})" if ends else "")
+
+    @property
+    def share_text(self) -> str:
+        return f"{format_percent(self.share_of_limit, 0)} of the alarm level"
 
 
 ItemScores = tuple[tuple[str, float | None], ...]

@@ -85,13 +85,6 @@ class ShadowUsage:
     cost_usd: float = 0.0
     in_all_usd: float = 0.0  # of every day
 
-    def __add__(self, other: "ShadowUsage") -> "ShadowUsage":
-        return ShadowUsage(
-            self.requests + other.requests,
-            self.cost_usd + other.cost_usd,
-            self.in_all_usd + other.in_all_usd,
-        )
-
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
     """Checks the limits of a shadow. Raises InputError for limits that make no sense."""
@@ -119,12 +112,14 @@ def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> b
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     """Sums up what a shadow has used. rows: of all days, for the total budget."""
-    usage = ShadowUsage()
+    asked, in_day_usd, in_all_usd = 0, 0.0, 0.0
     for row in rows:
-        usd, is_today = row.sums.get(COST_USD, 0.0), row.day == today
-        asked = row.counts.get(MIRRORED, 0) if is_today else 0
-        usage += ShadowUsage(asked, usd if is_today else 0.0, usd)
-    return usage
+        usd = row.sums.get(COST_USD, 0.0)
+        in_all_usd += usd
+        if row.day == today:
+            asked += row.counts.get(MIRRORED, 0)
+            in_day_usd += usd
+    return ShadowUsage(asked, in_day_usd, in_all_usd)
 
 
 def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
@@ -198,8 +193,6 @@ def compare_pair(
         sums[f"{name}.output_tokens"] = float(side.output_tokens)
         sums[f"{name}.characters"] = float(len(text))
         sums[f"{name}.paired_usd"] = side.cost_usd
-    if candidate.ms > incumbent.ms:
-        counts["slower"] = 1
     one, other = (_text(side.content or {}) for side in (incumbent, candidate))
     sums[SIMILARITY] = word_similarity(one, other)
     return counts, sums

@@ -62,6 +62,7 @@ class ShadowUnits:
 
 EVERY_S: Final = 1.0
 NOTHING: Final[Mapping[str, float]] = {}
+Tallies = dict[tuple[str, date, str], ShadowTally]
 
 
 class ShadowTotals:
@@ -74,11 +75,10 @@ class ShadowTotals:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._lock = threading.Lock()
-        self._new: dict[tuple[str, date, str], ShadowTally] = {}
-        self._own: dict[tuple[str, date], ShadowUsage] = {}
-        self._own_usd: dict[str, float] = {}
-        self._others: dict[str, ShadowUsage] = {}
-        self._known_on = date.min
+        self._new: Tallies = {}
+        self._own: Tallies = {}
+        self._others: Tallies = {}
+        self._known: frozenset[str] = frozenset()
 
     def note(
         self,
@@ -89,18 +89,13 @@ class ShadowTotals:
     ) -> None:
         row = ShadowTally(shadow, at.date(), self._worker, counts, sums)
         with self._lock:
-            self._add(row)
-            where = shadow, row.day
-            self._own = {key: used for key, used in self._own.items() if key[1] >= row.day}
-            added_now = sum_usage([row], row.day)
-            self._own[where] = self._own.get(where, ShadowUsage()) + added_now
-            spent = self._own_usd.get(shadow, 0.0) + added_now.in_all_usd
-            self._own_usd[shadow] = spent
+            _add(self._new, row)
+            _add(self._own, row)
 
     def merge(self, row: ShadowTally) -> None:
         """Adds what another process summed up, to be written in its name."""
         with self._lock:
-            self._add(row)
+            _add(self._new, row)
 
     def take(self) -> list[ShadowTally]:
         """What is new since the last time, to be written."""
@@ -113,31 +108,25 @@ class ShadowTotals:
         used.
         """
         with self._lock:
-            others = self._others.get(shadow)
-            if others is None:
+            if shadow not in self._known:
                 return None
-            own = self._own.get((shadow, today), ShadowUsage())
-            if self._known_on != today:
-                # A new day: what others have spent before is spent all the same.
-                others = ShadowUsage(in_all_usd=others.in_all_usd)
-            own = replace(own, in_all_usd=self._own_usd.get(shadow, 0.0))
-            return own + others
+            rows = (*self._own.values(), *self._others.values())
+            return sum_usage((row for row in rows if row.shadow == shadow), today)
 
-    def know(self, shadows: Iterable[str], rows: Iterable[ShadowTally], today: date) -> None:
+    def know(self, shadows: Iterable[str], rows: Iterable[ShadowTally]) -> None:
         """What the database has, of the shadows that it was asked for; of today at least."""
-        of: dict[str, list[ShadowTally]] = {shadow: [] for shadow in shadows}
+        known, others = frozenset(shadows), Tallies()
         for row in rows:
             if row.worker != self._worker:
-                of[row.shadow].append(row)
+                _add(others, replace(row, worker=""))
         with self._lock:
-            self._others = {shadow: sum_usage(tallies, today) for shadow, tallies in of.items()}
-            self._own_usd = {k: usd for k, usd in self._own_usd.items() if k in of}
-            self._known_on = today
+            self._known, self._others = known, others
+            self._own = {key: row for key, row in self._own.items() if row.shadow in known}
 
-    def _add(self, row: ShadowTally) -> None:
-        where = row.shadow, row.day, row.worker
-        old = self._new.get(where, ShadowTally(*where))
-        self._new[where] = add_tallies(old, row)
+
+def _add(tallies: Tallies, row: ShadowTally) -> None:
+    where = row.shadow, row.day, row.worker
+    tallies[where] = add_tallies(tallies.get(where, ShadowTally(*where)), row)
 
 
 class ShadowTotalsRefresh:
@@ -164,5 +153,5 @@ class ShadowTotalsRefresh:
         whole = any(shadow.limits.usd_in_all is not None for shadow in live)
         with store.read() as tx:
             rows = tx.shadows.tallies(sorted(ids), since=None if whole else today)
-        self._sums.know(ids, rows, today)
+        self._sums.know(ids, rows)
         self._asked, self._next = ids, now + EVERY_S

@@ -379,7 +379,7 @@ async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
 ) -> None:
     first = snapshot_of(role)
     door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
-    door.recorder.shadows.know((shadow.id for shadow in first.shadows), (), NOW.date())
+    door.recorder.shadows.know((shadow.id for shadow in first.shadows), ())
     # As the thread that follows the store does: the router knows then that there is no cap.
     door.holder.tell_followers()
     wrong = [

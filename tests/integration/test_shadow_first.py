@@ -172,7 +172,9 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     world: SmallInstallation,
 ) -> None:
     proposal = mirroring(world)
-    record_tally(world, pairs=5, lost=14)
+    record_tally(world, lost=40, callers=1)  # requests of one caller are no evidence
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
+    record_tally(world, pairs=5, lost=13)
 
     rejected = turned(world, proposal)
 
@@ -183,26 +185,11 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
         assert tx.rollouts.list(route="chat") == []
     audit_event = event(world, "proposal.harm")
     assert audit_event.details["checks"] == {
-        "answered": {"both": 5, "incumbent_only": 14, "candidate_only": 0, "neither": 0}
+        "answered": {"both": 5, "incumbent_only": 53, "candidate_only": 0, "neither": 0}
     }
     log_e = audit_event.details["log_e"]
     assert isinstance(log_e, float)
     assert log_e > math.log(100)
-    assert {"shadow.start", "proposal.harm"} == replayed(world)
-
-
-def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(
-    world: SmallInstallation,
-) -> None:
-    proposal = mirroring(world)
-    record_tally(world, lost=40, callers=1)
-    assert turned(world, proposal).phase is ProposalPhase.SHADOW
-
-    record_tally(world, lost=13, callers=13)
-    rejected = turned(world, proposal)
-
-    assert rejected.phase is ProposalPhase.REJECTED
-    assert "14 callers where only the incumbent held answered" in rejected.closed_because
     assert {"shadow.start", "proposal.harm"} == replayed(world)
 
 

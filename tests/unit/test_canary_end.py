@@ -7,31 +7,6 @@ from harness.domain.canary.rollout import CanaryEnd, describe_abort, describe_wh
 pytestmark = pytest.mark.req("F3")
 
 
-def test_each_end_has_its_words_after_a_name_after_a_verdict_and_of_a_route() -> None:
-    assert [
-        (end.predicate, end.clause, end.describe("chat"), end.describe("")) for end in CanaryEnd
-    ] == [
-        (
-            "was aborted",
-            "its canary was aborted",
-            "canary of chat was aborted",
-            "canary was aborted",
-        ),
-        (
-            "had its promotion taken back",
-            "its promotion was taken back",
-            "promotion of chat was taken back",
-            "promotion was taken back",
-        ),
-        (
-            "was rolled back",
-            "its canary was rolled back",
-            "canary of chat was rolled back",
-            "canary was rolled back",
-        ),
-    ]
-
-
 @pytest.mark.parametrize(
     ("stored", "end", "who"),
     [

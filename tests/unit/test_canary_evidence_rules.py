@@ -5,10 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, UnitRule
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.canary.rollout import build_unit_rule
-from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -136,9 +134,3 @@ def test_the_warm_up_leaves_errors_and_amounts_alone() -> None:
 @pytest.mark.parametrize(("least", "units"), [(300, 100), (90, 30), (2, 0)])
 def test_the_warm_up_is_a_third_of_the_first_step_at_the_most(least: int, units: int) -> None:
     assert replace(NEW, steps=(CanaryStep(100, least),)).cold_units == units
-
-
-def test_a_policy_and_its_unit_rule_come_back_as_they_were_stored() -> None:
-    assert from_plain(CanaryPolicy, to_plain(NEW)) == NEW
-    rule = build_unit_rule(NEW, START, ledger_salt="salt")
-    assert from_plain(UnitRule, to_plain(rule)) == rule

@@ -202,10 +202,6 @@ def test_evidence_that_does_not_decide_is_paused_at_the_deadline() -> None:
     )
 
 
-def test_observations_that_cannot_be_read_hold() -> None:
-    assert ask(rollout(M), []) == HELD
-
-
 @given(
     state=st.sampled_from([W, M, P]),
     step=st.integers(0, 2),

@@ -157,7 +157,7 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
     written = mine.take()
     theirs = ShadowTally("sh_1", TODAY, "w-2", {"mirrored": 3}, {"candidate.cost_usd": 0.5})
 
-    mine.know(["sh_1"], [*written, theirs], TODAY)
+    mine.know(["sh_1"], [*written, theirs])
 
     assert mine.used("sh_1", TODAY) == ShadowUsage(5, 0.75, 0.75)
     assert mine.used("sh_1", date(2026, 11, 21)) == ShadowUsage(0, 0.0, 0.75)
@@ -169,7 +169,7 @@ def test_money_in_all_counts_every_day_and_a_new_day_brings_none() -> None:
     mine, limits = ShadowTotals("w-1"), ShadowLimits(usd_per_day=None, usd_in_all=1.0)
     yesterday = TODAY - timedelta(days=1)
     cost = {"candidate.cost_usd": 0.5}
-    mine.know(["sh_1"], [ShadowTally("sh_1", yesterday, "w-2", {}, cost)], yesterday)
+    mine.know(["sh_1"], [ShadowTally("sh_1", yesterday, "w-2", {}, cost)])
     assert mine.used("sh_1", TODAY) == ShadowUsage(0, 0.0, 0.5)
     mine.note("sh_1", NOW, {"mirrored": 1}, cost)
 
@@ -197,7 +197,6 @@ def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
         "not_refused.both": 1,
         "not_cut_off.incumbent_only": 1,
         "pairs": 1,
-        "slower": 1,
     }
     assert (sums["incumbent.ms"], sums["candidate.ms"]) == (10.0, 30.0)
 
@@ -254,7 +253,7 @@ def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> Non
 
 
 def test_a_callers_first_pair_is_told_by_its_checks_alone() -> None:
-    counts = {"pairs": 1, "slower": 1, "json.both": 1, "schema.candidate_only": 1}
+    counts = {"pairs": 1, "mirrored": 1, "json.both": 1, "schema.candidate_only": 1}
     assert unit_counts(counts) == {"unit.json.both": 1, "unit.schema.candidate_only": 1}
 
 

@@ -18,7 +18,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.table import RouteRecord
@@ -27,7 +27,7 @@ from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.segment_harm import describe_sources
 from harness.gate.online.timeline import TimelinePoint, build_timeline
-from harness.gate.text.canary_state import CanaryState, describe_canary_state
+from harness.gate.text.canary_state import OVERRULES, CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.store.transaction import Transaction
 
@@ -74,6 +74,10 @@ class CanaryStatus:
             incumbent=self.incumbent.name,
             taken_back=describe_later_rollback(self.rollback),
         )
+
+    def objections(self, signal: RolloutSignal) -> Sequence[str]:
+        """Says what the data have against a signal, for a person who overrules them."""
+        return self.explanation.against if signal in OVERRULES else ()
 
     @property
     def callers(self) -> str:

@@ -26,7 +26,7 @@ from harness.domain.drift import (
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample
-from harness.domain.formatting import format_points, format_points_interval, format_score
+from harness.domain.formatting import format_score
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.gate import drift
@@ -193,14 +193,12 @@ class _WatchTurn:
         """Writes title and text of the alert about drift."""
         by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
         which = "run" if evidence.window == 1 else f"{evidence.window} runs"
-        ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
-        interval = f" (95 % interval {ends})" if ends else ""
+        change = evidence.change_text.replace("(", "(95 % interval ")
         changes = watches.list_item_changes(tx, self.checks)
         shown = changes if evidence.direction == "worse" else changes[::-1]
         figures = (
-            f"The newest {which} against those before: {format_points(evidence.delta)} "
-            f"points{interval} over {evidence.items} items; {evidence.worse} worse, "
-            f"{evidence.same} the same, {evidence.better} better."
+            f"The newest {which} against those before: {change} over {evidence.items} items; "
+            f"{evidence.worse} worse, {evidence.same} the same, {evidence.better} better."
         )
         lines = [
             figures,

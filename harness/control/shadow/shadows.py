@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
 from typing import Final
 
 from harness.control.context import Context
@@ -34,6 +35,7 @@ from harness.domain.shadow import (
     ShadowLimits,
     ShadowTally,
     ShadowUsage,
+    add_tallies,
     check_shadow_limits,
     sum_usage,
 )
@@ -110,7 +112,6 @@ class ShadowStatus:
     # The evidence that the candidate is worse has reached its level; it decides nothing.
     harm: bool
     similarity: float | None  # mean share of words in both answers, 0 to 1
-    slower_pairs: int
     incumbent: PairFigures | None
     candidate: PairFigures | None
 
@@ -307,12 +308,8 @@ def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowS
 
 def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
     """Builds a shadow's status. rows: its own, or those of more shadows that count as one."""
-    counts: Counter[str] = Counter()
-    sums: dict[str, float] = {}
-    for row in rows:
-        counts.update(row.counts)
-        for name, value in row.sums.items():
-            sums[name] = sums.get(name, 0.0) + value
+    whole = reduce(add_tallies, rows, ShadowTally(shadow.id, now.date(), ""))
+    counts, sums = Counter(whole.counts), whole.sums
     checks = [
         evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
     ]
@@ -333,7 +330,6 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
         share_of_level=shadow_stage.share_of_level(log_e),
         harm=shadow_stage.is_harm(log_e),
         similarity=sums.get(SIMILARITY, 0.0) / pairs if pairs else None,
-        slower_pairs=counts["slower"],
         incumbent=_figures("incumbent", sums, pairs),
         candidate=_figures("candidate", sums, pairs),
     )

@@ -49,7 +49,6 @@ class ShadowStage:
     first_bps: int  # what the canary then opens with
     seen: ShadowStageState  # what is decided from
     decided: ShadowStageDecision
-    spent_usd: float
     # Of all its shadows together, under the newest one's name; None before the first.
     status: ShadowStatus | None
     live: str | None
@@ -112,7 +111,6 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         first_bps=proposal.policy.canary.steps[0].weight_bps,
         seen=state,
         decided=decide_shadow_stage(policy, state),
-        spent_usd=spent,
         status=status,
         live=live.id if live else None,
         eta_s=_eta_s(policy, status, records, now) if live else None,

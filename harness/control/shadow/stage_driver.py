@@ -152,7 +152,7 @@ def _audit(
         "pairs": status.pairs if status else 0,
         "min_pairs": stage.policy.min_pairs,
         "mirrored": status.mirrored if status else 0,
-        "spent_usd": stage.spent_usd,
+        "spent_usd": stage.seen.spent_usd,
         "alpha": stage.policy.alpha,
         "log_e": stage.decided.log_e,
         "checks": {
