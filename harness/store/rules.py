@@ -14,7 +14,6 @@ from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.routing.evidence import TargetEvidence, Waiver
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import (
     ChangeSettings,
     CreateRoute,
@@ -25,7 +24,6 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import KeyGrant
-from harness.domain.shadow import Shadow, check_shadow_limits
 from harness.store.observation_rules import check_amounts
 from harness.store.schema.columns import storable
 
@@ -82,27 +80,6 @@ def check_waiver(waiver: Waiver) -> None:
             f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
             "author: both are shown wherever it is used"
         )
-
-
-def check_switch(switch: KillSwitch) -> None:
-    """Checks that a kill switch has a reason and comes from CLI or REST. Raises InputError."""
-    if not switch.reason.strip():
-        raise InputError(f"the switch {switch.force} needs a reason: everybody will see it")
-    if switch.source not in (SwitchSource.CLI, SwitchSource.REST):
-        raise InputError(
-            f"the switch {switch.force} comes from {switch.source.value}, and stands there"
-        )
-
-
-def check_shadow(shadow: Shadow) -> None:
-    """Checks a shadow's limits, its end and its reason, and that it compares two targets.
-    Raises InputError.
-    """
-    check_shadow_limits(shadow.limits)
-    if shadow.incumbent == shadow.candidate.id:
-        raise InputError("a shadow compares the incumbent with another target")
-    if shadow.expires_at <= shadow.started_at or not shadow.reason.strip():
-        raise InputError(f"the shadow {shadow.id} needs a reason, and an end after its start")
 
 
 def check_four_eyes(proposal: Proposal) -> None:

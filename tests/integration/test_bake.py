@@ -27,7 +27,6 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.domain.routing.table import (
     Arm,
-    Route,
     RouteSettings,
     RouteSuite,
     choose_arm,
@@ -59,23 +58,13 @@ def promoted(world: SmallInstallation) -> Proposal:
     return world.get(proposal.id)
 
 
-def route(world: SmallInstallation) -> Route:
-    with world.store.read() as tx:
-        return routes.require_route(tx, "chat")
-
-
-def rollout(world: SmallInstallation) -> Rollout:
-    with world.store.read() as tx:
-        return tx.rollouts.list(route="chat")[0]
-
-
 def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
     baking: SmallInstallation,
 ) -> None:
-    before = route(baking).incumbent
+    before = baking.route().incumbent
     proposal = promoted(baking)
 
-    after = route(baking)
+    after = baking.route()
     assert proposal.phase is ProposalPhase.PROMOTED
     assert after.incumbent == proposal.candidate
     assert after.holdback is not None
@@ -85,21 +74,21 @@ def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
     assert len(held) == pytest.approx(200, abs=60)
     # They never left the old model.
     assert min(hash_bucket(key, salt=after.holdback.salt) for key in held) >= 9_900
-    assert rollout(baking).baking
+    assert baking.rollout().baking
 
 
 def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: SmallInstallation) -> None:
     proposal = promoted(baking)
     baking.run_once()
-    assert rollout(baking).baking
+    assert baking.rollout().baking
 
     baking.clock.advance(DAY.total_seconds())
     (said,) = baking.run_once().did
 
     assert "The bake is over" in said
-    assert route(baking).holdback is None
-    assert route(baking).incumbent == proposal.candidate
-    assert rollout(baking).state is RolloutState.PROMOTED
+    assert baking.route().holdback is None
+    assert baking.route().incumbent == proposal.candidate
+    assert baking.rollout().state is RolloutState.PROMOTED
     assert baking.run_once().did == ()
 
 
@@ -117,7 +106,7 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     baking.run_once()
     operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
-    damaged = rollout(baking).id
+    damaged = baking.rollout().id
     look = holds.update_hold_alert
 
     def fail_for_damaged(ctx: Context, seen: Rollout) -> None:
@@ -140,11 +129,11 @@ def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: SmallInstalla
     baking.run_once(ctx)
     baking.clock.jump(DAY.total_seconds() + 60)
     baking.run_once(ctx)
-    assert rollout(baking).baking
+    assert baking.rollout().baking
 
     baking.clock.advance(DAY.total_seconds())
     baking.run_once(ctx)
-    assert not rollout(baking).baking
+    assert not baking.rollout().baking
 
 
 def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstallation) -> None:
@@ -153,16 +142,16 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
     record_traffic(baking, requests=3000)
     baking.clock.advance(DAY.total_seconds())
     baking.run_once(ctx)
-    assert rollout(baking).baking
-    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+    assert baking.rollout().baking
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
     alerts.run_once(ctx)
-    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
     record_traffic(baking, requests=50)
     baking.run_once(ctx)
-    assert not rollout(baking).baking
+    assert not baking.rollout().baking
     alerts.run_once(ctx)
-    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
 
 def record_traffic(world: SmallInstallation, *, requests: int) -> None:
@@ -177,15 +166,15 @@ def record_traffic(world: SmallInstallation, *, requests: int) -> None:
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     baking: SmallInstallation,
 ) -> None:
-    before = route(baking).incumbent
+    before = baking.route().incumbent
     proposal = promoted(baking)
     for _ in range(20):
         baking.feed(failing=True)
         baking.run_once()
 
-    assert route(baking).incumbent == before
-    assert route(baking).holdback is None
-    assert rollout(baking).state is RolloutState.ROLLED_BACK
+    assert baking.route().incumbent == before
+    assert baking.route().holdback is None
+    assert baking.rollout().state is RolloutState.ROLLED_BACK
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
 
@@ -195,7 +184,7 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) 
         baking.propose("sim/base")
 
     operations.operate(baking.context(), BEN, "chat", RolloutSignal.FINISH, "it is fine")
-    assert route(baking).holdback is None
+    assert baking.route().holdback is None
     assert baking.propose("sim/base").phase is ProposalPhase.PROPOSED
 
 
@@ -204,7 +193,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     baking: SmallInstallation, way: str
 ) -> None:
     proposal = promoted(baking)
-    version, ctx = route(baking).version, baking.context()
+    version, ctx = baking.route().version, baking.context()
     if way == "abort":
         operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "complaints")
     else:
@@ -212,12 +201,12 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     if way == "rollback, later":
         baking.run_once()
 
-    assert rollout(baking).state is RolloutState.ROLLED_BACK
+    assert baking.rollout().state is RolloutState.ROLLED_BACK
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
         routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
-    assert route(baking).incumbent == proposal.incumbent
+    assert baking.route().incumbent == proposal.incumbent
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 
 
@@ -225,17 +214,17 @@ def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
     baking: SmallInstallation,
 ) -> None:
     candidate = promoted(baking).candidate
-    version, ctx = route(baking).version, baking.context()
+    version, ctx = baking.route().version, baking.context()
     operations.operate(ctx, BEN, "chat", RolloutSignal.FINISH, "it is fine")
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
 
     routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
 
-    assert route(baking).incumbent == candidate
+    assert baking.route().incumbent == candidate
 
 
 def a_router_stops(world: SmallInstallation) -> None:
-    stopped = rollout(world).id
+    stopped = world.rollout().id
     with world.store.write() as tx:
         alerts.raise_alert(
             tx,
@@ -251,29 +240,29 @@ def a_router_stops(world: SmallInstallation) -> None:
 def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
     baking: SmallInstallation,
 ) -> None:
-    before = route(baking).incumbent
+    before = baking.route().incumbent
     promoted(baking)
     a_router_stops(baking)
 
     baking.run_once()
 
-    assert route(baking).incumbent == before
-    assert rollout(baking).state is RolloutState.ROLLED_BACK
-    assert "3 of 3 keys fail" in rollout(baking).ended_because
+    assert baking.route().incumbent == before
+    assert baking.rollout().state is RolloutState.ROLLED_BACK
+    assert "3 of 3 keys fail" in baking.rollout().ended_because
 
 
 def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallation) -> None:
     in_canary(world)
-    ctx, version = world.context(), route(world).version
+    ctx, version = world.context(), world.route().version
     a_router_stops(world)
 
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
             operations.operate(ctx, BEN, "chat", signal, "a demo at noon")
 
-    assert route(world).version == version
+    assert world.route().version == version
     world.run_once()
-    assert rollout(world).state is RolloutState.ROLLED_BACK
+    assert world.rollout().state is RolloutState.ROLLED_BACK
 
 
 def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
@@ -323,7 +312,7 @@ def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) 
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:
     in_canary(world)
-    version = rollout(world).version
+    version = world.rollout().version
     operations.operate(
         world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", expected_version=version
     )
@@ -357,7 +346,7 @@ def test_a_canary_is_not_finished_before_its_promotion(world: SmallInstallation)
 
 def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None:
     promoted(world)
-    assert route(world).holdback is None
+    assert world.route().holdback is None
     with pytest.raises(NotFound):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
     assert not canary_status.list_canaries(world.context())

@@ -38,10 +38,10 @@ from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.evidence import BreakGlass
-from harness.domain.routing.table import Route, RouteSettings
+from harness.domain.routing.table import RouteSettings
 from harness.gate.text.change_text import describe_change
 from router.snapshot.compiler import compile_snapshot
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
 from tests.support.store.tampering import owned
@@ -49,18 +49,6 @@ from tests.support.store.tampering import owned
 pytestmark = pytest.mark.req("G2", "F1", "F5")
 HOUR = timedelta(hours=1)
 URGENT = "the vendor switches the old model off tonight"
-
-
-def person(
-    world: SmallInstallation,
-    name: str,
-    role: Role = Role.ADMIN,
-    by: Actor = OPERATOR,
-    **also: Any,
-) -> Actor:
-    """Somebody with a key that `by` created."""
-    _, text = keys.create_key(world.context(), by, name, secret=SECRET, role=role, **also)
-    return keys.authenticate(world.store, text, secret=SECRET)
 
 
 def ask(
@@ -71,8 +59,8 @@ def ask(
 
 
 def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
-    asked = ask(world, person(world, "Ada", Role.APPROVER), lasts)
-    return break_glass.confirm_break_glass(world.context(), person(world, "Bo"), asked.id)
+    asked = ask(world, world.person("Ada", Role.APPROVER), lasts)
+    return break_glass.confirm_break_glass(world.context(), world.person("Bo"), asked.id)
 
 
 def promoted(world: SmallInstallation, candidate: str = "sim/better") -> Proposal:
@@ -87,21 +75,12 @@ def promoted(world: SmallInstallation, candidate: str = "sim/better") -> Proposa
     return found
 
 
-def route_of(world: SmallInstallation) -> Route:
-    return routes.load_table(world.context()).routes["chat"]
-
-
 def changes(world: SmallInstallation) -> list[str]:
     """What each version of the route is called, the newest first."""
     return [
         describe_change(record)
         for record in queries.list_route_versions(world.context(), "chat")
     ]
-
-
-def serving(world: SmallInstallation) -> str:
-    with world.store.read() as tx:
-        return tx.routing.targets()[route_of(world).incumbent].model
 
 
 def open_alerts(world: SmallInstallation) -> list[str]:
@@ -134,8 +113,8 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     world: SmallInstallation,
 ) -> None:
     made = in_force(world)
-    assert serving(world) == "worse"
-    assert route_of(world).break_glass == made.id
+    assert world.serving() == "worse"
+    assert world.route().break_glass == made.id
     with world.store.read() as tx:
         evidence = tx.routing.evidence("chat")
         (waiver,) = tx.waivers.list(route="chat")
@@ -170,11 +149,11 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
         world.propose("sim/better")
     world.clock.advance(3599)
     world.run_once()
-    assert serving(world) == "worse"
+    assert world.serving() == "worse"
     world.clock.advance(2)
     world.run_once()
-    assert serving(world) == "base"
-    assert route_of(world).break_glass is None
+    assert world.serving() == "base"
+    assert world.route().break_glass is None
     assert open_alerts(world) == []
     assert route_queries.load_status(world.context(), "chat").state is RouteState.STEADY
     assert changes(world) == [
@@ -221,7 +200,7 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
 
 def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstallation) -> None:
     first, _ = (promoted(world, candidate) for candidate in ("sim/good", "sim/better"))
-    assert serving(world) == "better"
+    assert world.serving() == "better"
     step = comparison.load_comparison(world.context(), first.id).next_step
     assert step == "nothing; the candidate does not serve now: another model took its place."
 
@@ -229,7 +208,7 @@ def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstall
 def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     world: SmallInstallation,
 ) -> None:
-    ada, bo = person(world, "Ada", Role.APPROVER), person(world, "Bo")
+    ada, bo = world.person("Ada", Role.APPROVER), world.person("Bo")
     for reason in ("break-glass was not needed", "break-glass {}: not needed"):
         asked = ask(world, ada)
         made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
@@ -245,23 +224,23 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
 def test_one_person_in_two_guises_and_a_service_confirm_nothing(
     world: SmallInstallation,
 ) -> None:
-    ada = person(world, "Ada")
+    ada = world.person("Ada")
     asked = ask(world, ada)
     ctx = world.context()
-    second_key = person(world, "phone", principal="Ada")
-    made_by_ada = person(world, "Eve", by=ada)
-    service = person(world, "ci", service=True)
-    approver = person(world, "Cy", Role.APPROVER)
+    second_key = world.person("phone", principal="Ada")
+    made_by_ada = world.person("Eve", by=ada)
+    service = world.person("ci", service=True)
+    approver = world.person("Cy", Role.APPROVER)
     for who in (ada, second_key, made_by_ada, service, approver, SYSTEM):
         with pytest.raises(NotAllowed):
             break_glass.confirm_break_glass(ctx, who, asked.id)
     with pytest.raises(NotAllowed, match="no service"):
         ask(world, service)
-    alias = person(world, "Ada at home")
+    alias = world.person("Ada at home")
     people.link(ctx, OPERATOR, "Ada at home", "Ada", "one woman")
     with pytest.raises(NotAllowed, match="one person"):
         break_glass.confirm_break_glass(ctx, alias, asked.id)
-    assert serving(world) == "base"
+    assert world.serving() == "base"
 
 
 def test_the_operator_who_asked_for_it_is_told_how_to_begin_again(
@@ -278,18 +257,18 @@ def test_it_ends_when_its_two_people_are_declared_to_be_one_or_a_key_is_revoked(
     in_force(world)
     people.link(world.context(), OPERATOR, "Bo", "Ada", "one person, as we know now")
     world.run_once()
-    assert serving(world) == "base"
+    assert world.serving() == "base"
 
-    asked = ask(world, person(world, "Cy", Role.APPROVER))
-    dora = person(world, "Dora")
+    asked = ask(world, world.person("Cy", Role.APPROVER))
+    dora = world.person("Dora")
     break_glass.confirm_break_glass(world.context(), dora, asked.id)
     keys.revoke_key(world.context(), OPERATOR, str(dora.key))
     world.run_once()
-    assert serving(world) == "base"
+    assert world.serving() == "base"
 
 
 def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallation) -> None:
-    ada = person(world, "Ada", Role.APPROVER)
+    ada = world.person("Ada", Role.APPROVER)
     ctx = world.context()
     for lasts in (timedelta(0), timedelta(days=8)):
         with pytest.raises(InputError, match="up to 7 days"):
@@ -311,7 +290,7 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
         ask(world, ada)
     world.clock.advance(3600)
     with pytest.raises(Conflict, match="waited too long"):
-        break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+        break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     world.run_once()
     with world.store.read() as tx:
         assert tx.break_glasses.get(asked.id).ended_because == "nobody confirmed it in time"
@@ -320,7 +299,7 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
 def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
     world: SmallInstallation,
 ) -> None:
-    ada, bo = person(world, "Ada", Role.APPROVER), person(world, "Bo")
+    ada, bo = world.person("Ada", Role.APPROVER), world.person("Bo")
     ctx = world.context()
     asked = ask(world, ada)
     freezes.add_freeze(
@@ -333,11 +312,11 @@ def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
         ask(world, ada)
     through = ask(world, ada, through_freeze=True)
     break_glass.confirm_break_glass(ctx, bo, through.id)
-    assert serving(world) == "worse"
+    assert world.serving() == "worse"
     # Going back is never held back by a freeze.
     world.clock.advance(3601)
     world.run_once()
-    assert serving(world) == "base"
+    assert world.serving() == "base"
 
 
 def test_a_canary_comes_first_and_a_proposal_under_way_loses_its_base(
@@ -347,7 +326,7 @@ def test_a_canary_comes_first_and_a_proposal_under_way_loses_its_base(
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with pytest.raises(RouteBusy, match="swapgate canary abort chat"):
-        ask(world, person(world, "Ada"))
+        ask(world, world.person("Ada"))
 
 
 def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
@@ -358,13 +337,13 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
         provider = tx.providers.all()["sim"]
     targets.put_provider(ctx, OPERATOR, replace(provider, name="spare"))
     wanted = BreakGlassRequest("chat", "spare/worse", URGENT, HOUR)
-    asked = break_glass.propose_break_glass(ctx, person(world, "Ada"), wanted)
-    break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+    asked = break_glass.propose_break_glass(ctx, world.person("Ada"), wanted)
+    break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     registry.remove_provider(ctx, OPERATOR, "sim")
     world.clock.advance(3601)
     for _ in range(2):
         world.run_once()
-    assert serving(world) == "worse"
+    assert world.serving() == "worse"
     with world.store.read() as tx:
         (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]
     assert alert.open
@@ -377,7 +356,7 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
 
     targets.put_provider(ctx, OPERATOR, provider)
     world.run_once()
-    assert serving(world) == "base"
+    assert world.serving() == "base"
     assert open_alerts(world) == []
 
 
@@ -393,7 +372,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     assert break_glass.run_once(ctx) == []
     world.clock.advance(2 * 86_400 + 1)
     assert break_glass.run_once(ctx) == []
-    assert serving(world) == "worse"
+    assert world.serving() == "worse"
     assert open_alerts(world) == [
         "route chat is served without proof, and nobody can take over"
     ]
@@ -402,7 +381,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
     # A person who knows better goes back by hand.
     routes.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
     break_glass.run_once(ctx)
-    assert serving(world) == "base"
+    assert world.serving() == "base"
     assert open_alerts(world) == []
 
 
@@ -410,25 +389,25 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
 def test_of_two_confirmations_at_once_one_counts_and_the_expiry_needs_no_running_control(
     world: SmallInstallation,
 ) -> None:
-    asked = ask(world, person(world, "Ada", Role.APPROVER))
+    asked = ask(world, world.person("Ada", Role.APPROVER))
     ctx = world.context()
-    break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+    break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     with pytest.raises(SwapgateError):
-        break_glass.confirm_break_glass(ctx, person(world, "Cy"), asked.id)
-    version = route_of(world).version
+        break_glass.confirm_break_glass(ctx, world.person("Cy"), asked.id)
+    version = world.route().version
     # Control was down for a day; then the clock was set back before the next turn.
     world.clock.advance(86_400)
     world.run_once()
-    assert (serving(world), route_of(world).version) == ("base", version + 1)
+    assert (world.serving(), world.route().version) == ("base", version + 1)
     world.clock.advance(-86_400)
     reconciler.run_once(ctx)
-    assert (serving(world), route_of(world).version) == ("base", version + 1)
+    assert (world.serving(), world.route().version) == ("base", version + 1)
 
 
 def test_a_person_rolls_back_by_hand_and_that_ends_it(world: SmallInstallation) -> None:
     made = in_force(world)
     routes.roll_back(world.context(), OPERATOR, "chat", reason="enough")
-    assert serving(world) == "base"
+    assert world.serving() == "base"
     world.run_once()
     with world.store.read() as tx:
         assert tx.break_glasses.get(made.id).ended_at is not None
@@ -561,12 +540,12 @@ def test_its_alert_ends_with_a_rollback_also_where_raw_sql_ended_it_before(
     world.run_once()
     alerts.run_once(world.context())
     assert len(open_alerts(world)) == 1
-    assert route_of(world).break_glass == glass.id
+    assert world.route().break_glass == glass.id
 
     routes.roll_back(world.context(), SYSTEM, "chat", to_version=1, reason="it was forged")
     alerts.run_once(world.context())
 
-    assert serving(world) == "base"
+    assert world.serving() == "base"
     assert open_alerts(world) == []
 
 

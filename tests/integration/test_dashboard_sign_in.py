@@ -13,7 +13,7 @@ from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import LINK_LASTS, Actor, Role, key_hash
 from harness.domain.operations.principals import OPERATOR
 from harness.store.schema.operations import dashboard_session
-from tests.integration.test_four_eyes import person, waiting
+from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
 from tests.support.store.tampering import insert, owned, row, written
@@ -41,7 +41,7 @@ def signed_out(world: SmallInstallation, cookie: str) -> None:
 
 
 def test_a_link_signs_in_once_and_as_whoever_it_was_made_for(world: SmallInstallation) -> None:
-    ben = person(world, "ben", Role.APPROVER)
+    ben = world.person("ben", Role.APPROVER)
     link = link_for(world, ben)
 
     shown = dashboard_sessions.preview_link(world.context(), link, secret=SECRET)
@@ -62,7 +62,7 @@ def test_a_link_signs_in_once_and_as_whoever_it_was_made_for(world: SmallInstall
 def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
     world: SmallInstallation,
 ) -> None:
-    ctx, link = world.context(), link_for(world, person(world, "ben", Role.APPROVER))
+    ctx, link = world.context(), link_for(world, world.person("ben", Role.APPROVER))
     cookie = opened(world, link)
     # In the browser that used it, it is only old.
     with pytest.raises(NotAllowed, match=r"was used at .* and works once"):
@@ -84,7 +84,7 @@ def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
 def test_of_two_processes_that_open_a_link_at_once_one_gets_in_and_is_put_out(
     world: SmallInstallation,
 ) -> None:
-    link = link_for(world, person(world, "ben", Role.APPROVER))
+    link = link_for(world, world.person("ben", Role.APPROVER))
     together = threading.Barrier(2)
 
     def try_link(_place: int) -> str | NotAllowed:
@@ -107,7 +107,7 @@ def test_of_two_processes_that_open_a_link_at_once_one_gets_in_and_is_put_out(
 def test_a_browser_that_was_another_before_is_noted_in_the_audit_log(
     world: SmallInstallation,
 ) -> None:
-    ann, ben = person(world, "ann", Role.PROPOSER), person(world, "ben", Role.APPROVER)
+    ann, ben = world.person("ann", Role.PROPOSER), world.person("ben", Role.APPROVER)
     former = opened(world, link_for(world, ann))
 
     cookie = dashboard_sessions.open_link(
@@ -127,7 +127,7 @@ def test_a_link_to_anothers_key_ends_with_the_key_that_made_it(
     world: SmallInstallation,
 ) -> None:
     """An admin who leaves takes no link along."""
-    ann = person(world, "ann", Role.ADMIN)
+    ann = world.person("ann", Role.ADMIN)
     ben = keys.create_key(world.context(), ann, "ben", secret=SECRET, role=Role.APPROVER)[0]
     link = link_for(world, ann, ben.id)
     keys.revoke_key(world.context(), OPERATOR, str(ann.key))
@@ -155,7 +155,7 @@ def test_a_link_that_nobody_used_in_time_is_over(world: SmallInstallation) -> No
 def test_a_session_ends_by_its_time_by_a_sign_out_and_with_its_key(
     world: SmallInstallation,
 ) -> None:
-    ben = person(world, "ben", Role.APPROVER)
+    ben = world.person("ben", Role.APPROVER)
     first, second, third = (opened(world, link_for(world, ben)) for _ in range(3))
     of_third = dashboard_sessions.resume(world.context(), third, secret=SECRET)
 
@@ -197,7 +197,7 @@ def test_a_management_key_opens_a_session_and_a_data_key_none(
 def test_nobody_prints_a_link_for_a_key_that_he_had_no_hand_in(
     world: SmallInstallation,
 ) -> None:
-    ann, ben = person(world, "ann", Role.ADMIN), person(world, "ben", Role.APPROVER)
+    ann, ben = world.person("ann", Role.ADMIN), world.person("ben", Role.APPROVER)
 
     with pytest.raises(NotAllowed, match="nor had a hand in creating it"):
         link_for(world, ann, ben.key)
@@ -207,9 +207,9 @@ def test_nobody_prints_a_link_for_a_key_that_he_had_no_hand_in(
 
 
 def test_a_link_makes_no_second_person_of_a_proposer(world: SmallInstallation) -> None:
-    ann = person(world, "ann", Role.ADMIN)
+    ann = world.person("ann", Role.ADMIN)
     made = waiting(world, ann)
-    puppet = person(world, "puppet", Role.APPROVER, by=ann)
+    puppet = world.person("puppet", Role.APPROVER, by=ann)
 
     as_puppet = acting(world, opened(world, link_for(world, ann, puppet.key)))
     as_herself = acting(world, opened(world, link_for(world, ann)))
@@ -267,7 +267,7 @@ def test_nobody_signs_in_by_sql(world: SmallInstallation, forged: bool) -> None:
 def test_the_database_refuses_to_change_a_session(
     world: SmallInstallation, changes: dict[str, object], why: str
 ) -> None:
-    cookie = opened(world, link_for(world, person(world, "ben", Role.APPROVER)))
+    cookie = opened(world, link_for(world, world.person("ben", Role.APPROVER)))
     signed_out(world, cookie)
 
     with pytest.raises(REFUSED, match=why), written(world.store) as db:

@@ -21,7 +21,6 @@ from tests.support.control.control_plane import (
     BEN,
     CANARY,
     POLICY,
-    SECRET,
     SmallInstallation,
     approved,
 )
@@ -31,23 +30,6 @@ from tests.support.store.tampering import insert, owned
 pytestmark = pytest.mark.req("F5")
 
 
-def person(
-    world: SmallInstallation,
-    name: str,
-    role: Role,
-    by: Actor = OPERATOR,
-    principal: str | None = None,
-    *,
-    service: bool = False,
-) -> Actor:
-    """Somebody with a key that `by` created, or a service."""
-    ctx = world.context()
-    _, text = keys.create_key(
-        ctx, by, name, secret=SECRET, role=role, principal=principal, service=service
-    )
-    return keys.authenticate(world.store, text, secret=SECRET)
-
-
 def waiting(world: SmallInstallation, proposer: Actor) -> Proposal:
     world.policy = approved()
     made = world.propose("sim/better", actor=proposer)
@@ -55,30 +37,30 @@ def waiting(world: SmallInstallation, proposer: Actor) -> Proposal:
 
 
 def test_spelling_makes_no_second_person(world: SmallInstallation) -> None:
-    ops = person(world, "Ops", Role.ADMIN)
+    ops = world.person("Ops", Role.ADMIN)
     for name in ("ops", "Ｏｐｓ", "ops ", " OPS"):
         with pytest.raises(Conflict, match="--principal Ops"):
-            person(world, name, Role.APPROVER)
+            world.person(name, Role.APPROVER)
     with pytest.raises(InputError, match="U\\+200B"):
-        person(world, "op\u200bs", Role.APPROVER)
+        world.person("op\u200bs", Role.APPROVER)
     with pytest.raises(Conflict, match="local"):
-        person(world, "Local", Role.APPROVER)
+        world.person("Local", Role.APPROVER)
 
-    second = person(world, "phone", Role.APPROVER, principal="ＯＰＳ ")
+    second = world.person("phone", Role.APPROVER, principal="ＯＰＳ ")
     assert second.principal == ops.principal
     assert second.name == "Ops"
     with pytest.raises(NotFound, match="no principal 'opps'"):
-        person(world, "laptop", Role.APPROVER, principal="opps")
+        world.person("laptop", Role.APPROVER, principal="opps")
     made = waiting(world, ops)
     with pytest.raises(NotAllowed, match="another approver"):
         decisions.approve_proposal(world.context(), second, made.id)
 
 
 def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) -> None:
-    ann = person(world, "ann", Role.ADMIN)
-    zoe = person(world, "zoe", Role.ADMIN, by=ann)
-    kim = person(world, "kim", Role.APPROVER, by=zoe)
-    ben = person(world, "ben", Role.APPROVER)
+    ann = world.person("ann", Role.ADMIN)
+    zoe = world.person("zoe", Role.ADMIN, by=ann)
+    kim = world.person("kim", Role.APPROVER, by=zoe)
+    ben = world.person("ben", Role.APPROVER)
     made = waiting(world, ann)
     for sham in (zoe, kim):
         with pytest.raises(NotAllowed, match="goes back to one that ann created"):
@@ -96,13 +78,13 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
     world: SmallInstallation,
 ) -> None:
     """His name is put out of the way, so that his next key would make a second person."""
-    eve = person(world, "eve", Role.ADMIN)
+    eve = world.person("eve", Role.ADMIN)
     with owned(world.store) as db:
         gone = {"name": "gone", "folded": "gone"}
         db.execute(sa.update(principals).where(principals.c.id == eve.principal).values(gone))
 
     with pytest.raises(SignatureInvalid, match=f"principal {eve.principal}"):
-        person(world, "eve", Role.APPROVER)
+        world.person("eve", Role.APPROVER)
 
     with owned(world.store) as db:
         back = {"name": "eve", "folded": "eve"}
@@ -110,7 +92,7 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
         second = PRINCIPAL | {"id": "pr_2", "name": "zoe", "folded": "zoe"}
         insert(db, "principal", second | {"created_at": world.clock.now()})
     with pytest.raises(SignatureInvalid, match="principal"):
-        person(world, "her other one", Role.APPROVER, principal="zoe")
+        world.person("her other one", Role.APPROVER, principal="zoe")
 
 
 def in_reach_of(
@@ -175,8 +157,8 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
 def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
     world: SmallInstallation,
 ) -> None:
-    eve = person(world, "eve", Role.ADMIN)
-    bot = person(world, "bot", Role.PROPOSER, by=eve)
+    eve = world.person("eve", Role.ADMIN)
+    bot = world.person("bot", Role.PROPOSER, by=eve)
     made = waiting(world, bot)
 
     with pytest.raises(NotAllowed, match="had a hand in"):
@@ -186,11 +168,11 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
 def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     world: SmallInstallation,
 ) -> None:
-    mal = person(world, "mal", Role.ADMIN)
-    person(world, "ann", Role.PROPOSER)
-    ben = person(world, "ben", Role.APPROVER)
-    as_ann = person(world, "ann's phone", Role.PROPOSER, by=mal, principal="ann")
-    as_ben = person(world, "ben's phone", Role.APPROVER, by=mal, principal="ben")
+    mal = world.person("mal", Role.ADMIN)
+    world.person("ann", Role.PROPOSER)
+    ben = world.person("ben", Role.APPROVER)
+    as_ann = world.person("ann's phone", Role.PROPOSER, by=mal, principal="ann")
+    as_ben = world.person("ben's phone", Role.APPROVER, by=mal, principal="ben")
     world.clock.advance(30 * 86_400)
     made = waiting(world, as_ann)
 
@@ -203,9 +185,9 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
 def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     world: SmallInstallation,
 ) -> None:
-    mal = person(world, "mal", Role.ADMIN)
-    ann = person(world, "ann", Role.PROPOSER, by=mal)
-    ben = person(world, "ben", Role.APPROVER, by=mal)
+    mal = world.person("mal", Role.ADMIN)
+    ann = world.person("ann", Role.PROPOSER, by=mal)
+    ben = world.person("ben", Role.APPROVER, by=mal)
     world.clock.advance(30 * 86_400)
     made = waiting(world, ann)
     decisions.approve_proposal(world.context(), ben, made.id)
@@ -217,10 +199,10 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
 
 
 def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstallation) -> None:
-    ann = person(world, "ann", Role.PROPOSER)
-    old = person(world, "ben", Role.APPROVER)
+    ann = world.person("ann", Role.PROPOSER)
+    old = world.person("ben", Role.APPROVER)
     world.clock.advance(timedelta(days=8).total_seconds())
-    new = person(world, "kim", Role.APPROVER)
+    new = world.person("kim", Role.APPROVER)
     world.clock.advance(180)
 
     for approver, warnings in ((old, ()), (new, ("approved with a key created",))):
@@ -239,7 +221,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
 def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     world: SmallInstallation,
 ) -> None:
-    made = waiting(world, person(world, "ann", Role.PROPOSER))
+    made = waiting(world, world.person("ann", Role.PROPOSER))
     decisions.approve_proposal(world.context(), OPERATOR, made.id)
     (shown,) = decisions.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
@@ -248,7 +230,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
 
 
 def test_the_audit_log_names_the_principal_and_the_key(world: SmallInstallation) -> None:
-    ann = person(world, "ann", Role.PROPOSER)
+    ann = world.person("ann", Role.PROPOSER)
     world.propose("sim/better", actor=ann)
     with world.store.read() as tx:
         event = next(event for event in tx.audit.tail() if event.action == "proposal.create")
@@ -257,7 +239,7 @@ def test_the_audit_log_names_the_principal_and_the_key(world: SmallInstallation)
 
 
 def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:
-    ann = person(world, "ann", Role.PROPOSER)
+    ann = world.person("ann", Role.PROPOSER)
     assert keys.still(world.store, ann) == ann
     keys.revoke_key(world.context(), OPERATOR, ann.key or "")
     with pytest.raises(NotAllowed, match="revoked"):

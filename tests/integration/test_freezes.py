@@ -19,11 +19,11 @@ from harness.control.canary import operations
 from harness.control.proposals import comparison
 from harness.control.routing import freezes, routes, seed
 from harness.control.routing.freezes import FreezeRequest
-from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
@@ -45,11 +45,6 @@ def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
     ends_at = world.clock.now() + lasts
     wanted = FreezeRequest("chat", ends_at, "the release week")
     return freezes.add_freeze(world.context(), BEN, wanted)
-
-
-def rollout_of(world: SmallInstallation, proposal: Proposal) -> Rollout:
-    with world.store.read() as tx:
-        return tx.rollouts.get(world.get(proposal.id).rollout or "")
 
 
 def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after_it(
@@ -97,7 +92,7 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
         world.clock.advance(300)
         world.feed()
         world.run_once()
-    held = rollout_of(world, proposal)
+    held = world.rollout()
     assert (held.step, held.live) == (0, True)
     with world.store.read() as tx:
         (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.CANARY_HELD]
@@ -105,7 +100,7 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(Conflict, match=r"is frozen until .* its canary does not go on"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
-    assert rollout_of(world, proposal).step == 0
+    assert world.rollout().step == 0
 
     world.clock.advance(1800)
     for _ in range(40):
@@ -142,7 +137,7 @@ def freezes_of(world: SmallInstallation) -> list[str]:
 def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_a_freeze(
     world: SmallInstallation,
 ) -> None:
-    proposal = world.until_decided(world.propose("sim/good").id)
+    world.until_decided(world.propose("sim/good").id)
     made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
         freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
@@ -160,7 +155,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
             db.exec_driver_sql(statement)
 
     # One that asks no freeze is refused by the database.
-    rollout = rollout_of(world, proposal)
+    rollout = world.rollout()
     weight = rollout.policy.steps[1].weight_bps
     version = routes.load_table(world.context()).routes["chat"].version
     with pytest.raises(Exception, match="frozen"), world.store.write() as tx:
@@ -179,7 +174,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     world.feed(blocks=8)
     for _ in range(3):
         world.run_once()
-    assert rollout_of(world, proposal).step == 0
+    assert world.rollout().step == 0
     with pytest.raises(Conflict, match="counts as frozen"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")
     assert not operations.operate(
@@ -188,13 +183,13 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
 
 
 def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/good").id)
+    world.until_decided(world.propose("sim/good").id)
     ctx = world.context()
     made = freeze(world)
     reconciler.run_once(ctx)
     freezes.lift_freeze(world.context(), BEN, made.id, reason="done")
     after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now").rollout
-    assert after.step == rollout_of(world, proposal).step == 1
+    assert after.step == world.rollout().step == 1
 
 
 def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """A passed candidate is mirrored before its canary: by the loop, on each store, to each end."""
 
 import math
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dashboard.data import queries
 from dashboard.sections import shadows as shadows_section
@@ -29,20 +28,17 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.gate.shadow_stage import ShadowMove
-from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
     BEN,
     CANARY,
     POLICY,
-    SECRET,
     Crash,
     CrashingStore,
     SmallInstallation,
     approved,
 )
-from tests.support.control.manual_clock import ManualClock
-from tests.support.site.signing_keys import CONTROL
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F8")
 
@@ -226,24 +222,13 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
     ],
 )  # fmt: skip
 def test_tampering_with_a_shadows_figures_or_policy_is_seen(
-    tmp_path: Path, sqlite_url: str, forgery: str, said: str
+    world: SmallInstallation, forgery: str, said: str
 ) -> None:
-    clock = ManualClock()
-    world = SmallInstallation(
-        tmp_path,
-        Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
-        clock=clock,
-    )
-    world.set_up()
     proposal = mirroring(world)
     record_tally(world, pairs=5, lost=14)
     turned(world, proposal)
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
-        triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        for (name,) in triggers.fetchall():
-            raw.execute(f'DROP TRIGGER "{name}"')
-        assert raw.execute(forgery).rowcount
-    raw.close()
+    with owned(world.store) as db:
+        assert db.execute(sa.text(forgery)).rowcount
 
     number = event(world, "proposal.harm").number
     try:
@@ -252,7 +237,6 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
         found = [str(error)]
 
     assert any(said in problem for problem in found), found
-    world.store.close()
 
 
 def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation) -> None:

@@ -18,7 +18,7 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.settings import OidcSettings
 from harness.store.schema.operations import person_link
-from tests.integration.test_four_eyes import person, waiting
+from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
 from tests.support.store.tampering import insert, row, written
@@ -159,7 +159,7 @@ def test_a_sign_in_ends_by_a_sign_out_and_in_time_though_the_cookie_stays(
 
 def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallation) -> None:
     """Who has a key under a name signs in as nobody else of that name, and the other way."""
-    made = waiting(world, person(world, "Dora@Example.com", Role.ADMIN))
+    made = waiting(world, world.person("Dora@Example.com", Role.ADMIN))
     with pytest.raises(NotAllowed, match="is somebody's name here already"):
         signed_in(world, claims(world))
 
@@ -188,7 +188,7 @@ def test_who_proposed_by_single_sign_on_cannot_approve_it(world: SmallInstallati
 def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     world: SmallInstallation,
 ) -> None:
-    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     made = waiting(world, ana)
 
@@ -196,7 +196,7 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     with pytest.raises(NotAllowed, match="nobody said yet who ana@"):
         decisions.approve_proposal(ctx, by_sign_on, made.id)
     # Nor by the word of one of the two, said with a key that goes back to her either.
-    zoe = person(world, "zoe", Role.ADMIN, by=ana)
+    zoe = world.person("zoe", Role.ADMIN, by=ana)
     for mine in (ana, zoe):
         people.separate(ctx, mine, "ana@example.org", "trust me")
         with pytest.raises(NotAllowed, match="ana had a hand in declaring who ana@"):
@@ -205,13 +205,13 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
     people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
     with pytest.raises(NotAllowed, match="were declared to be one person"):
         decisions.approve_proposal(ctx, by_sign_on, made.id)
-    puppet = person(world, "puppet", Role.APPROVER, by=ana)
+    puppet = world.person("puppet", Role.APPROVER, by=ana)
     decisions.cancel_proposal(ctx, ana, made.id)
     other = waiting(world, by_sign_on)
     for herself, why in ((ana, "one person"), (puppet, "goes back to")):
         with pytest.raises(NotAllowed, match=why):
             decisions.approve_proposal(ctx, herself, other.id)
-    decisions.approve_proposal(ctx, person(world, "ben", Role.APPROVER), other.id)
+    decisions.approve_proposal(ctx, world.person("ben", Role.APPROVER), other.id)
     with world.store.read() as tx:
         declared = [e for e in tx.audit.tail(99) if e.action.startswith("person.")]
     assert [(e.actor, e.action, e.details["called"]) for e in declared] == [
@@ -225,7 +225,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    pipeline = person(world, "pipeline", Role.APPROVER, service=True)
+    pipeline = world.person("pipeline", Role.APPROVER, service=True)
     dora = signed_in(world, claims(world)).actor
     made = waiting(world, dora)
     with pytest.raises(NotAllowed, match="nobody said yet who dora@"):
@@ -248,7 +248,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
 def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
     world: SmallInstallation,
 ) -> None:
-    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     people.separate(ctx, OPERATOR, "ana@example.org", "another Ana, it seemed")
     made = waiting(world, ana)
@@ -266,7 +266,7 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 def test_the_database_itself_refuses_one_person_on_both_sides(
     world: SmallInstallation,
 ) -> None:
-    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
     made = waiting(world, ana)
@@ -300,8 +300,8 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    ana, ben = person(world, "ana", Role.APPROVER), person(world, "ben", Role.ADMIN)
-    person(world, "ana two", Role.VIEWER)
+    ana, ben = world.person("ana", Role.APPROVER), world.person("ben", Role.ADMIN)
+    world.person("ana two", Role.VIEWER)
     with pytest.raises(NotAllowed, match="needs admin"):
         people.link(ctx, ana, "ana two", "ana", "it is me")
     with pytest.raises(NotFound, match="no principal 'eve'"):
@@ -330,7 +330,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     world: SmallInstallation,
 ) -> None:
     ctx, said = world.context(), claims(world)
-    dora, ben = signed_in(world, said), person(world, "ben", Role.APPROVER)
+    dora, ben = signed_in(world, said), world.person("ben", Role.APPROVER)
     made = dashboard_sessions.create_link(ctx, ben, secret=SECRET)
     cookie = dashboard_sessions.open_link(ctx, made[1], secret=SECRET, lasts=LASTS)[1]
     going_on = dashboard_sessions.list_open(ctx, OPERATOR)

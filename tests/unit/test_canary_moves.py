@@ -25,7 +25,6 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import Route
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -42,12 +41,7 @@ def world(tmp_path: Path) -> SmallInstallation:
 def opened(world: SmallInstallation) -> Rollout:
     proposal = world.propose()
     assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
-    return newest(world)
-
-
-def newest(world: SmallInstallation) -> Rollout:
-    with world.store.read() as tx:
-        return tx.rollouts.list(route="chat", limit=1)[0]
+    return world.rollout()
 
 
 def went_up(world: SmallInstallation) -> None:
@@ -58,18 +52,13 @@ def went_up(world: SmallInstallation) -> None:
         world.feed(blocks=4)
 
 
-def route_of(world: SmallInstallation) -> Route:
-    with world.store.read() as tx:
-        return tx.routing.table().routes["chat"]
-
-
 def give(world: SmallInstallation, signal: RolloutSignal, reason: str) -> None:
     operations.operate(world.context(), BEN, "chat", signal, reason=reason)
 
 
 def moves(world: SmallInstallation) -> list[str]:
     """The oldest first."""
-    events = status.list_canary_moves(world.context(), newest(world))
+    events = status.list_canary_moves(world.context(), world.rollout())
     return [event.action for event in reversed(events)]
 
 
@@ -93,7 +82,7 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
 ) -> None:
     world.policy = replace(world.policy, canary=replace(world.policy.canary, bake_s=86_400.0))
     went_up(world)
-    assert newest(world).baking
+    assert world.rollout().baking
     give(world, RolloutSignal.FINISH, "it is good")
 
     assert moves(world)[:2] == ["canary.enough", "canary.step_done"]
@@ -115,17 +104,17 @@ def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
     share = opened(world).current.weight_bps
     give(world, RolloutSignal.PAUSE, "a look at the answers")
 
-    assert newest(world).state is RolloutState.PAUSED
-    canary = route_of(world).canary
+    assert world.rollout().state is RolloutState.PAUSED
+    canary = world.route().canary
     assert canary is not None
     assert canary.weight_bps == share
     ((title, text),) = alert_texts(world, AlertKind.CANARY_PAUSED)
     assert title == "the canary of route chat is paused and waits for a person"
     with world.store.read() as tx:
-        assert holds.find_pause_reason(tx, newest(world)) == text
+        assert holds.find_pause_reason(tx, world.rollout()) == text
     give(world, RolloutSignal.RESUME, "all is well")
     with world.store.read() as tx:
-        assert holds.find_pause_reason(tx, newest(world)) == ""
+        assert holds.find_pause_reason(tx, world.rollout()) == ""
     assert moves(world)[-2:] == ["canary.pause", "canary.resume"]
 
 
@@ -168,10 +157,10 @@ def test_a_judge_is_refused_before_anything_is_paid_for(
     )
     with world.store.read() as tx:
         if not words:
-            route_rules.check_judge(world.context(), tx, route_of(world), policy)
+            route_rules.check_judge(world.context(), tx, world.route(), policy)
             return
         with pytest.raises(InputError, match=words):
-            route_rules.check_judge(world.context(), tx, route_of(world), policy)
+            route_rules.check_judge(world.context(), tx, world.route(), policy)
 
 
 def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed(
@@ -184,8 +173,8 @@ def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed
     assert [words.split(":")[0] for words in did if words.startswith("p_")] == [
         rollout.proposal
     ]
-    assert newest(world).state.value in did[0]
-    assert shown.changed_at == newest(world).updated_at
+    assert world.rollout().state.value in did[0]
+    assert shown.changed_at == world.rollout().updated_at
     assert [point.at for point in shown.timeline] == [block.closed_at for block in shown.blocks]
     assert shown.hold_reasons == []
 
@@ -194,10 +183,10 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     world: SmallInstallation,
 ) -> None:
     went_up(world)
-    assert newest(world).state is RolloutState.PROMOTED
-    promoted_at = newest(world).updated_at
+    assert world.rollout().state is RolloutState.PROMOTED
+    promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
-        assert rollout_unit.find_later_rollback(tx, newest(world)) is None
+        assert rollout_unit.find_later_rollback(tx, world.rollout()) is None
     assert rollout_unit.describe_later_rollback(None) == ""
     world.clock.advance(60)
     routes.roll_back(world.context(), BEN, "chat", reason="complaints")

@@ -14,7 +14,7 @@ from harness.control.canary.duration_estimate import estimate_for_route
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.operations import alerts
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
+from harness.domain.canary.rollout import ActionKind, RolloutSignal
 from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
@@ -33,18 +33,12 @@ def world(tmp_path: Path) -> SmallInstallation:
     return made
 
 
-def live(world: SmallInstallation) -> Rollout:
-    with world.store.read() as tx:
-        (rollout,) = tx.rollouts.live()
-    return rollout
-
-
 def requests(
     world: SmallInstallation, number: int, *, minutes_ago: int = 0, arm: str = "incumbent"
 ) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute(
-        live(world).route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
+        world.rollout().route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
         arm, "t", 1, number, 0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
@@ -59,7 +53,7 @@ def up_to_the_next_step(world: SmallInstallation) -> None:
 
 
 def decide_action(world: SmallInstallation, ctx: object) -> RolloutAction:
-    return decision.decide(ctx, live(world))  # type: ignore[arg-type]
+    return decision.decide(ctx, world.rollout())  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F3")
@@ -74,14 +68,14 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
     assert "no router has recorded anything of this route" in decide_action(world, ctx).reason
     for _ in range(3):
         reconciler.reconcile(ctx)
-    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
-    assert live(world).step == 0
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
+    assert world.rollout().step == 0
 
     requests(world, 50)
     reconciler.reconcile(ctx)
-    assert live(world).step == 1
+    assert world.rollout().step == 1
     reconciler.reconcile(ctx)
-    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
 
 @pytest.mark.req("F3")
@@ -89,7 +83,7 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
-    ctx, share = world.context(), live(world).current.weight_bps / 10_000
+    ctx, share = world.context(), world.rollout().current.weight_bps / 10_000
     requests(world, 10_000)
     requests(world, int(10_000 * 2 * share), arm="canary")
     assert decide_action(world, ctx).kind.value == "advance"
@@ -97,15 +91,15 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     requests(world, int(10_000 * 2 * share), arm="canary")
     assert "of the route's requests" in decide_action(world, ctx).reason
     reconciler.reconcile(ctx)
-    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
-    assert live(world).step == 0
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
+    assert world.rollout().step == 0
 
 
 @pytest.mark.req("F3")
 def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     world: SmallInstallation,
 ) -> None:
-    ctx, route = world.context(), live(world).route
+    ctx, route = world.context(), world.rollout().route
     text = "98 % of the requests carry one key (user:shop)."
     kind = AlertKind.SHARED_KEY
     with world.store.write() as tx:
@@ -142,7 +136,7 @@ def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: SmallInstallatio
 def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     with world.store.read() as tx:
-        blocks = tx.observations.blocks(live(world).id)
+        blocks = tx.observations.blocks(world.rollout().id)
     now = blocks[-1].closed_at
 
     assert "1 h in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
@@ -153,10 +147,10 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
 def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:
     ctx = world.context()
     decide_action(world, ctx)
-    world.clock.jump(live(world).current.deadline_s + 60)
+    world.clock.jump(world.rollout().current.deadline_s + 60)
 
     assert "the step's time is not up" in decide_action(world, ctx).reason
-    world.clock.advance(live(world).current.deadline_s)
+    world.clock.advance(world.rollout().current.deadline_s)
     assert decide_action(world, ctx).kind.value == "pause"
 
 
@@ -171,7 +165,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     reconciler.reconcile(ctx)
 
     with world.store.read() as tx:
-        alert = tx.alerts.newest(f"canary_held:{live(world).id}")
+        alert = tx.alerts.newest(f"canary_held:{world.rollout().id}")
     assert alert is not None
     assert "900 requests since the step began, and no unit of the canary" in alert.text
 
@@ -180,9 +174,9 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
 def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallation) -> None:
     ctx = world.context()
     up_to_the_next_step(world)
-    old = live(world)
+    old = world.rollout()
     reconciler.reconcile(ctx)
-    assert live(world).step == 1
+    assert world.rollout().step == 1
     world.clock.advance(130)
     world.feed(blocks=4)
     world.run_once(ctx)
@@ -260,7 +254,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world: SmallInstallation,
 ) -> None:
     requests(world, 3000)
-    rollout = live(world)
+    rollout = world.rollout()
     world.clock.advance(3 * 3600)
 
     with world.store.read() as tx:
@@ -277,12 +271,12 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     requests(world, 3000)
     world.clock.advance(125)
     reconciler.reconcile(ctx)
-    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
     world.clock.jump(-3600)
     with world.store.write() as tx:
-        alerts.resolve_alert(tx, AlertKind.CANARY_HELD, live(world).id)
-    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+        alerts.resolve_alert(tx, AlertKind.CANARY_HELD, world.rollout().id)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
 
 def router_fails(world: SmallInstallation, about: str, subject: str = "route chat") -> None:
@@ -299,7 +293,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
-    ctx, rollout = world.context(), live(world)
+    ctx, rollout = world.context(), world.rollout()
     router_fails(world, rollout.id)
 
     assert "swapgate canary resume" in decide_action(world, ctx).reason
@@ -308,7 +302,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
         requests(world, 50)
         reconciler.reconcile(ctx)
         alerts.run_once(ctx)
-    assert (live(world).step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
+    assert (world.rollout().step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
         operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, " ")
@@ -317,7 +311,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     ).rollout
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
     reconciler.reconcile(ctx)
-    assert live(world).step == 1
+    assert world.rollout().step == 1
     with world.store.read() as tx:
         (event,) = [e for e in tx.audit.all() if e.action == "canary.acknowledge"]
     assert "a known bug, mended" in str(event.details["reason"])
@@ -328,7 +322,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 
 @pytest.mark.req("F2", "F3")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
-    ctx, rollout = world.context(), live(world)
+    ctx, rollout = world.context(), world.rollout()
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
     for _ in range(3):
         router_fails(world, rollout.id)
@@ -349,7 +343,7 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
 @pytest.mark.req("F3")
 def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> None:
     world.feed(blocks=8, failing=True)
-    router_fails(world, live(world).id)
+    router_fails(world, world.rollout().id)
     action = decide_action(world, world.context())
     assert action.signal is RolloutSignal.HARM
 
@@ -357,7 +351,7 @@ def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> Non
 def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     world: SmallInstallation,
 ) -> None:
-    ctx, rollout = world.context(), live(world)
+    ctx, rollout = world.context(), world.rollout()
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
     alerts.run_once(ctx)

@@ -1,14 +1,9 @@
-"""Holds a canary or a bake while its data or its clock cannot be trusted (traffic is missing,
-the clock was set, routers failed, rows were tampered with), and while its route is frozen.
-`apply_hold` makes a hold with its reason of a step onward; `update_hold_alert` raises and ends
-the alert. It goes on by itself, but after a fault in a router only when a person has looked
-(`canary resume`).
+"""Holds a canary or a bake while its data or its clock cannot be trusted, and while its route
+is frozen. `apply_hold` makes a hold with its reason of a step onward; `update_hold_alert`
+raises and ends the alert. It goes on by itself, but after a fault in a router only when a
+person has looked (`canary resume`). Harm is never held back.
 
-Holds keep a canary where it is although its evidence would move it: traffic stopped, clocks
-are wrong, a router's snapshot is old, the canary gets no units, a newer version's routers count
-what this one does not know.
-
-Pure. Each gives a reason in words, or an empty string. Harm is never held back.
+The pure functions below give a reason in words, or an empty string.
 """
 
 from collections.abc import Sequence

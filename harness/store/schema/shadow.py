@@ -11,7 +11,6 @@ from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow, ShadowTally
 from harness.store.schema.columns import (
     Row,
-    Values,
     amount,
     columns_of,
     metadata,
@@ -19,7 +18,7 @@ from harness.store.schema.columns import (
     signature,
     unique_where,
 )
-from harness.store.schema.stored_row import Record, record_of, values_of
+from harness.store.schema.stored_row import Record, record_of
 
 # Ended once, else never changed or deleted (triggers).
 shadow = sa.Table(
@@ -61,12 +60,11 @@ shadow_tally = sa.Table(
 )
 
 
-def shadow_to_row(started: Shadow) -> Values:
-    return values_of(started, shadow, candidate=started.candidate.id)
-
-
 def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
     return record_of(Shadow, row, shadow, candidate=targets[row.candidate])
 
 
+SHADOW: Final = Record.by_fields(
+    shadow, Shadow, also=lambda started: {"candidate": started.candidate.id}
+)
 SHADOW_TALLY: Final = Record.by_fields(shadow_tally, ShadowTally)

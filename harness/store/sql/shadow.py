@@ -3,69 +3,56 @@ of their workers.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict, NotFound
+from harness.domain.errors import Conflict
 from harness.domain.pagination import MOST_LISTED
-from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow, ShadowTally, add_tallies
+from harness.domain.shadow import Shadow, ShadowTally, add_tallies, check_shadow_limits
 from harness.store.observation_rules import check_shadow_tally
-from harness.store.rules import check_shadow
+from harness.store.schema.columns import Row
 from harness.store.schema.evals import TARGET, target
 from harness.store.schema.shadow import (
+    SHADOW,
     SHADOW_TALLY,
     shadow,
     shadow_from_row,
     shadow_tally,
-    shadow_to_row,
 )
-from harness.store.sql.pages import given, select_where
-from harness.store.unit_of_work import Unit
+from harness.store.sql.pages import given
+from harness.store.sql.records import Query, Records
 
-NEWEST_FIRST = (shadow.c.started_at.desc(), shadow.c.id.desc())
-NEWEST = sa.select(shadow).order_by(*NEWEST_FIRST)
-# In the order of the partial index of live shadows, so that no ended one is read.
-LIVE = sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
+Found = list[Shadow]
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 
 
-class Shadows:
+class Shadows(Records[Shadow]):
     """Shadows (F8), and what workers added up of their pairs."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    record = SHADOW
+    order = (shadow.c.started_at.desc(), shadow.c.id.desc())
+    missing = "there is no shadow {}; `swapgate shadow list` shows them"
 
     def add(self, new: Shadow) -> None:
         """Adds a shadow. Raises InputError for limits that make no sense, Conflict while the
         route has one.
         """
-        check_shadow(new)
+        check_shadow_limits(new.limits)
         self._unit.serialize()
-        live = self._unit.read(LIVE.where(shadow.c.route == new.route)).first()
+        live = self._unit.read(self._live().where(shadow.c.route == new.route)).first()
         if live is not None:
             raise Conflict(
                 f"route {new.route!r} has the shadow {live.id} already: "
                 f"`swapgate shadow stop {new.route}` ends it"
             )
-        if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
+        if self._is_stored(new.id):
             raise Conflict(f"the shadow {new.id} is stored already: start another")
-        self._unit.insert(shadow, shadow_to_row(new))
+        super().add(new)
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
         """Ends a shadow; ending it again changes nothing. Raises NotFound."""
-        self._unit.serialize()
-        found = self._records(NEWEST.where(shadow.c.id == id_))
-        if not found:
-            raise NotFound(f"there is no shadow {id_}; `swapgate shadow list` shows them")
-        stored = found[0]
-        if stored.ended_at is not None:
-            return stored
-        end = {"ended_at": now, "ended_by": actor, "ended_because": because}
-        self._unit.amend(shadow, shadow.c.id == id_, end)
-        return replace(stored, ended_at=now, ended_by=actor, ended_because=because)
+        return self._close(id_, ended_at=now, ended_by=actor, ended_because=because)
 
     def list(
         self,
@@ -74,15 +61,17 @@ class Shadows:
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Shadow]:
-        query = select_where(
-            shadow, given(shadow.c.route, route), given(shadow.c.proposal, proposal)
-        )
-        return self._records(query.order_by(*NEWEST_FIRST).limit(limit))
+        wanted = given(shadow.c.route, route), given(shadow.c.proposal, proposal)
+        return self._all(self._select(*wanted).limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        return sorted(
-            self._records(LIVE), key=lambda one: (one.started_at, one.id), reverse=True
-        )
+        """Lists the shadows that have not ended, newest first."""
+        live = self._all(self._live())
+        return sorted(live, key=lambda one: (one.started_at, one.id), reverse=True)
+
+    def _live(self) -> Query:
+        # In the order of the partial index of live shadows, so that no ended one is read.
+        return sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 
     def append(self, more: Iterable[ShadowTally]) -> None:
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
@@ -110,15 +99,11 @@ class Shadows:
             query = query.where(shadow_tally.c.day >= since)
         return [SHADOW_TALLY.read(row) for row in self._unit.read(query)]
 
-    def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Shadow]":
-        found = self._unit.checked(shadow, self._unit.read(query))
+    def _verified(self, rows: Iterable[Row]) -> Found:
+        found = self._unit.checked(shadow, rows)
         if not found:
             return []
         wanted = sorted({row.candidate for row in found})
-        known: dict[str, Target] = {
-            row.id: TARGET.read(row)
-            for row in self._unit.checked(
-                target, self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
-            )
-        }
+        stored = self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
+        known = {row.id: TARGET.read(row) for row in self._unit.checked(target, stored)}
         return [shadow_from_row(row, known) for row in found]

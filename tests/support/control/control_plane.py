@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites
 from harness.control import reconciler
 from harness.control.context import Context
+from harness.control.operations import keys
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
@@ -29,6 +31,7 @@ from harness.domain.evals.run import JudgeCalibration
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.delivery import AlertMessage
+from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -37,7 +40,7 @@ from harness.domain.proposals.policy import (
     PromotionMode,
 )
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import BUCKETS, RouteRecord, RouteSettings, RouteSuite
+from harness.domain.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock
@@ -179,6 +182,27 @@ class SmallInstallation:
 
     def get(self, proposal: str) -> Proposal:
         return submission.get_proposal(self.context(), proposal)
+
+    def route(self, name: str = "chat") -> Route:
+        with self.store.read() as tx:
+            return tx.routing.table().routes[name]
+
+    def serving(self, name: str = "chat") -> str:
+        """The model that serves a route."""
+        with self.store.read() as tx:
+            return tx.routing.targets()[self.route(name).incumbent].model
+
+    def rollout(self, route: str = "chat") -> Rollout:
+        """The newest one of a route."""
+        with self.store.read() as tx:
+            return tx.rollouts.list(route=route, limit=1)[0]
+
+    def person(
+        self, name: str, role: Role = Role.ADMIN, by: Actor = OPERATOR, **also: Any
+    ) -> Actor:
+        """Somebody with a key that `by` created, or a service."""
+        _, text = keys.create_key(self.context(), by, name, secret=SECRET, role=role, **also)
+        return keys.authenticate(self.store, text, secret=SECRET)
 
     def run_once(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
         """One turn of the loop; a second goes by."""
