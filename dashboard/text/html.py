@@ -238,14 +238,6 @@ def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -
     return table(dict(zip(heads, row, strict=True)) for row in cells)
 
 
-def plain_facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Renders a table without heads: names with their facts, both as text."""
-    return table(
-        {"": f'<span class="neutral">{escape(name)}</span>', " ": escape(fact)}
-        for name, fact in rows
-    )
-
-
 def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
     """(share, what it takes to leave it) in order. now: the step it stands at, with `words`."""
     mark = f" ◂ {escape(words)}"

@@ -36,9 +36,11 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
         else "no request in 30 days"
     )
     facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
-    rows = [(name[:1].upper() + name[1:], fact or DASH) for name, fact in facts]
+    rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
     note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}; latency: last day."
-    return html.section("Measured", note) + html.plain_facts(rows)
+    return html.section("Measured", note) + html.facts(
+        (name, escape(fact)) for name, fact in rows
+    )
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:

@@ -168,16 +168,10 @@ def _title(alert: AlertView) -> str:
 
 
 def _messages(alert: AlertView) -> str:
-    counts = {
-        "sent": alert.delivered,
-        "waiting": alert.waiting,
-        "given up": alert.given_up,
-    }
-    said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
-    if not said:
+    if not alert.message_counts:
         return "no message was sent"
     error = f" ({alert.last_error})" if alert.last_error else ""
-    return f"messages: {said}{error}"
+    return f"messages: {alert.message_counts}{error}"
 
 
 def _past_table(alerts: Sequence[AlertView]) -> str:

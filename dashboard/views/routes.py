@@ -138,7 +138,10 @@ def settings(view: RouteView) -> None:
         ("Suites", suites or "none: a proposal needs at least one primary suite"),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
-    st.html(html.section("Now", route.settings.description) + html.plain_facts(rows))
+    st.html(
+        html.section("Now", route.settings.description)
+        + html.facts((name, escape(fact)) for name, fact in rows)
+    )
     if view.chain:
         st.html(route_text.fallback_table(route.name, view.chain))
 

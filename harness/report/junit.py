@@ -2,7 +2,6 @@
 reason, and a failure or an error where the suite was not passed.
 """
 
-from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from harness.domain.evals.suite_plan import SuitePlan
@@ -18,28 +17,18 @@ PROBLEMS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    name: str
-    duration_s: float
-    outcome: str
-    reason: str
-    decides: bool = True
+Case = tuple[str, float, str, str]  # its name, seconds, outcome and reason
 
 
 def render_junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
     comparison = report.comparison
-    cases = [
-        *map(_of_part, report.suites),
-        # Of several suites as one: their answers' times stand at the suites.
-        *(_Case(_title(r), 0.0, r.outcome, r.reason) for r in report.together),
-    ]
-    # A suite that decided nothing by itself has not failed a candidate.
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
-    problems = [
-        PROBLEMS.get(case.outcome, "") if case.decides and not passed else "" for case in cases
-    ]
+    # A suite that decided nothing by itself has not failed a candidate.
+    cases = [(_case(part), part.decides and not passed) for part in report.suites]
+    # Of several suites as one: their answers' times stand at the suites.
+    cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
+    problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
     suite = ET.Element(
         "testsuite",
         name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
@@ -48,42 +37,35 @@ def render_junit(report: Report) -> str:
         errors=str(problems.count("error")),
         timestamp=f"{report.made_at:%Y-%m-%dT%H:%M:%S}",
     )
-    for case, problem in zip(cases, problems, strict=True):
-        _write(suite, case, problem)
+    for ((name, duration_s, outcome, reason), _), problem in zip(cases, problems, strict=True):
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname="swapgate.gate",
+            name=name,
+            time=f"{duration_s:.3f}",
+        )
+        if problem:
+            ET.SubElement(case, problem, type=outcome, message=_text(reason))
+        else:
+            ET.SubElement(case, "system-out").text = _text(reason)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _of_part(part: SuiteSection) -> _Case:
-    plan, report = part.side.plan, part.report
+def _case(part: SuiteSection) -> Case:
+    report = part.report
     answers = [*part.side.incumbent, *part.side.candidate]
-    return _Case(
-        name=_title(plan),
-        duration_s=sum(answer.duration_s for answer in answers),
-        outcome=report.outcome if report else "open",
-        reason=report.reason if report else "the gate is still open",
-        decides=part.decides,
-    )
+    duration_s = sum(answer.duration_s for answer in answers)
+    if report is None:
+        return _title(part.side.plan), duration_s, "open", "the gate is still open"
+    return _title(part.side.plan), duration_s, report.outcome, report.reason
 
 
 def _title(of: SuitePlan | SuiteReport) -> str:
     return f"{of.suite} ({of.role.value})"
-
-
-def _write(suite: ET.Element, found: _Case, problem: str) -> None:
-    case = ET.SubElement(
-        suite,
-        "testcase",
-        classname="swapgate.gate",
-        name=found.name,
-        time=f"{found.duration_s:.3f}",
-    )
-    if problem:
-        ET.SubElement(case, problem, type=found.outcome, message=_text(found.reason))
-    else:
-        ET.SubElement(case, "system-out").text = _text(found.reason)
 
 
 def _text(words: str) -> str:

@@ -190,7 +190,7 @@ def list_alerts(
             "STATE": "open" if row.open else "over",
             "TIMES": row.count,
             "ALERT": f"{row.title} ({row.kind.value})",
-            "TOLD": _delivery_counts(row),
+            "TOLD": row.message_counts or "nobody",
             "NEXT STEP": row.next_step if row.open else " ",
         },
         empty="no alert is open" if open_only else "there were no alerts",
@@ -216,8 +216,3 @@ def test(session: Session) -> int:
         empty="",
     )
     return 0 if all(attempt.delivered for attempt in tried) else 1
-
-
-def _delivery_counts(view: alerts.AlertView) -> str:
-    counts = {"sent": view.delivered, "waiting": view.waiting, "given up": view.given_up}
-    return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

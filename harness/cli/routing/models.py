@@ -3,16 +3,15 @@ by name (`resolve`, `match`, `search`), reads what a provider lists (`discover`)
 a short request (`probe`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
 from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, FiniteRange, arg, command, opt, taken_from
-from harness.cli.frame.output import known_price, note_page
+from harness.cli.frame.output import known_price
 from harness.cli.frame.session import Session
 from harness.cli.routing.route_options import TargetOptions, requested_target
-from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.providers import (
     deprecations,
@@ -23,11 +22,11 @@ from harness.control.providers import (
 )
 from harness.control.providers.deprecations import Deprecation
 from harness.control.providers.model_lookup import NOTHING_OFFERED, ModelMatch
-from harness.control.routing import routes, targets
+from harness.control.routing import targets
 from harness.domain.formatting import format_milliseconds
-from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
+from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.routing.target import Price, Provider
 
 
 def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
@@ -90,53 +89,39 @@ def list_models(
         return
     ctx = session.context
     found = ctx.store.lists.targets(page_request)
-    note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-    if session.json:
-        _print_document(ctx, found, providers)
-        return
-    users, invalid = queries.list_target_users(ctx, MOST_NAMED)
+    users, invalid = queries.list_target_users(ctx, None if session.json else MOST_NAMED)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     judges = {judge.id for judge in ctx.judges.values()}
     in_use = [target for target in found if target.id in users.keys() | judges]
-    ends = {
-        ending.target: ending for ending in deprecations.list_endings(ctx, in_use, providers)
-    }
-    output.table_of(
+    endings = (
+        deprecations.list_deprecations(ctx)
+        if session.json
+        else deprecations.list_endings(ctx, in_use, providers)
+    )
+    ends = {ending.target: ending for ending in endings}
+    prices = {t.id: known_price(t, providers.get(t.provider)) for t in found}
+    output.listing(
         found,
         lambda target: {
             "TARGET": target.name,
             "ID": target.id,
-            **_price_cells(known_price(target, providers.get(target.provider))),
+            **_price_cells(prices[target.id]),
             "ENDS": _ends(ends.get(target.id)),
             "ROUTES": str(users.get(target.id, queries.NO_USERS)),
         },
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
-    )
-
-
-def _print_document(
-    ctx: Context, found: Page[Target], providers: Mapping[str, Provider]
-) -> None:
-    table = routes.load_table(ctx)
-    ends = {
-        deprecation.target: deprecation
-        for deprecation in deprecations.list_deprecations(ctx, table)
-    }
-    used: dict[str, list[str]] = {target.id: [] for target in found}
-    for name, route in table.routes.items():
-        for id_ in route.targets & used.keys():
-            used[id_].append(name)
-    output.document(
-        [
+        as_document=lambda rows: [
             {
-                **_as_json(target, providers, used[target.id]),
+                "target": target,
+                "price": prices[target.id],
+                "routes": sorted(users.get(target.id, queries.NO_USERS).routes),
                 "ending": ends.get(target.id),
             }
-            for target in found
-        ]
+            for target in rows
+        ],
     )
 
 
@@ -145,13 +130,6 @@ def _ends(ending: Deprecation | None) -> str:
         return ""
     then = f", then {ending.successor.name}" if ending.successor else ""
     return f"{ending.end_date.isoformat()}{then}"
-
-
-def _as_json(
-    target: Target, providers: Mapping[str, Provider], used: list[str]
-) -> dict[str, object]:
-    price = known_price(target, providers.get(target.provider))
-    return {"target": target, "price": price, "routes": used}
 
 
 @command(model)

@@ -74,6 +74,12 @@ class AlertView:
     last_error: str
     page: str  # of the dashboard, where it is looked at, such as `/compare?id=p_1`
 
+    @property
+    def message_counts(self) -> str:
+        """Counts its messages in words: `1 sent, 2 waiting`; empty without one."""
+        counts = {"sent": self.delivered, "waiting": self.waiting, "given up": self.given_up}
+        return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:

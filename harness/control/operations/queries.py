@@ -189,7 +189,7 @@ def list_suite_users(
 
 
 def list_target_users(
-    ctx: Context, most: int
+    ctx: Context, most: int | None
 ) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
     """Lists the routes that use each target, by its id, as `list_suite_users` does."""
     with ctx.store.listings() as stored:
@@ -212,7 +212,7 @@ def _users(
     return users
 
 
-def _first(users: Mapping[str, Sequence[str]], most: int) -> set[str]:
+def _first(users: Mapping[str, Sequence[str]], most: int | None) -> set[str]:
     return {name for names in users.values() for name in names[:most]}
 
 
