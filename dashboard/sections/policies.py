@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import html, labels
-from dashboard.text.comparison_text import outlook_line
+from dashboard.text.comparison_text import expense_line
 from dashboard.text.html import escape, strong
 from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.canary import duration_estimate
@@ -114,7 +114,7 @@ def _forecast(name: str) -> str:
         items = sum(suite.plan.planned_items for suite in suites)
         seen = [f"{format_score(suite.mde)} points on {suite.plan.suite}" for suite in suites]
         comparison = [
-            ("Comparison", f"Up to {labels.plural(items, 'item')}. {outlook_line(suites)}"),
+            ("Comparison", f"Up to {labels.plural(items, 'item')}. {expense_line(suites)}"),
             ("Difference seen", f"From {', '.join(seen)}, in 4 of 5 comparisons"),
         ]
     ramp = duration_estimate.estimate_for_route(ctx, name)

@@ -243,7 +243,7 @@ def _times(items: int, epochs: int) -> str:
     return f"{items:,} × {epochs}" if epochs > 1 else f"{items:,}"
 
 
-def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
+def expense_line(planned: Sequence[SuiteEstimate]) -> str:
     """What a proposal costs at most, and how long it takes."""
     costs = [estimate.cost_usd for estimate in planned]
     known_costs = [cost for cost in costs if cost is not None]
@@ -259,7 +259,12 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
         if None not in durations
         else "time unknown until the current model has been evaluated once"
     )
-    sentences = [f"For both models: {cost_text}, {time_text}; the gate may stop early."]
+    return f"For both models: {cost_text}, {time_text}; the gate may stop early."
+
+
+def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
+    """The expense, then which claim is recommended, and what the planned items cannot show."""
+    sentences = [expense_line(planned)]
     sentences += [
         f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."
         for plan, advice in ((estimate.plan, estimate.advice) for estimate in planned)

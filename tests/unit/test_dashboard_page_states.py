@@ -485,6 +485,20 @@ def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
     assert "sim/sim-base has served this route from the start" in text(app)
 
 
+def test_a_policy_says_on_request_what_a_swap_takes_in_items_money_and_time(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, "routes")
+    app.selectbox(key="route").select("support-chat").run()
+    assert "A swap on support-chat" not in text(app)
+    app.toggle(key="forecast").set_value(True).run()
+
+    said = text(app).partition("A swap on support-chat")[2]
+    assert "Up to 800 items. For both models: at most about $" in said
+    assert re.search(r"From [\d.]+ points on tickets, .*, in 4 of 5 comparisons", said)
+    assert "A healthy canary takes about" in said
+
+
 def test_many_routes_are_a_table_that_a_search_narrows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
