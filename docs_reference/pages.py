@@ -22,10 +22,9 @@ from docs_reference.registries import (
 )
 from docs_reference.router_tables import (
     END_HEADS,
-    FAULT_HEADS,
     HISTORY_HEADS,
     end_rows,
-    fault_rows,
+    fault_lines,
     history_rows,
 )
 from harness import package_data
@@ -49,7 +48,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "explanation" / "architecture.md": diagrams(),
         reference / "router.md": {
             "history": table(HISTORY_HEADS, history_rows()),
-            "whose fault": table(FAULT_HEADS, fault_rows()),
+            "whose fault": "\n".join(fault_lines()),
             "ends": table(END_HEADS, end_rows()),
         },
         reference / "cli.md": {"commands": command_reference(program, "swapgate")},
@@ -163,7 +162,8 @@ def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Opti
         record = param.get_help_record(ctx)
         if record is not None and record[1] and not set(param.opts) & set(left_out):
             form = record[0].replace("INTEGER RANGE", "N").replace("FLOAT RANGE", "X")
-            yield _Option(max(param.opts, key=len), form, _in_one_line(record[1]))
+            meaning = _in_one_line(record[1]).replace(" [default: none]", "")
+            yield _Option(max(param.opts, key=len), form, meaning)
 
 
 def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:

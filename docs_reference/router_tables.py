@@ -22,16 +22,6 @@ from router.protocols.provider_failures import BY_STATUS, REFUSALS, WITHOUT_WORD
 HISTORY_HEADS: Final = ("kind", "ids of tool calls", "names of tools", "reasoning", "left out")
 _ANY: Final = "any"
 
-FAULT_HEADS: Final = (
-    "class",
-    "what it says",
-    "by status, without other words",
-    "by code",
-    "whose fault",
-    "the same target again",
-    "the next target",
-    "the circuit",
-)
 _SAME: Final = {
     SameTarget.NEVER: "no",
     SameTarget.ONCE: "once",
@@ -54,6 +44,8 @@ _OTHERS: Final = {
     FailureClass.BAD_REQUEST: ("other 4xx",),
     FailureClass.SERVER: ("other 5xx",),
 }
+
+USUAL: Final = {"same target:": "no", "next target:": "yes", "circuit:": "stays"}
 
 END_HEADS: Final = ("meaning", "reasons", "counted in")
 _ENDINGS: Final = {
@@ -113,22 +105,24 @@ def _refused(intake: HistoryIntake) -> str:
     return ", ".join([*said, *(f"`{name}`" for name in named)])
 
 
-def fault_rows() -> Iterator[tuple[str, ...]]:
-    """Yields a row for each class of failure."""
+def fault_lines() -> Iterator[str]:
+    """Yields a line for each class of failure: what is not as `USUAL`."""
     for failure, rule in FAILURE_RULES.items():
         codes = sorted(
             {code for row in REFUSALS if row.failure is failure for code in row.codes}
         )
-        yield (
-            f"`{failure.value}`",
-            FAILURE_WORDS[failure],
-            ", ".join(_statuses(failure)),
-            ", ".join(f"`{code}`" for code in codes),
-            rule.fault.value,
-            _SAME[rule.same_target],
-            _NEXT[rule.next_target],
-            _circuit(rule),
-        )
+        facts = {
+            "status": ", ".join(_statuses(failure)),
+            "codes": ", ".join(f"`{code}`" for code in codes),
+            "fault:": rule.fault.value,
+            "same target:": _SAME[rule.same_target],
+            "next target:": _NEXT[rule.next_target],
+            "circuit:": _circuit(rule),
+        }
+        told = [
+            f"{name} {fact}" for name, fact in facts.items() if fact and fact != USUAL.get(name)
+        ]
+        yield f"- `{failure.value}`: {FAILURE_WORDS[failure]}; {'; '.join(told)}"
 
 
 def end_rows() -> Iterator[tuple[str, ...]]:
