@@ -14,13 +14,13 @@ from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
 from harness.api.agents.bodies import (
     AgentBody,
     AgentPatchBody,
-    AgentsPageQuery,
     SessionBody,
     SessionsQuery,
     SwitchModelBody,
     ToolBody,
     read_tools,
 )
+from harness.api.frame.endpoint import PageQuery
 from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import SwitchModelAnswer, switch_answer, switch_model
@@ -62,7 +62,7 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> Agent | Respon
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
 def list_agents(
-    request: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
+    request: AgentsRequestParam, page: Annotated[PageQuery, Query()]
 ) -> Page[Agent]:
     """Lists the agents of the data key, newest first; all agents for a management key."""
     owner_key = "" if request.client.is_open else request.client.key
@@ -80,12 +80,12 @@ def change_agent(
 ) -> Agent | Response:
     """Another model holds for sessions that are opened from now on."""
     plain = {"name", "description", "instructions"}
-    changes: dict[str, Any] = body.model_dump(include=plain, exclude_none=True)
-    if body.model is not None:
+    changes: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
+    if body.model:
         changes["model"] = _model(request, "model", body.model)
-    if body.tools is not None:
+    if "tools" in body.model_fields_set:
         changes["tools"] = _tools(request, body.tools)
-    if body.config is not None and body.config.model_fields_set:
+    if body.config.model_fields_set:
         changes["fallback_model"] = _fallback(request, body.config.fallback_model)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
@@ -168,7 +168,7 @@ def list_switch_requests(
     request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
-    page: Annotated[AgentsPageQuery, Query()],
+    page: Annotated[PageQuery, Query()],
 ) -> Page[SwitchModelAnswer]:
     """The newest first."""
     session = request.require_session(agent_id, session_id)

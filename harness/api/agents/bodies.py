@@ -18,17 +18,15 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from harness.api.frame.endpoint import Name, PageQuery, Text
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import Content, IncomingMessage, MessageRole
 from harness.domain.errors import InputError
-from harness.domain.pagination import MOST_LISTED, PageRequest
 
 MAX_TOOLS: Final = 128
 MAX_PARTS: Final = 256
 IMAGE_DATA: Final = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelText = Annotated[str, Field(min_length=1, max_length=300)]
-Text = Annotated[str, Field(max_length=10_000)]
 Instructions = Annotated[str, Field(max_length=200_000)]
 Reason = Annotated[str, Field(max_length=1000)]
 # As providers allow a function's name.
@@ -75,7 +73,15 @@ class AgentConfigBody(AgentsBody):
     fallback_model: ModelText | None = None
 
 
-class AgentBody(AgentsBody):
+class AgentFields(AgentsBody):
+    description: Text = ""
+    instructions: Instructions = ""
+    tools: Tools = []
+    config: AgentConfigBody = AgentConfigBody()
+    reason: Reason = ""
+
+
+class AgentBody(AgentFields):
     """Describes an agent to create. model: a route, `auto:ROUTE` (`auto` where one route alone
     has a floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of
     tools of the server, and functions that the client runs. instructions: the system message of
@@ -83,29 +89,10 @@ class AgentBody(AgentsBody):
     """
 
     model_config = _examples(
-        {
-            "name": "support",
-            "description": "Answers customers",
-            "model": "chat",
-            "tools": [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": "find_order",
-                        "description": "Finds a customer's order",
-                        "parameters": {
-                            "type": "object",
-                            "properties": {"number": {"type": "string"}},
-                            "required": ["number"],
-                        },
-                    },
-                }
-            ],
-        },
+        {"name": "support", "model": "chat", "tools": ["switch_model"]},
         # A literal model takes the key of an approver.
         {
             "name": "research",
-            "description": "Reads papers",
             "model": "openai:gpt-4o-mini",
             "config": {"fallbackModel": "chat"},
         },
@@ -113,26 +100,16 @@ class AgentBody(AgentsBody):
 
     name: Name
     model: ModelText
-    description: Text = ""
-    instructions: Instructions = ""
-    tools: Tools = []
-    config: AgentConfigBody = AgentConfigBody()
     data_class: Annotated[str, Field(max_length=100)] = ""
-    reason: Reason = ""
 
 
-class AgentPatchBody(AgentsBody):
+class AgentPatchBody(AgentFields):
     """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
 
     model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
 
-    name: Name | None = None
-    model: ModelText | None = None
-    description: Text | None = None
-    instructions: Instructions | None = None
-    tools: Tools | None = None
-    config: AgentConfigBody | None = None
-    reason: Reason = ""
+    name: Name = ""
+    model: ModelText = ""
 
 
 class SessionBody(AgentsBody):
@@ -219,16 +196,7 @@ class MessageBody(AgentsBody):
     model_config = _examples(
         {"role": "user", "content": "Where is my order 1001?"},
         {"role": "user", "content": "Tell me more.", "stream": True},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "What is on this picture?"},
-                {
-                    "type": "image_url",
-                    "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="},
-                },
-            ],
-        },
+        {"role": "user", "content": [{"type": "text", "text": "What is on this picture?"}]},
     )
 
     role: Annotated[str, Field(max_length=40)]
@@ -262,24 +230,10 @@ class MessageBody(AgentsBody):
         return IncomingMessage(MessageRole(self.role), content, self.tool_call_id)
 
 
-class AgentsPageQuery(AgentsBody):
-    """A page of a list. after: the `next` of the page before."""
+class SessionsQuery(PageQuery):
+    """Filters and pages a list of sessions. userId: of that user alone."""
 
-    # All that stands in an address is a text.
-    model_config = ConfigDict(strict=False)
-
-    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
-    after: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
-
-    @property
-    def page(self) -> PageRequest:
-        return PageRequest(self.limit, self.after)
-
-
-class SessionsQuery(AgentsPageQuery):
-    """Filters and pages a list of sessions. user_id: of that user alone."""
-
-    user_id: Annotated[str, Field(max_length=200)] | None = None
+    user_id: Annotated[str, Field(max_length=200, alias="userId")] | None = None
 
 
 def read_tools(tools: list[ToolBody]) -> tuple[AgentTool, ...]:

@@ -18,13 +18,14 @@ from starlette.responses import Response, StreamingResponse
 
 from harness.api.agents.access import AgentsRequestParam
 from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
-from harness.api.agents.bodies import AgentsPageQuery, MessageBody
+from harness.api.agents.bodies import MessageBody
 from harness.api.agents.errors import (
     RETRY_AFTER_S,
     ErrorAnswer,
     answer_error,
     answer_unforeseen,
 )
+from harness.api.frame.endpoint import PageQuery
 from harness.control.agents.conversation import (
     PostedMessage,
     TurnEvent,
@@ -268,7 +269,7 @@ def list_messages(
     request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
-    page: Annotated[AgentsPageQuery, Query()],
+    page: Annotated[PageQuery, Query()],
 ) -> Page[SessionMessage]:
     """Lists a session's messages by position, the oldest first."""
     session = request.require_session(agent_id, session_id)
