@@ -14,8 +14,8 @@ from evals.suites.items import Item
 from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.auto import AutoTargets
-from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import ModelsInForce, find_models
+from harness.control.agents.sessions import AgentsClient
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.routing import fallback_chain, kill_switch, routes, targets

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.app.agents.model_calls import RouterModelCalls
+from harness.app.agents import RouterModelCalls
 from harness.domain.agents.agent import (
     Agent,
     AgentGrant,

@@ -17,8 +17,8 @@ from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.built_in_tools import ServerTools
-from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import PostedMessage, TurnOutcome
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRun, TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context

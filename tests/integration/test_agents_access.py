@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from harness.api.agents.process import SignsForAgents, build_agents_app
-from harness.app.agents.turn_service import TurnService, open_agents
+from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.agents.caller import (

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from harness.control.agents import sessions, switches
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.operations import keys
 from harness.control.privacy import user_deletion
 from harness.domain.operations.access import SYSTEM, Role

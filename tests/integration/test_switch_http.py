@@ -166,17 +166,6 @@ def test_wrong_keys_are_limited_behind_a_link_too_and_a_right_one_is_not(
         assert guess(key).status_code == 200
 
 
-def test_neither_an_open_request_nor_a_data_key_decides(site: AgentsSite) -> None:
-    session = site.session()
-    request = pending(site, switch(site, session, "sim/sim-base"))
-
-    for place in (f"{session}/switch_requests/{request.id}/approve", "/agents/approvals/"):
-        assert site.client.post(place, json={}).status_code in (404, 405)
-    headers = {"authorization": f"Bearer {key_of(site, None)}"}
-    assert site.client.get(session, headers=headers).status_code == 404
-    assert switch(site, session, "sim/sim-base").json()["request"] == request.id
-
-
 def test_the_built_in_tools_are_offered_only_where_the_agent_has_them(site: AgentsSite) -> None:
     site.upstream.turns[BASE] = lambda request: (
         completion("done")

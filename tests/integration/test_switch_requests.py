@@ -22,12 +22,12 @@ from harness.control.agents.built_in_tools import (
     build_switch_tool,
     switch_model,
 )
-from harness.control.agents.client import AgentsClient
 from harness.control.agents.model_matching import (
     ModelQuestion,
     choose_model,
     list_models,
 )
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn

@@ -10,12 +10,7 @@ import yaml
 
 from harness.config import load_settings
 from harness.domain.errors import ConfigError
-from harness.domain.settings import (
-    AgentSettings,
-    AutoFloor,
-    Settings,
-    ToolServer,
-)
+from harness.domain.settings import AgentSettings, Settings
 
 pytestmark = pytest.mark.req("E1", "E2", "E3")
 
@@ -66,36 +61,6 @@ def test_requests_are_passed_through_to_the_url_or_else_to_this_files_process(
     tmp_path: Path, given: dict[str, Any], url: str
 ) -> None:
     assert loaded(tmp_path, {"agents": given}).agents.pass_through_url == url
-
-
-def test_a_whole_section_is_read(tmp_path: Path) -> None:
-    agents = loaded(
-        tmp_path,
-        {
-            "agents": {
-                "busy_wait_s": 0,
-                "limits": {"max_steps": 5},
-                "spawn": {"max_depth": 0},
-                "tool_servers": {
-                    "files": {"url": "http://127.0.0.1:8100/mcp"},
-                    "search": {
-                        "url": "https://tools.example/mcp",
-                        "header_envs": {"authorization": "SEARCH_TOKEN"},
-                    },
-                },
-                "floors": {"support": {"floor": 0.85, "suite": "tickets"}},
-            }
-        },
-    ).agents
-
-    assert agents.busy_wait_s == 0
-    assert (agents.limits.max_steps, agents.limits.max_usd) == (5, 5.0)
-    assert agents.spawn.max_depth == 0
-    assert agents.tool_servers == {
-        "files": ToolServer("http://127.0.0.1:8100/mcp"),
-        "search": ToolServer("https://tools.example/mcp", {"authorization": "SEARCH_TOKEN"}),
-    }
-    assert agents.floors == {"support": AutoFloor(0.85, "tickets")}
 
 
 @pytest.mark.parametrize("setting", ["router", "agents"])

@@ -10,7 +10,6 @@ from harness.domain.agents.model_figures import (
     MeasuredScore,
     ModelFigures,
     compared,
-    read_compared,
 )
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
@@ -70,13 +69,6 @@ def test_the_question_has_prices_quality_reason_and_time_left() -> None:
     }
 
 
-def test_figures_are_read_as_they_were_stored() -> None:
-    assert read_compared(REQUEST.figures) == (CHEAP, [MEASURED])
-    assert read_compared({}) == (None, ())
-    unknown = replace(CHEAP, price=None, context_window=None)
-    assert (unknown.price_text, unknown.window_text) == ("unknown", "–")
-
-
 def test_a_set_of_sub_tasks_shows_each_task() -> None:
     tasks = [{"task": "sum up\u202e", "model": "sim/better"}]
     request = replace(REQUEST, for_children=True, figures={**REQUEST.figures, "tasks": tasks})
@@ -100,15 +92,12 @@ def test_a_set_of_sub_tasks_shows_each_task() -> None:
         ("*all* `code` _x_", "*all* `code` _x_", "·all· ·code· ·x·"),
         ("costs $1.50, 20 % less", "costs $1.50, 20 % less", "costs $1.50, 20 % less"),
         ("half \ud800", "half", "half"),
+        ("x" * 1_001, "x" * 999 + "…", "x" * 299 + "·"),
     ],
 )
 def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: str) -> None:
     assert visible_text(text) == shown
     assert inert_text(text) == inert
-
-
-def test_a_long_text_is_cut() -> None:
-    assert visible_text("x" * 50, most=10) == "x" * 9 + "…"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +114,11 @@ def test_a_long_text_is_cut() -> None:
 )
 def test_another_request_has_another_hash(change: dict[str, object]) -> None:
     assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
+
+
+def test_a_request_whose_words_were_blanked_has_no_figures() -> None:
+    names = [name for name, _ in switch_lines(replace(REQUEST, figures={}), NOW)]
+    assert names == ["Left out", "The agent's reason", "Time left"]
 
 
 def test_a_request_is_over_when_its_time_is() -> None:

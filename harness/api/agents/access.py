@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
-from harness.app.agents.turn_service import ControlPlane, TurnService
+from harness.app.agents import ControlPlane, TurnService
 from harness.app.installation import Installation
 from harness.control.agents import agents, sessions
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.control.operations import keys

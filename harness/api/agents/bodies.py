@@ -233,7 +233,7 @@ class MessageBody(AgentsBody):
 class SessionsQuery(PageQuery):
     """Filters and pages a list of sessions. userId: of that user alone."""
 
-    user_id: Annotated[str, Field(max_length=200, alias="userId")] | None = None
+    user_id: Annotated[str | None, Field(max_length=200, alias="userId")] = None
 
 
 def read_tools(tools: list[ToolBody]) -> tuple[AgentTool, ...]:

@@ -37,7 +37,7 @@ from harness.api.frame.access import SERVER
 from harness.api.frame.error_status import ErrorGuard
 from harness.api.frame.openapi import DocumentedApi, add_errors_and_keys, object_schema
 from harness.api.frame.request_body import StrictBody
-from harness.app.agents.turn_service import TurnService, open_agents
+from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.domain.agents.caller import PEER_HEADER
 from harness.domain.operations.access import DATA_KEY_PREFIX

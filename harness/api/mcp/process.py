@@ -25,9 +25,9 @@ from harness.api.agents.errors import answer_error, answer_unforeseen
 from harness.api.frame.access import SERVER
 from harness.api.frame.error_status import ErrorGuard
 from harness.api.mcp.server import McpServer
-from harness.app.agents.turn_service import TurnService, open_agents
+from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR

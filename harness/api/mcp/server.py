@@ -30,7 +30,7 @@ from harness.api.frame.error_status import JsonAnswer, describe_places, json_ans
 from harness.api.frame.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.operations import queries
 from harness.control.providers import credentials
 from harness.control.routing import queries as route_queries

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from harness.control.agents import sessions
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.context import Context
 from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, AgentGrant, AgentTool, GrantKind, ModelChoice

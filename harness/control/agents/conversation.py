@@ -12,10 +12,9 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from harness.control.agents import turns
-from harness.control.agents.client import AgentsClient
-from harness.control.agents.models_in_force import CallableModel, ModelsInForce
+from harness.control.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
-from harness.control.agents.turn_spending import PaidCalls
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (

@@ -18,9 +18,9 @@ import structlog
 
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.built_in_tools import Arguments, BuiltInTool, ToolAnswer
-from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import PostedMessage, TurnOutcome, run_unit
 from harness.control.agents.model_matching import ModelQuestion, choose_model
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turn_runner import TurnRun, TurnRunner
 from harness.control.context import Context

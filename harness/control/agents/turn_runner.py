@@ -20,8 +20,7 @@ from harness.control.agents.conversation import (
     TurnOutcome,
     run_unit,
 )
-from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.agents.turn_spending import PaidCalls
+from harness.control.agents.models_in_force import ModelsInForce, PaidCalls, find_models
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession

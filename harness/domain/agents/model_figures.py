@@ -83,7 +83,6 @@ class ModelUsage:
     answers: int
     input_tokens: int
     output_tokens: int
-    cached_tokens: int  # of the input
     cost_usd: float  # of the answers whose price was known when they came
     unpriced: int = 0  # the other answers
 

@@ -315,7 +315,6 @@ class AgentListings(PageReader):
                 sa.func.count().label("answers"),
                 sa.func.sum(message.input_tokens).label("input_tokens"),
                 sa.func.sum(message.output_tokens).label("output_tokens"),
-                sa.func.sum(message.cached_tokens).label("cached_tokens"),
                 sa.func.sum(message.cost_usd).label("cost_usd"),
                 sa.func.count(message.cost_usd).label("priced"),
             )
@@ -331,7 +330,6 @@ class AgentListings(PageReader):
                 answers=row.answers,
                 input_tokens=int(row.input_tokens),
                 output_tokens=int(row.output_tokens),
-                cached_tokens=int(row.cached_tokens),
                 cost_usd=row.cost_usd or 0.0,
                 unpriced=row.answers - row.priced,
             )

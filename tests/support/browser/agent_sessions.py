@@ -12,7 +12,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import keys

@@ -2,7 +2,7 @@
 
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
