@@ -1,5 +1,5 @@
-"""Checks what routers report before it is stored: blocks of observations, traffic, spend,
-failovers, captured requests and tallies of shadows.
+"""Checks what routers report before it is stored, where no CHECK of the database can: blocks of
+observations and tallies of shadows.
 """
 
 import math
@@ -8,14 +8,9 @@ from functools import partial
 from typing import Final
 
 from harness.domain.canary.guardrails import FailureTally, Guardrail
-from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.prompt_cache import CacheLevels
-from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
-from harness.domain.privacy.capture import CapturedRequest
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.table import BUCKETS
 from harness.domain.shadow import ShadowTally
 from harness.store.schema.traffic_sums import COUNTS
 
@@ -106,26 +101,6 @@ def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
     )
 
 
-def check_traffic(traffic: TrafficMinute) -> None:
-    """Checks the figures of a minute of traffic. Raises InputError for a negative or infinite
-    one.
-    """
-    check_amounts(
-        f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
-        **{name: getattr(traffic, name) for name in TRAFFIC_SUMS},
-    )
-
-
-def check_spend(spend: KeySpend) -> None:
-    """Checks the figures of what a key spent. Raises InputError for a negative or infinite
-    one.
-    """
-    check_amounts(
-        f"what key {spend.key} spent on {spend.day.isoformat()}",
-        **{name: getattr(spend, name) for name in SPEND_SUMS},
-    )
-
-
 def check_shadow_tally(tally: ShadowTally) -> None:
     """Checks the figures of a shadow's tally. Raises InputError for a negative or infinite
     figure.
@@ -135,27 +110,8 @@ def check_shadow_tally(tally: ShadowTally) -> None:
     )
 
 
-def check_failover(row: Failover) -> None:
-    """Checks the figures of a failover. Raises InputError for one out of its range."""
-    names = ("attempts", "latency_ms", "body_bytes", "messages", "tools")
-    figures = {name: getattr(row, name) for name in names}
-    check_amounts(f"failover {row.number} of worker {row.worker}", **figures)
-
-
 def check_amounts(where: str, **figures: float | None) -> None:
     """Checks that every figure is finite and not negative; else raises InputError."""
     for name, figure in figures.items():
         if figure is not None and not (figure >= 0 and math.isfinite(figure)):
             raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")
-
-
-def check_captured(new: CapturedRequest) -> None:
-    """Checks a captured request before it is stored. Raises InputError for what the database
-    refuses, and for content that is no JSON.
-    """
-    if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
-        raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
-    try:
-        canonical_json(new.content)
-    except (ValueError, TypeError):
-        raise InputError(f"{new.id}: its content is no JSON") from None

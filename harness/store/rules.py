@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.evals.run import RunState, Sample
+from harness.domain.evals.run import RunState
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
@@ -24,28 +24,11 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import KeyGrant
-from harness.store.observation_rules import check_amounts
 from harness.store.schema.columns import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
 MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
 LONGEST_NAME: Final = 200  # of a served model, in characters
-
-
-def check_sample(sample: Sample) -> None:
-    """Checks the figures of a sample. Raises InputError for one out of its range."""
-    where = f"sample {sample.item!r}, epoch {sample.epoch}, of run {sample.run}"
-    for name in ("strict", "lenient"):
-        score = getattr(sample, name)
-        if score is not None and not 0 <= score <= 1:
-            raise InputError(f"{where}: the score {name} is {score}; scores are in [0, 1]")
-    if sample.strict is None and sample.error is None:
-        raise InputError(f"{where} has neither a score nor an error: say why it has no score")
-    names = (
-        *("cost_usd", "duration_s", "input_tokens", "output_tokens", "cached_tokens"),
-        *("judge_calls", "judge_cost_usd"),
-    )
-    check_amounts(where, **{name: getattr(sample, name) for name in names})
 
 
 def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
@@ -67,19 +50,6 @@ def is_same_principal(one: Principal, other: Principal) -> bool:
     return one.id == other.id or one.folded == other.folded or signs_in
 
 
-def check_key(key: ApiKey) -> None:
-    """Checks that a management key has a principal and a data key none. Raises InputError."""
-    if (key.role is None) is not (key.principal is None):
-        raise InputError(f"the key {key.id}: a management key has a principal, a data key none")
-
-
-def check_waiver(waiver: Waiver) -> None:
-    """Checks that a waiver has a reason and an author. Raises InputError."""
-    if not (waiver.reason.strip() and waiver.author.strip()):
-        raise InputError(
-            f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
-            "author: both are shown wherever it is used"
-        )
 
 
 def check_four_eyes(proposal: Proposal) -> None:

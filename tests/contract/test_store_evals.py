@@ -178,7 +178,7 @@ def test_a_sample_with_an_impossible_figure_is_refused(store: Store) -> None:
         {"input_tokens": -1},
     )
     for figure in bad:
-        with store.write() as tx, pytest.raises(InputError, match="'i1'"):
+        with store.write() as tx, pytest.raises(InputError):
             tx.runs.store_sample(replace(SAMPLE, **figure))
 
 

@@ -27,6 +27,7 @@ from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
+from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import BLOCK, NOW, TRAFFIC
@@ -151,7 +152,7 @@ def test_a_rollouts_keys_are_forgotten_with_it(store: Store) -> None:
 
 
 def test_traffic_with_an_impossible_figure_is_refused(store: Store) -> None:
-    with store.write() as tx, pytest.raises(InputError, match="requests"):
+    with store.write() as tx, pytest.raises(RowRefused, match="requests"):
         tx.observations.append([], [replace(TRAFFIC, requests=-1)])
 
 
@@ -225,7 +226,7 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
 def test_impossible_spend_is_refused(store: Store) -> None:
     spend = KeySpend("k_1", date(2026, 3, 1), "w", 1, 1, 1.0, 0)
     for bad in (replace(spend, cost_usd=math.nan), replace(spend, tokens=-1)):
-        with store.write() as tx, pytest.raises(InputError, match="key k_1 spent"):
+        with store.write() as tx, pytest.raises(RowRefused):
             tx.observations.append([], [], [bad])
 
 

@@ -23,7 +23,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rules import ENDED, check_sample
+from harness.store.rules import ENDED
 from harness.store.schema.columns import Values
 from harness.store.schema.evals import (
     EVAL_RUN,
@@ -314,7 +314,6 @@ class EvalRuns(Records[EvalRun]):
         owner: the worker that holds the run's lease. Raises LeaseLost where another worker has
         the lease. No other worker gets it until the unit of work ends.
         """
-        check_sample(sample_)
         values = SAMPLE.write(sample_)
         run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
