@@ -94,7 +94,8 @@ def test_the_database_keeps_one_open_record_of_a_key(sql_stores: Opener) -> None
     with pytest.raises(RowRefused), store.write() as tx:
         tx.alerts._unit._db.exec_driver_sql(
             "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen,"
-            " last_seen, count, sources, resolved_at, told, told_at, told_count, messages"
+            " last_seen, count, sources, resolved_at, notified, notified_at, notified_count,"
+            " messages"
             " FROM alert"
         )
 

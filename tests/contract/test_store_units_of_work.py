@@ -18,7 +18,7 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.route_changes import AbortCanary, ChangeSettings, RaiseWeight
+from harness.domain.routing.route_changes import ChangeSettings
 from harness.store.change_listener import SqliteMarks
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -349,18 +349,6 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
 
 
-@pytest.mark.req("F1")
-def test_of_writers_who_read_the_same_version_one_wins(store: Store) -> None:
-    seeded(store)
-
-    raised = race(*(lambda: change_settings(store) for _ in range(4)))
-
-    assert raised.count(None) == 1
-    assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
-    with store.read() as tx:
-        assert tx.routing.table().revision == 2
-
-
 def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -> None:
     stores = [sql_stores() for _ in range(3)]
     with stores[0].write() as tx:
@@ -387,31 +375,6 @@ def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
     with other.write() as tx:
         start_canary(tx)
     assert store.snapshot().table.revision == 2
-
-
-@pytest.fixture
-def rolling(store: Store) -> Store:
-    seeded(store)
-    with store.write() as tx:
-        tx.rollouts.add(rollout())
-        start_canary(tx)
-    return store
-
-
-def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
-    def change(what: AbortCanary | RaiseWeight) -> None:
-        with rolling.write() as tx:
-            tx.routing.commit(what, expected_version=2, actor="a", reason="r", now=LATER)
-
-    raised = race(
-        lambda: change(AbortCanary(ROUTE, "ro_1")),
-        lambda: change(RaiseWeight(ROUTE, "ro_1", 500)),
-    )
-
-    assert sorted(type(exception).__name__ for exception in raised) == [
-        "NoneType",
-        "RevisionConflict",
-    ]
 
 
 def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Stores) -> None:

@@ -2,9 +2,11 @@
 
 import base64
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,8 +23,7 @@ from harness.domain.providers.credentials import ProviderKey, StoredKey
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import new_key
 from router.upstream.transport import UpstreamRequest
-from tests.integration.test_key_taken_away import simulator
-from tests.support.router.router_process import ROUTE, Routed, routed
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.processes import free_port, site
 from tests.support.site.trace_collector import Collector, collecting
@@ -46,6 +47,32 @@ WORDS = (
 )
 # On a database that is not there; the last one of them is a process that dies.
 DATABASE_WORDS = ("doctor --json", "config show --json", "worker r_none --owner w --parent 1")
+
+
+@contextmanager
+def simulator(secret: str) -> Iterator[str]:
+    """A provider of its own process, which refuses who does not send its key."""
+    port = free_port()
+    words = ["sim", "--port", str(port), "--key-env", "SIM_WANTS", "--time-scale", "0.02"]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "swapgate", *words],
+        env={**os.environ, "SIM_WANTS": secret},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: answers(url))
+        yield url
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def forms(secret: str) -> tuple[bytes, ...]:

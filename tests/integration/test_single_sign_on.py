@@ -82,27 +82,6 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
         assert (newest.details["subject"] == "u-1") == (issuer == ISSUER)
 
 
-@pytest.mark.req("G3")
-@pytest.mark.parametrize(
-    ("section", "why"),
-    [
-        ("{leads: aprover}", "roles.leads.*did you mean 'approver'"),
-        ("{}", "roles.*a user signs in by a group"),
-    ],
-)
-def test_roles_that_there_are_not_are_refused(section: str, why: str, tmp_path: Any) -> None:
-    file = tmp_path / "swapgate.yaml"
-    file.write_text(
-        f"ui:\n  oidc:\n    issuer: {ISSUER}\n"
-        "    client_id: swapgate\n    client_secret_env: SECRET\n"
-        f"    public_url: https://swapgate.example.com\n    roles: {section}\n",
-        encoding="utf-8",
-    )
-
-    with pytest.raises(ConfigError, match=why):
-        config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
-
-
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -357,6 +336,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")
 
 
+@pytest.mark.req("G3")
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [

@@ -21,7 +21,7 @@ OTHER_COLUMNS: Mapping[str, str] = {
     "agent_session": "id agent model state parent",
     "agent_switch": "id agent session targets state decided_by decided_with decision_reason",
     "agent_turn": "id session owner client key request_hash state",
-    "alert": "id kind subject key title sources told",
+    "alert": "id kind subject key title sources notified",
     "api_key": "id name hash hint routes limits principal created_by created_with "
     "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
