@@ -6,7 +6,7 @@ database, and alerts while work waits for money.
 cap, what canaries cost beside their incumbents, and what promoted swaps saved.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -167,7 +167,7 @@ def load_report(ctx: Context) -> SpendingReport:
         month = tx.spending.month(month_of(ctx.clock.now()))
         begun = datetime.combine(month.month, time(), UTC)
         totals = tx.observations.totals(since=begun)
-        canaries = _measure_canaries(tx, totals)
+        canaries = _measure_canaries(totals)
         savings = _measure_savings(tx, routes, begun, totals)
     return SpendingReport(
         month=month.month,
@@ -181,46 +181,25 @@ def load_report(ctx: Context) -> SpendingReport:
     )
 
 
-def _measure_canaries(
-    tx: Transaction, totals: Sequence[TrafficTotal]
-) -> tuple[RouteMoney, ...]:
-    """What users' requests on each canary cost more than they would have on the incumbent."""
-    of_arm: dict[tuple[str, str], list[TrafficTotal]] = {}
-    for total in totals:
-        of_arm.setdefault((total.route, total.arm), []).append(total)
-    routes = sorted(route for route, arm in of_arm if arm == Arm.CANARY.value)
-    followed = tx.rollouts.followed(routes)
-    return tuple(
-        _measure_canary(
-            route,
-            of_arm[route, Arm.CANARY.value],
-            of_arm.get((route, Arm.INCUMBENT.value), ()),
-            followed.get(route, {}),
-        )
-        for route in routes
-    )
-
-
-def _measure_canary(
-    route: str,
-    canary: Sequence[TrafficTotal],
-    incumbent: Sequence[TrafficTotal],
-    followed: Mapping[str, Collection[str]],
-) -> RouteMoney:
-    """Compares each candidate with those that it was to follow: once it is promoted, its own
-    requests are the incumbent's. canary, incumbent: of the two arms.
+def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
+    """What users' requests on each canary cost more than they would have on the incumbent. Once
+    a candidate is promoted, its own requests are the incumbent's, and are not compared.
     """
-    rows = [
-        _compare(
-            route,
-            _add_up([total for total in canary if total.target == candidate]),
-            _add_up([total for total in incumbent if total.target in followed[candidate]]),
-        )
-        for candidate in sorted({total.target for total in canary} & followed.keys())
-    ]
-    # Only a rollout says which target was the candidate of which.
-    rows = rows or [_compare(route, _add_up(canary), _add_up(incumbent))]
-    return RouteMoney(route, sum(row.requests for row in rows), _sum(rows))
+    of_route: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        of_route.setdefault(total.route, []).append(total)
+    found = []
+    for route, here in sorted(of_route.items()):
+        canary = [total for total in here if total.arm == Arm.CANARY.value]
+        candidates = {total.target for total in canary}
+        incumbent = [
+            total
+            for total in here
+            if total.arm == Arm.INCUMBENT.value and total.target not in candidates
+        ]
+        if canary:
+            found.append(_compare(route, _add_up(canary), _add_up(incumbent)))
+    return tuple(found)
 
 
 def _measure_savings(

@@ -18,7 +18,6 @@ from harness.domain.operations.principals import PersonLink, Principal, Principa
 from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
     Row,
-    Values,
     added_count,
     amount,
     at_least,
@@ -26,7 +25,6 @@ from harness.store.schema.columns import (
     count,
     day,
     free_text,
-    index_where,
     json_value,
     metadata,
     not_blank,
@@ -37,9 +35,7 @@ from harness.store.schema.columns import (
     time,
     unique_where,
 )
-from harness.store.schema.stored_row import Record, record_of, values_of
-
-OF_A_KEY: Final = sa.text("key IS NOT NULL")
+from harness.store.schema.stored_row import Record, record_of
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
 audit_event = sa.Table(
@@ -50,13 +46,9 @@ audit_event = sa.Table(
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
         free=("actor", "action", "subject"),
     ),
-    # Whose people may read it, by subject and actor (store.sql.owners); outside the chain.
     at_least("number", 1),
     sa.Index("ix_audit_event_subject", "subject", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
-    sa.Index("ix_audit_event_actor", "actor", "number"),
-    sa.Index("ix_audit_event_action", "action", "number"),
-    index_where("ix_audit_event_key", OF_A_KEY, "key", "number"),
 )
 
 # folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
@@ -156,35 +148,24 @@ meta = sa.Table(
 alert = sa.Table(
     "alert",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    text("kind"),
-    free_text("subject"),
-    free_text("key"),
-    free_text("title"),
-    free_text("text"),
-    time("first_seen"),
-    time("last_seen"),
-    count("count"),
-    json_value("sources"),
-    time("resolved_at", nullable=True),
-    text("told", nullable=True),
-    time("told_at", nullable=True),
-    count("told_count"),
-    count("messages"),
-    # Whose people may read it, by subject (store.sql.owners).
-    one_of("told", Notified),
+    *columns_of(
+        AlertRecord,
+        sa.Column("id", sa.Text, primary_key=True),
+        free=("subject", "key", "title", "text"),
+    ),
+    one_of("notified", Notified),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
-    sa.CheckConstraint("told_count BETWEEN 0 AND count", name="told_count_range"),
+    sa.CheckConstraint("notified_count BETWEEN 0 AND count", name="notified_count_range"),
     sa.CheckConstraint(
-        "(told IS NULL) = (told_at IS NULL) AND (told IS NULL) = (messages = 0)"
-        " AND messages >= 0",
-        name="told_when",
+        "(notified IS NULL) = (notified_at IS NULL)"
+        " AND (notified IS NULL) = (messages = 0) AND messages >= 0",
+        name="notified_when",
     ),
     sa.Index("ix_alert_key", "key", "first_seen"),
     sa.Index("ix_alert_last_seen", "last_seen"),
     sa.Index("ix_alert_resolved_at", "resolved_at"),
-    sa.Index("ix_alert_told", "told", "kind"),
+    sa.Index("ix_alert_notified", "notified", "kind"),
     # A key has one open alert at a time.
     unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
 )
@@ -215,26 +196,9 @@ delivery = sa.Table(
 )
 
 
-# A column keeps the name that its first migration gave it.
-_RENAMED: Final = {
-    "told": "notified",
-    "told_at": "notified_at",
-    "told_count": "notified_count",
-}
-
-
-def alert_to_row(record: AlertRecord) -> Values:
-    renamed = {column: getattr(record, field) for column, field in _RENAMED.items()}
-    return values_of(record, alert, **renamed)
-
-
 def alert_from_row(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
-    renamed = {field: getattr(row, column) for column, field in _RENAMED.items()}
-    notified = Notified(row.told) if row.told else None
-    return record_of(
-        AlertRecord, row, alert, **renamed | {"notified": notified}, sources=sources
-    )
+    return record_of(AlertRecord, row, alert, sources=sources)
 
 
 def _time_of_source(text: object) -> datetime | None:
@@ -248,7 +212,7 @@ def _time_of_source(text: object) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-ALERT: Final = Record(alert, alert_from_row, alert_to_row)
+ALERT: Final = Record.by_fields(alert, AlertRecord, read=alert_from_row)
 AUDIT_EVENT: Final = Record.by_fields(audit_event, AuditEvent)
 PRINCIPAL: Final = Record.by_fields(
     principal, Principal, also=lambda one: {"folded": one.folded}

@@ -276,6 +276,8 @@ route_fallback = sa.Table(
     ),
 )
 
+_all_names = _names()
+NAMES: Final = sa.select(_all_names.c.route).where(_all_names.c.route.is_not(None))
 # That a row is of its route's newest version.
 IS_NEWEST: Final = _is_newest(route_version)
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback)

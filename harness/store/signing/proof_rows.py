@@ -122,13 +122,11 @@ def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
             yield name, "this is no signed table"
             continue
         for row in stored:
-            values = {column.name: row.get(column.name) for column in signed.covered}
             more = {}
             if name == route_version.name:
                 more["fallbacks"] = proof.chains.get(str(row.get("version")), [])
-            signature = {SIGNATURE: row.get(SIGNATURE)}
-            if why := rows.stored_fault(signed, values | signature, **more):
-                yield named(signed, values), f"not as it was signed: {why}"
+            if why := rows.row_fault(signed, cast("Row", StoredRow(signed.table, row)), **more):
+                yield named(signed, row), f"not as it was signed: {why}"
 
 
 def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:

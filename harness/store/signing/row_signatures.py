@@ -11,7 +11,7 @@ from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
-from harness.store.schema.columns import SIGNATURE, Row
+from harness.store.schema.columns import Row
 from harness.store.schema.operations import PRINCIPAL
 from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable
 from harness.store.schema.stored_row import ANY, StoredRow, default_text
@@ -68,13 +68,13 @@ _LOCAL: Final = covered_values(SIGNED["principal"], PRINCIPAL.write(LOCAL_PRINCI
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """Returns the signed values of a row of `stored_columns`, and its signature."""
-    covered: dict[str, object] = {SIGNATURE: values[SIGNATURE]}
-    for name, _, default in _COVERED[signed.table.name]:
-        value = values[name]
-        if value is not None and (default is None or str(value) != default):
-            covered[name] = value
-    return covered
+    """Returns the signed values of a row of `stored_columns`, or of `covered_values`."""
+    return {
+        name: value
+        for name, _, default in _COVERED[signed.table.name]
+        if (value := values.get(name)) is not None
+        and (default is None or str(value) != default)
+    }
 
 
 class RowVerifier:
@@ -88,7 +88,10 @@ class RowVerifier:
         """Verifies a row that was read. Raises SignatureInvalid, which names the row."""
         signed = SIGNED[table.name]
         if why := self.row_fault(signed, row, **more):
-            _refuse(signed, row._asdict(), why)
+            name = named(signed, {name: getattr(row, name) for name in signed.key})
+            raise SignatureInvalid(
+                f"the row {name} is not to be believed: {why}. Nothing is built on it; {REMEDY}"
+            )
 
     def row_fault(self, signed: SignedTable, row: Row, **more: object) -> str:
         """Why the signature of a row that was read does not hold; empty where it does.
@@ -97,29 +100,13 @@ class RowVerifier:
         """
         if isinstance(row, StoredRow):
             covered = stored_values(signed, row.stored)
-            signature = covered.pop(SIGNATURE)
-            if not self._fault(signed, covered, signature, more):
+            if not self._fault(signed, covered, row.signature, more):
                 return ""
-        return self.fault(signed, row._asdict(), **more)
-
-    def check_stored(
-        self, signed: SignedTable, values: Mapping[str, Any], **more: object
-    ) -> None:
-        """Verifies the signature of a row whose values are as `covered_values` gives them.
-        Raises SignatureInvalid.
-        """
-        _refuse(signed, values, self.stored_fault(signed, values, **more))
-
-    def stored_fault(
-        self, signed: SignedTable, values: Mapping[str, Any], **more: object
-    ) -> str:
-        """Why that signature does not hold; empty where it does."""
-        covered = {
-            name: value
-            for name, value in values.items()
-            if name != SIGNATURE and value is not None
-        }
-        return self._fault(signed, covered, values[SIGNATURE], more)
+        try:
+            covered = covered_values(signed, row._asdict())
+        except (ValueError, TypeError) as error:
+            return str(error)
+        return self._fault(signed, covered, row.signature, more)
 
     def check_payload(
         self, signed: SignedTable, signature: str | None, payload: Callable[[str], bytes]
@@ -133,14 +120,6 @@ class RowVerifier:
             self._verifier.check(payload(self._installation()), signature, signed.purpose)
         except (ValueError, TypeError) as error:
             raise SignatureInvalid(str(error)) from error
-
-    def fault(self, signed: SignedTable, values: Mapping[str, Any], **more: object) -> str:
-        """Why the row's signature does not hold; empty where it does."""
-        try:
-            covered = covered_values(signed, values)
-        except (ValueError, TypeError) as error:
-            return str(error)
-        return self._fault(signed, covered, values[SIGNATURE], more)
 
     def _fault(
         self,
@@ -188,11 +167,3 @@ class RowSignatures(RowVerifier):
 
     def sign_document(self, name: str, content: Mapping[str, object]) -> str:
         return self._signer.sign(row_payload(name, self._installation(), content))
-
-
-def _refuse(signed: SignedTable, values: Mapping[str, Any], why: str) -> None:
-    if why:
-        raise SignatureInvalid(
-            f"the row {named(signed, values)} is not to be believed: {why}. Nothing is "
-            f"built on it; {REMEDY}"
-        )

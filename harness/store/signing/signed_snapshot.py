@@ -106,12 +106,11 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
     for name, rows in signed_rows.rows.items():
         signed = SIGNED[name]
         for row in rows:
-            values = {column.name: row.get(column.name) for column in signed.covered}
-            values[SIGNATURE] = row[SIGNATURE]
             more = {}
             if name == route_version.name:
                 more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
-            signatures.check_stored(signed, values, **more)
+            stored = cast("Row", StoredRow(signed.table, row))
+            signatures.check_row(signed.table, stored, **more)
     # A router's disk may have them from before there was such a table; the manifest knows.
     live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:

@@ -5,7 +5,7 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -83,12 +83,12 @@ from harness.store.sql.agents import AgentListings
 from harness.store.sql.audit import read_events
 from harness.store.sql.evals import NO_SUCH_RUN
 from harness.store.sql.evidence import chain_signed
-from harness.store.sql.pages import Order, Rows, given, newest, read_page, select_where
-from harness.store.sql.preload import CHAINS_OF, NAMES_AT_ONCE
+from harness.store.sql.pages import Order, given, newest, read_page, select_where
+from harness.store.sql.preload import NAMES_AT_ONCE
 from harness.store.sql.routing import (
     CURRENT_FALLBACKS,
     CURRENT_OF,
-    NEWEST,
+    NEWEST_NAMES,
     ROUTE_HEADS,
     SUITES_OF_ROUTES,
     TARGETS_OF_ROUTES,
@@ -322,9 +322,10 @@ class Listings(AgentListings):
         """Lists the routes by name, as they are now; all of them without a page."""
         if page_request is None:
             return self._current(None)
-        page = read_page(self.unit, NEWEST, ROUTES, page_request)
-        names = {"names": [row.route for row in page.rows]}
-        return self._routes(page, self.unit.read(CHAINS_OF, names))
+        page = read_page(self.unit, NEWEST_NAMES, ROUTES, page_request)
+        found = self.routes_named([row.route for row in page.rows])
+        routes = sorted(found, key=lambda route: route.name)
+        return Page(routes, page.total, page.next, found.invalid)
 
     def routes_named(self, names: Collection[str]) -> Page[Route]:
         wanted = sorted(names)
@@ -335,21 +336,6 @@ class Listings(AgentListings):
         routes = [route for page in some for route in page]
         invalid = [fault for page in some for fault in page.invalid]
         return Page(routes, len(routes) + len(invalid), None, invalid)
-
-    def _routes(self, rows: Rows, links: Iterable[Row]) -> Page[Route]:
-        """links: of the fallback chains, of each in order."""
-        chains: dict[str, list[Row]] = {}
-        for link in links:
-            chains.setdefault(link.route, []).append(link)
-        found, invalid = [], []
-        for row in rows.rows:
-            chain = chains.get(row.route, [])
-            fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
-            if fault is None:
-                found.append(route_from_row(row, tuple(link.target for link in chain)))
-            else:
-                invalid.append(fault)
-        return Page(found, rows.total, rows.next, invalid)
 
     def route_heads(self) -> Sequence[RouteHead]:
         """Lists by name what all routes are sorted by; forged rows are among them."""

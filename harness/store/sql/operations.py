@@ -18,7 +18,7 @@ from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.principals import People, PersonLink, Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.store.rules import check_key, is_same_principal
+from harness.store.rules import is_same_principal
 from harness.store.schema.operations import (
     ALERT,
     API_KEY,
@@ -44,8 +44,8 @@ _EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
 _LASTING = [kind.value for kind, rule in ALERT_RULES.items() if rule.lasting]
 IS_UNSETTLED = sa.or_(
     alert.c.resolved_at.is_(None),
-    sa.and_(alert.c.told == Notified.RAISED.value, alert.c.kind.in_(_LASTING)),
-    sa.and_(alert.c.kind.in_(_EVENTS), alert.c.told.is_(None)),
+    sa.and_(alert.c.notified == Notified.RAISED.value, alert.c.kind.in_(_LASTING)),
+    sa.and_(alert.c.kind.in_(_EVENTS), alert.c.notified.is_(None)),
 )
 _earlier = delivery.alias("earlier")
 # A sink gets the message of an alert's end after the message of its start.
@@ -123,7 +123,6 @@ class ApiKeys(Records[ApiKey]):
         """Adds a key. Raises Conflict when its id or hash is stored, InputError without its
         principal.
         """
-        check_key(new)
         self._unit.serialize()
         same = self._select(sa.or_(api_key.c.id == new.id, api_key.c.hash == new.hash))
         if self._unit.read(same).first() is not None:

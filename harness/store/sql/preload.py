@@ -22,7 +22,7 @@ from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.unit_of_work import Unit
 
-# A statement has the names twice, and SQLite may take no more than 999 parameters.
+# SQLite may take no more than 999 parameters.
 NAMES_AT_ONCE: Final = 400
 _NAMES: Final = "names"
 # Which rows belong to a version.
@@ -32,15 +32,6 @@ Later = tuple[Sequence[Row], Chains]
 
 def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     return column.in_(sa.bindparam(_NAMES, expanding=True))
-
-
-def _last_of_each(table: sa.Table, group: str, time: str) -> sa.Select[Any]:
-    """Builds the query of the latest time, or the highest number, in each group."""
-    return (
-        sa.select(table.c[group], sa.func.max(table.c[time], type_=table.c[time].type))
-        .where(_among(table.c[group]))
-        .group_by(table.c[group])
-    )
 
 
 @cache
@@ -84,17 +75,20 @@ DELIVERIES_OF: Final = (
     .where(_among(delivery.c.alert))
     .order_by(delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
-_NEWEST_VERSIONS: Final = _last_of_each(route_version, "route", "version")
+_version = route_version.alias("named_version").c
+_named = (
+    sa.select(_version.route, sa.func.max(_version.version).label("version"))
+    .where(_among(_version.route))
+    .group_by(_version.route)
+    .cte("newest_version")
+)
+# The newest versions of named routes, and their chains.
 VERSIONS_OF: Final = sa.select(*stored_columns(route_version)).where(
-    _among(route_version.c.route),
-    sa.tuple_(route_version.c.route, route_version.c.version).in_(_NEWEST_VERSIONS),
+    *(route_version.c[column.name] == column for column in _named.c)
 )
 CHAINS_OF: Final = (
     sa.select(route_fallback)
-    .where(
-        _among(route_fallback.c.route),
-        sa.tuple_(route_fallback.c.route, route_fallback.c.version).in_(_NEWEST_VERSIONS),
-    )
+    .where(*(route_fallback.c[column.name] == column for column in _named.c))
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 _served = route_version.alias("served")

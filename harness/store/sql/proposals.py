@@ -3,11 +3,9 @@ somebody else changed since is refused, and so is a second open proposal or live
 route.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -43,7 +41,6 @@ from harness.store.schema.proposals import (
     verdict_to_row,
 )
 from harness.store.schema.stored_row import stored_columns
-from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import given, newest
 from harness.store.sql.preload import row_key
 from harness.store.sql.records import Records
@@ -65,19 +62,6 @@ BAKING = _STORED.where(
     rollout.c.state == RolloutState.PROMOTED, rollout.c.bake_ends_at.is_not(None)
 )
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
-
-
-@cache
-def followed(dialect: str) -> sa.Select[Any]:
-    """Builds the query of the incumbent before each candidate, on the routes that `names` holds
-    as JSON.
-    """
-    names, of = json_rows("names", {"name": sa.Text()}, dialect), rollout.c
-    return (
-        sa.select(of.route, of.candidate, of.incumbent)
-        .select_from(look_up(names, rollout, of.route == names.c.name))
-        .distinct()
-    )
 
 
 # Fixed columns, which `save` does not write again.
@@ -321,17 +305,6 @@ class Rollouts(Records[Rollout]):
         """Lists the rollouts, newest first."""
         where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
         return self._all(self._select(*where).limit(limit))
-
-    def followed(self, routes: Collection[str]) -> Mapping[str, Mapping[str, Collection[str]]]:
-        """Names the incumbents that each candidate was to follow, by route and candidate; for
-        figures, so that no signature is checked.
-        """
-        asked = {"names": json.dumps([{"name": name} for name in sorted(routes)])}
-        found: dict[str, dict[str, set[str]]] = {}
-        for row in self._unit.read(followed(self._unit.dialect), asked):
-            of_route = found.setdefault(row.route, {})
-            of_route.setdefault(row.candidate, set()).add(row.incumbent)
-        return found
 
 
 def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> StaleWrite:

@@ -31,7 +31,7 @@ from harness.domain.routing.table import IncumbentSwap, Route, RouteRecord, Rout
 from harness.domain.routing.target import Target
 from harness.store.database_errors import RowRefused
 from harness.store.rules import check_targets, time_of_version
-from harness.store.schema.columns import EPOCH, MICROSECOND, SIGNATURE, Row
+from harness.store.schema.columns import EPOCH, MICROSECOND, Row
 from harness.store.schema.evals import TARGET, target
 from harness.store.schema.interventions import break_glass
 from harness.store.schema.operations import meta
@@ -39,6 +39,7 @@ from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
     IS_FALLBACK_OF_NEWEST,
     IS_NEWEST,
+    NAMES,
     REVISION,
     record_from_row,
     route_fallback,
@@ -57,10 +58,17 @@ from harness.store.sql.evidence import (
     write_fallbacks,
 )
 from harness.store.sql.json_rows import json_rows
-from harness.store.sql.preload import later_key, newest_key, read_later, row_key
+from harness.store.sql.preload import (
+    CHAINS_OF,
+    VERSIONS_OF,
+    later_key,
+    newest_key,
+    read_later,
+    row_key,
+)
 from harness.store.unit_of_work import Unit
 
-NEWEST = sa.select(route_version).where(IS_NEWEST)
+NEWEST_NAMES = sa.select(route_version.c.route).where(IS_NEWEST)
 _of_route = rollout.alias("of_route")
 _emergencies = sa.select(break_glass.c.route).where(break_glass.c.ended_at.is_(None))
 ROUTE_HEADS = (
@@ -107,23 +115,6 @@ TARGETS_OF_ROUTES = (
     .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
-_version = route_version.alias("named_version").c
-_named = (
-    sa.select(_version.route, sa.func.max(_version.version).label("version"))
-    .where(
-        _version.route.in_(sa.bindparam("names", expanding=True)),
-    )
-    .group_by(_version.route)
-    .cte("newest_version")
-)
-_STORED_NAMED = sa.select(*stored_columns(route_version)).where(
-    *(route_version.c[column.name] == column for column in _named.c)
-)
-_FALLBACKS_NAMED = (
-    sa.select(route_fallback)
-    .where(*(route_fallback.c[column.name] == column for column in _named.c))
-    .order_by(route_fallback.c.route, route_fallback.c.position)
-)
 # Routes of a process that reads all of them again and again.
 KNOWN_ROUTES: Final = 2_000
 CURRENT_OF = (
@@ -132,17 +123,6 @@ CURRENT_OF = (
     .order_by(route_version.c.version.desc())
     .limit(1)
 )
-# From one name to the next by the index: a route has many versions.
-_route_name = sa.select(sa.func.min(route_version.c.route).label("name")).cte(
-    "route_name", recursive=True
-)
-_next_name = (
-    sa.select(sa.func.min(route_version.c.route))
-    .where(route_version.c.route > _route_name.c.name)
-    .scalar_subquery()
-)
-_names = _route_name.union_all(sa.select(_next_name).where(_route_name.c.name.is_not(None)))
-NAMES = sa.select(_names.c.name).where(_names.c.name.is_not(None))
 CURRENT_FALLBACKS = (
     sa.select(route_fallback)
     .where(IS_FALLBACK_OF_NEWEST)
@@ -200,7 +180,7 @@ def read_current(
         versions, links = unit.read(_STORED_CURRENT), unit.read(CURRENT_FALLBACKS)
     else:
         named = {"names": sorted(names)}
-        versions, links = unit.read(_STORED_NAMED, named), unit.read(_FALLBACKS_NAMED, named)
+        versions, links = unit.read(VERSIONS_OF, named), unit.read(CHAINS_OF, named)
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
         chains[link.route].append(link)
@@ -235,7 +215,8 @@ class Routing:
     def _look_again(self, row: Row, chain: Sequence[Row]) -> Route:
         """Verifies a version's values, however they are written. Raises SignatureInvalid."""
         self._current(row.route)
-        return _parse_route(tuple(row), tuple(link.target for link in chain))
+        route: Route = _parse_route(tuple(row), tuple(link.target for link in chain))
+        return route
 
     def _revision(self) -> int:
         return int(self._unit.read(REVISION).scalar_one())
@@ -390,7 +371,6 @@ def _version_payload(
     """Builds the signed payload of a version. stored: of `stored_columns`."""
     values = dict(zip(_COLUMNS, stored, strict=True))
     covered = stored_values(SIGNED[route_version.name], values)
-    del covered[SIGNATURE]
     return row_payload(route_version.name, installation, covered, fallbacks=fallbacks)
 
 
