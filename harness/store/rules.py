@@ -50,8 +50,6 @@ def is_same_principal(one: Principal, other: Principal) -> bool:
     return one.id == other.id or one.folded == other.folded or signs_in
 
 
-
-
 def check_four_eyes(proposal: Proposal) -> None:
     """Checks that the approver is not the proposer, unless the policy allows that; else raises
     NotAllowed.

@@ -21,31 +21,21 @@ _OUTPUT_TOKENS: Final = attrgetter("output_tokens")
 _COST_USD: Final = attrgetter("cost_usd")
 
 
-class _Sum:
-    __slots__ = ("cost_usd", "requests", "tokens", "unpriced")
-
-    def __init__(self) -> None:
-        self.requests = self.tokens = self.unpriced = 0
-        self.cost_usd = 0.0
-
-    def merge(self, row: KeySpend) -> None:
-        self.requests += row.requests
-        self.tokens += row.tokens
-        self.cost_usd += row.cost_usd
-        self.unpriced += row.unpriced
-
-    def row(self, key: str, day: date, worker: str) -> KeySpend:
-        return KeySpend(
-            key, day, worker, self.requests, self.tokens, self.cost_usd, self.unpriced
-        )
-
-
 def sum_by_day(rows: Iterable[KeySpend]) -> list[KeySpend]:
     """Sums the rows up to one for each key, day and worker."""
-    sums: dict[tuple[str, date, str], _Sum] = {}
+    sums: Sums = {}
     for row in rows:
-        sums.setdefault((row.key, row.day, row.worker), _Sum()).merge(row)
-    return [total.row(*where) for where, total in sums.items()]
+        _add(sums, row)
+    return list(sums.values())
+
+
+Sums = dict[tuple[str, date, str], KeySpend]
+
+
+def _add(sums: Sums, row: KeySpend) -> None:
+    where = row.key, row.day, row.worker
+    known = sums.get(where)
+    sums[where] = row if known is None else known.plus(row)
 
 
 class KeySpendTotals:
@@ -60,7 +50,7 @@ class KeySpendTotals:
         self.before_reading: Callable[[], None] | None = None
         self._worker = worker
         self._lock = threading.Lock()
-        self._new: dict[tuple[str, date, str], _Sum] = {}
+        self._new: Sums = {}
         self._back: list[KeySpend] = []
         self._own: dict[str, SpendTotals] = {}
         self._others: dict[str, SpendTotals] = {}
@@ -74,28 +64,25 @@ class KeySpendTotals:
                 by_key.setdefault((request.key, request.priced), []).append(request)
         with self._lock:
             for (key, is_priced), requests in by_key.items():
-                total = self._new.get((key, day, self._worker))
-                if total is None:
-                    total = self._sum_of(key, day, self._worker)
-                total.requests += len(requests)
-                total.tokens += sum(map(_INPUT_TOKENS, requests))
-                total.tokens += sum(map(_OUTPUT_TOKENS, requests))
+                tokens = sum(map(_INPUT_TOKENS, requests)) + sum(map(_OUTPUT_TOKENS, requests))
                 cost_usd = sum(map(_COST_USD, requests)) if is_priced else 0.0
                 unpriced = 0 if is_priced else len(requests)
-                total.cost_usd += cost_usd
-                total.unpriced += unpriced
+                _add(
+                    self._new,
+                    KeySpend(key, day, self._worker, len(requests), tokens, cost_usd, unpriced),
+                )
                 own = totals_on(self._own.get(key) or SpendTotals(day), day)
                 self._own[key] = own.plus(SpendTotals(day, cost_usd, cost_usd, unpriced))
 
     def merge(self, row: KeySpend) -> None:
         """Adds what another process summed up, to be written in its name."""
         with self._lock:
-            self._sum_of(row.key, row.day, row.worker).merge(row)
+            _add(self._new, row)
 
     def take(self) -> list[KeySpend]:
         """What is new since the last time, to be written; and what came back."""
         with self._lock:
-            rows = [total.row(*where) for where, total in self._new.items()] + self._back
+            rows = [*self._new.values(), *self._back]
             self._new, self._back = {}, []
         return sum_by_day(rows)
 
@@ -124,12 +111,6 @@ class KeySpendTotals:
         others = {key: total_spend(spends, today) for key, spends in by_key.items()}
         with self._lock:
             self._others = others
-
-    def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
-        total = self._new.get((key, day, worker))
-        if total is None:
-            total = self._new[key, day, worker] = _Sum()
-        return total
 
 
 class BudgetRefresh:

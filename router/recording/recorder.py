@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Final
 
@@ -263,25 +263,29 @@ class Recorder(Recording):
             id_ = f"{self._batches}.{next(self._batch_numbers)}"
             return self._take_sums(blocks)._replace(id=id_)
 
-    def _write(self, batch: Batch) -> None:
-        """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
-        if not batch.rows:
+    def _write(self, *batches: Batch) -> None:
+        """Writes batches in one transaction; if the store refuses that, one by one, and then in
+        parts. What is refused by itself is set aside. Raises StoreUnavailable.
+        """
+        rows = sum(batch.rows for batch in batches)
+        if not rows:
             return
         try:
-            self._commit(batch)
+            self._commit(*batches)
         except StoreUnavailable:
             raise
         except Exception:
-            if len(parts := batch.parts) > 1:
-                for part in parts:
+            smaller = batches if len(batches) > 1 else batches[0].parts
+            if len(smaller) > 1:
+                for part in smaller:
                     self._write(part)
                 return
             # Trying it again would hold everything behind it for ever.
-            log.exception("the store refused %d rows; see %s", batch.rows, self._aside.file)
-            self._append(self._aside, batch)
-            self.counters["rows_refused"] += batch.rows
+            log.exception("the store refused %d rows; see %s", rows, self._aside.file)
+            self._append(self._aside, batches[0])
+            self.counters["rows_refused"] += rows
             return
-        self.counters["rows_written"] += batch.rows
+        self.counters["rows_written"] += rows
 
     def _replay(self) -> None:
         """The spool, then the queue, oldest first. Raises StoreUnavailable."""
@@ -298,22 +302,10 @@ class Recorder(Recording):
             return
         with self._spool.lock(), closing(self._spool.batches()) as batches:
             while together := list(itertools.islice(batches, TOGETHER)):
-                self._write_together([batch for batch, _ in together])
+                self._write(*(batch for batch, _ in together))
                 self._spool.done([place for _, place in together])
                 self._settle(*(batch for batch, _ in together))
             self._spool.clear()
-
-    def _write_together(self, batches: Sequence[Batch]) -> None:
-        """In one transaction; one by one if that is refused. Raises StoreUnavailable."""
-        try:
-            self._commit(*batches)
-        except StoreUnavailable:
-            raise
-        except Exception:  # noqa: BLE001 - one by one it is logged, and set aside
-            for batch in batches:
-                self._write(batch)
-        else:
-            self.counters["rows_written"] += sum(batch.rows for batch in batches)
 
     def _commit(self, *batches: Batch) -> None:
         """In one transaction, which the database may have done though nobody is told: then it

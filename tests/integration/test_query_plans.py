@@ -281,8 +281,6 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.failovers(since=since, route="chat", user_hashes=["h"])
     stored.failover_counts(since=since, route="chat")
     stored.captures(route="chat")
-    stored.suite_users()
-    stored.target_users()
     stored.events(selection=AuditFilter(since=since, until=since))
     stored.agents(owner_key="k")
     stored.agents(owner_key="")

@@ -6,7 +6,6 @@ captured from production, redacted (F9).
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -29,9 +28,6 @@ from harness.control.serialize import escape_surrogates
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 
-# Routes of a suite in the table; the document has all.
-MOST_NAMED: Final = 20
-
 
 @click.group()
 def suite() -> None:
@@ -42,8 +38,9 @@ def suite() -> None:
 def list_suites(session: Session) -> None:
     """List the suites of the configuration, and the routes that use each."""
     suites = queries.list_suites(session.context, pinned=session.json)
-    most = None if session.json else MOST_NAMED
-    users, invalid = queries.list_suite_users(session.context, most)
+    users, invalid = queries.list_route_users(
+        session.context, lambda route: [used.suite for used in route.settings.suites]
+    )
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     output.listing(
@@ -53,14 +50,13 @@ def list_suites(session: Session) -> None:
             "ITEMS": summary.items,
             "SCORER": summary.scorer,
             "VERSION": summary.version,
-            "ROUTES": str(users.get(summary.name, queries.NO_USERS)),
+            "ROUTES": output.name_some(users.get(summary.name, ())),
             "FAULT": summary.error,
         },
         empty="no suite yet: name one under `suites` in swapgate.yaml, or make one of labelled "
         "captures with `swapgate suite import`",
         as_document=lambda rows: [
-            {**output.plain_fields(row), "routes": users.get(row.name, queries.NO_USERS).routes}
-            for row in rows
+            {**output.plain_fields(row), "routes": users.get(row.name, ())} for row in rows
         ],
     )
 

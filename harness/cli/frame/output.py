@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -46,6 +46,16 @@ Row = Sequence[object]
 UNCUT_CHARACTERS = 24
 LINE_COLUMNS = 120
 GAP = 3  # between columns that are drawn
+
+
+MOST_NAMED: Final = 20  # in a cell
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Names the first of a table's cell; the document has all."""
+    shown = ", ".join(names[:MOST_NAMED])
+    more = len(names) - MOST_NAMED
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def document(value: object) -> None:

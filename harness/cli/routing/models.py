@@ -66,8 +66,6 @@ def _json(entry: CatalogueEntry) -> dict[str, object]:
 
 
 CONFLICT = 6
-# Routes of a target in the table; the document has all.
-MOST_NAMED = 20
 
 
 @click.group()
@@ -91,7 +89,7 @@ def list_models(
     found = ctx.store.lists.targets(page_request)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-    users, invalid = queries.list_target_users(ctx, None if session.json else MOST_NAMED)
+    users, invalid = queries.list_route_users(ctx, lambda route: route.targets)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     judges = {judge.id for judge in ctx.judges.values()}
@@ -110,14 +108,14 @@ def list_models(
             "ID": target.id,
             **_price_cells(prices[target.id]),
             "ENDS": _ends(ends.get(target.id)),
-            "ROUTES": str(users.get(target.id, queries.NO_USERS)),
+            "ROUTES": output.name_some(users.get(target.id, ())),
         },
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
         as_document=lambda rows: [
             {
                 "target": target,
                 "price": prices[target.id],
-                "routes": sorted(users.get(target.id, queries.NO_USERS).routes),
+                "routes": sorted(users.get(target.id, ())),
                 "ending": ends.get(target.id),
             }
             for target in rows

@@ -155,79 +155,18 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
     return {id_: target.name for id_, target in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class RouteUsers:
-    """Says which routes use a suite or a target."""
-
-    routes: Sequence[str]  # the first of them, each as it was signed
-    others: int = 0  # counted as they are stored
-
-    def __str__(self) -> str:
-        shown = ", ".join(self.routes)
-        if not self.others:
-            return shown
-        return f"{shown} and {self.others:,} more" if shown else f"{self.others:,}"
-
-
-NO_USERS: Final = RouteUsers(())
-
-
-def list_suite_users(
-    ctx: Context, most: int | None = None
-) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
-    """Lists the routes that use each suite, and what is forged of those. most: of a suite that
-    are read and named, the others being counted; None for all.
+def list_route_users(
+    ctx: Context, used: Callable[[Route], Iterable[str]]
+) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
+    """Lists the routes that use each thing, such as a suite, and what is forged of them. used:
+    what a route uses.
     """
-    with ctx.store.listings() as stored:
-        if most is None:
-            page = stored.routes()
-            users = _users(page, _suites_of)
-        else:
-            users = stored.suite_users()
-            page = stored.routes_named({*_first(users, most), *users.get("", ())})
-    return _name_users(users, _users(page, _suites_of), most), page.invalid
-
-
-def list_target_users(
-    ctx: Context, most: int | None
-) -> tuple[Mapping[str, RouteUsers], Sequence[RowFault]]:
-    """Lists the routes that use each target, by its id, as `list_suite_users` does."""
-    with ctx.store.listings() as stored:
-        users = stored.target_users()
-        page = stored.routes_named(_first(users, most))
-    return _name_users(users, _users(page, lambda route: route.targets), most), page.invalid
-
-
-def _suites_of(route: Route) -> Iterable[str]:
-    return [used.suite for used in route.settings.suites]
-
-
-def _users(
-    routes_: Iterable[Route], used: Callable[[Route], Iterable[str]]
-) -> Mapping[str, Sequence[str]]:
+    page = ctx.store.lists.routes()
     users: dict[str, list[str]] = defaultdict(list)
-    for route in routes_:
+    for route in page:
         for name in used(route):
             users[name].append(route.name)
-    return users
-
-
-def _first(users: Mapping[str, Sequence[str]], most: int | None) -> set[str]:
-    return {name for names in users.values() for name in names[:most]}
-
-
-def _name_users(
-    users: Mapping[str, Sequence[str]], signed: Mapping[str, Sequence[str]], most: int | None
-) -> Mapping[str, RouteUsers]:
-    """users: as they are stored. signed: those that were read, as they were signed."""
-    return {
-        used: RouteUsers(
-            [name for name in names[:most] if name in signed.get(used, ())],
-            len(names[most:]) if most is not None else 0,
-        )
-        for used, names in users.items()
-        if used
-    }
+    return users, page.invalid
 
 
 def list_route_versions(

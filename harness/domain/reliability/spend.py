@@ -40,6 +40,18 @@ class KeySpend:
     cost_usd: float
     unpriced: int  # requests whose cost nobody knows
 
+    def plus(self, other: "KeySpend") -> "KeySpend":
+        """Adds what the same process counted of the same key and day."""
+        return KeySpend(
+            self.key,
+            self.day,
+            self.worker,
+            self.requests + other.requests,
+            self.tokens + other.tokens,
+            self.cost_usd + other.cost_usd,
+            self.unpriced + other.unpriced,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SpendTotals:

@@ -3,11 +3,8 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 `invalid`, instead of failing the whole list.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 import sqlalchemy as sa
@@ -78,7 +75,6 @@ from harness.store.schema.routing import (
     route_version,
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
-from harness.store.schema.stored_row import KEPT_VALUES
 from harness.store.sql.agents import AgentListings
 from harness.store.sql.audit import read_events
 from harness.store.sql.evals import NO_SUCH_RUN
@@ -86,12 +82,9 @@ from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, given, newest, read_page, select_where
 from harness.store.sql.preload import NAMES_AT_ONCE
 from harness.store.sql.routing import (
-    CURRENT_FALLBACKS,
     CURRENT_OF,
     NEWEST_NAMES,
     ROUTE_HEADS,
-    SUITES_OF_ROUTES,
-    TARGETS_OF_ROUTES,
     read_current,
 )
 
@@ -341,31 +334,6 @@ class Listings(AgentListings):
         """Lists by name what all routes are sorted by; forged rows are among them."""
         return [RouteHead(**row._asdict()) for row in self.unit.read(ROUTE_HEADS)]
 
-    def suite_users(self) -> Mapping[str, Sequence[str]]:
-        """Names the routes that use each suite, by suite; forged rows are among them. A row
-        that cannot be read is named under the empty name.
-        """
-        users: dict[str, list[str]] = defaultdict(list)
-        for row in self.unit.read(SUITES_OF_ROUTES):
-            for suite in _suites_named(row.settings):
-                users[suite].append(row.route)
-        return users
-
-    def target_users(self) -> Mapping[str, Sequence[str]]:
-        """Names the routes that use each target, by its id; forged rows are among them."""
-        of_route: dict[str, set[str]] = {
-            row.route: {row.incumbent, row.canary, row.holdback} - {None}
-            for row in self.unit.read(TARGETS_OF_ROUTES)
-        }
-        for link in self.unit.read(CURRENT_FALLBACKS):
-            if link.route in of_route:
-                of_route[link.route].add(link.target)
-        users: dict[str, list[str]] = defaultdict(list)
-        for route, targets in of_route.items():
-            for id_ in targets:
-                users[id_].append(route)
-        return users
-
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         found, invalid = [], []
         for row, chain, route in read_current(self.unit, names):
@@ -386,12 +354,3 @@ class Listings(AgentListings):
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self.sorted_out(target, self.unit.read(query).all())
         return {row.id: TARGET.read(row) for row in good}, invalid
-
-
-@lru_cache(maxsize=KEPT_VALUES)
-def _suites_named(settings: str) -> Sequence[str]:
-    """Names the suites in a route's stored settings."""
-    try:
-        return [str(suite["suite"]) for suite in json.loads(settings)["suites"]]
-    except (LookupError, RecursionError, TypeError, ValueError):
-        return [""]

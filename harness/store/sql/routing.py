@@ -102,19 +102,6 @@ _COLUMNS: Final = tuple(column.name for column in route_version.c)
 _STORED_CURRENT = (
     sa.select(*stored_columns(route_version)).where(IS_NEWEST).order_by(route_version.c.route)
 )
-SUITES_OF_ROUTES = (
-    sa.select(
-        route_version.c.route,
-        sa.type_coerce(route_version.c.settings, sa.Text).label("settings"),
-    )
-    .where(IS_NEWEST)
-    .order_by(route_version.c.route)
-)
-TARGETS_OF_ROUTES = (
-    sa.select(*(route_version.c[name] for name in ("route", "incumbent", "canary", "holdback")))
-    .where(IS_NEWEST)
-    .order_by(route_version.c.route)
-)
 # Routes of a process that reads all of them again and again.
 KNOWN_ROUTES: Final = 2_000
 CURRENT_OF = (
