@@ -416,7 +416,8 @@ def test_metrics_open_for_a_viewer_and_for_the_metrics_token_alone(tmp_path: Pat
     assert 'swapgate_proposals{phase="canary"} 0.0' in text
     assert "swapgate_reconcile_age_seconds 1.5" in text
     assert door.send("GET", "/routes", headers=token).status_code == 401
-    without = Door(world_of(tmp_path / "without"))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    without = Door(world_of(elsewhere))
     for headers in (token, {"authorization": "Bearer "}):
         assert without.send("GET", "//metrics", headers=headers).status_code == 401
 
