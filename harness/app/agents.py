@@ -98,7 +98,7 @@ class RouterModelCalls:
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
-        channel = _SignedChannel(self._channel, request, self._secret, self._clock)
+        channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
         client = ChannelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
@@ -128,7 +128,7 @@ class RouterModelCalls:
                     return await client.complete(completion)
                 return await _stream(client, completion, on_piece)
             except CallRefused as error:
-                if not request.grant or error.code != "model_not_found":
+                if not request.caller.grant or error.code != "model_not_found":
                     raise
                 if self._clock.monotonic() >= until:
                     raise NobodyAnswered(
@@ -149,12 +149,10 @@ class _SignedChannel:
     """The router for one call of a session. It shares the connections, and closes none."""
 
     def __init__(
-        self, channel: HttpChannel, request: ModelCallRequest, secret: bytes, clock: Clock
+        self, channel: HttpChannel, caller: AgentCaller, secret: bytes, clock: Clock
     ) -> None:
-        self._channel, self._secret, self._clock = channel, secret, clock
-        self._caller = AgentCaller(
-            request.agent, request.session, request.key, request.grant, request.target
-        )
+        self._channel, self._caller = channel, caller
+        self._secret, self._clock = secret, clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
         # Signed at each attempt: the signature is fresh for a short while.
@@ -193,7 +191,7 @@ def _completion_request(request: ModelCallRequest) -> CompletionRequest:
         ],
         user=request.user,
         # All messages of a session stay on one arm.
-        caller=Caller(sticky=request.session, timeout_s=request.timeout_s),
+        caller=Caller(sticky=request.caller.session, timeout_s=request.timeout_s),
     )
 
 

@@ -21,7 +21,7 @@ from harness.domain.agents.agent import (
     ModelChoice,
     ModelKind,
 )
-from harness.domain.agents.caller import AGENT_HEADER
+from harness.domain.agents.caller import AGENT_HEADER, AgentCaller
 from harness.domain.agents.message import MessageRole, ServedBy
 from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.transcript import ContextMessage
@@ -59,16 +59,9 @@ class Calls:
 
     def served(self, **changes: str) -> ServedBy:
         asked = ContextMessage(MessageRole.USER, "Colour number 3?")
-        whole = ModelCallRequest(
-            NAME,
-            (asked,),
-            agent="ag_1",
-            session="se_1",
-            timeout_s=60.0,
-            key=self.key,
-            grant=GRANT,
-        )
-        return asyncio.run(self.ask(replace(whole, **changes))).served  # type: ignore[arg-type]  # a test's own fields
+        model = changes.pop("model", NAME)
+        caller = replace(AgentCaller("ag_1", "se_1", self.key, GRANT), **changes)
+        return asyncio.run(self.ask(ModelCallRequest(model, (asked,), caller, 60.0))).served
 
     def refusal(self, **changes: str) -> str:
         """Its code; empty for an answer."""

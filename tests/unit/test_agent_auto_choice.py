@@ -108,5 +108,7 @@ def test_the_reason_says_floor_suite_score_and_price() -> None:
         "the cheapest of 2 known to reach 0.85 on tickets: 0.9 with 95 percent confidence, "
         "$1.00 for 1,000 answers"
     )
+    alike = [replace(SMALL, name="sim/tiny"), SMALL]
+    assert choose_target(BIG, alike, 0.85, SUITE).chosen is SMALL
     nothing = choose_target(replace(BIG, low=None), [], 0.85, SUITE)
     assert nothing.reason == "the incumbent: nothing is known to reach 0.85 on tickets"

@@ -17,6 +17,7 @@ from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
+from harness.domain.agents.caller import AgentCaller
 from harness.domain.agents.message import (
     REFUSED,
     IncomingMessage,
@@ -233,17 +234,14 @@ class Conversation:
         provider = model.provider
         if not model.grant and not model.reason:
             provider = expected_provider(self._messages, model.name, provider)
+        # The router compares the session with the grant's.
+        granted_to, key = model.granted_to or session.id, agent.owner_key or ""
         return ModelCallRequest(
             model.route,
             build_context(self._messages, provider=provider, instructions=self._instructions),
-            agent.id,
-            # The router compares it with the grant's.
-            model.granted_to or session.id,
+            AgentCaller(agent.id, granted_to, key, model.grant, model.target),
             self._budget.left_s(self._now_s),
             tuple(offered),
-            agent.owner_key or "",
-            model.grant,
-            model.target,
             session.user_id,
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.caller import AgentCaller
 from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.transcript import ContextMessage
 from harness.domain.agents.turn import OfferedTool, TurnBounds
@@ -19,13 +20,9 @@ from harness.domain.agents.turn import OfferedTool, TurnBounds
 class ModelCallRequest:
     model: str  # as the router names it: a route, or `@provider/model`
     messages: tuple[ContextMessage, ...]
-    agent: str
-    session: str
+    caller: AgentCaller
     timeout_s: float  # for the whole answer
     tools: tuple[OfferedTool, ...] = ()
-    key: str = ""  # id of the data key that pays and limits; empty for nobody's
-    grant: str = ""  # id of the grant that opens a literal model; empty for a route
-    target: str = ""  # of a route, the id of the target to ask first; empty for its own order
     user: str = ""  # who is behind the session, in the client's words
 
 
