@@ -167,19 +167,23 @@ def list_keys() -> str:
     """Writes the keys by section, those without a section first."""
     schema = json_schema()
     properties: Schema = schema["properties"]  # type: ignore[assignment]
-    parts, plain = [], []
+    keys = [
+        key
+        for name, field in properties.items()
+        if name != "policies"
+        for key in _keys(name, field, schema, _MISSING)
+        if key.name != name or not key.kind.startswith(("mapping to mappings", "list of m"))
+    ]
+    sections: dict[str, list[Key]] = {}
+    for key in _shortened(keys):
+        sections.setdefault(re.split(r"[.\[]", key.name)[0], []).append(key)
+    plain = [key for section in sections.values() if len(section) == 1 for key in section]
+    parts = []
     for name, field in properties.items():
-        keys = [
-            key
-            for key in _keys(name, field, schema, _MISSING)
-            if key.name != name or not key.kind.startswith(("mapping to mappings", "list of m"))
-        ]
         if name == "policies":
             parts += ["## `policies`", "See [policies](policies.md)."]
-        elif len(keys) == 1:
-            plain += keys
-        else:
-            parts += [f"## `{name}`", _meaning(field), _listed(_shortened(keys))]
+        elif len(sections[name]) > 1:
+            parts += [f"## `{name}`", _meaning(field), _listed(sections[name])]
     return _joined("## Keys without a section", _listed(plain), *parts)
 
 
