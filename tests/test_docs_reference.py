@@ -62,7 +62,8 @@ def test_every_counter_of_a_router_is_in_the_table() -> None:
 
 def test_every_action_of_the_audit_log_is_in_the_table() -> None:
     page = (REFERENCE / "events.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^- (`.+)$", page.partition("## The audit log")[2], re.MULTILINE)
+    page = page.partition("## The audit log")[2].replace("\n  ", " ")
+    listed = re.findall(r"^- (`.+)$", page, re.MULTILINE)
     told = {action for line in listed for action in re.findall(r"`([\w.]+)`", line)}
     subjects = "|".join(sorted({action.partition(".")[0] for action in told}))
     columns = {"proposal.id", "shadow.id"}
@@ -80,6 +81,7 @@ def test_every_kind_of_alert_is_listed_with_its_rule() -> None:
     page = (
         (REFERENCE / "events.md").read_text(encoding="utf-8").partition("## The audit log")[0]
     )
+    page = page.replace("\n  ", " ")  # an item's further lines
     lines = re.findall(r"^- \*\*(\w+)\*\*, (.+?): (\[.+)$", page, re.MULTILINE)
     told = {
         kind: (severity, lasts)
