@@ -34,8 +34,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
 }
 
 MISSING_SCORES: Final = (
-    "mend what lost the scores (a provider, a judge or a scorer, as the reason names it), then "
-    "propose again. This says nothing about the candidate."
+    "run `swapgate doctor`, mend what lost the scores (a provider, a judge or a scorer, as the "
+    "reason names it), then propose again. This says nothing about the candidate."
 )
 # Where nothing can be read in a run's first answers, by whose they are.
 UNREADABLE_STEPS: Final = (
