@@ -49,7 +49,7 @@ def list_providers(session: Session) -> None:
 
 @command(provider, "matrix")
 def show_matrix(session: Session) -> None:
-    """What each provider's models can do, configured or not, healthy or not."""
+    """Show the abilities of each provider's models, configured or not, healthy or not."""
     from harness.control.providers.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
     rows = build_matrix(session.context_with_providers)

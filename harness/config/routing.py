@@ -71,7 +71,7 @@ class OverridesEntry(BaseModel):
 class RouteEntry(BaseModel):
     model_config = _STRICT
     incumbent: str | TargetEntry  # the model that serves at first: provider/model, or its parts
-    # Who answers when the incumbent cannot, in this order.
+    # Targets that answer when the incumbent cannot, in this order.
     fallbacks: list[str | FallbackEntry] = []
     description: str = ""  # what people read
     stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable

@@ -123,7 +123,7 @@ class SuiteEntry(BaseModel):
     path: str | None = None  # JSONL or CSV file with the items; give either this or `task`
     task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
     scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
-    scorer_options: dict[str, object] = {}  # what the scorer takes
+    scorer_options: dict[str, object] = {}  # options of the scorer
     title: str = ""  # what people read
     version: str = "1"  # yours, shown beside the suite's name
     # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
@@ -173,7 +173,7 @@ class PolicyEntry(BaseModel):
     promotion: PromotionMode = PromotionMode.AUTOMATIC
     # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = Policy().approval_ttl_s
-    self_approval: bool = False  # who proposed may also approve
+    self_approval: bool = False  # the proposer may also approve
     # Whether a swap names the change request under which it is made.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = GatePolicy()  # when evals pass

@@ -82,7 +82,7 @@ class RouterSettings:
     total_timeout_s: float = 120.0  # for the whole request, failovers included
     # How long a stream may be silent before a comment goes to the client, 0 for never.
     heartbeat_s: float = 15.0
-    response_model: AnsweredModel = AnsweredModel.ROUTE  # what `model` in an answer says
+    response_model: AnsweredModel = AnsweredModel.ROUTE  # name that `model` in an answer has
     connect_timeout_s: float = 5.0  # to reach a provider
     max_body_bytes: int = 32 * 1024 * 1024  # size of a client's request, at most
     max_response_bytes: int = 64 * 1024 * 1024  # size of a provider's answer, at most
@@ -101,8 +101,8 @@ class RouterSettings:
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()
-    # What clients may send as `model` beside the routes' names: a text or a pattern such as
-    # `claude-haiku-*`, and its route.
+    # Names that clients may send as `model` beside the routes' names: a text or a pattern such
+    # as `claude-haiku-*`, and its route.
     aliases: dict[str, str] = field(default_factory=dict)
     cors: CorsSettings = CorsSettings()  # for clients in browsers
 
@@ -116,7 +116,7 @@ class ControlSettings:
     reconcile_interval_s: float = 1.0  # how often it looks at proposals and canaries
     housekeeping_interval_s: float = 60.0  # how often it removes what is kept no longer
     drift_interval_s: float = 10.0  # how often it looks whether a drift run is due
-    # Who runs evals: worker processes of the control process, or those of `swapgate worker` on
+    # Processes that run evals: those of the control process, or those of `swapgate worker` on
     # any number of hosts, which take the runs from a job queue in PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED
     # Processes that ask and score, at most; with `procrastinate`, each host has its own number.
@@ -176,7 +176,7 @@ class OidcSettings:
     # A group of the server's → viewer, proposer, approver or admin; the highest counts.
     roles: dict[str, str] = field(default_factory=dict)
     roles_claim: str = "groups"  # which claim of the token has a person's groups
-    name_claim: str = "email"  # what people are called here; who they are is the subject
+    name_claim: str = "email"  # claim with a person's name; the identity is the subject
     scope: str = "openid email profile"  # asked of the server; some give `groups` only so
 
     @property

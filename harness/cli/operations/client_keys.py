@@ -102,7 +102,7 @@ def create(
     ),
     service: bool = opt("The new principal is a service, not a person."),
     opt_outs: tuple[OptOut, ...] = opt(
-        "What the data key's requests are kept out of; may be repeated.", "--opt-out"
+        "Features that leave out the data key's requests; may be repeated.", "--opt-out"
     ),
     limits: LimitOptions = taken_from(LimitOptions),
 ) -> None:
@@ -261,7 +261,7 @@ def person() -> None:
 def list_people(session: Session) -> None:
     """List the principals: who acts with a key, by single sign-on, or on this machine.
 
-    With a key below the admin role, it lists those that are whoever holds the key.
+    With a key below the admin role, it lists those of the key's holder.
     """
     found = people.list_people(session.context, session.actor)
     output.listing(
@@ -293,7 +293,7 @@ def link(
 
 @command(person)
 def separate(session: Session, name: str, *, reason: str = REASON) -> None:
-    """Declare that NAME is nobody else here.
+    """Declare that NAME is no other person here.
 
     Somebody of single sign-on needs this, or a `link`, to approve what was proposed with a key,
     and the other way. Whoever declares it is not one of the two.

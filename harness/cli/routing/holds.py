@@ -69,7 +69,7 @@ def freeze(
 
 @command()
 def unfreeze(session: Session, freeze_id: str = arg("ID"), *, reason: str = REASON) -> None:
-    """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
+    """End a freeze early. The proposer of a swap that it holds back cannot do this."""
     record = session.decide(freezes.lift_freeze, freeze_id, reason=reason)
     output.answer(record, f"lifted {freeze_id}")
 
@@ -131,7 +131,7 @@ def propose(
 
 @command(break_glass)
 def confirm(session: Session, id_: str = arg("ID")) -> None:
-    """Let the target serve, as the second person. Whoever asked for it cannot."""
+    """Let the target serve, as the second person. The person who asked for it cannot."""
     made = session.decide(broken.confirm_break_glass, id_)
     until = timestamp(made.expires_at)
     text = f"route {made.route} is served without proof until {until} UTC ({made.id})"

@@ -174,7 +174,7 @@ class SettingsOptions:
         "high: only fallbacks marked capable may answer. New routes: low."
     )
     on_content_policy: OnContentPolicy | None = opt(
-        "What to do after a provider's content filter refuses. New routes: fail."
+        "The next step after a provider's content filter refuses. New routes: fail."
     )
     keep_warm_bps: int | None = opt(
         "Share of requests that keeps each later provider warm: 1%. New routes: 0%.",

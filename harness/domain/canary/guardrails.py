@@ -263,7 +263,7 @@ class CanaryJudge:
     """Sets who judges a sample of both arms' answers, once the users have them."""
 
     model: str  # PROVIDER/MODEL
-    criteria: str  # what a good answer is, in words
+    criteria: str  # description of a good answer
     max_usd: float  # in all, of a rollout
     share_bps: int = 10_000  # of the units of the smaller arm
     timeout_s: float = 30.0  # for a verdict, from the user's answer on

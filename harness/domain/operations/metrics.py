@@ -45,7 +45,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_feedback": MetricSpec(
         _C,
-        "What callers said of answers; verdict is good, bad, or none for a label alone",
+        "Feedback of callers; verdict is good, bad, or none for a label alone",
         ("route", "arm", "verdict", "label"),
     ),
     "swapgate_irregular_answers": MetricSpec(
@@ -77,7 +77,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_breaker_state": MetricSpec(_G, "0 closed, 1 half open, 2 open", ("target",)),
     "swapgate_target_pause_seconds": MetricSpec(
-        _G, "What is left of a pause that the target's provider asked for", ("target",)
+        _G, "Seconds left of a pause that the target's provider asked for", ("target",)
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,

@@ -61,12 +61,12 @@ class GatePolicy:
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # how old a shared incumbent run may be
-    # What of the providers' own words on what they serve must not change.
+    # Part of the providers' names for the served model that must not change.
     served_pin: ServedPin = ServedPin.MODEL
     min_saving: float = 0.1  # share of the incumbent's cost that the claim CHEAPER must save
     # The most that one item of the candidate may cost, in mean costs of the incumbent's items.
     cost_ceiling: float = 10.0
-    # What several primary suites have to show together.
+    # Claim that several primary suites show together.
     primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
     # Claims that a proposal may choose among, beside the policy's own.
     claims: tuple[Claim, ...] = tuple(Claim)
@@ -158,7 +158,7 @@ class CanaryPolicy:
     # After each new share, how long a conversation that is under way stays with the incumbent;
     # 0 for no such time.
     handover_s: float = 1_800.0
-    # What comes before the first step; none for nothing.
+    # Shadow before the first step; null for no shadow.
     shadow: ShadowStagePolicy | None = None
     # The model that feeds the guardrail `judge`; both are there, or none.
     judge: CanaryJudge | None = None

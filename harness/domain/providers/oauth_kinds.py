@@ -71,7 +71,7 @@ class OAuthOverrides:
     verification_url: str | None = None  # where the person types the code
     redirect_uri: str | None = None  # where the vendor sends the person back
     exchange_url: str | None = None  # a short-lived token for the account's
-    scope: str | None = None  # what the token is asked for
+    scope: str | None = None  # scope that the token is asked for
     # With each request to these.
     headers: Mapping[str, str] | None = field(default=None, repr=False)
 
