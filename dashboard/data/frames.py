@@ -17,7 +17,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
-from harness.domain.formatting import escape_formula
+from harness.domain.formatting import escape_formula, format_excerpt
 
 # Fewer pairs than this carry no interval worth showing.
 FEWEST_PAIRS = 30
@@ -241,23 +241,18 @@ def _excerpt(text: str, length: int) -> str:
     """How a text begins, safe as a cell. The dash of a list's first line says nothing here, and
     would be taken for a formula's.
     """
-    return str(escape_formula(one_line(text, length).removeprefix("- ")))
+    return str(escape_formula(format_excerpt(text, length).removeprefix("- ")))
 
 
 def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
     return [
-        f"{rated[0]} {one_line(answer, EXCERPT)}" if answer else rated
+        f"{rated[0]} {format_excerpt(answer, EXCERPT)}" if answer else rated
         for rated, answer in zip(frame[arm], frame[f"{arm}_answer"], strict=True)
     ]
 
 
 def download_table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=["key", "title"])
-
-
-def one_line(text: str, length: int = 160) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:

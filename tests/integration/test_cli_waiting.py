@@ -166,11 +166,12 @@ def test_the_time_left_is_reckoned_from_the_pace_since_the_first_look(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = ProgressLine()
-    for now_s, done in ((0.0, 0), (2.0, 4), (10.0, 10)):
+    for now_s, done in ((0.0, 0), (2.0, 6), (10.0, 10)):
         line.say(Progress("run_1: running", done, 100, at_most=True, cost_usd=0.5), now_s)
 
-    early, said = capsys.readouterr().err.splitlines()
-    assert early == "run_1: running, 0 of up to 100 samples"
+    first, early, said = capsys.readouterr().err.splitlines()
+    assert first == "run_1: running, 0 of up to 100 samples"
+    assert early == "run_1: running, 6 of up to 100 samples, $0.50 so far"
     assert said == "run_1: running, 10 of up to 100 samples, $0.50 so far, at most 1.5 min left"
 
 

@@ -19,10 +19,11 @@ from harness.cli.frame.session import Session
 from harness.cli.operations.database import print_faults
 from harness.control.operations import alerts, audit_export, queries
 from harness.domain.errors import InputError
-from harness.domain.formatting import format_quantity
+from harness.domain.formatting import format_excerpt, format_quantity
 from harness.domain.operations.audit import AuditFilter, AuditPosition
 from harness.domain.pagination import PageRequest
 
+MOST_DETAILS: Final = 100  # characters
 WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -65,7 +66,9 @@ def tail(
             "WHO": f"{event.actor} ({event.key})" if event.key else event.actor,
             "DID": event.action,
             "TO": event.subject,
-            "DETAILS": _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
+            "DETAILS": format_excerpt(
+                json.dumps(_reason_first(event.details), ensure_ascii=False), MOST_DETAILS
+            ),
         },
         empty="no such event is in the log",
     )
@@ -159,10 +162,6 @@ def _print_heads(heads: int, missing: int | None) -> None:
         f"a printed head names event {missing}, which the log lacks or has with other content: "
         "the log was cut or changed"
     )
-
-
-def _short(text: str, width: int = 100) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 @click.group()
