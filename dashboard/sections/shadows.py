@@ -58,44 +58,42 @@ def show(names: Sequence[str]) -> None:
     heading = st.empty()
     heading.html(_heading(running))
     page_frame.show_html(html.invalid(page.invalid))
-    show_openers([start.opener(names)])
-    slots: dict[str, DeltaGenerator] = {}
-    for status in running:
+    stops = [
+        stop.opener(status.shadow, label=f"Stop the shadow of {status.shadow.route} …")
+        for status in running
+    ]
+    show_openers([start.opener(names), *stops])
+    ids = frozenset(status.shadow.id for status in running)
+    ended = [status for status in page if status.shadow.id not in ids]
+    if running:
         # Its name keeps it from fading while it is read anew (styles.css).
-        with st.container(key=f"live-{status.shadow.id}"):
-            slots[status.shadow.id] = st.empty()
-        show_openers([stop.opener(status.shadow)], explain=())
-    ended = [status for status in page if status.shadow.id not in slots]
-    if not running and not ended:
+        with st.container(key="live-shadows"):
+            live(heading, ids)
+    elif not ended:
         page_frame.show_empty(
             "A shadow sends a share of a route's requests to a second model, too, and "
             "compares the answers. This starts one:",
             "swapgate shadow start ROUTE PROVIDER/MODEL --reason WHY",
         )
-    if running:
-        live(heading, slots)
     if ended:
         st.html(html.listing("Ended", "Newest first.", map(ended_cells, ended)))
     page_frame.show_rest(page, "shadows", "swapgate shadow list")
 
 
 @st.fragment(run_every=EVERY)
-def live(heading: DeltaGenerator, slots: Mapping[str, DeltaGenerator]) -> None:
+def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
     """Shows what refreshes by itself: the first line, and the figures of each shadow that runs.
-    One that began or ended draws the page anew.
-
-    slots: where each one's figures stand, by its id.
+    One that began or ended draws the page anew. ids: of those that the page shows.
     """
     with current_user.live_part("The figures"):
         ctx = page_frame.context()
         now, running = ctx.clock.now(), shadows.list_running(ctx)
-        if {status.shadow.id for status in running} != set(slots):
+        if {status.shadow.id for status in running} != ids:
             st.rerun()
         heading.html(_heading(running))
         for status in running:
-            with slots[status.shadow.id].container():
-                for part in running_parts(status, now):
-                    st.html(part)
+            for part in running_parts(status, now):
+                st.html(part)
 
 
 def headline(stage: ShadowStage, route: str) -> str:
@@ -286,7 +284,7 @@ def start(form: Form, names: Sequence[str]) -> None:
     form.submit("Start it", f"started a shadow: {mirrored}", shadows.start_shadow, wanted)
 
 
-@dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop", label="Stop it …")
+@dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")
 def stop(form: Form, shadow: Shadow) -> None:
     waits = ""
     if shadow.proposal:

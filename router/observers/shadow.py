@@ -233,8 +233,9 @@ class ShadowMirror(SideCalls):
         self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
         # Reading takes a while for long ones, and other requests go on meanwhile.
         own_price = job.route.upstreams[job.plan.incumbent].price
+        sides = (incumbent, own_price), (candidate, price)
         counts, sums = await asyncio.to_thread(
-            _compared, job.request, (incumbent, own_price), (candidate, price)
+            lambda: compare_pair(*(_side(job.request, *side) for side in sides))
         )
         self._note(served.shadow.id, counts, sums)
         self._recorder.end_mirror(ticket, served.shadow.id, unit_counts(counts))
@@ -308,16 +309,8 @@ async def _drained(stream: CommittedStream, ms: float) -> _ShadowAnswer:
     return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.usage)
 
 
-def _compared(
-    request: ClientRequest,
-    incumbent: tuple[_ShadowAnswer, Price | None],
-    candidate: tuple[_ShadowAnswer, Price | None],
-) -> tuple[dict[str, int], dict[str, float]]:
-    """The pair's counts and sums. Raises as `build_transcript` does."""
-    return compare_pair(_side(request, *incumbent), _side(request, *candidate))
-
-
 def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) -> PairSide:
+    """One side of the pair. Raises as `build_transcript` does."""
     content: Mapping[str, Any] | None = None
     if answer.answer is not None:
         endpoint = request.endpoint.value

@@ -25,6 +25,7 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
+from harness.domain.routing.route_changes import EndBake
 from harness.domain.routing.table import (
     Arm,
     RouteSettings,
@@ -90,6 +91,25 @@ def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: SmallInstallatio
     assert baking.route().incumbent == proposal.candidate
     assert baking.rollout().state is RolloutState.PROMOTED
     assert baking.run_once().did == ()
+
+
+def test_a_bake_whose_control_another_took_away_is_over(baking: SmallInstallation) -> None:
+    promoted(baking)
+    with baking.store.write() as tx:
+        tx.routing.commit(
+            EndBake("chat", baking.rollout().id),
+            expected_version=baking.route().version,
+            actor=BEN.name,
+            reason="by another",
+            now=baking.clock.now(),
+        )
+    version = baking.route().version
+
+    assert not baking.run_once().failed
+
+    assert not baking.rollout().baking
+    assert baking.rollout().ended_because == "the route was changed by another"
+    assert baking.route().version == version
 
 
 def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(

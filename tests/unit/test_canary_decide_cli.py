@@ -12,6 +12,7 @@ from harness.cli.evals.file_decision import canary_decide
 pytestmark = pytest.mark.req("F3")
 
 HEAD = "block,requests,canary_requests,failures,canary_failures\n"
+LOST = HEAD.replace("\n", ",missing,canary_missing\n")
 WORKED = HEAD + (
     "a,100,1,0,0\nb,100,1,1,0\nc,100,1,2,1\nd,100,1,1,0\nmorning,100,1,3,1\nf,100,1,1,1\n"
 )
@@ -69,32 +70,14 @@ def test_alpha_and_the_tolerated_odds_ratio_are_the_canarys(decide: Decide) -> N
 
 def test_missing_outcomes_decide_nothing(decide: Decide) -> None:
     """They count for the canary: its own as no failures, the incumbent's as failures."""
-    head = HEAD.replace("\n", ",missing,canary_missing\n")
-    lost = head + "a,100,5,2,0,3,3\nb,100,5,1,0,2,2\n"
+    lost = LOST + "a,100,5,2,0,3,3\nb,100,5,1,0,2,2\n"
     held = decide(lost, "--json")
     found = json.loads(held.stdout)
     assert (held.exit_code, found["action"], found["missing"]) == (0, "hold", 5)
     assert found["log_e"] < 0.0 < found["log_e_if_missing_failed"]
 
-    sure = head + "a,100,5,6,5,2,0\nb,100,5,6,5,2,0\n"
+    sure = LOST + "a,100,5,6,5,2,0\nb,100,5,6,5,2,0\n"
     assert decide(sure, "--json").exit_code == 3
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("a,100,5,1,0,1,2", "2 canary_missing of 1 missing"),
-        ("a,10,5,6,1,5,1", "9 failures outside the canary, with 5 requests there"),
-        ("a,100,1,1,1,1,1", "2 canary failures, with 2 failures in all and 1 canary"),
-        ("a,100,1,1,0,x,0", "missing is 'x'"),
-    ],
-)
-def test_missing_outcomes_that_cannot_be_are_refused(
-    decide: Decide, row: str, message: str
-) -> None:
-    result = decide(HEAD.replace("\n", ",missing,canary_missing\n") + row + "\n")
-    assert result.exit_code == 2
-    assert f"blocks.csv:2: {message}" in result.stderr
 
 
 def test_no_block_yet_holds(decide: Decide) -> None:
@@ -125,6 +108,14 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         (HEAD + "a,100,5,1,2\n", 2, "2 canary failures, with 1 failures"),
         (HEAD + "a,100,1,5,2\n", 2, "2 canary failures, with 5 failures in all and 1 canary"),
         (HEAD + "a,10,9,5,2\n", 2, "3 failures outside the canary, with 1 requests"),
+        (LOST + "a,100,5,1,0,1,2\n", 2, "2 canary_missing of 1 missing"),
+        (LOST + "a,10,5,6,1,5,1\n", 2, "9 failures outside the canary, with 5 requests there"),
+        (
+            LOST + "a,100,1,1,1,1,1\n",
+            2,
+            "2 canary failures, with 2 failures in all and 1 canary",
+        ),
+        (LOST + "a,100,1,1,0,x,0\n", 2, "missing is 'x'"),
     ],
 )
 def test_bad_input_ends_with_2_and_its_place(

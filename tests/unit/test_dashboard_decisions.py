@@ -290,7 +290,7 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
         assert words in text(page), words
     (running,) = shadows.list_running(page_frame.context())
     assert running.shadow.limits.share_bps == 1_250
-    assert ("Stop it …", True) in _reads(page)
+    assert ("Stop the shadow of quiet …", True) in _reads(page)
     id_ = running.shadow.id
     app = _opened("shadows.stop(list_running(ctx)[0].shadow)")
     app.text_input(key=f"shadow-stop-why-{id_}").set_value("seen enough").run()

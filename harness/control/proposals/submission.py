@@ -141,7 +141,7 @@ def _register(
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
     policy = _policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
-    stage.check_stage(tx, route, candidate, policy)
+    stage.check_stage(ctx, tx, route, candidate, policy)
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)

@@ -184,8 +184,9 @@ def check_shadow(
     provider = targets.provider_of(tx, candidate)
     if limits.in_money and candidate.model not in provider.prices:
         raise InputError(
-            f"{candidate.name} has no price, so that no budget in US dollars can be kept: add "
-            "its price to the file, or give no budget in money (--usd-per-day none)"
+            f"{candidate.name} has no price, so that no budget in US dollars can be kept: set "
+            f"providers.{candidate.provider}.prices, or give no budget in money "
+            "(--usd-per-day none)"
         )
 
 

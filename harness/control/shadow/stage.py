@@ -36,6 +36,8 @@ from harness.store.transaction import Transaction
 
 # A pace from less than this is none.
 SHORTEST_S: Final = 60.0
+# As the policy's own limits are.
+IN_MONEY: Final = ShadowLimits(usd_in_all=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +59,19 @@ class ShadowStage:
     eta_s: float | None
 
 
-def check_stage(tx: Transaction, route: Route, candidate: Target, policy: Policy) -> None:
+def check_stage(
+    ctx: Context, tx: Transaction, route: Route, candidate: Target, policy: Policy
+) -> None:
     """Check, before anything is paid for, that a shadow can come first. Raises InputError."""
     if policy.canary.shadow is None:
         return
-    if route.settings.side_effects:
+    try:
+        shadows.check_shadow(ctx, tx, route, candidate, IN_MONEY)
+    except InputError as error:
         raise InputError(
-            f"policy {policy.name!r} has a shadow before its canary (canary.shadow), and route "
-            f"{route.name!r} has tools that act on the world (side_effects): nothing of it is "
-            "sent twice. Take a policy without it: --policy NAME"
-        )
-    provider = tx.providers.all().get(candidate.provider)
-    if provider is None or candidate.model not in provider.prices:
-        raise InputError(
-            f"policy {policy.name!r} has a shadow before its canary, with a budget in money, "
-            f"and {candidate.name} has no price: set providers.{candidate.provider}.prices"
-        )
+            f"policy {policy.name!r} has a shadow before its canary (canary.shadow): {error}; "
+            "or an admin names a policy without it for the route"
+        ) from None
 
 
 def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
@@ -159,8 +158,7 @@ def _obstacle(
             )
     try:
         route = routes.require_route(tx, proposal.route)
-        in_money = ShadowLimits(usd_in_all=1.0)
-        shadows.check_shadow(ctx, tx, route, candidate, in_money)
+        shadows.check_shadow(ctx, tx, route, candidate, IN_MONEY)
     except (InputError, NotAllowed, NotFound) as error:
         return str(error)
     return ""

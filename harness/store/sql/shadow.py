@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
 from harness.domain.pagination import MOST_LISTED
-from harness.domain.shadow import Shadow, ShadowTally, add_tallies, check_shadow_limits
+from harness.domain.shadow import Shadow, ShadowTally, add_tallies
 from harness.store.observation_rules import check_shadow_tally
 from harness.store.schema.columns import Row
 from harness.store.schema.evals import TARGET, target
@@ -35,10 +35,7 @@ class Shadows(Records[Shadow]):
     missing = "there is no shadow {}; `swapgate shadow list` shows them"
 
     def add(self, new: Shadow) -> None:
-        """Adds a shadow. Raises InputError for limits that make no sense, Conflict while the
-        route has one.
-        """
-        check_shadow_limits(new.limits)
+        """Adds a shadow. Raises Conflict while the route has one."""
         self._unit.serialize()
         live = self._unit.read(self._live().where(shadow.c.route == new.route)).first()
         if live is not None:
