@@ -567,21 +567,16 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
         assert list(tx.rollouts.live()) == []
 
 
-def incumbent(world: SmallInstallation) -> str:
-    table = routes.load_table(world.context())
-    return table.targets[table.routes["chat"].incumbent].model
-
-
 def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     world: SmallInstallation,
 ) -> None:
     promoted(world, "sim/good")
     promoted(world, "sim/better")
     ctx = world.context()
-    served = [incumbent(world)]
+    served = [world.serving()]
     for _ in range(2):
         routes.roll_back(ctx, BEN, "chat", reason="an incident")
-        served.append(incumbent(world))
+        served.append(world.serving())
     with pytest.raises(NotFound, match="no earlier incumbent"):
         routes.roll_back(ctx, BEN, "chat", reason="an incident")
     assert served == ["better", "good", "base"]
@@ -589,9 +584,9 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     # Forward again by hand, to a version: then that is what a rollback takes back.
     good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
     routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
-    assert incumbent(world) == "better"
+    assert world.serving() == "better"
     routes.roll_back(ctx, BEN, "chat", reason="no mistake")
-    assert incumbent(world) == "base"
+    assert world.serving() == "base"
     with pytest.raises(NotFound, match="no version 99"):
         routes.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
 

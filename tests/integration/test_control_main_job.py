@@ -32,11 +32,6 @@ from tests.support.control.inline_workers import InlineWorkers
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 
 
-def serving(world: SmallInstallation, name: str = "chat") -> str:
-    table = routes.load_table(world.context())
-    return table.targets[table.routes[name].incumbent].model
-
-
 @pytest.mark.req("A7", "F2")
 def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
     world: SmallInstallation,
@@ -46,7 +41,7 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
 
     assert after.phase is ProposalPhase.REJECTED
     assert "worse" in after.closed_because
-    assert serving(world) == "base"
+    assert world.serving() == "base"
     assert [r.kind for r in read_history(world.context(), "chat")] == ["baseline"]
     with world.store.read() as tx:
         assert isinstance(tx.verdicts.for_proposal(proposal.id)[0], Failed)

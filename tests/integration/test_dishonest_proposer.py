@@ -7,14 +7,12 @@ import pytest
 
 from evals.suites.items import Item
 from harness.control.context import Context
-from harness.control.operations import keys
 from harness.control.proposals import decisions, gate_run, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.errors import InputError, NotAllowed, NotFound, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
@@ -30,7 +28,6 @@ from tests.support.control.control_plane import (
     ANN,
     BEN,
     POLICY,
-    SECRET,
     SmallInstallation,
 )
 from tests.support.site.management_api import Door
@@ -299,23 +296,14 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
 def test_a_second_key_of_the_proposers_making_accepts_no_suite(
     world: SmallInstallation,
 ) -> None:
-    eve, sham = (
-        keys.authenticate(
-            world.store,
-            keys.create_key(world.context(), by, name, secret=SECRET, role=Role.ADMIN)[1],
-            secret=SECRET,
-        )
-        for by, name in ((OPERATOR, "eve"), (OPERATOR, "sham"))
-    )
+    eve, sham = world.person("eve"), world.person("sham")
     world.suites["colours"] = replace(world.suites["colours"], version="2")
     ctx, wish = world.context(), ProposalRequest("chat", "sim/better")
     named(ctx, sham, RouteSuite("colours"))
     assert submission.preview_proposal(ctx, wish, eve).widened == {}
 
-    _, text = keys.create_key(
-        ctx, eve, "laptop", secret=SECRET, role=Role.ADMIN, principal="sham"
-    )
-    assert keys.authenticate(world.store, text, secret=SECRET).principal == sham.principal
+    laptop = world.person("laptop", by=eve, principal="sham")
+    assert laptop.principal == sham.principal
     assert set(submission.preview_proposal(ctx, wish, eve).widened) == {"suite colours"}
 
 

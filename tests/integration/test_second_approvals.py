@@ -27,7 +27,7 @@ from harness.domain.settings import TargetSeed
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
-from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -302,10 +302,9 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
         awaiting(plain_world, ProposalRequest("chat", "sim/good", "x")),
         plain_world.context(),
     )
-    key, text = keys.create_key(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
-    approver = keys.authenticate(plain_world.store, text, secret=SECRET)
+    approver = plain_world.person("ben", Role.APPROVER)
     decisions.approve_proposal(ctx, approver, proposal.id)
-    keys.revoke_key(ctx, SYSTEM, key.id)
+    keys.revoke_key(ctx, SYSTEM, str(approver.key))
 
     plain_world.run_once()
 
