@@ -22,7 +22,7 @@ from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
+from harness.domain.errors import NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
@@ -139,17 +139,6 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -
 
     kind = AlertKind.CANARY_PAUSED
     assert sent_messages(world) == [(kind, Notified.RAISED), (kind, Notified.RESOLVED)]
-
-
-def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
-    def decide() -> None:
-        with world.store.write() as tx:
-            alerts.raise_alert(tx, AlertKind.PROMOTED, "r", subject="s", title="t", text="x")
-            raise InputError("somebody else was first")
-
-    with pytest.raises(InputError):
-        decide()
-    assert all_kinds(world) == []
 
 
 @pytest.mark.req("B9")

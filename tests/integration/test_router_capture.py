@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,9 @@ class Sampled:
         self.drafts: list[CaptureDraft] = []
         self.door.recorder.capture = self.drafts.append  # type: ignore[method-assign, assignment]  # the desk has its own tests
 
-    def ask(self, said: str = "hi", *headers: tuple[bytes, bytes], **more: object) -> int:
+    def ask(
+        self, said: str = "hi", headers: Sequence[tuple[bytes, bytes]] = (), **more: object
+    ) -> int:
         body = {"model": "support", "messages": [{"role": "user", "content": said}], **more}
         given = json.dumps(body).encode()
         call = self.door.call(CHAT, given, headers=(AUTH, *headers))
@@ -58,42 +62,24 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
     assert "kim" not in draft.user_hash
 
 
-def test_nothing_is_taken_unless_the_route_says_so(tmp_path: Path) -> None:
-    sampled = Sampled(tmp_path, 0)
-
-    sampled.ask()
-
-    assert sampled.drafts == []
-    assert sampled.counted == {}
-
-
-@pytest.mark.parametrize("by", ["header", "body"])
-def test_a_client_can_refuse_for_one_request(by: str, tmp_path: Path) -> None:
-    sampled = Sampled(tmp_path)
-
-    if by == "header":
-        sampled.ask("hi", (b"x-swapgate-capture", b"off"))
-    else:
-        sampled.ask(store=False)
-
-    assert sampled.drafts == []
-    assert sampled.counted == {"captures_refused": 1}
-
-
 @pytest.mark.req("G3")
-def test_no_request_of_a_key_that_opted_out_is_taken(tmp_path: Path) -> None:
-    sampled = Sampled(tmp_path, opt_outs=frozenset({OptOut.CAPTURE}))
+@pytest.mark.parametrize(
+    ("taken", "ask", "counted"),
+    [
+        ({"share_bps": 0}, {}, {}),
+        ({}, {"headers": [(b"x-swapgate-capture", b"off")]}, {"captures_refused": 1}),
+        ({}, {"store": False}, {"captures_refused": 1}),
+        ({"opt_outs": frozenset({OptOut.CAPTURE})}, {}, {"captures_refused": 1}),
+        ({}, {"said": "x" * MAX_BYTES}, {"captures_too_large": 1}),
+    ],
+    ids=["no share", "client's header", "client's body", "key opted out", "too large"],
+)
+def test_what_is_not_drawn_refused_or_too_large_is_not_taken(
+    taken: dict[str, Any], ask: dict[str, Any], counted: dict[str, int], tmp_path: Path
+) -> None:
+    sampled = Sampled(tmp_path, **taken)
 
-    assert sampled.ask() == 200
+    assert sampled.ask(**ask) == 200
 
     assert sampled.drafts == []
-    assert sampled.counted == {"captures_refused": 1}
-
-
-def test_a_request_too_large_to_be_labelled_is_not_taken(tmp_path: Path) -> None:
-    sampled = Sampled(tmp_path)
-
-    sampled.ask("x" * MAX_BYTES)
-
-    assert sampled.drafts == []
-    assert sampled.counted == {"captures_too_large": 1}
+    assert sampled.counted == counted

@@ -8,12 +8,13 @@ Each call adds its cost to a sum. Once the sum has reached the cap, no call is m
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_date, format_usd
+from harness.domain.reliability.spend import next_month
 
 # Sums of floats differ in their last digits by the order of adding.
 ROUNDING_USD: Final = 1e-9
@@ -109,10 +110,6 @@ def check_cap(usd: float | None) -> float | None:
 
 def month_of(now: datetime) -> date:
     return now.date().replace(day=1)
-
-
-def next_month(month: date) -> date:
-    return (month + timedelta(days=32)).replace(day=1)
 
 
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:

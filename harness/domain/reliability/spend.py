@@ -120,9 +120,9 @@ def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
     return spent
 
 
-def month_end(day: date) -> date:
-    """Returns the last day of a day's month."""
-    return (day.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+def next_month(day: date) -> date:
+    """The first day of the month after a day's."""
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
@@ -134,8 +134,7 @@ def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendD
     ):
         return FINE
     day = now.day
-    next_month = month_end(day) + timedelta(days=1)
-    month = _judged("month", monthly_usd, now.month_usd, next_month, warn_share)
+    month = _judged("month", monthly_usd, now.month_usd, next_month(day), warn_share)
     daily = _judged("day", daily_usd, now.day_usd, day + timedelta(1), warn_share)
     return max(month, daily, key=lambda decision: decision.level)
 

@@ -23,7 +23,7 @@ from harness.domain.canary.observation import (
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.latency import merge_histograms
-from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
+from harness.domain.reliability.spend import KeySpend, SpendTotals, next_month
 from harness.store.observation_rules import (
     SPEND_SUMS,
     TRAFFIC_KEY,
@@ -370,7 +370,7 @@ class Observations(Traffic):
             sa.func.sum(of_today).label("day_usd"),
             sa.func.sum(row.cost_usd).label("month_usd"),
             sa.func.sum(row.unpriced).label("unpriced"),
-        ).where(row.key.in_(sorted(keys)), row.day >= first, row.day <= month_end(first))
+        ).where(row.key.in_(sorted(keys)), row.day >= first, row.day < next_month(first))
         return {
             sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
             for sums in self._unit.read(query.group_by(row.key))
