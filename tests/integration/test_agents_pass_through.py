@@ -297,6 +297,14 @@ def test_what_is_too_large_ambiguous_or_elsewhere_is_never_passed_on(
     assert ask(world, "/agents", "POST", b"x" * 100_000)[0] == 200
 
 
+def test_each_request_has_a_connection_of_its_own(world: World, agents: AgentsUpstream) -> None:
+    """Over a kept one that is just closed, nobody knows whether the request was done."""
+    before = agents.accepted
+    for method in ("GET", "POST", "POST"):
+        assert ask(world, "/agents", method, b"{}")[0] == 200
+    assert agents.accepted == before + 3
+
+
 def test_requests_are_counted(world: World) -> None:
     ask(world, "/agents")
     headers = {"authorization": f"Bearer {KEY}"}
