@@ -89,6 +89,12 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     # Of the last day: half up to 50 ms, half from there to 100.
     assert (route_scorecard.p50_ms, route_scorecard.p95_ms) == pytest.approx((50.0, 95.0))
     assert route_scorecard.requests_day == 100
+    facts = dict(scorecard.list_facts(route_scorecard, lambda _: "today"))
+    assert facts["latency"] == "median 0.05 s, 95th percentile 0.10 s"
+    assert (facts["callers that failed"], facts["failures of the model"]) == (
+        "1.00 %",
+        "5.00 %",
+    )
 
 
 def test_another_targets_answers_are_no_measure_of_the_incumbent(

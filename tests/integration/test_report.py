@@ -39,7 +39,7 @@ from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance
 from harness.report.answer_examples import SHOWN
-from harness.report.content import MAX_TELLING, Report, gather_report
+from harness.report.content import MAX_TELLING, Report, gather_report, list_pinned
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
 from harness.store.store import Store
@@ -83,6 +83,8 @@ def test_the_first_line_says_what_to_do(
     assert text.startswith(head)
     assert verdict.reason in text
     assert f"swapgate gate replay {verdict.id}" in text
+    for side in report.comparison.suites:
+        assert side.pin.scorer_alone in dict(list_pinned(side)).values()
     cases = ET.fromstring(render_junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem

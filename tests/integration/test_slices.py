@@ -12,6 +12,7 @@ from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.verdict import Failed
 from harness.domain.routing.target import Target
+from harness.report.content import slice_rows
 from tests.support.control.control_plane import SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")
@@ -57,6 +58,8 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     charts = frames.slices(report)
     assert list(charts) == ["language"]
     assert set(charts["language"]["outcome"]) == {"worse", "kept"}
+    shown = {row[1]: row[2] for row in slice_rows(verdict)}
+    assert shown == {"language = da": "worse", "language = en": "not shown worse"}
 
 
 def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallation) -> None:
