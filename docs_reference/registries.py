@@ -274,7 +274,6 @@ def _group(path: str) -> str:
     titles = {
         "steps": "Steps of the canary",
         "guardrails": "Guardrails of the canary",
-        "shadow": "The shadow before the canary",
         "judge": "The judge of the canary",
         "peak": "Peak hours",
     }

@@ -59,7 +59,6 @@ FIELDS = frozenset(["asked", "haste", "said", "seen", "told", "wish", "wishes"])
 EXEMPT_FIELDS = frozenset(
     [
         ("harness/control/privacy/captures.py", "CaptureSummary.seen"),
-        ("harness/control/shadow/stage.py", "ShadowStage.seen"),
         ("harness/domain/privacy/capture.py", "CapturedRequest.seen"),
         ("harness/control/providers/model_lookup.py", "ModelMatch.asked"),
     ]

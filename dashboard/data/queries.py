@@ -23,7 +23,6 @@ from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
-from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.verdict import Verdict, VerdictBasis
@@ -191,8 +190,6 @@ class CanaryView:
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
-    # Of the proposal that is in its shadow now, before its canary.
-    shadow: ShadowStage | None = None
 
     @property
     def last_request(self) -> datetime | None:
@@ -212,7 +209,6 @@ def canary(ctx: Context, route: str) -> CanaryView:
     """Loads what the page of a route's canary shows. Raises NotFound."""
     canaries = list_canaries(ctx, route=route)
     status = canaries[0] if canaries else None
-    stage = find_stage_of_route(ctx, route)
     with ctx.store.read() as tx:
         since = status.rollout.started_at if status else ctx.clock.now()
         start = since.replace(second=0, microsecond=0)
@@ -221,7 +217,6 @@ def canary(ctx: Context, route: str) -> CanaryView:
             status=status,
             traffic=tx.observations.traffic(since=start, route=route) if status else (),
             now=ctx.clock.now(),
-            shadow=stage,
         )
 
 

@@ -26,7 +26,7 @@ OBSERVED = (
     "configuration. It can be rejected."
 )
 CHANGE_MISSING = "The policy asks for a change request: write its reference first."
-EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING, ProposalPhase.SHADOW)
+EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
 def show_buttons(

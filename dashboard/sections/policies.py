@@ -246,9 +246,6 @@ def _money(policy: Policy) -> str:
         if limits
         else "An eval run has no limit of its own: see below what a swap would take."
     )
-    shadow = policy.canary.shadow
-    if shadow is not None:
-        words += f" The shadow may cost {labels.usd(shadow.max_cost_usd)}."
     judge = policy.canary.judge
     if judge is not None:
         words += f" The canary's judge may cost {labels.usd(judge.max_usd)} a canary."
@@ -269,16 +266,9 @@ def _approval(policy: Policy) -> str:
 
 
 def _canary(canary: CanaryPolicy) -> str:
-    words = ""
-    if canary.shadow is not None:
-        share = format_bps(canary.shadow.share_bps)
-        words = (
-            f"First a shadow: {share} of the callers' requests go to both models until "
-            f"{canary.shadow.min_pairs:,} pairs are answered; users get the current model's. "
-        )
     alarm = format_score(canary.alpha + canary.local_alpha, None)
     return (
-        f"{words}It is rolled back by itself as soon as harm is shown. Of 100 canaries that do "
+        f"It is rolled back by itself as soon as harm is shown. Of 100 canaries that do "
         f"no harm, at most {alarm} are rolled back. It counts callers."
     )
 

@@ -1,7 +1,7 @@
 """The Canary page's section of shadows, in which a candidate answers copies of requests and no
 user sees its answers: which requests are mirrored to a candidate now, and what was found? It
 shows every shadow that runs, with a proposal or without, refreshed every 2 s, then those that
-ended; it starts and stops them. Also the shadow before a canary, on top of that page.
+ended; it starts and stops them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
 from dashboard.text import html, labels
-from dashboard.text.html import Tile, VerdictCard, escape, faint, noted, strong
+from dashboard.text.html import escape, faint, noted, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.queries import list_shadows
 from harness.control.shadow import shadows
@@ -26,19 +26,12 @@ from harness.control.shadow.shadows import (
     ShadowRequest,
     ShadowStatus,
 )
-from harness.control.shadow.stage import ShadowStage
-from harness.domain.formatting import format_estimate
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
-from harness.gate.shadow_stage import ShadowMove
 
 MOST_ROWS: Final = 50
 EVERY: Final = "2s"
-MIRRORS = Label("◐", "in shadow", Tone.BETTER)
-HELD = Label("?", "shadow on hold", Tone.UNDECIDED)
-HARM = Label("✕", "harm is shown", Tone.WORSE, "it is rejected")
-HARM_NOTE = "Over all checks of the answers together; at 100 % the proposal is rejected."
 # As on a canary: from half of the rollback level on, the page shows harm.
 HARM_SHOWS = 0.5
 MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
@@ -94,57 +87,6 @@ def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
         for status in running:
             for part in running_parts(status, now):
                 st.html(part)
-
-
-def headline(stage: ShadowStage, route: str) -> str:
-    """Writes what the top of the page says of the shadow before a canary: state, reason and
-    next step, as HTML.
-    """
-    share = labels.weight(stage.first_bps)
-    says = "is in shadow: no user gets its answers"
-    label, following = (
-        MIRRORS,
-        f"once enough pairs show no harm, the canary opens at {share} automatically.",
-    )
-    if stage.decided.move is ShadowMove.HOLD:
-        says = "waits for its canary: its shadow is on hold"
-        label, following = (
-            HELD,
-            "fix what is named above; swapgate shadow start mirrors more requests.",
-        )
-    elif stage.decided.move is ShadowMove.REJECT:
-        label, following = HARM, ""
-    card = VerdictCard(label=label, lead=stage.decided.reason, next_step=following)
-    heading = html.title(f"{strong(stage.candidate.name)} {says}", f"Route {strong(route)}")
-    return f'<div class="sg-top">{heading}{html.verdict(card)}</div>'
-
-
-def show_stage(stage: ShadowStage) -> None:
-    """Shows what the shadow before a canary has found."""
-    name, distance = "Evidence that it is worse", stage.decided.distance
-    st.html(html.tiles(stage_tiles(stage)))
-    st.html(html.section(name, HARM_NOTE) + html.meter(name, distance, _tone(distance)))
-    if stage.status and stage.status.checks:
-        note = "Requests, counted by which model's answer passed the check."
-        table = html.table(map(check_cells, stage.status.checks))
-        st.html(html.section("Pairs so far", note) + table)
-
-
-def stage_tiles(stage: ShadowStage) -> Sequence[Tile]:
-    policy, status = stage.policy, stage.status
-    pairs = status.pairs if status else 0
-    mirrored = status.mirrored if status else 0
-    when = f"about {format_estimate(stage.eta_s)} more" if stage.eta_s is not None else ""
-    live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "ended"
-    return (
-        Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
-        Tile("Requests mirrored", f"{mirrored:,}", below=live),
-        Tile(
-            "Cost",
-            labels.usd(stage.seen.spent_usd),
-            below=f"of {labels.usd(policy.max_cost_usd)} at most",
-        ),
-    )
 
 
 def _tone(share: float) -> Tone:
@@ -286,16 +228,9 @@ def start(form: Form, names: Sequence[str]) -> None:
 
 @dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")
 def stop(form: Form, shadow: Shadow) -> None:
-    waits = ""
-    if shadow.proposal:
-        waits = (
-            f"Its proposal {strong(shadow.proposal)} waits until somebody starts a shadow "
-            "again: its canary opens after enough compared pairs."
-        )
     form.say(
         f"Within 2 s nothing of route {strong(shadow.route)} is mirrored to "
         f"{strong(shadow.candidate.name)} any more. What was counted stays.",
-        waits,
     )
     done = f"stopped the shadow of route {shadow.route}."
     form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())

@@ -89,7 +89,6 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
     ProposalPhase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
     ProposalPhase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
-    ProposalPhase.SHADOW: Label("◐", "in shadow", Tone.BETTER),
     ProposalPhase.CANARY: Label("◐", "in canary", Tone.BETTER),
     ProposalPhase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     ProposalPhase.REJECTED: Label("✕", "rejected", Tone.WORSE),

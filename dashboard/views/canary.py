@@ -3,7 +3,6 @@ canary, or the shadow before it, refreshed every 2 s: first its state, what happ
 Abort; then its figures over time, and what was done to it; at last the shadows of all routes.
 """
 
-from dataclasses import replace
 from typing import Final
 
 import streamlit as st
@@ -22,7 +21,6 @@ from harness.control.canary import holds
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
-from harness.control.shadow.stage import find_stage_of_route
 from harness.domain.canary.rollout import Rollout
 
 MOST_KEPT: Final = 64
@@ -30,12 +28,11 @@ LASTS_S: Final = 2
 
 
 def load(ctx: Context, route: str) -> CanaryView:
-    """Loads what the page of a route's canary shows: its figures as of this second, what was
-    decided of it and a shadow as they are. Raises NotFound.
+    """Loads what the page of a route's canary shows: its figures as of this second, and what
+    was decided of it as it is. Raises NotFound.
     """
     second = int(ctx.clock.now().timestamp())
-    found = _read_once(ctx, route, _read_decided(ctx, route), second)
-    return replace(found, shadow=find_stage_of_route(ctx, route))
+    return _read_once(ctx, route, _read_decided(ctx, route), second)
 
 
 def _read_decided(ctx: Context, route: str) -> str:
@@ -79,11 +76,7 @@ def show() -> None:
     with top:
         page_frame.show_done_message()
         page_frame.show_freezes(route)
-    if view.shadow is not None:
-        state.html(shadows.headline(view.shadow, route))
-        with st.container(key="live"):
-            shadow(route, state)
-    elif view.status is None:
+    if view.status is None:
         state.html(html.title(f"No canary on {strong(route)}"))
         page_frame.show_empty(
             "This route has never had a canary. A canary opens when a proposal passes:",
@@ -115,20 +108,6 @@ def _lead_on(rollout: Rollout) -> None:
     with st.container(horizontal=True):
         page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
         page_frame.link("routes", "Kill switch and history", "history", route=rollout.route)
-
-
-@st.fragment(run_every=EVERY)
-def shadow(route: str, state: DeltaGenerator) -> None:
-    """Shows the shadow before the canary; the page refreshes itself until the canary opens.
-
-    state: where the headline stands.
-    """
-    with current_user.live_part("The figures"):
-        stage = load(page_frame.context(), route).shadow
-        if stage is None:
-            st.rerun()
-        state.html(shadows.headline(stage, route))
-        shadows.show_stage(stage)
 
 
 @st.fragment(run_every=EVERY)

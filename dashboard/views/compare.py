@@ -130,9 +130,6 @@ def next_button(view: ComparisonView) -> None:
                 "Its share rises automatically while no harm shows, and drops to 0 % as soon "
                 "as harm shows."
             )
-        case ProposalPhase.SHADOW:
-            label, icon, target = "Watch the shadow", "monitor_heart", "canary"
-            why = "It answers copies of users' requests; nobody sees its answers yet."
         case ProposalPhase.PROMOTED:
             label, icon, target = "See the route's history", "history", "routes"
             why = "The former model can be brought back there."

@@ -199,7 +199,6 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.TAKEN_BACK: ("✕", Tone.NEUTRAL),
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
-    RouteState.SHADOW: ("◐", Tone.BETTER),
     RouteState.EVALUATING: ("◷", Tone.NEUTRAL),
     RouteState.STEADY: ("=", Tone.NEUTRAL),
 }

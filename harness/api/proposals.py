@@ -40,7 +40,6 @@ from harness.control.proposals.submission import (
     ProposalPreview,
     ProposalRequest,
 )
-from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import EvalRun
@@ -145,7 +144,6 @@ class ProposalComparison:
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]
-    shadow: ShadowStage | None
 
 
 @endpoint(router, "POST", "/proposals", status=201)

@@ -9,7 +9,6 @@ from typing import Final
 
 import click
 
-from harness.cli import shadow
 from harness.cli.canary_facts import (
     NO_CANARY,
     CanaryFollower,
@@ -25,7 +24,6 @@ from harness.cli.frame.waiting import Watched, watch
 from harness.control.canary import operations
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryHistory, CanaryStatus, list_canaries
-from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate, format_percent
 from harness.gate.text.canary_state import OPERATIONS, OVERRULES, describe_effect
@@ -187,14 +185,9 @@ def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
 @command(canary)
 def explain(session: Session, route: str) -> None:
     """Explain why ROUTE's canary is at its step, and what would change that."""
-    stage = find_stage_of_route(session.context, route)
-    if stage is not None:
-        _explain_shadow(session, stage)
-        return
     history = canary_status.explain_canary(session.context, route)
     if output.documented(
         {
-            "shadow": None,
             "rollout": history.status.rollout.id,
             "explanation": history.status.explanation,
             "moves": history.moves,
@@ -202,16 +195,6 @@ def explain(session: Session, route: str) -> None:
     ):
         return
     _print_explained(history)
-
-
-def _explain_shadow(session: Session, stage: ShadowStage) -> None:
-    """The canary is not open yet: what comes before it."""
-    if session.json:
-        none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
-        output.document({"shadow": stage, **none})
-        return
-    output.facts(shadow.stage_text(stage))
-    output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 
 def _print_explained(history: CanaryHistory) -> None:

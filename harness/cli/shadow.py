@@ -1,5 +1,5 @@
 """`swapgate shadow` starts, stops, shows and lists shadows, which mirror a route's requests to
-a candidate. `stage_text` describes the shadow before a canary, for `canary` and `proposal`.
+a candidate.
 """
 
 from datetime import timedelta
@@ -21,47 +21,14 @@ from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, ShadowRequest, ShadowStatus
-from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError
 from harness.domain.formatting import (
     format_bps,
-    format_estimate,
     format_percent,
     format_usd,
 )
 from harness.domain.pagination import PageRequest
-from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.shadow import ShadowLimits
-
-
-def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
-    """Pairs of name and value: where a shadow stage stands, and what would move it on."""
-    policy, decided, status = stage.policy, stage.decided, stage.status
-    now = stage.phase is ProposalPhase.SHADOW
-    pairs = status.pairs if status else 0
-    when = (
-        f", about {format_estimate(stage.eta_s)} more at this pace"
-        if stage.eta_s is not None
-        else ""
-    )
-    return [
-        ("shadow first", f"{stage.candidate.name}, whose answers nobody gets"),
-        ("mirrored", f"{format_bps(policy.share_bps)} of the callers" if stage.live else "no"),
-        ("pairs", f"{pairs:,} of {policy.min_pairs:,}{when}"),
-        ("money", f"{format_usd(stage.seen.spent_usd)} of {format_usd(policy.max_cost_usd)}"),
-        (
-            "harm",
-            f"{format_percent(decided.distance, 0)} of the level that rejects it",
-        ),
-        ("now", decided.reason if now else None),
-        ("next", _next(stage) if now else None),
-    ]
-
-
-def _next(stage: ShadowStage) -> str:
-    share = format_bps(stage.first_bps)
-    return f"with its pairs and no harm the canary opens at {share}, by itself"
-
 
 DEFAULT = ShadowLimits()
 

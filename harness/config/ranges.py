@@ -156,7 +156,6 @@ def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
         yield from _steps(policy, ("policies", name, "canary", "steps"))
-        yield from _shadow(policy, ("policies", name, "canary", "shadow"))
         yield from _margins(policy, ("policies", name, "gate", "margin_max"))
         yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
 
@@ -192,14 +191,6 @@ def _steps(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             yield (*path, index), "a step's weight must be above the one before"
-
-
-def _shadow(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    shadow = _mapping(_mapping(policy).get("canary")).get("shadow")
-    if shadow is None:
-        return
-    if not _fields(shadow)["max_cost_usd"] > 0:  # type: ignore[operator]
-        yield (*path, "max_cost_usd"), "must be above 0: without money nothing is mirrored"
 
 
 def _margins(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

@@ -1,7 +1,7 @@
 """Builds the frozen settings from the configuration file (`build_settings`), or raises
 ConfigError with the place of the first fault.
 
-Checks across sections are here: addresses, shadows, judges, data classes.
+Checks across sections are here: addresses, judges, data classes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -83,7 +83,6 @@ def build_settings(
     home = base / config.home
     policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
     routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
-    _check_shadows(routes, policies, document)
     check_overrides(routes, known)
     _check_judges(routes, policies, known)
     return Settings(
@@ -162,22 +161,6 @@ def _check_providers(config: FileConfig, document: Document) -> None:
                 check_headers({header: value})
         with document.at("providers", name, "extra_headers"):
             check_headers(provider.extra_headers)
-
-
-def _check_shadows(
-    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], document: Document
-) -> None:
-    """Refuses a shadow on a route whose tools act on the world: no request is sent twice."""
-    for name, route in routes.items():
-        policy = policies.get(route.settings.policy)
-        mirrors = policy is not None and policy.canary.shadow is not None
-        if mirrors and route.settings.side_effects:
-            raise document.error(
-                ("routes", name, "tools"),
-                "a route with side_effects is never mirrored, and its policy "
-                f"{route.settings.policy!r} has `canary.shadow`: give the route a policy "
-                "without it",
-            )
 
 
 def _check_judges(

@@ -18,6 +18,7 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.segment_share": "segments are shown at a rollback, and are no evidence",
     "policies.*.canary.session_requests": "a caller's first request is the unit",
     "policies.*.canary.session_s": "a caller's first request is the unit",
+    "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
     "policies.*.canary.unit": "a caller's first request is the unit",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",

@@ -7,6 +7,7 @@ model: form, latency, tokens, cost and words. Only counts and sums go out.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,13 +34,7 @@ class ShadowLimits:
     share_bps: int = 100  # of the sticky keys, 1 to 10 000
     at_once: int = 4  # of one worker. Days are UTC
     requests_per_day: int = 1000
-    # usd_per_day, usd_in_all: None for no limit in money, of a day and of its whole life.
-    usd_per_day: float | None = 1.0
-    usd_in_all: float | None = None
-
-    @property
-    def in_money(self) -> bool:
-        return self.usd_per_day is not None or self.usd_in_all is not None
+    usd_per_day: float | None = 1.0  # None for no limit in money
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +74,10 @@ class ShadowTally:
 
 @dataclass(frozen=True, slots=True)
 class ShadowUsage:
-    """What is used of a day's budget, and of the whole one."""
+    """What is used of a day's budget."""
 
     requests: int = 0
     cost_usd: float = 0.0
-    in_all_usd: float = 0.0  # of every day
 
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
@@ -94,32 +88,26 @@ def check_shadow_limits(limits: ShadowLimits) -> None:
         raise InputError(f"a shadow asks 1 to {MAX_AT_ONCE} at once, not {limits.at_once}")
     if not 1 <= limits.requests_per_day <= MAX_PER_DAY:
         raise InputError(f"a shadow mirrors 1 to {MAX_PER_DAY} requests a day")
-    for usd, of in ((limits.usd_per_day, "a day"), (limits.usd_in_all, "in all")):
-        if usd is not None and not 0 < usd < 1e9:
-            raise InputError(f"a shadow's budget is above 0 US dollars {of}, not {usd}")
+    usd = limits.usd_per_day
+    if usd is not None and not 0 < usd < 1e9:
+        raise InputError(f"a shadow's budget is above 0 US dollars a day, not {usd}")
 
 
 def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
     """Whether one more may be asked. An unknown cost keeps within no budget in money."""
     if used.requests >= limits.requests_per_day:
         return False
-    if limits.in_money and not priced:
-        return False
-    of_day, whole = limits.usd_per_day, limits.usd_in_all
-    in_day = of_day is None or used.cost_usd < of_day
-    return in_day and (whole is None or used.in_all_usd < whole)
+    most = limits.usd_per_day
+    return most is None or (priced and used.cost_usd < most)
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
-    """Sums up what a shadow has used. rows: of all days, for the total budget."""
-    asked, in_day_usd, in_all_usd = 0, 0.0, 0.0
-    for row in rows:
-        usd = row.sums.get(COST_USD, 0.0)
-        in_all_usd += usd
-        if row.day == today:
-            asked += row.counts.get(MIRRORED, 0)
-            in_day_usd += usd
-    return ShadowUsage(asked, in_day_usd, in_all_usd)
+    """Sums up what a shadow has used today."""
+    used = [row for row in rows if row.day == today]
+    return ShadowUsage(
+        sum(row.counts.get(MIRRORED, 0) for row in used),
+        math.fsum(row.sums.get(COST_USD, 0.0) for row in used),
+    )
 
 
 def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:

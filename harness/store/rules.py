@@ -109,7 +109,7 @@ def check_let_in(proposal: Proposal) -> None:
     """Checks that another person approved a proposal with weaker rules than its route's policy
     before it goes on; else raises NotAllowed.
     """
-    later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
+    later = (ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
         raise NotAllowed(
             f"{proposal.id} asks for less than its route's policy does "

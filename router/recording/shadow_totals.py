@@ -150,8 +150,7 @@ class ShadowTotalsRefresh:
         if not ids or (ids == self._asked and now < self._next):
             return
         today = self._clock.now().date()
-        whole = any(shadow.limits.usd_in_all is not None for shadow in live)
         with store.read() as tx:
-            rows = tx.shadows.tallies(sorted(ids), since=None if whole else today)
+            rows = tx.shadows.tallies(sorted(ids), since=today)
         self._sums.know(ids, rows)
         self._asked, self._next = ids, now + EVERY_S

@@ -203,7 +203,6 @@ def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_al
         assert tx.proposals.get(lax.id) == lax
         for change, error in (
             ({"phase": ProposalPhase.CANARY}, NotAllowed),
-            ({"phase": ProposalPhase.SHADOW}, NotAllowed),
             ({"approver": lax.proposer}, NotAllowed),
             ({"widened": {}}, InputError),
         ):

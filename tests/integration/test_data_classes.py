@@ -25,7 +25,6 @@ from harness.domain.drift import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
@@ -160,27 +159,6 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
 
     with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
         routes.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
-
-
-def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
-    personal: SmallInstallation,
-) -> None:
-    first = ShadowStagePolicy(share_bps=500, min_pairs=20, max_cost_usd=2.0)
-    personal.policy = replace(POLICY, canary=replace(CANARY, shadow=first))
-    proposal = until(personal, proposed(personal), lambda p: p.phase is ProposalPhase.SHADOW)
-    ctx = as_of(personal, "sim")
-
-    def mirrors() -> bool:
-        with personal.store.read() as tx:
-            return bool(tx.shadows.live())
-
-    personal.run_once(as_of(personal, "sim", "away"))
-    assert mirrors()
-    personal.run_once(ctx)
-    assert not mirrors()
-    personal.run_once(ctx)
-    assert not mirrors()
-    assert not personal.get(proposal.id).open
 
 
 def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(

@@ -1,5 +1,5 @@
 """Prints one proposal: the verdict first, then the figures behind it (suites, form, cost, time,
-pins), its shadow and its canary; or gives it as JSON (`as_json`). For `proposal show`,
+pins), its canary; or gives it as JSON (`as_json`). For `proposal show`,
 `gate run` and `replay`.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli import canary_facts, shadow
+from harness.cli import canary_facts
 from harness.cli.frame import output
 from harness.cli.frame.output import timestamp
 from harness.control.canary.status import CanaryStatus
@@ -30,7 +30,7 @@ from harness.report.content import figure_cells, list_pinned, slice_rows
 EXAMPLE_CHARACTERS = 200
 # Of a comparison, in the document as they are.
 SHOWN = (
-    *("proposal", "incumbent", "candidate", "verdict", "standing", "shadow", "faults"),
+    *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
     *("incumbent_figures", "candidate_figures", "forecast", "savings"),
 )
 HEADINGS = (
@@ -102,9 +102,6 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         click.echo(f"against: {drawback.what}: {drawback.text}")
     _print_money(comparison)
     _print_pins(comparison)
-    if comparison.shadow:
-        click.echo()
-        output.facts(shadow.stage_text(comparison.shadow))
     if status:
         click.echo()
         output.facts(canary_facts.brief_facts(status))

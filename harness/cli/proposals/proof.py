@@ -1,6 +1,6 @@
 """`swapgate proof` writes what a swap rests on into a file, and verifies such a file. `swapgate
-gate replay` decides a verdict, a canary's action or a shadow stage again from what is stored,
-and says whether it is the same; or what other terms would have said (no proof).
+gate replay` decides a verdict or a canary's action again from what is stored, and says whether
+it is the same; or what other terms would have said (no proof).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
 from harness.control.evals import recomputation
 from harness.control.evals.recomputation import OtherTerms, ReplayedVerdict
-from harness.control.shadow import stage
 from harness.domain.errors import Conflict, InputError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Verdict
@@ -148,8 +147,7 @@ def replay(
 
     It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
     --margin, --alpha or --min-saving: what the same answers would have said on other terms.
-    ACTION is the number of an audit event: what a canary did, decided again from its blocks, or
-    what the shadow before it did, from the figures that the event keeps.
+    ACTION is the number of an audit event: what a canary did, decided again from its blocks.
     Exit code: 1 when the stored decision is not what its samples or blocks say.
     """
     terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
@@ -169,26 +167,24 @@ def replay(
 
 def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
-    is_shadow = stage.has_inputs(session.context, number)
-    replay_event = stage.replay_stage if is_shadow else audit.replay_action
-    again = replay_event(session.context, number)
+    again = audit.replay_action(session.context, number)
     event, decided = again.event, again.decided
-    at, count = f"{timestamp(event.at)} UTC", f"{again.count:,}"
-    document = {"event": event.number, "action": event.action, "decided": decided}
+    at = f"{timestamp(event.at)} UTC"
+    document = {
+        "event": event.number,
+        "action": event.action,
+        "decided": decided,
+        "rollout": again.rollout,
+        "blocks": again.blocks,
+    }
     facts = [
         ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-        ("of", f"{event.subject}, rollout {again.about}, {at}"),
+        ("of", f"{event.subject}, rollout {again.rollout}, {at}"),
         ("said", event.details.get("reason", "")),
         ("evidence", decided.reason if decided else "cannot be decided again"),
+        ("blocks", f"{again.blocks:,}"),
     ]
-    if is_shadow:
-        facts[1] = ("of", f"proposal {again.about}, {at}")
-        document |= {"proposal": again.about, "pairs": again.count}
-        facts, source = [*facts, ("pairs", count)], "figures that the event keeps"
-    else:
-        document |= {"rollout": again.about, "blocks": again.count}
-        facts, source = [*facts, ("blocks", count)], "blocks that are stored"
-    _print_again(document, facts, again, f", from the {source}")
+    _print_again(document, facts, again, ", from the blocks that are stored")
     return again.agrees
 
 

@@ -21,7 +21,6 @@ from harness.store.transaction import Transaction
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
 BY_PHASE: Final = {
     ProposalPhase.AWAITING_APPROVAL: 0,
-    ProposalPhase.SHADOW: 0,
     ProposalPhase.CANARY: 0,
     ProposalPhase.PROMOTED: 0,
     ProposalPhase.ROLLED_BACK: 3,

@@ -20,7 +20,6 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.shadow_stage import ShadowStageDecision
 from harness.store.transaction import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
@@ -39,17 +38,15 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
-    """Holds a stored decision about a canary, or about the shadow before it, beside the same
-    decision made again.
-    """
+    """Holds a stored decision about a canary beside the same decision made again."""
 
     event: AuditEvent
-    about: str  # the id of the rollout, or of the shadow's proposal
-    count: int  # how many blocks, or pairs of a shadow, it was decided from
+    rollout: str
+    blocks: int  # how many it was decided from
     differences: tuple[str, ...]  # what does not agree, in words; empty when all does
     again_sha256: str = ""  # of the whole decision, in canonical form
     # The decision, None when it cannot be made again.
-    decided: RolloutAction | ShadowStageDecision | None = None
+    decided: RolloutAction | None = None
 
     @property
     def stored_sha256(self) -> str:
@@ -59,9 +56,7 @@ class ReplayedAction:
     def agrees(self) -> bool:
         return not self.differences
 
-    def decide_again(
-        self, what: str, decide: Callable[[], RolloutAction | ShadowStageDecision]
-    ) -> "ReplayedAction":
+    def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
         """Makes the decision. what: it is made from, in words."""
         try:
             decided = decide()

@@ -105,7 +105,7 @@ def estimate_for_policy(
     few = describe_few_callers(policy, pace)
     if few and (options or seen):
         options = (*(o for o in options if o != ramp_plan.NOTHING_HELPS), *decision)
-    words = ramp_plan.ramp_summary(pace, steps) + ramp_plan.shadow_text(policy, pace)
+    words = ramp_plan.ramp_summary(pace, steps)
     warm_up = ramp_plan.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     first = "" if pace.measured else seen

@@ -259,8 +259,6 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 # Its own row may be forged, so that nobody can end it: the route's says enough.
                 route = tx.routing.route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
-            case AlertKind.SHADOW_HELD:
-                return tx.proposals.get(about).phase is not ProposalPhase.SHADOW
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:

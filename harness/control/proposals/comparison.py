@@ -24,7 +24,6 @@ from harness.control.evals.run_costs import (
     sum_judging_cost,
 )
 from harness.control.routing import freezes, monthly_bill
-from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
@@ -137,7 +136,6 @@ class Comparison:
     candidate_figures: ArmFigures
     forecast: CostForecast
     standing: ProofValidity | None = None  # whether it is proof still
-    shadow: ShadowStage | None = None  # what came before the canary, None for nothing
     next_step: str = ""  # what to do next, in words; empty without a verdict
     # Whether the samples are without their texts, and their signatures not checked.
     without_texts: bool = False
@@ -221,7 +219,6 @@ def load_comparison(
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
-        stage = find_stage(ctx, tx, found)
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None
         shown = ProposalView.from_proposal(found, tx.routing.route)
     return Comparison(
@@ -234,7 +231,6 @@ def load_comparison(
         candidate_figures=figures[1],
         forecast=money,
         standing=standing_,
-        shadow=stage,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
     )

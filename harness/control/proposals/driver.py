@@ -23,7 +23,6 @@ from harness.control.proposals import (
     selections,
 )
 from harness.control.routing import freezes
-from harness.control.shadow import stage_driver
 from harness.domain.errors import EvidenceMismatch, ProofRefused, StaleEvidence
 from harness.domain.evals.run import RunState
 from harness.domain.evals.verdict import (
@@ -69,8 +68,6 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
             return (_choose if proposal.waits_for_rivals else _evaluate)(ctx, proposal)
         case ProposalPhase.AWAITING_APPROVAL:
             return _await(ctx, proposal)
-        case ProposalPhase.SHADOW:
-            return _shadow(ctx, proposal)
         case ProposalPhase.CANARY:
             with ctx.store.read() as tx:
                 rollout = tx.rollouts.get(proposal.rollout or "")
@@ -216,7 +213,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     elif frozen := _describe_freeze(ctx, tx, proposal):
         _wait_for_thaw(tx, proposal, proof, frozen)
     else:
-        _let_in(ctx, tx, proposal, proof, ProposalEvent.PASSED)
+        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
@@ -227,18 +224,6 @@ def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: s
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
     )
     _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
-
-
-def _let_in(
-    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
-) -> str:
-    """What comes after the proof: the canary, or the shadow before it. In words."""
-    if proposal.policy.canary.shadow is None:
-        machine.open_canary(ctx, tx, proposal, proof, event)
-        return "canary opened"
-    saved = tx.proposals.save(apply_event(proposal, ProposalEvent.MIRROR, ctx.clock.now()))
-    _audit(tx, saved, "proposal.mirror", {"verdict": proof.id})
-    return "its shadow comes first"
 
 
 def _not_measured(
@@ -295,9 +280,6 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    """The freeze that holds its canary back. A shadow may run: nobody gets its answers."""
-    if proposal.policy.canary.shadow is not None:
-        return ""
     return freezes.describe_freeze(ctx, tx, proposal.route)
 
 
@@ -327,18 +309,8 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
     with ctx.store.write() as tx:
         if tx.proposals.get(proposal.id).version != proposal.version:
             return []  # another process was quicker
-        said = _let_in(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
-    return [f"{proposal.id}: {said}"]
-
-
-def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
-    """Its proof is looked at each turn, as while it waits for approval."""
-    proof, said = _proof_now(ctx, proposal)
-    if said:
-        return said
-    if not isinstance(proof, Passed):
-        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
-    return stage_driver.run_once(ctx, proposal, proof)
+        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
+    return [f"{proposal.id}: canary opened"]
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:

@@ -92,7 +92,6 @@ def without_long_pauses(ctx: Context, *, unreadable_is_wrong: bool = False) -> C
     """Returns the context without long pauses after InfraError: somebody waits at a terminal or
     in CI.
 
-    Nor is there a shadow to come: nobody asks the route of a single comparison.
     unreadable_is_wrong: whatever the policies say of answers in which nothing can be read.
     """
     policies = {
@@ -103,7 +102,6 @@ def without_long_pauses(ctx: Context, *, unreadable_is_wrong: bool = False) -> C
                 infra_pause_s=min(policy.gate.infra_pause_s, LONGEST_PAUSE_S),
                 unreadable_is_wrong=unreadable_is_wrong or policy.gate.unreadable_is_wrong,
             ),
-            canary=replace(policy.canary, shadow=None),
         )
         for name, policy in ctx.policies.items()
     }

@@ -14,7 +14,6 @@ from harness.control.proposals import alpha_spending, route_rules, suite_registr
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.suite_registration import SelectionPlace
 from harness.control.routing import data_class_checks, routes, targets
-from harness.control.shadow import stage
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
@@ -141,7 +140,6 @@ def _register(
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
     policy = _policy(ctx, route.settings, request)
     _check_reason(policy.gate, request)
-    stage.check_stage(ctx, tx, route, candidate, policy)
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)

@@ -36,7 +36,6 @@ class RouteState(StrEnum):
     TAKEN_BACK = "promotion taken back"
     CANARY = "in canary"
     BAKING = "promoted and baking"
-    SHADOW = "in shadow"
     EVALUATING = "being evaluated"
     STEADY = "steady"
 
@@ -63,7 +62,6 @@ URGENT_BELOW: Final = 3
 _RANKS: Final[Mapping[RouteState, int]] = {
     RouteState.CANARY: 3,
     RouteState.BAKING: 4,
-    RouteState.SHADOW: 5,
     RouteState.EVALUATING: 6,
 }
 AT_REST: Final = 7
@@ -205,8 +203,6 @@ def _proposal_state(proposal: Proposal) -> RouteState:
             return RouteState.APPROVAL
         case ProposalPhase.AWAITING_APPROVAL | ProposalPhase.CANARY:
             return RouteState.CANARY
-        case ProposalPhase.SHADOW:
-            return RouteState.SHADOW
         case _:
             return RouteState.EVALUATING
 

@@ -20,7 +20,6 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route, find_shadow_end
 from harness.domain.routing.target import Target
 from harness.domain.shadow import (
@@ -39,7 +38,7 @@ from harness.domain.shadow import (
     check_shadow_limits,
     sum_usage,
 )
-from harness.gate import shadow_stage
+from harness.gate import shadow_evidence
 from harness.store.transaction import Transaction
 
 LONGEST: Final = timedelta(days=90)
@@ -128,40 +127,29 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
     if not timedelta(0) < wanted.lasts <= LONGEST:
         raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
     with ctx.store.write() as tx:
-        return add_shadow(ctx, tx, actor, wanted)
-
-
-def add_shadow(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    wanted: ShadowRequest,
-    inputs: Mapping[str, object] | None = None,
-) -> Shadow:
-    """Checks a shadow and stores it. inputs: what it was decided from, for the audit log."""
-    route, now = routes.require_route(tx, wanted.route), ctx.clock.now()
-    candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
-    check_shadow(ctx, tx, route, candidate, wanted.limits)
-    open_ = tx.proposals.list(route=route.name, open_only=True)
-    proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
-    if proposal is None:
-        actor.require(Role.APPROVER)
-    shadow = Shadow(
-        id=ctx.chance.token("sh_"),
-        route=route.name,
-        incumbent=route.incumbent,
-        candidate=candidate,
-        data_class=route.settings.data_class,
-        limits=wanted.limits,
-        proposal=proposal,
-        reason=wanted.reason,
-        started_by=actor.name,
-        started_at=now,
-        expires_at=now + wanted.lasts,
-    )
-    tx.shadows.add(shadow)
-    _record_shadow(tx, shadow, actor, "shadow.start", wanted.reason, inputs)
-    return shadow
+        route, now = routes.require_route(tx, wanted.route), ctx.clock.now()
+        candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
+        check_shadow(ctx, tx, route, candidate, wanted.limits)
+        open_ = tx.proposals.list(route=route.name, open_only=True)
+        proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
+        if proposal is None:
+            actor.require(Role.APPROVER)
+        shadow = Shadow(
+            id=ctx.chance.token("sh_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            candidate=candidate,
+            data_class=route.settings.data_class,
+            limits=wanted.limits,
+            proposal=proposal,
+            reason=wanted.reason,
+            started_by=actor.name,
+            started_at=now,
+            expires_at=now + wanted.lasts,
+        )
+        tx.shadows.add(shadow)
+        _record_shadow(tx, shadow, actor, "shadow.start", wanted.reason)
+        return shadow
 
 
 def check_shadow(
@@ -182,7 +170,7 @@ def check_shadow(
         )
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
     provider = targets.provider_of(tx, candidate)
-    if limits.in_money and candidate.model not in provider.prices:
+    if limits.usd_per_day is not None and candidate.model not in provider.prices:
         raise InputError(
             f"{candidate.name} has no price, so that no budget in US dollars can be kept: set "
             f"providers.{candidate.provider}.prices, or give no budget in money "
@@ -236,35 +224,14 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     )
 
 
-def end_shadow(
-    tx: Transaction,
-    shadow: Shadow,
-    actor: Actor,
-    because: str,
-    inputs: Mapping[str, object] | None = None,
-) -> Shadow:
-    """Ends a shadow. inputs: for the audit log, as `add_shadow` has them."""
+def end_shadow(tx: Transaction, shadow: Shadow, actor: Actor, because: str) -> Shadow:
     ended = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=tx.now())
-    _record_shadow(tx, ended, actor, "shadow.stop", because, inputs)
+    _record_shadow(tx, ended, actor, "shadow.stop", because)
     return ended
 
 
-def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[Shadow]:
-    """Lists the shadows that compared a proposal's two models, newest first."""
-    return [
-        shadow
-        for shadow in tx.shadows.list(route=proposal.route, proposal=proposal.id)
-        if shadow.incumbent == proposal.incumbent and shadow.candidate.id == proposal.candidate
-    ]
-
-
 def _record_shadow(
-    tx: Transaction,
-    shadow: Shadow,
-    actor: Actor,
-    action: str,
-    reason: str,
-    inputs: Mapping[str, object] | None,
+    tx: Transaction, shadow: Shadow, actor: Actor, action: str, reason: str
 ) -> None:
     details = {
         "route": shadow.route,
@@ -273,9 +240,7 @@ def _record_shadow(
         "share_bps": shadow.limits.share_bps,
         "requests_per_day": shadow.limits.requests_per_day,
         "usd_per_day": shadow.limits.usd_per_day,
-        "usd_in_all": shadow.limits.usd_in_all,
         "reason": reason,
-        **(inputs or {}),
     }
     tx.audit.append(actor, action, f"shadow {shadow.id}", details)
 
@@ -314,7 +279,7 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
     checks = [
         evidence for check in ShadowCheck if (evidence := _evidence(check, counts)) is not None
     ]
-    log_e = shadow_stage.combined_log_e(
+    log_e = shadow_evidence.combined_log_e(
         {check.check: (check.lost, check.won) for check in checks}
     )
     pairs = counts[PAIRS]
@@ -328,8 +293,8 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
         today=sum_usage(rows, now.date()),
         left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
         checks=checks,
-        share_of_level=shadow_stage.share_of_level(log_e),
-        harm=shadow_stage.is_harm(log_e),
+        share_of_level=shadow_evidence.share_of_level(log_e),
+        harm=shadow_evidence.is_harm(log_e),
         similarity=sums.get(SIMILARITY, 0.0) / pairs if pairs else None,
         incumbent=_figures("incumbent", sums, pairs),
         candidate=_figures("candidate", sums, pairs),
@@ -351,7 +316,7 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
         counts.get(f"{UNIT}.{check.value}.{side.value}", 0)
         for side in (CheckSides.INCUMBENT, CheckSides.CANDIDATE)
     )
-    share = shadow_stage.share_of_level(shadow_stage.check_log_e(lost, won))
+    share = shadow_evidence.share_of_level(shadow_evidence.check_log_e(lost, won))
     return CheckEvidence(check.value, **by, lost=lost, won=won, share_of_level=share)
 
 

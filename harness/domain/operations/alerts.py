@@ -40,7 +40,6 @@ class AlertKind(StrEnum):
     SERVED_MODEL = "served_model"
     LOCAL_ABORT = "local_abort"
     CANARY_HELD = "canary_held"
-    SHADOW_HELD = "shadow_held"
     MODEL_ENDS = "model_ends"
     MODEL_ENDED = "model_ended"
     SIGN_IN_ENDED = "sign_in_ended"
@@ -132,11 +131,6 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "fix what the alert names, or wait until the freeze ends: the canary then "
         "continues by itself; `swapgate canary status` shows its state",
-    ),
-    _K.SHADOW_HELD: AlertRule(
-        _S.WARNING,
-        "fix what the alert names; `swapgate shadow start` mirrors more, and its pairs count; "
-        "or `swapgate proposal cancel`",
     ),
     _K.PROMOTED: AlertRule(
         _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False

@@ -1,8 +1,7 @@
 """A policy declares a team's thresholds before any data is seen; it is immutable and hashed.
 
 `Policy` holds how promotion is approved, the offline gate's thresholds (`GatePolicy`) and the
-canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage and judge that
-it may have).
+canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and a judge).
 
 Change references: the number of the change request, in the team's own system, under which a
 swap is made (`CHG0012345`). A policy may require one (`ChangeReferenceRule`).
@@ -113,19 +112,6 @@ class PeakHours:
     end_h: int = 18
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowStagePolicy:
-    """Sets how the candidate answers users' requests before the first step, while nobody gets
-    its answers.
-    """
-
-    share_bps: int  # share of the callers whose requests are mirrored
-    min_pairs: int  # requests that both models have answered
-    max_cost_usd: float  # of all mirrored requests
-    # Of rejecting a candidate that is no worse, over the shadow's whole life.
-    alpha: float = 0.01
-
-
 DEFAULT_STEPS = (
     CanaryStep(100, 300),
     CanaryStep(500, 1000),
@@ -158,8 +144,6 @@ class CanaryPolicy:
     # After each new share, how long a conversation that is under way stays with the incumbent;
     # 0 for no such time.
     handover_s: float = 1_800.0
-    # Shadow before the first step; null for no shadow.
-    shadow: ShadowStagePolicy | None = None
     # The model that feeds the guardrail `judge`; both are there, or none.
     judge: CanaryJudge | None = None
     # At each new share and router, for how long no guardrail counts times, of either arm.

@@ -33,7 +33,6 @@ class ProposalPhase(StrEnum):
     PROPOSED = "proposed"
     EVALUATING = "evaluating"
     AWAITING_APPROVAL = "awaiting_approval"
-    SHADOW = "shadow"  # passed; its answers are looked at before anybody gets one
     CANARY = "canary"
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -51,8 +50,6 @@ class ProposalEvent(StrEnum):
     INFRA_ERROR = "infra_error"
     INFRA_LIMIT = "infra_limit"
     APPROVED = "approved"
-    MIRROR = "mirror"
-    SHADOWED = "shadowed"
     REFUSED = "refused"
     EXPIRED = "expired"
     NOT_CHOSEN = "not_chosen"  # passed, and another candidate of its selection was better
@@ -79,7 +76,6 @@ _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, 
     _P.EVALUATING: {
         _P.CANARY: (_E.PASSED,),
         _P.AWAITING_APPROVAL: (_E.PASSED_NEEDS_APPROVAL,),
-        _P.SHADOW: (_E.MIRROR,),
         _P.REJECTED: (
             _E.FAILED,
             _E.HARNESS_MISMATCH,
@@ -95,13 +91,7 @@ _NEXT: Final[Mapping[ProposalPhase, Mapping[ProposalPhase, tuple[ProposalEvent, 
     },
     _P.AWAITING_APPROVAL: {
         _P.CANARY: (_E.APPROVED,),
-        _P.SHADOW: (_E.MIRROR,),
         _P.REJECTED: (_E.REFUSED, _E.EXPIRED, _E.STALE, _E.BASE_CHANGED),
-        _P.CANCELLED: (_E.CANCELLED,),
-    },
-    _P.SHADOW: {
-        _P.CANARY: (_E.SHADOWED,),
-        _P.REJECTED: (_E.HARM, _E.EXPIRED, _E.STALE, _E.BASE_CHANGED),
         _P.CANCELLED: (_E.CANCELLED,),
     },
     _P.CANARY: {
@@ -120,9 +110,7 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
 }
 
 # A proposal in one of them has the route for itself, its rivals of a selection included.
-PAST_GATE_PHASES: Final = frozenset(
-    {ProposalPhase.AWAITING_APPROVAL, ProposalPhase.SHADOW, ProposalPhase.CANARY}
-)
+PAST_GATE_PHASES: Final = frozenset({ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY})
 
 # Who approved a proposal that its policy lets in without a person, and that a freeze holds.
 POLICY_APPROVER: Final = "the policy"
@@ -135,7 +123,6 @@ OPEN_PHASES: Final = frozenset(
         ProposalPhase.PROPOSED,
         ProposalPhase.EVALUATING,
         ProposalPhase.AWAITING_APPROVAL,
-        ProposalPhase.SHADOW,
         ProposalPhase.CANARY,
     }
 )
@@ -271,8 +258,8 @@ class Proposal:
         """Says the phase after the proposal's id: `is in its canary`, `was aborted`."""
         if self.end is not None:
             return self.end.predicate
-        inside = self.phase in (ProposalPhase.CANARY, ProposalPhase.SHADOW)
-        return f"is {'in its ' if inside else ''}{self.phase_text}"
+        inside = "in its " if self.phase is ProposalPhase.CANARY else ""
+        return f"is {inside}{self.phase_text}"
 
     @property
     def approval_ends_at(self) -> datetime:

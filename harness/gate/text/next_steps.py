@@ -106,8 +106,6 @@ def _observed(proposal: Proposal) -> str:
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL:
             return f"nothing; {only}, so nobody can approve the canary. It can be rejected."
-        case ProposalPhase.SHADOW:
-            return f"nothing; the shadow goes on, and no canary follows: {only}."
         case _:
             return f"watch the canary, or abort it: it does not go on, since {only}."
 
@@ -121,10 +119,6 @@ def _after_passing(decided: DecidedProposal) -> str:
         case ProposalPhase.AWAITING_APPROVAL:
             waits = f"it waits: {frozen}" if frozen else "the canary opens within seconds"
             return f"{proposal.approver} approved it; {waits}."
-        case ProposalPhase.SHADOW:
-            return (
-                "nothing; the shadow runs first, and the canary opens automatically after it."
-            )
         case ProposalPhase.CANARY if rollout is not None:
             share = format_bps(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.formatting import format_bps, format_estimate, format_percent, format_rate
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_step
 
 NOTHING_HELPS: Final = (
@@ -18,8 +18,7 @@ NOTHING_HELPS: Final = (
 SHARES_BPS: Final = (200, 500, 1000, 2500, 5000)
 # A canary of more days is not offered: until then a model is an old one.
 LONGEST_S: Final = 90 * 86_400.0
-# What a shadow of a route with little traffic is offered with: all of it, and this many pairs.
-SHADOW_BPS: Final = 10_000
+# The pairs of a shadow that is offered to a route with little traffic.
 SHADOW_PAIRS: Final = 200
 
 
@@ -72,33 +71,11 @@ def _basis(pace: TrafficPace) -> str:
     )
 
 
-def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
-    """Estimates the seconds until a shadow's pairs are there, if both models answer all that is
-    mirrored.
-    """
-    per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
-    return shadow.min_pairs / per_second if per_second > 0 else math.inf
-
-
 def describe_warm_up(policy: CanaryPolicy) -> str:
     """Says whose times do not count; empty where all do."""
     first = [format_estimate(policy.warm_up_s)] if policy.warm_up_s else []
     first += [f"{policy.cold_units:,} callers"] if policy.cold_units else []
     return f"times do not count in the canary's first {' and '.join(first)}" if first else ""
-
-
-def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:
-    """How long the shadow before the first step takes; empty without one."""
-    if policy.shadow is None:
-        return ""
-    needed = shadow_duration_s(policy.shadow, pace)
-    if not math.isfinite(needed):
-        return " Its shadow before that gets no pair at this traffic."
-    pairs = f"{policy.shadow.min_pairs:,} pairs"
-    return (
-        f" Its shadow before that takes about {format_estimate(needed)} ({pairs}), if its "
-        "money lasts."
-    )
 
 
 def ramp_options(
@@ -118,21 +95,19 @@ def ramp_options(
         return ()
     found = [words for step in late for words in [_larger(policy, pace, step)] if words]
     found += [words for step in late for words in [_longer(step)] if words]
-    shadow = _shadow_first(pace) if may_mirror and policy.shadow is None else []
+    shadow = _shadow_first(pace) if may_mirror else []
     return (*(found or [NOTHING_HELPS]), *shadow)
 
 
 def _shadow_first(pace: TrafficPace) -> list[str]:
-    offered = ShadowStagePolicy(SHADOW_BPS, SHADOW_PAIRS, max_cost_usd=1.0)
-    needed = shadow_duration_s(offered, pace)
-    if not math.isfinite(needed):
+    if not pace.requests_per_hour > 0:
         return []
-    shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
+    needed_s = SHADOW_PAIRS / pace.requests_per_hour * 3600
     words = (
-        f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
-        f"answers; {SHADOW_PAIRS} pairs take about {format_estimate(needed)}. All pairs are "
-        "shown; as evidence counts each caller's first, and 12 callers who all lose a check "
-        "reject it. It shows great harm before any user meets it, and shortens no step."
+        "A shadow: `swapgate shadow start ROUTE TARGET --share 100` asks the candidate "
+        f"what all callers ask, and no user gets its answers. {SHADOW_PAIRS} pairs take about "
+        f"{format_estimate(needed_s)}. A shadow shows great harm before any user meets it, and "
+        "shortens no step."
     )
     return [words]
 

@@ -53,7 +53,7 @@ UPDATE ON proposal AS proposal_widened_guard
     registered: what was registered does not change
         NEW.widened <> OLD.widened
     four_eyes: rules that were widened wait for an approval
-        NEW.widened <> '{{}}' AND NEW.phase IN ('shadow', 'canary', 'promoted')
+        NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
         AND a.verdict = NEW.verdict AND a.name <> NEW.proposer
         AND a.widened = NEW.widened)
@@ -64,7 +64,7 @@ UPDATE ON proposal AS proposal_proposer_fixed
         NEW.change_reference <> OLD.change_reference
         AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)
     four_eyes: rules that were widened wait for another principal
-        NEW.widened <> '{{}}' AND NEW.phase IN ('shadow', 'canary', 'promoted')
+        NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
         AND a.verdict = NEW.verdict AND a.principal <> NEW.proposer_principal)
 DELETE ON proposal

@@ -38,7 +38,6 @@ shadow = sa.Table(
     sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
     sa.CheckConstraint("requests_per_day >= 1", name="requests_per_day_least"),
     amount("usd_per_day"),
-    amount("usd_in_all"),
     not_blank("reason"),
     sa.CheckConstraint("incumbent <> candidate", name="another_target"),
     # No shadow is for ever.
