@@ -126,10 +126,9 @@ def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
         served = scene.ask_all()
 
         assert {target for _, target in served} == {OWN.name}
-        # At most five: then its circuit is open.
-        assert (
-            1 <= len(scene.upstream.asked_for(FALLBACK)) == served["keep_warm", OWN.name] <= 5
-        )
+        # About 20 are drawn. After five its circuit is open, and a slow machine tries it anew.
+        tried = len(scene.upstream.asked_for(FALLBACK))
+        assert 1 <= tried == served["keep_warm", OWN.name] <= 10
 
 
 def thrown() -> KillSwitch:
