@@ -21,12 +21,7 @@ from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import (
-    format_bps,
-    format_number,
-    format_percent,
-    format_score,
-)
+from harness.domain.formatting import format_bps, format_number, format_percent, format_score
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.proposals.policy import (
     CanaryPolicy,

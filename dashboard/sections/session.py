@@ -14,11 +14,7 @@ from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.model_figures import ModelUsage
-from harness.domain.agents.switch_request import (
-    ModelSwitchRequest,
-    SwitchState,
-    visible_text,
-)
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, visible_text
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 

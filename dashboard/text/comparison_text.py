@@ -17,10 +17,7 @@ from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuiteRole
 from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
-from harness.domain.formatting import (
-    format_score,
-    format_thousand_price,
-)
+from harness.domain.formatting import format_score, format_thousand_price
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.planning.claim_advice import ClaimOption

@@ -18,11 +18,7 @@ from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, list_facts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.drift import DriftCheckState, DriftWatchState
-from harness.domain.formatting import (
-    DASH,
-    format_estimate,
-    format_score,
-)
+from harness.domain.formatting import DASH, format_estimate, format_score
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.freeze import Freeze, FreezeWindow
 

@@ -28,11 +28,7 @@ from harness.domain.formatting import format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secret
 from harness.domain.providers.kinds import rename_answer_limit
-from harness.domain.reliability.request_repair import (
-    RequestRepair,
-    find_repair,
-    repair_request,
-)
+from harness.domain.reliability.request_repair import RequestRepair, find_repair, repair_request
 from harness.domain.reliability.retry import retry_after_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory

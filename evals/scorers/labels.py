@@ -4,13 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
-from evals.scorers.interface import (
-    Options,
-    Scorer,
-    ScoreResult,
-    right_or_wrong,
-    unreadable,
-)
+from evals.scorers.interface import Options, Scorer, ScoreResult, right_or_wrong, unreadable
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.errors import InputError

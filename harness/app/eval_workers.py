@@ -13,25 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import config
-from harness.app.installation import (
-    CONFIG_VARIABLE,
-    Installation,
-    job_queue,
-    open_installation,
-)
-from harness.domain.errors import (
-    NotFound,
-)
+from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
+from harness.domain.errors import NotFound
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RunQueueKind, Settings
 from harness.imports import leave_modules_alone, pause_garbage_collection
-from harness.ports import (
-    EvalWorkers,
-    ProviderCalls,
-)
+from harness.ports import EvalWorkers, ProviderCalls
 from harness.runtime import secret_files, signing_keys
 
 if TYPE_CHECKING:
@@ -119,12 +109,7 @@ def run_worker_template(given: Path | None, *, channel: int) -> None:
 
     with pause_garbage_collection():
         # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
-        from evals.runner import (  # noqa: F401, PLC0415 - as above
-            http_transport,
-            inspect_runner,
-            judge_calibration,
-            rate_gate,
-        )
+        from evals.runner import http_transport, inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
         from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
         from harness.store import sql  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
@@ -138,9 +123,7 @@ def run_worker_template(given: Path | None, *, channel: int) -> None:
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """Runs the eval worker's process, from its configuration to its last sample."""
     with pause_garbage_collection():
-        from evals.runner.inspect_runner import (  # noqa: PLC0415 - Inspect takes seconds
-            InspectRunner,
-        )
+        from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415

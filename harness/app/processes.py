@@ -19,11 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from harness.domain.errors import ConfigError
 from harness.domain.settings import ControlSettings, Settings, http_url
-from harness.imports import (
-    leave_modules_alone,
-    pause_garbage_collection,
-    put_off_collection,
-)
+from harness.imports import leave_modules_alone, pause_garbage_collection, put_off_collection
 
 LOOK_EVERY_S: Final = 0.05
 COMM: Final = Path("/proc/self/comm")  # what `ps -o comm` and `top` call a process

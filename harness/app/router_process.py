@@ -24,9 +24,7 @@ from harness.domain.privacy.redaction import Redactor
 from harness.domain.providers.credentials import ProviderKeySets
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import Settings, TracingSettings
-from harness.ports import (
-    Cipher,
-)
+from harness.ports import Cipher
 from harness.runtime import secret_files, telemetry
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds

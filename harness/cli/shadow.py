@@ -22,11 +22,7 @@ from harness.control.operations import queries
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError
-from harness.domain.formatting import (
-    format_bps,
-    format_percent,
-    format_usd,
-)
+from harness.domain.formatting import format_bps, format_percent, format_usd
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow import ShadowLimits
 

@@ -11,10 +11,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals import route_rules
 from harness.control.proposals.comparison import ArmFigures, Comparison
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
-from harness.control.proposals.format_failures import (
-    FormatFailure,
-    find_format_failures,
-)
+from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import (

@@ -32,9 +32,7 @@ REMEMBERED: Final = 200_000
 
 def new_private_key() -> str:
     """Makes a new private key, and returns the base64url of its 32 bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - `--help` stays quick
-        Ed25519PrivateKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - `--help` stays quick
 
     return encode_base64url(Ed25519PrivateKey.generate().private_bytes_raw())
 
@@ -47,9 +45,7 @@ def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
 
 
 def _private(text: str) -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as above
-        Ed25519PrivateKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
 
     try:
         seed = decode_base64url(text.strip())
@@ -62,9 +58,7 @@ def _private(text: str) -> "Ed25519PrivateKey":
 
 def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
     """Makes what verifies a signature of a public key over a payload."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as above
-        Ed25519PublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
     return Ed25519PublicKey.from_public_bytes(public).verify
 

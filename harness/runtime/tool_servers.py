@@ -19,13 +19,7 @@ import httpx2
 import structlog
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import (
-    CallToolRequest,
-    CallToolRequestParams,
-    CallToolResult,
-    TextContent,
-    Tool,
-)
+from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, TextContent, Tool
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall

@@ -9,12 +9,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from harness.domain.errors import (
-    DatabaseUnusable,
-    InputError,
-    StoreUnavailable,
-    SwapgateError,
-)
+from harness.domain.errors import DatabaseUnusable, InputError, StoreUnavailable, SwapgateError
 
 _NO_FILE = "unable to open database file"
 _DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database")

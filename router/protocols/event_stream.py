@@ -27,12 +27,7 @@ from router.frame.json_spans import (
     parse_object,
 )
 from router.frame.json_walk import JsonSpan
-from router.protocols.answer_ends import (
-    AnswerEnding,
-    ending_failure,
-    ending_words,
-    read_ending,
-)
+from router.protocols.answer_ends import AnswerEnding, ending_failure, ending_words, read_ending
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.call_pieces import BROKEN_CALL, CallCollector
 from router.protocols.provider_failures import classify_error

@@ -20,18 +20,8 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import SEGMENTS
-from harness.domain.canary.prompt_cache import (
-    NO_CACHE_USE,
-    ArmCacheUse,
-    CacheLevels,
-    CacheUse,
-)
-from harness.domain.canary.ranking import (
-    MIN_CONTROLS,
-    MeasuredUnit,
-    mean_levels,
-    rank_block,
-)
+from harness.domain.canary.prompt_cache import NO_CACHE_USE, ArmCacheUse, CacheLevels, CacheUse
+from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
 
 
 class RequestTraits(IntFlag):

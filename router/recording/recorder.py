@@ -32,10 +32,7 @@ from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
 from router.recording.shadow_totals import ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
-from router.recording.traffic_minutes import (
-    CompletedRequest,
-    sum_by_minute,
-)
+from router.recording.traffic_minutes import CompletedRequest, sum_by_minute
 
 log = logging.getLogger(__name__)
 

@@ -32,10 +32,7 @@ from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import place_of
 from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.port import CaptureDraft, EnterFeedback, Recording, Ticket, ignore_event
-from router.recording.traffic_minutes import (
-    CompletedRequest,
-    start_of_minute,
-)
+from router.recording.traffic_minutes import CompletedRequest, start_of_minute
 
 log = logging.getLogger(__name__)
 

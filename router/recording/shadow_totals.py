@@ -10,13 +10,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from harness.domain.shadow import (
-    Shadow,
-    ShadowTally,
-    ShadowUsage,
-    add_tallies,
-    sum_usage,
-)
+from harness.domain.shadow import Shadow, ShadowTally, ShadowUsage, add_tallies, sum_usage
 from harness.ports import Clock
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder

@@ -10,10 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail, UnitRule
-from harness.domain.canary.prompt_cache import (
-    CacheUse,
-    saved_seconds,
-)
+from harness.domain.canary.prompt_cache import CacheUse, saved_seconds
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price

@@ -9,14 +9,7 @@ from typing import Final
 import brotli
 import zstandard
 
-from router.frame.asgi import (
-    BodyTooLarge,
-    Receive,
-    Scope,
-    buffered_body,
-    header,
-    read_body,
-)
+from router.frame.asgi import BodyTooLarge, Receive, Scope, buffered_body, header, read_body
 from router.frame.replies import CLOSE, Header, Reply, error_reply
 from router.frame.timers import Timers
 

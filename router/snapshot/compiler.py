@@ -29,13 +29,7 @@ from harness.domain.routing.capabilities import (
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
-from harness.domain.routing.table import (
-    Arm,
-    Route,
-    RouteSettings,
-    Snapshot,
-    find_shadow_end,
-)
+from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
 from harness.domain.routing.target import (
     NO_DATA_CLASSES,
     DataClasses,

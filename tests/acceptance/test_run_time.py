@@ -16,13 +16,7 @@ import pytest
 from tests.acceptance import gateway
 from tests.acceptance.conftest import Installing
 from tests.acceptance.gateway import alerts, chain, metric, model, models, served
-from tests.acceptance.installation import (
-    REQUEST_S,
-    Document,
-    Installation,
-    Process,
-    eventually,
-)
+from tests.acceptance.installation import REQUEST_S, Document, Installation, Process, eventually
 from tests.acceptance.providers import Simulator
 
 WORKERS: Final = 3

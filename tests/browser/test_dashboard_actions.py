@@ -16,13 +16,7 @@ from harness.control.routing import routes
 from harness.domain.proposals.proposal import ProposalPhase
 from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
 from tests.support.browser.agent_sessions import create_key, opened
-from tests.support.browser.dashboard_data import (
-    Lived,
-    counted,
-    evaluated,
-    lived_copy,
-    turned,
-)
+from tests.support.browser.dashboard_data import Lived, counted, evaluated, lived_copy, turned
 from tests.support.browser.dashboard_server import Listener, assert_accessible, dashboard
 from tests.support.control.control_plane import read_history
 

@@ -17,13 +17,7 @@ from websockets.typing import Origin
 
 from harness.control.proposals import comparison
 from tests.support.browser.agent_sessions import opened as reading
-from tests.support.browser.dashboard_data import (
-    XSS,
-    Lived,
-    counted,
-    lived_copy,
-    paused,
-)
+from tests.support.browser.dashboard_data import XSS, Lived, counted, lived_copy, paused
 from tests.support.browser.dashboard_server import (
     Listener,
     assert_accessible,

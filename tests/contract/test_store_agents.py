@@ -9,9 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import GrantKind, SessionState
-from harness.domain.agents.message import (
-    MessageState,
-)
+from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn import IdempotencyKey, TurnState
 from harness.domain.errors import (

@@ -18,11 +18,7 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import (
-    Approval,
-    ApprovalKind,
-    ProposalPhase,
-)
+from harness.domain.proposals.proposal import Approval, ApprovalKind, ProposalPhase
 from harness.store.store import Store
 from tests.support.store.records import (
     FAILED,

@@ -77,12 +77,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
 from tests.contract import test_store_captures as captures
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
 from tests.support.control.turn_process import STEPS
 

@@ -22,13 +22,7 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.router.router_process import eventually
-from tests.support.site.agents_site import (
-    OPENAI_KEY,
-    AgentsSite,
-    agents_site,
-    error_of,
-    good,
-)
+from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site, error_of, good
 
 pytestmark = [pytest.mark.req("E2", "C8"), pytest.mark.slow]
 

@@ -26,13 +26,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.domain.routing.route_changes import EndBake
-from harness.domain.routing.table import (
-    Arm,
-    RouteSettings,
-    RouteSuite,
-    choose_arm,
-    hash_bucket,
-)
+from harness.domain.routing.table import Arm, RouteSettings, RouteSuite, choose_arm, hash_bucket
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)

@@ -9,9 +9,7 @@ from evals.suites.items import Item
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
-from harness.domain.errors import (
-    InputError,
-)
+from harness.domain.errors import InputError
 from harness.domain.evals.run import RunState
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed

@@ -18,20 +18,10 @@ from deploy.grafana import dashboard
 from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.metrics import (
-    CONTROL_METRICS,
-    PROCESS_COUNTERS,
-    ROUTER_METRICS,
-)
+from harness.domain.operations.metrics import CONTROL_METRICS, PROCESS_COUNTERS, ROUTER_METRICS
 from router.recording.metrics import counter_names
 from tests.support.providers import simulator_thread
-from tests.support.router.router_process import (
-    ROUTE,
-    Routed,
-    eventually,
-    routed,
-    start_canary,
-)
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
 from tests.support.site.processes import free_port
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"

@@ -24,12 +24,7 @@ from harness.domain.settings import (
     TargetSeed,
     UiSettings,
 )
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    POLICY,
-    SmallInstallation,
-)
+from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
 

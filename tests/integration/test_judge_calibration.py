@@ -5,11 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.run import (
-    CALIBRATED,
-    EVER,
-    JudgeCalibration,
-)
+from harness.domain.evals.run import CALIBRATED, EVER, JudgeCalibration
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.plain_data import from_plain

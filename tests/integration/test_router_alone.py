@@ -18,13 +18,7 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from tests.support.providers import simulator_thread
-from tests.support.router.router_process import (
-    ROUTE,
-    Routed,
-    eventually,
-    routed,
-    start_canary,
-)
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
 from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow

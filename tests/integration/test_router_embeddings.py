@@ -8,11 +8,7 @@ import pytest
 
 from harness.domain.routing.target import RequestPatch
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import (
-    Upstream,
-    completion,
-    error,
-)
+from tests.support.providers.scripted_upstream import Upstream, completion, error
 from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,

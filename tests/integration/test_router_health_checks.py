@@ -8,11 +8,7 @@ import pytest
 
 from harness.domain.reliability.breaker import BreakerPolicy
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import (
-    Upstream,
-    completion,
-    running_upstream,
-)
+from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,

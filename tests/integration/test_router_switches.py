@@ -15,11 +15,7 @@ from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
-from harness.domain.routing.kill_switch import (
-    KillSwitch,
-    SwitchSource,
-    parse_force,
-)
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Target

@@ -5,13 +5,7 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import (
-    comparison,
-    decisions,
-    review,
-    selections,
-    submission,
-)
+from harness.control.proposals import comparison, decisions, review, selections, submission
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing import targets
 from harness.domain.errors import InputError, RouteBusy, SwapgateError

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from openai.types.chat import (
-    ChatCompletionFunctionToolParam,
-)
+from openai.types.chat import ChatCompletionFunctionToolParam
 
 from evals.sim import profiles, server
 from evals.sim.profiles import Latency, Profile

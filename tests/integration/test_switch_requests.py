@@ -17,16 +17,8 @@ from harness.api.agents.approvals import ApprovalPages
 from harness.app.installation import open_installation
 from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.built_in_tools import (
-    BuiltInTool,
-    build_switch_tool,
-    switch_model,
-)
-from harness.control.agents.model_matching import (
-    ModelQuestion,
-    choose_model,
-    list_models,
-)
+from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
+from harness.control.agents.model_matching import ModelQuestion, choose_model, list_models
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switches import SwitchSpec
@@ -54,13 +46,7 @@ from harness.domain.agents.message import (
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import TurnOwner
-from harness.domain.errors import (
-    Conflict,
-    InputError,
-    NotAllowed,
-    NotFound,
-    StaleWrite,
-)
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, StaleWrite
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.discovered_model import DiscoveredModel

@@ -17,10 +17,7 @@ from router.frame.failure import UpstreamFailed
 from router.protocols.chat.stream import ChatStream
 from router.upstream.pool import UpstreamPool
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import (
-    UpstreamReply,
-    UpstreamRequest,
-)
+from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers.raw_server import Play, ServerConnection, raw_server
 from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply

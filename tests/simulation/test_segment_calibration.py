@@ -10,10 +10,7 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.observation import Segment
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
-from tests.support.canary.segmented_traffic import (
-    SegmentTruth,
-    simulate_segments,
-)
+from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 
 pytestmark = pytest.mark.req("F3")
 POLICY = replace(CanaryPolicy(), guardrails=Guardrails.none(), alpha=0.05)

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.gate.gate_benchmark import (
-    tilt_weights,
-)
+from benchmarks.gate.gate_benchmark import tilt_weights
 from benchmarks.gate.score_matrix import Floats, ModelPair, close_pairs, load_matrix
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.gate.offline.item_tests import final_p

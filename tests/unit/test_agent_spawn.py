@@ -14,10 +14,7 @@ from harness.control.agents.spawn import (
     share_bounds,
 )
 from harness.domain.agents.message import MessageUsage
-from harness.domain.agents.turn import (
-    TurnBounds,
-    TurnBudget,
-)
+from harness.domain.agents.turn import TurnBounds, TurnBudget
 
 pytestmark = pytest.mark.req("C6")
 

@@ -7,15 +7,8 @@ import pytest
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-)
-from harness.gate.online.evidence_paths import (
-    TIMES,
-    counts_path,
-    skip_warm_up,
-)
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.evidence_paths import TIMES, counts_path, skip_warm_up
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.support.store.records import PLAIN_BLOCK
 

@@ -20,10 +20,7 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import (
-    Rollout,
-    RolloutState,
-)
+from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.ranges import NEVER, add_seconds

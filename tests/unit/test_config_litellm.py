@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 
 from harness import config, package_data
 from harness.app.set_up import convert_file
-from harness.domain.config_conversion import (
-    Conversion,
-    ConversionOutcome,
-    SourceConfig,
-)
+from harness.domain.config_conversion import Conversion, ConversionOutcome, SourceConfig
 from harness.domain.litellm_import import REQUEST_FIELDS, SECTIONS, convert_litellm
 from harness.domain.settings import Settings
 

@@ -20,12 +20,7 @@ from harness.gate.offline.recomputation import (
     recompute_verdict,
     remeasure_claim,
 )
-from harness.gate.offline.replay import (
-    RULES_VERSION,
-    report_json,
-    run_ids,
-    verdict_bytes,
-)
+from harness.gate.offline.replay import RULES_VERSION, report_json, run_ids, verdict_bytes
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.verdicts import decide_verdict
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed

@@ -15,11 +15,7 @@ from scipy import stats
 
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import REJECT_LOG_E, Design
-from harness.gate.offline.sequential import (
-    evidence_path,
-    judge_batch,
-    judge_differences,
-)
+from harness.gate.offline.sequential import evidence_path, judge_batch, judge_differences
 
 pytestmark = pytest.mark.req("F2")
 

@@ -24,11 +24,7 @@ from harness.domain.evals.verdict import (
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.pairs import PairedItem
-from harness.gate.offline.slices import (
-    SLICE_ALPHA,
-    judge_slices,
-    look_levels,
-)
+from harness.gate.offline.slices import SLICE_ALPHA, judge_slices, look_levels
 from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("F2", "A7")

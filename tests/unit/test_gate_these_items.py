@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 
 from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import (
-    ClaimPopulation,
-    SuitePlan,
-)
+from harness.domain.evals.suite_plan import ClaimPopulation, SuitePlan
 from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import SuiteRuns
 from harness.gate.arrays import Floats

@@ -17,11 +17,7 @@ from harness.domain.canary.guardrails import (
     UnitRule,
     guardrail_kind,
 )
-from harness.domain.canary.ranking import (
-    MeasuredUnit,
-    rank_block,
-    scored_count,
-)
+from harness.domain.canary.ranking import MeasuredUnit, rank_block, scored_count
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.errors import InputError
 from harness.domain.plain_data import from_plain, to_plain

@@ -9,10 +9,7 @@ import pytest
 
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Capabilities
-from router.health.target_health import (
-    PROBE_EVERY_S,
-    SUSPECT_EVERY_S,
-)
+from router.health.target_health import PROBE_EVERY_S, SUSPECT_EVERY_S
 from router.observers.health_checks import ANSWER_TOKENS
 from router.request.upstream_call import MAX_CHECK_BYTES
 from router.upstream.transport import UpstreamRequest

@@ -17,11 +17,7 @@ from harness.domain.canary.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
-from router.recording.guard_files import (
-    GuardFiles,
-    GuardTurn,
-    LocalAbort,
-)
+from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import snapshot

@@ -4,11 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.privacy.capture import (
-    find_near_duplicates,
-    jaccard_similarity,
-    shingles,
-)
+from harness.domain.privacy.capture import find_near_duplicates, jaccard_similarity, shingles
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
 

@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.rate_gate import (
-    RateGate,
-    RateGates,
-    Slots,
-)
+from evals.runner.rate_gate import RateGate, RateGates, Slots
 from harness.domain.reliability.rate_limits import EvalLimits, RateState
 from router.access.rate_limits import LocalRates
 

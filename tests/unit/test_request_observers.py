@@ -6,11 +6,7 @@ import pytest
 
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint
-from router.request.request_observers import (
-    ObservedRequest,
-    RequestObserver,
-    RequestObservers,
-)
+from router.request.request_observers import ObservedRequest, RequestObserver, RequestObservers
 from router.request.routed_response import RoutedResponse
 from tests.support.router.asgi_router import ASK, CHAT, Door
 

@@ -10,11 +10,7 @@ import pytest
 
 from router.frame.asgi import BODY
 from router.request.heartbeat import COMMENT
-from tests.support.providers.scripted_transport import (
-    ScriptedCall,
-    ScriptedEvent,
-    ScriptedTurn,
-)
+from tests.support.providers.scripted_transport import ScriptedCall, ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import DONE, EVENTS, ROLE, event
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, DirectCall, Door
 from tests.support.router.live_router import QUICK, snapshot

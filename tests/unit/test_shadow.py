@@ -28,12 +28,7 @@ from harness.domain.shadow import (
     within_budget,
     word_similarity,
 )
-from harness.gate.shadow_evidence import (
-    check_log_e,
-    combined_log_e,
-    is_harm,
-    share_of_level,
-)
+from harness.gate.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
 from router.recording.shadow_totals import MAX_SUBJECTS, ShadowTotals, ShadowUnits
 
 pytestmark = pytest.mark.req("F8")

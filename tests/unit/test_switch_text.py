@@ -6,11 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
-from harness.domain.agents.model_figures import (
-    MeasuredScore,
-    ModelFigures,
-    compared,
-)
+from harness.domain.agents.model_figures import MeasuredScore, ModelFigures, compared
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,

@@ -26,20 +26,11 @@ from harness.api.agents.errors import (
     answer_unforeseen,
 )
 from harness.api.frame.endpoint import PageQuery
-from harness.control.agents.conversation import (
-    PostedMessage,
-    TurnEvent,
-    TurnOutcome,
-)
+from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome
 from harness.control.agents.turn_runner import TurnRun
 from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
-from harness.domain.agents.turn import (
-    CAP_REACHED,
-    LIMIT_REACHED,
-    IdempotencyKey,
-    SessionTurn,
-)
+from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, IdempotencyKey, SessionTurn
 from harness.domain.content_hash import digest
 from harness.domain.errors import (
     CallFailed,

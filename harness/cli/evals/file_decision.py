@@ -167,11 +167,7 @@ def canary_decide(
 def _watched(
     rows: Sequence[BlockRow], place: str, alpha: float, rho: float
 ) -> dict[str, object]:
-    from harness.gate.online.evidence_paths import (  # noqa: PLC0415 - as in _judged
-        counts_path,
-        distance_to_trip,
-        odds_grid,
-    )
+    from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - as in _judged
 
     try:
         odds_grid(rho)

@@ -9,12 +9,7 @@ from typing import Final
 
 from harness.cli.evals.csv_files import PairRow
 from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import (
-    MIN_SLICE_UNITS,
-    MOST_SLICES,
-    SLICE_VALUE,
-    Slice,
-)
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS, MOST_SLICES, SLICE_VALUE, Slice
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score

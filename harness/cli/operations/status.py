@@ -23,11 +23,7 @@ from harness.control.operations.spending import load_report
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.control.routing.break_glass import count_unconfirmed
-from harness.control.routing.queries import (
-    RouteOverview,
-    load_overview,
-    load_statuses,
-)
+from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
     RouteState,

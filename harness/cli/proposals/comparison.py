@@ -17,11 +17,7 @@ from harness.control.proposals.drawbacks import list_drawbacks
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
-from harness.domain.formatting import (
-    format_points,
-    format_score,
-    format_usd,
-)
+from harness.domain.formatting import format_points, format_score, format_usd
 from harness.gate.text import sentences
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text

@@ -13,11 +13,7 @@ from harness.cli.frame.session import Session
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
 from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
-from harness.cli.routing.traffic import (
-    list_failovers,
-    route_measured,
-    route_traffic,
-)
+from harness.cli.routing.traffic import list_failovers, route_measured, route_traffic
 from harness.control.operations import queries
 from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, seed

@@ -25,12 +25,7 @@ from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.model_call import ModelCalls, ToolRuntime
-from harness.domain.agents.turn import (
-    FailTurn,
-    SessionTurn,
-    TurnOwner,
-    busy,
-)
+from harness.domain.agents.turn import FailTurn, SessionTurn, TurnOwner, busy
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
 
 log = structlog.get_logger("swapgate.agents")

@@ -21,13 +21,7 @@ from harness.domain.agents.message import (
     SessionMessage,
 )
 from harness.domain.agents.transcript import find_open_calls
-from harness.domain.agents.turn import (
-    LEASE,
-    IdempotencyKey,
-    SessionTurn,
-    TurnOwner,
-    TurnState,
-)
+from harness.domain.agents.turn import LEASE, IdempotencyKey, SessionTurn, TurnOwner, TurnState
 from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
 from harness.store.transaction import Transaction
 

@@ -14,12 +14,7 @@ from harness.control.canary import holds
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
-from harness.domain.canary.rollout import (
-    ActionKind,
-    Rollout,
-    RolloutSignal,
-    RolloutState,
-)
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alert_record import AlertRecord

@@ -24,12 +24,7 @@ from harness.domain.canary.rollout import (
     RolloutState,
     describe_abort,
 )
-from harness.domain.errors import (
-    IllegalTransition,
-    InputError,
-    ProofRefused,
-    StaleWrite,
-)
+from harness.domain.errors import IllegalTransition, InputError, ProofRefused, StaleWrite
 from harness.domain.formatting import format_bps, without_scientific_notation
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind

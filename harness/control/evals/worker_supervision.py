@@ -23,11 +23,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.proposal import (
-    Proposal,
-    ProposalEvent,
-    apply_event,
-)
+from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
 from harness.store.transaction import Transaction
 
 MAX_FAILURES = 5

@@ -12,13 +12,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.routing.routes import require_route
 from harness.control.serialize import to_plain
-from harness.domain.errors import (
-    Conflict,
-    InputError,
-    NotAllowed,
-    NotFound,
-    SignatureInvalid,
-)
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import (
     DATA_KEY_PREFIX,
     MANAGEMENT_KEY_PREFIX,

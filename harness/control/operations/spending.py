@@ -15,12 +15,7 @@ from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.canary.observation import TargetCost, TrafficTotal
 from harness.domain.evals.run import EvalRun
-from harness.domain.formatting import (
-    format_date,
-    format_month_usd,
-    format_quantity,
-    format_usd,
-)
+from harness.domain.formatting import format_date, format_month_usd, format_quantity, format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.spending import (

@@ -9,10 +9,7 @@ from functools import cached_property
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control.canary.rollout_unit import (
-    describe_later_rollback,
-    find_later_rollback,
-)
+from harness.control.canary.rollout_unit import describe_later_rollback, find_later_rollback
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity

@@ -14,10 +14,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
-from harness.domain.evals.suite_plan import (
-    Claim,
-    SuitePlan,
-)
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target

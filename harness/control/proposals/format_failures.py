@@ -17,11 +17,7 @@ from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import RequestPatch, Target
-from harness.gate.offline.format_rules import (
-    FormatRemedy,
-    find_format_rule,
-    find_remedy,
-)
+from harness.gate.offline.format_rules import FormatRemedy, find_format_rule, find_remedy
 
 JSON_MODE: Final[Mapping[str, object]] = {"type": "json_object"}
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}

@@ -18,10 +18,7 @@ from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import GatePolicy, Policy, parse_change_reference
-from harness.domain.proposals.proposal import (
-    Proposal,
-    ProposalPhase,
-)
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target

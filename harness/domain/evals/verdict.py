@@ -13,12 +13,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Self
 
 from harness.domain.evals.suite_figures import SuiteFigures
-from harness.domain.evals.suite_plan import (
-    Claim,
-    PrimaryCombination,
-    SuitePlan,
-    SuiteRole,
-)
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.formatting import format_quantity
 from harness.domain.plain_data import from_plain
 

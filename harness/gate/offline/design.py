@@ -17,12 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.evals.suite_plan import (
-    QUALITY_CLAIMS,
-    Claim,
-    PrimaryCombination,
-    SuitePlan,
-)
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
 from harness.gate.arrays import ArrayLike, Floats, np, ordered_sum, special
 from harness.gate.offline.intervals import VARIANCE_GUARD, squared_deviations
 

@@ -11,12 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.pins import (
-    ServedModel,
-    ServedModels,
-    ServedPin,
-    named_models,
-)
+from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin, named_models
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import ScorePair

@@ -16,11 +16,7 @@ from harness.gate.arrays import np
 from harness.gate.offline.design import FUTILE, design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.noise import AnswerNoise
-from harness.gate.offline.pairs import (
-    PairedItem,
-    PairedSuite,
-    score_difference,
-)
+from harness.gate.offline.pairs import PairedItem, PairedSuite, score_difference
 from harness.gate.offline.sequential import (
     ComparisonEvidence,
     build_evidence,

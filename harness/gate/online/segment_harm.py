@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.canary.guardrails import (
-    ErrorTally,
-    FailureTally,
-    Guardrail,
-)
+from harness.domain.canary.guardrails import ErrorTally, FailureTally, Guardrail
 from harness.domain.canary.observation import SEGMENTS, SOURCES, ObservationBlock, Segment
 from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS

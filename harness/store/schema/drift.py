@@ -6,19 +6,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.drift import (
-    DriftCheck,
-    DriftCheckState,
-    DriftWatch,
-    DriftWatchState,
-)
-from harness.store.schema.columns import (
-    at_least,
-    columns_of,
-    metadata,
-    one_of,
-    unique_where,
-)
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch, DriftWatchState
+from harness.store.schema.columns import at_least, columns_of, metadata, one_of, unique_where
 from harness.store.schema.evals import eval_run, target
 from harness.store.schema.stored_row import Record
 

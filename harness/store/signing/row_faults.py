@@ -23,12 +23,7 @@ from harness.store.schema import metadata
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import eval_run
 from harness.store.schema.operations import principal
-from harness.store.schema.proposals import (
-    HAS_NOT_ENDED,
-    LIVE_STATE_VALUES,
-    proposal,
-    rollout,
-)
+from harness.store.schema.proposals import HAS_NOT_ENDED, LIVE_STATE_VALUES, proposal, rollout
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.unit_of_work import Unit

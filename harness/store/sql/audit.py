@@ -26,10 +26,7 @@ from harness.domain.operations.audit import (
 from harness.domain.pagination import PageRequest
 from harness.ports import Clock
 from harness.store.schema.columns import storable
-from harness.store.schema.operations import (
-    AUDIT_EVENT,
-    audit_event,
-)
+from harness.store.schema.operations import AUDIT_EVENT, audit_event
 from harness.store.sql.pages import Order, Rows, read_page
 from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit

@@ -9,12 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch
 from harness.domain.pagination import MOST_LISTED
-from harness.store.schema.drift import (
-    DRIFT_CHECK,
-    DRIFT_WATCH,
-    drift_check,
-    drift_watch,
-)
+from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
 from harness.store.sql.records import Records
 
 _OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")

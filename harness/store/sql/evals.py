@@ -25,15 +25,7 @@ from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
 from harness.store.rules import ENDED
 from harness.store.schema.columns import Values
-from harness.store.schema.evals import (
-    EVAL_RUN,
-    SAMPLE,
-    SUITE,
-    eval_run,
-    sample,
-    suite,
-    target,
-)
+from harness.store.schema.evals import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite, target
 from harness.store.sql.json_rows import look_up
 from harness.store.sql.records import Records
 

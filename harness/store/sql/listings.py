@@ -30,14 +30,7 @@ from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
-from harness.store.schema.evals import (
-    EVAL_RUN,
-    SAMPLE,
-    TARGET,
-    eval_run,
-    sample,
-    target,
-)
+from harness.store.schema.evals import EVAL_RUN, SAMPLE, TARGET, eval_run, sample, target
 from harness.store.schema.interventions import (
     BREAK_GLASS,
     FREEZE,
@@ -53,13 +46,7 @@ from harness.store.schema.observations import (
     failover,
     failover_count_from_row,
 )
-from harness.store.schema.operations import (
-    ALERT,
-    API_KEY,
-    AUDIT_EVENT,
-    alert,
-    api_key,
-)
+from harness.store.schema.operations import ALERT, API_KEY, AUDIT_EVENT, alert, api_key
 from harness.store.schema.proposals import (
     DECIDED_PHASE_VALUES,
     HAS_NOT_ENDED,
@@ -81,12 +68,7 @@ from harness.store.sql.evals import NO_SUCH_RUN
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, given, newest, read_page, select_where
 from harness.store.sql.preload import NAMES_AT_ONCE
-from harness.store.sql.routing import (
-    CURRENT_OF,
-    NEWEST_NAMES,
-    ROUTE_HEADS,
-    read_current,
-)
+from harness.store.sql.routing import CURRENT_OF, NEWEST_NAMES, ROUTE_HEADS, read_current
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)

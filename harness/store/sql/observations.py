@@ -24,12 +24,7 @@ from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_s
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.reliability.spend import KeySpend, SpendTotals, next_month
-from harness.store.observation_rules import (
-    SPEND_SUMS,
-    TRAFFIC_KEY,
-    TRAFFIC_SUMS,
-    check_block,
-)
+from harness.store.observation_rules import SPEND_SUMS, TRAFFIC_KEY, TRAFFIC_SUMS, check_block
 from harness.store.schema.columns import EPOCH, MICROSECOND, Values, storable
 from harness.store.schema.observations import (
     ASKED_NAME,

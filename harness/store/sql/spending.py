@@ -5,17 +5,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.spending import (
-    MonthSpending,
-    PurposeSpending,
-    fill_purposes,
-)
-from harness.store.schema.operations import (
-    SPENDING,
-    THE_CAP,
-    spending_cap,
-    spending_month,
-)
+from harness.domain.operations.spending import MonthSpending, PurposeSpending, fill_purposes
+from harness.store.schema.operations import SPENDING, THE_CAP, spending_cap, spending_month
 from harness.store.unit_of_work import Unit
 
 CAP: Final = sa.select(spending_cap.c.cap_usd).where(spending_cap.c.id == THE_CAP)

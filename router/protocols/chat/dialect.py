@@ -20,17 +20,9 @@ from router.frame.body_patch import (
     to_json,
 )
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import (
-    ParsedObject,
-    TextEdit,
-    apply_edits,
-)
+from router.frame.json_spans import ParsedObject, TextEdit, apply_edits
 from router.frame.json_walk import JsonSpan, walk_array, walk_object
-from router.frame.object_lists import (
-    empty_answer_error,
-    first_object,
-    iter_objects,
-)
+from router.frame.object_lists import empty_answer_error, first_object, iter_objects
 from router.frame.replies import Reply
 from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema, read_signals

@@ -21,12 +21,7 @@ from router.frame.replies import error_event
 from router.protocols.answer_signals import AnswerSignals, read_signals
 from router.protocols.call_pieces import EMPTY, CallCollector, CallPieces
 from router.protocols.chat.text_event import TextEventForm, decoded
-from router.protocols.event_stream import (
-    MODEL_ALONE,
-    Irregularity,
-    StreamFilter,
-    with_data,
-)
+from router.protocols.event_stream import MODEL_ALONE, Irregularity, StreamFilter, with_data
 from router.protocols.usage import read_usage
 
 DONE: Final = b"data: [DONE]\n\n"

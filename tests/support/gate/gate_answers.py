@@ -14,19 +14,9 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from benchmarks.gate.gate_benchmark import (
-    FIVE,
-    TEN,
-    GateBenchmarkPlan,
-    theta0_of,
-)
+from benchmarks.gate.gate_benchmark import FIVE, TEN, GateBenchmarkPlan, theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
-from benchmarks.gate.score_matrix import (
-    Floats,
-    ModelPair,
-    ScoreMatrix,
-    close_pairs,
-)
+from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.gate.offline.design import Design
 from harness.gate.offline.noise import MOST_NOISE, AnswerNoise

@@ -13,10 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gate.gate_benchmark import (
-    theta0_of,
-    tilt_weights,
-)
+from benchmarks.gate.gate_benchmark import theta0_of, tilt_weights
 from benchmarks.gate.gate_rules import ALPHA, MARGIN, judge_rows
 from benchmarks.gate.score_matrix import Floats, ModelPair
 from harness.domain.evals.suite_plan import Claim

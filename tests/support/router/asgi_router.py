@@ -14,15 +14,7 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.store.store import Store
-from router.frame.asgi import (
-    BODY,
-    HEAD_FACTS,
-    WATCH_AFTER_S,
-    App,
-    Receive,
-    Send,
-    reply_headers,
-)
+from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S, App, Receive, Send, reply_headers
 from router.frame.replies import Header, Reply
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder

@@ -16,11 +16,7 @@ from harness.domain.agents.agent import (
     ModelKind,
     literal_choice,
 )
-from harness.domain.agents.message import (
-    MessageRole,
-    MessageState,
-    SessionMessage,
-)
+from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import SessionTurn
 from harness.store.store import Store
