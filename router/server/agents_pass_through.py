@@ -136,7 +136,8 @@ class AgentsPassThrough:
                 try:
                     is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
-                    # One whose answer is not at its end is closed, and so told.
+                    # The next request has another one. Before its answer's end it is so told.
+                    wire.abort()
                     self._origin.give_back(wire)
         except UpstreamFailed:
             self._counters["agents_unavailable"] += 1

@@ -303,6 +303,8 @@ def test_each_request_has_a_connection_of_its_own(world: World, agents: AgentsUp
     for method in ("GET", "POST", "POST"):
         assert ask(world, "/agents", method, b"{}")[0] == 200
     assert agents.accepted == before + 3
+    # A connection that no request will use again does not stay open.
+    wait_until(lambda: agents.open_connections == 0)
 
 
 def test_requests_are_counted(world: World) -> None:
