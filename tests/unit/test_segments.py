@@ -149,6 +149,13 @@ def test_the_segment_that_carries_the_harm_is_named_with_its_figures() -> None:
     assert found.as_json()["words"] == found.text
 
 
+def test_a_block_that_noted_no_segments_is_in_no_comparison() -> None:
+    told = block_of(SegmentCount(912, 12, 12, 9), SegmentCount(10_022, 122, 112, 10))
+    untold = replace(told, counts={Guardrail.ERRORS: ErrorTally(400, 100, 90, 90)})
+
+    assert find_segment([told, untold]) == find_segment([told])
+
+
 def test_harm_elsewhere_as_well_is_said() -> None:
     found = find_segment(
         [block_of(SegmentCount(912, 12, 15, 12), SegmentCount(10_022, 122, 130, 25))]

@@ -60,7 +60,7 @@ class SegmentHarm:
 def segmented_errors(block: ObservationBlock) -> ErrorTally | None:
     """Returns a block's errors with their segments; None for a block without."""
     errors = block.counts.get(Guardrail.ERRORS)
-    return errors if isinstance(errors, ErrorTally) else None
+    return errors if isinstance(errors, ErrorTally) and errors.segments else None
 
 
 def describe_sources(blocks: Sequence[ObservationBlock]) -> str:
