@@ -13,7 +13,7 @@ import structlog
 from harness.app.eval_workers import build_workers
 from harness.app.installation import Installation, job_queue, open_installation
 from harness.control.evals import worker_supervision
-from harness.domain.errors import ConfigError, InputError, StoreUnavailable
+from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import RunQueueKind
 from harness.imports import leave_modules_alone
@@ -99,16 +99,9 @@ class _WorkerHost:
                 log.warning("eval_worker_ended", what=line)
 
     def _start(self, run: str) -> bool:
-        """Counts a failure of the run where no process can be started for it."""
-        context = self._installation.context
-        try:
-            self._workers.start(run)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
-            with context.store.write() as tx:
-                why = f"no worker could be started: {error}"
-                log.warning("no_worker", what=worker_supervision.fail_run(tx, run, why))
-            return False
-        log.info("eval_worker_started", run=run)
-        return True
+        failed = worker_supervision.start_worker(self._installation.context, run)
+        if failed:
+            log.warning("no_worker", what=failed)
+        else:
+            log.info("eval_worker_started", run=run)
+        return not failed

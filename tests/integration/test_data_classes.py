@@ -214,6 +214,10 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
 
     run = worker_supervision.start_run(as_of(captured, "sim"), ANN, "colours", "sim/base")
 
+    # What a worker host asks, too: it takes a run from the queue long after it was queued.
+    assert "has personal data" in worker_supervision.start_worker(
+        as_of(captured, "other"), run.id
+    )
     assert "suite 'colours' has personal data" in reason_unanswered(captured, run.id)
 
 

@@ -46,23 +46,28 @@ def run_once(ctx: Context) -> list[str]:
             break
         if run.id in alive:
             continue
-        did.append(_start(ctx, run))
+        failed = start_worker(ctx, run.id)
+        did.append(failed or f"{run.id}: worker started for {run.suite}")
         free -= 1
     return did
 
 
-def _start(ctx: Context, run: EvalRun) -> str:
-    """One run whose worker cannot start must not keep the others from theirs."""
-    assert ctx.workers is not None  # noqa: S101 - run_once has looked
+def start_worker(ctx: Context, run: str) -> str:
+    """Starts a run's worker, where the run's target may see its suite's data now. Returns an
+    empty text, or why none started: that counts as a failure of this run, and the others start.
+    """
+    assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
-        check_cleared(ctx, run)
-        ctx.workers.start(run.id)
+        with ctx.store.read() as tx:
+            found = tx.runs.get(run)
+        check_cleared(ctx, found)
+        ctx.workers.start(run)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
         with ctx.store.write() as tx:
-            return fail_run(tx, run.id, f"no worker could be started: {error}")
-    return f"{run.id}: worker started for {run.suite}"
+            return fail_run(tx, run, f"no worker could be started: {error}")
+    return ""
 
 
 def check_cleared(ctx: Context, run: EvalRun) -> None:
