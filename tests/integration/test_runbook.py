@@ -152,9 +152,6 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     for command in sorted(command for command in COMMANDS if "fallback add" in command):
         run(command, **worse)
         run("swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY", **worse)
-    shadow = "ROUTE PROVIDER/MODEL --share 5 --usd-per-day 2 --reason WHY"
-    run(f"swapgate shadow start {shadow}", **worse)
-    run("swapgate shadow status ROUTE")
     thrown = "swapgate switch throw target:PROVIDER/MODEL"
     for limits in ("--route ROUTE --for 2h", "--for 10s"):
         run(f"{thrown} {limits} --reason WHY", **{"target:PROVIDER/MODEL": "target:sim/base"})
