@@ -178,12 +178,9 @@ def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_si
     with owned(cli.world.store) as db:
         for route, change in (("chat", "reason = 'no'"), ("r-23", "settings = 'no JSON'")):
             db.execute(sa.text(f"UPDATE route_version SET {change} WHERE route = '{route}'"))  # noqa: S608 - of above
-    done = cli.run("suite", "list")
-    assert f"{', '.join(names[:20])} and 3 more" in done.stdout
-    assert "chat" not in done.stdout
-    for route in ("chat", "r-23"):
-        assert f"route_version {route}/1: {INVALID_ROWS_HINT}" in done.stderr
-    done = cli.run("model", "list")
-    # What its settings say is no matter here.
-    assert f"{', '.join(names[:20])} and 4 more" in done.stdout
-    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr
+    for words in (("suite", "list"), ("model", "list")):
+        done = cli.run(*words)
+        assert f"{', '.join(names[:20])} and 3 more" in done.stdout
+        assert "chat" not in done.stdout
+        for route in ("chat", "r-23"):
+            assert f"route_version {route}/1: {INVALID_ROWS_HINT}" in done.stderr
