@@ -12,9 +12,13 @@ from tests.browser.test_dashboard_pages import assert_no_sideways_scroll, opened
 from tests.support.browser.dashboard_data import Lived
 from tests.support.browser.dashboard_server import dashboard
 from tests.support.browser.suite_comparisons import compared
+from tests.support.sampling import later
 
 expect.set_options(timeout=90_000)
-pytestmark = [pytest.mark.req("A7", "F2", "F4"), pytest.mark.parametrize("width", [1280, 390])]
+pytestmark = [
+    pytest.mark.req("A7", "F2", "F4"),
+    pytest.mark.parametrize("width", [1280, later(390)]),
+]
 
 SUITES_AND_SLICES = 3
 

@@ -89,7 +89,7 @@ def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Clai
     assert float(np.mean(rejected)) <= upto(0.05, PAIRS * REPLICATIONS)
 
 
-@pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
+@pytest.mark.parametrize("claim", sampled(QUALITY_CLAIMS, [Claim.NON_INFERIOR]))
 def test_missing_scores_let_no_useless_candidate_pass_and_fail_no_equal_one(
     claim: Claim,
 ) -> None:
