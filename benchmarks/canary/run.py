@@ -31,6 +31,7 @@ MISSED: Final = 3
 # guardrails and several days to share alpha.
 CAPS: Final = {0.02: 6000, 0.05: 1500, 0.20: 1000, 1.00: 1000}
 GOALS: Final[Mapping[str, Mapping[float, tuple[int, int]]]] = {
+    "healthy": {},
     "default": {0.02: (1050, 3200), 0.05: (110, 310), 0.20: (12, 34), 1.00: (2, 3)},
     "errors": {0.02: (1050, 3200), 0.05: (95, 310), 0.20: (10, 34), 1.00: (2, 3)},
     "cold": {},
@@ -73,7 +74,12 @@ class Goal:
 
 def measured(table: str, rollouts: int, seed: int) -> list[CanaryBenchmarkRow]:
     """Measures the cells of one table."""
-    tables = {"cold": cold_starts, "default": by_default, "errors": by_errors}
+    tables = {
+        "cold": cold_starts,
+        "default": by_default,
+        "errors": by_errors,
+        "healthy": by_scene,
+    }
     return [*tables[table](rollouts, seed)]
 
 
@@ -90,8 +96,8 @@ def by_errors(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
 
 
 def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
-    """Measures the default policy. It is slow: a quarter at 2 % errors, and healthy. At 20 %
-    errors four times as many: its median is so near to 12.5 that fewer name 12 or 13 by luck.
+    """Measures the default policy. It is slow: a quarter at 2 % errors. At 20 % errors four
+    times as many: its median is so near to 12.5 that fewer name 12 or 13 by luck.
     """
     fewer = max(5, rollouts // 4)
     for rate, cap in CAPS.items():
@@ -99,8 +105,12 @@ def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
         seeds = ([seed, index] for index in range(number or rollouts))
         found = [default_canary.exposures(harm, cap=cap, seed=one) for one in seeds]
         yield row("default", _percent(rate), cap, found, false=False)
+
+
+def by_scene(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
+    """Measures healthy candidates under the default policy: a quarter, as it is slow."""
     for case, scene in SCENES.items():
-        seeds = ([seed, index] for index in range(fewer))
+        seeds = ([seed, index] for index in range(max(5, rollouts // 4)))
         harmed = [
             default_canary.is_rolled_back(
                 SimulatedHarm(), scene, exposures=HEALTHY_CAP, seed=one
@@ -108,7 +118,7 @@ def by_default(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
             for one in seeds
         ]
         found = [1.0 if one else math.inf for one in harmed]
-        yield row("default", case, HEALTHY_CAP, found, false=True)
+        yield row("healthy", case, HEALTHY_CAP, found, false=True)
 
 
 def cold_starts(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
