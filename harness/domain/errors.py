@@ -38,7 +38,7 @@ SwapgateError
     ├── CallRefused        the request is wrong: unchanged, it fails again
     ├── KeyRefused         the key opens nothing, or not this route
     ├── CallLimited        too much at once: wait for retry_after_s
-    ├── NobodyAnswered     every target failed, or none is left
+    ├── NobodyAnswered     every target failed, or no target is left
     ├── RouterUnreachable  no answer from the router, or not in time
     ├── AnswerUnreadable   what came is no answer of a router
     ├── StreamBroken       a stream failed after it had begun

@@ -138,7 +138,7 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
 
 
 def format_spent_usd(amount: float, unpriced: int) -> str:
-    """Formats what was spent. unpriced: calls whose price nobody knows, which are not in it."""
+    """Formats what was spent. unpriced: calls of unknown price, which are not in it."""
     if not unpriced:
         return format_usd(amount)
     return f"at least {format_usd(amount)}" if amount else UNKNOWN

@@ -200,7 +200,7 @@ class AgentsPassThrough:
 
     async def _ask(self, head: bytes, body: bytes) -> PoolConnection:
         """A connection on which the answer begins. Raises UpstreamFailed, TimeoutError."""
-        # A kept one may be closed just now, and then nobody knows whether the request was done.
+        # A kept one may close just now; the router could not tell whether the request was done.
         wire = await self._origin.lend(fresh=True)
         try:
             with self._timers.limit(wire.loop.time() + self._silence_s):

@@ -125,7 +125,7 @@ def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) 
             tx.switches.get("sw_unknown")
 
 
-def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener) -> None:
+def test_the_database_refuses_to_rewrite_a_switch(sql_stores: Opener) -> None:
     store = sql_stores()
     with store.write() as tx:
         tx.switches.add(SWITCH)

@@ -162,7 +162,7 @@ async def test_a_cap_that_was_set_a_moment_ago_counts_for_the_next_answer(
         (None, MessageUsage(), 1),
     ],
 )
-async def test_what_nobody_counted_is_a_call_of_unknown_cost_unless_nobody_answered(
+async def test_an_answer_without_counts_is_a_call_of_unknown_cost(
     ctx: Context,
     agent: Agent,
     error: CallFailed | None,

@@ -298,7 +298,7 @@ def test_what_is_too_large_ambiguous_or_elsewhere_is_never_passed_on(
 
 
 def test_each_request_has_a_connection_of_its_own(world: World, agents: AgentsUpstream) -> None:
-    """Over a kept one that is just closed, nobody knows whether the request was done."""
+    """A kept one may close just then: the router could not tell what was done."""
     before = agents.accepted
     for method in ("GET", "POST", "POST"):
         assert ask(world, "/agents", method, b"{}")[0] == 200

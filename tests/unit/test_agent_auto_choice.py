@@ -65,7 +65,7 @@ def test_who_answers_reaches_the_floor_at_the_lowest_known_price_or_is_the_incum
     assert chosen is incumbent or chosen in known
     if chosen in known:
         assert chosen.usd == min(e.usd for e in known if e.usd is not None)
-    elif known:  # it reaches the floor: nobody is known to be cheaper
+    elif known:  # it reaches the floor: no cheaper target is known
         assert reaches(incumbent, floor)
     # The order of the fallbacks changes nothing.
     random.shuffle(others)  # type: ignore[attr-defined]  # Random's

@@ -26,7 +26,7 @@ R = TypeVar("R")
 ACTOR_VARIABLE = "SWAPGATE_ACTOR"
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
 NO_NAMES = (
-    "nobody acts by a name alone. The command line acts as the operator of this machine, or "
+    "a name alone gives no role. The command line acts as the operator of this machine, or "
     f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
 )
 # These set up or repair the machine's own installation, or need none. They have to work where

@@ -189,7 +189,7 @@ def list_alerts(
             "STATE": "open" if row.open else "over",
             "TIMES": row.count,
             "ALERT": f"{row.title} ({row.kind.value})",
-            "TOLD": row.message_counts or "nobody",
+            "TOLD": row.message_counts or "no message",
             "NEXT STEP": row.next_step if row.open else " ",
         },
         empty="no alert is open" if open_only else "there were no alerts",

@@ -3,8 +3,8 @@
 score on the floor's suite whose lower 95 % bound reaches the floor. The router asks it before
 the route's other targets.
 
-The canary is never chosen, nor a target with a verdict that nobody let into the route: who
-proposes a candidate could else bring it into traffic by asking for `auto`. A number that is
+The canary is never chosen, nor a target that passed its evals and has no place in the route:
+a proposer could otherwise bring a candidate into traffic by asking for `auto`. A number that is
 missing or not finite never beats the incumbent.
 """
 

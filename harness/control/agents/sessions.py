@@ -65,9 +65,8 @@ class AgentsClient:
         return not (self.is_open and agent.owner_key is not None)
 
     def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
-        """Finds an agent of this client. Raises NotFound for a deleted one, and for others',
-        which are not even said to be there. lock: nobody else changes it before the unit of
-        work ends.
+        """Finds an agent of this client. Raises NotFound for a deleted agent, and for one of
+        another client. lock: no other process changes it before the transaction ends.
         """
         agent = tx.agents.lock(id_) if lock else tx.agents.get(id_)
         if not self.sees(agent):

@@ -54,7 +54,7 @@ class SubTask:
 
 
 class SubTaskStatus(StrEnum):
-    """FAILED: nobody answered, or a bound was reached. INTERRUPTED: its session was closed."""
+    """FAILED: no answer came, or a bound was reached. INTERRUPTED: its session was closed."""
 
     DONE = "done"
     FAILED = "failed"

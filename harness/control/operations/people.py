@@ -80,8 +80,8 @@ def _named(tx: Transaction, name: str) -> Principal:
 
 def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     """Lists the principals, in the order of their names, with whom each was declared to be: to
-    an admin all of them, to others those that are the actor's own person. actor: None for
-    nobody.
+    an admin all of them, to others those that are the actor's own person. actor: None where
+    the caller has not signed in.
     """
     with ctx.store.read() as tx:
         people = tx.person_links.people()

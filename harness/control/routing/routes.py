@@ -200,7 +200,7 @@ def roll_back(
     decider saw it; another incumbent, canary or `expected_version` by the time of the write
     raises StaleWrite, so that two who roll back at once go back by one promotion.
 
-    Needs an approver, and no proof. Raises NotFound when there is none, ProofRefused for a
+    Needs an approver, and no proof. Raises NotFound without an earlier one, ProofRefused for a
     model that its rollout's end took from the route.
     """
     actor.require(Role.APPROVER)

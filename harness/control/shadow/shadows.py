@@ -335,7 +335,7 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
     a_day = f" of {format_usd(limits.usd_per_day)}" if limits.usd_per_day is not None else ""
     requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
     rows = [
-        ("mirrored", f"{status.mirrored:,}, of which {status.pairs:,} are pairs of answers"),
+        ("mirrored", f"{status.mirrored:,}, with {status.pairs:,} pairs of answers"),
         ("evidence that it is worse", f"{evidence}: HARM" if status.harm else evidence),
         ("cost", format_usd(status.cost_usd) + unpriced),
         ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),

@@ -34,7 +34,7 @@ class RequestPatch:
 
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
-    # Text appended to the system message (one is added if there is none).
+    # Text appended to the system message (or sent as one where the request has no other).
     prompt_addendum: str = ""
     response_format: JsonObject | None = None  # replaces the client's
 
