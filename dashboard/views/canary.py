@@ -1,5 +1,5 @@
 """The Canary page answers: is the candidate hurting users now? For one route it shows the
-canary, or the shadow before it, refreshed every 2 s: first its state, what happens next and
+canary, refreshed every 2 s: first its state, what happens next and
 Abort; then its figures over time, and what was done to it; at last the shadows of all routes.
 """
 

@@ -1,7 +1,7 @@
 """Every number of the configuration file must lie in a closed range; `RANGES` has them by key.
 
-`range_errors` finds values outside, and checks numbers against each other: rising canary steps,
-margins, a shadow's budget. `ambiguous_guardrails` finds ratios written as `on` or 0.
+`range_errors` finds values outside, and checks numbers against each other: rising canary steps
+and margins. `ambiguous_guardrails` finds ratios written as `on` or 0.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,6 @@ RANGES: Final[Mapping[str, Range]] = {
     "weight_bps": Range(1, BPS - 1),
     "share_bps": Range(1, BPS),
     "min_exposures": Range(0, MUCH),
-    "min_pairs": COUNT,
     "n_max": COUNT,
     "epochs": Range(1, 1_000),
     "items": COUNT,
