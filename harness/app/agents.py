@@ -178,7 +178,10 @@ async def _stream(
 
 def _piece(chunk: StreamChunk) -> AnswerPiece | None:
     text = chunk.text or chunk.refusal
-    return AnswerPiece(_utf8(text), _utf8(chunk.reasoning)) if text or chunk.reasoning else None
+    calls = "".join(delta.name + delta.arguments_text for delta in chunk.tool_deltas)
+    if not (text or chunk.reasoning or calls):
+        return None
+    return AnswerPiece(_utf8(text), _utf8(chunk.reasoning), calls)
 
 
 def _completion_request(request: ModelCallRequest) -> CompletionRequest:

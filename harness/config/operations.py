@@ -25,6 +25,7 @@ from harness.domain.routing.freeze import FreezeWindow, build_window
 from harness.domain.settings import (
     AgentSettings,
     AlertSink,
+    ControlSettings,
     OidcSettings,
     RouterSettings,
     ToolServer,
@@ -150,13 +151,16 @@ Fault = tuple[KeyPath, str]
 
 
 def agent_faults(
-    agents: AgentSettings, router: RouterSettings, suites: Collection[str]
+    agents: AgentSettings,
+    router: RouterSettings,
+    control: ControlSettings,
+    suites: Collection[str],
 ) -> Iterator[Fault]:
     """Path below `agents` and message of what makes no sense, in the file's order."""
     for name in ("url", "router_url", "control_url", "public_url"):
         if url := getattr(agents, name):
             yield from _address_faults((name,), url)
-    yield from _loop_faults(agents, router)
+    yield from _loop_faults(agents, router, control)
     yield from _loopback_faults(agents, router.host)
     for name, server in agents.tool_servers.items():
         path = ("tool_servers", name)
@@ -197,12 +201,22 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
         yield path, _INTERNAL
 
 
-def _loop_faults(agents: AgentSettings, router: RouterSettings) -> Iterator[Fault]:
-    """A process that passes requests through to itself does so until it is full."""
-    own = http_url(router.host, router.port)
-    if router.port and agents.pass_through_url.rstrip("/") == own:
-        setting = "port" if agents.url is None else "url"
-        yield (setting,), f"is the router's own address, {own}; give the agents process another"
+def _loop_faults(
+    agents: AgentSettings, router: RouterSettings, control: ControlSettings
+) -> Iterator[Fault]:
+    """A process that passes requests through to itself does so until it is full. The control
+    plane would take a client's request for one that the agents process passes on.
+    """
+    passed_to = agents.pass_through_url.rstrip("/")
+    setting = "port" if agents.url is None else "url"
+    ours = {"router's own": http_url(router.host, router.port)} if router.port else {}
+    if control.port:
+        ours["control plane's"] = http_url(control.host, control.port)
+    for whose, own in ours.items():
+        if passed_to == own:
+            yield (setting,), f"is the {whose} address, {own}; give the agents process another"
+    if agents.url and passed_to == agents.control_url.rstrip("/"):
+        yield ("url",), "is `agents.control_url`; give the agents process another"
     for whose, where in (("router", router), ("agents process", agents)):
         own = http_url(where.host, where.port)
         if where.port and agents.control_url.rstrip("/") == own:

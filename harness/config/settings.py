@@ -116,7 +116,7 @@ def build_settings(
 
 
 def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
-    faults = agent_faults(config.agents, config.router, config.suites)
+    faults = agent_faults(config.agents, config.router, config.control, config.suites)
     return ((("agents", *path), message) for path, message in faults)
 
 

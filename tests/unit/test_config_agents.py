@@ -125,6 +125,12 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
         ({"port": 8080}, "port", OWN),
         ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url", OWN),
         ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url", OWN),
+        ({"url": "http://127.0.0.1:8081"}, "url", "is the control plane's address"),
+        (
+            {"url": "http://control:9", "control_url": "http://control:9/"},
+            "url",
+            "is `agents.control_url`",
+        ),
         ({"control_url": "http://127.0.0.1:8080/"}, "control_url", OWN),
         (
             {"control_url": "http://127.0.0.1:8085"},

@@ -246,8 +246,9 @@ class Conversation:
         )
 
     def _pass_on(self, piece: AnswerPiece) -> None:
-        self._has_output = True
-        self._emit(piece)
+        if piece.is_shown:
+            self._has_output = True
+            self._emit(piece)
 
     def _whole(
         self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer

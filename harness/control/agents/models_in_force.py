@@ -8,7 +8,8 @@ for. The target is known only after its answer, so each target of the route must
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import errno
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -28,10 +29,12 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.message import IncomingMessage, MessageUsage, SessionMessage
 from harness.domain.agents.model_call import (
+    UNSEEN_TOKENS,
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
     ModelCalls,
+    approx_tokens,
 )
 from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import (
@@ -40,6 +43,7 @@ from harness.domain.errors import (
     KeyRefused,
     NobodyAnswered,
     NotAllowed,
+    RouterUnreachable,
     StoreUnavailable,
     SwapgateError,
 )
@@ -143,7 +147,7 @@ def _find_literal(
 
 
 # No answer came of it that anybody is charged for. What else ends a call, such as a stream that
-# broke, or a client that left, leaves open how much the provider did.
+# broke, or a turn that was cancelled, leaves open how much the provider did.
 _FREE: Final = (CallRefused, InputError, KeyRefused, NobodyAnswered)
 
 
@@ -162,39 +166,58 @@ class PaidCalls:
     ) -> ModelCallAnswer:
         """Asks as `ModelCalls` does. Raises SpendingPaused where the cap is reached, and
         StoreUnavailable. models: with their prices.
+
+        A call that breaks off is charged by its estimated tokens, at the price of the dearest
+        target that may have answered: a client that always breaks off spends as well.
         """
-        await asyncio.to_thread(self._require_money, request)
+        targets = await asyncio.to_thread(self._require_money, models, request)
+        output = 0
+
+        def count(piece: AnswerPiece) -> None:
+            nonlocal output
+            output += approx_tokens(piece.text + piece.reasoning + piece.calls)
+            if on_piece is not None:
+                on_piece(piece)
+
+        def pay(targets: Iterable[str], output: int) -> None:
+            used = MessageUsage(request.approx_tokens, output)
+            costs = [models.cost_usd(target, used) for target in targets]
+            known = [cost for cost in costs if cost is not None]
+            self.meter.pay(max(known) if known and len(known) == len(costs) else None)
+
         try:
-            answer = await self._calls.ask(request, on_piece)
-        except _FREE:
+            answer = await self._calls.ask(request, count if on_piece else None)
+        except BaseException as error:
+            if not _is_free(error):
+                pay(targets, output or UNSEEN_TOKENS)
             raise
-        except BaseException:
-            self.meter.pay(None)
-            raise
-        # The cost of an answer without any count is unknown.
-        paid = models.cost_usd(answer.served.target, answer.usage)
-        self.meter.pay(paid if answer.usage.tokens else None)
+        served = answer.served.target
+        if answer.usage.tokens:
+            self.meter.pay(models.cost_usd(served, answer.usage))
+        else:
+            calls = "".join(call.name + call.arguments for call in answer.tool_calls)
+            pay([served], approx_tokens(answer.text + calls))
         return answer
 
     def close(self) -> None:
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
-    def _require_money(self, request: ModelCallRequest) -> None:
+    def _require_money(self, models: ModelsInForce, request: ModelCallRequest) -> Sequence[str]:
+        """Names the targets that may answer."""
         # A cap that was set a moment ago counts.
         self.meter.refresh(at_once=True)
-        unpriced = ""
-        if self.meter.cap_usd is not None:
-            with self._ctx.store.read() as tx:
-                unpriced = _find_unpriced(tx, request)
-        self.meter.require_money(unpriced)
+        with self._ctx.store.read() as tx:
+            names = _target_names(tx, request)
+        unpriced = (name for name in names if find_price(models.providers, name) is None)
+        self.meter.require_money(next(unpriced, "" if names else request.model))
+        return names
 
 
-def _find_unpriced(tx: Transaction, request: ModelCallRequest) -> str:
-    """Names a target that may answer and has no price; empty where each has one."""
-    providers, names = tx.providers.all(), _target_names(tx, request)
-    unpriced = (name for name in names if find_price(providers, name) is None)
-    return next(unpriced, "" if names else request.model)
+def _is_free(error: BaseException) -> bool:
+    """Whether no provider was asked, or none answered."""
+    is_refused = getattr(error.__cause__, "errno", None) == errno.ECONNREFUSED
+    return isinstance(error, _FREE) or (isinstance(error, RouterUnreachable) and is_refused)
 
 
 def _target_names(tx: Transaction, request: ModelCallRequest) -> Sequence[str]:

@@ -5,14 +5,15 @@ shown, the pieces of its answer as they come, and the whole answer. Pure.
 router, and tools that run on the server.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.caller import AgentCaller
 from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage, ServedBy
-from harness.domain.agents.transcript import ContextMessage
+from harness.domain.agents.transcript import BYTES_PER_TOKEN, ContextMessage
 from harness.domain.agents.turn import OfferedTool, TurnBounds
 
 
@@ -25,6 +26,29 @@ class ModelCallRequest:
     tools: tuple[OfferedTool, ...] = ()
     user: str = ""  # who is behind the session, in the client's words
 
+    @property
+    def approx_tokens(self) -> int:
+        """Estimates the input from its bytes."""
+        texts = [tool.description + json.dumps(tool.parameters) for tool in self.tools]
+        images = 0
+        for message in self.messages:
+            texts += [call.name + call.arguments for call in message.tool_calls]
+            if isinstance(message.content, str):
+                texts.append(message.content)
+            else:
+                texts += [str(part.get("text", "")) for part in message.content]
+                images += sum("image_url" in part for part in message.content)
+        return images * IMAGE_TOKENS + sum(map(approx_tokens, texts))
+
+
+# For estimates: of one picture, and of an answer without a known part.
+IMAGE_TOKENS: Final = 2_000
+UNSEEN_TOKENS: Final = 4_096
+
+
+def approx_tokens(text: str) -> int:
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
@@ -32,6 +56,12 @@ class AnswerPiece:
 
     text: str = ""
     reasoning: str = ""
+    calls: str = ""  # names and arguments of tool calls
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether clients get it: they get tool calls whole."""
+        return bool(self.text or self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
