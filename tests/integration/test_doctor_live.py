@@ -11,7 +11,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from harness.cli.program import program
-from harness.domain.providers.live_checks import QUESTION
+from harness.app.doctor.live_scenarios import QUESTION
 from tests.integration import test_doctor_tools
 from tests.integration.test_doctor_tools import at_once
 from tests.wire import bedrock, vertex

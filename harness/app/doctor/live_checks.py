@@ -15,32 +15,35 @@ from pathlib import Path
 from typing import Final
 
 from harness.app.doctor import tool_checks
+from harness.app.doctor.live_scenarios import (
+    ANSWER_LIMIT,
+    SCENARIOS,
+    STRUCTURED,
+    UNKNOWN_MODEL,
+    UNKNOWN_SUFFIX,
+    LiveAnswer,
+    LiveFinding,
+    LiveOutcome,
+    Scenario,
+    read_answer,
+)
 from harness.app.doctor.tool_checks import TargetReport, without_secrets
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
 from harness.client.in_process import InProcessChannel
 from harness.client.stream import Channel
+from harness.client.types import Usage
 from harness.control.providers import provider_secrets
 from harness.domain.errors import CallFailed, InputError, NotFound
-from harness.domain.providers import live_checks, tool_probe
+from harness.domain.providers import tool_probe
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
-from harness.domain.providers.live_answer import (
-    LiveAnswer,
-    LiveBudget,
-    most_tokens,
-    read_events,
-    read_whole,
-    settled_tokens,
-)
-from harness.domain.providers.live_checks import LiveFinding, LiveOutcome, LiveScenario
 from harness.domain.providers.tool_probe import ToolFinding, ToolOutcome
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import AnsweredModel
-from harness.domain.sse import EventPayloads, EventTooLarge
 
 _CHAT: Final = "/v1/chat/completions"
 # After one of these nothing else can be seen, and every further call is in vain.
@@ -53,19 +56,10 @@ _HOPELESS: Final = frozenset(
         FailureClass.RATE_LIMITED,
     }
 )
-_OF_THE_MODEL: Final = tuple(name for name in LiveScenario if name is not LiveScenario.MODEL)
-_QUESTIONS: Final = {
-    LiveScenario.LENGTH: live_checks.LONG_QUESTION,
-    LiveScenario.STRUCTURED: live_checks.CITY_QUESTION,
-}
-_CITY: Final = {"name": "city", "strict": True, "schema": live_checks.CITY_SCHEMA}
-# What a scenario adds to its question.
-_FIELDS: Final[Mapping[LiveScenario, Mapping[str, object]]] = {
-    LiveScenario.STREAM: {"stream": True, "stream_options": {"include_usage": True}},
-    LiveScenario.STRUCTURED: {"response_format": {"type": "json_schema", "json_schema": _CITY}},
-    LiveScenario.PARAMETER: {"temperature": live_checks.WRONG_TEMPERATURE},
-}
-_TOOLS: Final = "tools"
+# What providers add to a request by themselves: templates, a system prompt for tools.
+_ADDED_INPUT_TOKENS: Final = 1_000
+# Ordinary text has more tokens than that: an answer that reports fewer is not believed.
+_BYTES_PER_TOKEN: Final = 10
 _TOOLS_EXPECTED: Final = "as declared of the model"
 # What a model called a tool may be anything.
 _QUOTED: Final = re.compile(r"""[: ]*['"]""")
@@ -77,11 +71,52 @@ class CapReached(CallFailed):
 
 @dataclass
 class LiveMeter:
-    """Holds the budget of a run while it lasts."""
+    """The caps of a run, and what was spent of them."""
 
-    budget: LiveBudget
+    max_usd: float
+    max_tokens: int | None = None  # of input and output together; None for no such cap
     price: Price | None = None  # of the model that is asked now
-    output_limit: int = 0  # tokens of one answer, at most
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
+    calls: int = 0
+    limit_kept: bool = True  # no answer was longer than it was allowed to be
+
+    def require(self, most: Usage) -> None:
+        """Raises CapReached unless the call fits with the most that it can take."""
+        why = ""
+        if not self.limit_kept:
+            why = "an earlier answer exceeded its token limit, so that no cap holds"
+        elif self.price is None and self.max_tokens is None:
+            why = "the model's price is unknown: give --max-tokens-in-all"
+        elif self.spent_usd + self._cost_usd(most) > self.max_usd:
+            why = "would pass the cap of --max-usd"
+        elif self.max_tokens is not None and self.spent_tokens + _total(most) > self.max_tokens:
+            why = "would pass the cap of --max-tokens-in-all"
+        if why:
+            raise CapReached(why)
+
+    def settle(self, most: Usage, answer: LiveAnswer) -> None:
+        """Charges what the provider reports, but no less than its answer is long; the most
+        where it reports nothing, or 0.
+        """
+        used = answer.usage
+        if used is None or used.input_tokens <= 0 or used.output_tokens <= 0:
+            used = most
+        least = len(answer.text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
+        used = Usage(used.input_tokens, max(used.output_tokens, least))
+        self.limit_kept = self.limit_kept and used.output_tokens <= most.output_tokens
+        self.spent_usd += self._cost_usd(used)
+        self.spent_tokens += _total(used)
+        self.calls += 1
+
+    def _cost_usd(self, call: Usage) -> float:
+        if self.price is None:
+            return 0.0
+        return self.price.cost_usd(call.input_tokens, call.output_tokens)
+
+
+def _total(call: Usage) -> int:
+    return call.input_tokens + call.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +126,6 @@ class MeteredAnswer:
     status: int
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
-
-    def read(self) -> LiveAnswer:
-        """What a judgement needs of it. Raises CallFailed for a stream that cannot be read."""
-        if not self.headers.get("content-type", "").startswith("text/event-stream"):
-            attempts = self.headers.get("x-swapgate-attempts", "")
-            return read_whole(self.status, attempts, self.content)
-        events = EventPayloads()
-        try:
-            return read_events([*events.read(self.content), *events.rest()])
-        except EventTooLarge as why:
-            raise CallFailed(f"the stream cannot be read: {why}") from None
 
     async def body(self) -> bytes:
         return self.content
@@ -119,28 +143,26 @@ class MeteredChannel:
     def __init__(self, channel: Channel, meter: LiveMeter) -> None:
         self._channel = channel
         self._meter = meter
+        self.heard = LiveAnswer(None)  # of the last call
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> MeteredAnswer:
         """Sends a request that fits the budget, and charges what came of it. Raises CapReached
         before anything is sent.
         """
-        meter, heard = self._meter, LiveAnswer(None)
-        most = most_tokens(len(body), meter.output_limit)
-        if why := meter.budget.refusal(most, meter.price):
-            raise CapReached(why)
+        # No tokenizer makes two tokens of one byte.
+        most = Usage(len(body) + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
+        self._meter.require(most)
+        self.heard = LiveAnswer(None)
         try:
             answer = await self._channel.post(path, body, headers)
             try:
                 whole = MeteredAnswer(answer.status, answer.headers, await answer.body())
             finally:
                 await answer.aclose()
-            read = whole.read()
-            heard = heard if read.failure else read
+            self.heard = read_answer(whole.status, whole.headers, whole.content)
             return whole
         finally:
-            length = len(heard.text.encode("utf-8", "replace"))
-            used = settled_tokens(most, heard.tokens, length)
-            meter.budget = meter.budget.settle(most, used, meter.price)
+            self._meter.settle(most, self.heard)
 
     async def aclose(self) -> None:
         await self._channel.aclose()
@@ -180,22 +202,23 @@ def report(
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
-        expected = live_checks.EXPECTED[LiveScenario.ANSWER]
+        expected = SCENARIOS[0].expected
         lacking = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return TargetReport(name, ok=False, findings=[lacking])
     meter.price = provider.prices.get(model)
     quiet = _quiet(installation)
     with closing(quiet.store):
         run = _LiveRun(quiet, provider, model, meter, timeout_s)
-        run.try_all()
+        run.ask(model, SCENARIOS)
+        run.try_tools()
+        run.ask(model + UNKNOWN_SUFFIX, (UNKNOWN_MODEL,))
     findings = [
         # A provider may call itself by the key that it was sent.
         replace(finding, found=without_secrets(finding.found, provider, keys))
-        for finding in run.findings()
+        for finding in run.findings
     ]
     failed = any(finding.outcome is LiveOutcome.FAILS for finding in findings)
-    capped = any(isinstance(why, CapReached) for why in run.untried.values())
-    return TargetReport(name, not (failed or capped), findings)
+    return TargetReport(name, not (failed or run.is_capped), findings)
 
 
 def _quiet(installation: Installation) -> Installation:
@@ -212,119 +235,109 @@ def _quiet(installation: Installation) -> Installation:
 
 @dataclass
 class _LiveRun:
-    """One model's run: who is asked, and what came of each scenario."""
+    """One model's run: who is asked, and what was found."""
 
     installation: Installation
     provider: Provider
     model: str
     meter: LiveMeter
     timeout_s: float
-    answers: dict[LiveScenario, LiveAnswer] = field(default_factory=dict)
-    untried: dict[str, object] = field(default_factory=dict)  # by scenario, why
-    tools: Sequence[ToolFinding] = ()
-
-    def try_all(self) -> None:
-        with self._channel(self.model) as (channel, route):
-            asyncio.run(self._ask_all(channel, route, _OF_THE_MODEL))
-        if self._hopeless():
-            return
-        self._try_tools()
-        with self._channel(self.model + live_checks.UNKNOWN_SUFFIX) as (channel, route):
-            asyncio.run(self._ask_all(channel, route, [LiveScenario.MODEL]))
-
-    def findings(self) -> Iterator[LiveFinding]:
-        for scenario in LiveScenario:
-            if scenario is LiveScenario.PARAMETER:
-                yield from self._tool_findings()
-            if scenario in self.answers:
-                yield live_checks.judge_answer(scenario, self.answers[scenario], self.model)
-            else:
-                yield self._untried(scenario.value, live_checks.EXPECTED[scenario])
-
-    def _hopeless(self) -> bool:
-        answer = self.answers.get(LiveScenario.ANSWER)
-        return answer is not None and answer.failure in _HOPELESS
+    findings: list[LiveFinding] = field(default_factory=list)
+    is_capped: bool = False
+    is_hopeless: bool = False
 
     @contextmanager
     def _channel(self, model: str) -> Iterator[tuple[MeteredChannel, str]]:
         """A metered channel to a router before this model alone, and its route."""
-        self.meter.output_limit = live_checks.ANSWER_LIMIT
-        limit = {AnswerLimit.MAX_TOKENS.value: live_checks.ANSWER_LIMIT}
-        target = Target(self.provider.name, model, limit)
+        target = Target(self.provider.name, model, {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT})
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(self.installation, target, self.provider, Path(folder))
             inner = InProcessChannel(alone.router, alone.key)
             yield MeteredChannel(inner, self.meter), alone.route
 
+    def ask(self, model: str, scenarios: Sequence[Scenario]) -> None:
+        """Asks one scenario after the other; none once a call was in vain for all."""
+        if self.is_hopeless:
+            self.findings += [self._untried(one.name, one.expected) for one in scenarios]
+            return
+        with self._channel(model) as (channel, route):
+            asyncio.run(self._ask_all(channel, route, scenarios))
+
     async def _ask_all(
-        self, channel: MeteredChannel, route: str, scenarios: Sequence[LiveScenario]
+        self, channel: MeteredChannel, route: str, scenarios: Sequence[Scenario]
     ) -> None:
-        """Asks one scenario after the other, and closes the channel."""
-        declared = self.provider.can(self.model).json_schema
         try:
             for scenario in scenarios:
-                if scenario is LiveScenario.STRUCTURED and not declared:
-                    self.untried[scenario] = "json_schema: false is declared for the model"
-                    continue
-                body = {"model": route, **self._body(scenario)}
-                try:
-                    async with asyncio.timeout(self.timeout_s):
-                        answer = await channel.post(_CHAT, json.dumps(body).encode(), {})
-                    self.answers[scenario] = answer.read()
-                except CapReached as reached:
-                    self.untried[scenario] = reached
-                except TimeoutError:
-                    self.answers[scenario] = LiveAnswer(None, FailureClass.TIMEOUT.value)
-                except CallFailed:
-                    self.answers[scenario] = LiveAnswer(None, FailureClass.MALFORMED.value)
-                if self._hopeless():
-                    return
+                self.findings.append(await self._ask(channel, route, scenario))
         finally:
             await channel.aclose()
 
-    def _body(self, scenario: LiveScenario) -> Mapping[str, object]:
-        """What a scenario asks; the answer's limit is the target's where none is said."""
-        question = _QUESTIONS.get(scenario, live_checks.QUESTION)
-        fields = _FIELDS.get(scenario, {})
-        if scenario is LiveScenario.LENGTH:
+    async def _ask(
+        self, channel: MeteredChannel, route: str, scenario: Scenario
+    ) -> LiveFinding:
+        if self.is_hopeless:
+            return self._untried(scenario.name, scenario.expected)
+        if scenario is STRUCTURED and not self.provider.can(self.model).json_schema:
+            why = "json_schema: false is declared for the model"
+            return self._untried(scenario.name, scenario.expected, why)
+        fields = dict(scenario.fields)
+        # Without one, the answer's limit is the target's.
+        if scenario.limit is not None:
             kind = PROVIDER_KINDS.get(self.provider.kind)
             named = kind.answer_limit if kind is not None else None
-            fields = {(named or AnswerLimit.MAX_TOKENS).value: live_checks.SHORT_LIMIT}
-        return {"messages": [{"role": "user", "content": question}], **fields}
+            fields[(named or AnswerLimit.MAX_TOKENS).value] = scenario.limit
+        asked = [{"role": "user", "content": scenario.question}]
+        body = {"model": route, "messages": asked, **fields}
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await channel.post(_CHAT, json.dumps(body).encode(), {})
+            answer = channel.heard
+        except CapReached as reached:
+            self.is_capped = True
+            return self._untried(scenario.name, scenario.expected, str(reached))
+        except TimeoutError:
+            answer = LiveAnswer(None, FailureClass.TIMEOUT.value)
+        except CallFailed:
+            answer = LiveAnswer(None, FailureClass.MALFORMED.value)
+        self.is_hopeless = scenario is SCENARIOS[0] and answer.failure in _HOPELESS
+        return scenario.find(answer, self.model)
 
-    def _try_tools(self) -> None:
+    def try_tools(self) -> None:
         """The loops of `doctor --tools`, with as many of their calls as the caps allow."""
+        why = ""
 
         def error_text(error: Exception) -> str:
             """Without the provider's words, which may repeat what it was asked."""
+            nonlocal why
             if isinstance(error, CapReached):
-                self.untried.setdefault(_TOOLS, error)
+                why = why or str(error)
             status = error.status if isinstance(error, CallFailed) else None
             return f"it fails (status {status or 'none'})"
 
+        if self.is_hopeless:
+            self.findings.append(self._untried("tools", _TOOLS_EXPECTED))
+            return
         with self._channel(self.model) as (channel, route):
             loops = tool_checks.probe_loops(channel, route, self.timeout_s, error_text)
             seen = asyncio.run(loops)
-        if _TOOLS not in self.untried:
-            target = Target(self.provider.name, self.model)
-            self.tools = list(tool_probe.tool_findings(self.provider, target, seen))
+        if why:
+            self.is_capped = True
+            self.findings.append(self._untried("tools", _TOOLS_EXPECTED, why))
+            return
+        target = Target(self.provider.name, self.model)
+        self.findings += map(_of_tools, tool_probe.tool_findings(self.provider, target, seen))
 
-    def _tool_findings(self) -> Iterator[LiveFinding]:
-        if not self.tools:
-            yield self._untried(_TOOLS, _TOOLS_EXPECTED)
-        for finding in self.tools:
-            scenario, found = f"tools: {finding.subject}", _QUOTED.split(finding.found, 1)[0]
-            outcome = _outcome(finding)
-            yield LiveFinding(scenario, outcome, _TOOLS_EXPECTED, found, finding.next_step)
-
-    def _untried(self, scenario: str, expected: str) -> LiveFinding:
-        why = self.untried.get(scenario, "the plain answer failed")
-        return live_checks.untried(scenario, expected, str(why))
+    def _untried(
+        self, name: str, expected: str, why: str = "the plain answer failed"
+    ) -> LiveFinding:
+        return LiveFinding(name, LiveOutcome.NOT_TRIED, expected, f"not tried: {why}")
 
 
-def _outcome(finding: ToolFinding) -> LiveOutcome:
+def _of_tools(finding: ToolFinding) -> LiveFinding:
+    outcome = LiveOutcome.DIFFERS if finding.next_step else LiveOutcome.WORKS
     if finding.failed:
-        return LiveOutcome.FAILS
-    if finding.outcome is ToolOutcome.NOT_SEEN:
-        return LiveOutcome.NOT_TRIED
-    return LiveOutcome.DIFFERS if finding.next_step else LiveOutcome.WORKS
+        outcome = LiveOutcome.FAILS
+    elif finding.outcome is ToolOutcome.NOT_SEEN:
+        outcome = LiveOutcome.NOT_TRIED
+    name, found = f"tools: {finding.subject}", _QUOTED.split(finding.found, 1)[0]
+    return LiveFinding(name, outcome, _TOOLS_EXPECTED, found, finding.next_step)

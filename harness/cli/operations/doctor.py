@@ -110,17 +110,16 @@ def _live(
 ) -> bool:
     """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
-    from harness.domain.providers.live_answer import LiveBudget  # noqa: PLC0415 - as above
 
     _ = session.context_with_providers  # the file's, too
-    meter = live_checks.LiveMeter(LiveBudget(max_usd, max_tokens))
+    meter = live_checks.LiveMeter(max_usd, max_tokens)
     models = live_checks.models_of(session.installation, name)
     with _without_router_logs():
         reports = [
             live_checks.report(session.installation, provider, model, meter, timeout_s)
             for provider, model in models
         ]
-    ok, spent = all(report.ok for report in reports), meter.budget
+    ok = all(report.ok for report in reports)
     output.listing(
         [(report.target, finding) for report in reports for finding in report.findings],
         lambda pair: {
@@ -134,17 +133,17 @@ def _live(
         empty="",
         as_document=lambda _: {
             "ok": ok,
-            "calls": spent.calls,
-            "at_most_usd": spent.spent_usd,
-            "at_most_tokens": spent.spent_tokens,
+            "calls": meter.calls,
+            "at_most_usd": meter.spent_usd,
+            "at_most_tokens": meter.spent_tokens,
             "targets": reports,
         },
     )
     if session.json:
         return ok
     click.echo(
-        f"{format_quantity(spent.calls, 'call')}: at most {format_usd(spent.spent_usd)} "
-        f"and {spent.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
+        f"{format_quantity(meter.calls, 'call')}: at most {format_usd(meter.spent_usd)} "
+        f"and {meter.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
         err=True,
     )
     return ok
