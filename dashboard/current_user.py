@@ -1,6 +1,4 @@
-"""Says who acts in this browser: it finds the session behind the cookie that `/sign-in` set, or
-behind a single sign-on, shows it on top of every page with a way to sign out, and runs a page's
-actions as that person. Without a session the pages can be read, but change nothing; where
+"""Who acts in this browser. Without a session the pages can be read, but change nothing; where
 people sign in by OpenID Connect, they cannot be read either. Every action asks anew whether the
 session goes on, and its key is still valid.
 """
@@ -171,12 +169,10 @@ def session_cookie() -> str:
 
 
 def sign_in_address() -> str:
-    """Writes the address that signs in and comes back to this page."""
     return f"{SIGN_IN_PATH}?next={quote(current_page(), safe='/')}"
 
 
 def current_page() -> str:
-    """Writes the address of the page that is shown, with its filters."""
     here = urlsplit(st.context.url or "").path or "/"
     if st.query_params:
         here += f"?{urlencode(st.query_params.to_dict())}"

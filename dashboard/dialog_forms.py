@@ -1,8 +1,6 @@
-"""Dialogs that show their errors in words (`dialog`), the buttons that open them (`Opener`),
-and what they ask for (`Form`, and tables of `Field`s).
-
-A dialog is safe against a stray keystroke: Enter in a field does nothing, its button is off
-until what it needs stands there, and it says what is missing.
+"""Dialogs, the buttons that open them, and what they ask for. A dialog is safe against a stray
+keystroke: Enter in a field does nothing, its button is off until what it needs stands there,
+and it says what is missing.
 """
 
 import json
@@ -91,8 +89,6 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Describes a field of a form: the value that it asks for, and with which widget."""
-
     name: str  # of the value
     label: str
     # A share is stored in basis points and asked in percent; a limit may be empty: none.
@@ -132,7 +128,6 @@ class Field:
 def ask_fields(
     columns: Sequence[Sequence[Field]], before: object, key: Callable[[str], str]
 ) -> dict[str, Any]:
-    """Asks for the fields, column by column, with the values that they have before."""
     given: dict[str, Any] = {}
     for place, fields in zip(st.columns(len(columns)), columns, strict=True):
         with place:
@@ -155,8 +150,6 @@ def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, ob
 
 @dataclass(slots=True)
 class Form:
-    """Asks for what one act needs, and does it once nothing is missing."""
-
     role: Role  # that the act needs
     name: str  # sets its fields apart from those of the page's other dialogs
     about: str = ""  # what it is about: the reason typed for one is not shown for another
@@ -168,7 +161,6 @@ class Form:
         return "-".join(filter(None, (self.name, part, self.about)))
 
     def say(self, *paragraphs: str, note: str = "") -> None:
-        """Shows paragraphs of HTML, and a note below them."""
         text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
         below = f'<p class="note">{html.rich(note)}</p>' if note else ""
         st.html(html.block(text + below))
@@ -307,7 +299,6 @@ class Dialog(Generic[Arguments]):
         st.session_state[f"again-{self.opener(*args).key}"] = True
 
     def opener(self, *args: Any, label: str = "", missing: str = "") -> Opener:
-        """Describes the button that opens the dialog with these arguments."""
         icon, words = f":material/{self.icon}:", label or self.label or self.title
         key = "-".join(filter(None, ("open", self.name, _about(*args))))
         return Opener(words, icon, partial(self, *args), key, self.role, missing)

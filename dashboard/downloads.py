@@ -1,6 +1,4 @@
-"""Offers a table of a page as a file to download: CSV and Parquet, made when they are asked
-for, with formulas escaped.
-"""
+"""Offers a table of a page as a file: made when it is asked for, with formulas escaped."""
 
 import csv
 import io

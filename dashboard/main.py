@@ -1,6 +1,4 @@
-"""The dashboard's entry script: Streamlit runs it for every visit and click. It sets theme,
-logo and navigation, shows who is signed in, and runs the chosen page.
-"""
+"""The dashboard's entry script: Streamlit runs it for every visit and click."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,6 +1,5 @@
-"""The frame of every dashboard page opens the installation once per process, shows kill
-switches and a broken audit log on top, turns errors into words with a way to try again. Also
-what pages share: the loading note, a search, lists and their rest, "Copy as CLI".
+"""The frame of every dashboard page: one installation for all visitors, banners on top, and
+errors in words with a way to try again. Also what pages share.
 """
 
 import logging
@@ -163,7 +162,6 @@ def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
 
 
 def show_freezes(route: str | None = None) -> None:
-    """Shows the freezes in force, of people and of every week: those of a route, or all."""
     _show_banners(banners.list_freeze_banners(context(), route))
 
 
@@ -222,7 +220,6 @@ def choose_route(routes: Sequence[str]) -> str | None:
 
 
 def show_done_message() -> None:
-    """Says, once, which act was done before the page was drawn anew."""
     message = st.session_state.pop(DONE, None)
     if message:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
@@ -259,7 +256,6 @@ def show_no_route() -> None:
 
 
 def ask_filter(label: str, key: str, placeholder: str) -> str:
-    """Asks for a filter of a list, which stands in the page's address."""
     wanted = st.text_input(
         label, key=key, bind="query-params", placeholder=placeholder, on_change=show_first_page
     )
@@ -267,7 +263,6 @@ def ask_filter(label: str, key: str, placeholder: str) -> str:
 
 
 def show_first_page() -> None:
-    """Leaves a later page of a list, as its filter has changed."""
     st.query_params.pop("after", None)
 
 

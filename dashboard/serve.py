@@ -1,5 +1,4 @@
-"""Serves the dashboard: Streamlit's app under uvicorn, with `/healthz`, `/readyz`, `/docs`
-and `/sign-in`; on loopback alone, unless people sign in by OpenID Connect. `python -m
+"""Serves the dashboard, on loopback alone unless people sign in by OpenID Connect. `python -m
 dashboard.serve` is what `swapgate serve ui` starts.
 """
 
@@ -67,8 +66,6 @@ HEADERS: Final = {
 
 
 class OwnOrigin:
-    """Wraps the whole application."""
-
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 

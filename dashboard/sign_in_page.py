@@ -88,7 +88,6 @@ def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None)
 
 
 def refuse(frame: PageFrame, why: str) -> str:
-    """Says why the sign-in failed, and what to do next."""
     on = f'<p><a href="{SIGN_IN_PATH}">Sign in another way</a></p>'
     return _page(frame, f"{failure('Not signed in', why, '')}{on}")
 
@@ -133,12 +132,10 @@ def cookie_name() -> str:
 
 
 def sign_on_address(page: str) -> str:
-    """Writes the address that signs in by single sign-on and comes back to a page."""
     return f"{SIGN_ON_PATH}?next={quote(page, safe='/')}"
 
 
 async def show(request: Request) -> Response:
-    """Shows the form."""
     if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     frame = _frame(request.query_params.get("next", "/"))
@@ -154,7 +151,6 @@ class SignInForm:
         self._attempts: FailedAttempts | None = None
 
     async def sign_in(self, request: Request) -> Response:
-        """Signs in by the form, or asks whether to sign in by its link."""
         if not is_own_host(request):
             return Response("this host is not the dashboard's", 421)
         fields = await _read_form(request)

@@ -1,6 +1,4 @@
-"""The dashboard's theme holds palettes for light and dark mode with a contrast of 4.5:1 or
-more, Streamlit's theme options, and the one style sheet.
-"""
+"""Palettes for light and dark mode with a contrast of 4.5:1 or more, and the style sheet."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,8 +13,6 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Holds one theme's colours, as #RRGGBB."""
-
     better: str
     worse: str
     undecided: str

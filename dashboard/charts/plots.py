@@ -1,6 +1,4 @@
-"""Draws the forest plot of a comparison's suites from a frame, and holds what all charts share:
-panels, axes, scales by name, the theme. Text for readers comes ready in the frame.
-"""
+"""The forest plot of a comparison's suites, and what all charts share: panels, axes, scales."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,6 +1,4 @@
-"""Draws the course of the recorded traffic: requests as bars, and below them the shares that
-failed or whose own model failed, on the same axis of time.
-"""
+"""Draws the course of the recorded traffic: requests, and below them the shares that failed."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -22,7 +20,6 @@ _DAY: Final = timedelta(days=1)
 
 
 def build_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Builds the frames of both panels: requests, and shares of them in percent."""
     counts, shares = [], []
     for point in report.course:
         at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)

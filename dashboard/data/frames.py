@@ -1,6 +1,4 @@
-"""Turns comparisons and traffic into what tables and charts show: pandas frames of suites and
-samples, a sample's rating, the cost trend. Cells are made safe from spreadsheet formulas.
-"""
+"""Pandas frames of comparisons and traffic. Cells are made safe from spreadsheet formulas."""
 
 import math
 import textwrap
@@ -45,7 +43,6 @@ def limit_of(report: SuiteReport) -> float:
 
 
 def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
-    """Sorts suites for reading: the primary one first."""
     return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
 
 
@@ -141,7 +138,6 @@ def sample_index(comparison: Comparison) -> pd.DataFrame:
 
 
 def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
-    """One row for each pair of a suite, in the run's order."""
     ours, theirs = side.figures.incumbent, side.figures.candidate
     before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
     rows = []

@@ -1,7 +1,4 @@
-"""Loads what each dashboard page shows, by reading through `harness.control`: comparison,
-proposals, canary, route and its history, candidates, first break of the audit log. Decides
-nothing.
-"""
+"""Loads what each dashboard page shows, through `harness.control`. Decides nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

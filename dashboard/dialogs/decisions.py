@@ -1,6 +1,5 @@
-"""The dialogs in which a person approves, rejects or cancels a proposal, for Compare and
-Proposals. Approval and rejection repeat verdict, cost, risk and how many requests are at stake;
-their buttons work once a reason is written.
+"""The dialogs in which a person approves, rejects or cancels a proposal. Approval and rejection
+repeat verdict, cost, risk and how many requests are at stake.
 """
 
 from datetime import datetime

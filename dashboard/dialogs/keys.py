@@ -1,6 +1,4 @@
-"""The dialogs of the Keys page create a client key or a management key, limit one, opt it out
-or revoke it. A new key's text is shown once, to the person who created it.
-"""
+"""The dialogs of the Keys page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final

@@ -1,7 +1,4 @@
-"""The dialogs of the Providers page add a provider or a model, move or remove a provider, ask
-it whether it works, and change its keys: add one beside the others, replace or remove one. For
-the kinds that take no key they show the commands by which a person signs in.
-"""
+"""The dialogs of the Providers page."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -212,7 +209,6 @@ def show_account_commands(kinds: Sequence[str]) -> None:
 
 @dialog("Keys and sign-in", Role.ADMIN, "set", "key", width="medium")
 def change_keys(_form: Form, provider: str) -> None:
-    """Lists a provider's stored keys, takes another one and removes one. It shows no value."""
     known = credentials.get_credentials(page_frame.context(), provider)
     if known.kind in OAUTH_ENDPOINTS:
         _account(known)
@@ -230,7 +226,6 @@ def change_keys(_form: Form, provider: str) -> None:
 
 
 def _listed(known: ProviderCredentials) -> str:
-    """Names the keys in the order in which they are tried, as HTML."""
     if not known.keys:
         lack = "It has no key, so its models get no requests." if known.lacks_key else "No key."
         return f"<p>{escape(lack)}</p>"

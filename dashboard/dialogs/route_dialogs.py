@@ -1,6 +1,4 @@
-"""The Routes page's dialogs add a route, change its settings, edit its fallback chain, and roll
-it back.
-"""
+"""The dialogs of the Routes page."""
 
 from collections.abc import Sequence
 from datetime import timedelta

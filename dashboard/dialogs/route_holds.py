@@ -1,6 +1,4 @@
-"""What the pages Routes and Canary do about a route at once, with a reason: freeze it, throw
-its kill switch, serve without proof (break-glass), and check or accept its model's drift.
-"""
+"""What people do about a route at once, with a reason, on the pages Routes and Canary."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -67,7 +65,6 @@ def freeze_openers(route: str) -> list[Opener]:
     label="Freeze …", width="medium",
 )  # fmt: skip
 def add(form: Form, route: str) -> None:
-    """Asks what is frozen, from when until when, and why; says what that holds back."""
     ctx = page_frame.context()
     now, reach = ctx.clock.now(), form.reach(route)
     left, right = st.columns(2)
@@ -124,7 +121,6 @@ def lift_openers(route: str) -> list[Opener]:
     label="Kill switch …", width="medium",
 )  # fmt: skip
 def throw(form: Form, route: str) -> None:
-    """Asks what is forced, where, how long and why; says which routes that changes."""
     reach = form.reach(route)
     force = form.choose(
         "force", "Send all requests to", _list_forces(route), format_func=_say,
@@ -234,7 +230,6 @@ def propose(form: Form, route: str) -> None:
     label="Confirm the break-glass …", width="medium",
 )  # fmt: skip
 def confirm(form: Form, record: BreakGlass) -> None:
-    """Says what would serve, by whose word and until when, and asks a second person."""
     until = labels.date_time(record.expires_at)
     name = queries.name_target(page_frame.context(), record.target)
     form.say(
@@ -296,7 +291,6 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     label="Accept how it answers now …", width="medium",
 )  # fmt: skip
 def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
-    """Says what was found and what an acceptance ends, and asks why."""
     # The one that waits for a person first.
     suite = _choose_suite(form, sorted(statuses, key=lambda status: not is_drifted(status)))
     status = next(status for status in statuses if status.suite == suite)

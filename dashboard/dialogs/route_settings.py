@@ -1,7 +1,4 @@
-"""The fields of a route's settings, which the dialogs of the Routes page share: what decides
-about its swaps, and under "Advanced" whom it may ask, its time limits, its streams and the
-routes that answer for it. `merge` applies what was changed and nothing else.
-"""
+"""The fields of a route's settings, which the dialogs of the Routes page share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -225,7 +222,6 @@ def _ask_overrides(
 
 
 def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
-    """Asks which suites decide, in which role; a suite that stays keeps its weight."""
     names = sorted({*ctx.suites.names(), *(suite.suite for suite in before)})
     chosen: dict[str, RouteSuite] = {}
     for role, words in ROLE_WORDS.items():

@@ -1,7 +1,4 @@
-"""The dialogs of the Suites page run a suite, cancel a run, add a suite by its data file, and
-label captured requests for one. They share the fields that describe a new suite: its name, its
-scorer with the options that this one takes, and the model that judges where one does.
-"""
+"""The dialogs of the Suites page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""The Suites page's section of captures: which requests of users are kept, and until when? It
-lists them without their content, shows one with it, exports and deletes them, and deletes all
-that a user said and got.
-"""
+"""The Suites page's section of captures: which requests of users are kept, and until when?"""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -162,7 +159,6 @@ def _export(ctx: Context, actor: Actor, /, **selection: Any) -> None:
 
 
 def _offer(found: CaptureExport) -> None:
-    """Offers what somebody exported as a file, until it is downloaded."""
     actor = current_user.signed_in()
     if actor is not None:
         st.session_state[EXPORT] = (actor.principal, found)

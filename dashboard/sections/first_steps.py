@@ -1,6 +1,4 @@
-"""The Overview's first steps in an installation without routes: one form makes provider, key,
-route and first proposal, with the simulator's answers filled in; then it says what comes next.
-"""
+"""The Overview's first steps in an installation without routes."""
 
 from dataclasses import replace
 
@@ -38,7 +36,6 @@ REFUSED = (
 
 
 def ask() -> None:
-    """Asks for the first route. No st.form: its fields depend on the chosen provider."""
     note = (
         "One form; everything can be changed later. `swapgate init --guided` asks for the same."
     )

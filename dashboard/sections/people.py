@@ -1,6 +1,4 @@
-"""The Keys page's section of people: who of the principals is one person, who is signed in, and
-the dialogs to declare the one and to end the other.
-"""
+"""The Keys page's section of people: who is one person, and who is signed in?"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -93,7 +91,6 @@ def show_people() -> None:
 
 @dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
 def declare(form: Form, known: Sequence[PersonView]) -> None:
-    """Asks which two principals are one person, and why that is known."""
     lacks = "Choose two names and give a reason: the audit log keeps it."
     names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
     name = form.choose("name", "Who", names, placeholder="Choose a name")

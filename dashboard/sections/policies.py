@@ -1,6 +1,4 @@
-"""The Routes page's section of policies: what must a candidate prove, and what does that take?
-Each policy in plain words, the route's own first; the items, money and time of a swap on it.
-"""
+"""The Routes page's section of policies: what must a candidate prove, and how?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +116,6 @@ def _forecast(name: str) -> str:
 
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
-    """Lists the policies, those that most routes use first."""
     known = ctx.store.lists.routes()
     opened = list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     uses = [

@@ -1,9 +1,6 @@
-"""The Compare page shows its samples here: a table that people filter, what the selected item
-asks and expects, both answers with their difference, and the rows as a file to download.
-
-The last large comparisons are kept in memory, so that a filter or another page of their samples
-does not read a hundred thousand answers anew. What a person decides on is read each time: the
-proposal's version is part of the key.
+"""The Compare page's samples. The last large comparisons are kept in memory, so that a filter
+or another page does not read a hundred thousand answers anew. What a person decides on is read
+each time: the proposal's version is part of the key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -110,7 +107,6 @@ def show(view: ComparisonView) -> None:
 
 
 def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Show which page of the rows is chosen, where there are several; return it."""
     pages = -(-len(rows) // PAGE)
     if pages == 1:
         return rows, 1

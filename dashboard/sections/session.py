@@ -1,6 +1,4 @@
-"""The Sessions page's view of one session: a page of its transcript with the model that wrote
-each message, its switches, its children, and what each model cost.
-"""
+"""The Sessions page's view of one session."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +50,6 @@ class SessionView:
 
     @property
     def last(self) -> int:
-        """Returns the position of the page's last message."""
         return self.after + len(self.messages)
 
     @property
@@ -88,7 +85,6 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
 
 
 def headline(view: SessionView) -> tuple[str, str]:
-    """Writes the page's first line and its note, as HTML."""
     session = view.session
     verb = "answers" if session.state is SessionState.OPEN else "answered"
     parts = [

@@ -1,7 +1,5 @@
-"""The Canary page's section of shadows, in which a candidate answers copies of requests and no
-user sees its answers: which requests are mirrored to a candidate now, and what was found? It
-shows every shadow that runs, with a proposal or without, refreshed every 2 s, then those that
-ended; it starts and stops them.
+"""The Canary page's section of shadows: a candidate answers copies of requests, and no user
+sees its answers. What was found?
 """
 
 from collections.abc import Mapping, Sequence
@@ -204,7 +202,6 @@ NEEDS: Final = (
     label="Start a shadow …", width="medium",
 )  # fmt: skip
 def start(form: Form, names: Sequence[str]) -> None:
-    """Asks for route and candidate, how much is mirrored, for how long and why."""
     ctx = page_frame.context()
     route = form.choose("route", "Route", names)
     candidates = queries.candidates(ctx, route) if route else ()

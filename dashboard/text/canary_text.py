@@ -1,6 +1,4 @@
-"""Writes the Canary page's texts: headline and verdict card, the next step's conditions,
-guardrail rows, tiles, the check of the split, the plan of steps, and what was done to it.
-"""
+"""Writes the Canary page's texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +34,6 @@ GUARDRAILS_NOTE = (
 
 
 def headline(view: CanaryView, status: CanaryStatus) -> str:
-    """Writes what the top of a canary's page says: state, reason and next step, as HTML."""
     rollout, state, since = status.rollout, status.state, view.quiet_since
     note = (
         f"Route {strong(rollout.route)} · beside {strong(status.incumbent.name)} · started "
@@ -55,7 +52,6 @@ def headline(view: CanaryView, status: CanaryStatus) -> str:
 
 
 def is_calm(status: CanaryStatus) -> bool:
-    """Tells whether nothing about a canary needs a person."""
     return status.state.kind in (CanaryStateKind.HEALTHY, CanaryStateKind.EMPTY)
 
 
@@ -103,7 +99,6 @@ def _need(need: StepNeed) -> tuple[labels.Label, str]:
 
 
 def guardrails(status: CanaryStatus, *, stale: bool) -> str:
-    """Renders a row for each guardrail with data, the one closest to a rollback first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = map(_guardrail, sorted(seen, key=lambda row: -row.distance))
     return html.block("".join(rows), kind="sg-measures sg-stale" if stale else "sg-measures")
@@ -154,9 +149,6 @@ def furthest(status: CanaryStatus) -> float:
 
 
 def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
-    """The steps with the condition to leave each, the one that it stands or ended at, and the
-    words for that.
-    """
     rollout = status.rollout
     steps = [
         (

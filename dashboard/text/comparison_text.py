@@ -1,7 +1,4 @@
-"""Writes the Compare page's texts: the verdict card with what to do next (more items and their
-price), progress, cost and latency tiles, pins, why a verdict is stale. Also the cost estimate
-that the Proposals page shows.
-"""
+"""Writes the Compare page's texts, and the cost estimate that the Proposals page shows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -176,7 +173,6 @@ AGAINST_NOTE = "The verdict does not rest on these; each interval stands for its
 
 
 def against_card(view: ComparisonView) -> str:
-    """Writes the card of what speaks against a swap; empty before a verdict."""
     verdict = view.comparison.verdict
     if verdict is None:
         return ""

@@ -1,6 +1,4 @@
-"""Renders the dashboard's parts as HTML and escapes every text: verdict cards, tiles, tables,
-meters, checklists, bars and banners.
-"""
+"""Renders the dashboard's parts as HTML and escapes every text."""
 
 import html
 import re
@@ -28,7 +26,6 @@ def escape(value: object) -> str:
 
 
 def keep_units(markup: str) -> str:
-    """Keeps numbers in HTML beside their units at a line's end."""
     return _UNIT.sub("\u00a0", markup)
 
 
@@ -80,8 +77,6 @@ def pill(text: str, tone: Tone) -> str:
 
 @dataclass(frozen=True, slots=True)
 class VerdictCard:
-    """The answer to "may I swap?"."""
-
     label: Label
     lead: str
     bullets: Sequence[tuple[str, str]] = ()  # (what, what was found) in plain text
@@ -225,7 +220,6 @@ def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
 
 
 def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") -> str:
-    """Renders a section with a table, or with a note where there is no row."""
     return section(heading, below) + (table(rows, stacked=True) or note(nothing))
 
 

@@ -44,8 +44,6 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How a state is shown."""
-
     symbol: str  # one character, so that the state does not depend on colour
     words: str  # the state in words
     tone: Tone  # its colour
@@ -153,7 +151,6 @@ date_time: Final = format_date_time
 
 
 def few(names: Sequence[str], most: int) -> str:
-    """Lists names: `a, b and 3 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
 
@@ -182,7 +179,6 @@ class FigureChange:
 
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
-    """Writes an interval; empty where there is none."""
     return "" if found is None else f"95 % CI {format_range(found, words)}"
 
 

@@ -1,7 +1,4 @@
-"""Renders a route's measured figures (scores, cost, latency, failures), its fallback chain with
-each model's evidence, its freezes and its drift watch; also the Overview's lines of scores and
-of the last hour.
-"""
+"""Renders what the pages Routes and Overview say of a route."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -24,7 +21,6 @@ from harness.domain.routing.freeze import Freeze, FreezeWindow
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
-    """Renders the figures measured of a route's model. titles: of the suites, by name."""
     bill = view.measured.bill
     traffic = (
         f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
@@ -40,7 +36,6 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
-    """The scores, then what the route costs, for a row of the overview."""
     scores = [
         f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
         for score in scorecard.scores
@@ -56,7 +51,6 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:
-    """Requests, failures and the trend of their cost, for a row of the overview."""
     requests = sum(t.requests for t in traffic)
     if not requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
@@ -69,7 +63,6 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
-    """Renders the table of a route's fallbacks; empty without a chain."""
     if not chain:
         return ""
     rows = [

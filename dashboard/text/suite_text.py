@@ -1,7 +1,4 @@
-"""Writes what a verdict says of a suite, on the Compare page: its effect and limit, a slice
-that fails it, its costs, and the notes of its charts; and the table of candidates that were
-proposed together, one a row.
-"""
+"""Writes what a verdict says of a suite, on the Compare page, and the table of candidates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -184,7 +181,6 @@ def _row(
 
 
 def name_candidates(text: str, selection: SelectionComparison | None) -> str:
-    """Writes the models' names for the ids of a selection's proposals."""
     for candidate in selection.candidates if selection else ():
         text = text.replace(candidate.proposal.id, candidate.target.name)
     return text

@@ -1,6 +1,4 @@
-"""The Alerts page answers: what is wrong now, what do I do about it, and who was told? Open
-alerts first, each with its next step; then those that are over. It also sends a test message.
-"""
+"""The Alerts page answers: what is wrong now, what do I do about it, and who was told?"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -159,7 +157,6 @@ def _card(alert: AlertView, now: datetime) -> str:
 
 
 def _title(alert: AlertView) -> str:
-    """Renders the title, as a link where another page has more about it."""
     page = alert.page.removeprefix("/")
     title = f'<b class="long">{escape(alert.title)}</b>'
     if page == HERE:

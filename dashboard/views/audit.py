@@ -1,6 +1,4 @@
-"""The Audit page answers: who changed what, and is the log intact? A check of the whole chain,
-the events by who, what, about and time, and their export.
-"""
+"""The Audit page answers: who changed what, and is the log intact?"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -71,7 +69,6 @@ def _check() -> None:
 
 
 def _choices() -> AuditFilter:
-    """Asks for the filter, which stands in the page's address."""
     texts = {}
     asked = any(st.query_params.get(name) for name in (*FIELDS, "since", "until"))
     with st.expander(
@@ -89,7 +86,6 @@ def _choices() -> AuditFilter:
 
 
 def _ask_day(label: str, key: str) -> datetime | None:
-    """Asks for a day, and returns its midnight."""
     day = st.date_input(
         label,
         None,
@@ -195,7 +191,6 @@ def _cells(event: AuditEvent, now: datetime) -> html.Row:
 
 
 def _subject(subject: str) -> str:
-    """Links to the page of what the event is about, where there is one."""
     kind, _, name = subject.partition(" ")
     match kind:
         case "route":
@@ -207,7 +202,6 @@ def _subject(subject: str) -> str:
 
 
 def _details(details: Mapping[str, object]) -> str:
-    """Shows the details in short, and opens them whole where that cuts them."""
     if not details:
         return ""
     plain = {name: to_plain(value) for name, value in details.items() if value is not None}

@@ -1,7 +1,4 @@
-"""The Canary page answers: is the candidate hurting users now? For one route it shows the
-canary, refreshed every 2 s: first its state, what happens next and
-Abort; then its figures over time, and what was done to it; at last the shadows of all routes.
-"""
+"""The Canary page answers: is the candidate hurting users now? It is refreshed every 2 s."""
 
 from typing import Final
 

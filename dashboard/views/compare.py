@@ -1,6 +1,4 @@
-"""The Compare page answers: may I swap to this candidate, and if not, why? Verdict, effects by
-suite, cost and latency, both answers to each item, pins, and the other comparisons.
-"""
+"""The Compare page answers: may I swap to this candidate, and if not, why?"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -98,7 +96,6 @@ def banner(view: ComparisonView) -> bool:
 
 
 def decide(view: ComparisonView, *, stale: bool) -> None:
-    """Shows the verdict and the next step, and beside them what speaks against the swap."""
     comparison = view.comparison
     against = comparison_text.against_card(view)
     main, side = st.columns([3, 2]) if against else (st.container(), None)
@@ -120,7 +117,6 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
 
 
 def next_button(view: ComparisonView) -> None:
-    """Offers the next sensible step, never the risky one."""
     proposal = view.comparison.proposal
     query = {"route": proposal.route}
     match proposal.phase:

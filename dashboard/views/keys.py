@@ -78,7 +78,6 @@ def _decide(key: KeySummary, today: date) -> SpendDecision | None:
 
 
 def _headline(clients: Sequence[KeySummary], today: date) -> str:
-    """Writes the page's first line, as HTML: the worst that is known of a budget."""
     if not clients:
         return "No client has a key yet"
     decided = {key.name: _decide(key, today) for key in clients}
@@ -191,7 +190,6 @@ def unpriced(requests: int, *, known: bool = True) -> str:
 
 
 def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:
-    """Writes the limits with what is used of them; the limits alone where that is unknown."""
     if limits.rate == RateLimit():
         return faint("not limited")
     if not now:

@@ -1,7 +1,5 @@
-"""The Overview page answers: does any route need me now? Open alerts, then a card per route
-with state, last verdict, traffic of the last hour and links, the most urgent first; where there
-are many routes, those that nobody waits for are lines of a table that can be searched. Without
-a route it asks for the first one.
+"""The Overview page answers: does any route need me now? The most urgent routes come first;
+without a route it asks for the first one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +51,6 @@ class ManyRoutes:
 def _load_shown(
     ctx: Context, overview: RouteOverview, most: int
 ) -> Page[RouteStatus] | ManyRoutes:
-    """Loads all routes at a glance, or of more than `most` what they are searched by."""
     if len(overview.names) <= most:
         return load_statuses(ctx, overview, overview.names)
     routes = ctx.store.lists.routes()
@@ -94,7 +91,6 @@ def show() -> None:
 
 
 def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
-    """Shows routes as cards; of more than a few those that are steady are lines of a table."""
     few = len(statuses) <= FEW_ROUTES
     cards = [status for status in statuses if few or status.state is not RouteState.STEADY]
     _cards(cards, overview.at)

@@ -1,6 +1,4 @@
-"""The Proposals page lists proposals and who has to act; there people approve, reject or cancel
-them, and propose a swap, with its cost and duration shown before it starts.
-"""
+"""The Proposals page answers: what is proposed, and who has to act?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -93,7 +91,6 @@ def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
 
 
 def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
-    """Says by route where the live canaries stand, as the Canary page does: on hold, paused."""
     if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
         return {}
     live = status.list_canaries(page_frame.context())

@@ -1,7 +1,4 @@
-"""The Providers page answers: which models can I reach, with which abilities and prices? Each
-provider with its health, key, last check and models: prices with source and date, abilities
-with the unknown ones folded.
-"""
+"""The Providers page answers: which models can I reach, with which abilities and prices?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -85,7 +82,6 @@ def show() -> None:
 
 
 def _headline(here: Sequence[MatrixRow]) -> str:
-    """Writes the page's first line, as HTML: the worst that is known of a provider."""
     ill = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
     unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
@@ -107,7 +103,6 @@ def _headline(here: Sequence[MatrixRow]) -> str:
 def _cards(
     rows: Sequence[MatrixRow], checked: Mapping[str, ProviderCheck], now: datetime
 ) -> None:
-    """Shows the providers that somebody looks for by name, kind or model, trouble first."""
     order = list(HEALTH)
     found = page_frame.find(
         sorted(
@@ -254,7 +249,6 @@ def _cells(model: MatrixModel) -> html.Row:
 
 
 def _abilities(known: Mapping[str, Ability]) -> str:
-    """Lists what a model can and cannot do; unknown capabilities are folded."""
     named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
     for column in COLUMNS:
         named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))

@@ -1,7 +1,4 @@
-"""The Routes page answers: which model served this route when? Settings, fallbacks, drift,
-measured figures, history, the difference of two versions, and policies. It adds routes, changes
-settings and fallbacks, throws kill switches, and rolls a route back.
-"""
+"""The Routes page answers: which model served this route when, and by which rules?"""
 
 from datetime import datetime
 from typing import Final
@@ -203,7 +200,6 @@ def _when(at: datetime) -> str:
 
 
 def versions(view: RouteView) -> None:
-    """Shows the difference of two versions, by default the newest two."""
     if len(view.history) < 2:
         st.html(html.note("This is the first version, so there is nothing to compare it with."))
         return

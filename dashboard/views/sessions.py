@@ -1,6 +1,5 @@
-"""The Sessions page answers: which agents wait for me, and what did they do? Switches that wait
-for a person come first; then the sessions, or one with its transcript, children and costs. All
-of it is refreshed every 2 s.
+"""The Sessions page answers: which agents wait for me, and what did they do? All of it is
+refreshed every 2 s.
 """
 
 import re
@@ -93,8 +92,6 @@ _MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 
 @dataclass(frozen=True)
 class SessionsView:
-    """What the page shows without a session."""
-
     sessions: Page[AgentSession]  # those that no other one spawned
     waiting: Sequence[ModelSwitchRequest]
     agents: Mapping[str, str]  # names of the agents of both, by id

@@ -1,6 +1,5 @@
-"""The Settings page answers: what is configured, and where? Each setting with its value and
-whether the file, the environment or a default says so; secrets never. For admins: it names
-files, addresses and variables of the machine.
+"""The Settings page answers: what is configured, and where? For admins: it names files,
+addresses and variables of the machine; secrets never.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""The Suites page answers: do my suites load, what do they decide about, and what runs? Each
-suite with the routes that it decides about, its newest run and how its judge compared with
-people; the newest runs of all; and which requests are captured.
-"""
+"""The Suites page answers: do my suites load, what do they decide about, and what runs?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """The Traffic & failovers page answers: do callers get answers, and which models were left, and
-why? Figures of a window, its course over time, the routes, and the failovers with a search by
-user.
+why?
 """
 
 from collections.abc import Iterator, Sequence
@@ -186,7 +185,6 @@ def _share(count: int, share: float | None, tone: Tone) -> str:
 
 
 def _unrouted(report: TrafficReport) -> None:
-    """Shows what clients asked for in vain; nothing where all found a route."""
 
     def cells(model: UnroutedTraffic) -> html.Row:
         nearest = model.nearest
@@ -226,7 +224,6 @@ def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
 
 
 def _failovers(window: timedelta, route: str | None) -> str:
-    """Shows the newest failovers; returns the user whose they are, empty for all."""
     st.html(
         html.section(
             "The newest failovers",

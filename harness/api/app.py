@@ -1,8 +1,5 @@
-"""Builds the management API's ASGI app: error guard, authentication and strict body around the
-routers under /api/v1, and an OpenAPI document that has the answers.
-
-The control process: upgrades the database, adds what the file seeds, runs the control jobs,
-and serves the management API until a signal ends it.
+"""The control process: runs the control jobs, and serves the management API until a signal ends
+it.
 """
 
 import os

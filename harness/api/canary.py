@@ -1,9 +1,4 @@
-"""Endpoints for canaries: list, show, plan how long one would take, and a person's acts (pause,
-resume, abort, advance, promote, finish).
-
-Endpoints for shadows, which mirror a route's requests to a candidate: list, start, stop, and
-what the pairs of answers show.
-"""
+"""Endpoints for canaries and shadows."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,8 +1,4 @@
-"""Endpoints for suites, eval runs (list, start, cancel, progress, samples) and verdicts.
-
-Endpoints for the drift watch: what is watched, its runs, what changed on a route, ask again,
-accept a new baseline.
-"""
+"""Endpoints for suites, eval runs, verdicts and the drift watch."""
 
 from dataclasses import dataclass
 from typing import Annotated

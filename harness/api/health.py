@@ -1,6 +1,4 @@
-"""Endpoints for health and readiness, and Prometheus metrics of the control process: proposals
-by phase, canaries' share and evidence of harm, time since the last reconcile turn.
-"""
+"""Endpoints for health and readiness, and Prometheus metrics of the control process."""
 
 from collections.abc import Callable, Iterable
 

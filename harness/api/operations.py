@@ -1,10 +1,5 @@
-"""Endpoints for the overview of routes, policies, keys and their limits, the audit log, alerts
-and failovers.
-
-Endpoints for captured requests, and the one that deletes what a user said and got.
-
-Endpoints for principals, whom an admin declared to be one person, and for the sessions of
-the dashboard.
+"""Endpoints for the overview of routes, policies, keys, people, the audit log, alerts,
+failovers and captured requests.
 """
 
 # ruff: noqa: RUF012 - pydantic copies a default for each request

@@ -1,6 +1,4 @@
-"""Endpoints for proposals: list, preview, create, compare both models, what an approver should
-know, approve, reject, cancel.
-"""
+"""Endpoints for proposals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
-"""Endpoints for providers, where models are called: list, add, change, remove, what their
-models can do, which models they list, and the check that asks each one; and for their stored
-keys, which no answer has in it (D4). Fields are in camelCase, as elsewhere (D1).
+"""Endpoints for providers and their stored keys, which no answer has in it (D4). Fields are in
+camelCase, as elsewhere (D1).
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,4 @@
-"""Endpoints for models (targets: add, find by name, which end soon) and routes (create, change,
-history, fallbacks, rollback, figures).
-"""
+"""Endpoints for models (targets) and routes."""
 
 # ruff: noqa: RUF012 - pydantic copies a default for each request
 

@@ -1,11 +1,8 @@
-"""`TurnService` joins what the agents process runs turns with: models behind the router, tools
-of the server and the turn runner; and keeps them for as long as the process serves.
+"""Joins what the agents process runs turns with.
 
-The agents process has no signing key. What needs a signature it passes on to the
-`ControlPlane`, which looks at the client's key and the agent before it signs.
-
-`RouterModelCalls` asks a session's models through the router, by the Python client, with a
-signed header that says for whose key, agent and session.
+The process has no signing key. What needs a signature it passes on to the `ControlPlane`, which
+looks at the client's key and the agent before it signs. `RouterModelCalls` asks models through
+the router, with a signed header that says for whose key, agent and session.
 """
 
 import asyncio

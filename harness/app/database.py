@@ -1,7 +1,4 @@
-"""Migrates and checks the configured database: brings its schema to the newest revision, says
-how it differs, gives a PostgreSQL role its rights, hides the password of its URL, and rotates
-the keys of its rows. After a new encryption key, `credentials.rotate_encryption` encrypts anew.
-"""
+"""Migrates and checks the configured database, and rotates the keys of its rows."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +27,6 @@ def without_password(url: str) -> str:
 
 
 def import_store() -> None:
-    """Imports what all who use the database need of it."""
     from harness.store import sql  # noqa: F401, PLC0415 - SQLAlchemy takes its time
 
 

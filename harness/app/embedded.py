@@ -1,7 +1,5 @@
-"""Builds a whole router within another program's process, without server or parent, by the same
-rules: for an installation as one more of its workers (`embedded_router`, for `harness.client`),
-or before one target alone with a database of its own (`single_target_router`, for `doctor
---tools` and `--live`).
+"""Builds a whole router within another program's process: for an installation as one more of
+its workers, or before one target alone with a database of its own.
 """
 
 from collections.abc import Callable
@@ -31,8 +29,6 @@ ROUTE: Final = "doctor"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    """Holds a router inside the caller's own process, and what stops it."""
-
     app: App  # ASGI; its lifespan starts and stops what it needs
     stop_following: Callable[[], None]  # of the database; may block for a moment
     close: Callable[[], None]  # after the lifespan
@@ -68,8 +64,6 @@ def _router(installation: Installation, name: str) -> EmbeddedRouter:
 
 @dataclass(frozen=True, slots=True)
 class SingleTargetRouter:
-    """Holds a router before one target alone, with a key and the route to ask it."""
-
     router: EmbeddedRouter
     key: str  # a data key of it, route: the one that it has
     route: str

@@ -1,7 +1,5 @@
-"""Joins both ends of eval workers: what the control process starts them with, which is our
-settings and the keys of the providers that the run calls (`open_with_workers`), the worker's
-own process (`run_worker`), and the one that forks workers (`run_worker_template`).
-`provider_calls` chooses how evals and probes ask a provider.
+"""Joins both ends of eval workers: what the control process starts them with, and the workers'
+own processes.
 """
 
 import json
@@ -43,7 +41,6 @@ def open_with_workers(
 
 
 def build_workers(installation: Installation) -> EvalWorkers:
-    """Builds what starts a process per run on this host, with the keys that the run needs."""
     from harness.control.providers import provider_secrets  # noqa: PLC0415 - only where workers start
     from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
@@ -92,7 +89,6 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
 
 def judge_providers(settings: Settings) -> dict[str, str]:
-    """Suite → the provider of its judge, for the suites that have one."""
     return {
         name: suite.judge.target.provider
         for name, suite in settings.suites.items()
@@ -121,7 +117,6 @@ def run_worker_template(given: Path | None, *, channel: int) -> None:
 
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
-    """Runs the eval worker's process, from its configuration to its last sample."""
     with pause_garbage_collection():
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     leave_modules_alone()

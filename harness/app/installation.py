@@ -1,6 +1,5 @@
-"""Opens an installation: finds and reads the configuration, and joins settings, secret, clock,
-store, cipher and the other adapters to the `Context` of use cases. CLI, REST, dashboard and
-every process start from it.
+"""Opens an installation: joins configuration, secret, clock, store and the other adapters to
+the `Context` of use cases. CLI, REST, dashboard and every process start from it.
 """
 
 import base64
@@ -168,8 +167,6 @@ def _public_url(settings: Settings) -> str:
 
 @dataclass(frozen=True)
 class Installation:
-    """Joins settings and adapters to what CLI, REST, dashboard and processes start from."""
-
     settings: Settings
     secret: bytes
     clock: Clock

@@ -1,7 +1,4 @@
-"""Starts and asks processes of this machine: runs several commands under one supervisor, serves
-simulated models, makes sure that ports are free, says whether a server answers, and where the
-parts of an installation are once they do (`announcing`).
-"""
+"""Starts and asks processes of this machine."""
 
 import os
 import signal
@@ -100,8 +97,6 @@ SLOW_AFTER_S: Final = 60.0
 
 
 class ListenAddress(Protocol):
-    """Says where one of our servers listens, by the configuration."""
-
     @property
     def host(self) -> str: ...
 
@@ -186,7 +181,6 @@ def _serves(settings: Settings, part: str) -> bool:
 
 
 def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
-    """Says where people and clients reach those of the parts that they know."""
     lines = []
     for part, (name, path, use) in ADDRESSES.items():
         if part not in parts:
@@ -250,7 +244,6 @@ def simulate(host: str, port: int, **options: Any) -> None:
 
 
 def control_answers(settings: ControlSettings) -> bool:
-    """Whether a control process answers where the configuration says."""
     return answers_http(settings.host, settings.port, "/healthz")
 
 
@@ -265,7 +258,6 @@ def describe_missing_control(settings: ControlSettings) -> str | None:
 
 
 def answers_http(host: str, port: int, path: str) -> bool:
-    """Whether an HTTP server there says 200."""
     try:
         opener = build_opener(ProxyHandler({}))
         with opener.open(f"{http_url(host, port)}{path}", timeout=2.0) as answer:

@@ -1,8 +1,4 @@
-"""Joins one process of the router: the holder of its snapshot with the providers' keys
-(`boot_holder`), its recorder (`build_recorder`), its ASGI application (`router_app`), and the
-worker that serves until SIGTERM (`run_router_worker`). `missing_table` says at a start that
-there is nothing to serve yet.
-"""
+"""Joins one process of the router."""
 
 import os
 import pickle
@@ -93,7 +89,6 @@ def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapsho
 def _key_sets(
     cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot
 ) -> ProviderKeySets:
-    """What the router sends to the snapshot's providers."""
     from harness.control.providers.provider_secrets import key_sets  # noqa: PLC0415 - only the router's process
 
     return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)

@@ -1,9 +1,4 @@
-"""Makes a folder an installation, for `swapgate init`: configuration file with its schema,
-secrets and keys, database with the file's providers and routes, and a first key for an admin
-and for a client. What is there is never overwritten. `import_config` writes the configuration
-from another gateway's, without keys in clear; `temporary_installation` opens one for a single
-comparison (`swapgate gate run`).
-"""
+"""Makes a folder an installation, for `swapgate init`. What is there is never overwritten."""
 
 import json
 import os
@@ -180,8 +175,6 @@ _HEAD: Final = """\
 
 @dataclass(frozen=True, slots=True)
 class ConfigImport:
-    """Says what was written where, and what became of each key of the other file."""
-
     format: str
     source: str
     config: str

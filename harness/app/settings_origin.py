@@ -1,5 +1,4 @@
-"""Lists the settings in force, one a row: its value, what it does, and whether the file, the
-environment or a default says so (`list_settings`). No secret is in it: passwords, keys, headers
+"""Lists the settings in force with their origin. No secret is in it: passwords, keys, headers
 and addresses that carry them are hidden.
 """
 
@@ -39,8 +38,6 @@ class SettingSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Describes one setting."""
-
     name: str  # with its section, such as `router.port`
     value: str  # as the file would say it; hidden where it may be secret
     source: SettingSource
@@ -136,7 +133,6 @@ def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind 
 
 
 def _has_key(value: str) -> bool:
-    """Whether a text looks like a provider's key, whatever it is called."""
     return next(find_keys(value), None) is not None
 
 
@@ -151,7 +147,6 @@ def _address(url: str) -> str:
 
 
 def _meaning(schema: Mapping[str, Any], path: KeyPath) -> str:
-    """Finds the description of a setting in the file's JSON schema."""
     place: Mapping[str, Any] = schema
     for part in path:
         place = _resolved(schema, place)

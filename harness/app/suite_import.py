@@ -1,9 +1,4 @@
-"""Adds a suite to the configuration: its entry as YAML (`suite_entry`), written behind
-`suites:` with the file's comments kept (`add_to_config`).
-
-`add_suite` does all of it for a file that somebody uploads: labelled captures, or questions and
-answers. `import_labelled`, which writes the suite's own files, is that of `evals`.
-"""
+"""Adds a suite to the configuration, with the file's comments kept."""
 
 import fcntl
 import json
@@ -57,8 +52,6 @@ LOCK_PAUSE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SuiteUpload:
-    """Describes a suite that somebody uploads."""
-
     name: str
     file_name: str  # its end says how it is read
     content: bytes = field(repr=False)

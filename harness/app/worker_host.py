@@ -51,8 +51,6 @@ def run_worker_host(given: Path | None, *, slots: int, providers: Collection[str
 
 
 class _WorkerHost:
-    """Starts a process per job, and waits for its end."""
-
     def __init__(self, installation: Installation, workers: EvalWorkers) -> None:
         self._installation = installation
         self._workers = workers

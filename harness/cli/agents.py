@@ -1,6 +1,4 @@
-"""`swapgate agent` shows and decides what agents ask people for, lists and revokes their grants
-of literal models.
-"""
+"""`swapgate agent` and `swapgate user`."""
 
 import click
 

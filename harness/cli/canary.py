@@ -1,6 +1,5 @@
-"""`swapgate canary` shows canaries (`status`, `explain`) and operates them (`pause`, `resume`,
-`advance`, `promote`, `abort`, `finish`). At a terminal an operation that ends a canary, or
-overrules its evidence, says what it does and asks.
+"""`swapgate canary`. At a terminal an operation that ends a canary, or overrules its evidence,
+says what it does and asks.
 """
 
 import sys
@@ -63,12 +62,10 @@ def _confirm(
 
 
 def at_a_terminal() -> bool:
-    """Whether somebody can be asked."""
     return sys.stdin.isatty()
 
 
 def operation_command(signal: RolloutSignal) -> click.Command:
-    """Makes the command of one signal."""
 
     def operate(
         session: Session, route: str, *, reason: str = REASON, version: int | None = VERSION
@@ -97,7 +94,6 @@ def operation_command(signal: RolloutSignal) -> click.Command:
 
 
 def _describe(rollout: Rollout) -> str:
-    """Says where the canary is after the operation."""
     if rollout.end is not None:
         return rollout.end.describe(rollout.route)
     state = "promoted, and bakes" if rollout.baking else rollout.state.value

@@ -1,7 +1,4 @@
-"""Loads the canaries that a person follows (`CanaryFollower`), and the proposals that may open
-one. Describes a canary in pairs of name and value (`rollout_facts`; `brief_facts` beside its
-proposal) and as JSON (`as_json`), for `canary` and `proposal`.
-"""
+"""Loads the canaries that a person follows, and describes them for `canary` and `proposal`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +24,6 @@ SHOWN: Final = (
 
 
 def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Returns what a proposal says of its canary, and the command that says the rest."""
     state = status.state
     return [
         ("canary", state.words),
@@ -39,7 +35,6 @@ def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Returns pairs of name and value that describe a canary."""
     rollout, action = status.rollout, status.action
     step, state = rollout.current, status.state
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
@@ -111,8 +106,6 @@ class AwaitedCanary:
 
 @dataclass(frozen=True, slots=True)
 class CanaryReading:
-    """Holds what `--watch` shows at one moment."""
-
     canaries: Sequence[CanaryStatus]
     awaited: Sequence[AwaitedCanary]
 

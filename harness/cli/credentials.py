@@ -1,7 +1,4 @@
-"""`swapgate provider key` stores keys of providers, from a prompt, stdin, the environment or a
-.env file, or by a sign-in at the vendor (`login`); lists and removes them, and encrypts them
-anew.
-"""
+"""`swapgate provider key`."""
 
 import os
 import sys

@@ -1,6 +1,4 @@
-"""`swapgate drift` shows whether the models in use still answer as they did (`status`,
-`history`), asks again (`run`), and accepts how one answers now (`accept`).
-"""
+"""`swapgate drift`."""
 
 from typing import Final
 

@@ -1,7 +1,4 @@
-"""The root command `swapgate`: `VERBS` names every command with its module and help;
-`RootCommand` ends a call with an exit code, and an error with one sentence on stderr and, with
-`--json`, a document.
-"""
+"""The root command `swapgate`: `VERBS` names every command with its module and help."""
 
 import json
 import sys
@@ -57,7 +54,6 @@ class RootCommand(LazyCommandGroup):
 
 
 def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
-    """Returns an error that names the replacement, where the command is retired."""
     from harness.config.validation_errors import RETIRED_COMMANDS  # noqa: PLC0415 - `--help` stays quick
 
     words, ctx = [error.command_name], error.ctx

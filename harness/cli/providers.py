@@ -1,6 +1,4 @@
-"""`swapgate provider` lists, shows, adds, changes and removes providers, where models are
-called, while routers serve; `matrix` says what their models can do.
-"""
+"""`swapgate provider`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,6 +1,4 @@
-"""`swapgate shadow` starts, stops, shows and lists shadows, which mirror a route's requests to
-a candidate.
-"""
+"""`swapgate shadow`."""
 
 from datetime import timedelta
 

@@ -39,7 +39,6 @@ def whole_file(document: Document) -> Mapping[str, object]:
 
 
 def json_schema() -> dict[str, object]:
-    """Builds the JSON Schema of the configuration file, for editors that complete it."""
     return schema.json_schema()
 
 

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
-    """Returns the schema of `root`, with the comment of each field as its `description`."""
     for name, cls in _classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})

@@ -1,8 +1,5 @@
-"""Checks sections of the file: alert sinks (one of an apprise URL, its variable or a signed
-webhook, and no internal address), `ui.oidc` (addresses, roles by group, the variable of the
-client's secret) and `agents` (addresses, access without keys, tool servers, floors of `auto`).
-
-Builds redaction rules of the section `capture`, and weekly freezes of the section `freezes`.
+"""Checks the sections `alerts`, `ui.oidc` and `agents`; builds those of `capture` and
+`freezes`.
 """
 
 import re

@@ -1,8 +1,4 @@
-"""Every number of the configuration file must lie in a closed range; `RANGES` has them by key.
-
-`range_errors` finds values outside, and checks numbers against each other: rising canary steps
-and margins. `ambiguous_guardrails` finds ratios written as `on` or 0.
-"""
+"""Every number of the configuration file must lie in a closed range, which its key has here."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

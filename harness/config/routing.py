@@ -1,8 +1,4 @@
-"""The file's `routes` become route seeds, which create routes that the database lacks.
-
-Here are the shapes of a route, its targets (by name, model or tier), fallbacks and overrides,
-and their checks.
-"""
+"""The file's `routes` become route seeds, which create routes that the database lacks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,8 +114,6 @@ class RouteEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
-    """Other parts of the file."""
-
     document: Document
     tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model
     data_classes: Mapping[str, frozenset[str]]

@@ -1,6 +1,4 @@
-"""The file's schema says which keys may stand where. `FileConfig` is the whole file; providers,
-suites, judges, policies and alerts have their shapes here.
-"""
+"""The file's schema says which keys may stand where."""
 
 from collections.abc import Mapping
 from datetime import date

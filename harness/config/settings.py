@@ -1,8 +1,4 @@
-"""Builds the frozen settings from the configuration file (`build_settings`), or raises
-ConfigError with the place of the first fault.
-
-Checks across sections are here: addresses, judges, data classes.
-"""
+"""Builds the frozen settings from the configuration file, and checks across its sections."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -187,7 +183,6 @@ def _check_judges(
 
 
 def _alerts(alerts: AlertSettings, document: Document) -> AlertSettings:
-    """Checks the sinks, and gives each a name of its own."""
     sinks: dict[str, AlertSink] = {}
     for number, given in enumerate(alerts.sinks):
         with document.at("alerts", "sinks", number):
@@ -212,7 +207,6 @@ def _oauth(
 def _catalogue(
     items: Mapping[str, CatalogueItem], document: Document
 ) -> tuple[CatalogueChange, ...]:
-    """Reads the file's changes to the catalogue. items: by `kind/model`."""
     changes = []
     for name, item in items.items():
         kind, _, model = name.partition("/")

@@ -1,13 +1,8 @@
-"""The YAML parser keeps the file and line of every value, for error messages.
-
-`parse_file` gives a `Document`, `merge_documents` lays one over another. Its input is limited:
-a few lines of aliases can stand for a billion values.
+"""The YAML parser keeps the file and line of every value, for error messages. Its input is
+limited: a few lines of aliases can stand for a billion values.
 
 Environment variables override the file: SWAPGATE__SECTION__KEY, and *_FILE for a value in a
-file.
-
-They become a `Document` like the file's, which is merged over it; each value's place is its
-variable's name.
+file. A value's place is then its variable's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,8 +24,6 @@ MAX_DEPTH: Final = 32
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML document that knows where each value came from."""
-
     values: dict[str, object]  # plain dicts, lists and scalars
     places: Mapping[KeyPath, str]  # path of a value to `file:line`
 
@@ -42,7 +35,6 @@ class Document:
         return "configuration"
 
     def error(self, path: KeyPath, message: object) -> ConfigError:
-        """Builds the error of the value at `path`, with its place."""
         return ConfigError(f"{self.place(path)}: {dotted_path(path)}: {message}")
 
     @contextmanager

@@ -1,9 +1,5 @@
 """These classes hold the configuration after parsing: frozen, and never read from the file
-again.
-
-`Settings` is the whole file; its parts are the router, the control process, alerts, the
-dashboard, the agents process, suites with their judges, and the routes and targets to create.
-`harness.config` parses them.
+again. `harness.config` parses them.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,5 @@
 """Finds and makes the installation's own secrets, each in an environment variable or in a file
-of mode 0600 in `home`: the secret of hashes and chains, and the keys that encrypt stored
-credentials. `writable_home` makes that folder.
+of mode 0600 in `home`.
 """
 
 import os

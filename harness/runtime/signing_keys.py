@@ -1,7 +1,6 @@
 """Finds, makes, rotates and retires the keys that sign rows: private ones in files of mode 0600
-in `home`, public ones in the keyring beside.
-
-Each may stand in the environment instead, or in a file that a variable names (`…_FILE`).
+in `home`, public ones in the keyring beside. Each may stand in the environment instead, or in a
+file that a variable names (`…_FILE`).
 """
 
 import os

@@ -10,8 +10,8 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from harness.cli.program import program
 from harness.app.doctor.live_scenarios import QUESTION
+from harness.cli.program import program
 from tests.integration import test_doctor_tools
 from tests.integration.test_doctor_tools import at_once
 from tests.wire import bedrock, vertex

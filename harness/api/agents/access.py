@@ -5,8 +5,6 @@ Without a key there is only the connection to go by, and a web page in the opera
 shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
 Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
 send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
-
-`AgentsRequest` is what a handler gets: the client, the installation and this process's turns.
 """
 
 import math
@@ -54,7 +52,6 @@ _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def key_client(installation: Installation, key: str) -> AgentsClient:
-    """Finds the client that a key stands for. Raises NotAllowed for a key that is not ours."""
     store, secret = installation.store, installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))

@@ -1,6 +1,4 @@
-"""Pydantic models of the agents API's answers, in camelCase. Each is made of the attributes of
-an agent, a session, a message or a page of them.
-"""
+"""Pydantic models of the agents API's answers, in camelCase."""
 
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar

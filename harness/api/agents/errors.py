@@ -98,7 +98,6 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
-    """Unknown paths and methods."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     text = f"{error.detail}: see /agents/openapi.json for what there is"

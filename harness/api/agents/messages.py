@@ -1,9 +1,4 @@
-"""Serves messages of a session: posts one and answers it, whole or as server-sent events, and
-lists what was said.
-
-Answers a turn that failed: what the router said of the model, the bound that was reached, or
-that the process ended. Also says which answers an idempotency key gets again.
-"""
+"""Serves messages of a session, and answers a turn that failed."""
 
 import asyncio
 import json
@@ -64,7 +59,6 @@ _PASSED_ON: Final = (
 
 
 def failure_answer(outcome: TurnOutcome) -> ErrorAnswer:
-    """The error that a failed turn is answered with."""
     failure, error = outcome.failure, outcome.error
     assert failure is not None  # noqa: S101 - asked of failed turns alone
     is_capped = error is None and failure.code == CAP_REACHED
@@ -95,7 +89,6 @@ def _status(error: CallFailed) -> int:
 
 
 def is_temporary(outcome: TurnOutcome) -> bool:
-    """Whether the same message may be answered another time."""
     failure = outcome.error or outcome.failure
     return failure is not None and failure.retryable
 

@@ -1,8 +1,5 @@
 """The agents process: serves the agents API and runs the turns of sessions until a signal ends
 it. Answers that are under way then may come to their end, and are interrupted after a while.
-
-Builds the agents API's ASGI app: error guard, access and strict body around the endpoints
-below /agents, and an OpenAPI document of its own with examples.
 """
 
 import signal

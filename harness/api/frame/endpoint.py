@@ -1,14 +1,10 @@
 """`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
-does so with a handler. What they return becomes JSON, the return type documents the answer,
-and an `Idempotency-Key` is honoured. `ApiCaller` is what handlers get: actor, context,
-secret. Bodies and queries stand beside their endpoints; their bases are `Body` and
-`PageQuery`: an unknown field is an error, and so is NaN.
+does so with a handler. What they return becomes JSON, and its type documents the answer.
 
-Answers a request with an `Idempotency-Key` once (`answer_once`): sent again, to whichever
-control process, it gets the same answer, and has no other effect.
-
-The answer may show a secret once, such as a new key: it is stored encrypted, with a key made
-of the installation's secret, and of the request's content a keyed hash alone.
+A request with an `Idempotency-Key` that is sent again, to whichever control process, gets the
+same answer, and has no other effect. The answer may show a secret once, such as a new key: it
+is stored encrypted, with a key made of the installation's secret, and of the request's content
+a keyed hash alone.
 """
 
 import hmac
@@ -93,8 +89,6 @@ REPLAYED: Final = "idempotent-replayed"
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
-    """A request as its key stands for it."""
-
     actor: Actor
     place: str  # method and path
     key: str
@@ -265,7 +259,6 @@ def operation(
 def _parameters(
     method: str, names: Sequence[str], body: type[Body] | None
 ) -> Iterator[inspect.Parameter]:
-    """Yields the parameters of a handler, as FastAPI reads them."""
     make = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
     yield make("who", annotation=CallerParam)
     yield from (make(name, annotation=str) for name in names)

@@ -1,6 +1,5 @@
-"""Writes domain objects as JSON answers (`JsonAnswer`), and errors in one shape (`problem`), by
-HTTP status. `ErrorGuard`, the outermost layer, answers an unforeseen error with an id that the
-log has; a caller sees only messages of our own.
+"""Writes domain objects and errors as JSON answers. A caller sees only messages of our own: of
+an unforeseen error, an id that the log has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +103,6 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
-    """Answers a request for an unknown path or method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
@@ -119,7 +117,6 @@ async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
 
 
 def describe_places(errors: Sequence[Any]) -> str:
-    """Each wrong field with its place and what is wrong with it."""
     return "; ".join(
         f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors
     )

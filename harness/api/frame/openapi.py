@@ -97,7 +97,6 @@ def _enum(kind: type[Enum]) -> Schema:
 
 
 def _derived(kind: type) -> Schema:
-    """What `to_plain` adds to a type's fields."""
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}
@@ -110,7 +109,6 @@ def _derived(kind: type) -> Schema:
 
 
 def object_schema(properties: Schema) -> Schema:
-    """An object of exactly these properties."""
     return {
         "type": "object",
         "properties": properties,

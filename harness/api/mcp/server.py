@@ -44,8 +44,6 @@ from harness.domain.pagination import MOST_LISTED, PageRequest
 
 @dataclass(frozen=True)
 class ManagementTool:
-    """A tool over the management API's own handlers."""
-
     name: str
     description: str
     arguments: type[Body]
@@ -180,8 +178,6 @@ _SESSION_FIELD: Final = {
 
 
 class McpServer:
-    """Answers the calls of MCP clients."""
-
     def __init__(
         self,
         installation: Installation,

@@ -1,8 +1,5 @@
-"""Directs the demo (`run_demo`): makes an installation in a temporary folder, starts simulated
-providers, control, router and dashboard, and plays the stories under traffic: proposes the
-candidates, follows each proposal to its end, makes one model fail online, and kills a provider
-meanwhile. At the end it attacks the database, and reports whether every story ended as it
-should.
+"""Plays the demo's stories under traffic, then attacks the database, and reports whether every
+story ended as it should.
 """
 
 import json
@@ -93,8 +90,6 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
 
 @dataclass
 class DemoStep:
-    """Describes one story of the demo at a moment."""
-
     story: Scenario
     comparison: Comparison
     reported: bool = False
@@ -118,8 +113,6 @@ class DemoStep:
 
 @dataclass
 class DemoShow:
-    """Does what people would do in the demo, step by step, and prints what happens."""
-
     installation: Installation
     stage: DemoEnvironment
     traffic: DemoTraffic
@@ -138,7 +131,6 @@ class DemoShow:
             self._console.print(f"  {line}", soft_wrap=True)
 
     def open(self, made: SetUpResult) -> None:
-        """Shows the addresses, before anything happens."""
         self.stage.await_answer("ui", processes.HEALTH["ui"])
         self.lines(
             "Where to look",
@@ -184,7 +176,6 @@ class DemoShow:
         self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def _watch(self) -> None:
-        """Follows the proposals until all have ended, or the time is over."""
         began, shown = time.monotonic(), 0.0
         ctx, names = self.installation.context, [scene.story.route for scene in self.scenes]
         while going_on := [scene for scene in self.scenes if not scene.over]:

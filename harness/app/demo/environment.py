@@ -1,6 +1,4 @@
-"""Defines the demo's stories (`build_scenarios`), and prepares what they run in: a folder, a
-configuration, free ports, the processes of simulated providers and Swapgate, which
-`play_to_end` ends, and raw SQL against the database (`attack`).
+"""The demo's stories, and what they run in.
 
 A story's expected end follows from the skills that the simulator was given, never from what
 happened: with the roles of two models exchanged, two stories exchange their ends.
@@ -109,8 +107,6 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
 
 @dataclass
 class DemoEnvironment:
-    """The stories' configuration and processes."""
-
     # Holds the database, the logs and swapgate.yaml.
     folder: Path = field(
         default_factory=lambda: Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
@@ -169,7 +165,6 @@ class DemoEnvironment:
         return child.pid
 
     def close(self) -> None:
-        """End every process that was started here; leave none behind."""
         for child in self.children.values():
             if child.poll() is None:
                 child.terminate()

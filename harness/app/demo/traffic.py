@@ -1,9 +1,5 @@
 """Sends the demo's traffic: the official openai client for proof, a light generator for volume.
-Rates are by route, and may change while it runs. An error, an empty answer or a stream without
-its end is a failed request of a user.
-
-`DemoAgent` is a loop of tool calls by the official client, whose model is swapped in the middle
-of it, and swapped back. Each turn sends the whole conversation.
+An error, an empty answer or a stream without its end is a failed request of a user.
 """
 
 import asyncio
@@ -35,8 +31,6 @@ Ask = Callable[[str, int], Awaitable[str]]
 
 @dataclass
 class TrafficCounts:
-    """Requests that were answered, by client, and what went wrong with the first others."""
-
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     failed: int = 0
@@ -54,8 +48,6 @@ class TrafficCounts:
 
 @dataclass
 class DemoTraffic:
-    """Sends the demo's requests: a generator's and the official client's."""
-
     base_url: str
     key: str
     # Requests per second and route, changed while it runs. base_url ends in /v1.

@@ -1,7 +1,4 @@
-"""Sends simulated users' requests for `swapgate sim traffic`. It says every few seconds how
-they and the routes' proposals fare, and ends on Ctrl-C, after a time, or once every proposal
-has ended.
-"""
+"""Sends simulated users' requests for `swapgate sim traffic`, and says how they fare."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -109,8 +106,6 @@ def _count(traffic: DemoTraffic) -> str:
 
 @dataclass
 class ProposalWatch:
-    """Follows the open proposals of some routes."""
-
     ctx: Context
     routes: Sequence[str]
     open: dict[str, str] = field(default_factory=dict)  # route to its proposal
@@ -143,7 +138,6 @@ class ProposalWatch:
         return all(p.phase is ProposalPhase.AWAITING_APPROVAL for p in self.proposals.values())
 
     def approvals(self) -> list[str]:
-        """Says who must do what, for each proposal that waits for an approval."""
         return [
             f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
             f"{proposal.id}`, or the page Proposals; then send traffic again"
@@ -153,12 +147,10 @@ class ProposalWatch:
 
     @property
     def proposals(self) -> dict[str, Proposal]:
-        """The open proposals by route."""
         with self.ctx.store.read() as tx:
             return {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
 
     def texts(self) -> list[str]:
-        """Says of each open proposal where it stands."""
         found = []
         for route, id_ in sorted(self.open.items()):
             canaries = list_canaries(self.ctx, route=route)
@@ -168,12 +160,10 @@ class ProposalWatch:
 
 
 def describe_approver(proposal: Proposal) -> str:
-    """Who may approve it: any approver, where the policy lets the proposer be one."""
     return "an approver" + ("" if proposal.self_approval else " other than its proposer")
 
 
 def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
-    """Where a proposal stands, in a few words with its figures."""
     phase = comparison.proposal.phase
     if phase is ProposalPhase.EVALUATING:
         sides = comparison.suites

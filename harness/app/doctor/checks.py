@@ -1,6 +1,4 @@
-"""Checks an installation for `swapgate doctor`, from its configuration to its ports:
-`all_checks` yields findings, each with the next step. `_CHECKS` is the table of checks.
-"""
+"""The checks of `swapgate doctor`: findings, each with the next step."""
 
 import os
 import shutil
@@ -37,8 +35,6 @@ _OF_PROVIDER: Final = (ProbeSubject.REACHABLE, ProbeSubject.KEY)
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """What one check of `swapgate doctor` found, and what to do next."""
-
     subject: str
     status: Literal["ok", "warn", "fail"]
     found: str
@@ -200,7 +196,6 @@ def _suites(settings: Settings, context: Context | None) -> Findings:
 
 
 def _judges(settings: Settings, context: Context | None) -> Findings:
-    """Whether each suite's judge has a provider, and its money can be counted."""
     providers = dict(settings.providers)
     if context is not None:
         with context.store.read() as tx:
@@ -223,7 +218,6 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
 
 
 def _code(suite: SuiteSettings) -> DoctorFinding:
-    """Says where a model's code runs on this machine."""
     subject = f"code of suite {suite.name}"
     if suite.code_uncontained:
         found = "runs UNCONTAINED on this machine, as code.uncontained says"
@@ -235,7 +229,6 @@ def _code(suite: SuiteSettings) -> DoctorFinding:
 
 
 def _providers(_: Settings, context: Context) -> Findings:
-    """Asks each provider for its list of models, and a target of it a short question."""
     found = checks.run_check(context).providers
     if not found:
         yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
@@ -256,7 +249,6 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
 
 
 def _secrets(_: Settings, context: Context) -> Findings:
-    """Whether stored keys and headers can be decrypted here, and no key is missing."""
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(tx)
         known = tx.providers.all().values()

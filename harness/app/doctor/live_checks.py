@@ -1,7 +1,5 @@
-"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`.
-
-Each request takes the router's own path, through a router made for it alone that tries nothing
-again. `models_of` finds what a name means, `report` runs and judges.
+"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`. Each
+request goes through a router made for it alone that tries nothing again.
 """
 
 import asyncio
@@ -71,8 +69,6 @@ class CapReached(CallFailed):
 
 @dataclass
 class LiveMeter:
-    """The caps of a run, and what was spent of them."""
-
     max_usd: float
     max_tokens: int | None = None  # of input and output together; None for no such cap
     price: Price | None = None  # of the model that is asked now
@@ -138,8 +134,6 @@ class MeteredAnswer:
 
 
 class MeteredChannel:
-    """A channel whose calls are metered."""
-
     def __init__(self, channel: Channel, meter: LiveMeter) -> None:
         self._channel = channel
         self._meter = meter
@@ -235,8 +229,6 @@ def _quiet(installation: Installation) -> Installation:
 
 @dataclass
 class _LiveRun:
-    """One model's run: who is asked, and what was found."""
-
     installation: Installation
     provider: Provider
     model: str

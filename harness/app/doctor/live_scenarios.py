@@ -1,6 +1,5 @@
-"""The scenarios of `swapgate doctor --live`: what each asks, what is expected, and how an answer
-is read and judged. Pure. It keeps the form of an answer, and no more of its words than a
-judgement needs.
+"""The scenarios of `swapgate doctor --live`: what each asks and expects, and how its answer is
+read and judged. It keeps the form of an answer, and no more of its words than that takes.
 """
 
 import json
@@ -45,8 +44,6 @@ class LiveOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LiveFinding:
-    """Holds how a provider did in one scenario."""
-
     scenario: str
     outcome: LiveOutcome
     expected: str

@@ -1,8 +1,6 @@
-"""Sends one short real question to a target, so that a person sees whether it works, and to a
-local server's own endpoints; a target without chats is asked for an embedding:
-`swapgate model probe`.
-
-As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
+"""Sends one short real question to a target, so that a person sees whether it works: `swapgate
+model probe`. As the router does, it uses no proxy and follows no redirect: a key goes to its
+provider alone.
 """
 
 import asyncio
@@ -112,7 +110,6 @@ def count_numbers(answer: bytes) -> int:
 
 
 def declare_no_chat(kind: str) -> Mapping[Endpoint, str]:
-    """What to say of a model that makes embeddings alone."""
     spoken = PROVIDER_KINDS[kind].speaks
     return {e: "false" for e in Endpoint if e in spoken and e is not Endpoint.EMBEDDINGS}
 
@@ -139,8 +136,6 @@ _SAYS_NO_CHAT: Final = re.compile(r"\bchat|\bllm\b|\bcompletion|\bgenerat", re.I
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Says how one short question to a target went."""
-
     target: str
     ok: bool
     status: int | None

@@ -1,6 +1,5 @@
 """Runs the same tool loop on any target, through a router made for it alone: `swapgate doctor
---tools` (B7). The target must call tools, call one that is named, and do so in a stream; the
-findings say what it does of what is declared for it (`report`). `meant` finds a name's targets.
+--tools` (B7).
 """
 
 import asyncio
@@ -52,8 +51,6 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True, slots=True)
 class TargetReport(Generic[FoundT]):
-    """What `doctor --tools` or `--live` found of one target."""
-
     target: str
     ok: bool  # nothing that is declared fails, and all was tried that the caps allow
     findings: Sequence[FoundT]

@@ -1,8 +1,6 @@
 """`command` makes a click command of a typed function. A positional parameter becomes an
 argument, a keyword-only one an option; flag and type follow from its name and annotation. Its
-default is `opt(…)` or `arg(…)`, which say the rest, or `taken_from(…)` for several options that
-make one value. `LazyCommandGroup` is a group whose commands are imported when they are called:
-`--help` and completion work from a table of names and texts (`LazyCommand`), and stay quick.
+default is `opt(…)`, `arg(…)` or `taken_from(…)`.
 """
 
 import inspect
@@ -134,8 +132,6 @@ class Spec:
 
 @dataclass(frozen=True)
 class TakenFrom:
-    """Makes a value by a function, whose own keyword-only parameters become options."""
-
     build: Callable[..., object]
     about: str  # stands before the help of each option
 
@@ -149,7 +145,6 @@ def opt(text: str, *flags: str, **attributes: Any) -> Any:
 
 
 def arg(metavar: str | None = None, **attributes: Any) -> Any:
-    """Describes an argument. attributes: of click.Argument."""
     return Spec((), {"metavar": metavar, **attributes})
 
 

@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 
 def timestamp(moment: datetime | None) -> str:
-    """Writes a moment in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
 
 
@@ -76,7 +75,6 @@ def paragraph(text: str) -> None:
 
 
 def wants_document() -> bool:
-    """Whether this call of the command line has `--json`."""
     return click.get_current_context().ensure_object(Session).json
 
 
@@ -136,7 +134,6 @@ def listing(
 def table_of(
     rows: Iterable[T], cells: Callable[[T], Mapping[str, object]], *, empty: str = ""
 ) -> None:
-    """Prints a table. cells: of a row, by the column's heading. empty: as of `table`."""
     shown = [cells(row) for row in rows]
     table(list(shown[0]) if shown else (), [list(row.values()) for row in shown], empty=empty)
 

@@ -1,6 +1,4 @@
-"""`Session` is one call of the command line: settings, installation and context (opened when
-first needed) and who acts. The global options, which every command takes, are here as well.
-"""
+"""`Session` is one call of the command line. The global options are here as well."""
 
 import os
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""`follow` waits for something to end, with a progress line on stderr and a deadline; the line
-says how many are done, what they cost so far and about how long the rest takes.
-`watch` shows something until it has ended (`--watch`): a terminal is drawn anew; a pipe or a
-file gets a line for each change, with `--json` a document a line.
+"""`follow` waits for something to end, with a progress line on stderr and a deadline. `watch`
+shows something until it has ended (`--watch`): a terminal is drawn anew; a pipe or a file gets
+a line for each change, with `--json` a document a line.
 """
 
 import sys

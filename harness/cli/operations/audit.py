@@ -1,7 +1,4 @@
-"""`swapgate audit` shows the newest events (`tail`), writes the selected ones to a file
-(`export`), and checks the log's chain, printed heads and the signatures of rows (`verify`).
-`swapgate alert` lists alerts with what to do about each, and sends a test through every sink.
-"""
+"""`swapgate audit` and `swapgate alert`."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,4 @@
-"""`swapgate key` creates, lists, limits and revokes keys: data keys for clients of the router,
-with rates and budgets, and management keys with a role for people and services; `sign-in-link`
-prints a link that opens the dashboard as a key's owner, once. `swapgate person` says who is
-who, which principals are one person, and who is signed in.
-"""
+"""`swapgate key` and `swapgate person`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

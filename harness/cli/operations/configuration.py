@@ -1,6 +1,4 @@
-"""`swapgate config` prints the file's schema (`schema`) and the settings in force (`show`),
-and takes over the file's providers and new routes (`apply`).
-"""
+"""`swapgate config`."""
 
 import dataclasses
 from collections.abc import Mapping

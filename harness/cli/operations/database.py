@@ -1,7 +1,4 @@
-"""`swapgate db` cares for the configured database: its schema (`upgrade`, `check`), a restored
-backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the signatures of its rows
-(`remove-forged`, `rotate-key`, `retire-key`).
-"""
+"""`swapgate db`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -134,7 +131,6 @@ def _print_check(state: "SchemaState", faults: "Sequence[RowFault]") -> None:
 
 
 def print_faults(faults: "Sequence[RowFault]") -> None:
-    """Prints a line for each fault, on stdout."""
     for fault in faults[:MOST_SHOWN]:
         click.echo(f"{fault.name}: {fault.why}")
     if len(faults) > MOST_SHOWN:

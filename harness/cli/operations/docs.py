@@ -1,6 +1,4 @@
-"""`swapgate docs open` shows a page of the docs. `swapgate docs generate` writes the generated
-parts of them in a checkout. `swapgate completion` prints a shell's completion.
-"""
+"""`swapgate docs` and `swapgate completion`."""
 
 import webbrowser
 from pathlib import Path

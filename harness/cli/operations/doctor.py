@@ -1,6 +1,4 @@
-"""`swapgate doctor` checks everything that an installation needs and says what to fix; with
-`--tools` it runs a tool loop on a target instead, with `--live` a conformance run below a cap.
-"""
+"""`swapgate doctor`."""
 
 import logging
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""`swapgate init` makes a folder an installation: configuration file, secrets, database. It
-prints the first admin key, client key and link to the dashboard, once, and keeps what is there.
-`--guided` asks for what the first route needs, with a default for each answer, and makes it.
-"""
+"""`swapgate init`. It prints keys and a link once, and keeps what is there."""
 
 from collections import Counter
 from dataclasses import asdict

@@ -1,6 +1,4 @@
-"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`,
-`worker`, and the hidden workers of eval runs and of the router.
-"""
+"""Commands that run processes."""
 
 import os
 import sys

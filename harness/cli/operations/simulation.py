@@ -1,6 +1,4 @@
-"""Commands that simulate: `sim` serves models, `sim traffic` sends users' requests, and `demo`
-plays whole stories with both.
-"""
+"""Commands that simulate: `sim`, `sim traffic` and `demo`."""
 
 import os
 from pathlib import Path

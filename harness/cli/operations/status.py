@@ -1,8 +1,4 @@
-"""`swapgate status`, and `swapgate` alone, tell where things stand and what waits for a person:
-what is in force (kill switches, break-glass, freezes), the routes with their states, open
-alerts, what agents ask for, and the command for each. States, first line and banners are
-Overview's own.
-"""
+"""`swapgate status`, and `swapgate` alone. States, first line and banners are Overview's."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,7 +205,6 @@ def _print_urgent(standing: _Standing) -> None:
 
 
 def next_command(status: RouteStatus) -> str:
-    """Names the command that shows what a route's state is about."""
     if status.state is RouteState.UNPROVED:
         return "swapgate route break-glass list"
     if status.state in CANARY_STATES:
@@ -260,7 +255,6 @@ def _print_alerts(open_alerts: Sequence[AlertView]) -> None:
 
 
 def _lines(standing: _Standing) -> dict[str, str]:
-    """A line for each route and for each alert, for a log."""
     routes = {
         f"route {status.route.name}": f"{status.route.name}: {status.line}"
         for status in standing.routes

@@ -1,6 +1,4 @@
-"""`swapgate route fallback` shows and changes who answers when a route's model fails (`add`,
-`remove`, `mark`, `order`), with the evidence or waiver that each needs.
-"""
+"""`swapgate route fallback`."""
 
 from datetime import timedelta
 

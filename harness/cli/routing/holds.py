@@ -1,7 +1,4 @@
-"""What people set over routes for a time: `swapgate route freeze`, `unfreeze` and `freezes`,
-`swapgate route break-glass` (a target serves without proof, by the word of two people), and
-`swapgate switch`, the kill switch, which forces all requests to one provider or target.
-"""
+"""What people set over routes for a time: freezes, break-glass and `swapgate switch`."""
 
 from datetime import datetime, timedelta
 from typing import Final

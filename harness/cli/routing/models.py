@@ -1,7 +1,4 @@
-"""`swapgate model` lists and adds targets (models at providers) with their prices, finds models
-by name (`resolve`, `match`, `search`), reads what a provider lists (`discover`), and sends one
-a short request (`probe`).
-"""
+"""`swapgate model`."""
 
 from collections.abc import Sequence
 

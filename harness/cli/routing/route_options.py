@@ -1,7 +1,4 @@
-"""`swapgate route settings` changes a route's settings. Its options (policy, stakes, timeouts,
-suites, overrides …) are shared with `route create`; those that make a target beside its model's
-name (`TargetOptions`), with every command that names one.
-"""
+"""`swapgate route settings`, and options that other commands share with it."""
 
 import json
 import math

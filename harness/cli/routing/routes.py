@@ -1,6 +1,4 @@
-"""`swapgate route` lists, creates and shows routes, the names that clients use as `model`;
-their versions (`history`, `diff`), and the way back to a former incumbent (`rollback`).
-"""
+"""`swapgate route`."""
 
 from collections.abc import Mapping
 

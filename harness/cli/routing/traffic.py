@@ -1,7 +1,4 @@
-"""`swapgate route traffic` answers whether callers get answers: requests and errors of a window
-by route, and why requests left their targets; `failovers` lists these one by one. `swapgate
-route measured` shows the measured quality, cost, latency and failures of each route's model.
-"""
+"""`swapgate route traffic`, `failovers` and `measured`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,10 +1,5 @@
-"""This module raises alerts beside the decision that they tell of, and delivers them from the
-outbox.
-
-`raise_alert` and `resolve_alert` are part of the decision's unit of work. Whether anybody can
-be reached is not: `run_once` ends alerts whose cause is over, puts messages into the outbox,
-sends them to every sink and tries again. `send_test` tries the sinks; `AlertView` is what
-people see.
+"""Raises alerts beside the decision that they tell of, in its unit of work. Whether anybody can
+be reached is not part of it: `run_once` delivers them from the outbox.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -83,8 +78,6 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """Says whether one sink took a test message."""
-
     sink: str
     delivered: bool
     error: str  # empty when the sink took it
@@ -143,8 +136,6 @@ def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AlertNotice:
-    """What an alert says."""
-
     subject: str
     title: str
     text: str

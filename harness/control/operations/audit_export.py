@@ -1,9 +1,6 @@
-"""Writes audit events for export: as rows of a table, as JSON Lines or as CSV. No spreadsheet
-runs a text of them as a formula.
-
-Writes the audit log as lines of JSON outside the database: each new event, and the chain's
-signed head every hour and at each promotion (`AuditLines`). A head that was printed shows that
-the log's tail was cut later (`find_missing_head`).
+"""Writes audit events for export, and as lines of JSON outside the database: each new event,
+and the chain's signed head every hour and at each promotion. A head that was printed shows that
+the log's tail was cut later.
 """
 
 import csv

@@ -1,10 +1,6 @@
-"""Signs people in to the dashboard: by a one-time link (`create_link`, `preview_link`,
-`open_link`) or by a management key (`open_with_key`). `resume` finds who acts behind a
-browser's cookie, with the role that the key has now; `end` signs out, and `end_another` ends a
-session that `list_open` shows.
-
-Links and cookies are stored as hashes alone. Each step is in the audit log, under the name of
-whoever is signed in.
+"""Signs people in to the dashboard, by a one-time link or a management key. Links and cookies
+are stored as hashes alone. Each step is in the audit log, under the name of whoever is signed
+in.
 """
 
 from collections.abc import Sequence
@@ -41,8 +37,6 @@ ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
 
 @dataclass(frozen=True, slots=True)
 class ActorSession:
-    """A session with who acts in it."""
-
     session: DashboardSession
     actor: Actor
 
@@ -81,7 +75,6 @@ def create_link(
 
 
 def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
-    """Finds as whom a link signs in."""
     if key is None or key == actor.key:
         return actor
     if tx.keys.find(key) is None:

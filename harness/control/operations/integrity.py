@@ -1,9 +1,5 @@
-"""Verifies what is stored: the audit log's chain as it grows, and the signatures of what
-routers serve and control works on. A fault opens the alert `audit_broken`, which ends with it.
-
-Handles a database that was restored from a backup: nothing is built on it until a person
-accepts it. `is_unaccepted` says whether it went back in its history; `accept_restore` opens a
-new epoch, with revisions above all that routers served.
+"""Verifies what is stored; a fault opens the alert `audit_broken`, which ends with it. On a
+database that was restored from a backup nothing is built until a person accepts it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
-"""Creates, revokes and limits API keys, and finds the actor behind one (`authenticate`). Data
-keys are for clients of the router, with routes and limits; management keys have a role and
-belong to a principal, a person or a service. A key's text is shown once; only its hash is
-stored.
+"""Creates, revokes and limits API keys, and finds the actor behind one. A key's text is shown
+once; only its hash is stored.
 """
 
 from collections.abc import Callable, Iterable, Iterator

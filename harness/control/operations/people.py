@@ -16,8 +16,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class PersonView(Principal):
-    """A principal as lists show it."""
-
     person: str = ""  # the name of whom he was declared to be, or his own; empty: undeclared
     declared_by: str = ""  # whose word that is, by name
     reason: str = ""  # of that declaration

@@ -1,8 +1,6 @@
 """Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
-`load_…`), or a list, a page at a time (`list_…`), of routes, proposals, runs, samples, targets,
-keys, switches, shadows, alerts, failovers, captures and audit events.
-
-A row that is not as it was signed is named beside its list, and does not hide the others.
+`load_…`), or a list, a page at a time (`list_…`). A row that is not as it was signed is named
+beside its list, and does not hide the others.
 """
 
 from collections import defaultdict
@@ -44,8 +42,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class SuiteSummary:
-    """A suite that this installation knows."""
-
     name: str
     title: str
     version: str | None
@@ -220,7 +216,6 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
 
 
 def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
-    """Their names, of those that are as they were signed."""
     found = {}
     for id_ in ids:
         with suppress(SignatureInvalid):

@@ -1,10 +1,6 @@
-"""Signs people in to the dashboard by OpenID Connect: `sign_in` finds or makes the principal of
-an issuer's subject, and the session of this one sign-in, which ends as all others do.
-
-The roles are the server's word each time; the name is fixed at the first sign-in.
-
-Limits failed attempts to sign in, by address: `FailedAttempts`, for the management API, the
-agents' API and the dashboard.
+"""Signs people in to the dashboard by OpenID Connect. The roles are the server's word each
+time; the name is fixed at the first sign-in. `FailedAttempts` limits failed attempts by
+address, for the management API, the agents' API and the dashboard.
 """
 
 from collections import OrderedDict
@@ -41,8 +37,6 @@ LONGEST_SUBJECT: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class SignedInIdentity:
-    """Who signed in, when, and with which role."""
-
     issuer: str
     subject: str
     name: str

@@ -1,9 +1,5 @@
-"""Keeps the monthly cap: `run_once`, a part of the reconcile loop, puts the file's cap into the
-database, and alerts while work waits for money.
-`find_money_obstacle` says why a run waits, `load_spending` what was spent in this month.
-
-`load_report` reports money on one page: what Swapgate itself spent in this month against its
-cap, what canaries cost beside their incumbents, and what promoted swaps saved.
+"""Keeps the monthly cap, and reports money on one page: spending against the cap, what canaries
+cost beside their incumbents, and what promoted swaps saved.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +45,6 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def load_spending(ctx: Context) -> MonthSpending:
-    """Loads what was spent in this month."""
     with ctx.store.read() as tx:
         return tx.spending.month(month_of(ctx.clock.now()))
 
@@ -141,7 +136,6 @@ class SpendingReport:
 
     @property
     def facts(self) -> Sequence[tuple[str, str]]:
-        """Says each figure in words, with its window."""
         since = f"since {format_date(self.month)}"
         return [
             (
@@ -231,7 +225,6 @@ def _measure_savings(
 def _costs_of_month(
     targets: Mapping[str, str], totals: Iterable[TrafficTotal]
 ) -> dict[str, TargetCost]:
-    """Sums by route what its target cost. targets: by route."""
     own: dict[str, list[TrafficTotal]] = {}
     for total in totals:
         if targets.get(total.route) == total.target:

@@ -30,8 +30,6 @@ KNOWN_FOR: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The newest check of every provider, together."""
-
     ok: bool  # no provider has a finding that fails
     at: datetime
     providers: Sequence[ProviderCheck]

@@ -37,8 +37,6 @@ SIGN_IN_ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
 
 @dataclass(frozen=True, slots=True)
 class StoredKeyView(CamelCase):
-    """Describes a stored key, without its value."""
-
     name: str
     created_at: datetime
     updated_at: datetime
@@ -78,8 +76,6 @@ class CredentialChange(ProviderChange):
 
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
-    """Names a provider, and the variable whose value it got."""
-
     provider: str
     variable: str
     kept: bool = False  # it had one, which was left alone
@@ -87,8 +83,6 @@ class ImportedCredential:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionRotation:
-    """Says how many values a rotation of the encryption key encrypted anew."""
-
     values: int  # how many were encrypted anew
 
 

@@ -21,8 +21,6 @@ ALERT_AHEAD: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """Describes the model that replaces a deprecated one."""
-
     name: str  # `provider/model`, of the provider that has the ending one
     price: Price | None
     context_window: int | None
@@ -31,8 +29,6 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
-    """A model in use that its provider will end."""
-
     target: str  # its id
     name: str
     end_date: date

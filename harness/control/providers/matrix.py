@@ -37,8 +37,6 @@ class ProviderHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MatrixModel(CamelCase):
-    """What is known of one model of a provider."""
-
     model: str
     abilities: Mapping[str, Ability]  # by name
     context_window: int | None
@@ -69,15 +67,12 @@ class MatrixRow(CamelCase):
 
 @dataclass(frozen=True, slots=True)
 class MinuteUse:
-    """Counts what a provider answered in the last whole minute that routers recorded."""
-
     minute: datetime
     requests: int = 0
     tokens: int = 0  # of input and output together
 
 
 def load_minute_use(ctx: Context) -> tuple[MinuteUse, Mapping[str, MinuteUse]]:
-    """Loads the last whole minute's use: of nobody, and by provider."""
     minute = ctx.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
     with ctx.store.read() as tx:
         rows, targets = tx.observations.traffic(since=minute), tx.routing.targets()

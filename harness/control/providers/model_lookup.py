@@ -37,8 +37,6 @@ MAX_READINGS: Final = 32  # of a name with several words misspelt
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """A model that a configured provider has."""
-
     provider: str
     kind: str
     model: str
@@ -54,8 +52,6 @@ class ModelOffer:
 
 @dataclass(frozen=True, slots=True)
 class ModelMatch:
-    """Holds the result of matching a name that a person gave."""
-
     asked: str
     reason: str  # in words
     found: ModelOffer | None = None  # the one that is meant

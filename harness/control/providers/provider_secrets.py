@@ -34,7 +34,6 @@ def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Decrypts the values of a provider's extra headers, to call it."""
     if not provider.sealed_headers:
         return provider
     clear = dict(provider.extra_headers)
@@ -74,7 +73,6 @@ def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
 def decrypt_credential(
     stored: Iterable[StoredKey], cipher: Cipher
 ) -> dict[str, list[ProviderKey]]:
-    """Decrypts the stored keys by provider, in order."""
     found: dict[str, list[ProviderKey]] = {}
     for key in stored:
         if not key.ciphertext:
@@ -103,7 +101,6 @@ def key_sets(
 
 
 def list_live_credentials(tx: Transaction) -> list[Credential]:
-    """The stored keys that are in force now."""
     now = tx.now()
     return [credential for credential in tx.credentials.all() if credential.live(now)]
 

@@ -1,7 +1,4 @@
-"""Adds, changes, lists and removes providers while routers serve; each change is audited.
-`register_with_provider` registers a target with its provider; `add_provider` and `replace_key`
-ask a provider at once whether it works.
-"""
+"""Adds, changes, lists and removes providers while routers serve; each change is audited."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +25,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RegisteredTarget:
-    """A target that was registered, with its provider."""
-
     target: Target
     provider: Provider
     added: bool  # the provider, where it was not there before
@@ -100,8 +95,6 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
 
 @dataclass(frozen=True, slots=True)
 class ProviderSummary(CamelCase):
-    """One configured provider, as lists show it."""
-
     name: str
     kind: str
     group: ProviderGroup
@@ -218,8 +211,6 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
 
 @dataclass(frozen=True, slots=True)
 class NewProvider:
-    """What a person says of a provider that is to be added."""
-
     kind: str
     name: str = ""  # empty for the kind's
     api_base: str = ""  # empty for the kind's

@@ -1,6 +1,5 @@
 """Signs people in for a provider with their account (OAuth's device flow), and out. Their
-tokens are stored encrypted, the access token also as the key that routers send; `renew_tokens`
-renews them before they end, and alerts when that fails.
+tokens are stored encrypted, the access token also as the key that routers send.
 """
 
 import json
@@ -57,8 +56,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class SignedIn(CamelCase):
-    """Describes a person's sign-in at a provider, and when its token ends."""
-
     provider: str
     signed_in_at: datetime
     signed_in_by: str

@@ -1,18 +1,13 @@
 """Access rights decide who may do what: data keys open the router, management keys have a role.
 Pure.
 
-`Role` and `Actor` say whether an act is allowed; `ApiKey` is a key as it is stored, with its
-hash (`key_hash`), routes and limits.
-
-A client's address is read from the connection and from trusted proxies' headers.
 `X-Forwarded-For` is written by whoever sends the request. Only a proxy of the operator's own
 appends to it truthfully: so it is read from its end, as long as the addresses are such
 proxies'.
 
-A dashboard session says as whom a browser acts: it begins with a one-time link, or with a
-management key that was typed, and ends by a sign-out or by its time. Link and cookie are 256
-random bits each, and stored as hashes. A session acts with one management key, with the role
-that the key has at that moment; the local operator's needs none, as on the command line.
+A dashboard session says as whom a browser acts. Link and cookie are 256 random bits each, and
+stored as hashes. A session acts with one management key, with the role that the key has at that
+moment; the local operator's needs none, as on the command line.
 """
 
 import hmac

@@ -35,8 +35,6 @@ class Notified(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """Sums up all alerts of one key since it was last quiet."""
-
     id: str
     kind: AlertKind
     subject: str

@@ -1,9 +1,4 @@
-"""The audit log is append-only; each event is chained to the one before by an HMAC.
-
-`AuditEvent` says who did what, and why, `AuditFilter` selects events;
-`event_mac` signs an event, `find_chain_break` verifies the chain, and `require_reason` refuses
-a blank reason.
-"""
+"""The audit log is append-only; each event is chained to the one before by an HMAC."""
 
 import hmac
 from collections.abc import Iterable, Mapping
@@ -24,8 +19,6 @@ FOR_ADMINS: Final = "for admins"
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """Records one event of the audit log, chained to the event before it."""
-
     number: int  # 1, 2, 3 … without gaps
     at: datetime
     actor: str  # who (a person, or `swapgate` itself)
@@ -75,8 +68,6 @@ class AuditPosition:
 
 @dataclass(slots=True)
 class AuditReading:
-    """Says how far a process has verified the audit log."""
-
     position: AuditPosition = AuditPosition()
     is_whole: bool = False  # the log was read to its end
 

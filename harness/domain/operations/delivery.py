@@ -1,11 +1,6 @@
 """A delivery brings one alert message to one sink: it decides when to try again, and when to
-give up.
-
-Waits double from 5 seconds to 15 minutes, half of each random; after three days it gives up.
-`AlertMessage` is what a sink receives, `Delivery` the stored record of the attempts.
-
-Finds the page of the dashboard that an alert leads to: where it is looked at, and where the
-decision that it asks for is made; and its section of the runbook. Pure.
+give up. Waits double from 5 seconds to 15 minutes, half of each random; after three days it
+gives up. Pure.
 """
 
 from collections.abc import Mapping
@@ -62,8 +57,6 @@ MAX_ERROR_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """Holds what a sink receives."""
-
     id: str  # the same in every attempt
     alert: str
     kind: AlertKind
@@ -84,8 +77,6 @@ class AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Tracks the delivery of an alert's message `number` to a sink."""
-
     alert: str
     number: int
     sink: str

@@ -1,8 +1,6 @@
-"""Every metric that a router or the control plane shows at /metrics, with its labels and its
-meaning; docs/reference/metrics.md is written from it.
-
-`ROUTER_METRICS` and `CONTROL_METRICS` have them by the name that Prometheus stores, without the
-`_total` of a counter. A worker's own counters and gauges are among the router's.
+"""Every metric that a router or the control plane shows at /metrics, by the name that
+Prometheus stores, without the `_total` of a counter; docs/reference/metrics.md is written from
+it.
 """
 
 from collections.abc import Mapping

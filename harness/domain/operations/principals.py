@@ -1,13 +1,8 @@
-"""Principals are those who act: people, services and the operator of this machine, each with a
-stable id.
+"""Principals are those who act: people, services and the operator of this machine. Two names
+that a reader could take for one another are one name, so that nobody is two people by spelling.
 
-Names are checked (`check_principal_name`) and folded: two names that a reader could take for
-one another are one name, so that nobody is two people by spelling. `key_creators` says whose
-key a key may be, for the four-eyes rule.
-
-People behind principals: a person who acts with a key and by single sign-on is two
-principals, until an admin declares that they are one. `PersonLink` is one declaration, and
-`People` says who is who by the newest ones. Pure.
+A person who acts with a key and by single sign-on is two principals, until an admin declares
+that they are one. Pure.
 """
 
 from collections.abc import Iterable, Mapping

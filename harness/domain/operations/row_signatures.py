@@ -1,9 +1,6 @@
-"""Rows of the database are signed: this module defines keys, the keyring and the signed bytes.
-
-A signature is written `<key id>.<base64url>`. Private keys stay with the processes that sign;
-everybody else has the keyring (parsed, written and rotated here), which holds the public ones
-and never comes from the database. `SignedRows` are the rows that make a snapshot, `RowFault` is
-a row whose signature does not hold.
+"""Rows of the database are signed: keys, the keyring and the signed bytes. A signature is
+written `<key id>.<base64url>`. Private keys stay with the processes that sign; everybody else
+has the keyring, which holds the public ones and never comes from the database.
 """
 
 import binascii
@@ -42,8 +39,6 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key that verifies signatures of rows."""
-
     purpose: KeyPurpose
     public: bytes  # the 32 bytes of an Ed25519 key
     state: KeyState = KeyState.SIGNS

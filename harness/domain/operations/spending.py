@@ -24,8 +24,6 @@ AT_THE_CAP: Final = (
 
 
 class SpendingPurpose(StrEnum):
-    """Names what money is spent on."""
-
     EVALS = "evals"
     JUDGES = "judges"  # of evals and of canaries
     SHADOW = "shadow"
@@ -40,15 +38,12 @@ class SpendingPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PurposeSpending:
-    """Holds what a purpose spent in a month."""
-
     purpose: SpendingPurpose
     spent_usd: float = 0.0
     calls: int = 0
     unpriced: int = 0  # of the calls, those whose cost is unknown; they are not in the sum
 
     def plus(self, other: "PurposeSpending") -> "PurposeSpending":
-        """Adds what another part of the same month spent."""
         return replace(
             self,
             spent_usd=self.spent_usd + other.spent_usd,
@@ -59,8 +54,6 @@ class PurposeSpending:
 
 @dataclass(frozen=True, slots=True)
 class MonthSpending:
-    """Holds what was spent in a month, against the cap."""
-
     month: date  # its first day
     cap_usd: float | None  # None for no cap
     purposes: tuple[PurposeSpending, ...]  # each one, in SpendingPurpose's order
@@ -113,7 +106,6 @@ def month_of(now: datetime) -> date:
 
 
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
-    """Adds the purposes that spent nothing."""
     known = {row.purpose: row for row in rows}
     return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
 

@@ -1,7 +1,6 @@
-"""The catalogue holds what is known about models before they are called: price, size,
-abilities, end date. Pure. What its source leaves out is unknown: a price is then None and never
-0, an ability is in neither set. A user's file changes entries field by field. `model_abilities`
-answers yes, no or unknown for the provider matrix.
+"""The catalogue holds what is known about models before they are called. Pure. What its source
+leaves out is unknown: a price is then None and never 0, an ability is in neither set. A user's
+file changes entries field by field.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,8 +22,6 @@ ABILITIES: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """Describes one model as a kind of providers offers it."""
-
     kind: str
     model: str  # the name that the provider takes
     price: Price | None = None
@@ -86,8 +83,6 @@ class CatalogueChange:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Holds every known model by its kind and name."""
-
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
     source: str = ""  # what its entries were read from, such as `litellm 1.106.2`
     as_of: date | None = None  # since when that is on this machine
@@ -112,8 +107,6 @@ def build_catalogue(
 
 @dataclass(frozen=True, slots=True)
 class PriceOrigin:
-    """Says where a price comes from."""
-
     source: str  # empty for a price that the provider itself was given
     as_of: date | None  # since when that source is on this machine, None where nobody knows
     current: Price | None = None  # what the catalogue says now, where that is another price
@@ -205,7 +198,6 @@ def _ability(
 
 
 def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
-    """Describes the limitations of every model of the kind."""
     found = []
     if not kind.serves:
         found.append("this router does not call it yet")

@@ -1,6 +1,5 @@
 """Credentials are the keys of providers: how they are stored, ordered, replaced and rested
-after a failure. Pure. `hide_secret` removes one from a text in every encoding in which a
-provider may repeat it.
+after a failure. Pure.
 """
 
 import html
@@ -117,7 +116,6 @@ def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | No
 def rested_keys(
     keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
 ) -> tuple[Key, ...]:
-    """Returns the keys that may be used, in order."""
     return tuple(key for key in keys if resting_until.get(key, now) <= now)
 
 
@@ -149,7 +147,6 @@ ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 def keys_from_environment(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[ProviderKey, ...]:
-    """Returns the keys whose environment variables are set."""
     found = ((name, environ.get(name, "")) for name in provider.key_envs)
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
@@ -190,8 +187,6 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
-    """Holds a stored key with its place, its author and its times."""
-
     position: int  # the lowest is tried first
     created_at: datetime
     updated_at: datetime

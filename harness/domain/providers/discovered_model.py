@@ -46,8 +46,6 @@ class DiscoveredModel:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredList:
-    """What one reading of a provider's list brought."""
-
     models: tuple[DiscoveredModel, ...]  # by name
     left_out: int  # entries without a usable name
 

@@ -58,8 +58,6 @@ _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """What all providers of one kind have in common."""
-
     name: str
     group: ProviderGroup
     speaks: frozenset[Endpoint] = frozenset()

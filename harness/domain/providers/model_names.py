@@ -87,8 +87,6 @@ _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """Holds the parts of a model's name."""
-
     words: tuple[str, ...]  # of its family, in their order
     version: Version = ()  # without trailing zeros, empty for none
     # YYYYMMDD, with 00 for a day that is not said, or MMDD where no year is; 0 for none.

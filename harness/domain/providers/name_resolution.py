@@ -44,8 +44,6 @@ class RuleOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """Records what one resolution rule made of a name."""
-
     rule: ResolutionRule
     outcome: RuleOutcome
     reason: str  # why the rule took the name, or why not, for people

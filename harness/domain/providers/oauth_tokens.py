@@ -1,17 +1,9 @@
-"""OAuth tokens are kept after a sign-in and renewed before they expire. Pure.
+"""OAuth tokens are kept after a sign-in and renewed before they expire. Pure. The account's
+token lasts long, or until it is refreshed. Where a kind has an exchange, the account's token
+buys access tokens that last minutes, and requests carry these; elsewhere they carry the
+account's.
 
-`SignIn` is the stored state of one sign-in: which token is due, failed attempts, refusal;
-functions give its next state. The account's token lasts long, or until it is refreshed. Where a
-kind has an exchange, the account's token buys access tokens that last minutes, and requests
-carry these; elsewhere they carry the account's.
-
-The device flow lets a person sign in on another screen (RFC 8628); this is its state
-machine. Pure.
-
-Waiting ──granted──▶ Granted
-   │ │
-   │ └──denied, expired, time over──▶ Ended
-   └──pending, slow_down, unreachable──▶ Waiting, later
+The device flow lets a person sign in on another screen (RFC 8628).
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,8 +20,6 @@ MAX_WAIT_S: Final = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
-    """Holds the codes that an OAuth server gave out for one sign-in."""
-
     secret: str = field(repr=False)
     user_code: str  # what the person types at verification_url
     verification_url: str
@@ -39,8 +29,6 @@ class DeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
-    """Holds the tokens that an OAuth server granted."""
-
     access_token: str = field(repr=False)
     # Empty for none, or for the same as before.
     refresh_token: str = field(default="", repr=False)
@@ -76,8 +64,6 @@ class FlowGranted:
 
 @dataclass(frozen=True, slots=True)
 class FlowEnded:
-    """The sign-in failed."""
-
     because: PollAnswer  # DENIED or EXPIRED
 
 
@@ -131,8 +117,6 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
-    """Holds the secret tokens of one sign-in."""
-
     account_token: str = field(repr=False)
     # Empty for none; then the account's token is used until it is refused.
     refresh_token: str = field(default="", repr=False)
@@ -204,7 +188,6 @@ def apply_account_tokens(
 
 
 def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> SignIn:
-    """Applies a new access token."""
     return replace(
         sign_in,
         access_due=renewal_due_at(tokens, now),

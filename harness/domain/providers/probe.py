@@ -48,8 +48,6 @@ class ProbeSubject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeFinding:
-    """Holds one finding of a provider probe."""
-
     subject: ProbeSubject
     status: ProbeStatus
     found: str
@@ -58,8 +56,6 @@ class ProbeFinding:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """Holds what came back of one request of a provider probe."""
-
     status: int | None  # None when nothing did
     seconds: float  # until the head
     content: bytes = b""
@@ -70,8 +66,6 @@ class ProbeReply:
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """Holds all findings of one provider probe."""
-
     provider: str
     kind: str
     target: str | None  # whose model was asked, None where none is known

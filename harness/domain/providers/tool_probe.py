@@ -53,8 +53,6 @@ class ToolOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeToolCall:
-    """Holds a tool call that the probed model made."""
-
     name: str
     arguments: str  # as the model wrote them
 
@@ -74,8 +72,6 @@ class ToolLoopTrace:
 
 @dataclass(frozen=True, slots=True)
 class ToolProbeResult:
-    """What a probed target did in each of its tool loops."""
-
     whole: ToolLoopTrace  # whole, streamed: the same loop
     # One answer, with `price_of` as the tool choice. None for what was not tried.
     forced: ToolLoopTrace | None = None
@@ -84,8 +80,6 @@ class ToolProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinding:
-    """Holds one finding of a tool probe."""
-
     subject: str
     outcome: ToolOutcome
     failed: bool  # the target is declared to do it, and does not

@@ -1,6 +1,4 @@
-"""Sends alerts to the configured sinks, each by apprise or as a signed webhook, with URLs and
-secrets from environment variables or files.
-"""
+"""Sends alerts to the configured sinks, each by apprise or as a signed webhook."""
 
 import hmac
 import json

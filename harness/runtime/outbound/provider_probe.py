@@ -1,6 +1,5 @@
-"""Asks a provider one small question over HTTP, bounded in time and size: status, answer, time
-to the first content of a stream, clock skew; keys are taken out of errors. For provider
-checks.
+"""Asks a provider one small question over HTTP, bounded in time and size; keys are taken out of
+errors. For provider checks.
 """
 
 import http.client

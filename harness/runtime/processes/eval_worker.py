@@ -1,8 +1,5 @@
-"""Runs one eval run as a worker process: takes the lease, asks the missing items, stores each
-sample, keeps to the budget, gives the lease back. A thread renews the lease and stops the run
-when it is lost, the run was stopped, or the parent is gone.
-
-It may be killed at any point: stored answers stay, and the next worker asks the others again.
+"""Runs one eval run as a worker process. It may be killed at any point: stored answers stay,
+and the next worker asks the others again.
 """
 
 import json

@@ -1,6 +1,5 @@
-"""Starts eval workers as processes, one per run, with a minimal environment. Stops them, and
-reports the exit code and last line of stderr of ended ones. On Linux a template forks them; it
-ends after a while without workers.
+"""Starts eval workers as processes, one per run, with a minimal environment. On Linux a
+template forks them; it ends after a while without workers.
 """
 
 import os

@@ -1,6 +1,4 @@
-"""Starts a group of child processes, restarts dead ones, and ends all on Ctrl-C, SIGTERM or a
-closed terminal.
-"""
+"""Starts a group of child processes, restarts dead ones, and ends all together."""
 
 import os
 import subprocess

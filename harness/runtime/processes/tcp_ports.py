@@ -1,6 +1,4 @@
-"""TCP ports: says whether one is free and which process holds it, and finds the
-next free one.
-"""
+"""TCP ports: whether one is free, which process holds it, and the next free one."""
 
 import contextlib
 import socket

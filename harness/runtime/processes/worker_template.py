@@ -1,6 +1,5 @@
 """A process that has imported what an eval worker needs, and forks one for each run: importing
-Inspect takes seconds of CPU time, a fork milliseconds. `WorkerTemplate` is the control
-process's end, `serve_forks` the template's.
+Inspect takes seconds of CPU time, a fork milliseconds.
 
 The template itself knows no key: a worker's environment comes over the channel. Workers end
 with their template (SIGTERM by the kernel), and the template with the control process, whose
@@ -190,8 +189,6 @@ class WorkerTemplate:
 
 @dataclass(frozen=True)
 class AskedRun:
-    """The run of a forked worker, and its name on the lease."""
-
     run: str
     owner: str
 
@@ -236,8 +233,6 @@ def serve_forks(channel: socket.socket) -> AskedRun | None:
 
 @dataclass
 class _Forks:
-    """The template's workers, and the bytes received on its channel."""
-
     channel: socket.socket
     _owners: dict[int, str] = field(default_factory=dict)  # by pid
     _files: deque[int] = field(default_factory=deque)
