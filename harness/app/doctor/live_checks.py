@@ -22,7 +22,7 @@ from harness.app.doctor.live_scenarios import (
     LiveAnswer,
     LiveFinding,
     LiveOutcome,
-    Scenario,
+    LiveScenario,
     read_answer,
 )
 from harness.app.doctor.tool_checks import TargetReport, without_secrets
@@ -247,7 +247,7 @@ class _LiveRun:
             inner = InProcessChannel(alone.router, alone.key)
             yield MeteredChannel(inner, self.meter), alone.route
 
-    def ask(self, model: str, scenarios: Sequence[Scenario]) -> None:
+    def ask(self, model: str, scenarios: Sequence[LiveScenario]) -> None:
         """Asks one scenario after the other; none once a call was in vain for all."""
         if self.is_hopeless:
             self.findings += [self._untried(one.name, one.expected) for one in scenarios]
@@ -256,7 +256,7 @@ class _LiveRun:
             asyncio.run(self._ask_all(channel, route, scenarios))
 
     async def _ask_all(
-        self, channel: MeteredChannel, route: str, scenarios: Sequence[Scenario]
+        self, channel: MeteredChannel, route: str, scenarios: Sequence[LiveScenario]
     ) -> None:
         try:
             for scenario in scenarios:
@@ -265,7 +265,7 @@ class _LiveRun:
             await channel.aclose()
 
     async def _ask(
-        self, channel: MeteredChannel, route: str, scenario: Scenario
+        self, channel: MeteredChannel, route: str, scenario: LiveScenario
     ) -> LiveFinding:
         if self.is_hopeless:
             return self._untried(scenario.name, scenario.expected)

@@ -256,7 +256,7 @@ def _word(finish: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class LiveScenario:
     name: str
     expected: str
     judge: _Judge
@@ -275,7 +275,7 @@ class Scenario:
         return LiveFinding(self.name, outcome, self.expected, found, step)
 
 
-STRUCTURED: Final = Scenario(
+STRUCTURED: Final = LiveScenario(
     "structured output",
     "JSON that fits the schema",
     _structured,
@@ -284,24 +284,24 @@ STRUCTURED: Final = Scenario(
 )
 # Of the model itself, in their order.
 SCENARIOS: Final = (
-    Scenario(
+    LiveScenario(
         "plain answer", "text, finish reason stop, usage above 0, the model's name", _plain
     ),
-    Scenario(
+    LiveScenario(
         "length stop",
         f"finish reason length, at most {SHORT_LIMIT} tokens",
         _length,
         _LONG_QUESTION,
         limit=SHORT_LIMIT,
     ),
-    Scenario(
+    LiveScenario(
         "stream",
         "several chunks, finish reason stop, usage at the end, the same model",
         _stream,
         fields={"stream": True, "stream_options": {"include_usage": True}},
     ),
     STRUCTURED,
-    Scenario(
+    LiveScenario(
         "wrong parameter",
         "refused with a 400, which a router returns to the client",
         _refused_as(
@@ -312,7 +312,7 @@ SCENARIOS: Final = (
     ),
 )
 # Of a model that the provider does not have.
-UNKNOWN_MODEL: Final = Scenario(
+UNKNOWN_MODEL: Final = LiveScenario(
     "unknown model",
     "refused as an unknown model: a router alerts and asks the next target",
     _refused_as(
