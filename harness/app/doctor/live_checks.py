@@ -78,7 +78,7 @@ class LiveMeter:
     limit_kept: bool = True  # no answer was longer than it was allowed to be
 
     def require(self, most: Usage) -> None:
-        """Raises CapReached unless the call fits with the most that it can take."""
+        """Checks that the call fits with the most that it can take. Raises CapReached."""
         why = ""
         if not self.limit_kept:
             why = "an earlier answer exceeded its token limit, so that no cap holds"

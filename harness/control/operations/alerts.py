@@ -1,4 +1,4 @@
-"""Raises alerts beside the decision that they tell of, in its unit of work. Whether anybody can
+"""Opens and ends alerts beside the decision that they tell of, in its unit of work. Whether anybody can
 be reached is not part of it: `run_once` delivers them from the outbox.
 """
 
