@@ -1,5 +1,5 @@
-"""Opens and ends alerts beside the decision that they tell of, in its unit of work. Whether anybody can
-be reached is not part of it: `run_once` delivers them from the outbox.
+"""Opens and ends alerts beside the decision that they tell of, in its unit of work. Whether
+anybody can be reached is not part of it: `run_once` delivers them from the outbox.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
