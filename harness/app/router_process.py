@@ -149,11 +149,11 @@ def router_app(
         secret_files.writable_home(installation.settings),
     )
 
-    begun = SharedMarks(installation.secret, home / FILE)
+    marks = SharedMarks(installation.secret, home / FILE)
 
     async def close() -> None:
         await transports.aclose()
-        begun.close()
+        marks.close()
         if also_close is not None:
             await also_close()
 
@@ -170,7 +170,7 @@ def router_app(
         guard_files=GuardFiles(home / "guard"),
         agents=installation.settings.agents,
         learned=transports.repairs.fields,
-        begun=begun,
+        marks=marks,
     )
 
 

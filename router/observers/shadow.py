@@ -35,7 +35,7 @@ from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSp
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.internal_errors import RouterPart
-from router.recording.shadow_totals import shadow_subject
+from router.recording.shared_marks import SharedMarks
 from router.request.attempt import UpstreamAnswer
 from router.request.needs import detect_needs
 from router.request.request_observers import ObservedRequest
@@ -76,12 +76,15 @@ class _ShadowAnswer(NamedTuple):
 
 
 class ShadowMirror(SideCalls):
-    """Asks a shadow's candidate what a user asked."""
+    """Asks a shadow's candidate what a user asked. marks: of the callers that were mirrored,
+    at any worker of this machine: each is evidence once.
+    """
 
     part = RouterPart.SHADOW
 
-    def __init__(self, parts: SideParts, spending: WorkerSpending) -> None:
+    def __init__(self, parts: SideParts, spending: WorkerSpending, marks: SharedMarks) -> None:
         super().__init__(parts, spending)
+        self._marks = marks
         self._drawn: dict[str, MirroredRequest] = {}  # by request id
         self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
 
@@ -176,8 +179,11 @@ class ShadowMirror(SideCalls):
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
-        ticket = self._recorder.begin_mirror(shadow_subject(shadow), mirror.sticky_key)
-        self._run_aside(self._run(job, mirror, incumbent, ticket), shadow.id)
+        # All shadows of a proposal are evidence about one thing.
+        subject = shadow.proposal or shadow.id
+        is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
+        work = self._run(job, mirror, incumbent, is_first=is_first)
+        self._run_aside(work, shadow.id)
         return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -218,7 +224,8 @@ class ShadowMirror(SideCalls):
         job: RoutedRequest,
         mirror: MirroredRequest,
         incumbent: _ShadowAnswer,
-        ticket: int,
+        *,
+        is_first: bool,
     ) -> None:
         served, usage = mirror.shadow, NO_USAGE
         price = served.upstream.price
@@ -237,8 +244,8 @@ class ShadowMirror(SideCalls):
         counts, sums = await asyncio.to_thread(
             lambda: compare_pair(*(_side(job.request, *side) for side in sides))
         )
-        self._note(served.shadow.id, counts, sums)
-        self._recorder.end_mirror(ticket, served.shadow.id, unit_counts(counts))
+        of_caller = unit_counts(counts) if is_first else {}
+        self._note(served.shadow.id, counts | of_caller, sums)
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
         loop, upstream = self._calls.timers.loop, served.upstream

@@ -5,13 +5,11 @@ A worker's report has any of: `ready` (it serves), `live` (rollouts of its snaps
 (`[id, unit rule]`, numbered from 0 as they come), `units` (in order:
 `[ticket, rollout, key, canary, weight_bps, traits]` for an admission,
 `[ticket, failed, error class]` for its outcome, followed by what a `GuardrailSample` has under
-guardrails, `[ticket, rollout, outcome, cost]` for a judge's verdict), `mirrors`
-(`[ticket, shadow's subject, key]` as a mirrored request begins, `[ticket, shadow, day, counts]`
-once it is compared), `batch` (a spool's), `captures` (drafts, never written anywhere), `abort`
-(this worker stopped a canary), `metrics` (families), `ask` (for the text of all metrics, by a
-number) and `told` (this report answers `tell`). The parent sends `{"tell": number}`, to which a
-worker reports its metrics, `{"answer": number, "text": text}`, and `{"aborted": abort}` for a
-canary that another worker stopped.
+guardrails, `[ticket, rollout, outcome, cost]` for a judge's verdict), `batch` (a spool's),
+`captures` (drafts, never written anywhere), `abort` (this worker stopped a canary), `metrics`
+and `ask` (for the text of all metrics, by a number). The parent sends
+`{"answer": number, "text": text}`, and `{"aborted": abort}` for a canary that another worker
+stopped.
 
 Feedback: a worker sends `{"opinion": [worker, key, request, verdict, label], "of": number}`.
 The parent passes it on to the worker of that name, which says

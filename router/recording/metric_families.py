@@ -1,4 +1,4 @@
-"""Metric families carry the metrics of several processes as plain data, and add them up.
+"""Metrics of several processes go between them as plain data, and are added up.
 
 Counters and histograms are summed, those of ended workers included, so that they never go
 back. Gauges stay apart, each with the label `worker`.
@@ -6,9 +6,14 @@ back. Gauges stay apart, each with the label `worker`.
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any
+
+from mypy_extensions import mypyc_attr
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 
 class HistogramSeries:
@@ -40,82 +45,70 @@ class HistogramSeries:
 WORKER = "worker"
 
 
-class MetricSample(NamedTuple):
-    name: str
-    labels: Mapping[str, str]
-    value: float
+def metrics_to_json(metrics: Iterable[Metric]) -> list[object]:
+    """Writes metrics as plain data, for another process."""
+    return [
+        [
+            metric.name,
+            metric.type,
+            metric.documentation,
+            [[sample.name, sample.labels, sample.value] for sample in metric.samples],
+        ]
+        for metric in metrics
+    ]
 
 
-class MetricFamily(NamedTuple):
-    """Holds a metric with all its samples."""
-
-    name: str
-    kind: str  # counter, gauge or histogram, as prometheus_client calls them
-    says: str
-    samples: Sequence[MetricSample]
-
-
-def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
-    """Reads metric families from what a worker sent as JSON. Raises TypeError or ValueError for
+def metrics_from_json(data: Iterable[Sequence[Any]]) -> list[Metric]:
+    """Reads metrics from the data of `metrics_to_json`. Raises TypeError or ValueError for
     anything else.
     """
-    families = []
-    for name, kind, says, samples in data:
-        if not isinstance(samples, list):
-            raise TypeError("a family's samples are no list")
-        metric_samples = [
-            MetricSample(str(n), dict(labels), float(value)) for n, labels, value in samples
-        ]
-        families.append(MetricFamily(str(name), str(kind), str(says), metric_samples))
-    return families
-
-
-def counter_family(name: str, says: str, value: float) -> MetricFamily:
-    """Builds the family of one counter. name: without `_total`."""
-    return MetricFamily(name, "counter", says, [MetricSample(f"{name}_total", {}, value)])
-
-
-def gauge_family(name: str, says: str, value: float) -> MetricFamily:
-    return MetricFamily(name, "gauge", says, [MetricSample(name, {}, value)])
+    found = []
+    for name, kind, meaning, samples in data:
+        metric = Metric(name, meaning, kind)
+        for sample, labels, value in samples:
+            metric.add_sample(sample, dict(labels), float(value))
+        found.append(metric)
+    return found
 
 
 _Labels = tuple[tuple[str, str], ...]
 
 
-class MetricTotals:
-    """Adds metric families up, in the order in which they first came."""
+@mypyc_attr(native_class=False)
+class MetricTotals(Collector):
+    """Adds metrics up, in the order in which they first came."""
 
     def __init__(self) -> None:
-        self._about: dict[str, tuple[str, str]] = {}
+        self._metrics: dict[str, Metric] = {}
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
-    def add(self, families: Iterable[MetricFamily], *, worker: str | None = None) -> None:
+    def add(self, metrics: Iterable[Metric], *, worker: str | None = None) -> None:
         """Adds the values of a process. worker: whose gauges these are; None for the parent's
         own, which need no label.
         """
-        for family in families:
-            self._about.setdefault(family.name, (family.kind, family.says))
-            values = self._values.setdefault(family.name, {})
-            apart = family.kind == "gauge" and worker is not None
-            for name, labels, value in family.samples:
-                mark = {WORKER: worker} if apart and worker is not None else {}
-                key = (name, tuple({**labels, **mark}.items()))
-                values[key] = value if family.kind == "gauge" else values.get(key, 0.0) + value
+        for metric in metrics:
+            self._metrics.setdefault(metric.name, metric)
+            values = self._values.setdefault(metric.name, {})
+            is_gauge = metric.type == "gauge"
+            mark = {WORKER: worker} if is_gauge and worker is not None else {}
+            for sample in metric.samples:
+                key = sample.name, tuple({**sample.labels, **mark}.items())
+                before = 0.0 if is_gauge else values.get(key, 0.0)
+                values[key] = before + sample.value
 
-    def add_counts(self, families: Iterable[MetricFamily]) -> None:
+    def add_counts(self, metrics: Iterable[Metric]) -> None:
         """Adds the counts of a worker that ended: its states ended with it."""
-        self.add(family for family in families if family.kind != "gauge")
+        self.add(metric for metric in metrics if metric.type != "gauge")
 
-    def families(self) -> list[MetricFamily]:
-        return [
-            MetricFamily(
-                name,
-                kind,
-                says,
-                [
-                    MetricSample(sample, dict(labels), value)
-                    for (sample, labels), value in self._values[name].items()
-                ],
-            )
-            for name, (kind, says) in self._about.items()
-        ]
+    def collect(self) -> Iterator[Metric]:
+        for name, first in self._metrics.items():
+            metric = Metric(name, first.documentation, first.type)
+            for (sample, labels), value in self._values[name].items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric
+
+    def text(self) -> bytes:
+        """Writes the metrics in Prometheus's text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)

@@ -1,6 +1,6 @@
 """Router metrics are one worker's Prometheus metrics: it counts requests, attempts, failovers,
 feedback, tokens and costs, and reads breakers and health checks at each scrape. `text` writes
-them; `families` gives them to the parent, where `exposition_text` writes those of all workers.
+them; `families` gives them to the parent, which writes those of all workers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ from harness.domain.operations.metrics import (
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
-from router.recording.metric_families import HistogramSeries, MetricFamily, MetricSample
+from router.recording.metric_families import HistogramSeries, metrics_to_json
 from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -226,21 +226,10 @@ class RouterMetrics:
         for count in self._added.values():
             count.fold()
 
-    def families(self) -> list[MetricFamily]:
+    def families(self) -> list[object]:
         """Copies the metrics into plain data, for the parent process."""
         self._fold()
-        return [
-            MetricFamily(
-                metric.name,
-                metric.type,
-                metric.documentation,
-                [
-                    MetricSample(sample.name, dict(sample.labels), sample.value)
-                    for sample in metric.samples
-                ],
-            )
-            for metric in self._registry.collect()
-        ]
+        return metrics_to_json(self._registry.collect())
 
     def text(self) -> bytes:
         """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
@@ -317,23 +306,3 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     found = {f"router_{name}": n for name, n in counted.items()}
     others = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
-
-
-@mypyc_attr(native_class=False)
-class _FamilyCollector(Collector):
-    def __init__(self, families: Iterable[MetricFamily]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        for family in self._families:
-            metric = Metric(family.name, family.says, family.kind)
-            for sample in family.samples:
-                metric.add_sample(sample.name, dict(sample.labels), sample.value)
-            yield metric
-
-
-def exposition_text(families: Iterable[MetricFamily]) -> bytes:
-    """Writes metric families in Prometheus's text format, as CONTENT_TYPE."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_FamilyCollector(families))
-    return generate_latest(registry)

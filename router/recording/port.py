@@ -1,11 +1,10 @@
 """The recording port is the interface through which the request path records what requests did
-(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, mirrored requests,
-metrics).
+(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, metrics).
 """
 
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
@@ -183,16 +182,6 @@ class Recording:
 
     def announce(self, abort: LocalAbort) -> None:
         """Tells the other workers at once to stop a canary that this worker has stopped."""
-
-    def begin_mirror(self, about: str, key: str) -> int:
-        """A caller's request is asked of a shadow's candidate: its ticket, 0 for one that is
-        not counted. about: of `shadow_totals.shadow_subject`.
-        """
-        raise NotImplementedError
-
-    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
-        """What that request showed, for the evidence if it is its caller's first."""
-        raise NotImplementedError
 
     def attach(self, metrics: RouterMetrics) -> None:
         """Adds the metrics of this process to what `/metrics` answers."""

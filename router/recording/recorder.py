@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
@@ -30,7 +30,6 @@ from router.recording.key_claims import KeyClaims
 from router.recording.key_spend import sum_by_day
 from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
-from router.recording.shadow_totals import ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.traffic_minutes import CompletedRequest, sum_by_minute
 
@@ -76,7 +75,6 @@ class Recorder(Recording):
         self._ledgers: dict[str, Ledger] = {}
         self._claims = KeyClaims(store, clock, self._lock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
-        self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         # What was sent from here is told from what any other process sends, or sent.
@@ -180,14 +178,6 @@ class Recorder(Recording):
         self.asked_names.merge(batch.asked_names)
         self.failed_over(batch.failovers)
         self.notify(*batch.alerts)
-
-    def begin_mirror(self, about: str, key: str | int) -> int:
-        with self._lock:
-            return int(self._shadow_units.is_first(about, key))
-
-    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
-        if ticket:
-            self.shadows.note(shadow, self._clock.now(), counts)
 
     def capture(self, draft: CaptureDraft) -> None:
         if self._desk is not None:

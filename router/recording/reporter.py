@@ -12,7 +12,7 @@ import logging
 import math
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 0.05
 # After a report with nothing in it, at most; the next request ends it.
 QUIET_S: Final = 0.5
-# How often the parent gets all counts, unasked: what a kill may take from them.
+# How often the parent gets all counts: so old may those of others be that a scrape shows, and
+# so much may a kill take from them.
 METRICS_EVERY_S: Final = 1.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
@@ -87,7 +88,6 @@ class Reporter(Recording):
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
         self._units: list[tuple[float | str | None, ...]] = []
-        self._mirrors: list[tuple[object, ...]] = []
         self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -166,18 +166,6 @@ class Reporter(Recording):
         ended, self._spent = self._ended[self._spent :], len(self._ended)
         if ended:
             self.spends.note(ended, self._minute)
-
-    def begin_mirror(self, about: str, key: str) -> int:
-        if len(self._mirrors) >= MAX_UNITS:
-            return 0
-        self._tickets += 1
-        self._mirrors.append((self._tickets, about, int.from_bytes(short_hash(key))))
-        return self._tickets
-
-    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
-        if ticket:
-            day = self._clock.now().date().isoformat()
-            self._mirrors.append((ticket, shadow, day, dict(counts)))
 
     def capture(self, draft: CaptureDraft) -> None:
         if self._drafted + draft.size > MAX_DRAFTS:
@@ -295,8 +283,6 @@ class Reporter(Recording):
             message["rollouts"], self._new_rollouts = self._new_rollouts, []
         if self._units:
             message["units"], self._units = self._units, []
-        if self._mirrors:
-            message["mirrors"], self._mirrors = self._mirrors, []
         self._sum_up()
         batch = self._take_sums()
         if batch.rows:
@@ -375,9 +361,6 @@ class Reporter(Recording):
     def handle_message(self, message: dict[str, Any]) -> None:
         if "aborted" in message:
             self.on_abort(from_plain(LocalAbort, message["aborted"]))
-            return
-        if "tell" in message:
-            self._send({"metrics": self._counts(), "told": message["tell"]})
             return
         if "opinion" in message:
             key, *said = message["opinion"]

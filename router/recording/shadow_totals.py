@@ -1,58 +1,17 @@
 """Shadow totals sum what shadows did by day: rows for the database, and at once what each has
 used of its budget (`ShadowTotals`; `ShadowTotalsRefresh` reads what other processes wrote).
-`ShadowUnits` counts each caller once as evidence.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from harness.domain.shadow import Shadow, ShadowTally, ShadowUsage, add_tallies, sum_usage
+from harness.domain.shadow import ShadowTally, ShadowUsage, add_tallies, sum_usage
 from harness.ports import Clock
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
-
-MAX_KEYS: Final = 500_000
-MAX_SUBJECTS: Final = 256
-
-
-def shadow_subject(shadow: Shadow) -> str:
-    """What a shadow is evidence about: its proposal, as all shadows of one count together; else
-    itself.
-    """
-    return shadow.proposal or shadow.id
-
-
-class ShadowUnits:
-    """Remembers which callers were mirrored, by subject: a shadow's proposal, or its own id. At
-    most max_keys of a subject are remembered; later ones are mirrored and not counted.
-
-    Of more than MAX_SUBJECTS, those that were mirrored longest ago are forgotten.
-    """
-
-    def __init__(self, *, max_keys: int = MAX_KEYS) -> None:
-        self._max_keys = max_keys
-        self._seen: OrderedDict[str, set[int]] = OrderedDict()
-
-    def is_first(self, about: str, key: str | int) -> bool:
-        """Asked when a request is sent to the candidate, before any outcome is known.
-
-        key: the sticky key, or a hash of it that is the same in every process.
-        """
-        seen = self._seen.setdefault(about, set())
-        self._seen.move_to_end(about)
-        if len(self._seen) > MAX_SUBJECTS:
-            self._seen.popitem(last=False)
-        # hash() is salted per process: fine for a memory that ends with it.
-        known = hash(key)
-        if known in seen or len(seen) >= self._max_keys:
-            return False
-        seen.add(known)
-        return True
-
 
 EVERY_S: Final = 1.0
 NOTHING: Final[Mapping[str, float]] = {}

@@ -50,6 +50,12 @@ class SharedMarks:
             return os.pread(self._file, _SIZE, place) == mark
         return False
 
+    def first(self, name: str) -> bool:
+        """Marks a name; tells whether it had no mark."""
+        is_first = not self.has(name)
+        self.add(name)
+        return is_first
+
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)

@@ -10,38 +10,29 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from datetime import date
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.shadow import ShadowTally
 from router.frame.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits
 from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.metric_families import (
-    MetricFamily,
-    MetricTotals,
-    counter_family,
-    families_from_json,
-    gauge_family,
-)
-from router.recording.metrics import counter_names, exposition_text
+from router.recording.metric_families import MetricTotals, metrics_from_json
+from router.recording.metrics import counter_names
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json
 
 log = structlog.get_logger("swapgate.router")
 
-# How long a scrape waits for a worker that is busy; then it gets what was told before.
-TELL_S: Final = 1.0
 OPINIONS_UNDER_WAY: Final = 1000
 # Of a worker's scored requests, about which feedback may come after their end.
 REMEMBERED: Final = 20_000
@@ -49,8 +40,6 @@ REMEMBERED: Final = 20_000
 ADMISSION: Final = 6
 # And of one that tells what a judge said.
 VERDICT: Final = 4
-# Length of a report's entry of `mirrors` that begins; what it showed is in another.
-MIRRORED: Final = 3
 
 
 class LiveRollouts:
@@ -75,7 +64,6 @@ class WorkerAggregator:
         self._live = live
         self._accounts: list[WorkerReports] = []
         self._ended = MetricTotals()
-        self._scrapes: dict[int, _Scrape] = {}
         self._count = itertools.count(1)
         self._opinions: BoundedMap[int, Callable[[str], None]] = BoundedMap(OPINIONS_UNDER_WAY)
         self._aborted: dict[str, LocalAbort] = {}
@@ -92,8 +80,6 @@ class WorkerAggregator:
         # Its rollouts stay: were it the last one, its ledgers would forget who was counted.
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
-        for scrape in list(self._scrapes.values()):
-            scrape.note_reply(account)
 
     def live_changed(self) -> None:
         self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
@@ -114,22 +100,6 @@ class WorkerAggregator:
         live = self._live.rollouts
         return [abort for abort in self._aborted.values() if abort.rollout in live]
 
-    def scrape(self, asker: "WorkerReports", answer: Callable[[str], None]) -> None:
-        """Ask every other worker for its counts; answer once all replied, or after TELL_S."""
-        number = next(self._count)
-        others = [
-            account
-            for account in self._accounts
-            if account is not asker and account.request_counts(number)
-        ]
-
-        def done() -> None:
-            del self._scrapes[number]
-            answer(self.text().decode())
-
-        self._scrapes[number] = scrape = _Scrape(others, done)
-        scrape.begin()
-
     def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
         """An opinion of a request that this worker served; nothing if it is gone."""
         number = next(self._count)
@@ -145,57 +115,27 @@ class WorkerAggregator:
         if (answer := self._opinions.get(number)) is not None:
             answer(outcome)
 
-    def note_reply(self, account: "WorkerReports", number: int) -> None:
-        if number in self._scrapes:
-            self._scrapes[number].note_reply(account)
-
     def text(self) -> bytes:
-        """Writes the metrics of all workers, for Prometheus."""
+        """Writes the metrics of all workers, as each last reported them, for Prometheus."""
         sums = MetricTotals()
-        sums.add(self._ended.families())
+        sums.add(self._ended.collect())
         # In order of age: of two workers in one place, the newer one's states are shown.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
-        sums.add(self._router_families())
-        return exposition_text(sums.families())
+        sums.add(self._own())
+        return sums.text()
 
-    def _router_families(self) -> list[MetricFamily]:
+    def _own(self) -> list[Metric]:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(account.ready.is_set() for account in self._accounts)
+        name = "swapgate_router_workers"
         return [
-            gauge_family(
-                "swapgate_router_workers",
-                ROUTER_METRICS["swapgate_router_workers"].meaning,
-                serving,
-            ),
+            GaugeMetricFamily(name, ROUTER_METRICS[name].meaning, serving),
             *(
-                counter_family(f"swapgate_{name}", router_metric_meaning(name), n)
+                CounterMetricFamily(f"swapgate_{name}", router_metric_meaning(name), n)
                 for name, n in counted.items()
             ),
         ]
-
-
-class _Scrape:
-    """One wait for the counts of several workers. done: called once."""
-
-    def __init__(self, others: Iterable["WorkerReports"], done: Callable[[], None]) -> None:
-        self._missing = set(others)
-        self._done = done
-
-    def begin(self) -> None:
-        self._limit = asyncio.get_running_loop().call_later(TELL_S, self._end)
-        if not self._missing:
-            self._end()
-
-    def note_reply(self, account: "WorkerReports") -> None:
-        if account in self._missing:
-            self._missing.discard(account)
-            if not self._missing:
-                self._end()
-
-    def _end(self) -> None:
-        self._limit.cancel()
-        self._done()
 
 
 class WorkerReports(asyncio.Protocol):
@@ -208,13 +148,12 @@ class WorkerReports(asyncio.Protocol):
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()
         self.live: frozenset[str] = frozenset()
-        self.families: list[MetricFamily] = []
+        self.families: list[Metric] = []
         self._books = books
         self._frames = FrameReader()
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, ScoredUnit] = {}
         self._judging: dict[int, ScoredUnit] = {}
-        self._mirrored: set[int] = set()  # first of their callers, not compared yet
         self._latest: BoundedMap[int, ScoredUnit] = BoundedMap(REMEMBERED)
         self.worker = ""  # its name, once it serves
         self._channel: asyncio.WriteTransport | None = None
@@ -245,7 +184,6 @@ class WorkerReports(asyncio.Protocol):
         # What it had begun stays open in the ledger, and is missing at the deadline.
         self._scored.clear()
         self._judging.clear()
-        self._mirrored.clear()
         self._channel = None
         self._books.closed(self)
         self.gone.set()
@@ -266,11 +204,9 @@ class WorkerReports(asyncio.Protocol):
         for draft in report.get("captures", ()):
             self._books.recorder.capture(CaptureDraft(**draft))
         if "metrics" in report:
-            self.families = families_from_json(report["metrics"])
-        if "told" in report:
-            self._books.note_reply(self, report["told"])
+            self.families = metrics_from_json(report["metrics"])
         if "ask" in report:
-            self._books.scrape(self, partial(self._answer, report["ask"]))
+            self._answer(report["ask"], self._books.text().decode())
         self._enter_feedback(report)
 
     def _enter_feedback(self, report: dict[str, Any]) -> None:
@@ -292,30 +228,11 @@ class WorkerReports(asyncio.Protocol):
             self._rollouts.append((rollout, from_plain(UnitRule, rule)))
         for unit in report.get("units", ()):
             self._count(unit)
-        for entry in report.get("mirrors", ()):
-            self._mirror(entry)
-
-    def _mirror(self, entry: list[Any]) -> None:
-        recorder = self._books.recorder
-        if len(entry) == MIRRORED:
-            ticket, about, key = entry
-            if recorder.begin_mirror(about, key):
-                self._mirrored.add(ticket)
-            return
-        ticket, shadow, day, counts = entry
-        if ticket in self._mirrored:
-            self._mirrored.discard(ticket)
-            row = ShadowTally(shadow, date.fromisoformat(day), self.worker, counts)
-            recorder.shadows.merge(row)
 
     def _is_ready(self) -> None:
         self.ready.set()
         for abort in self._books.aborts():
             self.send_abort(abort)
-
-    def request_counts(self, number: int) -> bool:
-        """Asks a worker for its counts; False when it is not there to be asked."""
-        return self.ready.is_set() and self._send({"tell": number})
 
     def send_abort(self, abort: LocalAbort) -> None:
         self._send({"aborted": to_plain(abort)})

@@ -104,8 +104,8 @@ class Router:
     default this process's own. tracing: None for none. guard_files: of the workers' own guards
     of canaries; by default they forget with the process. direct: whole requests may go without
     a task (`router.request.direct_request`); False has each go by the general path. learned:
-    which fields targets do not take. begun: conversations that began within a canary's
-    handover, shared as `rates` are.
+    which fields targets do not take. marks: of conversations that began within a canary's
+    handover, and of callers that were mirrored; shared as `rates` are.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -124,7 +124,7 @@ class Router:
         agents: AgentSettings | None = None,
         direct: bool = True,
         learned: LearnedFields = dict,
-        begun: SharedMarks | None = None,
+        marks: SharedMarks | None = None,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -188,7 +188,8 @@ class Router:
         parts = SideParts(
             holder, calls, self._health, keys, recorder, self._metrics, settings, clock
         )
-        self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW])
+        marks = marks or SharedMarks(secret)
+        self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
         followers: list[Callable[[Store], None]] = [
             BudgetRefresh(holder, recorder.spends, clock),
@@ -217,7 +218,7 @@ class Router:
             self._health,
             clock,
             settings.breaker.when_all_open,
-            begun or SharedMarks(secret),
+            marks,
             self._guards.stopped,
         )
         deadlines = ShortDeadlines()

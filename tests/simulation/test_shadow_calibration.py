@@ -9,7 +9,7 @@ import pytest
 
 from harness.domain.shadow import ShadowCheck
 from harness.gate.shadow_evidence import SHADOW_ALPHA, check_log_e, combined_log_e, is_harm
-from router.recording.shadow_totals import ShadowUnits
+from router.recording.shared_marks import SharedMarks
 
 pytestmark = pytest.mark.req("F8")
 
@@ -64,12 +64,12 @@ def test_callers_who_repeat_a_prompt_accuse_no_more_often_than_the_level_says() 
         loses = rng.random(80) < 0.5
         often = rng.permutation(1.0 / np.arange(1, 81))
         callers = rng.choice(80, 300, p=often / often.sum())
-        units, first, every = ShadowUnits(), [0, 0], [0, 0]
+        marks, first, every = SharedMarks(b"secret"), [0, 0], [0, 0]
         wrongly = [False, False]
         for caller in callers:
             side = 0 if loses[caller] else 1
             every[side] += 1
-            first[side] += units.is_first("p", int(caller))
+            first[side] += marks.first(f"p:{caller}")
             for place, (lost, won) in enumerate((first, every)):
                 wrongly[place] = wrongly[place] or accuses(lost, won)
         by_caller += wrongly[0]

@@ -35,7 +35,6 @@ from router.recording.guardrail_sample import (
     SampleValues,
 )
 from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.metric_families import MetricSample
 from router.recording.metrics import MetricReading, RouterMetrics
 from router.recording.recorder import Recorder
 from router.recording.reporter import Reporter
@@ -171,6 +170,8 @@ def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
         for worker in (first, second):
             assert worker._metrics is not None
             worker._metrics.attempt("up/m", FailureClass.SERVER)
+            worker.report(counts=True)
+            await settled(worker)
         texts = [(await worker.text()).decode() for worker in (first, second)]
         await first.aclose()
         await office.accounts[0].gone.wait()
@@ -356,17 +357,6 @@ def test_messages_come_out_whole_however_the_bytes_are_cut(
         heard += frames.feed(data[start : start + size])
 
     assert heard == sent
-
-
-counts = st.lists(
-    st.builds(
-        MetricSample,
-        st.just("n_total"),
-        st.dictionaries(st.just("route"), st.sampled_from("ab"), max_size=1),
-        st.integers(0, 9).map(float),
-    ),
-    max_size=4,
-)
 
 
 GUARDED = replace(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,8 @@ from harness.domain.shadow import (
     word_similarity,
 )
 from harness.gate.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
-from router.recording.shadow_totals import MAX_SUBJECTS, ShadowTotals, ShadowUnits
+from router.recording.shadow_totals import ShadowTotals
+from router.recording.shared_marks import SharedMarks
 
 pytestmark = pytest.mark.req("F8")
 
@@ -209,14 +211,12 @@ def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() ->
     assert is_harm(combined_log_e({"schema": (13, 0), **rest}))
 
 
-def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> None:
-    units = ShadowUnits(max_keys=2)
-    made = [units.is_first("p", key) for key in ("a", "a", "b", "c", "b")]
-    assert made == [True, False, True, False, False]
-    assert units.is_first("other", "a")
-    for number in range(MAX_SUBJECTS):
-        units.is_first(str(number), "a")
-    assert units.is_first("p", "a")
+def test_a_caller_counts_once_however_many_workers_and_requests(tmp_path: Path) -> None:
+    one, other = (SharedMarks(b"secret", tmp_path / "marks") for _ in range(2))
+    assert [marks.first("p:a") for marks in (one, one, other)] == [True, False, False]
+    assert other.first("p:b")
+    assert not one.first("p:b")
+    assert one.first("q:a")
 
 
 def test_a_callers_first_pair_is_told_by_its_checks_alone() -> None:

@@ -150,7 +150,7 @@ class Door:
             agents=agents,
             direct=direct,
             learned=learned,
-            begun=begun,
+            marks=begun,
         )
 
     async def call(
