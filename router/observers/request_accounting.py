@@ -48,39 +48,27 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
     return 0
 
 
-class RequestMetrics(RequestObserver):
-    """Counts a request once it is over."""
-
-    part: ClassVar[RouterPart] = RouterPart.RECORDING
-
-    def __init__(self, metrics: RouterMetrics) -> None:
-        self._metrics = metrics
-
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        record, result = observed.record, response.progress.result
-        if record is None:
-            return
-        if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
-            for irregularity in response.irregularities:
-                self._metrics.irregular(record.target_name, irregularity)
-        if isinstance(result, ANSWERS):
-            for piece in result.refused:
-                self._metrics.refused_piece(record.target_name, piece)
-        self._metrics.finished(record)
-
-
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _REFERENCE: Final = '"item_reference"'
 
 
 class RequestAccounting(RequestObserver):
-    """Enters every request in the statistics of its minute, its key and its rollout."""
+    """Enters every request in the metrics, and in the statistics of its minute, its key and its
+    rollout.
+    """
 
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
-    def __init__(self, recorder: Recording, clock: Clock, errors: InternalErrors) -> None:
+    def __init__(
+        self,
+        recorder: Recording,
+        metrics: RouterMetrics,
+        clock: Clock,
+        errors: InternalErrors,
+    ) -> None:
         self._recorder = recorder
+        self._metrics = metrics
         self._counters: Counter[str] = recorder.counters
         self._clock = clock
         self._errors = errors
@@ -132,14 +120,20 @@ class RequestAccounting(RequestObserver):
             progress.first_token_s,
         )
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - its record has all
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         record = observed.record or _minimal_record(observed)
         faults = self._errors.taken()
         if faults:
             record = record._replace(internal_errors=faults)
         observed.record = record
         self._recorder.finish(observed.ticket, record, observed.sample)
-        request = observed.request
+        request, result = observed.request, response.progress.result
+        if not (isinstance(result, UpstreamAnswer) and result.irregularity is None):
+            for irregularity in response.irregularities:
+                self._metrics.irregular(record.target_name, irregularity)
+        if isinstance(result, ANSWERS):
+            for piece in result.refused:
+                self._metrics.refused_piece(record.target_name, piece)
         if not NATIVE_HINTS.isdisjoint(request.members.found) or (
             request.endpoint is _RESPONSES and _REFERENCE in request.text
         ):

@@ -41,8 +41,6 @@ _Bounds = tuple[float, ...]
 DURATION_S: Final[_Bounds] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
-# Requests that ended, which one turn of the loop may have to sum up.
-MAX_FINISHED: Final = 1000
 
 
 class TargetCheck(NamedTuple):
@@ -66,46 +64,6 @@ class MetricReading(NamedTuple):
     repairs: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
-class _PendingCount:
-    """What a counter is to grow by: its own `inc` takes a lock and three calls each time."""
-
-    __slots__ = ("_counter", "amount")
-
-    def __init__(self, counter: Counter) -> None:
-        self.amount: float = 0.0
-        self._counter = counter
-
-    def fold(self) -> None:
-        self._counter.inc(self.amount)
-        self.amount = 0.0
-
-
-class _RequestSeries(NamedTuple):
-    """What a request of one kind adds to: looking series up by their labels takes longer."""
-
-    requests: _PendingCount
-    duration: HistogramSeries
-    first_token: HistogramSeries | None
-    # Input, output, cost; None when no target answered.
-    tokens: tuple[_PendingCount, _PendingCount, _PendingCount] | None
-
-    def add(self, ended: Sequence[CompletedRequest]) -> None:
-        self.requests.amount += len(ended)
-        self.duration.observe([request.latency_ms / 1000 for request in ended])
-        if self.first_token:
-            firsts_s = [request.first_token_s for request in ended]
-            self.first_token.observe([first_s for first_s in firsts_s if first_s is not None])
-        if self.tokens:
-            given, made, cost = self.tokens
-            given.amount += sum([request.input_tokens for request in ended])
-            made.amount += sum([request.output_tokens for request in ended])
-            cost.amount = sum([request.cost_usd for request in ended], cost.amount)
-
-
-# Route, arm, target's name, outcome, whether a stream began.
-_Kind = tuple[str, str, str, str, bool]
-
-
 class RouterMetrics:
     """One worker's, counted and read on its event loop. read: called at each scrape."""
 
@@ -126,10 +84,8 @@ class RouterMetrics:
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
-        self._series: dict[_Kind, _RequestSeries] = {}
-        self._ends: dict[tuple[str, FailureClass | None], _PendingCount] = {}
-        self._added: dict[Counter, _PendingCount] = {}
-        self._finished: list[CompletedRequest] = []
+        # Attempts that are in no sum yet: a counter's own `inc` takes a lock and three calls.
+        self._ends: dict[tuple[str, FailureClass | None], int] = {}
         self._registry.register(_StateCollector(read))
 
     def _counter(self, name: str) -> Counter:
@@ -143,12 +99,8 @@ class RouterMetrics:
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """An attempt is over, a stream's at its end."""
-        series = self._ends.get((target, failure))
-        if series is None:
-            said = failure.value if failure else NO_FAILURE
-            counter = self._attempts.labels(target, said)
-            series = self._ends[target, failure] = self._later(counter)
-        series.amount += 1
+        end = target, failure
+        self._ends[end] = self._ends.get(end, 0) + 1
 
     def irregular(self, target: str, what: str) -> None:
         self._irregular.labels(target, what).inc()
@@ -176,64 +128,39 @@ class RouterMetrics:
         if price is not None:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
-    def finished(self, ended: CompletedRequest) -> None:
-        """Counts a request that ended."""
-        self._finished.append(ended)
-        if len(self._finished) >= MAX_FINISHED:
-            self._sum_up()
-
-    def _sum_up(self) -> None:
-        """Enters in their series the requests that ended since the last time."""
-        finished, self._finished = self._finished, []
-        by_kind: dict[_Kind, list[CompletedRequest]] = {}
-        for request in finished:
-            began = request.first_token_s is not None
-            kind = (request.route, request.arm, request.target_name, request.outcome, began)
+    def finished(self, ended: Iterable[CompletedRequest]) -> None:
+        """Counts requests that ended."""
+        by_kind: dict[tuple[str, str, str, str], list[CompletedRequest]] = {}
+        for request in ended:
+            kind = request.route, request.arm, request.target_name, request.outcome
             by_kind.setdefault(kind, []).append(request)
         for kind, requests in by_kind.items():
-            to = self._series.get(kind)
-            if to is None:
-                to = self._series[kind] = self._series_of(*kind)
-            to.add(requests)
+            route, _, target, _ = kind
+            self._requests.labels(*kind).inc(len(requests))
+            self._duration.labels(route).observe([r.latency_ms / 1000 for r in requests])
+            firsts_s = [r.first_token_s for r in requests if r.first_token_s is not None]
+            if firsts_s:
+                self._first_token.labels(route, target).observe(firsts_s)
+            if target:
+                self._tokens.labels(target, "input").inc(sum(r.input_tokens for r in requests))
+                made = sum(r.output_tokens for r in requests)
+                self._tokens.labels(target, "output").inc(made)
+                self._cost.labels(target).inc(sum(r.cost_usd for r in requests))
 
-    def _series_of(
-        self,
-        route: str,
-        arm: str,
-        target: str,
-        outcome: str,
-        began: bool,  # noqa: FBT001 - the last part of a key
-    ) -> _RequestSeries:
-        return _RequestSeries(
-            self._later(self._requests.labels(route, arm, target, outcome)),
-            self._duration.labels(route),
-            self._first_token.labels(route, target) if began else None,
-            self._of_target(target) if target else None,
-        )
-
-    def _of_target(self, target: str) -> tuple[_PendingCount, _PendingCount, _PendingCount]:
-        return (
-            self._later(self._tokens.labels(target, "input")),
-            self._later(self._tokens.labels(target, "output")),
-            self._later(self._cost.labels(target)),
-        )
-
-    def _later(self, counter: Counter) -> _PendingCount:
-        return self._added.setdefault(counter, _PendingCount(counter))
-
-    def _fold(self) -> None:
-        self._sum_up()
-        for count in self._added.values():
-            count.fold()
+    def _count_attempts(self) -> None:
+        ends, self._ends = self._ends, {}
+        for (target, failure), number in ends.items():
+            said = failure.value if failure else NO_FAILURE
+            self._attempts.labels(target, said).inc(number)
 
     def families(self) -> list[object]:
         """Copies the metrics into plain data, for the parent process."""
-        self._fold()
+        self._count_attempts()
         return metrics_to_json(self._registry.collect())
 
     def text(self) -> bytes:
         """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
-        self._fold()
+        self._count_attempts()
         return generate_latest(self._registry)
 
 

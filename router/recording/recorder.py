@@ -132,6 +132,8 @@ class Recorder(Recording):
             self._minutes.add((ended,), at)
         self.spends.note((ended,), at)
         self.served_names.note(ended.target, ended.model)
+        if self._metrics is not None:
+            self._metrics.finished((ended,))
 
     def settle(
         self,

@@ -161,6 +161,8 @@ class Reporter(Recording):
             self._minutes.add(ended, self._minute)
             for served in set(map(_SERVED, ended)):
                 self.served_names.note(*served)
+            if self._metrics is not None:
+                self._metrics.finished(ended)
 
     def _note_spends(self) -> None:
         ended, self._spent = self._ended[self._spent :], len(self._ended)
@@ -208,6 +210,7 @@ class Reporter(Recording):
 
     async def text(self) -> bytes:
         """Asks the parent for the metrics of all workers, in Prometheus's text format."""
+        self._sum_up()
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
     def on_feedback(self, enter: EnterFeedback) -> None:

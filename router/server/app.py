@@ -46,11 +46,7 @@ from router.observers.guardrail_sampling import (
 )
 from router.observers.health_checks import HealthChecks
 from router.observers.judge import CanarySampleJudge
-from router.observers.request_accounting import (
-    RequestAccounting,
-    RequestMetrics,
-    TokenSettlement,
-)
+from router.observers.request_accounting import RequestAccounting, TokenSettlement
 from router.observers.request_tracing import RequestTracing, Tracing
 from router.observers.shadow import ShadowMirror
 from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
@@ -227,8 +223,7 @@ class Router:
             CaptureSampler(secret, clock, recorder),
             self._shadows,
             TokenSettlement(self._admission),
-            RequestAccounting(recorder, clock, self._errors),
-            RequestMetrics(self._metrics),
+            RequestAccounting(recorder, self._metrics, clock, self._errors),
             failovers,
             deadlines,
         ]
