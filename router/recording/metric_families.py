@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from mypy_extensions import mypyc_attr
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -74,7 +73,6 @@ def metrics_from_json(data: Iterable[Sequence[Any]]) -> list[Metric]:
 _Labels = tuple[tuple[str, str], ...]
 
 
-@mypyc_attr(native_class=False)
 class MetricTotals(Collector):
     """Adds metrics up, in the order in which they first came."""
 

@@ -5,33 +5,36 @@ segment, of all units and of those never seen before (§2.12).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.canary.guardrails import (
+    ArmLevels,
     ArmSplit,
     ErrorTally,
     FailureTally,
     FeedbackTally,
     Guardrail,
+    GuardrailKind,
     JudgeTally,
+    SegmentCount,
     UnitRule,
+    guardrail_kind,
 )
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
+from harness.domain.canary.observation import SEGMENTS, NeverSeen, ObservationBlock
+from harness.domain.canary.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
 from harness.domain.reliability.failures import ArmFailure, keep_common_causes
 from router.recording.guardrail_sample import (
+    CACHED_TIMES,
     FAULTS,
     NEEDS,
-    NO_FINDINGS,
-    BlockFindings,
-    RankedUnits,
-    RankPool,
+    SEGMENTS_FROM,
     SampleValues,
-    count_segments,
-    summarize_block,
 )
 
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
@@ -152,6 +155,179 @@ class LedgerUnit:
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
         self.unjudged = judged is JudgeOutcome.NO_VERDICT
+
+
+_CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+
+
+class BlockFindings(NamedTuple):
+    counts: Mapping[Guardrail, FailureTally]
+    ranks: Mapping[Guardrail, tuple[float, ...]]
+    levels: Mapping[Guardrail, ArmLevels]
+
+
+NO_FINDINGS: Final = BlockFindings({}, {}, {})
+
+
+# An expected value of the smaller arm with the controls that it needs.
+_RANKED_TOGETHER: Final = MIN_CONTROLS + 1
+
+
+class RankedUnits(NamedTuple):
+    """Holds units that are ranked together. cached_share: of the input tokens, at which their
+    costs are compared.
+    """
+
+    units: Sequence[LedgerUnit] = ()
+    cached_share: float = 0.0
+
+
+class RankPool:
+    """Keeps the units of small blocks until there are enough to rank together.
+
+    Their costs are compared at the larger of both arms' shares of cached tokens so far: known
+    from the units before them, so that a unit has no part in how it is compared.
+
+    How many are enough is known from the share alone, so that no arm and no value decides who
+    is compared with whom. most: units that are always enough, of a block.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._part: object = None
+        self._kept: list[LedgerUnit] = []
+        self._cache = ArmCacheUse()
+
+    def take(self, units: Sequence[LedgerUnit], part: object, share: float) -> RankedUnits:
+        """Adds a block's units and returns those to be ranked now; none while they are too few.
+
+        part: what is compared within itself alone: a period at one weight. share: the canary's.
+        """
+        if part != self._part:
+            self._part, self._kept = part, []
+        self._kept += units
+        smaller = min(share, 1.0 - share)
+        if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
+            return RankedUnits()
+        together, self._kept = self._kept, []
+        larger = self._cache.larger
+        self._cache.add(_cache_uses(together))
+        # The first ones are compared at the share of all of them.
+        return RankedUnits(together, self._cache.pooled if larger is None else larger)
+
+    def forget(self) -> None:
+        """Forgets the units that were kept: they are ranked with no others any more."""
+        self._kept = []
+
+
+def summarize_block(
+    units: Sequence[LedgerUnit],
+    tolerated: Mapping[Guardrail, float],
+    block: tuple[str, str, int],
+    ranked: RankedUnits,
+) -> BlockFindings:
+    """Computes what each guardrail counted or measured in a complete block.
+
+    units: all of it, in the order of admission. tolerated: of the guardrails that are on.
+    block: its rollout, worker and sequence. ranked: units whose values are ranked now, of this
+    block and of those before it.
+    """
+    counts: dict[Guardrail, FailureTally] = {}
+    ranks: dict[Guardrail, tuple[float, ...]] = {}
+    levels: dict[Guardrail, ArmLevels] = {}
+    for guardrail, ratio in tolerated.items():
+        needs = NEEDS[guardrail]
+        counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
+        completed_units = [
+            unit
+            for unit in (units if counted else ranked.units)
+            if unit.traits & needs == needs
+        ]
+        if not completed_units:
+            continue
+        if counted:
+            counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
+            continue
+        measured = [
+            MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
+            for unit in completed_units
+        ]
+        found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        if found.u:
+            ranks[guardrail] = found.u
+        if found.level is not None:
+            cache = _cache_levels(completed_units, measured, guardrail)
+            levels[guardrail] = replace(found.level, cache=cache)
+    return BlockFindings(counts, ranks, levels)
+
+
+def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
+    """Counts a complete block's units and errors by segment; empty where none were noted."""
+    sums: dict[int, list[int]] = {}
+    for unit in units:
+        failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
+        while bits:
+            bit = bits & -bits
+            bits -= bit
+            count = sums.setdefault(bit.bit_length() - 1, [0, 0, 0, 0])
+            count[0] += 1
+            count[1] += unit.canary
+            count[2] += failed
+            count[3] += failed and unit.canary
+    return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
+
+
+def _values(
+    unit: LedgerUnit, guardrail: Guardrail, cached_share: float
+) -> tuple[float | None, float | None]:
+    """Returns the value that is compared, and the one that was observed."""
+    if unit.values is None:
+        # What never came speaks against no canary.
+        return 0.0 if unit.lost and unit.canary else None, None
+    compared = unit.values.compared_value(guardrail, cached_share)
+    return compared, unit.values.value_for(guardrail)
+
+
+def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
+    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
+
+
+def _cache_levels(
+    units: Sequence[LedgerUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
+) -> CacheLevels | None:
+    """Computes what the prompt cache and the opening of connections did to a guardrail's
+    values; None where they did nothing.
+    """
+    if guardrail not in _CACHED:
+        return None
+    use = ArmCacheUse()
+    use.add(_cache_uses(units))
+    compared = mean_levels(unit[:2] for unit in measured)
+    canary, control = (_opened_share(units, guardrail, canary=arm) for arm in (True, False))
+    if compared is None or not (use.larger or canary or control):
+        return None
+    shares = use.share(canary=True), use.share(canary=False)
+    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
+
+
+def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: bool) -> float:
+    """Computes for which share of an arm's answers a connection was opened."""
+    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
+    if guardrail not in CACHED_TIMES or not own:
+        return 0.0
+    return sum(values.opening_s > 0.0 for values in own) / len(own)
+
+
+def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
+    """A unit that no outcome came of is among the failures, in both arms alike."""
+    units_, canary, failures, canary_failures = 0, 0, 0, 0
+    for unit in units:
+        failed = unit.lost or bool(unit.bad & bad)
+        units_ += 1
+        canary += unit.canary
+        failures += failed
+        canary_failures += failed and unit.canary
+    return FailureTally(units_, canary, failures, canary_failures)
 
 
 class ObservationBuilder:

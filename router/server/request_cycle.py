@@ -8,11 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 from router.frame.replies import Header, Reply
 from router.recording.internal_errors import place_of
+
+if TYPE_CHECKING:
+    from router.server.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -25,39 +28,6 @@ _CLOSING: Final = b"connection: close"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A comment of an event stream, as a chunk.
 _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
-
-
-class ConnectionPort(Protocol):
-    """Gives a request what it needs of its connection."""
-
-    app: App
-    # Serves a request that came whole, where it takes it, without a task; None for nothing
-    # that does.
-    direct: Callable[[Scope, "RequestCycle"], bool] | None
-    loop: asyncio.AbstractEventLoop
-    transport: asyncio.Transport
-    tasks: set[asyncio.Task[None]]
-    full: bool  # the client reads slowly
-    paused: bool  # nothing is read of the client
-
-    @property
-    def date(self) -> bytes:
-        """Header lines that every answer begins with."""
-        ...
-
-    def ended(self) -> None:
-        """The answer is complete."""
-        ...
-
-    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        """Writes data as the client takes them, with the others in between. done: called when
-        all is written.
-        """
-        ...
-
-    def read_on(self) -> None: ...
-
-    async def drained(self) -> None: ...
 
 
 class RequestCycle:
@@ -86,7 +56,7 @@ class RequestCycle:
 
     def __init__(
         self,
-        line: ConnectionPort,
+        line: "Connection",
         scope: Scope,
         *,
         keep_alive: bool,

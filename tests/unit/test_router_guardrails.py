@@ -25,12 +25,11 @@ from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidenc
 from router.recording.guardrail_sample import (
     NEEDS,
     GuardrailSample,
-    RankPool,
     RequestTraits,
     SampleValues,
 )
 from router.recording.ledger import Ledger
-from router.recording.open_block import LedgerUnit
+from router.recording.open_block import LedgerUnit, RankPool
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
