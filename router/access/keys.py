@@ -103,13 +103,10 @@ class KeyRing:
             self._hashes.pop(key, None)
             return None
         if known is None:
-            self._remember(key, hashed)
+            self._hashes[key] = hashed
+            if len(self._hashes) > CACHED_KEYS:
+                self._hashes.popitem(last=False)
         return grant
-
-    def _remember(self, key: bytes, hashed: str) -> None:
-        self._hashes[key] = hashed
-        if len(self._hashes) > CACHED_KEYS:
-            self._hashes.popitem(last=False)
 
 
 def is_route_allowed(grant: KeyGrant, route: str) -> bool:

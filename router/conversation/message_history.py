@@ -135,14 +135,10 @@ def _running_loop(messages: Sequence[Json]) -> Iterator[Json]:
     for message in reversed(messages):
         if message.get("role") == "assistant":
             yield message
-        elif message.get("role") == "user" and not _has_result(message):
-            return
-
-
-def _has_result(message: Json) -> bool:
-    return any(
-        block.get("type") == "tool_result" for block in list_objects(message.get("content"))
-    )
+        elif message.get("role") == "user":
+            blocks = list_objects(message.get("content"))
+            if not any(block.get("type") == "tool_result" for block in blocks):
+                return
 
 
 def _begins_with_thought(message: Json) -> bool:

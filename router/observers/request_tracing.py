@@ -71,7 +71,7 @@ class _SafeSpan:
 
     def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:
         try:
-            end_attempt = self._span.attempt(upstream, number, _ignore_outcome)
+            end_attempt = self._span.attempt(upstream, number, lambda _: None)
         except Exception as error:
             self._note(error)
             return settle
@@ -87,7 +87,3 @@ class _SafeSpan:
 
     def _note(self, error: Exception) -> None:
         self._errors.note(RouterPart.TRACING, error, self._observed.route, self._observed.arm)
-
-
-def _ignore_outcome(outcome: FailureClass | None) -> None:
-    """An attempt's end is settled beside its span."""

@@ -140,7 +140,8 @@ class ShadowMirror(SideCalls):
             return
         shadow = mirror.shadow.shadow
         work = response.job, mirror, incumbent
-        if self._under_way(shadow.id) < shadow.limits.at_once:
+        under_way = sum(id_ == shadow.id for id_ in self._running.values())
+        if under_way < shadow.limits.at_once:
             self._start(*work)
         elif len(self._waiting) < WAITING:
             self._waiting.append(work)
@@ -270,9 +271,6 @@ class ShadowMirror(SideCalls):
             body = result.body[:MAX_BYTES].decode("utf-8", "replace")
             return _ShadowAnswer(body, ms, result.usage or NO_USAGE)
         return await _drained(result, ms)
-
-    def _under_way(self, shadow: str) -> int:
-        return sum(running_shadow == shadow for running_shadow in self._running.values())
 
     def _count(self, shadow: str, name: str) -> None:
         self._recorder.counters[f"shadow_{name}"] += 1

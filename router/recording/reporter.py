@@ -140,15 +140,12 @@ class Reporter(Recording):
             self._units.append((ticket, int(ended.charged), ended.charge, *more))
         if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
-            self._begin_minute()
+            self._minute = at = self._clock.now()
+            left = start_of_minute(at) + MINUTE - at
+            self._minute_ends = self._clock.monotonic() + left.total_seconds()
         self._ended.append(ended)
         if self._news is not None:
             self._wake()
-
-    def _begin_minute(self) -> None:
-        self._minute = at = self._clock.now()
-        left = start_of_minute(at) + MINUTE - at
-        self._minute_ends = self._clock.monotonic() + left.total_seconds()
 
     def _sum_up(self) -> None:
         """Enters in all sums what ended since the last time. What ends next looks at the wall
@@ -262,7 +259,8 @@ class Reporter(Recording):
         """Send what happened since the last report, unless the parent is far behind. Returns
         whether nothing had happened.
         """
-        if not final and self._unsent > MAX_UNSENT_BYTES:
+        unsent = self._transport.get_write_buffer_size() if self._transport else 0
+        if not final and unsent > MAX_UNSENT_BYTES:
             return False
         if self._kept:  # tried once more; what fails then is lost
             kept, self._kept = self._kept, {}
@@ -308,10 +306,6 @@ class Reporter(Recording):
 
     def _counts(self) -> object:
         return self._metrics.families() if self._metrics else []
-
-    @property
-    def _unsent(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport else 0
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._transport is not None:

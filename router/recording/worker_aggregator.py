@@ -194,7 +194,9 @@ class WorkerReports(asyncio.Protocol):
             self._books.abort(from_plain(LocalAbort, report["abort"]))
         if "ready" in report:
             self.worker = report.get("worker", "")
-            self._is_ready()
+            self.ready.set()
+            for abort in self._books.aborts():
+                self.send_abort(abort)
         if "live" in report:
             self.live = frozenset(report["live"])
             self._books.live_changed()
@@ -228,11 +230,6 @@ class WorkerReports(asyncio.Protocol):
             self._rollouts.append((rollout, from_plain(UnitRule, rule)))
         for unit in report.get("units", ()):
             self._count(unit)
-
-    def _is_ready(self) -> None:
-        self.ready.set()
-        for abort in self._books.aborts():
-            self.send_abort(abort)
 
     def send_abort(self, abort: LocalAbort) -> None:
         self._send({"aborted": to_plain(abort)})

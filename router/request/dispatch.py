@@ -399,7 +399,9 @@ class Dispatcher:
         limit = self.timers.limit(min(made.until, started + first_s))
         head = None if job.request.stream else FirstByteTimer(limit, made.until, loop)
         if sent is None:
-            settle = self._settle_of(job, made, len(progress.attempts) + 1)
+            settle: OnEnd = partial(self._outcomes.settle, made)
+            if job.span is not None:
+                settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
             if not made.check:
                 self._safely(RouterPart.RECORDING, job, self._health.begin, made.upstream.id)
         else:
@@ -413,7 +415,8 @@ class Dispatcher:
                 result = await self._calls.make(
                     job, made, settle, head, sent.call if sent is not None else None
                 )
-            if isinstance(result, CommittedStream) and _held_back(job):
+            commit = job.route.route.settings.commit
+            if isinstance(result, CommittedStream) and commit is _HELD_BACK:
                 await result.hold(made.until)
             progress.result, outcome = result, None
         except UpstreamFailed as error:
@@ -432,7 +435,8 @@ class Dispatcher:
                 FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )
             if limit.when < made.until and (head is None or head.at is None):
-                self._note_slow_start(job, made, first_s)
+                made.slow = not made.check
+                self._note_s(job, made, first_s)
         except Exception as error:
             # A fault of ours that this target's calls meet: another may do without that code.
             self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
@@ -449,10 +453,6 @@ class Dispatcher:
         made.failure, made.ms = failure, (loop.time() - started) * 1000
         progress.attempts.append(made)
         return failure
-
-    def _settle_of(self, job: RoutedRequest, made: Attempt, number: int) -> OnEnd:
-        settle: OnEnd = partial(self._outcomes.settle, made)
-        return settle if job.span is None else job.span.attempt(made.upstream, number, settle)
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
@@ -483,10 +483,6 @@ class Dispatcher:
     def _note_s(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
         self._safely(RouterPart.RECORDING, job, self._limits.note, job, made, seconds)
 
-    def _note_slow_start(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
-        made.slow = not made.check
-        self._note_s(job, made, seconds)
-
     def _note_first_token(
         self, job: RoutedRequest, made: Attempt, progress: RequestProgress, started: float
     ) -> None:
@@ -497,7 +493,3 @@ class Dispatcher:
 
     def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
         self._safely(RouterPart.RECORDING, job, settle, outcome)
-
-
-def _held_back(job: RoutedRequest) -> bool:
-    return job.route.route.settings.commit is _HELD_BACK

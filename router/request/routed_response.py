@@ -169,7 +169,7 @@ class RoutedResponse:
         beat: Heartbeat | None = None,
         first: FirstAttempt | None = None,
     ) -> None:
-        fault: BaseException | None = None
+        faults: list[BaseException] = []
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
@@ -179,7 +179,11 @@ class RoutedResponse:
                     try:
                         await dispatcher.run(self.job, self.progress, first)
                     except Exception as error:
-                        self._charge_nobody(error)
+                        # Whichever target the call was for.
+                        self._errors.note(
+                            RouterPart.DISPATCH, error, self.job.route, self.job.arm
+                        )
+                        self._neutral = True
                         broken = True
                 if broken:
                     await self._run_plainly(dispatcher)
@@ -200,15 +204,12 @@ class RoutedResponse:
             else:
                 await send_reply(send, self._reply(result), self._truth())
         except BaseException as error:
-            fault = error
+            faults.append(error)
         # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
         if isinstance(self.progress.result, CommittedStream):
             await self.progress.result.aclose()
-        if fault is not None:
-            try:
-                raise fault
-            finally:
-                fault = None  # it holds this frame: a cycle
+        if faults:
+            raise faults.pop()  # it holds this frame: kept here, it would be a cycle
 
     async def _settled(self, beat: Heartbeat) -> None:
         try:
@@ -224,11 +225,6 @@ class RoutedResponse:
             for failure in failures
         ]
         return bool(ours) and all(ours) if every else any(ours)
-
-    def _charge_nobody(self, error: Exception) -> None:
-        """Notes a fault of what makes the calls, whichever target they are for."""
-        self._errors.note(RouterPart.DISPATCH, error, self.job.route, self.job.arm)
-        self._neutral = True
 
     async def _run_plainly(self, dispatcher: Dispatcher) -> None:
         """Once, the incumbent and what is behind it, without anything that watches."""
@@ -290,7 +286,7 @@ class RoutedResponse:
             return result.failure not in CLIENT_FAILURES
         if result is None:
             return not self.job.plan.unable
-        return self._broke_off
+        return self._break is not None
 
     @property
     def outcome(self) -> str:
@@ -347,10 +343,6 @@ class RoutedResponse:
         return self._break.value if own_stream and self._break else ""
 
     @property
-    def _broke_off(self) -> bool:
-        return self._break is not None
-
-    @property
     def _break(self) -> FailureClass | None:
         """Of a stream that had begun."""
         result = self.progress.result
@@ -360,20 +352,17 @@ class RoutedResponse:
         if not self.head_sent:
             headers = self.stream_headers(stream)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        fault: BaseException | None = None
+        faults: list[BaseException] = []
         pieces = stream.sent()
         try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 self.copy(piece)
         except BaseException as error:
-            fault = error
+            faults.append(error)
         await pieces.aclose()
-        if fault is not None:
-            try:
-                raise fault
-            finally:
-                fault = None  # it holds this frame: a cycle
+        if faults:
+            raise faults.pop()
         self.end_stream(asyncio.get_running_loop())
 
     def stream_headers(self, stream: CommittedStream) -> list[Header]:

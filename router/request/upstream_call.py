@@ -142,7 +142,7 @@ class UpstreamCalls:
         reply = await self._sent(job, made, begun)
         result: UpstreamAnswer | CommittedStream
         handed_over = False
-        fault: BaseException | None = None
+        faults: list[BaseException] = []
         try:
             if not 200 <= reply.status < 300:
                 raise await read_refusal(reply)  # noqa: TRY301 - kept until the reply is closed
@@ -151,9 +151,8 @@ class UpstreamCalls:
             if not asked.stream:
                 check_content_type(reply.headers, b"application/json")
                 silence = job.route.route.settings.on_empty_answer is _ACCEPT
-                answer = await read_answer(
-                    reply, self._name(job), dialect, asked.text, silence=silence
-                )
+                name = job.route.json_name if self._names_route else None
+                answer = await read_answer(reply, name, dialect, asked.text, silence=silence)
                 result = _checked(asked, answer)
             else:
                 check_content_type(reply.headers, b"text/event-stream")
@@ -162,15 +161,12 @@ class UpstreamCalls:
                 result = await _until_commit(reply, events, _most_held(job), commit)
                 handed_over = True
         except BaseException as error:  # noqa: BLE001 - raised again below
-            fault = error
+            faults.append(error)
         # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
         if not handed_over:
             await reply.aclose()
-        if fault is not None:
-            try:
-                raise fault
-            finally:
-                fault = None  # it holds this frame: a cycle
+        if faults:
+            raise faults.pop()  # it holds this frame: kept here, it would be a cycle
         return result
 
     async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
@@ -185,21 +181,18 @@ class UpstreamCalls:
         request = replace(_request(job, made), body=body, path=PROVIDER_PATHS[endpoint])
         reply = await self._transport_for(upstream.provider).send(request)
         counted = b""
-        fault: BaseException | None = None
+        faults: list[BaseException] = []
         try:
             if reply.status == HTTPStatus.OK:
                 counted = await reply.body()
             else:
-                fault = await read_refusal(reply)
+                faults.append(await read_refusal(reply))
         except BaseException as error:  # noqa: BLE001 - raised again below
-            fault = error
+            faults.append(error)
         # In no `finally`: compiled, its `await` would lose the exception (ADR 45).
         await reply.aclose()
-        if fault is not None:
-            try:
-                raise fault
-            finally:
-                fault = None  # it holds this frame: a cycle
+        if faults:
+            raise faults.pop()
         return counted
 
     async def _sent(
@@ -253,9 +246,6 @@ class UpstreamCalls:
         if job.probe is not None:
             events.listen(job.probe.new_signals)
         return events
-
-    def _name(self, job: RoutedRequest) -> str | None:
-        return job.route.json_name if self._names_route else None
 
     def _committed(
         self,

@@ -4,6 +4,7 @@ refused: it is too large, too slow, or in a coding that the router does not take
 
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import brotli
@@ -68,10 +69,6 @@ def _zlib_decoded(bits: int, body: bytes, most: int) -> tuple[bytes, bool]:
     raise zlib.error("too many members")
 
 
-def _gzip(body: bytes, most: int) -> tuple[bytes, bool]:
-    return _zlib_decoded(_GZIP, body, most)
-
-
 def _deflate(body: bytes, most: int) -> tuple[bytes, bool]:
     try:
         return _zlib_decoded(_ZLIB, body, most)
@@ -106,7 +103,7 @@ def _br(body: bytes, most: int) -> tuple[bytes, bool]:
 
 _DECODERS: Final[Mapping[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
     "zstd": _zstd,
-    "gzip": _gzip,
+    "gzip": partial(_zlib_decoded, _GZIP),
     "deflate": _deflate,
     "br": _br,
 }

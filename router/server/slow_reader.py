@@ -39,7 +39,9 @@ class SlowReader:
     def drain(self) -> None:
         """Notes that the client has read most of it: what waits is written on."""
         self.full = False
-        self._forget()
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
         for drain in self._drains:
             if not drain.done():
                 drain.set_result(None)
@@ -95,11 +97,6 @@ class SlowReader:
         with suppress(OSError):
             fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
         return self._transport.get_write_buffer_size() + len(self._unwritten) + count[0]
-
-    def _forget(self) -> None:
-        if self._stalling is not None:
-            self._stalling.cancel()
-            self._stalling = None
 
     def _stalled(self) -> None:
         if self._left_to_read() < self._unread:

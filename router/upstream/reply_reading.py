@@ -55,9 +55,6 @@ class ReadReply(UpstreamReply):
     async def body(self) -> bytes:
         return self._body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._body
-
     async def aclose(self) -> None:
         if self._source is not None:
             await self._source.aclose()

@@ -58,9 +58,9 @@ class UpstreamReply:
         """Reads the whole body, decoded. Raises UpstreamFailed."""
         raise NotImplementedError
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Yields the body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
-        raise NotImplementedError
+        yield await self.body()
 
     async def aclose(self) -> None:
         """Gives the connection back if the body was read to its end, else closes it."""

@@ -125,9 +125,6 @@ class TranslatedReply(WrappedReply):
         raw = await self._reply.body()
         return await _aside(len(raw), partial(_answer, raw, self._translate))
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield await self.body()
-
 
 def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
     given = _json(raw)
