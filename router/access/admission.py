@@ -49,8 +49,6 @@ UNKNOWN_KEY_PREFIX: Final = "nobody's "
 
 
 class AsideKind(StrEnum):
-    """Names the calls beside requests to models."""
-
     FEEDBACK = "feedback"
     COUNTS = "counting of tokens"
 
@@ -70,8 +68,6 @@ OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
 
 class RateReservation(NamedTuple):
-    """What was reserved for a request."""
-
     key: str
     limit: RateLimit
     input_tokens: int  # input_tokens, tokens: as estimated, before it is sent
@@ -239,7 +235,6 @@ class Admission:
 
 
 def _max_output_tokens(request: ClientRequest) -> int:
-    """What the request itself allows; 0 when it does not say."""
     get, most = request.members.get, 0
     for name in MAX_TOKENS:
         allowed = get(name)
@@ -258,7 +253,6 @@ def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) 
 
 
 def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
-    """Under the names that OpenAI's clients know."""
     headers: list[Header] = []
     for kind, per_minute, remaining, reset_s in limits:
         limit_name, remaining_name, reset_name = RATE_HEADERS[kind]

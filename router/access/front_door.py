@@ -61,7 +61,6 @@ class Callers:
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
     def identify(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
-        """Finds the grant of the request's key, or writes the refusal."""
         facts = scope.get(HEAD_FACTS)
         known: _KnownGrant | None = facts.get(_GRANT) if facts is not None else None
         if known is not None and known[1]() is serving:
@@ -187,7 +186,6 @@ class FrontDoor:
         return None
 
     def leave(self) -> None:
-        """Gives a place up."""
         self.under_way -= 1
 
     def note_failure(self, request_id: Header, error: Exception) -> Reply:

@@ -116,7 +116,6 @@ class SharedRates:
         return opened
 
     def _place(self, key: str) -> int:
-        """Where the key's state stands; a slot is taken once and kept."""
         name = short_hash(key, len(FREE))
         if not (self._lock(0) or self._lock_soon(0)):
             raise OSError(errno.EAGAIN, "another worker is busy with it")
@@ -153,7 +152,6 @@ class SharedRates:
 
 
 def _slots(name: bytes) -> Iterator[int]:
-    """Yields where a key's slot may begin, in the order in which it is looked for."""
     first = int.from_bytes(name[:8])
     return ((first + probe) % SLOTS * SLOT.size for probe in range(PROBES))
 

@@ -59,7 +59,6 @@ class CallIds:
         self._open.clear()
 
     def of_call(self, given: object) -> str:
-        """Returns the id of the next call."""
         old = given if isinstance(given, str) else ""
         number = self._seen[old]
         self._seen[old] += 1
@@ -140,9 +139,6 @@ class AnswerIds:
         return self._own
 
     def of_call(self, given: object, place: object, *, again: bool = False) -> str:
-        """Returns the id of the call at a place. again: it came before, if there were more
-        calls, at another place.
-        """
         if self._taken is None:
             found = _IDS.findall(self._request_body.encode())
             self._taken = {id_.decode("utf-8", "replace") for id_ in found}

@@ -31,7 +31,6 @@ class ToolNames:
         self._longest = longest
 
     def rename(self, holder: dict[str, object]) -> None:
-        """Renames the tool that an object names."""
         name = holder.get("name")
         if not isinstance(name, str) or self._pattern.fullmatch(name):
             return
@@ -148,7 +147,6 @@ def _is_signed(block: object) -> bool:
 
 
 def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
-    """Yields each object of a message that has a signature, with the signature's name."""
     for block in list_objects(message.get("thinking_blocks")):
         name = SIGNATURES.get(str(block.get("type")))
         if name and block.get(name):
@@ -186,7 +184,6 @@ def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
 
 
 def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
-    """Objects whose `name` is a tool's."""
     choice = chat.get("tool_choice")
     calls = [call for message in messages for call in list_objects(message.get("tool_calls"))]
     chosen = [choice] if isinstance(choice, dict) else []

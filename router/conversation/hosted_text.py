@@ -38,7 +38,6 @@ def hosted_text(block: Mapping[str, object]) -> str:
 
 
 def has_text(block: Mapping[str, object]) -> bool:
-    """Tells whether anything of a block can be said."""
     return next(_leaves(block, ""), None) is not None
 
 
@@ -81,7 +80,6 @@ def _is_answer(turn: object) -> bool:
 
 
 def _file_id(part: Any) -> str:
-    """The id of a file that a part names, in any protocol; empty for any other part."""
     if not isinstance(part, dict) or part.get("type") not in (*_INPUTS, *_FILES):
         return ""
     for holder in (part, part.get("source"), part.get("file")):

@@ -144,7 +144,6 @@ class _Writer:
         return self._members(value, path)
 
     def _members(self, schema: Json, path: tuple[str, ...]) -> Json:
-        """Each schema within a schema, by the place that it stands in."""
         out: Json = {}
         for name, value in schema.items():
             if name in ("properties", "patternProperties", "dependentSchemas", *_DEFINITIONS):
@@ -203,7 +202,6 @@ class _Writer:
 
 
 def _choice(kind: str, values: list[Any]) -> Json:
-    """A schema of some values of one type."""
     return {"type": kind, "enum": values} if kind in _ENUMERATED else {"type": kind}
 
 

@@ -86,7 +86,6 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
 
 
 def reply_headers(reply: Reply, headers: Iterable[Header]) -> list[Header]:
-    """Lists the headers of a whole answer."""
     return [*reply.headers, *headers, (b"content-length", b"%d" % len(reply.body))]
 
 

@@ -24,8 +24,6 @@ _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 
 @dataclass(slots=True)
 class ClientRequest:
-    """Holds a request as it came."""
-
     text: str
     members: ParsedObject
     model: str

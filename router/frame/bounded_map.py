@@ -11,8 +11,6 @@ V = TypeVar("V")
 
 
 class BoundedMap(Generic[K, V]):
-    """Keeps at least the latest `least` entries, at most a sixteenth more."""
-
     def __init__(self, least: int) -> None:
         # Several at once: what was deleted at its front slows the search for a dict's first.
         self._surplus = least // 16 + 1

@@ -24,8 +24,6 @@ class JsonSpan(NamedTuple):
 
 
 class ObjectSpans(NamedTuple):
-    """Holds an object's members with their places."""
-
     values: dict[str, JsonSpan]
     close: int  # the index of its closing brace
 
@@ -102,7 +100,6 @@ def walk_object(text: str, start: int) -> ObjectSpans:
 
 
 def _name(text: str, at: int) -> tuple[str, int]:
-    """The name at text[at], and where its value begins."""
     plain = _PLAIN_NAME(text, at)
     if plain:
         return plain[1], plain.end()

@@ -98,8 +98,6 @@ _WORTH_A_RETRY: Final = (408, 409, 425, 429)
 
 
 class Reply(NamedTuple):
-    """A whole answer."""
-
     status: int
     headers: tuple[Header, ...]  # without its length, which the sender adds
     body: bytes

@@ -44,8 +44,6 @@ MAX_SLEEP_S: Final = 1.0
 
 
 class HealthCheckState(NamedTuple):
-    """A target as a worker knows it."""
-
     state: BreakerState
     retry_in_s: float  # until a request may go
     answered_at: float  # of the last good answer, whoever asked
@@ -226,7 +224,6 @@ class TargetHealth:
             self.failed_at[target] = endpoint
 
     def busy(self, target: str) -> bool:
-        """Whether a user's request is under way there."""
         return self._under_way[target] > 0
 
     def users_find_well(self, target: str) -> bool:
@@ -243,7 +240,6 @@ class TargetHealth:
         self._keep(target, before, after)
 
     def note_candidates(self, serving: CompiledSnapshot) -> None:
-        """Notes which targets are candidates of live canaries."""
         routes = serving.routes.values()
         self._candidates = frozenset(
             route.experiment.target for route in routes if route.experiment is not None

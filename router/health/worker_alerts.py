@@ -183,7 +183,6 @@ class WorkerAlerts:
         )
 
     def _look_at_repairs(self) -> None:
-        """At the fields that targets do not take."""
         learned = self._learned()
         known = {name for name in self._open if name.startswith(REPAIRS)}
         for name in known - {f"{REPAIRS}{target}" for target in learned}:
@@ -248,7 +247,6 @@ class WorkerAlerts:
         self._look_at_faults()
 
     def _look_at_keys(self) -> None:
-        """At providers that targets are left out for: they want a key and have none."""
         serving = self._holder.current
         served = serving.routes.values() if serving else ()
         lacking = {
@@ -415,7 +413,6 @@ class WorkerAlerts:
                 )
 
     def _carrier(self, route: CompiledRoute, target: str) -> str | None:
-        """The first of the route's plans that is well."""
         plans = (
             plan for plans_by_arm in route.plans.values() for plan in plans_by_arm.values()
         )
@@ -449,7 +446,6 @@ _UNKNOWN: Final = AlertKind.MODEL_UNKNOWN
 
 
 def _words_of(failure: ProviderWords | None) -> Iterator[str]:
-    """What the provider said of a failure, redacted."""
     if failure is not None and failure.sentence:
         cause = f" ({failure.cause})" if failure.cause else ""
         yield f"Its provider said{cause}: {keep_sentence(failure.sentence)}"

@@ -39,7 +39,6 @@ class CaptureSampler(RequestObserver):
         self._copies: dict[str, AnswerCopy] = {}  # by request id
 
     def watches(self, route: CompiledRoute) -> bool:
-        """Whether requests of the route are captured."""
         return route.route.settings.capture_bps > 0
 
     def before_attempt(self, observed: ObservedRequest) -> None:

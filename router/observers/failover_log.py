@@ -39,8 +39,6 @@ _TOLD: Final = (
 
 
 class LeftTarget(NamedTuple):
-    """A target that did not answer."""
-
     target: str
     provider: str
     failure: str  # the value of a FailureClass, or of LEFT_OUT
@@ -70,7 +68,6 @@ class FailoverLog(RequestObserver):
         self._metrics = metrics
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """Enters an event for every target that the request left."""
         job, progress, record = response.job, response.progress, observed.record
         if (
             not job.plan.left_out

@@ -39,8 +39,6 @@ WORDS: Final = {
 
 
 class RememberedRequest(NamedTuple):
-    """A request that was served here."""
-
     route: str
     arm: str
     key: str  # the id of the caller's

@@ -165,6 +165,5 @@ class ShortDeadlines(RequestObserver):
 
 
 def _control(route: Route) -> str:
-    """The target id that the rollout's candidate is compared with."""
     trial = route.experiment
     return trial.target if trial is not None and trial.control else route.incumbent

@@ -58,8 +58,6 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 
 
 class HealthCheckResult(NamedTuple):
-    """The last check."""
-
     at: float  # monotonic, when it began
     up: bool  # the provider answered it at all
     outcome: FailureClass | None  # None when it answered as it should
@@ -104,7 +102,6 @@ class HealthChecks:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     def run_due(self) -> None:
-        """Begin the checks that are due."""
         routes = self._routes()
         now = self._clock.monotonic()
         for target in due_targets(self._states(routes), now, self._interval_s):
@@ -185,7 +182,6 @@ class HealthChecks:
     def _log_change(
         self, upstream: CompiledTarget, outcome: FailureClass | None, *, up: bool
     ) -> None:
-        """Of a change alone."""
         before = self._results.get(upstream.id)
         if (before is None or before.up) is up:
             return

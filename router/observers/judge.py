@@ -62,16 +62,12 @@ UNSEEN: Final = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
 
 
 class JudgeSample(NamedTuple):
-    """A request whose answer is to be judged."""
-
     served: CompiledJudge
     canary: Canary
     copied: AnswerCopy
 
 
 class CanarySampleJudge(SideCalls):
-    """Draws a sample and has it judged."""
-
     part = RouterPart.JUDGE
 
     def __init__(self, parts: SideParts, money: JudgeBudget, spending: WorkerSpending) -> None:
@@ -84,7 +80,6 @@ class CanarySampleJudge(SideCalls):
         self._known: BoundedMap[tuple[str, int, str], bool] = BoundedMap(REMEMBERED)
 
     def watches(self, route: CompiledRoute) -> bool:
-        """Whether the route has a judge."""
         return route.judge is not None
 
     def before_attempt(self, observed: ObservedRequest) -> None:
@@ -254,7 +249,6 @@ def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:
 
 
 def _text(came: UpstreamAnswer) -> str:
-    """Of the first choice; empty where there is none."""
     choices = came.members.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else {}
     message = first.get("message") if isinstance(first, dict) else None

@@ -60,8 +60,6 @@ STATEFUL: Final = ("previous_response_id", "conversation", "background", "contai
 
 
 class MirroredRequest(NamedTuple):
-    """A request that is drawn."""
-
     shadow: CompiledShadow
     copied: AnswerCopy
     sticky_key: str
@@ -89,11 +87,9 @@ class ShadowMirror(SideCalls):
         self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
 
     def watches(self, route: CompiledRoute) -> bool:
-        """Whether the route has a shadow."""
         return route.shadow is not None
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        """Decides before the answer whether the request may be mirrored after it."""
         served, request, plan = observed.route.shadow, observed.request, observed.plan
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
@@ -204,7 +200,6 @@ class ShadowMirror(SideCalls):
                 return
 
     def _still(self, mirror: MirroredRequest) -> bool:
-        """Whether it was not ended, and has money left, since the request was drawn."""
         serving = self._holder.current
         shadow, upstream = mirror.shadow.shadow, mirror.shadow.upstream
         used = self._recorder.shadows.used(shadow.id, self._clock.now().date())

@@ -63,7 +63,6 @@ class WorkerSpending:
             self._meter.pay(None if price is None else price.cost_usd(*usage))
 
     def close(self) -> None:
-        """Stores the last costs."""
         if self._meter is not None:
             with contextlib.suppress(StoreUnavailable):
                 self._meter.refresh()
@@ -138,8 +137,6 @@ class JudgeBudget:
 
 
 class SideParts(NamedTuple):
-    """The parts of a worker that side calls need."""
-
     holder: SnapshotHolder
     calls: UpstreamCalls
     health: TargetHealth
@@ -161,7 +158,6 @@ class SideCalls(RequestObserver):
         self._rests_until: dict[str, float] = {}  # by target id
 
     async def aclose(self) -> None:
-        """Cancels the calls that are under way."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -177,7 +173,6 @@ class SideCalls(RequestObserver):
         raise NotImplementedError
 
     def _target_obstacle(self, upstream: CompiledTarget) -> str:
-        """Why a target is not asked now; empty where it is."""
         if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"

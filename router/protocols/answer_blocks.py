@@ -15,8 +15,6 @@ class BlockKind(Enum):
 
 
 class AnswerBlock(NamedTuple):
-    """One part of an answer."""
-
     kind: BlockKind
     text: str = ""  # of a call its arguments, as JSON
     call_id: str = ""  # call_id, name: of a call alone
@@ -33,8 +31,6 @@ class FinishReason(StrEnum):
 
 
 class AnswerTokens(NamedTuple):
-    """How many tokens an answer took."""
-
     input: int
     output: int
     cached: int = 0  # of the input
@@ -52,8 +48,6 @@ class AnswerHead(NamedTuple):
 
 
 class AnswerEnd(NamedTuple):
-    """Says how an answer ended."""
-
     finish: FinishReason
     stop_sequence: str  # the one that was met, where the provider names it; else empty
     tokens: AnswerTokens | None
@@ -61,8 +55,6 @@ class AnswerEnd(NamedTuple):
 
 
 class WholeAnswer(NamedTuple):
-    """A whole answer."""
-
     head: AnswerHead
     blocks: tuple[AnswerBlock, ...]
     end: AnswerEnd

@@ -114,7 +114,6 @@ def ending_failure(reason: object, *, has_output: bool, silence: bool) -> Failur
 
 
 def ending_words(failure: FailureClass, reason: object) -> str:
-    """Says how an answer failed at its end."""
     if failure is _F.EMPTY:
         return f"an answer without words, calls or a refusal (it ended with {str(reason)!r})"
     return f"the provider ended its answer with {str(reason)[:60]!r}"

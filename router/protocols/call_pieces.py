@@ -110,7 +110,6 @@ class CallCollector:
         self._by_place: dict[object, list[CallPieces]] = {}
 
     def add(self, place: object, own_id: object, name: object, arguments: object) -> CallPieces:
-        """Adds a piece of the call at a place, or begins another one there."""
         calls = self._by_place.setdefault(place, [])
         call = call_of_piece(calls, CallPieces, own_id, name, arguments)
         call.add(own_id, name, arguments)

@@ -132,7 +132,6 @@ def _rank(name: bytes) -> int:
 
 
 def _named_in(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
-    """Lists the callers that metadata names, with their ranks and the lengths of the names."""
     named = []
     for name, value in metadata.items():
         spelled = _CAMEL.sub("_", str(name)).lower().encode("latin-1", "replace")

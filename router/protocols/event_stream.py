@@ -259,7 +259,6 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
-    """The event with other data."""
     before = event[: len(event) - len(old)]
     # To look for long data takes ten times as long. Another line may end as the data do.
     if event.endswith(old) and before[-6:] in _BEFORE_DATA:

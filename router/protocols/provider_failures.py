@@ -548,7 +548,6 @@ def classify_error(error: object) -> FailureClass:
 def refusal_failure(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
 ) -> UpstreamFailed:
-    """An answer that is not 2xx, as the failure that it is."""
     return UpstreamFailed(
         classify_status(status, body),
         f"status {status}",

@@ -28,7 +28,6 @@ def build_transcript(endpoint: str, request: str, answer: str, *, stream: bool) 
 
 
 def _events(text: str) -> list[Json]:
-    """The data of each server-sent event, but for the last mark."""
     parser = SsePayloads()
     payloads = [*parser.read(text.encode()), *parser.rest()]
     return [json.loads(payload) for payload in payloads if payload != b"[DONE]"]
@@ -74,7 +73,6 @@ def _chat_message(given: Json) -> Json:
 
 
 def _chat_answer(body: Json) -> Json:
-    """The first choice's message, and why it ended."""
     choice = next(option for option in body["choices"] if not option.get("index"))
     found = _chat_message({"role": "assistant", **choice["message"]})
     return {**found, "finish_reason": choice.get("finish_reason")}

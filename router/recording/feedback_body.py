@@ -31,8 +31,6 @@ class FeedbackOutcome(StrEnum):
 
 
 class FeedbackBody(NamedTuple):
-    """What a caller says of one answer."""
-
     request_id: str
     verdict: FeedbackVerdict
     label: str  # a word of the caller's own; empty for none

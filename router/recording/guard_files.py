@@ -92,7 +92,6 @@ class GuardFiles:
         return [from_plain(LocalAbort, abort) for abort in aborts if abort is not None]
 
     def forget(self, over: frozenset[str]) -> None:
-        """Forgets rollouts that have ended."""
         with self._changing():
             for rollout in over:
                 self._memory.pop(rollout, None)

@@ -29,8 +29,6 @@ SEGMENTS_FROM: Final = 8
 
 
 class AnswerFault(IntFlag):
-    """What was wrong with an answer that came."""
-
     TRUNCATED = 1
     REFUSED = 2
     JSON = 4

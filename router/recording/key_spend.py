@@ -22,7 +22,6 @@ _COST_USD: Final = attrgetter("cost_usd")
 
 
 def sum_by_day(rows: Iterable[KeySpend]) -> list[KeySpend]:
-    """Sums the rows up to one for each key, day and worker."""
     sums: Sums = {}
     for row in rows:
         _add(sums, row)
@@ -56,7 +55,6 @@ class KeySpendTotals:
         self._others: dict[str, SpendTotals] = {}
 
     def note(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
-        """Notes requests that ended on the day of `at`."""
         day = at.date()
         by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
         for request in ended:

@@ -61,7 +61,6 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Tells whether nothing is open or waiting."""
         return not self._open and not self._waiting
 
     def admit(

@@ -44,15 +44,11 @@ NO_FAILURE: Final = "none"
 
 
 class TargetCheck(NamedTuple):
-    """A target's last health check."""
-
     up: bool  # it answered, then or since
     seconds: float
 
 
 class MetricReading(NamedTuple):
-    """Holds a worker's state at one moment."""
-
     gauges: Mapping[str, float]
     # counters, gauges: by their name after `swapgate_`, without `_total`.
     counters: Mapping[str, float]
@@ -109,7 +105,6 @@ class RouterMetrics:
         self._refused.labels(target, piece).inc()
 
     def without_route(self, model: str) -> None:
-        """Counts a request for a model that no route is named after."""
         self._without_route.labels(model).inc()
 
     def failover(self, route: str, target: str, failure: str) -> None:
@@ -129,7 +124,6 @@ class RouterMetrics:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
     def finished(self, ended: Iterable[CompletedRequest]) -> None:
-        """Counts requests that ended."""
         by_kind: dict[tuple[str, str, str, str], list[CompletedRequest]] = {}
         for request in ended:
             kind = request.route, request.arm, request.target_name, request.outcome

@@ -72,7 +72,6 @@ class OpenBlock:
 
     @property
     def share(self) -> float:
-        """The planned share of the canary."""
         return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerUnit"]:
@@ -280,7 +279,6 @@ def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
 def _values(
     unit: LedgerUnit, guardrail: Guardrail, cached_share: float
 ) -> tuple[float | None, float | None]:
-    """Returns the value that is compared, and the one that was observed."""
     if unit.values is None:
         # What never came speaks against no canary.
         return 0.0 if unit.lost and unit.canary else None, None

@@ -56,7 +56,6 @@ class CaptureDraft(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Counts the characters of both bodies."""
         return len(self.client_body) + len(self.answer)
 
 
@@ -100,7 +99,6 @@ class Recording:
         self._second, self._in_second = 0, 0  # failovers that were kept in that second
 
     def _take_sums(self, blocks: Sequence[ObservationBlock] = ()) -> Batch:
-        """What is new since the last time."""
         with self._waiting:
             failovers, alerts = self._failovers, self._alerts
             self._failovers, self._alerts = [], []

@@ -168,7 +168,6 @@ class Recorder(Recording):
             return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
 
     def absorb(self, batch: Batch) -> None:
-        """Adds what another process summed up since its last batch."""
         with self._lock:
             for row in batch.traffic:
                 self._minutes.merge(row)
@@ -360,7 +359,6 @@ class Recorder(Recording):
         self.notify(alert)
 
     def _well_again(self) -> None:
-        """The database has taken all that waited."""
         if self._troubles and not self._queue and self._spool.empty:
             at = self._clock.now()
             self.notify(

@@ -247,7 +247,6 @@ class Reporter(Recording):
             del self._answers[asked]
 
     async def _opine(self, number: int, key: str, opinion_fields: list[str]) -> None:
-        """Another worker was told of a request that was served here."""
         outcome = None
         if self._enter_opinion is not None:
             request_id, verdict, label = opinion_fields

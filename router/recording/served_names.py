@@ -45,13 +45,11 @@ class ServedNames:
                 self._put(Sighting(target, ServedModel(model), moment, moment))
 
     def merge(self, rows: Iterable[Sighting]) -> None:
-        """Adds the names that other processes noted."""
         with self._lock:
             for row in rows:
                 self._put(row)
 
     def take(self) -> list[Sighting]:
-        """What is new since the last time."""
         with self._lock:
             taken, self._new = list(self._new.values()), {}
         return taken
@@ -84,19 +82,16 @@ class AskedNames:
         self._counts: Counter[tuple[str, date, str]] = Counter()
 
     def note(self, name: str, route: str = "") -> None:
-        """Counts one request."""
         day = self._clock.now().date()
         with self._lock:
             self._counts[name, day, route] += 1
 
     def merge(self, rows: Iterable[AskedName]) -> None:
-        """Adds what other processes counted."""
         with self._lock:
             for row in rows:
                 self._counts[row.name, row.day, row.route] += row.requests
 
     def take(self) -> list[AskedName]:
-        """What is new since the last time."""
         with self._lock:
             taken, self._counts = self._counts, Counter()
         return [AskedName(name, day, n, route) for (name, day, route), n in taken.items()]

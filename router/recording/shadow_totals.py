@@ -51,7 +51,6 @@ class ShadowTotals:
             _add(self._new, row)
 
     def take(self) -> list[ShadowTally]:
-        """What is new since the last time, to be written."""
         with self._lock:
             rows, self._new = list(self._new.values()), {}
         return rows

@@ -157,7 +157,6 @@ class Spool:
 
 
 def encode(batch: Batch) -> str:
-    """Writes a batch as one line of JSON."""
     return json.dumps(batch_to_json(batch))
 
 

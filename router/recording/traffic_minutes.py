@@ -29,8 +29,6 @@ _ADDED: Final[tuple[str, ...]] = (
 
 
 class CompletedRequest(NamedTuple):
-    """Says how one request ended."""
-
     route: str
     arm: str  # the assigned one
     target: str = ""  # the id of what answered
@@ -82,8 +80,6 @@ class _Sum:
 
 
 class TrafficMinutes:
-    """Sums traffic up by (route, minute, arm, target, revision)."""
-
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._sums: dict[_Key, _Sum] = {}
@@ -98,7 +94,6 @@ class TrafficMinutes:
             self._sum_of((route, minute, arm, target, revision)).add(requests)
 
     def merge(self, row: TrafficMinute) -> None:
-        """Adds what another process summed up."""
         total = self._sum_of((row.route, row.minute, row.arm, row.target, row.revision))
         for name in _ADDED:
             setattr(total, name, getattr(total, name) + getattr(row, name))
@@ -106,7 +101,6 @@ class TrafficMinutes:
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
     def take(self) -> list[TrafficMinute]:
-        """Returns all sums so far, and begins again at nothing."""
         sums, self._sums = self._sums, {}
         return [
             TrafficMinute(

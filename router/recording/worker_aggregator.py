@@ -96,7 +96,6 @@ class WorkerAggregator:
             account.send_abort(abort)
 
     def aborts(self) -> list[LocalAbort]:
-        """Lists the aborts of rollouts that the workers still serve."""
         live = self._live.rollouts
         return [abort for abort in self._aborted.values() if abort.rollout in live]
 

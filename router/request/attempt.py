@@ -44,7 +44,6 @@ class UpstreamAnswer:
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
-    """What a reply says that is not 2xx."""
     body = await read_error_body(reply)
     told = {name.decode("latin-1"): decode_header(value) for name, value in reply.headers}
     failed = refusal_failure(reply.status, body, told.get("content-type", ""), told)
@@ -128,7 +127,6 @@ def parse_answer(
 
 
 def _model_edits(members: ParsedObject, json_name: str | None) -> list[TextEdit]:
-    """Names the model, where the body names one and there is a name."""
     model = members.text_place("model") if json_name is not None else None
     return [TextEdit(model.start, model.end, json_name)] if model and json_name else []
 
@@ -139,5 +137,4 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 def decode_header(value: bytes) -> str:
-    """Decodes a header's value, which may hold any byte."""
     return value.decode("utf-8", "surrogateescape")

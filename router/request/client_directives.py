@@ -56,7 +56,6 @@ def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
 
 
 def _kinds(value: object) -> Iterator[str]:
-    """The types of all parts in a list of turns or parts."""
     for part in iter_objects(value):
         kind = part.get("type")
         if isinstance(kind, str):

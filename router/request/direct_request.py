@@ -211,7 +211,6 @@ class DirectRequest:
             self._errors.without_task = None
 
     def _hand_over(self) -> None:
-        """Has a task send what is left of a stream."""
         self._stream = None  # they know each other, and would wait to be collected
         self._cycle.on_leaving(None)
         self._resume()
@@ -247,7 +246,6 @@ class DirectRequest:
                 self._cycle.answer(told, (self.id,))
 
     def _left(self) -> None:
-        """Ends the attempt of a client that is gone."""
         self._errors.without_task = self
         try:
             self._release()
@@ -274,7 +272,6 @@ class DirectRequest:
         self._cycle.resume(self._go_on)
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves in a task what is left of the request."""
         begun = self.prepared.response.head_sent
         failed: Reply | None = None
 

@@ -225,7 +225,6 @@ class Dispatcher:
         stream: CommittedStream,
         progress: RequestProgress,
     ) -> None:
-        """Enters a stream of a first attempt whose first output came."""
         now = self.timers.loop.time()
         progress.result = stream
         progress.first_token_s = now - job.begun
@@ -235,7 +234,6 @@ class Dispatcher:
             self._note_s(job, first.made, now - first.started)
 
     def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
-        """Ends a first attempt whose client has left."""
         if first.call is not None:
             first.call.close()
             self._settle(job, first.settle, FailureClass.CANCELLED)
@@ -291,7 +289,6 @@ class Dispatcher:
         until: float,
         number: int,
     ) -> Attempt | None:
-        """An attempt with its ticket; None where the circuit gives none."""
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
@@ -373,7 +370,6 @@ class Dispatcher:
         )
 
     def _standby(self, job: RoutedRequest, target: str) -> bool:
-        """Whether another target of the plan, behind this one, is well."""
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
         return any(
             availability.retry_in_s <= 0

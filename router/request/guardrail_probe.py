@@ -127,7 +127,6 @@ class GuardrailProbe(NamedTuple):
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:
-        """The answer's faults, of `AnswerFault`."""
         bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
         if signals.declined:
             return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON

@@ -47,8 +47,6 @@ _KEEP_WARM: Final = Arm.KEEP_WARM
 
 
 class ModelEndpoint:
-    """Answers the requests to a model's endpoint, with its observers beside it."""
-
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         planner: Planner,
@@ -411,7 +409,6 @@ class ModelEndpoint:
     def _override(
         self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
     ) -> CompiledRoute:
-        """The route that answers such a request in place of the one that has overrides."""
         overrides = route.route.settings.overrides
         try:
             detected = detect_kinds(request) if declared is None else ()

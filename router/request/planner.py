@@ -155,7 +155,6 @@ class Planner:
     def _warming(
         self, route: CompiledRoute, request: ClientRequest, key: str
     ) -> RoutePlan | None:
-        """None for a request that was not drawn, or whose target cannot be asked now."""
         now = self._clock.now()
         warm = draw_keep_warm(
             key,
@@ -242,7 +241,6 @@ def _needs(
 
 
 def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bool:
-    """Whether every target of the plan can do all that is needed."""
     has = tuple(can[target] for target in plan.targets)
     return not any(
         missing_capabilities(needs, capabilities) for capabilities in has

@@ -126,7 +126,6 @@ class RequestObservers:
         self._revision = 0
 
     def begin(self, observed: ObservedRequest) -> None:
-        """Calls the observers before the request's first attempt."""
         route = observed.route
         if observed.revision != self._revision:
             self._by_route.clear()
@@ -145,7 +144,6 @@ class RequestObservers:
                 self._errors.note(part, error, observed.route, observed.arm)
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """Calls the observers after the request's answer, whole or not."""
         hooks = observed.hooks or self._hooks(observed)
         for stage in hooks[1:]:  # after the answer, at the end
             for part, hook in stage:

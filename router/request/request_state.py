@@ -40,8 +40,6 @@ class RequestSpan(Protocol):
 
 @dataclass(slots=True)
 class RoutedRequest:
-    """Holds a request with its arm and its plan."""
-
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
@@ -57,11 +55,9 @@ class RoutedRequest:
 
     @property
     def arm_target(self) -> str:
-        """Returns the target id of the assigned arm."""
         return self.plan.guest or self.plan.incumbent
 
     def is_keep_warm_for(self, target: str) -> bool:
-        """Tells whether a target is asked only to be kept warm."""
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
     @property
@@ -96,8 +92,6 @@ class Attempt:
 
 @dataclass(slots=True)
 class RequestProgress:
-    """Holds what happened to a request so far."""
-
     attempts: list[Attempt] = field(default_factory=list)
     # Target ids whose breaker opened between the plan and their turn.
     shut_out: tuple[str, ...] = ()

@@ -268,7 +268,6 @@ class RoutedResponse:
 
     @property
     def irregularities(self) -> Collection[str]:
-        """Lists the irregularities of the answer that the caller got."""
         result = self.progress.result
         if isinstance(result, CommittedStream):
             return result.irregularities
@@ -344,7 +343,6 @@ class RoutedResponse:
 
     @property
     def _break(self) -> FailureClass | None:
-        """Of a stream that had begun."""
         result = self.progress.result
         return result.failure if isinstance(result, CommittedStream) else None
 
@@ -366,7 +364,6 @@ class RoutedResponse:
         self.end_stream(asyncio.get_running_loop())
 
     def stream_headers(self, stream: CommittedStream) -> list[Header]:
-        """Lists the headers of a stream's answer."""
         passed = self._passed_on(stream.headers) if self._limited else stream.headers
         return [*EVENTS, *passed, *self._truth()]
 
@@ -379,7 +376,6 @@ class RoutedResponse:
                 self._drop(copied, error)
 
     def end_stream(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Notes when a stream ended."""
         if self.job.probe is not None:
             self.progress.last_token_s = loop.time() - self.job.begun
 

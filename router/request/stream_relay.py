@@ -149,7 +149,6 @@ class CommittedStream:
             self.fail(error)
 
     def take_held(self) -> bytes:
-        """Returns what the client is to get next."""
         held, self._held = self._held, b""
         return held
 
@@ -234,7 +233,6 @@ class CommittedStream:
         return self._chunks
 
     async def _next(self) -> bytes | None:
-        """None at the end."""
         limit = self.begin_wait()
         try:
             if self._limit is None:

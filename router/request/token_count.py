@@ -39,7 +39,6 @@ def count_body(body: bytes, endpoint: Endpoint) -> bytes:
 
 
 def estimate_tokens(request: ClientRequest) -> Reply:
-    """Estimates the tokens of every block and tool."""
     names = COUNTED_FIELDS[request.endpoint]
     fields = [request.value(name) for name in names if name != "model"]
     characters, files = _weigh([value for value in fields if value is not None])

@@ -332,7 +332,6 @@ def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
 
 
 def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
-    """The client's, as the target is to see it."""
     request = job.request.for_kind(upstream.provider.kind)
     # A target that never calls tools in parallel may not even know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools

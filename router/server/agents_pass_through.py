@@ -155,7 +155,6 @@ class AgentsPassThrough:
         return None
 
     def _head(self, scope: Scope, request_id: Header, body_bytes: int) -> bytes | Reply:
-        """As it goes to the agents process; a refusal of what HTTP cannot carry."""
         target = scope.get("raw_path") or quote(scope["path"]).encode()
         if query := scope.get("query_string"):
             target += b"?" + query

@@ -373,7 +373,6 @@ class Router:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
-        """The reply; None when it is sent already."""
         path = scope["path"]
         if path == METRICS:
             return await self.metrics()
@@ -464,7 +463,6 @@ class Router:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     async def metrics(self) -> Reply:
-        """Answers with the metrics in Prometheus's text format."""
         try:
             text = await self._recorder.text()
         except TimeoutError:

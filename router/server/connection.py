@@ -276,7 +276,6 @@ class Connection(asyncio.Protocol):
             self._take_turn(call)
 
     def _take_turn(self, call: RequestCycle) -> None:
-        """Starts a request, at once or behind others that came in the same moment."""
         if self._state.starts.takes():
             call.start()
         else:
@@ -384,7 +383,6 @@ class Connection(asyncio.Protocol):
             self._close_now()
 
     def _framing(self) -> list[bytes]:
-        """Header lines that say how long the body is; none for no body."""
         return [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
 
     def _not_upgraded(self, rest: bytes) -> None:

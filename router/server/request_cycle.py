@@ -92,18 +92,15 @@ class RequestCycle:
         self.resume(line.app)
 
     def resume(self, app: App) -> None:
-        """Has an application serve the request in a task."""
         self._task = self._line.loop.create_task(self._run(app))
         self._line.tasks.add(self._task)
 
     @property
     def gone(self) -> bool:
-        """Tells whether the client has hung up."""
         return self._gone
 
     @property
     def has_task(self) -> bool:
-        """Tells whether a task serves the request."""
         return self._task is not None
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
@@ -138,7 +135,6 @@ class RequestCycle:
 
     @property
     def full(self) -> bool:
-        """Tells whether the client has enough to read."""
         return self._line.full
 
     def begin_events(self, headers: Iterable[Header]) -> None:
@@ -170,7 +166,6 @@ class RequestCycle:
 
     @property
     def unread_bytes(self) -> int:
-        """How many bytes of the request's body wait to be read."""
         return self._size
 
     def feed_end(self) -> None:

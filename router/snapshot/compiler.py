@@ -262,7 +262,6 @@ def _shadow(
 
 
 def canary_judge(route: Route) -> CanaryJudge | None:
-    """Returns the judge of a route's live rollout."""
     return route.experiment.unit_rule.judge if route.experiment else None
 
 

@@ -201,7 +201,6 @@ class SnapshotHolder:
                 log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its words may be a row's
 
     def start(self) -> None:
-        """Begins to follow the store."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -125,7 +125,6 @@ def _in_place_of(
 
 
 def _shut(route: CompiledRoute) -> CompiledRoute:
-    """The route with every target barred, and without canary, shadow and judge."""
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
     targets, around = route_targets(quiet), PlanContext(barred=all_)

@@ -216,7 +216,6 @@ class LearnedRepairs:
     def _without_pieces(
         self, request: UpstreamRequest, repairs: Iterable[RequestRepair]
     ) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        """The request without the values that were refused before."""
         lost: tuple[str, ...] = ()
         for repair in repairs:
             if repair.kind is RepairKind.LEAVE_PIECE:

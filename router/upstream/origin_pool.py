@@ -24,8 +24,6 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """Says where an origin is."""
-
     host: str
     port: int
     tls: ssl.SSLContext | None  # the context to use, None for plain TCP
@@ -133,7 +131,6 @@ class OriginPool:
             raise
 
     def _leave(self) -> None:
-        """Hand the place to the next in line."""
         while self._line:
             turn = self._line.popleft()
             if not turn.done():

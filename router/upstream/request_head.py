@@ -38,8 +38,6 @@ _QUERY: Final = _PATH + "?"
 
 
 class RequestHead(NamedTuple):
-    """Where a provider is, and heads for it."""
-
     host: str
     port: int
     secure: bool

@@ -96,7 +96,6 @@ class WorkerParent:
             stop.cancel()
 
     async def _reloaded(self, old: WorkerPool) -> WorkerPool:
-        """The pool that serves from now on."""
         try:
             orders = self._again()
         except SwapgateError as error:

@@ -32,8 +32,6 @@ LAST_WORDS_S: Final = 15.0
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """How one worker is started, and how many are."""
-
     command: Sequence[str]  # argv, to which `--slot`, `--channel` and `--listen` are added
     environment: Mapping[str, str]
     given: bytes  # what it reads on its standard input
@@ -128,7 +126,6 @@ class WorkerPool:
                     await self._retiring.wait()
 
     async def _one(self, slot: int) -> tuple[int, bool]:
-        """One worker's life: its exit code, and whether it ever served."""
         account = self._books.open(slot)
         try:
             process = await self._launch(slot, account)

@@ -151,7 +151,6 @@ class ChatDialect:
         return found
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
-        """Enter what a whole answer said."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -169,7 +168,6 @@ class ChatDialect:
 
 
 def _arguments(calls: object) -> Iterator[object]:
-    """The arguments of a message's calls of functions."""
     for call in iter_objects(calls):
         function = call.get("function")
         if isinstance(function, dict):
@@ -193,7 +191,6 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
 
 
 def _with_usage(body: bytes) -> bytes:
-    """A stream's body, which has no options, with those that ask for its usage."""
     close = body.rindex(b"}")  # nothing but space may follow it
     return b"%b%b%b" % (body[:close], _USAGE_MEMBER, body[close:])
 

@@ -87,7 +87,6 @@ class ChatStream(StreamFilter):
         return sent
 
     def _formed(self, form: TextEventForm, event: bytes) -> bytes | None:
-        """What becomes of an event with that form, of which this takes note."""
         text = form.text(event)
         if text is None:
             return None
@@ -118,7 +117,6 @@ class ChatStream(StreamFilter):
 
     @property
     def _all_ended(self) -> bool:
-        """Of those that began."""
         return bool(self._ended) and not self._choices - self._ended
 
     def _mark(self, event: bytes) -> bytes:
@@ -287,7 +285,6 @@ class ChatStream(StreamFilter):
 
 
 def has_answer(message: Mapping[str, object]) -> bool:
-    """Tells whether a message holds words, a call or a refusal."""
     return any(
         name not in _BESIDE
         and name not in _THOUGHTS

@@ -140,7 +140,6 @@ class ChatStreamReader:
 
     @property
     def ended(self) -> bool:
-        """Tells whether the stream gave a finish reason."""
         return self._choice is not None
 
     @property

@@ -54,7 +54,6 @@ class ResponseShape:
         self._maker = maker
 
     def whole(self, answer: WholeAnswer) -> bytes:
-        """Writes a whole response as JSON."""
         output: list[Item] = []
         for block in answer.blocks:
             if _joins(output, block):
@@ -103,11 +102,9 @@ class ResponseShape:
         return own_id(prefix, self._maker, f"{head.id}_{number}")
 
     def is_custom(self, block: AnswerBlock) -> bool:
-        """Tells whether a block calls a custom tool."""
         return block.kind is BlockKind.CALL and self._tools.origin(block.name).is_custom
 
     def item(self, block: AnswerBlock, id_: str) -> Item:
-        """Builds a whole item of the output."""
         match block.kind:
             case BlockKind.CALL:
                 return self._call(block, id_)

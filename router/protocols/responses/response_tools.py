@@ -45,7 +45,6 @@ class ResponseTools:
         ]
 
     def origin(self, name: str) -> ToolOrigin:
-        """Finds how the client knows a function that was called."""
         return self._origins.get(name) or ToolOrigin(name)
 
     def choice(self, choice: object) -> Tool:
@@ -63,7 +62,6 @@ class ResponseTools:
         return {"tool_choice": {"type": "function", "function": {"name": flat_name(choice)}}}
 
     def _allowed(self, choice: Mapping[str, object]) -> Tool:
-        """Offers the tools alone that the client allows."""
         names = {flat_name(tool) for tool in iter_objects(choice.get("tools"))}
         kept = [tool for tool in self.functions if tool["function"]["name"] in names]
         return {"tools": kept or self.functions, "tool_choice": choice.get("mode") or "auto"}

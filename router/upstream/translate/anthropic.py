@@ -162,7 +162,6 @@ class AnthropicChunks:
         return [chunk for piece in self._in_turn(event) for chunk in self._fed(piece)]
 
     def _in_turn(self, event: Json) -> list[Json]:
-        """Returns the events that can go out now."""
         kind, place = str(event.get("type")), event.get("index")
         if kind in _ENDS:
             waiting, self._waiting = self._waiting, []

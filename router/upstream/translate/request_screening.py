@@ -27,8 +27,6 @@ class ScreeningRules:
 
 @dataclass(frozen=True, slots=True)
 class ScreenedRequest:
-    """Holds a chat request ready to be translated."""
-
     model: str
     messages: list[Json]
     params: Json  # without model, messages and stream
@@ -269,7 +267,6 @@ def _look_at_tools(request: ScreenedRequest, kind: str) -> None:
 
 
 def _uncached(request: ScreenedRequest) -> None:
-    """Without marks for the prompt's cache."""
     marked = [request.params]
     marked += request.messages
     marked += [tool for tool in request.params.get("tools", []) if isinstance(tool, dict)]

@@ -107,7 +107,6 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 
 
 def _own_headers(reply: UpstreamReply) -> Sequence[Header]:
-    """The provider's, but for what tells of its own bytes."""
     type_ = dict(reply.headers).get(b"content-type", b"")
     kept = [header for header in reply.headers if header[0] not in _ITS_OWN]
     return [(b"content-type", b"text/event-stream" if type_ == AWS_STREAM else type_), *kept]
