@@ -1,11 +1,14 @@
 """Router metrics are one worker's Prometheus metrics: it counts requests, attempts, failovers,
 feedback, tokens and costs, and reads breakers and health checks at each scrape. `text` writes
-them; `families` gives them to the parent, which writes those of all workers.
+them; `families` gives them to the parent, where `MetricTotals` adds up those of all workers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 from prometheus_client import (
@@ -32,7 +35,6 @@ from harness.domain.operations.metrics import (
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
-from router.recording.metric_families import HistogramSeries, metrics_to_json
 from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -41,6 +43,8 @@ _Bounds = tuple[float, ...]
 DURATION_S: Final[_Bounds] = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 FIRST_TOKEN_S: Final[_Bounds] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
+GAUGE: Final = "gauge"
+WORKER: Final = "worker"
 
 
 class TargetCheck(NamedTuple):
@@ -58,6 +62,32 @@ class MetricReading(NamedTuple):
     pauses: Mapping[str, float] = MappingProxyType({})
     # Fields that its requests are changed for, by target's name.
     repairs: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+class HistogramSeries:
+    """Counts the values of one set of labels. bounds: the buckets' upper ends, in order. total:
+    the sum of all values.
+    """
+
+    __slots__ = ("_bounds", "_counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.total = 0.0
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+
+    def observe(self, values: Collection[float]) -> None:
+        """Counts values, each in the bucket whose upper end is the first that is not below
+        it.
+        """
+        for value in values:
+            self._counts[bisect_left(self._bounds, value)] += 1
+        self.total = sum(values, self.total)
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Lists each upper end with the number of values up to it; infinity is the last."""
+        ends = (*self._bounds, math.inf)
+        return list(zip(ends, accumulate(self._counts), strict=True))
 
 
 class RouterMetrics:
@@ -150,7 +180,15 @@ class RouterMetrics:
     def families(self) -> list[object]:
         """Copies the metrics into plain data, for the parent process."""
         self._count_attempts()
-        return metrics_to_json(self._registry.collect())
+        return [
+            [
+                metric.name,
+                metric.type,
+                metric.documentation,
+                [[sample.name, sample.labels, sample.value] for sample in metric.samples],
+            ]
+            for metric in self._registry.collect()
+        ]
 
     def text(self) -> bytes:
         """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
@@ -227,3 +265,48 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     found = {f"router_{name}": n for name, n in counted.items()}
     others = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
+
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+@mypyc_attr(native_class=False)
+class MetricTotals(Collector):
+    """Adds up metrics of several processes, as `RouterMetrics.families` gives them.
+
+    Counters and histograms are summed, those of ended workers included, so that they never go
+    back. Gauges stay apart, each with the label `worker`.
+    """
+
+    def __init__(self) -> None:
+        self._about: dict[str, tuple[str, str]] = {}
+        self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
+
+    def add(self, families: Iterable[Sequence[Any]], *, worker: str | None = None) -> None:
+        """Adds the values of a process. worker: whose gauges these are; None for the parent's
+        own, which need no label.
+        """
+        for name, kind, meaning, samples in families:
+            self._about.setdefault(name, (kind, meaning))
+            values = self._values.setdefault(name, {})
+            mark = {WORKER: worker} if kind == GAUGE and worker is not None else {}
+            for sample, labels, value in samples:
+                key = sample, tuple({**labels, **mark}.items())
+                values[key] = value if kind == GAUGE else values.get(key, 0.0) + value
+
+    def add_counts(self, families: Iterable[Sequence[Any]]) -> None:
+        """Adds the counts of a worker that ended: its states ended with it."""
+        self.add(family for family in families if family[1] != GAUGE)
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (kind, meaning) in self._about.items():
+            metric = Metric(name, meaning, kind)
+            for (sample, labels), value in self._values[name].items():
+                metric.add_sample(sample, dict(labels), value)
+            yield metric
+
+    def text(self) -> bytes:
+        """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)

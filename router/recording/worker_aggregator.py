@@ -11,11 +11,11 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Final
 
 import structlog
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
@@ -25,8 +25,7 @@ from router.frame.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits
 from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.metric_families import MetricTotals, metrics_from_json
-from router.recording.metrics import counter_names
+from router.recording.metrics import GAUGE, MetricTotals, counter_names
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json
@@ -116,25 +115,25 @@ class WorkerAggregator:
 
     def text(self) -> bytes:
         """Writes the metrics of all workers, as each last reported them, for Prometheus."""
-        sums = MetricTotals()
-        sums.add(self._ended.collect())
+        sums = deepcopy(self._ended)
         # In order of age: of two workers in one place, the newer one's states are shown.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
-        sums.add(self._own())
+        sums.add(self._parent_families())
         return sums.text()
 
-    def _own(self) -> list[Metric]:
+    def _parent_families(self) -> list[list[object]]:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(account.ready.is_set() for account in self._accounts)
         name = "swapgate_router_workers"
-        return [
-            GaugeMetricFamily(name, ROUTER_METRICS[name].meaning, serving),
-            *(
-                CounterMetricFamily(f"swapgate_{name}", router_metric_meaning(name), n)
-                for name, n in counted.items()
-            ),
-        ]
+        meaning = ROUTER_METRICS[name].meaning
+        families: list[list[object]] = [[name, GAUGE, meaning, [[name, {}, serving]]]]
+        for name, n in counted.items():
+            samples = [[f"swapgate_{name}_total", {}, n]]
+            families.append(
+                [f"swapgate_{name}", "counter", router_metric_meaning(name), samples]
+            )
+        return families
 
 
 class WorkerReports(asyncio.Protocol):
@@ -147,7 +146,7 @@ class WorkerReports(asyncio.Protocol):
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()
         self.live: frozenset[str] = frozenset()
-        self.families: list[Metric] = []
+        self.families: list[Any] = []
         self._books = books
         self._frames = FrameReader()
         self._rollouts: list[tuple[str, UnitRule]] = []
@@ -205,7 +204,7 @@ class WorkerReports(asyncio.Protocol):
         for draft in report.get("captures", ()):
             self._books.recorder.capture(CaptureDraft(**draft))
         if "metrics" in report:
-            self.families = metrics_from_json(report["metrics"])
+            self.families = report["metrics"]
         if "ask" in report:
             self._answer(report["ask"], self._books.text().decode())
         self._enter_feedback(report)
