@@ -22,7 +22,6 @@ from benchmarks.print_rows import print_rows
 from harness.domain.formatting import format_bps, format_percent
 from tests.support.canary import default_canary
 from tests.support.canary.cold_starts import ColdStart, rolled_back
-from tests.support.canary.detection import INCIDENT, detect_errors
 from tests.support.canary.guarded_traffic import SimulatedHarm, Truth
 
 MISSED: Final = 3
@@ -89,9 +88,11 @@ def by_errors(rollouts: int, seed: int) -> Iterator[CanaryBenchmarkRow]:
         (_percent(rate), cap, Truth(canary=rate), ()) for rate, cap in CAPS.items()
     ]
     cells.append(("healthy", HEALTHY_CAP, Truth(), ()))
-    cells.append(("healthy, incident", HEALTHY_CAP, Truth(), INCIDENT))
+    cells.append(("healthy, incident", HEALTHY_CAP, Truth(), range(400, 420)))
     for case, cap, truth, incident in cells:
-        found = detect_errors(truth, cap=cap, rollouts=rollouts, seed=seed, incident=incident)
+        found = default_canary.detect_errors(
+            truth, cap=cap, rollouts=rollouts, seed=seed, incident=incident
+        )
         yield row("errors", case, cap, found, false=truth == Truth())
 
 

@@ -11,7 +11,6 @@ from benchmarks.gate.gate_benchmark import GateBenchmarkPlan
 from benchmarks.gate.score_matrix import generate_chances
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
 from tests.support.gate.gate_answers import AnsweredSuite, AnswersRow, measure_answers
-from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")
 
@@ -29,12 +28,15 @@ def measured(
 def test_a_claim_about_these_items_sees_more_with_fewer_answers() -> None:
     rows = measured(AnsweredSuite(Claim.SUPERIOR, 200, 200, 2))
     like, these = rows[ClaimPopulation.LIKE_THESE], rows[ClaimPopulation.THESE]
+    copied = measured(AnsweredSuite(Claim.SUPERIOR, 200, 200, 2, 1.0))[ClaimPopulation.THESE]
 
+    assert copied.false_mean <= LEAST_SURE
     assert like.false_mean <= these.false_mean <= LEAST_SURE
     assert these.five >= like.five + 0.05
     assert these.items_five < like.items_five
 
 
+@pytest.mark.verify
 def test_two_answers_to_an_item_need_fewer_items_and_more_answers() -> None:
     once, twice = (
         measured(AnsweredSuite(Claim.SUPERIOR, 500, 500, answers))[ClaimPopulation.LIKE_THESE]
@@ -45,32 +47,28 @@ def test_two_answers_to_an_item_need_fewer_items_and_more_answers() -> None:
     assert twice.candidate_answers > once.candidate_answers
 
 
-@pytest.mark.parametrize("copied", [later(0.3), 1.0])
-def test_a_cache_that_repeats_answers_does_not_raise_the_level(copied: float) -> None:
-    rows = measured(AnsweredSuite(Claim.SUPERIOR, 200, 200, 2, copied))
-
-    assert rows[ClaimPopulation.THESE].false_mean <= LEAST_SURE
-
-
-def check_level(suite: AnsweredSuite) -> None:
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    "suite",
+    [
+        *(
+            AnsweredSuite(claim, n, items, answers)
+            for claim in QUALITY_CLAIMS
+            for n, items in ((80, 80), (200, 200), (200, 500), (500, 500))
+            for answers in (1, 2, 5)
+        ),
+        *(
+            AnsweredSuite(Claim.SUPERIOR, n, n, 2, copied)
+            for n in (200, 500)
+            for copied in (0.1, 0.3, 0.6, 1.0)
+        ),
+    ],
+    ids=str,
+)
+def test_the_level_holds_where_both_models_answer_anew_or_a_cache_repeats_them(
+    suite: AnsweredSuite,
+) -> None:
     plan = GateBenchmarkPlan(replications=4000, power=50, seed=303)
     for row in measured(suite, plan).values():
         assert row.false_mean <= 0.055
         assert row.worst <= 0.065 + 3.0 * math.sqrt(0.065 * 0.935 / 1000)
-
-
-@pytest.mark.verify
-@pytest.mark.parametrize("answers", [1, 2, 5])
-@pytest.mark.parametrize(("n", "items"), [(80, 80), (200, 200), (200, 500), (500, 500)])
-@pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
-def test_the_level_holds_where_both_models_answer_anew(
-    claim: Claim, n: int, items: int, answers: int
-) -> None:
-    check_level(AnsweredSuite(claim, n, items, answers))
-
-
-@pytest.mark.verify
-@pytest.mark.parametrize("copied", [0.1, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("n", [200, 500])
-def test_the_level_holds_whatever_a_cache_repeats(n: int, copied: float) -> None:
-    check_level(AnsweredSuite(Claim.SUPERIOR, n, n, 2, copied))

@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.ranking import rank_among
-from tests.support.canary.detection import EVERYTHING
+from tests.support.canary.default_canary import TWELVE
 from tests.support.canary.guarded_traffic import (
     SIZE,
     SimulatedHarm,
@@ -30,9 +30,7 @@ def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
 
 
 def test_traffic_for_all_guardrails_holds_together() -> None:
-    blocks = simulate_rollout(
-        SimulatedHarm(), EVERYTHING, blocks=30, rng=np.random.default_rng(3)
-    )
+    blocks = simulate_rollout(SimulatedHarm(), TWELVE, blocks=30, rng=np.random.default_rng(3))
 
     for block in blocks:
         assert block.units == SIZE

@@ -14,13 +14,16 @@ import numpy as np
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
+from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.rollout_evidence import collect_evidence
 from tests.support.canary.guarded_traffic import (
     CANARY_SHARE,
     SIZE,
     Scene,
     SimulatedHarm,
+    Truth,
     simulate_rollout,
+    simulate_traffic,
 )
 
 DEFAULT: Final = CanaryPolicy()
@@ -51,6 +54,19 @@ def exposures(
             return float(found.exposures)
         more = len(blocks)
     return math.inf
+
+
+def detect_errors(
+    truth: Truth, *, cap: int, rollouts: int, seed: int = 5, incident: Sequence[int] = ()
+) -> list[float]:
+    """Exposures to the rollback by errors alone at alpha .05 by rollout; inf for never."""
+    found = []
+    for index in range(rollouts):
+        rng = np.random.default_rng([seed, index, round(truth.canary * 1000)])
+        traffic = simulate_traffic(truth, cap // truth.canaries, rng, incident)
+        over = np.flatnonzero(counts_path(traffic.counts()) >= math.log(20.0))
+        found.append(float((over[0] + 1) * truth.canaries) if len(over) else math.inf)
+    return found
 
 
 def is_rolled_back(
