@@ -10,9 +10,7 @@ from harness.domain.operations.alert_record import Notified, mark_notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.reliability.failover import Failover
-from harness.store.database_errors import RowRefused
 from harness.store.store import Store
-from tests.contract.conftest import Opener
 from tests.support.store.records import NOW
 
 OPENED = Alert(
@@ -76,28 +74,6 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         newest, event = tx.alerts.list()
         assert newest.resolved_at == NOW + timedelta(seconds=9)
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
-
-
-@pytest.mark.parametrize(
-    "wrong", [replace(ROW, latency_ms=float("nan")), replace(ROW, body_bytes=-1)]
-)
-def test_a_failover_without_sense_is_refused(store: Store, wrong: Failover) -> None:
-    with pytest.raises(InputError), store.write() as tx:
-        tx.failovers.append([wrong])
-
-
-@pytest.mark.req("B9")
-def test_the_database_keeps_one_open_record_of_a_key(sql_stores: Opener) -> None:
-    store = sql_stores()
-    with store.write() as tx:
-        tx.alerts.fold([OPENED])
-    with pytest.raises(RowRefused), store.write() as tx:
-        tx.alerts._unit._db.exec_driver_sql(
-            "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen,"
-            " last_seen, count, sources, resolved_at, notified, notified_at, notified_count,"
-            " messages"
-            " FROM alert"
-        )
 
 
 @pytest.mark.req("B9")

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import sqlalchemy as sa
 
 from harness.domain.drift import (
     DriftCheck,
@@ -13,7 +12,6 @@ from harness.domain.drift import (
     DriftWatch,
     DriftWatchState,
 )
-from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
@@ -41,19 +39,6 @@ def watching(store: Store) -> Store:
         assert tx.drift.open(WATCH)
         assert tx.drift.start(CHECK)
     return store
-
-
-def test_the_database_refuses_what_makes_no_sense(watching: Store) -> None:
-    for statement in (
-        "UPDATE drift_watch SET state = 'closed'",
-        "UPDATE drift_watch SET closed_at = 5",
-        "UPDATE drift_watch SET alpha = 1",
-        "UPDATE drift_check SET ended_at = 5",
-        "UPDATE drift_check SET state = 'counted'",
-        "UPDATE drift_check SET run = 'r_9'",
-    ):
-        with pytest.raises(RowRefused), watching.write() as tx:
-            tx.drift._unit.write(sa.text(statement))
 
 
 FOUND = DriftEvidence(

@@ -11,7 +11,7 @@ import pytest
 
 from harness.domain.errors import InputError, StaleWrite
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.domain.providers.credentials import Credential, StoredKey
+from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import (
@@ -107,26 +107,6 @@ def test_nothing_is_stored_of_an_unknown_provider(store: Store, kind: str) -> No
     put, first, _ = KINDS[kind]
     with pytest.raises(InputError, match="no provider 'sim'"), store.write() as tx:
         put(tx, first)
-
-
-@pytest.mark.req("D3", "D4")
-def test_each_change_of_a_key_is_in_the_snapshot_under_another_etag(stored: Store) -> None:
-    seen = []
-    for text in ("c1", "c2", ""):
-        with stored.write() as tx:
-            put_keys(tx, [replace(KEY, ciphertext=text), OLD])
-        seen.append(stored.snapshot())
-
-    firsts = [snapshot.stored_keys[0] for snapshot in seen]
-    assert firsts == [StoredKey("sim", "default", text) for text in ("c1", "c2", "")]
-    assert len({snapshot.etag for snapshot in seen}) == 3
-
-
-def test_an_expired_key_is_in_no_new_snapshot_but_was_there(stored: Store) -> None:
-    with stored.write() as tx:
-        tx.credentials.put(replace(KEY, expires_at=NOW - timedelta(seconds=1)))
-
-    assert stored.snapshot().stored_keys == (StoredKey("sim", "default", ""),)
 
 
 @pytest.mark.req("D5")

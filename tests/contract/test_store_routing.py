@@ -1,5 +1,6 @@
 """The routing table of every store, through the port."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from harness.domain.errors import (
     RevisionConflict,
 )
 from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.providers.credentials import StoredKey
 from harness.domain.routing.evidence import FormerTarget
 from harness.domain.routing.route_changes import (
     AbortCanary,
@@ -26,7 +28,10 @@ from harness.domain.routing.route_changes import (
 from harness.domain.routing.table import Canary, Route
 from harness.store.store import Store
 from harness.store.transaction import Transaction
+from tests.contract.test_store_shadows import SHADOW
+from tests.contract.test_store_switches import ON_ROUTE, SWITCH
 from tests.support.store.records import (
+    CREDENTIAL,
     KEY,
     LATER,
     NEW,
@@ -136,15 +141,23 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
         commit(tx, chain(), 1)
 
 
+@pytest.mark.req("B11", "D3")
 def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
     revoked = replace(KEY, id="k_2", hash="b" * 64)
     manager = replace(KEY, id="k_3", hash="c" * 64, role=Role.ADMIN, principal="local")
+    soon = NOW + timedelta(minutes=1)
     with store.write() as tx:
         create_route(tx)
         tx.providers.put(PROVIDER)
         for key in (KEY, revoked, manager):
             tx.keys.add(key)
         tx.keys.revoke("k_2", NOW)
+        tx.credentials.put(CREDENTIAL)
+        tx.credentials.put(replace(CREDENTIAL, name="expired", position=1, expires_at=soon))
+        for switch in (SWITCH, ON_ROUTE, replace(SWITCH, id="sw_3", expires_at=soon)):
+            tx.switches.add(switch)
+        tx.switches.lift(ON_ROUTE.id, actor="ben", now=NOW)
+        tx.shadows.add(SHADOW)
 
     snapshot = store.snapshot()
 
@@ -154,52 +167,49 @@ def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
     assert [(grant.id, grant.hash, grant.routes) for grant in snapshot.keys] == [
         (KEY.id, KEY.hash, KEY.routes)
     ]
-    assert snapshot.etag == store.etag()
+    assert snapshot.stored_keys == (
+        StoredKey("sim", "first", "ciphertext"),
+        StoredKey("sim", "expired", ""),
+    )
+    assert (snapshot.switches, snapshot.shadows) == ((SWITCH,), (SHADOW,))
 
 
+AGAIN = replace(PROVIDER, extra_body={})
+SERVED: list[Callable[[Transaction], object]] = [
+    create_route,
+    lambda tx: tx.providers.put(PROVIDER),
+    lambda tx: tx.keys.add(KEY),
+    *(
+        lambda tx, text=text: tx.credentials.put(replace(CREDENTIAL, ciphertext=text))  # type: ignore[misc]
+        for text in ("c1", "c2", "")
+    ),
+    lambda tx: tx.switches.add(SWITCH),
+    lambda tx: tx.switches.lift(SWITCH.id, actor="ben", now=NOW),
+    lambda tx: tx.shadows.add(SHADOW),
+    lambda tx: tx.shadows.end(SHADOW.id, actor="kim", because="seen", now=NOW),
+    lambda tx: tx.keys.revoke(KEY.id, NOW + timedelta(days=1)),
+    lambda tx: tx.providers.remove("sim"),
+    lambda tx: tx.providers.put(AGAIN),
+]
+
+
+@pytest.mark.req("B11", "D3", "D4")
 def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: Store) -> None:
     seen = [store.etag()]
-
-    def changed() -> bool:
+    for change in SERVED:
+        with store.write() as tx:
+            change(tx)
         seen.append(store.etag())
-        return seen[-1] not in seen[:-1]
-
+        assert store.snapshot().etag == seen[-1]
+    assert len({*seen}) == len(SERVED) + 1
+    assert store.snapshot().providers == {"sim": AGAIN}
     with store.write() as tx:
-        create_route(tx)
-    assert changed()
-    with store.write() as tx:
-        tx.providers.put(PROVIDER)
-    assert changed()
-    with store.write() as tx:
-        tx.keys.add(KEY)
-    assert changed()
-    with store.write() as tx:
-        tx.keys.revoke(KEY.id, NOW + timedelta(days=1))
-    assert changed()
-    with store.write() as tx:
-        tx.providers.put(PROVIDER)
+        tx.providers.put(AGAIN)
         tx.routing.add_target(OLD)
         tx.audit.append(SYSTEM, "b", "c", {})
-    assert not changed()
-
-
-@pytest.mark.req("D3")
-def test_a_removed_provider_is_gone_until_it_is_put_again(store: Store) -> None:
-    with store.write() as tx:
-        tx.providers.put(PROVIDER)
-    before = store.snapshot().etag
-    with store.write() as tx:
-        tx.providers.remove("sim")
-        assert not tx.providers.all()
         with pytest.raises(NotFound):
-            tx.providers.remove("sim")
-    assert store.snapshot().etag != before
-    assert not store.snapshot().providers
-
-    again = replace(PROVIDER, extra_body={})
-    with store.write() as tx:
-        tx.providers.put(again)
-    assert store.snapshot().providers == {"sim": again}
+            tx.providers.remove("unknown")
+    assert store.etag() == seen[-1]
 
 
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:

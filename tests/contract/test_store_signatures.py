@@ -21,7 +21,6 @@ from harness.domain.operations.principals import (
     PrincipalKind,
 )
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.providers.credentials import Credential
 from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
@@ -34,6 +33,7 @@ from tests.contract.test_store_switches import SWITCH
 from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (
+    CREDENTIAL,
     KEY,
     LATER,
     NEW,
@@ -56,7 +56,6 @@ from tests.support.store.tampering import forge, insert, owned, row, written
 pytestmark = pytest.mark.req("F1")
 Stores = Callable[[], Store]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
-CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 BEFORE = NOW - timedelta(days=2)
 FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
 BROKEN = BreakGlass(

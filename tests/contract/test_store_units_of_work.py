@@ -22,8 +22,10 @@ from harness.domain.routing.route_changes import ChangeSettings
 from harness.store.change_listener import SqliteMarks
 from harness.store.store import Store
 from harness.store.transaction import Transaction
+from tests.contract.test_store_switches import SWITCH
 from tests.support.store.records import (
     BLOCK,
+    CREDENTIAL,
     KEY,
     LATER,
     NOW,
@@ -171,9 +173,7 @@ def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
     assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
 
 
-def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
-    sql_stores: Stores,
-) -> None:
+def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Stores) -> None:
     stores = [sql_stores() for _ in range(3)]
 
     def work(store: Store, worker: int) -> None:
@@ -181,29 +181,19 @@ def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
             with store.write() as tx:
                 create_route(tx, f"route-{worker}.{n}")
                 tx.audit.append(SYSTEM, "b", "c", {"n": n})
+            with store.write() as tx:
+                block = replace(BLOCK, worker=f"w{worker}", sequence=n)
+                tx.observations.append([block], [])
 
     raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))
 
     assert raised == [None, None, None]
+    numbers = list(range(1, 16))
     with stores[0].read() as tx:
         assert tx.routing.table().revision == 15
-        assert [event.number for event in tx.audit.all()] == list(range(1, 16))
+        assert [event.number for event in tx.audit.all()] == numbers
         assert tx.audit.first_break() is None
-
-
-def test_blocks_of_many_workers_are_numbered_without_gaps(sql_stores: Stores) -> None:
-    stores = [sql_stores() for _ in range(3)]
-
-    def work(store: Store, worker: str) -> None:
-        for n in range(10):
-            with store.write() as tx:
-                tx.observations.append([replace(BLOCK, worker=worker, sequence=n)], [])
-
-    raised = race(*(lambda n=n, s=s: work(s, f"w{n}") for n, s in enumerate(stores)))
-
-    assert raised == [None, None, None]
-    with stores[0].read() as tx:
-        assert [block.number for block in tx.observations.blocks("ro_1")] == list(range(1, 31))
+        assert [block.number for block in tx.observations.blocks("ro_1")] == numbers
 
 
 # SQLite has one writer at a time.
@@ -233,26 +223,29 @@ def test_waiting_ends_without_a_change_when_the_time_is_up(store: Store) -> None
     assert not settled(store).wait_for_change(0.05)
 
 
-def test_a_change_since_the_last_wait_is_noticed(store: Store) -> None:
-    settled(store)
-    seeded(store)
+SERVED: dict[str, Callable[[Transaction], object]] = {
+    "routes": create_route,
+    "providers": lambda tx: tx.providers.put(PROVIDER),
+    "keys": lambda tx: tx.keys.add(KEY),
+    "credentials": lambda tx: tx.credentials.put(CREDENTIAL),
+    "switches": lambda tx: tx.switches.add(SWITCH),
+}
 
-    assert store.wait_for_change(10.0)
-    assert store.snapshot().table.revision == 1
 
-
-@pytest.mark.parametrize("subject", ["routing", "providers", "keys"])
-def test_waiting_ends_when_another_process_commits(sql_stores: Stores, subject: str) -> None:
+@pytest.mark.req("B11", "D3")
+def test_waiting_ends_when_another_process_commits(sql_stores: Stores) -> None:
     waiting, writing = settled(sql_stores()), sql_stores()
+    for write in SERVED.values():
+        with writing.write() as tx:
+            write(tx)
+        assert waiting.wait_for_change(60.0)
+        settled(waiting)
     with ThreadPoolExecutor(1) as pool:
         # Each thread hears for itself: the first call settles this one.
         woken = pool.submit(lambda: settled(waiting).wait_for_change(60.0))
-        with writing.write() as tx:
-            WRITES[subject](tx)
         while not woken.done():
             with suppress(Conflict), writing.write() as tx:
                 tx.keys.add(replace(KEY, id=f"k_{id(tx)}", hash=f"{id(tx)}"))
-
         assert woken.result()
 
 

@@ -19,6 +19,7 @@ from harness.domain.proposals.proposal import (
     ProposalPhase,
     SuiteRuns,
 )
+from harness.domain.providers.credentials import Credential
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
 from harness.domain.routing.table import (
@@ -95,6 +96,7 @@ PROVIDER = Provider(
     sealed_headers={"x-team-key": "ciphertext"},
     extra_body={"provider": {"order": ["a"]}},
 )
+CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 RUN = EvalRun(
     id="r_1",
     suite="tickets",

@@ -1,0 +1,179 @@
+"""What no store takes: records that make no sense, and raw SQL that rewrites decisions."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    ArmSplit,
+    ErrorTally,
+    FailureTally,
+    FeedbackTally,
+    Guardrail,
+    JudgeTally,
+)
+from harness.domain.canary.observation import NeverSeen
+from harness.domain.errors import InputError
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.kill_switch import SwitchSource
+from harness.domain.shadow import ShadowLimits
+from harness.store.database_errors import RowRefused
+from harness.store.store import Store
+from harness.store.transaction import Transaction
+from tests.contract import test_store_alerts as alerts
+from tests.contract import test_store_captures as captures
+from tests.contract import test_store_drift as drift
+from tests.contract import test_store_shadows as shadows
+from tests.contract import test_store_switches as switches
+from tests.support.store.records import BLOCK, NEW, NOW, OLD, RUN, SAMPLE, TRAFFIC
+
+SPEND = KeySpend("k_1", date(2026, 3, 1), "w", 1, 1, 1.0, 0)
+NAN, INF = math.nan, math.inf
+Changes = tuple[dict[str, Any], ...]
+CONTRADICTIONS: Changes = (
+    {"canary_failures": 3},
+    {"canary_units": 101},
+    {"failures": 101},
+    {"missing": 101},
+    {"weight_bps": 10_001},
+    {"failures": 0},
+    {"period": 0},
+    {"counts": {Guardrail.REFUSALS: FailureTally(100, 3, 0, 0)}},
+    {"counts": {Guardrail.REFUSALS: FailureTally(100, 2, 1, 2)}},
+    {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 2, 1)}},
+    {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(4, 1)})}},
+    {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(1, 2)})}},
+    {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(3, 0)})}},
+    {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(4, 1))}},
+    {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(2, 2))}},
+    {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(1, 1), -0.1)}},
+    {"counts": {Guardrail.FEEDBACK: FeedbackTally(50, 2, 3, 1, ArmSplit(3, 3))}},
+    {"ranks": {Guardrail.LATENCY: (1.5,)}},
+    {"ranks": {Guardrail.LATENCY: (NAN,)}},
+    {"levels": {Guardrail.LATENCY: ArmLevels(0.0, 1.0)}},
+    {"never_seen": NeverSeen(101, 2, 3, 1)},
+    {"never_seen": NeverSeen(50, 2, 3, 0)},
+    {"never_seen": NeverSeen(98, 0, 0, 0)},
+    {"never_seen": NeverSeen(50, 1, 3, 2)},
+    {"never_seen": NeverSeen(50, 1, 1, 1, {Guardrail.REFUSALS: FailureTally(50, 2, 1, 1)})},
+    {"never_seen": NeverSeen(50, 1, 1, 1, {}, {Guardrail.LATENCY: (-0.5,)})},
+)
+# By kind of record: how it is stored, a good one, and changes that make no sense of it.
+NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Changes]]] = {
+    "block": (lambda tx, row: tx.observations.append([row], []), BLOCK, CONTRADICTIONS),
+    "traffic": (
+        lambda tx, row: tx.observations.append([], [row]),
+        TRAFFIC,
+        ({"requests": -1},),
+    ),
+    "spend": (
+        lambda tx, row: tx.observations.append([], [], [row]),
+        SPEND,
+        ({"cost_usd": NAN}, {"tokens": -1}),
+    ),
+    "failover": (
+        lambda tx, row: tx.failovers.append([row]),
+        alerts.ROW,
+        ({"latency_ms": NAN}, {"body_bytes": -1}),
+    ),
+    "captured": (
+        lambda tx, row: tx.captures.store(row, most_per_day=10),
+        captures.ONE,
+        ({"expires_at": NOW}, {"rules": ""}, {"share_bps": 0}, {"content": {"n": NAN}}),
+    ),
+    "sample": (
+        lambda tx, row: tx.runs.store_sample(row),
+        SAMPLE,
+        (
+            *({"strict": NAN}, {"strict": 1.5}, {"lenient": -0.1}, {"strict": None}),
+            *({"cost_usd": INF}, {"cost_usd": NAN}, {"duration_s": -1.0}),
+            {"input_tokens": -1},
+        ),
+    ),
+    "switch": (
+        lambda tx, row: tx.switches.add(row),
+        switches.SWITCH,
+        ({"reason": " "}, {"source": SwitchSource.ENVIRONMENT}),
+    ),
+    "shadow": (
+        lambda tx, row: tx.shadows.add(row),
+        shadows.SHADOW,
+        (
+            {"limits": ShadowLimits(share_bps=0)},
+            {"limits": ShadowLimits(usd_per_day=NAN)},
+            {"limits": ShadowLimits(requests_per_day=0)},
+            *({"expires_at": NOW}, {"incumbent": NEW.id}, {"reason": " "}),
+            {"proposal": "nobody-knows"},
+        ),
+    ),
+    "tally": (
+        lambda tx, row: tx.shadows.append([row]),
+        shadows.TALLY,
+        ({"sums": {"similarity": NAN}}, {"shadow": "x"}),
+    ),
+}
+
+
+@pytest.mark.req("B9", "F3", "F8", "F9")
+def test_a_record_that_makes_no_sense_is_refused(store: Store) -> None:
+    with store.write() as tx:
+        for target in (OLD, NEW):
+            tx.routing.add_target(target)
+        tx.runs.add(RUN)
+    for kind, (write, good, changes) in NONSENSE.items():
+        for change in changes:
+            why = "contradict" if kind == "block" else None
+            with pytest.raises(InputError, match=why), store.write() as tx:
+                write(tx, replace(good, **change))
+    with store.write() as tx:
+        for write, good, _ in NONSENSE.values():
+            write(tx, good)
+
+
+NO_SENSE, APPEND_ONLY = "refuses", "append_only"
+REWRITES: Final[Mapping[str, str]] = {
+    "UPDATE switch SET name = 'another' WHERE id = 'sw_1'": APPEND_ONLY,
+    "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'": (
+        APPEND_ONLY
+    ),
+    "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'": APPEND_ONLY,
+    "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'": APPEND_ONLY,
+    "DELETE FROM switch": APPEND_ONLY,
+    "UPDATE drift_watch SET state = 'closed'": NO_SENSE,
+    "UPDATE drift_watch SET closed_at = 5": NO_SENSE,
+    "UPDATE drift_watch SET alpha = 1": NO_SENSE,
+    "UPDATE drift_check SET ended_at = 5": NO_SENSE,
+    "UPDATE drift_check SET state = 'counted'": NO_SENSE,
+    "UPDATE drift_check SET run = 'r_9'": NO_SENSE,
+    "UPDATE shadow SET share_bps = 10000": NO_SENSE,
+    "UPDATE shadow SET candidate = incumbent": NO_SENSE,
+    "DELETE FROM shadow": NO_SENSE,
+    "INSERT INTO shadow SELECT * FROM shadow": NO_SENSE,
+    "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen, last_seen,"
+    " count, sources, resolved_at, notified, notified_at, notified_count, messages"
+    " FROM alert": NO_SENSE,
+}
+
+
+@pytest.mark.req("B9", "B11", "F7", "F8")
+def test_the_database_refuses_to_rewrite_what_was_decided(store: Store) -> None:
+    with store.write() as tx:
+        for target in (OLD, NEW):
+            tx.routing.add_target(target)
+        tx.runs.add(RUN)
+        tx.drift.open(drift.WATCH)
+        tx.drift.start(drift.CHECK)
+        tx.shadows.add(shadows.SHADOW)
+        tx.alerts.fold([alerts.OPENED])
+        tx.switches.add(switches.SWITCH)
+        tx.switches.add(switches.ON_ROUTE)
+        tx.switches.lift("sw_2", actor="ben", now=NOW)
+    for statement, why in REWRITES.items():
+        with pytest.raises(RowRefused, match=why), store.write() as tx:
+            tx.routing._unit.write(sa.text(statement))
