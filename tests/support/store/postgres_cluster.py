@@ -251,9 +251,15 @@ def postgres_cluster(
 
 @contextmanager
 def postgres_node(
-    *, folder: Path | None = None, host: str = "127.0.0.1", **settings: object
+    *,
+    folder: Path | None = None,
+    host: str = "127.0.0.1",
+    migrated: bool = False,
+    **settings: object,
 ) -> Iterator[PostgresNode]:
-    """One server, without tables. folder: of its data, made here. settings: the server's."""
+    """One server. folder: of its data, made here. migrated: the database `postgres` has our
+    tables. settings: the server's.
+    """
     with _folder() as own:
         if folder is not None:
             folder.mkdir()
@@ -261,6 +267,8 @@ def postgres_node(
         node = PostgresNode("a", folder or own / "a", host=host, settings=settings)
         try:
             _make(node)
+            if migrated:
+                upgrade(node.dsn)
             yield node
         finally:
             node.kill()
