@@ -27,7 +27,8 @@ sys.dont_write_bytecode = False
 # Thousands of small databases are written and thrown away: in memory, where there is room.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it
 ROOM_BYTES = 4 << 30
-INTEGRATION = Path(__file__).parent / "integration"
+# Folders whose tests on PostgreSQL are left to `make verify`, unless they say otherwise.
+SAMPLED = {"contract", "integration"}
 # Folders whose tests take longer than those of the others.
 LONGER = {"acceptance", "browser", "integration", "simulation"}
 
@@ -193,11 +194,11 @@ def mark_by_database(items: list[pytest.Item]) -> None:
         asked = {"postgres"} & set(fixtures)
         if asked or any("postgres" in param for param in params.values() if type(param) is str):
             item.add_marker(pytest.mark.postgres)
-        # The contract and the promise are held on both databases in every run; how the
-        # product uses them is the same code.
+        # The promise, and what each database does in its own way, is held on both in every
+        # run; the rest is the same code, whose statements test_query_plans sends to both.
         if (
             "postgresql" in [param for param in params.values() if type(param) is str]
-            and item.path.is_relative_to(INTEGRATION)
+            and SAMPLED & set(item.path.parts)
             and not item.get_closest_marker("both_databases")
         ):
             item.add_marker(pytest.mark.verify)

@@ -40,7 +40,7 @@ from tests.support.store.agent_records import (
 from tests.support.store.records import LATER, NOW
 from tests.support.store.tampering import insert, owned, row, written
 
-pytestmark = pytest.mark.req("E1", "E2")
+pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
 TOMORROW = FixedClock().now()
 
 

@@ -34,6 +34,8 @@ from tests.support.store.records import (
     verdict,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture(autouse=True)
 def targets(store: Store) -> None:

@@ -47,7 +47,7 @@ from tests.support.store.records import (
 )
 from tests.support.store.tampering import owned
 
-pytestmark = pytest.mark.req("F5")
+pytestmark = [pytest.mark.req("F5"), pytest.mark.both_databases]
 
 
 def at(number: int) -> datetime:

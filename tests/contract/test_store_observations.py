@@ -87,6 +87,7 @@ def test_blocks_come_back_with_all_that_they_counted(store: Store) -> None:
         ]
 
 
+@pytest.mark.both_databases
 def test_of_two_claims_of_a_key_in_a_period_the_first_has_it(store: Store) -> None:
     keys = [3, 2**44 - 1, 2**40]
     with store.write() as tx:
@@ -184,6 +185,7 @@ def append(store: Store, action: str, **details: object) -> None:
 
 
 @pytest.mark.req("F5")
+@pytest.mark.both_databases
 def test_the_audit_log_is_a_chain_without_gaps(store: Store) -> None:
     for n in range(5):
         append(store, f"step {n}", n=n)
@@ -198,6 +200,7 @@ def test_the_audit_log_is_a_chain_without_gaps(store: Store) -> None:
         assert tx.audit.first_break() is None
 
 
+@pytest.mark.both_databases
 def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}

@@ -31,6 +31,8 @@ from tests.support.store.records import (
 )
 from tests.support.store.tampering import owned
 
+pytestmark = pytest.mark.both_databases
+
 OTHER: Final = "answers"
 UNKNOWN: Final = "unknown"
 

@@ -33,6 +33,8 @@ from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
 from tests.support.store.records import BLOCK, NEW, NOW, OLD, RUN, SAMPLE, TRAFFIC
 
+pytestmark = pytest.mark.both_databases
+
 SPEND = KeySpend("k_1", date(2026, 3, 1), "w", 1, 1, 1.0, 0)
 NAN, INF = math.nan, math.inf
 Changes = tuple[dict[str, Any], ...]

@@ -49,6 +49,8 @@ from tests.support.store.records import (
     start_canary,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def commit(tx: Transaction, change: TableChange, version: int) -> int:
     return tx.routing.commit(
@@ -174,15 +176,16 @@ def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
     assert (snapshot.switches, snapshot.shadows) == ((SWITCH,), (SHADOW,))
 
 
+def put_credential(ciphertext: str) -> Callable[[Transaction], object]:
+    return lambda tx: tx.credentials.put(replace(CREDENTIAL, ciphertext=ciphertext))
+
+
 AGAIN = replace(PROVIDER, extra_body={})
 SERVED: list[Callable[[Transaction], object]] = [
     create_route,
     lambda tx: tx.providers.put(PROVIDER),
     lambda tx: tx.keys.add(KEY),
-    *(
-        lambda tx, text=text: tx.credentials.put(replace(CREDENTIAL, ciphertext=text))  # type: ignore[misc]
-        for text in ("c1", "c2", "")
-    ),
+    *map(put_credential, ("c1", "c2", "")),
     lambda tx: tx.switches.add(SWITCH),
     lambda tx: tx.switches.lift(SWITCH.id, actor="ben", now=NOW),
     lambda tx: tx.shadows.add(SHADOW),

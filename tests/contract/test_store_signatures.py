@@ -53,7 +53,7 @@ from tests.support.store.records import (
 )
 from tests.support.store.tampering import forge, insert, owned, row, written
 
-pytestmark = pytest.mark.req("F1")
+pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
 Stores = Callable[[], Store]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
 BEFORE = NOW - timedelta(days=2)

@@ -48,6 +48,7 @@ def start(url: str, purpose: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
 
 
+@pytest.mark.both_databases
 def test_processes_that_spend_together_pass_the_cap_by_one_call_of_each_at_most(
     opened: Store, database_url: str
 ) -> None:

@@ -44,6 +44,8 @@ from tests.support.store.records import (
     start_canary,
 )
 
+pytestmark = pytest.mark.both_databases
+
 Stores = Callable[[], Store]
 
 

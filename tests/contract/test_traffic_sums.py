@@ -29,6 +29,8 @@ from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW, ROUTE, TRAFFIC
 
+pytestmark = pytest.mark.both_databases
+
 MINUTE = timedelta(minutes=1)
 BEGIN = floor_time(NOW, DAY) - 3 * DAY
 SPAN_MINUTES = 4 * 24 * 60

@@ -110,15 +110,6 @@ def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> No
 
 
 @pytest.mark.usefixtures("working_folder")
-def test_what_is_declared_missing_fails_nothing() -> None:
-    with model("anthropic", one_at_a_time, declared="parallel_tools: false"):
-        found = outcomes("chat")  # the route
-
-    assert found.pop("parallel calls") == "one at a time"
-    assert set(found.values()) == {"works"}
-
-
-@pytest.mark.usefixtures("working_folder")
 def test_the_simulator_calls_a_tool_and_does_not_use_its_result() -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
         Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")

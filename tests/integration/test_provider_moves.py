@@ -84,15 +84,6 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
     assert again.phase is ProposalPhase.CANARY
 
 
-def test_what_waits_for_an_approval_is_proof_no_more(world: SmallInstallation) -> None:
-    world.policy = approved()
-    made = world.until_decided(world.propose().id)
-    assert made.id in move(world).outdated[0]
-
-    with pytest.raises(ProofRefused, match="stale: provider sim was moved by eve"):
-        decisions.approve_proposal(world.context(), BEN, made.id)
-
-
 def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
     world: SmallInstallation,
 ) -> None:

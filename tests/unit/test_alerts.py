@@ -106,18 +106,6 @@ def test_after_a_quiet_time_it_is_a_new_record() -> None:
     assert (fresh.id != over.id, fresh.count) == (True, 1)
 
 
-def test_an_end_that_nobody_has_raised_is_nothing() -> None:
-    assert apply_alert(None, OPENED.now(AlertEvent.ENDED, NOW)) is None
-
-
-def test_a_worker_that_fell_silent_does_not_keep_an_alert_open() -> None:
-    two = after(OPENED, replace(at(20), source="w2"))
-    assert drop_silent_sources(two, NOW + timedelta(minutes=29)) == two
-    one = drop_silent_sources(two, NOW + timedelta(minutes=31))
-    assert (set(one.sources), one.open) == ({"w2"}, True)
-    assert not drop_silent_sources(one, NOW + timedelta(minutes=51)).open
-
-
 def test_what_happened_is_told_once_and_is_over() -> None:
     record = after(DONE)
     assert (record.open, due_message(record, NOW)) == (False, Notified.RAISED)

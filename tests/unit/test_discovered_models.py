@@ -3,20 +3,14 @@
 """
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.providers.model_lookup import list_offers, match_among
 from harness.domain.errors import InputError
-from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.discovered_model import (
-    MAX_MODELS,
-    DiscoveredModel,
-    parse_listed_models,
-)
+from harness.domain.providers.discovered_model import MAX_MODELS, parse_listed_models
 from harness.domain.providers.probe import MAX_REPLY_BYTES
 from harness.domain.routing.target import Price, Provider
 
@@ -25,7 +19,44 @@ pytestmark = pytest.mark.req("C2", "C3")
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 PLACE = "http://127.0.0.1:9/v1"
 ATTIC = Provider("attic", "vllm", PLACE)
-TODAY = date(2026, 11, 20)
+
+WRONG_TYPES = [
+    None,
+    7,
+    "a-name",
+    ["a-name"],
+    {},
+    {"id": None},
+    {"id": 3.5},
+    {"id": {"id": "x"}},
+    {
+        "id": "sound",
+        "context_length": "much",
+        "max_model_len": True,
+        "context_window": -5,
+        "max_context_length": 1e99,
+        "pricing": {"prompt": "NaN", "completion": [1]},
+    },
+    {"id": "cheap", "pricing": {"prompt": "-0.1", "completion": "Infinity"}},
+    {"id": "free", "context_length": 10**40, "pricing": {"prompt": 0, "completion": "0"}},
+    {"id": "priced", "pricing": "0.1"},
+]
+# With control characters, and others that mislead.
+ODD_NAMES = (
+    "sound",
+    "bell\a",
+    "\x1b[2Jscreen",
+    "line\nbreak",
+    "nul\0",
+    "right\u202eleft",
+    "zero\u200bwidth",
+    "cyrillic-\u0441laude",
+    "two words",
+    " blank ",
+    "",
+    "\ud800",
+    "x" * 100_000,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -111,6 +142,19 @@ def test_what_is_no_list_or_too_long_is_refused(content: bytes, reason: str) -> 
         parse_listed_models(content, ATTIC, NOW)
 
 
+def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept() -> None:
+    assert listed({"data": WRONG_TYPES}) == [
+        ("cheap", None, None),
+        ("free", None, Price(0.0, 0.0)),
+        ("priced", None, None),
+        ("sound", None, None),
+    ]
+    named = {"data": [{"id": name} for name in ODD_NAMES]}
+    assert listed(named) == [("sound", None, None)]
+    found = parse_listed_models(json.dumps(named).encode(), ATTIC, NOW)
+    assert found.left_out == len(ODD_NAMES) - 1
+
+
 @given(json_values)
 def test_whatever_comes_every_name_is_plain_and_every_figure_makes_sense(
     document: object,
@@ -125,47 +169,3 @@ def test_whatever_comes_every_name_is_plain_and_every_figure_makes_sense(
         assert " " not in model.model
         assert model.context_window is None or model.context_window > 0
         assert model.price is None or 0 <= model.price.input_usd_per_mtok <= 1e6
-
-
-PROVIDERS = {
-    "router": Provider("router", "openrouter", PLACE),
-    "attic": ATTIC,
-}
-LISTED = [
-    DiscoveredModel(provider, name, PLACE, NOW)
-    for provider, names in {
-        "router": "meta-llama/llama-4-maverick meta-llama/llama-3.3-70b-instruct "
-        "google/gemini-2.5-flash google/gemini-3-flash google/gemini-3-pro",
-        "attic": "qwen3-32b",
-    }.items()
-    for name in names.split()
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("llama-4", "router/meta-llama/llama-4-maverick"),
-        ("llama 4 maverick", "router/meta-llama/llama-4-maverick"),
-        ("gemini flash", "router/google/gemini-3-flash"),
-        ("gemini 2.5 flash", "router/google/gemini-2.5-flash"),
-        ("qwen", "attic/qwen3-32b"),
-        ("attic qwen3", "attic/qwen3-32b"),
-    ],
-)
-def test_a_loose_name_means_a_listed_model(name: str, found: str) -> None:
-    offers = list_offers(PROVIDERS, Catalogue(), (), LISTED)
-    match = match_among(name, offers, today=TODAY)
-    assert match.found is not None, match
-    assert match.found.name == found
-
-
-def test_two_listed_families_that_fit_equally_come_back_as_a_question() -> None:
-    more = [*LISTED, DiscoveredModel("router", "meta-llama/llama-4-scout", PLACE, NOW)]
-    offers = list_offers(PROVIDERS, Catalogue(), (), more)
-    match = match_among("llama-4", offers, today=TODAY)
-    assert match.found is None
-    assert [offer.name for offer in match.candidates] == [
-        "router/meta-llama/llama-4-maverick",
-        "router/meta-llama/llama-4-scout",
-    ]

