@@ -7,7 +7,8 @@ wrong value is a ConfigError with file, line, field and, for a key, the nearest 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import schema, settings, source_locations
+from harness.config import settings, source_locations
+from harness.config.schema import json_schema, whole_file
 from harness.config.source_locations import Document, merge_documents, parse_file
 from harness.domain.settings import FILE_NAME, Settings
 
@@ -29,17 +30,6 @@ def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
     if file is not None:
         document = merge_documents(document, parse_file(file))
     return merge_documents(document, source_locations.environment_document(environ))
-
-
-def whole_file(document: Document) -> Mapping[str, object]:
-    """Returns all that a document says, with the defaults of what it leaves out. Raises
-    ConfigError.
-    """
-    return schema.whole_file(document)
-
-
-def json_schema() -> dict[str, object]:
-    return schema.json_schema()
 
 
 __all__ = [

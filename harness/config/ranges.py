@@ -1,7 +1,7 @@
 """Every number of the configuration file must lie in a closed range, which its key has here."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from harness.config.source_locations import KeyPath
 from harness.domain.ranges import SHARE_RANGE, Range, format_bound
@@ -150,9 +150,7 @@ def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
     """Yields (path, message) of every value out of its range."""
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
-        yield from _steps(policy, ("policies", name, "canary", "steps"))
-        yield from _margins(policy, ("policies", name, "gate", "margin_max"))
-        yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
+        yield from _policy_errors(_mapping(policy), ("policies", name))
 
 
 def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -177,29 +175,27 @@ def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, st
         )
 
 
-def _steps(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    steps = _mapping(_mapping(policy).get("canary")).get("steps")
-    steps = steps if isinstance(steps, list | tuple) else ()
-    if not steps:
-        yield path, "a canary needs at least one step"
-    weights = [_mapping(_fields(step)).get("weight_bps", 0) for step in steps]
+def _policy_errors(
+    policy: Mapping[str, object], path: KeyPath
+) -> Iterator[tuple[KeyPath, str]]:
+    canary, gate = _mapping(policy.get("canary")), _mapping(policy.get("gate"))
+    steps: Any = canary.get("steps") or ()
+    weights = [_mapping(step).get("weight_bps", 0) for step in steps]
+    if not weights:
+        yield (*path, "canary", "steps"), "a canary needs at least one step"
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
-            yield (*path, index), "a step's weight must be above the one before"
-
-
-def _margins(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    gate = _mapping(policy).get("gate")
-    given = _mapping(gate) if isinstance(gate, Mapping) else _fields(gate)
-    most, margin = given.get("margin_max"), given.get("margin")
+            place = (*path, "canary", "steps", index)
+            yield place, "a step's weight must be above the one before"
+    most, margin = gate.get("margin_max"), gate.get("margin")
     if isinstance(most, float) and isinstance(margin, float) and most < margin:
-        yield (
-            path,
-            (
-                f"is {format_bound(most)}, less than the policy's own margin, "
-                f"{format_bound(margin)}"
-            ),
-        )
+        text = f"is {format_bound(most)}, less than the policy's own margin"
+        yield (*path, "gate", "margin_max"), f"{text}, {format_bound(margin)}"
+    for name, ratio in _mapping(canary.get("guardrails")).items():
+        if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
+            told = format_bound(ratio) if isinstance(ratio, float) else ratio
+            place = (*path, "canary", "guardrails", name)
+            yield place, f"is {told}; a tolerated ratio is {RATIO.text}, or off"
 
 
 def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
@@ -212,19 +208,5 @@ def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath
                 yield path, "give the ratio that is tolerated, such as 1.25, or off"
 
 
-def _guardrails(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
-    for name, ratio in guardrails.items():
-        if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
-            told = format_bound(ratio) if isinstance(ratio, float) else ratio
-            yield (*path, name), f"is {told}; a tolerated ratio is {RATIO.text}, or off"
-
-
 def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _fields(step: object) -> Mapping[str, object]:
-    if isinstance(step, Mapping):
-        return step
-    return {name: getattr(step, name) for name in getattr(step, "__slots__", ())}

@@ -1,6 +1,7 @@
 """The file's schema says which keys may stand where."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from typing import Annotated, Any, Final
@@ -19,7 +20,6 @@ from harness.config.operations import CaptureEntry, FreezeEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
 from harness.config.validation_errors import config_error, require_no_retired_keys
-from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.policy import (
@@ -42,6 +42,7 @@ from harness.domain.settings import (
     ControlSettings,
     RouterSettings,
     SpendingSettings,
+    SuiteFields,
     UiSettings,
 )
 
@@ -116,43 +117,15 @@ class JudgeEntry(BaseModel):
 GROUP_FIELD: Final = r"^[\w .-]{0,64}$"
 
 
-class SuiteEntry(BaseModel):
-    model_config = _STRICT
+@dataclass(frozen=True, kw_only=True)
+class SuiteEntry(SuiteFields):
     path: str | None = None  # JSONL or CSV file with the items; give either this or `task`
-    task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
-    scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
-    scorer_options: dict[str, object] = {}  # options of the scorer
-    title: str = ""  # what people read
-    version: str = "1"  # yours, shown beside the suite's name
-    # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
-    template: str = "{input}"
-    system: str = ""  # system message of every item
-    input_field: str = "input"  # field of an item with the question
-    # Field of an item with the expected answer; empty for `target` or `expected`.
-    target_field: str = ""
-    max_output_tokens: int = 512  # of one answer
-    temperature: float = 0.0  # of every request
-    request: dict[str, object] = Field(
-        {}, description="tools, tool_choice, response_format: sent with every item"
-    )
-    # Cron expression: when the incumbents of its routes are run again; empty for never.
-    every: str = ""
     judge: JudgeEntry | None = None  # the model that scores, for scorers that ask one
-    drift: DriftPolicy | None = Field(
-        None,
-        description="watch the incumbents of the suite's routes: docs/explanation/drift.md",
-    )
-    data_class: str = Field("", description="of its data; one of `data_classes`")
-    cluster: str = Field(
-        "",
-        pattern=GROUP_FIELD,
-        description="metadata field; items that share its value count as one unit",
-    )
-    slices: tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...] = Field(
-        (), max_length=5, description="metadata fields; no value of them may get worse"
-    )
-    # How long questions and answers of its runs are kept; null: as long as their scores.
-    texts_keep_days: float | None = None
+    cluster: Annotated[str, Field(pattern=GROUP_FIELD)] = ""
+    slices: Annotated[
+        tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...],
+        Field(max_length=5),
+    ] = ()
 
 
 class CodeEntry(BaseModel):

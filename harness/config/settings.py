@@ -247,7 +247,7 @@ def _provider(name: str, entry: ProviderEntry) -> Provider:
 def _suite(
     name: str, entry: SuiteEntry, known: FileContext, base: Path, shipped: Path
 ) -> SuiteSettings:
-    values, document = _fields(entry), known.document
+    values, document = {**vars(entry)}, known.document
     if (entry.path is None) == (entry.task is None):
         raise document.error(("suites", name), "give either `path` or `task`")
     # A shipped suite's data lie beside the shipped file, a user's beside the user's.

@@ -326,45 +326,48 @@ class JudgeSettings:
     recheck_s: float = 86_400.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SuiteFields:
+    # JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`, `metadata`.
+    path: str | Path | None = None
+    task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
+    scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
+    scorer_options: Mapping[str, object] = field(default_factory=dict)  # options of the scorer
+    title: str = ""  # what people read
+    version: str = "1"  # yours, shown beside the suite's name
+    # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
+    template: str = "{input}"
+    system: str = ""  # system message of every item
+    input_field: str = "input"  # field of an item with the question
+    # Field of an item with the expected answer; empty for `target` or `expected`.
+    target_field: str = ""
+    max_output_tokens: int = 512  # of one answer
+    temperature: float = 0.0  # of every request
+    # tools, tool_choice, response_format: sent with every item
+    request: Mapping[str, object] = field(default_factory=dict)
+    # Cron expression: when the incumbents of its routes are run again; empty for never.
+    every: str = ""
+    # watch the incumbents of the suite's routes: docs/explanation/drift.md
+    drift: DriftPolicy | None = None
+    data_class: str = ""  # of its data; one of `data_classes`
+    # metadata field; items that share its value count as one unit
+    cluster: str = ""
+    # metadata fields; no value of them may get worse
+    slices: tuple[str, ...] = ()
+    # How long questions and answers of its runs are kept; null: as long as their scores.
+    texts_keep_days: float | None = None
+
+
 @dataclass(frozen=True)
-class SuiteSettings:
+class SuiteSettings(SuiteFields):
     """Describes a suite: its data file with a scorer by name, or a Python file with an Inspect
     `@task`.
     """
 
     name: str
-    # JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`, `metadata`.
-    path: Path | None = None
-    task: str | None = None  # `file.py:name` or `file.py` instead of path
-    scorer: str = "exact"
-    scorer_options: Mapping[str, object] = field(default_factory=dict)
-    title: str = ""
-    version: str = "1"
-    # How an item is rendered into the one user message; `{input}` and, with choices,
-    # `{choices}`.
-    template: str = "{input}"
-    system: str = ""
-    input_field: str = "input"
-    target_field: str = ""
-    max_output_tokens: int = 512
-    temperature: float = 0.0
-    # `tools`, `tool_choice`, `response_format`, sent with every item; an item's metadata may
-    # have its own.
-    request: Mapping[str, object] = field(default_factory=dict)
-    # A cron expression, when incumbents of the routes that use the suite are evaluated again;
-    # empty for never.
-    every: str = ""
+    path: Path | None = field(default=None, kw_only=True)
     judge: JudgeSettings | None = None  # for the scorers that ask a model
-    drift: DriftPolicy | None = None  # the same, compared with the runs before; None for never
     code_uncontained: bool = False  # a model's code may run where the machine cannot contain it
-    # Of its data (D8), empty for none: only providers that may see it are asked.
-    data_class: str = ""
-    # The metadata field whose value items of one cluster share (statistics.md §1.12).
-    cluster: str = ""
-    # Metadata fields whose values are slices, each guarded by itself (statistics.md §1.13).
-    slices: tuple[str, ...] = ()
-    # How long questions and answers of its runs are kept; None for as long as their scores.
-    texts_keep_days: float | None = None
 
 
 @dataclass(frozen=True)
