@@ -25,9 +25,12 @@ _TOGETHER: Final = 50
 class _Claim(NamedTuple):
     """of: a closed block, or the claim of one that went out already."""
 
-    rollout: str
     ledger: Ledger
     of: OpenBlock | KeyClaim
+
+    @property
+    def rollout(self) -> str:
+        return self.ledger.rollout
 
     @property
     def keys(self) -> KeyClaim:
@@ -72,10 +75,10 @@ class KeyClaims:
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledgers = list(ledgers)
-            due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
-            late = [(ledger, keys) for ledger in ledgers for keys in ledger.late_claims]
-        claims = [_Claim(keys.rollout, ledger, keys) for ledger, keys in late]
-        claims += [_Claim(ledger.rollout, ledger, block) for ledger, block in due]
+            claims = [_Claim(owner, keys) for owner in ledgers for keys in owner.late_claims]
+            for ledger in ledgers:
+                closed = ledger.unclaimed(now, at, final=final)
+                claims += [_Claim(ledger, block) for block in closed]
         # In one order for all routers: two of them never wait for each other.
         claims.sort(key=lambda claim: claim.rollout)
         return claims

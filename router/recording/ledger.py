@@ -11,7 +11,7 @@ holds those behind it.
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.canary.guardrails import FEEDBACK_S, UnitRule
 from harness.domain.canary.judge import JudgeOutcome
@@ -91,7 +91,16 @@ class Ledger:
             self.unscored += 1
             return None
         self._seen.add(known)
-        return self._new_unit(_New(key, canary, weight_bps, now, at, traits))
+        block = self._open.get(weight_bps)
+        if block is None:
+            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
+        unit = LedgerUnit(block, key=key, canary=canary, traits=traits)
+        block.units.append(unit)
+        block.out += 1
+        block.unjudged += unit.judging
+        if len(block.units) >= self._rule.block_size:
+            self._close(block, now, at)
+        return unit
 
     def finish(
         self,
@@ -142,9 +151,9 @@ class Ledger:
         """Forgets the oldest late claim: the rollout's ledger has its keys."""
         self._late.popleft()
 
-    def claims(self, now: float, at: datetime, *, final: bool = False) -> list["BlockClaim"]:
-        """Lists the claims of the blocks that have closed and whose keys the rollout's ledger
-        was not asked for yet, oldest first. final: closes all.
+    def unclaimed(self, now: float, at: datetime, *, final: bool = False) -> list[OpenBlock]:
+        """Lists the blocks that have closed and whose keys the rollout's ledger was not asked
+        for yet, oldest first. final: closes all.
 
         A block closes by admissions and time alone, so who of two routers is the first to claim
         a key has nothing to do with what its requests came to.
@@ -155,7 +164,7 @@ class Ledger:
             self._close_all(now, at)
         else:
             self._close_aged(now, at)
-        return [BlockClaim(self, block) for block in self._waiting if not block.claimed]
+        return [block for block in self._waiting if not block.claimed]
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
         """Computes what a closed block asks of the rollout's ledger. It may take a moment."""
@@ -187,24 +196,6 @@ class Ledger:
             self._close_all(now, at)
             self._period = period
             self._seen.clear()
-
-    def _new_unit(self, new: "_New") -> LedgerUnit:
-        block = self._open.get(new.weight_bps)
-        if block is None:
-            block = OpenBlock(new.weight_bps, new.now, new.at, self._period)
-            self._open[new.weight_bps] = block
-        unit = LedgerUnit(
-            block,
-            key=new.key,
-            canary=new.canary,
-            traits=new.traits,
-        )
-        block.units.append(unit)
-        block.out += 1
-        block.unjudged += unit.judging
-        if len(block.units) >= self._rule.block_size:
-            self._close(block, new.now, new.at)
-        return unit
 
     def _close_aged(self, now: float, at: datetime) -> None:
         for block in list(self._open.values()):
@@ -252,21 +243,3 @@ class Ledger:
         if not self._hears:
             return False
         return any(now < unit.heard_until_s < float("inf") for unit in block.units)
-
-
-class BlockClaim(NamedTuple):
-    """Names a block that has closed, and whose keys the rollout's ledger is to be asked for."""
-
-    ledger: Ledger
-    block: OpenBlock
-
-
-class _New(NamedTuple):
-    """A request that may begin a unit."""
-
-    key: str | int
-    canary: bool
-    weight_bps: int
-    now: float
-    at: datetime
-    traits: int

@@ -12,7 +12,6 @@ from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.settings import RouterSettings
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.body import ClientRequest
 from router.frame.object_lists import iter_objects
@@ -186,15 +185,6 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
             "invalid_header",
         )
     return wished_s
-
-
-def heartbeat_s(
-    directives: Directives, request: ClientRequest, settings: RouterSettings
-) -> float:
-    """Seconds between this answer's heartbeats; 0 for a whole answer, or a client that wants
-    none.
-    """
-    return settings.heartbeat_s if request.stream and directives.takes_heartbeat else 0.0
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:

@@ -225,8 +225,8 @@ class ModelEndpoint:
             self._errors,
             limited=reservation is not None,
             heartbeat_s=(
-                client_directives.heartbeat_s(directives, request, self._settings)
-                if request.stream
+                self._settings.heartbeat_s
+                if request.stream and directives.takes_heartbeat
                 else 0.0
             ),
             on_leaving=scope.get(ON_LEAVING),
@@ -381,7 +381,10 @@ class ModelEndpoint:
         route = serving.tasks.get(directives.task) if directives.task is not None else None
         route = route or serving.routes.get(model) or self._names.find(model, serving)
         if route is None:
-            literal = _opened_literal(scope, model, serving, self._clock)
+            # Agents are few: the others' requests pay for no clock.
+            literal = None
+            if CALLER in scope:
+                literal = open_literal(scope, model, serving, self._clock.now())
             if literal is None:
                 return self._no_such_route(model, serving, grant)
             # A person's grant opens it, whichever routes the key may use.
@@ -417,10 +420,3 @@ class ModelEndpoint:
             self._errors.note(RouterPart.PLAN, error, route)
             kind = None
         return route if kind is None else route.overrides[kind]
-
-
-def _opened_literal(
-    scope: Scope, model: str, serving: CompiledSnapshot, clock: Clock
-) -> CompiledRoute | None:
-    # Agents are few: the others' requests pay for no clock.
-    return open_literal(scope, model, serving, clock.now()) if CALLER in scope else None

@@ -201,9 +201,9 @@ class Process:
             for late in self.ledger.late_claims:
                 self._claim(late)
                 self.ledger.forget_late_claim()
-            for claim in self.ledger.claims(now, at, final=final):
-                histories = self._claim(self.ledger.claim_of(claim.block))
-                self.ledger.enter_histories(claim.block, histories)
+            for block in self.ledger.unclaimed(now, at, final=final):
+                histories = self._claim(self.ledger.claim_of(block))
+                self.ledger.enter_histories(block, histories)
         self.blocks += self.ledger.close(now, at) if final else self.ledger.tick(now, at)
 
     def _claim(self, claim: KeyClaim) -> Sequence[KeyHistory]:

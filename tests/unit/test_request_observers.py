@@ -83,7 +83,6 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
     ("owner", "name"),
     [
         (client_directives, "client_headers"),
-        (client_directives, "heartbeat_s"),
         (model_endpoint, "RoutedResponse"),
         (RoutedResponse, "serve"),
     ],

@@ -133,7 +133,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.client_directives:client_headers",
         "router.request.client_directives:_declared_kind",
         "router.protocols.caller_names:header_caller",
-        "router.request.client_directives:heartbeat_s",
         "router.request.client_directives:_requested_timeout_s",
         "router.request.client_directives:_is_printable",
         "router.request.client_directives:read_directives",

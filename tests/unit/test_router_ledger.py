@@ -63,10 +63,9 @@ class Play:
     def claim(self, *histories: KeyHistory) -> None:
         """Answers the claims of the blocks that have closed, key by key."""
         answers = iter(histories)
-        for ledger, closed in self.ledger.claims(self.now, self.at):
-            assert ledger is self.ledger
-            keys = ledger.claim_of(closed).fingerprints
-            ledger.enter_histories(closed, [next(answers) for _ in keys])
+        for closed in self.ledger.unclaimed(self.now, self.at):
+            keys = self.ledger.claim_of(closed).fingerprints
+            self.ledger.enter_histories(closed, [next(answers) for _ in keys])
         assert not [*answers]
 
     def close(self) -> list[ObservationBlock]:
@@ -323,7 +322,7 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
             sample = GuardrailSample(SampleValues(latency=0.5 + n / 100))
             ledger.finish(unit, failed=False, sample=sample, now=now)
         now += MAX_BLOCK_AGE_S
-        for _, closed in ledger.claims(now, START):
+        for closed in ledger.unclaimed(now, START):
             if answered:
                 ledger.enter_histories(closed, [KeyHistory.NEVER_SEEN] * len(closed.units))
         now += rule.missing_s
@@ -341,6 +340,6 @@ def test_a_rule_without_a_ledger_asks_for_no_key() -> None:
         play.finish(play.admit(key))
         play.wait(61)
 
-    assert not play.ledger.claims(play.now, play.at, final=True)
+    assert not play.ledger.unclaimed(play.now, play.at, final=True)
     assert sum(block.units for block in play.blocks) == 5
     assert {block.never_seen for block in play.blocks} == {None}
