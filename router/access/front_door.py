@@ -87,9 +87,7 @@ class Callers:
         return grant
 
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
-        """The grant of the key that the agents process names; the caller is noted in the
-        scope.
-        """
+        """Notes the agent's caller in the scope; the grant is that of the caller's key."""
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]
         if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):

@@ -90,9 +90,7 @@ class KeyRing:
         return self.grant_of(authorization[7:], serving)
 
     def grant_of(self, bare: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """Finds the grant of a key that stands alone in its header; None for no key, or one
-        that opens nothing.
-        """
+        """Finds the grant of a key that stands alone in its header."""
         if bare is None:
             return None
         key = bare.strip()

@@ -118,9 +118,7 @@ class AnswerIds:
         return changed
 
     def mend_call(self, call: Json, place: object, *, again: bool = False) -> bool:
-        """Gives a whole call an id, and its arguments as text; tells whether that changed it.
-        What is no call stays.
-        """
+        """Gives a call an id, and arguments as text; tells whether that changed it."""
         kind, function = str(call.get("type")), call.get("function")
         name = "call_id" if kind in _ITEMS else "id"
         if name == "id" and kind != "tool_use" and "function" not in call:

@@ -110,9 +110,7 @@ def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
 
 
 def mark_chat(answer: Json, maker: str) -> bool:
-    """Marks what a whole chat, or a piece of a stream, has signed; tells whether there is
-    any.
-    """
+    """Marks what a whole chat, or a piece of a stream, has signed; tells whether it did."""
     marked = False
     for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
@@ -159,9 +157,7 @@ def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
 
 
 def give_back_reasoning(messages: Iterable[Json]) -> None:
-    """Gives each answer that called a tool a field for its reasoning: empty where the client
-    never had it.
-    """
+    """Gives each answer that called a tool its reasoning, empty where it is lost."""
     for message in messages:
         if message.get("role") == "assistant" and message.get("tool_calls"):
             message.setdefault(REASONING, "")

@@ -53,9 +53,7 @@ def read_mark(piece: object) -> MarkedPiece:
 
 
 def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
-    """Writes the signed thoughts of a chat as one piece of their maker's; empty for thoughts
-    that have no mark.
-    """
+    """Writes marked thoughts of a chat as one piece of their maker's; else empty."""
     values = [value for block in blocks for value in block.values()]
     maker = next((found for value in values if (found := read_mark(value).maker)), "")
     if not maker:

@@ -84,9 +84,7 @@ def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
 
 
 def mark_message(answer: Json, maker: str) -> bool:
-    """Marks the signatures in a whole message, or in an event of a stream; tells whether there
-    are any.
-    """
+    """Marks the signatures in a message, or in an event of a stream; tells whether it did."""
     delta = answer.get("delta")
     if isinstance(delta, dict) and delta.get("type") == "signature_delta":
         delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)

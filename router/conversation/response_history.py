@@ -95,9 +95,7 @@ def check_references(request: Mapping[str, object]) -> None:
 
 
 def mark_response(answer: Json, maker: str) -> bool:
-    """Marks the encrypted reasoning in a whole response, or in an event of a stream; tells
-    whether there is any.
-    """
+    """Marks encrypted reasoning in a response, or an event; tells whether it did."""
     whole = answer.get("response")
     output = (whole if isinstance(whole, dict) else answer).get("output")
     marked = False

@@ -50,9 +50,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
-    """Returns the body if it came with the head, else None. Raises BodyTooLarge, also for one
-    still to come.
-    """
+    """Returns the body if it came with the head, else None. Raises BodyTooLarge."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLarge
@@ -63,9 +61,7 @@ def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
 
 
 async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
-    """Reads a request's body. Raises BodyTooLarge, ClientDisconnected, TimeoutError when it
-    does not come in time.
-    """
+    """Reads a request's body. Raises BodyTooLarge, ClientDisconnected, TimeoutError."""
     with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
         body: bytes = message.get("body", b"")

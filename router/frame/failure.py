@@ -248,9 +248,7 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
 
 
 def refused_request(why: Untranslatable) -> UpstreamFailed:
-    """Builds the failure of a request that its target cannot know: the provider is not
-    asked.
-    """
+    """Builds the failure of a request about which the provider is not asked."""
     words = f"{why.message}; leave it out, or ask another route"
     body = error_body(words, "invalid_request_error", why.code, param=why.param)
     failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)

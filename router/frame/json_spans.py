@@ -141,9 +141,7 @@ _BYTES_PER_MEMBER: Final = 64
 
 
 def decode(body: bytes) -> str:
-    """Decodes a body. Raises InputError for what is not UTF-8 or is nested deeper than
-    MAX_DEPTH.
-    """
+    """Decodes a body. Raises InputError for what is not UTF-8, or nested too deep."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -183,9 +181,7 @@ def _too_deep(body: bytes) -> bool:
 
 
 def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
-    """As `_too_deep`, for a body that was parsed: most large ones hold long strings, and few
-    arrays and objects.
-    """
+    """As `_too_deep`, for a parsed body: most large ones hold few arrays and objects."""
     level: list[dict[str, object] | list[object]] = [found]
     left = len(body) // _BYTES_PER_MEMBER
     for _ in range(MAX_DEPTH):
@@ -329,9 +325,7 @@ def _only_name(text: str, name: str) -> tuple[int, int] | None:
 
 
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
-    """Returns the text with each span replaced, and all else byte for byte. Spans must not
-    overlap.
-    """
+    """Replaces each span, and keeps all else byte for byte. Spans must not overlap."""
     edits = list(edits)
     if len(edits) == 1:
         start, end, new = edits[0]

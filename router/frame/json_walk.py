@@ -70,9 +70,7 @@ def walk_array(text: str, start: int) -> list[JsonSpan]:
 
 
 def walk_object(text: str, start: int) -> ObjectSpans:
-    """Returns the members of the object that opens at text[start]. Raises InputError, also past
-    MAX_MEMBERS.
-    """
+    """Returns the members of the object that opens at text[start]. Raises InputError."""
     if text[start : start + 1] != "{":
         raise InputError(f"expected an object at character {start}")
     values: dict[str, JsonSpan] = {}

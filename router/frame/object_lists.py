@@ -12,9 +12,7 @@ from router.frame.json_spans import ParsedObject
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
-    """Returns the first object of a list. Raises UpstreamFailed unless the field is a list that
-    begins with one.
-    """
+    """Returns the first object of a list. Raises UpstreamFailed where there is none."""
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
         what = "an error" if "error" in members else f"no {name}"
@@ -23,9 +21,7 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
-    """Builds the error for an answer without content. reason: the field that says why an answer
-    ended.
-    """
+    """reason: the field that says why an answer ended."""
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )

@@ -37,9 +37,7 @@ class Timers:
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Returns the event loop. Asking asyncio for it takes a system call each time, up to
-        Python 3.11.
-        """
+        """Returns the event loop. Up to Python 3.11, asyncio takes a system call to say it."""
         return asyncio.get_running_loop()
 
     def add(self, timer: Timer) -> None:

@@ -177,9 +177,7 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
-        """Counts a user's request as sent to a target; `end` is to be called once it is
-        over.
-        """
+        """Counts a user's request as sent to a target, until `end`."""
         self._under_way[target] += 1
 
     def end(self, target: str) -> None:
@@ -187,9 +185,7 @@ class TargetHealth:
         self._under_way[target] -= 1
 
     def answered(self, target: str, ticket: Ticket, endpoint: Endpoint) -> None:
-        """Enters the success of a user's request, as `end`, `judge` and `settle` do one after
-        the other.
-        """
+        """Does what `end`, `judge` and `settle` do of a success, one after the other."""
         self._under_way[target] -= 1
         self.spoken[target] = endpoint
         if self._refused:
@@ -266,9 +262,7 @@ class TargetHealth:
         self._paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
-        """Has a target asked again at once, whatever kept requests from it, as a person wants
-        it.
-        """
+        """Has a target asked again at once, whatever kept requests from it."""
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
         self._paused_until.pop(target, None)

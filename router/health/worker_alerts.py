@@ -94,9 +94,7 @@ class WorkerAlerts:
         ]
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
-        """Adds a function that is called in the event loop, about every second, with the
-        snapshot that serves.
-        """
+        """Adds a function that gets the serving snapshot about every second."""
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
@@ -125,9 +123,7 @@ class WorkerAlerts:
         )
 
     def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
-        """Notes that one of several keys is refused, or serves again (None); `ProviderKeys`
-        calls it.
-        """
+        """Notes that one of several keys is refused, or serves again (None)."""
         name = f"key {provider} {key}"
         if refusal is None:
             self._resolve(name)
@@ -347,9 +343,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """Closes the alerts as the worker ends, and with it its circuits; the next worker
-        raises its own.
-        """
+        """Closes the alerts as the worker ends; the next worker raises its own."""
         now = self._clock.now()
         self._recorder.notify(
             *(alert.now(AlertEvent.LEFT, now) for alert in self._open.values())

@@ -128,9 +128,7 @@ class CanaryGuards(RequestObserver):
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
-        """Read what was aborted before this process began. Never raises: the worker serves
-        anyway.
-        """
+        """Reads what was aborted before this process began. Never raises."""
         try:
             self.aborted = {abort.rollout: abort for abort in self._files.aborted()}
             self._lived = set(self.aborted)
@@ -140,9 +138,7 @@ class CanaryGuards(RequestObserver):
             log.warning("the guard's files cannot be read: %s", error)
 
     def stopped(self, canary: Canary | None) -> bool:
-        """Whether this router has stopped the canary, so that no request is sent to it any
-        more.
-        """
+        """Tells whether this router has stopped the canary."""
         if canary is None or canary.control:
             # A holdback's own arm is the old model: what is to be left is not it.
             return False

@@ -93,9 +93,7 @@ class CaptureSampler(RequestObserver):
 
 
 def is_copy_refused(observed: ObservedRequest) -> bool:
-    """Tells that the key, or the client by a header or `store: false`, lets nobody keep a copy
-    of the request.
-    """
+    """Tells whether the key or the client lets nobody keep a copy of the request."""
     return (
         OptOut.CAPTURE in observed.opt_outs
         or header(observed.scope, CAPTURE_OPT_OUT) == OFF

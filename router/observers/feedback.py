@@ -87,9 +87,7 @@ class FeedbackIntake(RequestObserver):
         return _reply(opinion, outcome)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        """Enters feedback about a request; None for one that is not remembered here, or was
-        another key's.
-        """
+        """Enters feedback; None for a request that is not this key's, or not remembered."""
         found = self._served.get(opinion.request_id)
         if found is None:
             return None

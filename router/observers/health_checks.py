@@ -87,9 +87,7 @@ class HealthChecks:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Runs the checks that are due until it is cancelled; then no check is under way any
-        more.
-        """
+        """Runs the checks that are due until it is cancelled, and then cancels them."""
         try:
             while True:
                 self.run_due()

@@ -288,9 +288,7 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
-    """Whether the provider itself runs tools for the request: sending it twice may then act
-    twice.
-    """
+    """Whether the provider runs tools, which may act twice if it is asked twice."""
     tools = request.value("tools")
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))

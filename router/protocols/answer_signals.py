@@ -69,9 +69,7 @@ class AnswerSignals:
         call.add(own_id, name, arguments)
 
     def ended(self, reason: object) -> None:
-        """Notes the finish reason, as the protocol names it; an end that is not known yet
-        changes nothing.
-        """
+        """Notes the finish reason; an end that is not known yet changes nothing."""
         if reason:
             ending = read_ending(reason)
             self.truncated = self.truncated or ending is AnswerEnding.CUT

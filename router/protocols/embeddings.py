@@ -42,9 +42,7 @@ class EmbeddingsDialect(ChatDialect):
         *,
         serialize_tools: bool = False,  # noqa: ARG002 - there are none
     ) -> bytes:
-        """Writes the body that the target gets, in which `model` alone changes: the target's
-        settings are about words.
-        """
+        """Changes the model alone: the target's settings are about words."""
         return apply_edits(request.text, [model_edit(request, target)])
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:  # noqa: ARG002 - a Dialect

@@ -87,9 +87,7 @@ class StreamFilter(SseParser):
 
     @property
     def ended(self) -> bool:
-        """Tells whether everything is said, and why it ended; the last event alone may still be
-        to come.
-        """
+        """Tells whether everything is said; the last event alone may still be to come."""
         return False
 
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
@@ -113,9 +111,7 @@ class StreamFilter(SseParser):
         return self._own_ids
 
     def used(self) -> TokenUsage:
-        """Returns the usage that the stream reported; if it ended before, counts one output
-        token for each delta.
-        """
+        """Returns the reported usage, else one output token for each delta."""
         return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod
@@ -225,9 +221,7 @@ class StreamFilter(SseParser):
 
 
 def _comments(event: bytes, end: bytes) -> bytes:
-    """The lines that go on of an event without data. At an empty line, some readers would take
-    it for an event.
-    """
+    """At an empty line, some readers would take the comments for an event."""
     line_end = end[: len(end) // 2]
     return b"".join(line + line_end for line in LINE_END.split(event) if line[:1] == b":")
 

@@ -515,9 +515,7 @@ def classify_status(status: int, body: bytes) -> FailureClass:
 
 
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
-    """Finds the row of a provider's error object; None where the status alone says what it
-    is.
-    """
+    """Finds the row of an error object; None where the status alone says what it is."""
     codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
     message = str(error.get("message") or "")
     for row in REFUSALS:

@@ -82,9 +82,7 @@ class InternalErrors:
         route: CompiledRoute | None = None,
         arm: Arm | None = None,
     ) -> None:
-        """Counts an internal error and logs it; raises nothing. arm: the assigned one, None
-        before there is one.
-        """
+        """Counts an internal error and logs it; raises nothing. arm: the assigned one."""
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
         except Exception as fault:  # noqa: BLE001 - its words may hold content

@@ -56,9 +56,7 @@ class KeyClaims:
         self._refused = set[str]()  # rollouts whose refusal was logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
-        """Asks for the keys of the blocks that have closed. Without an answer they wait for
-        one. final: closes all.
-        """
+        """Asks for the keys of the blocks that have closed. final: closes all."""
         claims = self._due(ledgers, final=final)
         refused = set[str]()
         while claims:

@@ -85,9 +85,7 @@ class KeySpendTotals:
         return sum_by_day(rows)
 
     def take_back(self, rows: Iterable[KeySpend]) -> None:
-        """Takes back sums that neither database nor disk takes: they are small, and wait
-        here.
-        """
+        """Takes back sums that neither database nor disk takes."""
         with self._lock:
             self._back = sum_by_day([*self._back, *rows])
 

@@ -75,9 +75,7 @@ class OpenBlock:
         return self.weight_bps / 10_000
 
     def release(self) -> list["LedgerUnit"]:
-        """Lets the units go; returns those that count. What is still out is a failure from now
-        on, in both arms alike.
-        """
+        """Returns the units that count. What is still out is a failure from now on."""
         units, self.units = self.units, []
         for unit in units:
             unit.block = None
@@ -147,9 +145,7 @@ class LedgerUnit:
         return True
 
     def judge(self, judged: JudgeOutcome) -> None:
-        """Enters what the judge said; without a verdict the unit is as bad as one found bad, in
-        both arms alike.
-        """
+        """Enters a judgement; a unit without a verdict is as bad as one found bad."""
         self.judging = False
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]

@@ -126,15 +126,11 @@ class Recording:
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
     ) -> None:
-        """Enters a request that ended: its outcome goes to its block, its figures to the
-        minute.
-        """
+        """Enters a request that ended in its block and its minute."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """Enters rows into the failover log; what is too much for one second is dropped, and
-        counted.
-        """
+        """Enters rows into the failover log; drops and counts what is too much."""
         second = int(self._clock.monotonic())
         with self._waiting:
             if second != self._second:
@@ -152,9 +148,7 @@ class Recording:
             self.counters["alerts_dropped"] += len(alerts[room:])
 
     def capture(self, draft: CaptureDraft) -> None:
-        """Takes a draft, which is redacted and kept; what there is no room for is dropped, and
-        counted.
-        """
+        """Takes a draft, to be redacted and kept; drops and counts what has no room."""
         raise NotImplementedError
 
     def on_feedback(self, enter: EnterFeedback) -> None:

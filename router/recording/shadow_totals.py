@@ -56,9 +56,7 @@ class ShadowTotals:
         return rows
 
     def used(self, shadow: str, today: date) -> ShadowUsage | None:
-        """What counts against today's budget; None while the database has not said what others
-        used.
-        """
+        """What counts against today's budget; None while the database has not said."""
         with self._lock:
             if shadow not in self._known:
                 return None

@@ -101,9 +101,7 @@ class Spool:
             yield
 
     def append(self, batch: Batch) -> bool:
-        """Appends a batch; False when it does not fit any more. Raises OSError (disk full, not
-        writable).
-        """
+        """Appends a batch; False when it does not fit any more. Raises OSError."""
         # It begins a line of its own: a crash may have torn the one before.
         line = f"\n{encode(batch)}\n".encode()
         with self.lock():

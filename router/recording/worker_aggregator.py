@@ -68,9 +68,7 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """Opens the reports of a new worker's channel. slot: its place, 0 to N - 1; its
-        successor takes it.
-        """
+        """Opens the reports of a new worker's channel. slot: its place, 0 to N - 1."""
         account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account
@@ -84,9 +82,7 @@ class WorkerAggregator:
         self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
-        """A worker has stopped a canary: send that to all workers, and to those that start
-        later.
-        """
+        """Stops a canary at all workers, and at those that start later."""
         if abort.rollout in self._aborted:
             return
         self._aborted[abort.rollout] = abort
@@ -159,9 +155,7 @@ class WorkerReports(asyncio.Protocol):
 
     @property
     def silent_s(self) -> float:
-        """Counts the seconds since a worker that serves was last heard; 0 for one that does not
-        serve yet.
-        """
+        """Seconds since a serving worker was last heard; 0 for one that serves not yet."""
         return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

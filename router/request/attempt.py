@@ -52,9 +52,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
-    """Checks that a reply has this content type; else raises UpstreamFailed. headers: names in
-    lower case.
-    """
+    """Raises UpstreamFailed for another content type. headers: names in lower case."""
     found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
@@ -96,9 +94,7 @@ def parse_answer(
     *,
     silence: bool = False,
 ) -> UpstreamAnswer:
-    """Reads the answer as `read_answer` does, from a body that is here and was not
-    translated.
-    """
+    """Reads the answer as `read_answer` does, from a body that is here."""
     try:
         members = parse_object(body)
     except InputError as error:

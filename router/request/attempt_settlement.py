@@ -35,9 +35,7 @@ class AttemptSettlement:
         self._metrics = metrics
 
     def settle(self, made: Attempt, outcome: FailureClass | None) -> None:
-        """Enters the outcome of an attempt, once for each, a stream's at its end. outcome: None
-        for a success.
-        """
+        """Enters the outcome of an attempt, a stream's at its end; None for a success."""
         upstream, counts = made.upstream, outcome
         if outcome is None and not made.check and not self._keys.refused:
             self._health.answered(upstream.id, made.ticket, made.endpoint)

@@ -42,9 +42,7 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
-    """Finds the kinds of a request in its body; a picture of an earlier turn counts, as the
-    model gets all turns.
-    """
+    """Finds a request's kinds; a picture of an earlier turn counts, too."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
@@ -99,9 +97,7 @@ class Directives:
 
 
 def read_directives(scope: Scope) -> Directives:
-    """Reads what a request's headers ask, once for all requests of a connection with the same
-    head.
-    """
+    """Reads what the headers ask, once for all requests with the same head."""
     facts = scope.get(HEAD_FACTS)
     known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
     if known is None:

@@ -170,9 +170,7 @@ class RouteGuardrails(NamedTuple):
         return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
-        """Builds the probe of a request, whichever arm it is in. is_judged: it was drawn for
-        the judge.
-        """
+        """Builds the probe of a request. is_judged: it was drawn for the judge."""
         traits = self.traits
         if request.endpoint is not _EMBEDDINGS:
             traits |= _WORDED

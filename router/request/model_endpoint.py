@@ -102,9 +102,7 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
-        """Answers how many tokens a request has. It is no exposure and no evidence, and nothing
-        is charged for it.
-        """
+        """Answers how many tokens a request has. It is no exposure, and costs nothing."""
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
         if isinstance(routed, Reply):
@@ -130,9 +128,7 @@ class ModelEndpoint:
         send: Send,
         first: FirstAttempt | None = None,
     ) -> None:
-        """Serves what was prepared, and tells the observers of its end. first: an attempt that
-        was begun without a task.
-        """
+        """Serves what was prepared. first: an attempt that was begun without a task."""
         try:
             await prepared.response.serve(self.dispatcher, receive, send, first)
         except ClientDisconnected:

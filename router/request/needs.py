@@ -115,9 +115,7 @@ def given_fields(
 def without_fields(
     body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
 ) -> bytes:
-    """Removes optional fields from a body. body: as the target would see it. What the target
-    itself sets stays.
-    """
+    """Removes optional fields from a body, but those that the target itself sets."""
     own = {*target.parameters, *target.request_patch.parameters}
     asked: dict[str, Any] = json.loads(body)
     for hint in hints:

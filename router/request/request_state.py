@@ -110,9 +110,7 @@ class RequestProgress:
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Notes a target whose breaker gives no ticket, which is as good as one that says it is
-        overloaded.
-        """
+        """Notes a target whose breaker gives no ticket, as if it were overloaded."""
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 

@@ -55,9 +55,7 @@ class AnswerCopy:
         return b"".join(self._pieces).decode("utf-8", "replace")
 
     def whole(self, result: object) -> str | None:
-        """Returns the answer that a client got, of which a stream was copied; None for one that
-        is too large. result: of the request.
-        """
+        """Returns what `serve` would send of a whole answer, and the headers beside it."""
         if isinstance(result, UpstreamAnswer):
             self.add(result.body)
         return None if self.too_large else self.text

@@ -139,9 +139,7 @@ class CommittedStream:
             self.take(chunk)
 
     def take(self, chunk: bytes | None) -> None:
-        """Takes the next of what the provider sends, None for its end; `take_held` is what
-        becomes of it.
-        """
+        """Takes the next of what the provider sends, None for its end."""
         events = self.events
         try:
             self._held = events.end() if chunk is None else events.feed(chunk)

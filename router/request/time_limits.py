@@ -57,9 +57,7 @@ class TimeLimits:
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, made: Attempt) -> float:
-        """Returns the seconds to a stream's first output, or to a plain answer's first byte;
-        inf for no limit.
-        """
+        """Returns the seconds to a first output or byte; inf for no limit."""
         # Where no target stands behind it, to wait on is all that is left.
         is_last = made.check or made.upstream.id == job.plan.targets[-1]
         if job.request.stream:

@@ -322,9 +322,7 @@ class Router:
             await send_reply(send, told, (request_id,))
 
     def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
-        """Serves a request for a model that came whole, without a task; False for any other,
-        which is for `__call__`.
-        """
+        """Serves a request for a model that came whole, without a task; else False."""
         facts = scope.setdefault(HEAD_FACTS, {})
         is_ours = facts.get(_ASKS_A_MODEL)
         if is_ours is None:
@@ -438,9 +436,7 @@ class Router:
         self._errors.note(RouterPart.BACKGROUND, error)
 
     def stop(self) -> None:
-        """Makes the router not ready any more; what comes all the same is served. Called from a
-        signal, too.
-        """
+        """Makes the router not ready any more. Called from a signal, too."""
         self._stopping = True
 
     def healthz(self) -> Reply:

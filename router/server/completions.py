@@ -25,9 +25,7 @@ _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def chat_of_completion(body: bytes) -> bytes:
-    """Writes a completion's request as a chat's. Raises InputError, also for what no chat can
-    do, by its name.
-    """
+    """Writes a completion's request as a chat's. Raises InputError."""
     parse_object(body)
     asked: dict[str, object] = json.loads(body)
     for name, nothing in _NOT_IN_CHATS.items():

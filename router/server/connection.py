@@ -457,9 +457,7 @@ class Connection(asyncio.Protocol):
         self._say_last()
 
     def cut_off(self) -> None:
-        """Ends a request that no task serves, as if its client had left: the server waits no
-        longer.
-        """
+        """Ends a request that no task serves, as if its client had left."""
         call = self._answered
         if call is not None and not call.has_task:
             call.hang_up()

@@ -53,9 +53,7 @@ class KnownHead(NamedTuple):
         return cls(data[:start], data[start + len(digits) : end], dict(scope), place)
 
     def read(self, data: bytes) -> tuple[Scope, bytes] | None:
-        """Reads a request with this head and the whole of its body, and returns both; None for
-        any other bytes.
-        """
+        """Reads a whole request with this head; None for any other bytes."""
         before, after, known, place = self
         if not data.startswith(before):
             return None

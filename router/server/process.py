@@ -159,9 +159,7 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """Lifts the limit of open files as far as the system lets us: the usual 1024 are as many
-    clients.
-    """
+    """Lifts the limit of open files: the usual 1024 are as many clients."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # What macOS calls unlimited, it refuses.
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)

@@ -104,9 +104,7 @@ class RequestCycle:
         return self._task is not None
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        """Sends a whole answer to a request that has no task. Raises RuntimeError for what is
-        none.
-        """
+        """Sends a whole answer without a task. Raises RuntimeError for what is none."""
         self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
         self._left_call = None
         if self._gone:
@@ -138,9 +136,7 @@ class RequestCycle:
         return self._line.full
 
     def begin_events(self, headers: Iterable[Header]) -> None:
-        """Begins an answer of events to a request that has no task. Raises RuntimeError for
-        headers that are none.
-        """
+        """Begins an answer of events without a task. Raises RuntimeError."""
         self._begin(200, list(headers))
 
     def write(self, data: bytes, *, more: bool) -> None:
@@ -193,9 +189,7 @@ class RequestCycle:
             self._line.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Has a function called once when the client leaves, or now if it has left. None: no
-        more.
-        """
+        """Has a function called once when the client leaves, or has left. None: no more."""
         self._left_call = call
         if call is not None:
             if self._line.paused:
@@ -224,9 +218,7 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
-        """Sends an ASGI message. Raises RuntimeError for what is no answer: too long, too
-        short, out of order.
-        """
+        """Sends an ASGI message. Raises RuntimeError for what does not come next."""
         if self._line.full and not self._gone:
             await self._line.drained()
         if self._gone:

@@ -39,9 +39,7 @@ class StateMetrics:
         self._learned = learned
 
     def reading(self, gauges: Mapping[str, float]) -> MetricReading:
-        """Reads what a scrape shows of snapshot, breakers, checks and pauses. gauges: the front
-        door's own.
-        """
+        """gauges: the front door's own."""
         serving, holder = self._holder.current, self._holder
         targets = sorted(serving.snapshot.table.targets) if serving else []
         return MetricReading(

@@ -38,9 +38,7 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
 
 
 def load_snapshot(file: Path) -> Snapshot:
-    """Loads a snapshot from its file. Raises SnapshotInvalid: not there, not readable, torn, of
-    another format.
-    """
+    """Loads a snapshot from its file. Raises SnapshotInvalid."""
     try:
         whole = json.loads(file.read_bytes())
         if whole["format"] != FORMAT:

@@ -151,9 +151,7 @@ class SnapshotHolder:
         return time.monotonic() - self._confirmed
 
     def boot(self) -> CompiledSnapshot:
-        """Loads the snapshot from the database, else from disk (stale). Raises SnapshotInvalid
-        for neither.
-        """
+        """Loads the snapshot from the database, else from disk. Raises SnapshotInvalid."""
         try:
             self._guard.note(self._on_disk())
         except SnapshotInvalid as error:

@@ -232,9 +232,7 @@ class LearnedRepairs:
         return request, lost
 
     def fields(self) -> Mapping[str, Sequence[str]]:
-        """Lists by target's name the fields that it does not take as they are sent, at any of
-        its endpoints.
-        """
+        """Lists by target's name the fields that it does not take as they are sent."""
         now = self._monotonic()
         found: dict[str, set[str]] = {}
         for target, repairs in self._by_target.values():

@@ -78,9 +78,7 @@ class OriginPool:
         return None
 
     def give_back(self, wire: PoolConnection) -> None:
-        """Takes a lent connection back; each is given back exactly once. What is not reusable
-        is closed.
-        """
+        """Takes a lent connection back, once, and closes it if it is not reusable."""
         self._lent.remove(wire)
         if wire.rest():
             now = wire.loop.time()

@@ -62,9 +62,7 @@ class UpstreamPool(Transport):
         return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
 
     def begin(self, request: UpstreamRequest) -> "PooledCall | None":
-        """Sends a request at once, over a connection that stands idle; None where none does.
-        Raises UpstreamFailed.
-        """
+        """Sends over a connection that stands idle; None without one. Raises UpstreamFailed."""
         if request.fresh:
             return None
         call, origin = self._way_to(request)

@@ -125,9 +125,7 @@ class PoolConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     async def read(self) -> bytes:
-        """Returns what arrived since the last call, or waits for more; nothing at the body's
-        end. Raises UpstreamFailed.
-        """
+        """Waits for what arrives; nothing at the body's end. Raises UpstreamFailed."""
         while not self.pieces:
             if self.phase is DONE:
                 return b""

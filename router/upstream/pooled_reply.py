@@ -24,9 +24,7 @@ class BoundedInflater:
         self._zlib = zlib.decompressobj(EITHER_HEADER)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yields the decoded pieces. Raises UpstreamFailed (malformed) for what is not
-        compressed as it says.
-        """
+        """Yields the decoded pieces. Raises UpstreamFailed (malformed)."""
         while data:
             try:
                 piece = self._zlib.decompress(data, PIECE_BYTES)
@@ -93,9 +91,7 @@ class PooledReply(UpstreamReply):
                 yield piece
 
     def count(self, more: int) -> None:
-        """Counts bytes that are about to be taken. Raises UpstreamFailed where the body becomes
-        too large by them.
-        """
+        """Counts bytes about to be taken. Raises UpstreamFailed where they are too many."""
         size = self._size + more
         if size > self._max_bytes:
             raise too_large(self._max_bytes)

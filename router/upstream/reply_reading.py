@@ -61,9 +61,7 @@ class ReadReply(UpstreamReply):
 
 
 async def read_error_body(reply: UpstreamReply) -> bytes:
-    """Reads the body of an error; empty for one that does not come whole: the status says
-    enough.
-    """
+    """Reads the body of an error; empty for one that does not come whole."""
     found = b""
     try:
         async with asyncio.timeout(WAIT_S):

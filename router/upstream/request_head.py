@@ -48,9 +48,7 @@ class RequestHead(NamedTuple):
     has_lists: bool  # the operator's, which stand among these lines
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
-        """Writes the head of a request. more: header lines of this request alone, each with its
-        end.
-        """
+        """Writes the head of a request. more: header lines of this request alone."""
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
@@ -98,9 +96,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Checks a provider's headers and key. Raises UpstreamFailed for one that cannot be
-    sent.
-    """
+    """Raises UpstreamFailed for a header or key that cannot be sent."""
     try:
         check_request_headers(provider, secret)
     except InputError as error:

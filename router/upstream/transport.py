@@ -143,9 +143,7 @@ class BegunCall(Protocol):
         ...
 
     def take(self) -> bytes:
-        """Takes what `peek` returns. Raises UpstreamFailed, and takes nothing, for a body that
-        is too large.
-        """
+        """Takes what `peek` returns. Raises UpstreamFailed for a body that is too large."""
         ...
 
     async def reply(self) -> UpstreamReply:

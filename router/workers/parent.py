@@ -44,9 +44,7 @@ class WorkerParent:
         self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
     async def run(self, orders: WorkerSpec) -> int:
-        """Runs the workers until SIGTERM or SIGINT. Returns the exit code: a worker's own if
-        the first pool fails.
-        """
+        """Runs the workers until SIGTERM or SIGINT. Returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)

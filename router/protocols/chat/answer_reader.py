@@ -110,9 +110,7 @@ def read_tokens(members: ParsedObject) -> AnswerTokens | None:
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
-    """Reads the thoughts in a message or delta, under DeepSeek's and vLLM's name for them, then
-    under OpenRouter's.
-    """
+    """Reads thoughts under DeepSeek's and vLLM's name, then under OpenRouter's."""
     for name in ("reasoning_content", "reasoning"):
         found = part.get(name)
         if isinstance(found, str) and found:

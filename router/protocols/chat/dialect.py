@@ -132,15 +132,11 @@ class ChatDialect:
         return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        """Returns the schema of the JSON that the answer is to be; empty for any, None when
-        none was asked for.
-        """
+        """Returns the schema that the answer has to fit; empty for any JSON, None for none."""
         return read_schema(request.members.get("response_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        """Returns the offered tools' parameters as JSON schemas, by name; None for a tool
-        without one.
-        """
+        """Returns the offered tools' parameters by name; None for a tool without a schema."""
         found: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
             function, custom = tool.get("function"), tool.get("custom")

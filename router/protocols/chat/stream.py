@@ -179,9 +179,7 @@ class ChatStream(StreamFilter):
             self._text = only
 
     def _choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
-        """Takes note of a choice; returns the name of its text and the choice's index, where it
-        brings nothing else.
-        """
+        """Notes a choice; returns its text's name and its index, if it brings nothing else."""
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
         index, delta = choice.get("index"), choice.get("delta")

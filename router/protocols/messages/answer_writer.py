@@ -85,9 +85,7 @@ class MessageEventWriter:
         return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
-        """Writes an error event as it came: its class is known by its code, and its words are
-        the provider's.
-        """
+        """Writes an error event in the provider's words."""
         return write_event("error", {"error": error})
 
 

@@ -56,9 +56,7 @@ _THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
 
 
 def read_message_tokens(usage: object) -> TokenUsage | None:
-    """Reads a `usage` object; None when it is none. Anthropic's `input_tokens` leaves the cache
-    out.
-    """
+    """Anthropic's `input_tokens` leaves the cache out."""
     if not isinstance(usage, dict):
         return None
     get = usage.get
@@ -234,9 +232,7 @@ def _has_output(delta: object) -> bool:
 
 
 def block_speaks(block: object) -> bool:
-    """Tells whether a block of content says anything: words, a call, a result. Thoughts alone
-    are no answer.
-    """
+    """Tells whether a block says anything. Thoughts alone are no answer."""
     if not isinstance(block, dict):
         return False
     kind = block.get("type")

@@ -43,9 +43,7 @@ class ResponsesDialect(ChatDialect):
         self.call_mark = '_call"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """Returns the opening of the conversation; empty where the provider keeps its
-        beginning.
-        """
+        """Returns the opening; empty where the provider keeps its beginning."""
         if request.value("previous_response_id") or request.value("conversation"):
             return []
         given = request.value("input")

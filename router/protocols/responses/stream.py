@@ -21,9 +21,7 @@ from router.protocols.usage import TokenUsage, usage_with_cache
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
-    """Adds the signals of a whole response's `output` and `incomplete_details`; a stream ends
-    with the same.
-    """
+    """Adds the signals of a whole response; a stream ends with the same."""
     for item, entry in enumerate(iter_objects(output)):
         match entry.get("type"):
             case "message":

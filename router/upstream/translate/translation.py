@@ -67,9 +67,7 @@ class Translation(Protocol):
         ...
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
-        """Translates the provider's answer into a chat's; may raise any error for what is no
-        answer.
-        """
+        """Translates the provider's answer into a chat's; may raise any error."""
         ...
 
     def chunks(self, ask: TranslatedCall) -> ChunkTranslator: ...

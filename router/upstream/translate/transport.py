@@ -140,9 +140,7 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
 
 
 def _end_with_default(given: Json) -> bool:
-    """Whether the answer does not say why it ended. The library would not read it: it gets a
-    reason.
-    """
+    """Gives an answer without a reason to end one, and tells so: the library needs it."""
     candidates = given.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         name, reason, where = "finishReason", "STOP", candidates[0]
