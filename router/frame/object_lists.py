@@ -21,7 +21,7 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
-    """reason: the field that says why an answer ended."""
+    """Builds the error. reason: the field that says why an answer ended."""
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )

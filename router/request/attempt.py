@@ -52,7 +52,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
-    """Raises UpstreamFailed for another content type. headers: names in lower case."""
+    """Checks the content type. Raises UpstreamFailed. headers: names in lower case."""
     found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"

@@ -39,7 +39,7 @@ class StateMetrics:
         self._learned = learned
 
     def reading(self, gauges: Mapping[str, float]) -> MetricReading:
-        """gauges: the front door's own."""
+        """Reads the worker's state. gauges: the front door's own."""
         serving, holder = self._holder.current, self._holder
         targets = sorted(serving.snapshot.table.targets) if serving else []
         return MetricReading(

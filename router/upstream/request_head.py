@@ -96,7 +96,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Raises UpstreamFailed for a header or key that cannot be sent."""
+    """Checks that headers and key can be sent. Raises UpstreamFailed."""
     try:
         check_request_headers(provider, secret)
     except InputError as error:
