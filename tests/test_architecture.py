@@ -21,7 +21,6 @@ DOORS = {
     "aiohttp": (
         "router/upstream/",
         "harness/app/demo/",
-        "evals/runner/http_transport.py",
         "harness/client/http.py",
     ),
     "alembic": ("harness/store/", "migrations/"),

@@ -13,12 +13,11 @@ PLACES = {
     "get_close_matches": ("harness/domain/suggestions.py",),
     # The one parser of server-sent events; the filter writes an event's data anew.
     'startswith(b"data:': ("harness/domain/sse.py", "router/protocols/event_stream.py"),
-    # The one guarded client; an eval worker has its own, and a tool server's belongs to `mcp`.
+    # The one guarded client; a tool server's belongs to `mcp`.
     "may_connect(": (
         "harness/domain/providers/api_base_rules.py",
         "harness/runtime/outbound/guarded_http.py",
         "harness/runtime/tool_servers.py",
-        "evals/runner/http_transport.py",
         "router/upstream/",
     ),
 }

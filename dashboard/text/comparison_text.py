@@ -96,14 +96,12 @@ def _foot(
 ) -> str:
     epochs = {plan.epochs for plan in comparison.proposal.plans}
     early = any(r.how in EARLY_ENDS for r in basis.claims)
-    saved = comparison.stopped_early.rstrip(".")
     return (
         f"Paired test on {labels.plural(basis.items_used, 'shared item')} · same items, order, "
         "prompts and scorers on both sides · "
         f"{labels.plural(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}, "
         f"valid until {labels.date_time(verdict.expires_at)}"
-        f"{f' · {saved}' if saved else ''}"
         f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
     )
 

@@ -101,7 +101,7 @@ class TargetAPI(ModelAPI):
         except ProviderFailed as error:
             self._to.failures.add(str(error))
             raise
-        return output_of(answered.reply, answered.seconds)
+        return output_of(*answered)
 
     def connection_key(self) -> str:
         return self.model_name

@@ -34,7 +34,6 @@ from inspect_ai.util import display_type
 
 from evals.runner.call_spending import ModelSpending
 from evals.runner.collector import Collector
-from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge_calibration import (
@@ -113,11 +112,11 @@ class InspectRunner:
         self,
         suites: Mapping[str, SuiteSettings],
         *,
+        calls: ProviderCallsFactory,
         log_dir: Path | None = None,
         checks: CalibrationCache | None = None,
         paces: RateGates | None = None,
         allowed: Collection[str] = (),
-        calls: ProviderCallsFactory = HttpTransport,
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from inspect_ai import Task, task_with
 from inspect_ai.dataset import MemoryDataset
@@ -58,35 +58,7 @@ JUDGES = "swapgate_judges"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
-class InspectSuite(Protocol):
-    """Describes what the runner needs of a suite."""
-
-    @property
-    def pin(self) -> SuitePin: ...
-
-    @property
-    def groups(self) -> ItemGroups: ...
-
-    def prompt(self, item: str) -> str: ...
-
-    def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
-        """Builds a task of one Inspect sample per question, with its id, in this order."""
-        ...
-
-    def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        """The scores, and why there are none. Raises NotJudged."""
-        ...
-
-    def judges(self, sample: EvalSample) -> tuple[str, str]:
-        """Model and build of what scored it, as it named itself; empty for what asks none."""
-        ...
-
-    def spent(self) -> str:
-        """Why no more answers can be scored; empty while they can."""
-        ...
-
-
-def inspect_suite(settings: SuiteSettings) -> InspectSuite:
+def inspect_suite(settings: SuiteSettings) -> "InspectSuite":
     """Loads a suite of a task file or of data. Raises InputError, NotFound, ConfigError."""
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
@@ -142,7 +114,11 @@ def item_of(sample_id: str | int) -> str:
 
 @dataclass(frozen=True)
 class DataSuite:
-    """Serves the runner a suite of our own kind: data file, template, scorer by name."""
+    """Serves the runner a suite of our own kind: data file, template, scorer by name. `task`
+    has one Inspect sample per question, with its id, in this order; `scored` gives the scores,
+    or why there are none; `judges` the model and build of what scored, as it named itself;
+    `spent` says why no more answers can be scored.
+    """
 
     suite: Suite
     judging: AnswerJudge | None = None
@@ -297,6 +273,9 @@ class TaskSuite:
         if number is None:
             return ScoreResult(None, None), "the score is not a number from 0 to 1"
         return ScoreResult(number, number), ""
+
+
+InspectSuite = DataSuite | TaskSuite
 
 
 def as_share(value: Value) -> float | None:

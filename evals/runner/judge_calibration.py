@@ -113,10 +113,9 @@ class Judge:
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
-            came = await self._client.ask(request_body(self._target, messages, settings))
+            reply, _ = await self._client.ask(request_body(self._target, messages, settings))
         except ProviderFailed as error:
             raise self._away(error) from None
-        reply = came.reply
         self._pay(reply.served, reply.input_tokens, reply.output_tokens, reply.cached_tokens)
         return reply.text
 

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -21,14 +20,13 @@ from evals.runner.chat_completions import (
     parse_embeddings,
     parse_reply,
 )
-from evals.runner.http_transport import HttpTransport
 from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
 from harness.domain.formatting import format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secret
+from harness.domain.providers.headers import check_request_headers
 from harness.domain.providers.kinds import rename_answer_limit
-from harness.domain.reliability.request_repair import RequestRepair, find_repair, repair_request
 from harness.domain.reliability.retry import retry_after_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
@@ -56,30 +54,12 @@ class ProviderFailed(UpstreamError):
 
 
 class _AttemptFailed(Exception):
-    """One attempt failed. pause_s: what the provider asked for, if it did. repair: what it
-    takes in place of a field that it refuses.
-    """
+    """One attempt failed. pause_s: what the provider asked for, if it did."""
 
-    def __init__(
-        self,
-        text: str,
-        *,
-        retry: bool,
-        pause_s: float | None = None,
-        repair: RequestRepair | None = None,
-    ) -> None:
+    def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
         super().__init__(text)
         self.retry = retry
         self.pause_s = pause_s
-        self.repair = repair
-
-
-@dataclass(frozen=True, slots=True)
-class TimedReply:
-    """Holds a reply, and the wall time in seconds of the attempt that brought it."""
-
-    reply: ChatReply
-    seconds: float
 
 
 class EvalProviderClient:
@@ -98,17 +78,17 @@ class EvalProviderClient:
         provider: Provider,
         api_key: str | None,
         *,
+        calls: ProviderCallsFactory,
         connections: int,
         timeout_s: float = 120.0,
         first_pause_s: float = FIRST_PAUSE_S,
         pace: RateGate | None = None,
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
-        calls: ProviderCallsFactory = HttpTransport,
         spending: ModelSpending | None = None,
     ) -> None:
-        self._base, self._kind = provider.api_base, provider.kind
-        self._secrets = (api_key or "", *provider.extra_headers.values())
+        self._provider, self._key = provider, api_key or ""
+        self._secrets = (self._key, *provider.extra_headers.values())
         self._calls = calls(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
         )
@@ -117,18 +97,16 @@ class EvalProviderClient:
         self._waiting = waiting
         self._spending = spending
         self._allowed = allowed
-        # By model and field, what the provider refused, and takes in its place.
-        self._repairs: dict[tuple[object, str], RequestRepair] = {}
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
-    async def ask(self, body: Mapping[str, Any]) -> TimedReply:
-        """Asks for a chat completion. Raises ProviderFailed when the last retry has failed, or
-        none is worth it.
+    async def ask(self, body: Mapping[str, Any]) -> tuple[ChatReply, float]:
+        """Asks for a chat completion. Returns it, and the seconds of the last attempt.
+
+        Raises ProviderFailed when the last retry has failed, or none is worth it.
         """
-        sent = rename_answer_limit(body, self._kind)
-        found, seconds = await self._request("/chat/completions", sent, parse_reply)
-        return TimedReply(found, seconds)
+        sent = rename_answer_limit(body, self._provider.kind)
+        return await self._request("/chat/completions", sent, parse_reply)
 
     async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
         """Asks for embeddings. Raises ProviderFailed when the last retry has failed, or none is
@@ -140,23 +118,14 @@ class EvalProviderClient:
     async def _request(
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """What `read` makes of the answer, and the seconds of the attempt that brought it.
-
-        A hint or a limit that the provider refuses is left out or changed, for this model and
-        from then on.
-        """
+        """What `read` makes of the answer, and the seconds of the attempt that brought it."""
+        request = json.dumps(body, ensure_ascii=False).encode()
         attempt = 0
         while True:
-            body = self._repaired(body)
-            request = json.dumps(body, ensure_ascii=False).encode()
             try:
                 return await self._attempted(path, request, body, read)
             except _AttemptFailed as error:
                 failed = error
-            if failed.repair is not None:
-                self._repairs[body.get("model"), failed.repair.field] = failed.repair
-                if self._repaired(body) != body:
-                    continue
             if not failed.retry:
                 raise ProviderFailed(str(failed))
             asked_s = failed.pause_s or 0.0
@@ -201,12 +170,6 @@ class EvalProviderClient:
                 self._spending.pay(found)
             return found, seconds
 
-    def _repaired(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The body as the provider takes it."""
-        model = body.get("model")
-        known = [repair for (of, _), repair in self._repairs.items() if of == model]
-        return repair_request(body, known)[0] if known else body
-
     async def close(self) -> None:
         if self._pace is not None:
             self._pace.close()
@@ -219,7 +182,8 @@ class EvalProviderClient:
     async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
         """body: what the request says. Raises _AttemptFailed."""
         try:
-            check_api_base(self._base, self._allowed)
+            check_api_base(self._provider.api_base, self._allowed)
+            check_request_headers(self._provider, self._key)
             posted = await self._calls.post(path, request)
         except InputError as error:
             raise _AttemptFailed(str(error), retry=False) from None
@@ -233,7 +197,6 @@ class EvalProviderClient:
             f"HTTP {posted.status}{said}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),
-            repair=None if retry else _repair_of(posted.body, body),
         )
 
     def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:
@@ -254,15 +217,6 @@ class EvalProviderClient:
         ):
             return " (its message is withheld: it repeats the request)"
         return f": {words}"
-
-
-def _repair_of(raw: bytes, body: Mapping[str, Any]) -> RequestRepair | None:
-    """The repair that a refusal asks for, if it is a safe one."""
-    try:
-        error = json.loads(raw)["error"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return find_repair(error, body) if isinstance(error, dict) else None
 
 
 def _flat(text: str) -> str:

@@ -21,7 +21,7 @@ from harness.api.frame.endpoint import (
 )
 from harness.api.frame.error_status import extend
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.evals.run_costs import JudgingCost, Savings
+from harness.control.evals.run_costs import JudgingCost
 from harness.control.operations import queries
 from harness.control.proposals import (
     comparison,
@@ -124,10 +124,10 @@ class SuiteComparison:
 @dataclass(frozen=True)
 class ProposalComparison:
     """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
-    the route's bill, in US dollars per 30 days. savings: null where the gate did not decide
-    early. standing: whether the verdict is proof still. shadow: the one that comes before the
-    canary. lost_by_form: of a FORMAT MISMATCH, what broke and what mends it. faults: why
-    answers of a model may be no evidence, whatever the gate makes of them.
+    the route's bill, in US dollars per 30 days. standing: whether the verdict is proof still.
+    shadow: the one that comes before the canary. lost_by_form: of a FORMAT MISMATCH, what broke
+    and what mends it. faults: why answers of a model may be no evidence, whatever the gate
+    makes of them.
     """
 
     proposal: ProposalView
@@ -138,7 +138,6 @@ class ProposalComparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: CostForecast
-    savings: Savings | None
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]

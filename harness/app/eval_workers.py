@@ -4,8 +4,6 @@ own processes.
 
 import json
 import os
-import socket
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +12,9 @@ from harness import config
 from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
 from harness.domain.errors import NotFound
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Provider
 from harness.domain.settings import RunQueueKind, Settings
 from harness.imports import leave_modules_alone, pause_garbage_collection
-from harness.ports import EvalWorkers, ProviderCalls
+from harness.ports import EvalWorkers
 from harness.runtime import secret_files, signing_keys
 
 if TYPE_CHECKING:
@@ -96,23 +91,19 @@ def judge_providers(settings: Settings) -> dict[str, str]:
     }
 
 
-def run_worker_template(given: Path | None, *, channel: int) -> None:
-    """Runs the process that forks eval workers, until the control process closes the channel.
-
-    channel: file descriptor of its end of the socket.
-    """
+def run_worker_template(given: Path | None) -> None:
+    """Runs the process that forks eval workers, until the control process closes its stdin."""
     from harness.runtime.processes.worker_template import serve_forks  # noqa: PLC0415 - as above
 
     with pause_garbage_collection():
         # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
-        from evals.runner import http_transport, inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
+        from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
         from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
         from harness.store import sql  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
+        from router.upstream import provider_client  # noqa: F401, PLC0415
     leave_modules_alone()
-    with socket.socket(fileno=channel) as ours:
-        asked = serve_forks(ours)
-    if asked is not None:
+    if (asked := serve_forks()) is not None:
         run_worker(given, asked.run, owner=asked.owner, parent=os.getppid())
 
 
@@ -122,6 +113,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     secrets = dict(os.environ)
@@ -140,7 +132,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                 ),
                 paces=_rate_gates(installation.settings),
                 allowed=installation.settings.router.allow_addresses,
-                calls=provider_calls,
+                calls=ProviderClient,
             ),
             owner=owner,
             parent=parent,
@@ -159,29 +151,3 @@ def _rate_gates(settings: Settings) -> "RateGates":
 
     shared = secret_files.writable_home(settings) / "evals"
     return RateGates(settings.eval_limits, SharedRates(shared / "rates"), shared)
-
-
-def provider_calls(
-    provider: Provider,
-    api_key: str | None,
-    *,
-    connections: int,
-    timeout_s: float,
-    allowed: Collection[str],
-) -> ProviderCalls:
-    """What evals and probes ask a provider with: the router's way where it translates.
-
-    So what is measured is what serves. Raises ConfigError where that cannot be loaded.
-    """
-    kind = PROVIDER_KINDS.get(provider.kind)
-    if kind is not None and Endpoint.CHAT in kind.adapted:
-        from router.upstream.provider_client import ProviderClient  # noqa: PLC0415 - not for all
-
-        return ProviderClient(
-            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
-        )
-    from evals.runner.http_transport import HttpTransport  # noqa: PLC0415 - aiohttp takes a while
-
-    return HttpTransport(
-        provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
-    )

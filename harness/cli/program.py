@@ -216,7 +216,7 @@ _HIDDEN: Final = {
     ),
     "eval-worker-template": (
         ".operations.serve:eval_worker_template",
-        "Fork eval workers for the runs that the parent names.",
+        "Fork eval workers for the runs that the parent names on stdin.",
     ),
     "router-worker": (
         ".operations.serve:router_worker",

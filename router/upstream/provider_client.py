@@ -1,6 +1,5 @@
 """`ProviderClient` posts a ready OpenAI request over the router's transports, and gives the
-answer's status, headers and bytes: for evals and probes of providers whose protocol the router
-translates, so that they ask as it asks. Others go by `evals.runner.http_transport`.
+answer's status, headers and bytes: evals and probes ask a provider as the router asks it.
 """
 
 import asyncio
@@ -10,6 +9,7 @@ from typing import Final
 
 from harness.domain.errors import NoAnswer
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import Posted
@@ -18,6 +18,7 @@ from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 
 CONNECT_S: Final = 10.0
+PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERLOADED)
 
 
 class ProviderClient:
@@ -58,7 +59,8 @@ class ProviderClient:
         except TimeoutError:
             raise NoAnswer("the provider did not answer in time") from None
         except UpstreamFailed as failed:
-            raise NoAnswer(self._failure_text(failed)) from None
+            again = failed.failure in PASSING
+            raise NoAnswer(self._failure_text(failed), again=again) from None
 
     async def close(self) -> None:
         await self._transports.aclose()

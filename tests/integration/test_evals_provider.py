@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.http_transport import LONGEST_ANSWER
-from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed, TimedReply
+from evals.runner.chat_completions import ChatReply
+from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
 from harness.domain.reliability.rate_limits import EvalLimits
+from harness.domain.settings import RouterSettings
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
+from router.upstream.provider_client import ProviderClient
 from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving
 
 BODY = {
@@ -24,13 +26,14 @@ BODY = {
 }
 
 
-def ask(served: Served, **more: object) -> TimedReply:
-    async def once() -> TimedReply:
+def ask(served: Served, **more: object) -> tuple[ChatReply, float]:
+    async def once() -> tuple[ChatReply, float]:
         client = EvalProviderClient(
             served.provider(
                 extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}
             ),
             KEY,
+            calls=ProviderClient,
             connections=2,
             first_pause_s=0.001,
         )
@@ -57,10 +60,10 @@ def error(status: int, message: str = "no", **headers: str) -> Response:
 
 def test_an_answer_comes_with_its_time_and_the_request_with_key_and_headers() -> None:
     with serving(in_turn(Response("Hello"))) as served:
-        answered = ask(served)
+        answered, seconds = ask(served)
 
-    assert answered.reply.text == "Hello"
-    assert answered.seconds > 0
+    assert answered.text == "Hello"
+    assert seconds > 0
     [request] = served.requests
     assert request["path"] == "/v1/chat/completions"
     assert (request["authorization"], request["extra"]) == (f"Bearer {KEY}", "yes")
@@ -91,7 +94,7 @@ def test_a_limit_goes_under_the_name_that_the_provider_knows() -> None:
 )
 def test_a_passing_failure_is_retried(failure: Response) -> None:
     with serving(in_turn(failure, failure, failure, Response("at last"))) as served:
-        assert ask(served).reply.text == "at last"
+        assert ask(served)[0].text == "at last"
     assert len(served.requests) == RETRIES + 1
 
 
@@ -150,14 +153,14 @@ def test_a_redirect_is_not_followed() -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_answer_without_measure_is_not_read_to_its_end(*, packed: bool) -> None:
-    blanks = b" " * (LONGEST_ANSWER + 2**17)
+    blanks = b" " * (RouterSettings().max_response_bytes + 2**17)
     huge = Response(
         raw=gzip.compress(blanks) if packed else blanks,
         headers={"content-encoding": "gzip"} if packed else {},
     )
     with (
         serving(in_turn(huge)) as served,
-        pytest.raises(ProviderFailed, match=r"^the answer is longer than 32 MiB$"),
+        pytest.raises(ProviderFailed, match=r"^the call failed: answer larger than \d+ bytes$"),
     ):
         ask(served)
     assert len(served.requests) == 1
@@ -167,7 +170,7 @@ def test_nobody_listening_is_a_connection_that_failed() -> None:
     with serving(in_turn(Response("x"))) as served:
         pass
 
-    with pytest.raises(ProviderFailed, match=r"^the connection failed: \w+ \(4 attempts\)$"):
+    with pytest.raises(ProviderFailed, match=r"^the call failed: \w+ \(4 attempts\)$"):
         ask(served)
 
 
@@ -179,13 +182,18 @@ def test_a_page_that_is_no_json_leaves_the_status_alone() -> None:
         ask(served)
 
 
-def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
+def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float]:
     """One question from a worker that shares book and slots with others."""
 
-    async def once() -> TimedReply:
+    async def once() -> tuple[ChatReply, float]:
         pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).gate_for("sim")
         client = EvalProviderClient(
-            served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
+            served.provider(),
+            KEY,
+            calls=ProviderClient,
+            connections=2,
+            first_pause_s=0.001,
+            pace=pace,
         )
         try:
             return await client.ask(BODY)
@@ -199,7 +207,7 @@ def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
 def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) -> None:
     book, began = LocalRates(), time.monotonic()
     with serving(in_turn(error(429, retry_after="0.3"), Response("at last"))) as served:
-        assert paced(served, book, tmp_path).reply.text == "at last"
+        assert paced(served, book, tmp_path)[0].text == "at last"
     held = book.change("hold:sim", lambda state: state).requests_until
     assert held >= began + 0.3
 

@@ -91,21 +91,6 @@ def test_the_first_line_says_what_to_do(
     )
 
 
-def test_what_an_early_decision_saved_is_said(world: SmallInstallation) -> None:
-    report = reported(world, "sim/better")
-    found = report.comparison
-    cut = [
-        replace(side, incumbent=side.incumbent[:40], candidate=side.candidate[:45])
-        for side in found.suites
-    ]
-    early = replace(found, suites=cut)
-    assert "planned answers" not in render_markdown(report)
-    assert early.savings is not None
-    assert (early.savings.answers, early.savings.planned) == (85, 120)
-    assert early.stopped_early in render_markdown(replace(report, comparison=early))
-    assert "of 60 items: 85 of 120 planned answers were asked for" in early.stopped_early
-
-
 def test_an_open_comparison_says_that_it_is_open(world: SmallInstallation) -> None:
     proposal = world.propose()
     report = gather_report(world.context(), proposal.id)
@@ -328,8 +313,6 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     # $67.20 in 14 days; 42,000 requests are 90,000 in 30.
     assert forecast.now_usd == pytest.approx(67.2 / 14 * 30, rel=1e-3)
     assert forecast.candidate_usd == pytest.approx(90_000 * each, rel=1e-3)
-    assert forecast.low_usd is not None
-    assert forecast.low_usd < (forecast.candidate_usd or 0.0) < (forecast.high_usd or 0.0)
 
 
 def test_rows_by_tag_add_up_to_what_was_used(example: Example) -> None:

@@ -24,6 +24,7 @@ from harness.runtime.outbound.alert_sinks import post
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
+from router.upstream.provider_client import ProviderClient
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_chat import Response, Served, serving
@@ -66,7 +67,9 @@ def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") ->
 
 def by_eval(served: Served) -> None:
     async def call_provider() -> None:
-        client = EvalProviderClient(up(served), SECRET, connections=1, first_pause_s=0.001)
+        client = EvalProviderClient(
+            up(served), SECRET, calls=ProviderClient, connections=1, first_pause_s=0.001
+        )
         try:
             await client.ask(CHAT)
         finally:

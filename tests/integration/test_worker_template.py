@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(not worker_template.SUPPORTED, reason="templates
 
 # Each run's name is the Python that its worker runs.
 TEMPLATE = """
-import os, socket, sys, time
+import os, sys, time
 from pathlib import Path
 from harness.runtime.processes.worker_template import serve_forks
 Path("template").write_text(str(os.getpid()))
-asked = serve_forks(socket.socket(fileno=int(sys.argv[-1])))
+asked = serve_forks()
 if asked is not None:
     exec(asked.run)
 """

@@ -11,14 +11,9 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
+from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.gate.offline.costs import (
-    CostEvidence,
-    CostOutcome,
-    CostPair,
-    items_to_show_saving,
-    judge_costs,
-)
+from harness.gate.offline.costs import CostPair, items_to_show_saving, judge_costs
 from tests.unit.test_gate_verdicts import plan
 
 pytestmark = pytest.mark.req("A3", "A7", "F2")
@@ -139,7 +134,7 @@ def test_no_item_counts_for_more_than_its_ceiling(pairs: Sequence[CostPair]) -> 
     assert (found.log_e, found.log_e_bad) == pytest.approx((shown, refuted))
 
 
-def check_means(found: CostEvidence, both: Sequence[tuple[float, float]]) -> None:
+def check_means(found: CostFigures, both: Sequence[tuple[float, float]]) -> None:
     if not both:
         assert (found.incumbent_usd, found.candidate_usd, found.saving) == (None,) * 3
         return

@@ -3,10 +3,12 @@
 from harness.domain.content_hash import canonical_json
 from harness.domain.evals.suite_figures import (
     CostFigures,
+    CostOutcome,
     HolmFigures,
     LenientFigures,
     SuiteFigures,
 )
+from harness.domain.plain_data import from_plain
 
 WHOLE = SuiteFigures(
     alpha=0.05,
@@ -21,7 +23,7 @@ WHOLE = SuiteFigures(
     rules={"code_fence": 2},
     examples=("q0", "q1"),
     lenient=LenientFigures(outcome="passed", n_used=8, delta=0.5),
-    cost=CostFigures(min_saving=0.2, outcome="shown", n_used=9, saving=0.5),
+    cost=CostFigures(min_saving=0.2, outcome=CostOutcome.SHOWN, n_used=9, saving=0.5),
     holm=HolmFigures(p=0.01, rank=1, limit=0.025),
 )
 PLAIN = (
@@ -56,4 +58,4 @@ def test_the_parts_are_stored_by_name() -> None:
 
 
 def test_what_was_stored_is_read_again() -> None:
-    assert SuiteFigures.from_json(WHOLE.as_json()) == WHOLE
+    assert from_plain(SuiteFigures, WHOLE.as_json()) == WHOLE

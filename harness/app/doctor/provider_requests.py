@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
-from harness.app.eval_workers import provider_calls
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.plain_data import read_object
 from harness.domain.providers.api_base_rules import check_api_base
@@ -256,7 +255,9 @@ def _translated(
         check_api_base(provider.api_base, allowed)
     except InputError as refused:
         return ProbeReply(None, 0.0, error=str(refused))
-    calls = provider_calls(
+    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415 - not for all
+
+    calls = ProviderClient(
         provider, secret or None, connections=1, timeout_s=timeout_s, allowed=allowed
     )
 

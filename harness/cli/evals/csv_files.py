@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.domain.errors import InputError
+from harness.domain.evals.exports.scored_run import PairRow
 from harness.domain.suggestions import did_you_mean
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -19,16 +20,6 @@ _COUNT = re.compile(r"[0-9]{1,12}")
 # About four million items; they are judged in memory.
 MAX_BYTES = 128 * 2**20
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-
-
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """One item's scores by epoch, None where unscored."""
-
-    item: str
-    incumbent: tuple[float | None, ...]
-    candidate: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()  # its values in the columns of groups
 
 
 @dataclass(frozen=True, slots=True)

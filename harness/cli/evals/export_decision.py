@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.cli.evals.csv_files import MAX_BYTES, PairRow, read_text
+from harness.cli.evals.csv_files import MAX_BYTES, read_text
 from harness.cli.evals.pair_judgement import FileTerms, judge_rows
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.formats import (
@@ -86,7 +86,7 @@ def judge_exports(
 ) -> dict[str, object]:
     """Decides about the candidate of exported results. Raises InputError."""
     exported = read_exports(files, choice)
-    rows = [PairRow(pair.item, pair.incumbent, pair.candidate) for pair in exported.pairs]
+    rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
         raise InputError(f"{len(rows)} items are more than the planned {terms.n_max}")
     return {

@@ -242,13 +242,11 @@ def eval_worker(
 
 
 @command(hidden=True)
-def eval_worker_template(
-    session: Session, *, channel: int = opt("File descriptor of the channel to the parent.")
-) -> None:
-    """Fork eval workers for the runs that the parent names."""
+def eval_worker_template(session: Session) -> None:
+    """Fork eval workers for the runs that the parent names on stdin."""
     from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - as above
 
-    run_worker_template(session.config, channel=channel)
+    run_worker_template(session.config)
 
 
 @command(hidden=True)

@@ -27,7 +27,7 @@ EXAMPLE_CHARACTERS = 200
 # Of a comparison, in the document as they are.
 SHOWN = (
     *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
-    *("incumbent_figures", "candidate_figures", "forecast", "savings"),
+    *("incumbent_figures", "candidate_figures", "forecast"),
 )
 HEADINGS = (
     "SUITE",

@@ -13,13 +13,7 @@ from harness.control.canary.rollout_unit import describe_later_rollback, find_la
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.evals.run_costs import (
-    ArmCosts,
-    JudgingCost,
-    Savings,
-    compute_savings,
-    sum_judging_cost,
-)
+from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
 from harness.control.routing import freezes, monthly_bill
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
@@ -38,8 +32,6 @@ from harness.gate.offline.intervals import (
 from harness.gate.text.next_steps import DecidedProposal, describe_next_step
 from harness.store.transaction import Transaction
 
-# What ends without these ran out of money, items or infrastructure: that saves nothing.
-DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
 # More answers than that take long to check, and to send.
 MOST_TEXTS: Final = 4_000
 
@@ -143,28 +135,6 @@ class Comparison:
         return VerdictBasis.from_verdict(self.verdict) if self.verdict else None
 
     @property
-    def savings(self) -> Savings | None:
-        """Computes what the gate saved by deciding early; None where it did not."""
-        if self.verdict is None or self.verdict.outcome not in DECIDED_OUTCOMES:
-            return None
-        return compute_savings(
-            [
-                ArmCosts(side.plan.planned_items * side.plan.epochs, answers.cost_usd)
-                for side in self.suites
-                for answers in (side.figures.incumbent, side.figures.candidate)
-            ]
-        )
-
-    @property
-    def stopped_early(self) -> str:
-        """Says in words how much the gate saved; empty where it needed everything that was
-        planned.
-        """
-        if self.savings is None or self.basis is None:
-            return ""
-        return f"Stopped after {self.basis.items_text}: {self.savings.text}."
-
-    @property
     def faults(self) -> Sequence[str]:
         """Says why answers of a model may be no evidence, whatever the gate makes of them."""
         models = self.incumbent.model, self.candidate.model
@@ -178,12 +148,10 @@ class Comparison:
 
     @property
     def decided_on(self) -> str:
-        """Says on how many items the gate decided, and what that saved; empty without a
-        verdict.
-        """
+        """Says on how many items the gate decided; empty without a verdict."""
         if self.basis is None:
             return ""
-        return self.stopped_early or f"Decided on {self.basis.items_text}."
+        return f"Decided on {self.basis.items_text}."
 
 
 def load_comparison(

@@ -4,6 +4,7 @@ traffic, prices, and both models' tokens on the same items; puts both in words.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import fsum
 from statistics import fmean
 
 from harness.control.context import Context
@@ -13,13 +14,13 @@ from harness.domain.evals.cost_forecast import (
     CostForecast,
     MeasuredTokens,
     RouteBill,
-    TokenColumns,
+    TokenCounts,
     forecast_cost,
     measure_bill,
 )
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.formatting import format_estimate, format_month_usd, format_range
+from harness.domain.formatting import format_estimate, format_month_usd
 from harness.domain.routing.target import Price, Target
 from harness.store.transaction import Transaction
 
@@ -36,8 +37,8 @@ def forecast_from_answers(
     """Forecasts a swap's monthly bill. arms: incumbent and candidate; answers: theirs, by
     suite.
     """
-    pairs = _pairs(answers)
-    forecast = forecast_cost(_bill(tx, route, arms[0]), pairs, find_price(tx, arms[1]))
+    bill, price = _bill(tx, route, arms[0]), find_price(tx, arms[1])
+    forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
     return replace(forecast, serving=bill_of_route(tx, route))
@@ -54,9 +55,9 @@ def forecast_from_history(
         known = tx.routing.targets()
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
-        pairs = _pairs(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
+        measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
         bill = _bill(tx, route, ours)
-        return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
+        return forecast_cost(bill, measured, find_price(tx, theirs), estimated=True)
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
@@ -93,20 +94,14 @@ def _earlier(
     return [(columns[0], columns[1])]
 
 
-def _pairs(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
-    """Pairs both models' tokens by item, suite by suite."""
-    ours: list[_Tokens] = []
-    theirs: list[_Tokens] = []
+def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
+    """Sums both models' tokens over the items that both answered, suite by suite."""
+    rows: list[tuple[_Tokens, _Tokens]] = []
     for incumbent, candidate in answers:
-        one, other = _tokens(incumbent), _tokens(candidate)
-        shared = [item for item in one if item in other]
-        ours += [one[item] for item in shared]
-        theirs += [other[item] for item in shared]
-    if not ours:
-        return MeasuredTokens()
-    return MeasuredTokens(
-        TokenColumns(*zip(*ours, strict=True)), TokenColumns(*zip(*theirs, strict=True))
-    )
+        ours, theirs = _tokens(incumbent), _tokens(candidate)
+        rows += [(ours[item], theirs[item]) for item in ours if item in theirs]
+    columns = [zip(*side, strict=True) for side in zip(*rows, strict=True)]
+    return MeasuredTokens(len(rows), *(TokenCounts(*map(fsum, arm)) for arm in columns))
 
 
 def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
@@ -144,26 +139,16 @@ def describe_forecast(forecast: CostForecast) -> str:
     if forecast.serving is None:
         if forecast.candidate_usd is None:
             return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
-        return f"{now}; with the candidate about {_candidate_text(forecast)}."
+        return f"{now}; with the candidate about {format_month_usd(forecast.candidate_usd)}."
     # Another model than the incumbent of the comparison serves the route.
     if forecast.now_usd is None or forecast.candidate_usd is None:
         return f"{now}."
-    former, candidate = format_month_usd(forecast.now_usd), _candidate_text(forecast)
+    former = format_month_usd(forecast.now_usd)
+    candidate = format_month_usd(forecast.candidate_usd)
     return (
         f"{now}. On the same traffic the incumbent of this comparison would cost about "
         f"{former}, its candidate about {candidate}."
     )
-
-
-def _candidate_text(forecast: CostForecast) -> str:
-    text = format_month_usd(forecast.candidate_usd)
-    if forecast.low_usd is None or forecast.high_usd is None:
-        return text
-    # An interval within the rounding says no more than the figure.
-    if format_month_usd(forecast.low_usd) == format_month_usd(forecast.high_usd):
-        return text
-    interval = format_range((forecast.low_usd, forecast.high_usd), format_month_usd)
-    return f"{text} ({interval})"
 
 
 def describe_basis(forecast: CostForecast) -> str:

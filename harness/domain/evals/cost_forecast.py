@@ -1,17 +1,15 @@
 """The cost forecast estimates what a route costs in a month, now and with another model (A3).
 
-`measure_bill` takes the route's recorded traffic, `forecast_cost` adds the candidate, with a 95
-% interval. Tokenizers differ, and so does how much a model writes: the candidate's tokens are
-measured, beside the incumbent's, on the same items. Items are not what clients send, so only
-the ratio of the two is taken from them; length and number of the requests are the route's own.
-Pure.
+`measure_bill` takes the route's recorded traffic, `forecast_cost` adds the candidate.
+Tokenizers differ, and so does how much a model writes: the candidate's tokens are measured,
+beside the incumbent's, on the same items. Items are not what clients send, so only the ratio
+of the two is taken from them; length and number of the requests are the route's own. Pure.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import NormalDist, fmean
 from typing import Final
 
 from harness.domain.canary.observation import TrafficTotal, observed_seconds
@@ -21,9 +19,6 @@ from harness.domain.routing.target import Price
 MONTH: Final = timedelta(days=30)
 # An hour of traffic, times 720, is no month: nights and weekends are not in it.
 MIN_WINDOW: Final = timedelta(days=1)
-# Below it an interval by the normal approximation says too much.
-MIN_ITEMS: Final = 30
-Z_95: Final = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +34,12 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenColumns:
-    """Tokens of one model's answers, item by item, means over the epochs of each."""
-
-    input: Sequence[float] = ()
-    output: Sequence[float] = ()
-    cached: Sequence[float] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class MeasuredTokens:
-    """Holds the tokens of both models on the same items, in the same order."""
+    """Sums the tokens of both models over the items that both have answered."""
 
-    incumbent: TokenColumns = TokenColumns()
-    candidate: TokenColumns = TokenColumns()
-
-    def __len__(self) -> int:
-        return len(self.incumbent.input)
+    items: int = 0
+    incumbent: TokenCounts = TokenCounts(0.0, 0.0)
+    candidate: TokenCounts = TokenCounts(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +93,6 @@ class CostForecast:
     now_usd: float | None  # the incumbent's bill
     requests_per_month: float
     candidate_usd: float | None  # expected with the candidate
-    # low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
-    # None with fewer than MIN_ITEMS items.
-    low_usd: float | None
-    high_usd: float | None
     candidate_tokens: TokenCounts | None  # of one request of the route
     items: int  # measured with both
     estimated: bool  # it has no answers yet, the incumbent's tokens are taken
@@ -172,24 +152,19 @@ def forecast_cost(
 
     estimated: without any, take the candidate's tokens to be the incumbent's.
     """
-    estimated = estimated and not measured
+    estimated = estimated and not measured.items
     unknown = _unknown(bill, measured, price, estimated=estimated)
     tokens = None if unknown else _candidates(bill, measured)
-    usd = low = high = None
+    usd: float | None = None
     if tokens is not None and price is not None and bill.reckons_month:
         usd = bill.requests_per_month * tokens.cost_usd(price)
-        half = _half_width(bill, measured, price)
-        if half is not None:
-            low, high = max(0.0, usd - half), usd + half
     return CostForecast(
         bill=bill,
         now_usd=bill.month_usd,
         requests_per_month=bill.requests_per_month,
         candidate_usd=usd,
-        low_usd=low,
-        high_usd=high,
         candidate_tokens=tokens,
-        items=len(measured),
+        items=measured.items,
         estimated=estimated,
         unknown=unknown,
     )
@@ -202,20 +177,14 @@ def _unknown(
         return bill.unknown
     if price is None:
         return "the candidate has no price"
-    if not estimated and not measured:
+    if not estimated and not measured.items:
         return "there are no items yet that both models have answered"
-    counted = bill.tokens.input and bill.tokens.output
-    if not counted or any(not sum(column) for column in _columns(measured)):
+    counted = [bill.tokens]
+    if measured.items:
+        counted += [measured.incumbent, measured.candidate]
+    if not all(tokens.input and tokens.output for tokens in counted):
         return "a provider reported no tokens"
     return ""
-
-
-def _columns(measured: MeasuredTokens) -> list[Sequence[float]]:
-    """Input and output of either; none without items."""
-    if not measured:
-        return []
-    sides = measured.incumbent, measured.candidate
-    return [column for side in sides for column in (side.input, side.output)]
 
 
 def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
@@ -224,41 +193,9 @@ def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None
     What comes from a cache is as on the items: how well another provider would cache this
     route's prompts is not known before it serves them.
     """
-    if bill.tokens is None or not measured:
+    if bill.tokens is None or not measured.items:
         return bill.tokens
-    given, made, own_given, own_made = (math.fsum(column) for column in _columns(measured))
-    sent = bill.tokens.input * own_given / given
-    cached = math.fsum(measured.candidate.cached) / own_given
-    return TokenCounts(sent, bill.tokens.output * own_made / made, sent * cached)
-
-
-def _half_width(bill: RouteBill, measured: MeasuredTokens, price: Price) -> float | None:
-    """Returns half the width of the month's cost interval: two ratios of means over the same
-    items, linearised.
-
-    Source: Cochran, Sampling Techniques (1977), 6.4: the variance of a ratio estimator.
-    """
-    n = len(measured)
-    if n < MIN_ITEMS or bill.tokens is None:
-        return None
-    given, made, _, _ = _columns(measured)
-    theirs = measured.candidate
-    paid_in = [
-        price.cost_usd(given_, 0, cached)
-        for given_, cached in zip(theirs.input, theirs.cached, strict=True)
-    ]
-    paid_out = [price.cost_usd(0, made_) for made_ in theirs.output]
-    influence = [
-        bill.tokens.input * one + bill.tokens.output * other
-        for one, other in zip(
-            _residuals(paid_in, given), _residuals(paid_out, made), strict=True
-        )
-    ]
-    variance = math.fsum(influence_value**2 for influence_value in influence) / (n - 1)
-    return Z_95 * math.sqrt(variance / n) * bill.requests_per_month
-
-
-def _residuals(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """How far each item moves the ratio of the means."""
-    ratio, mean = math.fsum(above) / math.fsum(below), fmean(below)
-    return [(a - ratio * b) / mean for a, b in zip(above, below, strict=True)]
+    ours, theirs = measured.incumbent, measured.candidate
+    sent = bill.tokens.input * theirs.input / ours.input
+    written = bill.tokens.output * theirs.output / ours.output
+    return TokenCounts(sent, written, sent * theirs.cached / theirs.input)

@@ -3,8 +3,9 @@ means, form, costs. `SuiteReport.details` keeps them as JSON.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Self
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,26 @@ class LenientFigures:
     p_final: float | None = None
 
 
+class CostOutcome(StrEnum):
+    OPEN = "open"
+    SHOWN = "shown"
+    REFUTED = "refuted"  # saves less than was claimed
+    UNSHOWABLE = "unshowable"  # an item above its ceiling, or a side without known costs
+
+
 @dataclass(frozen=True, slots=True)
 class CostFigures:
-    """What the same answers cost, where the claim is about it; see `gate.offline.costs`."""
+    """What the answers to the items used cost, where the claim is about it. US dollars per
+    item; shares of 1.
+    """
 
     min_saving: float = 0.0  # the share that was claimed
-    outcome: str = ""  # of `CostOutcome`
+    outcome: CostOutcome = CostOutcome.OPEN
     n_used: int = 0
     incumbent_usd: float | None = None
     candidate_usd: float | None = None
+    # 1 minus the ratio of the means, over the items with both costs; its interval is 95 % and
+    # not adjusted for early stopping.
     saving: float | None = None
     saving_low: float | None = None
     saving_high: float | None = None
@@ -35,7 +47,12 @@ class CostFigures:
     log_e_bad: float = 0.0
     missing_incumbent: int = 0
     missing_candidate: int = 0
-    above_ceiling: int = 0
+    above_ceiling: int = 0  # items of the candidate
+
+    @property
+    def against(self) -> bool:
+        """Tells whether further items cannot make the comparison a pass."""
+        return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +138,8 @@ class SuiteFigures:
         """Names what n_used and n_max count."""
         return "cluster" if self.cluster else "item"
 
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Restores the figures that `as_json` wrote."""
-        lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
-        slices = stored.get("slices")
-        return replace(
-            cls(**stored),
-            examples=tuple(stored.get("examples", ())),
-            lenient=LenientFigures(**lenient) if lenient else None,
-            cost=CostFigures(**cost) if cost else None,
-            holm=HolmFigures(**holm) if holm else None,
-            slices=tuple(SliceFigures(**one) for one in slices) if slices else None,
-        )
-
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as JSON without those that do not apply."""
+        """Writes the figures as JSON without those that do not apply; `from_plain` reads it."""
         slices = None if self.slices is None else [asdict(one) for one in self.slices]
         written = asdict(self) | {"examples": list(self.examples), "slices": slices}
         absent = [name for name in _OPTIONAL if written[name] is None]

@@ -60,7 +60,8 @@ class SuiteReport:
     @property
     def figures(self) -> SuiteFigures:
         """What was counted and measured beside the test itself."""
-        return SuiteFigures.from_json(self.details)
+        figures: SuiteFigures = from_plain(SuiteFigures, self.details)
+        return figures
 
     @property
     def is_unscored(self) -> bool:

@@ -11,10 +11,9 @@ Bahadur & Savage 1956.)
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.intervals import mean_interval
@@ -23,44 +22,12 @@ from harness.gate.offline.intervals import mean_interval
 CostPair = tuple[float | None, float | None]
 
 
-class CostOutcome(StrEnum):
-    OPEN = "open"
-    SHOWN = "shown"
-    REFUTED = "refuted"  # saves less than was claimed
-    UNSHOWABLE = "unshowable"  # an item above its ceiling, or a side without known costs
-
-
 # An item may also cost this many times the dearest one before it: a heavy tail shows itself.
 COST_HEADROOM: Final = 5.0
 # By then a side that has a price has shown one.
 KNOWN_AFTER: Final = 20
 _CAP: Final = 0.75
 _PRIOR: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class CostEvidence:
-    """Holds the evidence of cost on the items used. US dollars per item; shares of 1."""
-
-    outcome: CostOutcome
-    n_used: int
-    incumbent_usd: float | None
-    candidate_usd: float | None
-    # 1 minus the ratio of the means, over the items with both costs; its interval is 95 % and
-    # not adjusted for early stopping.
-    saving: float | None
-    saving_low: float | None
-    saving_high: float | None
-    log_e: float
-    log_e_bad: float
-    missing_incumbent: int
-    missing_candidate: int
-    above_ceiling: int  # items of the candidate
-
-    @property
-    def against(self) -> bool:
-        """Tells whether further items cannot make the comparison a pass."""
-        return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
 
 
 class _Bet:
@@ -85,7 +52,7 @@ class _Bet:
         self._squares += x * x
 
 
-def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
+def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostFigures:
     """Judges costs item by item, up to where the claim is decided.
 
     The ceiling of an item is plan.cost_ceiling times the mean cost of the incumbent's items
@@ -118,7 +85,7 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
         outcome = CostOutcome.UNSHOWABLE
     elif cheaper.crossed:
         outcome = CostOutcome.SHOWN
-    return _evidence(pairs[:used], outcome, (cheaper.log_e, dearer.log_e), above)
+    return _evidence(pairs[:used], plan, outcome, (cheaper.log_e, dearer.log_e), above)
 
 
 def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
@@ -151,11 +118,16 @@ def _unknown(pairs: Sequence[CostPair]) -> bool:
 
 
 def _evidence(
-    pairs: Sequence[CostPair], outcome: CostOutcome, logs: tuple[float, float], above: int
-) -> CostEvidence:
+    pairs: Sequence[CostPair],
+    plan: SuitePlan,
+    outcome: CostOutcome,
+    logs: tuple[float, float],
+    above: int,
+) -> CostFigures:
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     saving, low, high = _saving(both)
-    return CostEvidence(
+    return CostFigures(
+        min_saving=plan.min_saving,
         outcome=outcome,
         n_used=len(pairs),
         incumbent_usd=_mean(a for a, _ in both),

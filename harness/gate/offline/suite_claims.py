@@ -1,12 +1,12 @@
 """Judges a suite's whole claim: its scores and, where the claim says so, its costs."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.suite_figures import CostFigures
+from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import SuiteReport
-from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
+from harness.gate.offline.costs import judge_costs
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.slices import merge_clusters
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
@@ -50,8 +50,8 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
         scores = judge_pairs(case.plan, at)
     if scores.report.outcome not in COST_RELEVANT_OUTCOMES:
         costs = _costs(case, scores.consumed)
-        return SuiteJudgement(_with_figures(case, scores.report, costs), scores.consumed)
-    report = _with_figures(case, scores.report, costs)
+        return SuiteJudgement(_with_costs(scores.report, costs), scores.consumed)
+    report = _with_costs(scores.report, costs)
     outcome = _outcome(case, report.outcome, costs)
     said = cost_reason(costs, case.plan)
     reason = said if costs.against else f"{report.reason} {said}"
@@ -59,17 +59,16 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 
 
-def _costs(case: SuiteClaim, units: int) -> CostEvidence:
+def _costs(case: SuiteClaim, units: int) -> CostFigures:
     measured = merge_clusters(case.plan, case.paired.items)[:units]
     return judge_costs([unit.costs for unit in measured], case.plan)
 
 
-def _with_figures(case: SuiteClaim, report: SuiteReport, costs: CostEvidence) -> SuiteReport:
-    cost = CostFigures(min_saving=case.plan.min_saving, **asdict(costs))
-    return replace(report, details=replace(report.figures, cost=cost).as_json())
+def _with_costs(report: SuiteReport, costs: CostFigures) -> SuiteReport:
+    return replace(report, details=replace(report.figures, cost=costs).as_json())
 
 
-def _outcome(case: SuiteClaim, scores: str, costs: CostEvidence) -> str:
+def _outcome(case: SuiteClaim, scores: str, costs: CostFigures) -> str:
     if costs.outcome is CostOutcome.REFUTED:
         return "failed"
     if costs.outcome is CostOutcome.UNSHOWABLE:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.suite_figures import SliceFigures
+from harness.domain.evals.suite_figures import CostFigures, CostOutcome, SliceFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
@@ -20,7 +20,6 @@ from harness.domain.formatting import (
     format_points_interval,
     format_score,
 )
-from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import EARLY_ENDS, FUTILE, Design
 from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.multiplicity import ALL_LOOKS
@@ -225,7 +224,7 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
             )
 
 
-def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
+def cost_reason(evidence: CostFigures, plan: SuitePlan) -> str:
     claimed = f"{format_percent(plan.min_saving)} less was claimed"
     if evidence.saving is None:
         why = "the incumbent costs nothing."
@@ -255,7 +254,7 @@ def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
             )
 
 
-def _saved(evidence: CostEvidence) -> str:
+def _saved(evidence: CostFigures) -> str:
     saving = evidence.saving or 0.0
     than = "less" if saving >= 0.0 else "more"
     words = f"{format_percent(abs(saving))} {than} per item"

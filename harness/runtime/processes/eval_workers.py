@@ -90,7 +90,9 @@ class SubprocessWorkers:
                     self._template_command, {**_minimum(), **ONE_THREAD}, self._cwd
                 )
                 self._template = template
-            return template.fork(run, owner, environment, errors)
+            # The file has no name of its own: a killed control process leaves none behind.
+            file = f"/proc/{os.getpid()}/fd/{errors.fileno()}"
+            return template.fork(run, owner, environment, file)
 
     def _spawn(
         self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]

@@ -1,9 +1,9 @@
 """A process that has imported what an eval worker needs, and forks one for each run: importing
-Inspect takes seconds of CPU time, a fork milliseconds.
+Inspect takes seconds of CPU time, a fork milliseconds. `WorkerTemplate` is the control
+process's end, `serve_forks` the template's: JSON lines on the template's stdin and stdout.
 
-The template itself knows no key: a worker's environment comes over the channel. Workers end
-with their template (SIGTERM by the kernel), and the template with the control process, whose
-end of the channel closes then. Linux only.
+The template itself knows no key: a worker's environment comes with its run. Workers end with
+their template (SIGTERM by the kernel), and the template with its stdin. Linux only.
 """
 
 import ctypes
@@ -12,52 +12,29 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 SUPPORTED: Final = sys.platform == "linux"
-READ_BYTES, READ_FILES = 65_536, 64
+PIPE_BYTES: Final = 65_536  # what a pipe holds, so that one read takes whole lines
 PR_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
-LOOK_EVERY_S = 0.05
-LAST_WORDS = 400
-ENDS_WITHIN_S = 10.0
-
-
-class _Lines:
-    """Puts messages together from what arrives of them."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        for line in whole:
-            yield json.loads(line)
-
-
-def _send(
-    channel: socket.socket, message: Mapping[str, object], file: int | None = None
-) -> None:
-    data = json.dumps(message).encode() + b"\n"
-    # With its first bytes: the other end takes files in the order of the messages.
-    sent = socket.send_fds(channel, [data], [] if file is None else [file])
-    channel.sendall(data[sent:])
+LOOK_EVERY_S: Final = 0.05
+LAST_WORDS: Final = 400
+ENDS_WITHIN_S: Final = 10.0
 
 
 def last_words(errors: IO[bytes]) -> str:
     """The last line of a dead process's stderr: why it died, where it says so."""
     size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - READ_BYTES))
+    errors.seek(max(0, size - PIPE_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1][-LAST_WORDS:] if lines else ""
 
@@ -76,7 +53,9 @@ class ForkedWorker:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        self.template.send({"signal": number, "owner": self.owner})
+        # To a template that is gone, nothing: its workers have ended with it.
+        with suppress(OSError):
+            self.template.send({"signal": number, "owner": self.owner})
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -94,56 +73,54 @@ class ForkedWorker:
 class WorkerTemplate:
     """Starts a template, and has it fork workers. Safe to use from several threads.
 
-    command: argv of the template, which is given `--channel FD`. environment: all that it and
-    its imports see.
+    command: argv of the template. environment: all that it and its imports see.
     """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], cwd: Path
     ) -> None:
-        self._channel, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until it is closed
         self._lock = threading.Lock()
         self._workers: dict[str, ForkedWorker] = {}
-        self._lines = _Lines()
         self.last_words = ""  # of the template itself, once it has died
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*command, "--channel", str(theirs.fileno())],
-                env=environment,
-                cwd=cwd,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-            )
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        assert self._process.stdin and self._process.stdout  # noqa: S101, PT018 - both are pipes
+        self._asks, self._tells = self._process.stdin, self._process.stdout
+        os.set_blocking(self._tells.fileno(), False)
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
     def fork(
-        self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]
+        self, run: str, owner: str, environment: Mapping[str, str], errors: str
     ) -> ForkedWorker:
         """Asks for a worker, which starts once the template has imported everything.
 
-        errors: becomes its stderr. Raises OSError where the template is gone.
+        errors: the file that its stderr goes to. Raises OSError where the template is gone.
         """
         worker = ForkedWorker(owner, self)
-        asked = {"run": run, "owner": owner, "environment": dict(environment)}
-        with self._lock:
-            self._workers[owner] = worker
-            try:
-                _send(self._channel, asked, errors.fileno())
-            except OSError:
-                del self._workers[owner]
-                raise
+        self._workers[owner] = worker
+        asked = {"run": run, "environment": dict(environment), "errors": errors}
+        try:
+            self.send({"owner": owner, **asked})
+        except OSError:
+            del self._workers[owner]
+            raise
         return worker
 
     def send(self, message: Mapping[str, object]) -> None:
-        """To a template that is gone, nothing: its workers have ended with it."""
-        with self._lock, suppress(OSError):
-            _send(self._channel, message)
+        """Raises OSError where the template is gone."""
+        with self._lock:
+            self._asks.write(json.dumps(message).encode() + b"\n")
+            self._asks.flush()
 
     def receive(self) -> None:
         """Notes the ended workers. After a killed template they count as ended by SIGTERM;
@@ -151,39 +128,35 @@ class WorkerTemplate:
         """
         with self._lock:
             try:
-                while data := self._channel.recv(READ_BYTES, socket.MSG_DONTWAIT):
-                    for message in self._lines.feed(data):
-                        self._end(message["owner"], message["code"])
+                data = os.read(self._tells.fileno(), PIPE_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # it died with something unread
-                pass
-            self._end_all()
+            for line in data.splitlines():
+                told = json.loads(line)
+                self._workers.pop(told["owner"]).returncode = told["code"]
+            if not data:
+                self._end_all()
 
     def _end_all(self) -> None:
         self.last_words = last_words(self._errors)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=ENDS_WITHIN_S)
         code = self._process.returncode or 0
-        for owner in list(self._workers):
-            self._end(owner, code if code > 0 else -signal.SIGTERM)
-
-    def _end(self, owner: str, code: int) -> None:
-        worker = self._workers.pop(owner, None)
-        if worker is not None:
-            worker.returncode = code
+        while self._workers:
+            self._workers.popitem()[1].returncode = code if code > 0 else -signal.SIGTERM
 
     def close(self) -> None:
         """Ends the template, and the workers that it has left."""
         self.receive()
-        self._channel.close()
+        with suppress(OSError):  # it is gone, with something unread
+            self._asks.close()
         try:
             self._process.wait(timeout=ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
         with self._lock:
             self._end_all()
+        self._tells.close()
         self._errors.close()
 
 
@@ -193,95 +166,54 @@ class AskedRun:
     owner: str
 
 
-def serve_forks(channel: socket.socket) -> AskedRun | None:
+def serve_forks() -> AskedRun | None:
     """Forks a worker for each run asked for. Returns in each worker its run, and None in the
-    template once the other end of the channel is closed.
+    template once its stdin is closed.
 
     Call it in a process of one thread: no other thread would be in the worker.
     """
-    template = os.getpid()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal's Ctrl-C: the control process ends us
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    woken, wakes = socket.socketpair()
-    for end in (woken, wakes):
-        end.settimeout(0)
-    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    template, owners = os.getpid(), dict[int, str]()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's: the control process ends us
     # Imported objects stay: a collection would touch, and so copy, all their pages.
     gc.freeze()
-    forks = _Forks(channel)
-    while True:
-        select.select([channel, woken], [], [])
-        with suppress(BlockingIOError):
-            woken.recv(READ_BYTES)
-        forks.collect_ended()
-        if not forks.readable():
-            continue
-        messages = forks.read()
-        if messages is None:
-            return None
-        for message in messages:
-            asked = forks.answer(message)
-            if asked is not None:
-                signal.set_wakeup_fd(-1)
-                woken.close()
-                wakes.close()
-                _become_worker(template)
-                return asked
+    # Without a buffer: what stood in one, `select` would not see.
+    with open(0, "rb", buffering=0, closefd=False) as asks:
+        while True:
+            if select.select([asks], [], [], LOOK_EVERY_S)[0]:
+                if not (line := asks.readline()):
+                    return None
+                message: dict[str, Any] = json.loads(line)
+                if "signal" in message:
+                    for pid in [pid for pid in owners if owners[pid] == message["owner"]]:
+                        os.kill(pid, message["signal"])
+                elif pid := os.fork():
+                    owners[pid] = message["owner"]
+                else:
+                    _become_worker(message, template)
+                    return AskedRun(message["run"], message["owner"])
+            _tell_ended(owners)
 
 
-@dataclass
-class _Forks:
-    channel: socket.socket
-    _owners: dict[int, str] = field(default_factory=dict)  # by pid
-    _files: deque[int] = field(default_factory=deque)
-    _lines: "_Lines" = field(default_factory=_Lines)
-
-    def readable(self) -> bool:
-        return bool(select.select([self.channel], [], [], 0)[0])
-
-    def read(self) -> list[dict[str, Any]] | None:
-        """None once the other end is closed."""
-        data, files, _, _ = socket.recv_fds(self.channel, READ_BYTES, READ_FILES)
-        self._files.extend(files)
-        return list(self._lines.feed(data)) if data else None
-
-    def answer(self, message: Mapping[str, Any]) -> AskedRun | None:
-        """Sends the signal, or forks: returns the run in the worker."""
-        owner = message["owner"]
-        if "signal" in message:
-            for pid, known in self._owners.items():
-                if known == owner:
-                    os.kill(pid, message["signal"])
-            return None
-        errors = self._files.popleft()
-        pid = os.fork()
-        if pid:
-            os.close(errors)
-            self._owners[pid] = owner
-            return None
-        os.dup2(errors, sys.stderr.fileno())
-        for file in (errors, *self._files):
-            os.close(file)
-        self.channel.close()
-        os.environ.clear()
-        os.environ.update(message["environment"])
-        return AskedRun(message["run"], owner)
-
-    def collect_ended(self) -> None:
-        while self._owners:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            owner, code = self._owners.pop(pid), os.waitstatus_to_exitcode(status)
-            with suppress(OSError):  # the control process is gone
-                _send(self.channel, {"owner": owner, "code": code})
+def _tell_ended(owners: dict[int, str]) -> None:
+    while owners:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        told = {"owner": owners.pop(pid), "code": os.waitstatus_to_exitcode(status)}
+        with suppress(OSError):  # the control process is gone
+            os.write(sys.stdout.fileno(), json.dumps(told).encode() + b"\n")
 
 
-def _become_worker(template: int) -> None:
-    """Signals as in a process that was started, and SIGTERM when the template ends."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _become_worker(message: Mapping[str, Any], template: int) -> None:
+    """Files, environment and signals as in a process that was started, and SIGTERM when the
+    template ends.
+    """
+    for number, file in enumerate((os.devnull, os.devnull, message["errors"])):
+        opened = os.open(file, os.O_RDWR)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.environ.clear()
+    os.environ.update(message["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != template:  # it ended before the kernel knew

@@ -106,6 +106,7 @@ def one(
 
 def main() -> None:
     from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - only the child pays for Inspect
+    from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
 
     logging.basicConfig(stream=sys.stderr)
     result: dict[str, Any] = {}
@@ -116,7 +117,7 @@ def main() -> None:
                 run, suite_digest=ConfiguredSuites(given.suites).pin(run.suite).digest
             )
         assignment = replace(given, job=replace(given.job, run=run))
-        result = one(assignment, InspectRunner(given.suites), result)
+        result = one(assignment, InspectRunner(given.suites, calls=ProviderClient), result)
         print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent
 
 

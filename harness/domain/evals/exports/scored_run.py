@@ -115,12 +115,13 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ExportedPair:
-    """Holds an item's scores by both models, None for a missing one."""
+class PairRow:
+    """Holds an item's scores by both models, by epoch; None for a missing one."""
 
     item: str
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
+    groups: tuple[str, ...] = ()  # of a CSV file: its values in the columns of groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class ExportedPairs:
     metric: str
     incumbent: str
     candidate: str
-    pairs: tuple[ExportedPair, ...]
+    pairs: tuple[PairRow, ...]
     incumbent_gaps: GapCount
     candidate_gaps: GapCount
 
@@ -193,7 +194,7 @@ def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> Export
     for item in dict.fromkeys((*ours, *theirs)):
         own, other = ours.get(item, []), theirs.get(item, [])
         epochs = max(len(own), len(other))
-        pairs.append(ExportedPair(item, _filled(own, epochs), _filled(other, epochs)))
+        pairs.append(PairRow(item, _filled(own, epochs), _filled(other, epochs)))
     return ExportedPairs(
         metric,
         incumbent.model or "incumbent",
