@@ -173,25 +173,6 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
     assert len(made) == 2 * 20
 
 
-def test_what_is_loaded_again_reads_only_answers_that_came_since(house: Lived) -> None:
-    installation = open_installation(house.config)
-    try:
-        ctx, proposal = installation.context, house.proposals["slices"]
-        for most_texts in (None, 0):
-            first = load_comparison(ctx, proposal, most_texts=most_texts)
-            again = load_comparison(ctx, proposal, most_texts=most_texts, previous=first)
-            assert (again.proposal, again.verdict) == (first.proposal, first.verdict)
-            assert again.suites[0].candidate is first.suites[0].candidate
-            assert again.suites[0].figures is first.suites[0].figures
-            assert again.incumbent_figures is first.incumbent_figures
-            older = replace(first, suites=[replace(first.suites[0], stored=(9, 9))])
-            anew = load_comparison(ctx, proposal, most_texts=most_texts, previous=older)
-            assert anew.suites[0].figures == first.suites[0].figures
-            assert anew.suites[0].figures is not older.suites[0].figures
-    finally:
-        installation.close()
-
-
 def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_explains(
     house: Lived,
 ) -> None:

@@ -27,7 +27,7 @@ from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
 from harness.control.proposals import decisions, review, selections
-from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_comparison
+from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
 from harness.domain.errors import InputError
@@ -94,16 +94,11 @@ def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATC
     """Show a proposal: verdict, figures by suite, reason, canary."""
     context = session.context
     if watched:
-        shown: list[Comparison] = []
-
-        def draw() -> None:
-            shown[:] = [_print(session, proposal_id, *shown)]
-
         watch(
             session,
             Watched(
                 load=lambda: load_progress(context, proposal_id),
-                draw=lambda _: draw(),
+                draw=lambda _: _print(session, proposal_id),
                 lines=lambda pair: {"": pair[1].describe()},
                 document=lambda pair: {
                     "proposal": pair[0],
@@ -116,14 +111,9 @@ def show(session: Session, proposal_id: str = arg("ID"), *, watched: bool = WATC
         _print(session, proposal_id)
 
 
-def _print(
-    session: Session, proposal_id: str, previous: Comparison | None = None
-) -> Comparison:
-    """Prints the proposal as it is now. previous: as it was printed the last time."""
+def _print(session: Session, proposal_id: str) -> None:
     context = session.context
-    proposal_review = load_comparison(
-        context, proposal_id, most_texts=MOST_TEXTS, previous=previous
-    )
+    proposal_review = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
     rollout = proposal_review.proposal.rollout
     live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     ours = next((canary for canary in live if canary.rollout.id == rollout), None)
@@ -138,7 +128,7 @@ def _print(
             beside = selections.load_selection(context, proposal_id)
             document["selection"] = beside
         output.document({**document, "review": _review_json(seen)})
-        return proposal_review
+        return
     comparison.print_comparison(proposal_review, ours)
     if proposal_review.proposal.selection:
         _print_selection(selections.load_selection(context, proposal_id))
@@ -147,7 +137,6 @@ def _print(
     for row in stood_up:
         words = f": {row.reason}" if row.reason else ""
         output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
-    return proposal_review
 
 
 def _print_queue(ctx: Context, proposal_id: str) -> None:

@@ -74,7 +74,6 @@ class SuiteAnswers:
     candidate: Sequence[Sample]
     pin: SuitePin
     read: SuiteColumns | None = None  # of a comparison without texts
-    stored: tuple[int, int] = (0, 0)  # how many samples both runs had
 
     @cached_property
     def figures(self) -> SuiteColumns:
@@ -82,11 +81,6 @@ class SuiteAnswers:
         if self.read is not None:
             return self.read
         return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
-
-    def with_runs(self, incumbent: EvalRun, candidate: EvalRun) -> "SuiteAnswers":
-        """Returns the same answers of the runs as they are now."""
-        now = replace(self, incumbent_run=incumbent, candidate_run=candidate)
-        return replace(now, read=self.figures)
 
     def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
         """Says why answers of a model may be no evidence; both by their names."""
@@ -155,32 +149,25 @@ class Comparison:
 
 
 def load_comparison(
-    ctx: Context,
-    proposal: str,
-    *,
-    most_texts: int | None = None,
-    previous: Comparison | None = None,
+    ctx: Context, proposal: str, *, most_texts: int | None = None
 ) -> Comparison:
     """Loads a proposal with both models' answers, their costs and its verdict. Raises
     NotFound.
 
     most_texts: of a comparison with more answers than that only the figures are loaded, by
-    which it is shown at once; `with_texts` loads the rest of some items. previous: the same as
-    it was loaded before; answers to which none came since are taken from it.
+    which it is shown at once; `with_texts` loads the rest of some items.
     """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()
         light = most_texts is not None and is_large(found, most_texts)
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
-        loaded = _loaded_before(previous, found, light=light)
         suites = [
-            _load_suite(tx, found, plan, verdict, loaded.get(plan.suite), light=light)
+            _load_suite(tx, found, plan, verdict, light=light)
             for plan in found.plans
             if plan.suite in found.runs
         ]
         arms = targets[found.incumbent], targets[found.candidate]
-        figures = _compute_figures(suites, previous)
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
@@ -192,60 +179,12 @@ def load_comparison(
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
-        incumbent_figures=figures[0],
-        candidate_figures=figures[1],
+        incumbent_figures=compute_arm_figures(AnswerColumns.join(arm for arm, _ in answers)),
+        candidate_figures=compute_arm_figures(AnswerColumns.join(arm for _, arm in answers)),
         forecast=money,
         standing=standing_,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
-    )
-
-
-def _loaded_before(
-    previous: Comparison | None, proposal: Proposal, *, light: bool
-) -> Mapping[str, SuiteAnswers]:
-    """What may be taken from a comparison that was loaded before, by suite."""
-    if previous is None or previous.without_texts is not light:
-        return {}
-    # A verdict names examples, which are loaded with it.
-    same = (previous.proposal.id, previous.proposal.verdict) == (proposal.id, proposal.verdict)
-    return {side.plan.suite: side for side in previous.suites} if same else {}
-
-
-def _load_suite(
-    tx: Transaction,
-    proposal: Proposal,
-    plan: SuitePlan,
-    verdict: Verdict | None,
-    before: SuiteAnswers | None,
-    *,
-    light: bool,
-) -> SuiteAnswers:
-    pair = proposal.runs[plan.suite]
-    # Counted first: what comes while they are read is read again the next time.
-    stored = tx.runs.count(pair.incumbent), tx.runs.count(pair.candidate)
-    runs = tx.runs.get(pair.incumbent), tx.runs.get(pair.candidate)
-    if before is not None and before.stored == stored:
-        known = before.incumbent_run.id, before.candidate_run.id
-        if known == (pair.incumbent, pair.candidate) and before.plan == plan:
-            return before.with_runs(*runs)
-    side = _side(tx, plan, runs, light=light)
-    if light and verdict is not None:
-        side = _with_examples(tx, side, verdict)
-    return replace(side, stored=stored)
-
-
-def _compute_figures(
-    suites: Sequence[SuiteAnswers], previous: Comparison | None
-) -> tuple[ArmFigures, ArmFigures]:
-    """Of both arms, over all suites."""
-    if previous is not None and [side.figures for side in previous.suites] == [
-        side.figures for side in suites
-    ]:
-        return previous.incumbent_figures, previous.candidate_figures
-    return (
-        compute_arm_figures(AnswerColumns.join(side.figures.incumbent for side in suites)),
-        compute_arm_figures(AnswerColumns.join(side.figures.candidate for side in suites)),
     )
 
 
@@ -318,32 +257,37 @@ def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
     return "another model took its place"
 
 
-def _side(
-    tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun], *, light: bool
+def _load_suite(
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    verdict: Verdict | None,
+    *,
+    light: bool,
 ) -> SuiteAnswers:
-    """light: without texts, and without a check of every signature."""
-    ours, theirs = (run.id for run in runs)
-    read, below = None, plan.planned_items
-    answers: tuple[Sequence[Sample], Sequence[Sample]] = ((), ())
-    if light:
-        read = SuiteColumns(
-            tx.runs.figures(ours, below=below), tx.runs.figures(theirs, below=below)
-        )
-    else:
-        answers = tx.runs.samples(ours, below=below), tx.runs.samples(theirs, below=below)
-    return SuiteAnswers(plan, *runs, *answers, pin=tx.suites.get(plan.suite_digest), read=read)
+    """light: without texts but of the answers that a FORMAT MISMATCH shows, and without a check
+    of every signature.
+    """
+    pair, below = proposal.runs[plan.suite], plan.planned_items
+    reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
+    shown = [item for report in reports for item in report.figures.examples]
 
+    def figures(run: str) -> AnswerColumns:
+        return tx.runs.figures(run, below=below)
 
-def _with_examples(tx: Transaction, side: SuiteAnswers, verdict: Verdict) -> SuiteAnswers:
-    """The answers that a FORMAT MISMATCH shows have their texts."""
-    reports = [report for report in verdict.suites if report.suite == side.plan.suite]
-    items = [item for report in reports for item in report.figures.examples]
-    if not items:
-        return side
-    return replace(
-        side,
-        incumbent=tx.runs.samples_of(side.incumbent_run.id, items),
-        candidate=tx.runs.samples_of(side.candidate_run.id, items),
+    def load(run: str) -> Sequence[Sample]:
+        if not light:
+            return tx.runs.samples(run, below=below)
+        return tx.runs.samples_of(run, shown) if shown else ()
+
+    return SuiteAnswers(
+        plan,
+        tx.runs.get(pair.incumbent),
+        tx.runs.get(pair.candidate),
+        load(pair.incumbent),
+        load(pair.candidate),
+        tx.suites.get(plan.suite_digest),
+        SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if light else None,
     )
 
 
