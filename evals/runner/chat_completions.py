@@ -19,8 +19,6 @@ class MalformedReply(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReplyToolCall:
-    """A tool call in a provider's answer."""
-
     id: str
     name: str
     arguments: str  # as the provider sent them, JSON in a text
@@ -28,8 +26,6 @@ class ReplyToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """Holds one answer of a model."""
-
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
     finish: str
@@ -126,8 +122,6 @@ def _arguments(function: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingReply:
-    """A provider's answer to a request for embeddings."""
-
     vectors: tuple[tuple[float, ...], ...]  # one per text, in the texts' order
     tokens: int  # that were read for them
     model: str  # as the provider named it

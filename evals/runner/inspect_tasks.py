@@ -76,7 +76,6 @@ def asked_as_written() -> Solver:
 
 
 def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
-    """A message of a chat completion as Inspect has it."""
     content = message_text(message)
     match message["role"]:
         case "user":
@@ -348,8 +347,6 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
 
 
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
-    """The samples by the metadata fields that the suite names."""
-
     def values(field: str, read: Callable[..., str]) -> dict[str, str]:
         return {
             item: read(sample.metadata or {}, field, f"suite {settings.name!r}, item {item!r}")

@@ -67,7 +67,6 @@ def answer(
 
 
 def insists_on_form(system: str) -> bool:
-    """Whether a system message tells a model to keep to the form."""
     return INSISTENT.search(system) is not None
 
 
@@ -115,7 +114,6 @@ def answer_as_judge(prompt: str, profile: Profile) -> str | None:
 
 
 def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
-    """What the rule says, with its name in the judge's answer."""
     if {"task", "answer"} <= data.keys():
         text, wanted = (
             " ".join(str(data.get(part, "")).casefold().split())
@@ -138,8 +136,6 @@ DEEPEST = 8
 
 @dataclass(frozen=True, slots=True)
 class SimulatedToolCall:
-    """Holds a tool call of the simulated model."""
-
     id: str
     name: str
     arguments: str  # as JSON text, the way the API carries them

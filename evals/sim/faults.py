@@ -27,8 +27,6 @@ JSON = "application/json"
 
 
 class FaultKind(StrEnum):
-    """What happens instead of the answer, or in the middle of it."""
-
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
     HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
@@ -60,8 +58,6 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Fault:
-    """Describes one fault that can be switched on."""
-
     kind: FaultKind
     rate: Share = 1.0  # share of the model's requests that are hit
     status: Annotated[int, Field(ge=200, le=599)] = 500

@@ -116,8 +116,6 @@ def parse(kind: type[T], data: object, place: str) -> T:
 
 @dataclass(frozen=True, config=STRICT_FIELDS)
 class Profile:
-    """Describes a simulated model."""
-
     name: str
     # Share of a suite's items answered rightly, by suite; default_skill for any other.
     skill: Mapping[str, Share] = field(default_factory=dict)

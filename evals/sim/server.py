@@ -191,7 +191,6 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def listener_url(listener: socket.socket) -> str:
-    """Returns the listener's address, `http://host:port`, without `/v1`."""
     return http_url(*listener.getsockname()[:2])
 
 

@@ -35,8 +35,6 @@ from harness.domain.settings import SuiteSettings
 
 @checked.dataclass(frozen=True)
 class BankItem:
-    """Holds one question of a suite."""
-
     suite: str
     id: str
     input: str
@@ -48,7 +46,6 @@ class BankItem:
 
 
 def flatten_whitespace(text: str) -> str:
-    """The text with every run of white space as one space."""
     return " ".join(text.split())
 
 
@@ -114,7 +111,6 @@ def load_suite_items(source: Source) -> list[BankItem]:
 
 
 def suite_files(folder: Path) -> list[Path]:
-    """Lists the suite files of a folder, in the order of their names."""
     return sorted(folder.glob("*.jsonl"))
 
 
@@ -187,8 +183,6 @@ def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAnswer:
-    """What the model makes of an item."""
-
     item: BankItem
     right: bool
     value: Any  # the target, or a wrong answer of its type

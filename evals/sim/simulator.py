@@ -33,8 +33,6 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Stats:
-    """What a model has been asked."""
-
     requests: int = 0
     client_gone: int = 0  # clients seen leaving before the end
     faults: Counter[str] = field(default_factory=Counter)
@@ -71,7 +69,6 @@ class Simulator:
         self.models[model] = SimulatedModel(profile, self.bank)
 
     def catalogue(self) -> dict[str, Any]:
-        """The models as `GET /v1/models` shows them."""
         known = {"object": "model", "created": 0, "owned_by": "simulated"}
         listed = [
             {"id": name, **known, "pricing": asdict(model.profile.price)}

@@ -13,7 +13,6 @@ TOKENS_PER_MESSAGE = 4
 
 
 def random_bits(*parts: object) -> int:
-    """Draws 64 bits from the parts."""
     return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
 
 

@@ -40,7 +40,6 @@ PUBLIC: Final = "signing.pub"
 
 
 def address(folder: Path) -> str:
-    """Returns the URL of the database in `folder`."""
     return f"sqlite:///{folder.resolve() / FILE}"
 
 
@@ -64,7 +63,6 @@ def figure_cells(figures: ArmFigures) -> list[str]:
 
 
 def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
-    """Lists what a suite's figures rest on, and what the providers reported to serve."""
     pin, served = side.pin, side.served
     arms = (
         ("incumbent", served.incumbent),
@@ -82,7 +80,6 @@ def list_pinned(side: SuiteAnswers) -> Sequence[tuple[str, str]]:
 
 
 def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:
-    """Describes the guarded slices: suite, slice, what is shown, difference, interval, use."""
     return [
         (
             report.suite,

@@ -37,7 +37,6 @@ class Completion:
 
 
 def body(answer: Completion) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.call:
         message["tool_calls"] = [called(answer.call, answer.call.arguments)]

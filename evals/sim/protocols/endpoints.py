@@ -19,8 +19,6 @@ from evals.sim.protocols.requests import ChatRequest, Refused, error_body, inval
 
 @dataclass(frozen=True)
 class EndpointDialect:
-    """Describes how the simulator speaks one endpoint's protocol."""
-
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
     # Its first event, one for each piece of content, its last.

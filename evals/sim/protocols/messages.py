@@ -72,7 +72,6 @@ def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def body(answer: Completion) -> dict[str, Any]:
-    """The answer to a request that does not stream. Its id says that it is simulated."""
     return {
         "id": f"msg_{answer.fingerprint}_{answer.id}",
         "type": "message",
@@ -107,7 +106,6 @@ def error(why: Refused) -> dict[str, Any]:
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
-    """The stream of one answer: its head, a delta for each word, its end."""
     whole = body(answer)
     empty: dict[str, Any] = {"input": {}} if answer.call else {"text": ""}
     key, kind = ("partial_json", "input_json") if answer.call else ("text", "text")

@@ -13,8 +13,6 @@ from pydantic_core import from_json
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """Refuses a request with an HTTP status."""
-
     status: int
     message: str
     code: str | None = None
@@ -38,8 +36,6 @@ def no_such_model(name: str) -> Refused:
 
 
 class ChatMessage(BaseModel):
-    """A message of a chat, as far as the simulator reads it."""
-
     role: str
     content: str | list[dict[str, Any]] | None = None
 
@@ -49,15 +45,11 @@ class ChatMessage(BaseModel):
 
 
 class NamedFunction(BaseModel):
-    """A function that a tool offers."""
-
     name: str
     parameters: dict[str, Any] | None = None
 
 
 class FunctionTool(BaseModel):
-    """A tool of a chat."""
-
     function: NamedFunction
 
 
@@ -78,12 +70,10 @@ class ChatRequest(BaseModel):
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """The text of every message."""
         return tuple(message.text for message in self.messages)
 
     @cached_property
     def prompt(self) -> str:
-        """The text of the last user message."""
         asked = [message.text for message in self.messages if message.role == "user"]
         return asked[-1] if asked else self.texts[-1]
 

@@ -46,7 +46,6 @@ def _message(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def body(answer: Completion) -> dict[str, Any]:
-    """The answer to a request that does not stream; its id says that it is simulated."""
     cut = answer.finish_reason == "length"
     status = "incomplete" if cut else "completed"
     return {
@@ -93,7 +92,6 @@ def error_event(error: Mapping[str, Any]) -> bytes:
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
-    """The stream of one answer: its head, a delta for each word, its end."""
     call, whole, numbers = answer.call, body(answer), itertools.count()
     (output,) = whole["output"]
     place = {"item_id": output["id"], "output_index": 0}

@@ -42,7 +42,6 @@ HEADINGS = (
 
 
 def outcome_text(comparison: Comparison) -> str:
-    """Says the outcome in one line: the verdict's words and reason, or the phase."""
     now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
@@ -150,7 +149,6 @@ def _example(lost: FormatFailure) -> Sequence[tuple[str, str]]:
 
 
 def suite_rows(verdict: Verdict) -> list[list[object]]:
-    """Describes a verdict's suites, then their weighted mean where that is the claim."""
     basis = VerdictBasis.from_verdict(verdict)
     return [_suite_row(basis, report) for report in verdict.suites]
 

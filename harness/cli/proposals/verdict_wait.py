@@ -111,7 +111,6 @@ def _canary(rollout: Rollout) -> str:
 
 
 def find_exit_code(session: Session, proposal: Proposal) -> int:
-    """Returns what the proposal's phase and verdict mean for a script."""
     if proposal.phase is not ProposalPhase.REJECTED:
         return BY_PHASE[proposal.phase]
     verdict: Verdict | None = None

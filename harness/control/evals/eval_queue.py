@@ -35,7 +35,6 @@ class QueuedRun:
 
     @property
     def text(self) -> str:
-        """Says where it is and why it waits."""
         if self.leased:
             return "a worker has it"
         if self.unpaid:
@@ -63,7 +62,6 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
 
 
 def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
-    """Loads the queue as it is now, by run."""
     with ctx.store.read() as tx:
         return {queued.run.id: queued for queued in list_queue(tx, ctx.clock.now())}
 

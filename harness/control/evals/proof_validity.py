@@ -115,7 +115,6 @@ def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> li
 
 
 def has_moved_providers(tx: Transaction) -> bool:
-    """Whether any provider answers from another place than it once did."""
     return any(provider.moved for provider in tx.providers.all().values())
 
 

@@ -78,7 +78,6 @@ def check_cleared(ctx: Context, run: EvalRun) -> None:
 
 
 def _waiting(ctx: Context) -> Sequence[EvalRun]:
-    """Lists the runs that a worker can take now, in the queue's order."""
     with ctx.store.read() as tx:
         queue = list_queue(tx, ctx.clock.now())
     return [queued.run for queued in queue if queued.position]

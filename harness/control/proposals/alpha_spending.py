@@ -97,16 +97,12 @@ def ration_alpha(
 def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> FalsePassRisk:
-    """Bounds the risk of a false pass of a proposal with these plans, before it is made."""
     earlier = [proposal.plans for proposal in _proposals_before(tx, route, now)]
     together = max((plan.candidates for plan in plans), default=1)
     return _risk([*earlier, *[plans] * together], gate, together)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """Bounds the risk of a false pass of a stored proposal and those before it, by what is
-    known now.
-    """
     earlier = [
         former.plans
         for former in _proposals_before(tx, proposal.route, proposal.created_at)

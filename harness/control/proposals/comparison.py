@@ -77,7 +77,6 @@ class SuiteAnswers:
 
     @cached_property
     def figures(self) -> SuiteColumns:
-        """Returns the figures of all answers."""
         if self.read is not None:
             return self.read
         return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
@@ -91,13 +90,11 @@ class SuiteAnswers:
 
     @property
     def judging(self) -> JudgingCost:
-        """Sums what judging cost in both runs."""
         both = self.figures.incumbent, self.figures.candidate
         return sum_judging_cost(AnswerColumns.join(both), judged=self.pin.judged)
 
     @property
     def served(self) -> ServedModels:
-        """What the providers said that they served, over all answers."""
         ours, theirs = self.figures.incumbent, self.figures.candidate
         return ServedModels(
             incumbent=named_models(ours.served),
@@ -292,7 +289,6 @@ def _load_suite(
 
 
 def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
-    """Computes what one arm cost and how long it took, over all its answers."""
     if not len(answers):
         return ArmFigures(0, None, None, None, 0.0)
     answered = answers.answered

@@ -213,7 +213,6 @@ class ApprovalView(Approval):
 
 
 def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
-    """Lists the proposal's approvals, oldest first."""
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         return [

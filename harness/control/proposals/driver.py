@@ -132,7 +132,6 @@ def _wake(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
-    """Store the verdict and move the proposal, in one unit of work."""
     tx.verdicts.store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
     _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})

@@ -49,7 +49,6 @@ class SliceEstimate:
 
     @property
     def text(self) -> str:
-        """Says in words what the guard of the slice can see."""
         last = (
             f", {format_score(self.sees_whole)} on all {self.units:,}"
             if self.units > MIN_SLICE_UNITS

@@ -271,7 +271,6 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
-    """Counts the answers that are there and those that there may be."""
     wanted = sum(plan.most_answers for plan in proposal.plans)
     done = sum(tx.runs.progress(run)[0] for run in run_ids(proposal))
     return min(done, wanted), wanted

@@ -31,15 +31,11 @@ def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
 
 
 def with_json_mode(candidate: Target) -> Target:
-    """Returns the candidate with `response_format: json_object`, instead of a line in its
-    prompt.
-    """
     patch = replace(candidate.request_patch, response_format=JSON_MODE)
     return replace(candidate, request_patch=patch)
 
 
 def model_add_command(target: Target) -> str:
-    """Writes the command that registers a target."""
     named = f"{target.provider}/{target.model}"
     return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
 

@@ -238,7 +238,6 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
 
 
 def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
-    """The key, the one that it was created with, and so on."""
     chain: dict[str, ApiKey] = {}
     at: str | None = key
     while at is not None and at not in chain:

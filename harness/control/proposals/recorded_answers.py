@@ -108,16 +108,12 @@ WORD_ENDS: Final = (" ", "\t", "'")
 
 @dataclass(frozen=True, slots=True)
 class ItemText:
-    """What an item asks, and what is expected."""
-
     question: str
     expected: str  # empty where it is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteTexts:
-    """The texts of a suite's items."""
-
     items: Mapping[str, ItemText]
     start: str  # what every question begins with; left out of each
     missing: str  # why no expected answer is known; empty where one is
@@ -127,7 +123,6 @@ class SuiteTexts:
 
 
 def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteTexts]:
-    """Loads the texts of the items that both models answered, by suite."""
     return {side.plan.suite: _load_suite(ctx, side) for side in comparison.suites}
 
 

@@ -104,7 +104,6 @@ STRICTER: Final = frozenset(
 
 
 def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
-    """Lists in words where a proposal's claim, margin or saving is beyond its policy."""
     found = []
     if chosen.claim not in rules.allowed_claims:
         allowed = ", ".join(rules.allowed_claims)

@@ -69,7 +69,6 @@ def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
 
 
 def is_decided(members: Sequence[Proposal]) -> bool:
-    """Tells whether the gate has decided on every one of them."""
     return all(member.phase not in UNDECIDED or member.waits_for_rivals for member in members)
 
 
@@ -105,7 +104,6 @@ class SelectionCandidate:
 
     @property
     def standing(self) -> str:
-        """Says in words what the gate has decided."""
         return self.verdict.words if self.verdict else "none yet"
 
     def describe_differences(self, titles: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -307,7 +307,6 @@ def list_proposals(
 
 
 def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
-    """How many proposals are in each."""
     with ctx.store.read() as tx:
         return tx.proposals.phases()
 

@@ -60,11 +60,9 @@ class ItemGroups:
         return len(set(self.clusters.values())) if self.clusters else len(self.items)
 
     def order(self, order_seed: int) -> tuple[str, ...]:
-        """Draws the order in which a run asks the items."""
         return shuffle_items(self.items, order_seed, self.clusters)
 
     def cluster_sizes(self, order_seed: int) -> tuple[int, ...]:
-        """Counts the items of each cluster, in the order; empty without clusters."""
         if not self.clusters:
             return ()
         ordered = map(self.clusters.__getitem__, self.order(order_seed))

@@ -225,7 +225,6 @@ class AnswerColumns:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Iterable[object]]) -> Self:
-        """Turns rows with the values of `COLUMNS` into columns."""
         columns: Iterable[Sequence[object]] = zip(*rows, strict=True)
         return cls(*columns)  # type: ignore[arg-type]
 
@@ -235,7 +234,6 @@ class AnswerColumns:
 
     @classmethod
     def join(cls, parts: Iterable[Self]) -> Self:
-        """Joins the answers of several runs."""
         filled = [part for part in parts if len(part)]
         if len(filled) == 1:
             return filled[0]
@@ -253,12 +251,10 @@ class AnswerColumns:
 
     @property
     def served(self) -> frozenset[ServedModel]:
-        """Names what the provider said that it served."""
         return _models(self.served_model, self.served_build)
 
     @property
     def judges(self) -> frozenset[ServedModel]:
-        """The same of the judge's provider."""
         return _models(self.judge_model, self.judge_build)
 
 

@@ -130,12 +130,10 @@ class SuiteFigures:
 
     @property
     def worse_slices(self) -> tuple[SliceFigures, ...]:
-        """Lists the slices in which the candidate is shown worse."""
         return tuple(one for one in self.slices or () if one.worse)
 
     @property
     def unit(self) -> str:
-        """Names what n_used and n_max count."""
         return "cluster" if self.cluster else "item"
 
     def as_json(self) -> dict[str, object]:

@@ -70,7 +70,6 @@ class SuitePin:
 
     @property
     def judge(self) -> str:
-        """Returns the id of the judge's target; empty without a judge."""
         return self.judge_pin.partition("/")[0]
 
     @property
@@ -134,12 +133,10 @@ class SuitePlan:
 
     @property
     def unit(self) -> str:
-        """Names what n_max counts."""
         return "cluster" if self.cluster else "item"
 
     @property
     def n_max_text(self) -> str:
-        """Says how many units are planned: `500`, `167 clusters`."""
         return f"{self.n_max:,}{' clusters' if self.cluster else ''}"
 
     @property
@@ -147,7 +144,6 @@ class SuitePlan:
         return self.items_in(self.n_max)
 
     def items_in(self, units: int) -> int:
-        """Counts the items of the first units of the order."""
         return sum(self.cluster_sizes[:units]) if self.cluster else units
 
     def units_in(self, items: int) -> int:
@@ -161,7 +157,6 @@ class SuitePlan:
 
     @property
     def about_these(self) -> bool:
-        """Tells whether the claim is about the suite's own items."""
         return self.population is ClaimPopulation.THESE
 
     @property

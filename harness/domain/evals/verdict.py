@@ -70,7 +70,6 @@ class SuiteReport:
 
     @property
     def items_used(self) -> int:
-        """Counts the items in the units used."""
         items = self.figures.items
         return self.n_used if items is None else items
 
@@ -153,7 +152,6 @@ class VerdictBasis:
 
     @classmethod
     def from_verdict(cls, verdict: BaseVerdict) -> Self:
-        """Reads the basis out of what the verdict was decided from."""
         inputs: Any = verdict.inputs
         plans = tuple(from_plain(SuitePlan, plan) for plan in inputs["plans"])
         names = {plan.suite for plan in plans}
@@ -187,7 +185,6 @@ class VerdictBasis:
 
     @property
     def passed_claims(self) -> tuple[SuiteReport, ...]:
-        """Lists the claims that were shown."""
         return tuple(report for report in self.claims if report.outcome == "passed")
 
     @property
@@ -200,7 +197,6 @@ class VerdictBasis:
 
     @property
     def items_used(self) -> int:
-        """Counts the items on which both models were compared, over all suites."""
         return sum(self.items.values())
 
     @property

@@ -37,7 +37,6 @@ class Proof:
 
     @property
     def content(self) -> dict[str, object]:
-        """Returns everything that the file's signature covers."""
         return {
             "format": FORMAT,
             "installation": self.installation,
@@ -78,7 +77,6 @@ class ProvenRows:
 
 
 def format_proof(proof: Proof) -> str:
-    """Writes the file, in the one form that `parse_proof` accepts."""
     whole = {**proof.content, "signature": proof.signature}
     return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=True) + "\n"
 

@@ -32,8 +32,6 @@ WEIGHTED_MEAN: Final = "weighted mean"
 
 @dataclass(frozen=True, slots=True)
 class ClaimGroup:
-    """Suites that are judged together as one claim."""
-
     votes: tuple[tuple[str, SuiteReport], ...]  # (outcome that counts, its report)
     members: Mapping[str, SuiteJudgement]  # by suite
     whole: SuiteReport | None = None  # of all together
@@ -137,7 +135,6 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
 
 
 def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
-    """The weights as shares of 1."""
     total = fsum(plan.weight for plan in plans)
     return tuple(plan.weight / total for plan in plans)
 

@@ -107,7 +107,6 @@ def _recompute(
 def _unregistered(
     stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
 ) -> Iterator[str]:
-    """Yields where the verdict differs from what its proposal registered."""
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
             yield f"its {name} is not the one of {proposal.id}"

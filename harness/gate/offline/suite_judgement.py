@@ -60,8 +60,6 @@ REPORTED = (*SHOWN, "how", "n_used", "log_e_bad", "p_final")
 
 @dataclass(frozen=True, slots=True)
 class SuiteJudgement:
-    """Holds a suite's report and how many of the units it consumed."""
-
     report: SuiteReport
     consumed: int
 

@@ -43,8 +43,6 @@ GUARD_NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all 
 
 @dataclass(frozen=True, slots=True)
 class JointJudgement:
-    """Holds the outcome on all suites of a proposal together."""
-
     outcome: str
     reason: str
     reports: tuple[SuiteReport, ...]  # in the order of the cases, then the weighted mean's

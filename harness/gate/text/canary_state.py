@@ -226,7 +226,6 @@ def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
 
 
 def _onward(explanation: RolloutExplanation) -> str:
-    """Says where it goes next, and when."""
     to = "to " if explanation.goes_to.endswith("%") else ""
     if explanation.eta_s is not None:
         return f"{to}{explanation.goes_to} {explanation.eta}."

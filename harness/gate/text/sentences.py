@@ -160,7 +160,6 @@ def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> s
 
 
 def share_text(candidates: int) -> str:
-    """Says how several candidates that are proposed together share what one alone has."""
     return (
         f"{candidates} candidates at once: each is tested at 1/{candidates} of alpha, so that "
         "luck lets one of them pass no more often than one alone; the best that passes goes on"
@@ -168,7 +167,6 @@ def share_text(candidates: int) -> str:
 
 
 def clusters_text(plan: SuitePlan) -> str:
-    """Says what the units of a suite with clusters are."""
     sizes = plan.cluster_sizes
     return (
         f"Items that share `{plan.cluster}` count as one unit, each of the same weight: "
@@ -180,7 +178,6 @@ def clusters_text(plan: SuitePlan) -> str:
 def slices_reason(
     worse: Sequence[SliceFigures], plan: SuitePlan, outcome: str, rule: str | None
 ) -> str:
-    """Says in which slices the candidate is worse. outcome: of the suite."""
     named = ", ".join(
         f"{slice_.name}: {format_points(slice_.delta)} points on {slice_.n_used} {plan.unit}s"
         for slice_ in worse

@@ -13,8 +13,6 @@ from harness.domain.suggestions import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    """Holds one answer's scores."""
-
     item: str
     scores: Mapping[str, float | None]  # by metric; None where it was not scored
     failed: bool = False  # the model or the tool gave an error instead of an answer
