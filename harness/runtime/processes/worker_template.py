@@ -117,7 +117,7 @@ class WorkerTemplate:
         return worker
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Raises OSError where the template is gone."""
+        """Sends a line to the template. Raises OSError where it is gone."""
         with self._lock:
             self._asks.write(json.dumps(message).encode() + b"\n")
             self._asks.flush()
