@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control.operations.spending_meter import UNKNOWN, SpendingMeter
@@ -145,7 +145,6 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spending")
 
 
-@settings(max_examples=40)
 @given(STEPS, st.floats(0.0, 2.0))
 def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_the_cap(
     memory: Path, steps: list[tuple[int, str, float]], cap_usd: float

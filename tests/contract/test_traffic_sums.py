@@ -190,9 +190,7 @@ def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoin
 
 
 @pytest.mark.req("F5")
-@settings(
-    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(batches, max_size=6), since=moments, until=moments)
 def test_every_window_has_the_figures_of_its_minutes(
     recorded: Recorded,

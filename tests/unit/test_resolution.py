@@ -104,6 +104,10 @@ def test_the_first_rule_that_fits_decides(
         ("elsewhere/m", "main", "'elsewhere' is neither a configured provider nor a kind"),
         ("grok-4.7", "codex", "an OAuth provider is taken by its own prefix alone"),
         ("", "main", "the name is empty"),
+        # A kind in front is never left for another one.
+        ("mistral:7b", "home openrouter", "is configured"),
+        ("vertex/gemini-9", "gemini", "is configured"),
+        ("openrouter/anthropic/claude-opus-5", "anthropic", "is configured"),
     ],
 )
 def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> None:
@@ -111,29 +115,6 @@ def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> 
 
     assert resolution.target is None
     assert said in resolution.reason
-
-
-@pytest.mark.req("D2")
-@pytest.mark.parametrize(
-    ("name", "there"),
-    [
-        ("openai:gpt-99", "home"),  # not as a plain name to a server of one's own
-        ("openai:gpt-99", "openrouter"),
-        ("mistral:7b", "home openrouter"),
-        ("deepseek:llama3:8b", "home"),
-        ("vertex/gemini-9", "gemini"),  # a keyword does not outweigh the prefix
-        ("openrouter/anthropic/claude-opus-5", "anthropic"),
-        ("openai:claude-opus-5", "anthropic home"),
-        ("bedrock:anthropic.claude-opus-5", "anthropic"),
-    ],
-)
-def test_a_kind_in_front_is_never_left_for_a_server_of_another_kind(
-    name: str, there: str
-) -> None:
-    resolution = resolve_name(name, *there.split())
-
-    assert resolution.target is None
-    assert "is configured" in resolution.reason
 
 
 @pytest.mark.req("D2")
@@ -149,6 +130,7 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
     )
 
 
+@pytest.mark.req("D2")
 @given(
     kind=st.sampled_from(sorted(set(PROVIDER_KINDS) - {"sim"})),
     model=st.text("abgpt-5.:", min_size=1, max_size=8),

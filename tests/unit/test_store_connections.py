@@ -21,7 +21,6 @@ from harness import package_data
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.store import engine
-from harness.store.change_listener import PostgresListener
 from harness.store.schema.columns import Json, UtcTime, storable
 from harness.store.store import Store
 from router.recording.recorder import Recorder
@@ -79,27 +78,6 @@ def test_several_hosts_are_read_as_libpq_and_as_sqlalchemy_write_them(url: str) 
 def test_several_hosts_need_no_ports() -> None:
     arguments = engine.driver_arguments(engine.parse("postgresql://u:a,b@one,two/d"))
     assert (arguments["host"], arguments["password"]) == ("one,two", "a,b")
-
-
-def test_a_database_that_does_not_answer_leaves_no_garbage_behind() -> None:
-    """A router asks twice a second for as long as it is away, and seldom collects."""
-    url = engine.parse("postgresql+psycopg://u:p@127.0.0.1:1/d")
-
-    def ask() -> None:
-        with suppress(ConnectionError):
-            PostgresListener(url)
-
-    ask()
-    # What other tests left is not looked at: that takes seconds.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        for _ in range(3):
-            ask()
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
 
 
 def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url: str) -> None:
