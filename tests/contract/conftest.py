@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from harness.runtime.signing import Ed25519Signatures
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.records import NOW
@@ -21,8 +22,8 @@ class FixedClock:
         return 0.0
 
 
-def open_store(url: str) -> Store:
-    return Store(url, secret=SECRET, clock=FixedClock(), signatures=CONTROL)
+def open_store(url: str, signatures: Ed25519Signatures = CONTROL) -> Store:
+    return Store(url, secret=SECRET, clock=FixedClock(), signatures=signatures)
 
 
 @pytest.fixture

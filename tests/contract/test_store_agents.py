@@ -22,8 +22,8 @@ from harness.domain.errors import (
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
 from harness.store.store import Store
-from tests.contract.conftest import FixedClock, Opener
-from tests.contract.test_store_signatures import opened, url_of
+from tests.contract.conftest import FixedClock, Opener, open_store
+from tests.contract.test_store_signatures import url_of
 from tests.support.site.signing_keys import WORKER
 from tests.support.store.agent_records import (
     AGENT,
@@ -255,7 +255,7 @@ def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: 
 def test_a_worker_s_key_signs_no_grant(sql_stores: Opener) -> None:
     store = sql_stores()
     with_agent(store)
-    worker = opened(url_of(store), WORKER)
+    worker = open_store(url_of(store), WORKER)
     try:
         with worker.write() as tx:
             tx.agent_grants.add(replace(GRANT, kind=GrantKind.CHANGE))

@@ -13,6 +13,8 @@ from harness.domain.reliability.failover import Failover
 from harness.store.store import Store
 from tests.support.store.records import NOW
 
+pytestmark = pytest.mark.req("B9")
+
 OPENED = Alert(
     kind=AlertKind.BREAKER_OPEN,
     subject="target sim/old-1",
@@ -52,7 +54,7 @@ def later(seconds: float) -> Alert:
     return replace(OPENED, at=NOW + timedelta(seconds=seconds))
 
 
-@pytest.mark.req("A6", "B9")
+@pytest.mark.req("A6")
 def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
     store: Store,
 ) -> None:
@@ -76,7 +78,6 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
 
 
-@pytest.mark.req("B9")
 def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
     def decide() -> None:
         with store.write() as tx:
@@ -97,7 +98,6 @@ def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
         tx.alerts.save(replace(record, id="al_other"))
 
 
-@pytest.mark.req("B9")
 def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
     with store.write() as tx:
         tx.alerts.fold([OPENED])
@@ -119,7 +119,6 @@ def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
         assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
 
 
-@pytest.mark.req("B9")
 def test_a_sink_gets_the_end_of_an_alert_after_its_start(store: Store) -> None:
     with store.write() as tx:
         tx.alerts.fold([OPENED])

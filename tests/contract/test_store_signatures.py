@@ -27,7 +27,7 @@ from harness.runtime.signing import Ed25519Signatures, new_private_key, public_k
 from harness.store.schema import metadata
 from harness.store.store import Store
 from harness.store.transaction import Transaction
-from tests.contract.conftest import SECRET, FixedClock
+from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_shadows import SHADOW
 from tests.contract.test_store_switches import SWITCH
 from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
@@ -54,7 +54,6 @@ from tests.support.store.records import (
 from tests.support.store.tampering import forge, insert, owned, row, written
 
 pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
-Stores = Callable[[], Store]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
 BEFORE = NOW - timedelta(days=2)
 FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
@@ -113,10 +112,6 @@ def filled(store: Store) -> None:
         tx.person_links.add(LINK)
 
 
-def opened(url: object, signatures: Ed25519Signatures) -> Store:
-    return Store(str(url), secret=SECRET, clock=FixedClock(), signatures=signatures)
-
-
 def url_of(store: Store) -> str:
     return store._url.render_as_string(hide_password=False)
 
@@ -125,10 +120,10 @@ def faults(store: Store) -> set[str]:
     return {fault.name for fault in store.signature_faults()}
 
 
-def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Stores) -> None:
+def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
-    router = opened(url_of(store), VERIFIER)
+    router = open_store(url_of(store), VERIFIER)
     try:
         snapshot = router.snapshot()
     finally:
@@ -139,7 +134,7 @@ def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Sto
     assert snapshot.table.targets[NEW.id] == NEW
 
 
-def test_a_signature_of_another_row_does_not_carry_over(sql_stores: Stores) -> None:
+def test_a_signature_of_another_row_does_not_carry_over(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with owned(store) as db:
@@ -185,7 +180,7 @@ def edit(
     return lambda db: db.execute(sa.update(known).where(*same).values(**change))
 
 
-def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Stores) -> None:
+def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     for table, key, change in EDITS:
@@ -196,7 +191,7 @@ def test_an_edited_row_of_a_snapshot_is_refused_and_named(sql_stores: Stores) ->
     assert store.signature_faults() == []
 
 
-def test_a_row_that_is_gone_is_missed(sql_stores: Stores) -> None:
+def test_a_row_that_is_gone_is_missed(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     for table in ("switch", "api_key", "credential", "shadow", "agent_grant"):
@@ -209,7 +204,7 @@ def test_a_row_that_is_gone_is_missed(sql_stores: Stores) -> None:
                 tx.providers.put(replace(PROVIDER, name="third"))
 
 
-def test_a_version_that_is_gone_is_missed(sql_stores: Stores) -> None:
+def test_a_version_that_is_gone_is_missed(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with store.write() as tx:
@@ -223,7 +218,7 @@ def test_a_version_that_is_gone_is_missed(sql_stores: Stores) -> None:
 
 
 def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_valid(
-    sql_stores: Stores,
+    sql_stores: Opener,
 ) -> None:
     """Its row, the manifest and the counters of then, which fit one another."""
     store = sql_stores()
@@ -251,7 +246,7 @@ def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_
 
 
 def test_a_manifest_of_a_workers_key_or_of_other_counters_does_not_fit(
-    sql_stores: Stores,
+    sql_stores: Opener,
 ) -> None:
     store = sql_stores()
     filled(store)
@@ -286,7 +281,7 @@ DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] 
 ]
 
 
-def test_nothing_is_decided_on_an_edited_row(sql_stores: Stores) -> None:
+def test_nothing_is_decided_on_an_edited_row(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     for table, change, decide in DECISIONS:
@@ -369,7 +364,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
 
 @pytest.mark.parametrize("whose", ["own", "another's"])
 def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
-    sql_stores: Stores, whose: str
+    sql_stores: Opener, whose: str
 ) -> None:
     """By the connection that accepted it, and by another one."""
     store = sql_stores()
@@ -407,7 +402,7 @@ WORK: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
 ]
 
 
-def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Stores) -> None:
+def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     for table, change, work in WORK:
@@ -419,7 +414,7 @@ def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Sto
 
 
 def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(
-    sql_stores: Stores,
+    sql_stores: Opener,
 ) -> None:
     store = sql_stores()
     filled(store)
@@ -430,10 +425,10 @@ def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(
     assert store.signature_faults() == []
 
 
-def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Stores) -> None:
+def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
-    worker = opened(url_of(store), WORKER)
+    worker = open_store(url_of(store), WORKER)
     try:
         with worker.write() as tx:
             tx.runs.store_sample(replace(SAMPLE, item="i2", position=1))
@@ -446,7 +441,7 @@ def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Stores) -> None:
         tx.verdicts.get("v_worker")
 
 
-def test_another_installations_rows_are_no_rows_of_ours(sql_stores: Stores) -> None:
+def test_another_installations_rows_are_no_rows_of_ours(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with owned(store) as db:
@@ -455,26 +450,26 @@ def test_another_installations_rows_are_no_rows_of_ours(sql_stores: Stores) -> N
         sql_stores().snapshot()
 
 
-def test_a_replaced_key_verifies_and_a_retired_one_does_not(sql_stores: Stores) -> None:
+def test_a_replaced_key_verifies_and_a_retired_one_does_not(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     private = new_private_key()
     new = public_key(private, KeyPurpose.CONTROL)
     both = {**KEYRING, new.id: new}
-    rotated = opened(url_of(store), Ed25519Signatures(lambda: both, lambda: private))
+    rotated = open_store(url_of(store), Ed25519Signatures(lambda: both, lambda: private))
     try:
         with rotated.write() as tx:
             tx.keys.add(replace(KEY, id="k_2", hash="b" * 64))
         assert rotated.signature_faults() == []
     finally:
         rotated.close()
-    alone = opened(url_of(store), Ed25519Signatures(lambda: {new.id: new}))
+    alone = open_store(url_of(store), Ed25519Signatures(lambda: {new.id: new}))
     with pytest.raises(SnapshotInvalid, match="keyring lacks"):
         alone.snapshot()
     alone.close()
 
 
-def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> None:
+def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with written(store) as db:
@@ -490,7 +485,7 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> N
         tx.proposals.save(replace(proposal(), reason="cheaper"))
 
 
-def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Stores) -> None:
+def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with written(store) as db:

@@ -22,6 +22,7 @@ from harness.domain.routing.route_changes import ChangeSettings
 from harness.store.change_listener import SqliteMarks
 from harness.store.store import Store
 from harness.store.transaction import Transaction
+from tests.contract.conftest import Opener
 from tests.contract.test_store_switches import SWITCH
 from tests.support.store.records import (
     BLOCK,
@@ -45,8 +46,6 @@ from tests.support.store.records import (
 )
 
 pytestmark = pytest.mark.both_databases
-
-Stores = Callable[[], Store]
 
 
 class Interrupted(Exception):
@@ -88,7 +87,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
             assert not empty
 
 
-def test_a_commit_of_anybody_changes_the_mark_and_a_read_does_not(sql_stores: Stores) -> None:
+def test_a_commit_of_anybody_changes_the_mark_and_a_read_does_not(sql_stores: Opener) -> None:
     ours, theirs = sql_stores(), sql_stores()
     marks = [ours.change_mark()]
     with theirs.read() as tx:
@@ -165,7 +164,7 @@ def change_settings(store: Store) -> None:
 
 
 @pytest.mark.req("F1")
-def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
+def test_of_writers_in_several_processes_one_wins(sql_stores: Opener) -> None:
     stores = [sql_stores() for _ in range(3)]
     seeded(stores[0])
 
@@ -175,7 +174,7 @@ def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
     assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
 
 
-def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Stores) -> None:
+def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Opener) -> None:
     stores = [sql_stores() for _ in range(3)]
 
     def work(store: Store, worker: int) -> None:
@@ -199,7 +198,7 @@ def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Stores) -> 
 
 
 # SQLite has one writer at a time.
-def test_samples_are_stored_while_somebody_decides(postgres_stores: Stores) -> None:
+def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> None:
     deciding, storing = postgres_stores(), postgres_stores()
     with deciding.write() as tx:
         create_route(tx)
@@ -235,7 +234,7 @@ SERVED: dict[str, Callable[[Transaction], object]] = {
 
 
 @pytest.mark.req("B11", "D3")
-def test_waiting_ends_when_another_process_commits(sql_stores: Stores) -> None:
+def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
     waiting, writing = settled(sql_stores()), sql_stores()
     for write in SERVED.values():
         with writing.write() as tx:
@@ -251,7 +250,7 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Stores) -> None:
         assert woken.result()
 
 
-def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Stores) -> None:
+def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Opener) -> None:
     waiting, writing = settled(postgres_stores()), postgres_stores()
     with writing._engine.connect() as db:
         db.exec_driver_sql(
@@ -266,7 +265,7 @@ def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Stores) -> 
     assert not settled(waiting).wait_for_change(0.05)
 
 
-def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Stores) -> None:
+def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Opener) -> None:
     first, second = sql_stores(), sql_stores()
 
     assert second.leader() == ""
@@ -280,7 +279,7 @@ def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Stores) -> N
     assert second.leader() == "control-2"
 
 
-def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Stores) -> None:
+def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Opener) -> None:
     first, second = postgres_stores(), postgres_stores()
     assert first.try_lead("control-1")
     with second._engine.connect() as db:
@@ -295,7 +294,7 @@ def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Stores
 
 
 def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
-    sql_stores: Stores,
+    sql_stores: Opener,
 ) -> None:
     control, worker = sql_stores(), sql_stores()
     with control.write() as tx:
@@ -319,7 +318,7 @@ def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
 
 
 def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
-    sql_stores: Stores,
+    sql_stores: Opener,
 ) -> None:
     decider, starter = sql_stores(), sql_stores()
     seeded(decider)
@@ -344,7 +343,7 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
 
 
-def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -> None:
+def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Opener) -> None:
     stores = [sql_stores() for _ in range(3)]
     with stores[0].write() as tx:
         create_route(tx)
@@ -361,7 +360,7 @@ def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -
     assert all(type(loser) is RouteBusy and winner in str(loser) for loser in losers)
 
 
-def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
+def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:
     store, other = sql_stores(), sql_stores()
     seeded(other)
     first = store.snapshot()
@@ -372,7 +371,7 @@ def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
     assert store.snapshot().table.revision == 2
 
 
-def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Stores) -> None:
+def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Opener) -> None:
     store = sql_stores()
     seeded(store)
     on = " ON target" if store._engine.dialect.name == "postgresql" else ""

@@ -41,7 +41,7 @@ from tests.support.router.router_process import (
 )
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.req("G5"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 AWAY_S = 60.0
 # Of 8 tokens, which is what the simulator counts for the question of `ask_once`.
@@ -57,7 +57,7 @@ def slow_provider() -> Iterator[str]:
 
 
 @pytest.mark.verify
-@pytest.mark.req("F1", "F3", "G5")
+@pytest.mark.req("F1", "F3")
 @pytest.mark.parametrize("entrance", ["round robin", "nginx", "envoy"])
 def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
     entrance: str, slow_provider: str, postgres_url: str, tmp_path: Path
@@ -86,7 +86,6 @@ def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
 
 
 @pytest.mark.verify
-@pytest.mark.req("G5")
 def test_routers_grant_a_keys_rate_and_its_budget_together(
     provider: str, postgres_url: str, tmp_path: Path
 ) -> None:
@@ -118,7 +117,6 @@ def test_routers_grant_a_keys_rate_and_its_budget_together(
 
 @pytest.mark.verify
 @pytest.mark.postgres
-@pytest.mark.req("G5")
 def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_once(
     provider: str, tmp_path: Path
 ) -> None:
@@ -160,7 +158,7 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
 
 
 @pytest.mark.verify
-@pytest.mark.req("F4", "G5")
+@pytest.mark.req("F4")
 def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_older_one(
     provider: str, tmp_path: Path
 ) -> None:

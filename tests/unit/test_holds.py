@@ -22,6 +22,8 @@ from harness.gate.online.rollout_action import RolloutAction
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 from tests.support.control.manual_clock import ManualClock
 
+pytestmark = pytest.mark.req("F3")
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> SmallInstallation:
@@ -56,7 +58,6 @@ def decide_action(world: SmallInstallation, ctx: object) -> RolloutAction:
     return decision.decide(ctx, world.rollout())  # type: ignore[arg-type]
 
 
-@pytest.mark.req("F3")
 def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
     world: SmallInstallation,
 ) -> None:
@@ -78,7 +79,6 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, world.rollout().id)
 
 
-@pytest.mark.req("F3")
 def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why(
     world: SmallInstallation,
 ) -> None:
@@ -95,7 +95,6 @@ def test_a_canary_with_over_3_times_its_share_of_the_requests_holds_and_says_why
     assert world.rollout().step == 0
 
 
-@pytest.mark.req("F3")
 def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     world: SmallInstallation,
 ) -> None:
@@ -110,7 +109,6 @@ def test_the_plan_and_the_status_name_a_key_that_carries_too_many_requests(
     assert estimate_for_route(ctx, route).words.endswith(text)
 
 
-@pytest.mark.req("F3")
 def test_a_quiet_route_is_no_gap(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     requests(world, 20)
@@ -119,7 +117,6 @@ def test_a_quiet_route_is_no_gap(world: SmallInstallation) -> None:
     assert decide_action(world, world.context()).kind.value == "advance"
 
 
-@pytest.mark.req("F3")
 def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     ctx = world.context()
@@ -132,7 +129,6 @@ def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: SmallInstallatio
     assert decide_action(world, ctx).kind.value == "advance"
 
 
-@pytest.mark.req("F3")
 def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     with world.store.read() as tx:
@@ -143,7 +139,6 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
     assert holds.clock_skew(blocks, now) == ""
 
 
-@pytest.mark.req("F3")
 def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:
     ctx = world.context()
     decide_action(world, ctx)
@@ -154,7 +149,6 @@ def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) ->
     assert decide_action(world, ctx).kind.value == "pause"
 
 
-@pytest.mark.req("F3")
 def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     world: SmallInstallation,
 ) -> None:
@@ -170,7 +164,6 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     assert "900 requests since the step began, and no unit of the canary" in alert.text
 
 
-@pytest.mark.req("F3")
 def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallation) -> None:
     ctx = world.context()
     up_to_the_next_step(world)
@@ -186,7 +179,6 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallat
     assert "still assigns 1 % where the step has 5 %" in decide_action(world, ctx).reason
 
 
-@pytest.mark.req("F3")
 def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(
     world: SmallInstallation,
 ) -> None:
@@ -203,7 +195,6 @@ def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(
     assert decide_action(world, ctx).kind.value == "advance"
 
 
-@pytest.mark.req("F3")
 def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: SmallInstallation) -> None:
     ctx = world.context()
     up_to_the_next_step(world)
@@ -230,7 +221,6 @@ def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: SmallInstalla
     assert decide_action(world, ctx).kind.value == "advance"
 
 
-@pytest.mark.req("F3")
 def test_a_control_process_that_began_after_the_clock_was_set_back_sees_it(
     world: SmallInstallation,
 ) -> None:
@@ -249,7 +239,6 @@ def test_a_control_process_that_began_after_the_clock_was_set_back_sees_it(
     assert decide_action(world, young).kind.value == "advance"
 
 
-@pytest.mark.req("F3")
 def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world: SmallInstallation,
 ) -> None:
@@ -262,7 +251,6 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     assert "no router has recorded anything of this route" in said
 
 
-@pytest.mark.req("F3")
 def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     world: SmallInstallation,
 ) -> None:
@@ -288,7 +276,7 @@ def router_fails(world: SmallInstallation, about: str, subject: str = "route cha
         tx.alerts.fold([alert])
 
 
-@pytest.mark.req("F2", "F3")
+@pytest.mark.req("F2")
 def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     world: SmallInstallation,
 ) -> None:
@@ -320,7 +308,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
 
 
-@pytest.mark.req("F2", "F3")
+@pytest.mark.req("F2")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
     ctx, rollout = world.context(), world.rollout()
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
@@ -340,7 +328,6 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
 
 
-@pytest.mark.req("F3")
 def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> None:
     world.feed(blocks=8, failing=True)
     router_fails(world, world.rollout().id)

@@ -25,6 +25,8 @@ from harness.domain.reliability.latency import (
     unmeasured_limit_s,
 )
 
+pytestmark = pytest.mark.req("B3")
+
 counts = st.dictionaries(
     st.sampled_from((*LATENCY_BOUNDS_MS, -1)), st.integers(1, 50), min_size=1
 )
@@ -56,7 +58,6 @@ def test_quantiles_rise_and_lie_between_those_of_the_parts(
     assert parts[0] - 1e-6 <= whole <= parts[1] + 1e-6
 
 
-@pytest.mark.req("B3")
 @given(st.lists(st.floats(0, 3600), min_size=MIN_ANSWERS, max_size=3000))
 def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
     seconds: list[float],
@@ -74,7 +75,6 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
         assert over <= math.ceil(len(seconds) / 100)
 
 
-@pytest.mark.req("B3")
 def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     times: AnswerTimes = {}
     for _ in range(MIN_ANSWERS):
@@ -84,7 +84,6 @@ def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     assert 700 < first_byte_limit_s(times, math.inf) < 1200
 
 
-@pytest.mark.req("B3")
 def test_a_limit_follows_answers_that_became_slower() -> None:
     times: AnswerTimes = {}
     for _ in range(MAX_ANSWERS):
@@ -99,7 +98,6 @@ def test_a_limit_follows_answers_that_became_slower() -> None:
     assert cut < 30
 
 
-@pytest.mark.req("B3")
 def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
     times: AnswerTimes = {}
     for _ in range(MIN_ANSWERS - 1):
@@ -108,7 +106,6 @@ def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
     assert first_byte_limit_s(add_answers(times, [60.0]), math.inf) == MIN_LIMIT_S
 
 
-@pytest.mark.req("B3")
 @given(st.integers(1, 10**6))
 def test_a_slow_target_has_the_time_for_all_that_a_client_allows(max_tokens: int) -> None:
     limit_s = unmeasured_limit_s(max_tokens, thinks=False)
@@ -120,7 +117,6 @@ def test_a_slow_target_has_the_time_for_all_that_a_client_allows(max_tokens: int
     assert unmeasured_limit_s(0, thinks=False) == math.inf
 
 
-@pytest.mark.req("B3")
 @pytest.mark.parametrize("takes_s", [31.0, 60.0, 300.0, 3000.0])
 def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: float) -> None:
     times: AnswerTimes = {}
@@ -134,7 +130,6 @@ def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: fl
     assert first_byte_limit_s(times, MIN_LIMIT_S) > takes_s
 
 
-@pytest.mark.req("B3")
 def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
     times: AnswerTimes = {}
     for seconds in (2.0, 30.0, 2.0, 30.0, 2.0, 30.0):
@@ -151,7 +146,6 @@ def test_answers_of_one_class_may_be_about_as_long(max_tokens: int, kind: int) -
     assert answer_class(max_tokens) == kind
 
 
-@pytest.mark.req("B3")
 def test_a_stream_may_be_silent_three_times_as_long_as_its_target_ever_is() -> None:
     def limit_s(*answers_s: float) -> float:
         times = add_answers(None, answers_s, FIRST_TOKEN_BOUNDS_MS)

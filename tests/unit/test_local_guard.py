@@ -22,6 +22,8 @@ from router.snapshot.compiler import compile_snapshot
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import snapshot
 
+pytestmark = pytest.mark.req("F3")
+
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
 ROUTE = Route("support", 1, "t_old", CANARY)
@@ -37,7 +39,6 @@ def after(arms: list[bool], share: float, rho: float = 1.0) -> WorkerGuard:
     return guard
 
 
-@pytest.mark.req("F3")
 @given(arms=failures, share=shares, rho=ratios)
 def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as_it_is(
     arms: list[bool], share: float, rho: float
@@ -54,7 +55,6 @@ def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as
     assert canary > other
 
 
-@pytest.mark.req("F3")
 @pytest.mark.parametrize(
     ("weight_bps", "workers", "exposures"),
     [(100, 1, 2), (100, 4, 2), (100, 16, 3), (2500, 4, 6)],
@@ -71,7 +71,6 @@ def test_a_canary_that_always_fails_is_stopped_after_a_handful(
     assert needed == exposures
 
 
-@pytest.mark.req("F3")
 def test_a_break_after_a_long_healthy_time_is_found_all_the_same() -> None:
     healthy = after([False] * 1000, 0.01)
 
@@ -87,7 +86,6 @@ def test_where_all_are_in_one_arm_nothing_is_learnt(share: float, canary: bool) 
     assert WorkerGuard().after(canary=canary, share=share) == WorkerGuard()
 
 
-@pytest.mark.req("F3")
 @given(workers=st.integers(1, 64), alpha=st.floats(0.001, 0.2))
 def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     workers: int, alpha: float
@@ -98,7 +96,6 @@ def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     assert spent[0] == pytest.approx(alpha * FIRST_WEIGHT / workers)
 
 
-@pytest.mark.req("F3")
 @pytest.mark.parametrize(
     ("turn", "part"),
     [(0, 0.95 / 2), (1, 0.95 / 2), (2, 0.05 / 2), (3, 0.05 / 6), (4, 0.05 / 12)],
@@ -122,7 +119,6 @@ class GuardedRollout:
         return self.guard.begin(key, canary=canary, share=0.01, now_s=self.now_s)
 
 
-@pytest.mark.req("F3")
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
     guarded = GuardedRollout()
     slow = guarded.begin("slow")
@@ -137,7 +133,6 @@ def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
     assert guarded.guard.evidence.canary_failures == 3
 
 
-@pytest.mark.req("F3")
 def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
     guarded = GuardedRollout()
     for n in range(3):
@@ -194,7 +189,7 @@ class Side:
         asyncio.run(self.guards.evaluate())
 
 
-@pytest.mark.req("F3", "F4")
+@pytest.mark.req("F4")
 def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_request() -> None:
     side = Side(GuardFiles())
 
@@ -206,7 +201,6 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
 
 
-@pytest.mark.req("F3")
 def test_failures_that_hit_both_arms_stop_nothing() -> None:
     side = Side(GuardFiles())
 
@@ -225,7 +219,6 @@ def test_a_policy_without_a_local_alpha_has_no_guard() -> None:
     assert not side.guards.stopped(CANARY)
 
 
-@pytest.mark.req("F3")
 def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Path) -> None:
     files = GuardFiles(tmp_path / "guard")
     first = Side(files)
@@ -240,7 +233,6 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
     assert again.announced == []
 
 
-@pytest.mark.req("F3")
 def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path: Path) -> None:
     files = GuardFiles(tmp_path / "guard")
     first = Side(files)
@@ -262,7 +254,6 @@ def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path
     assert confirmed.alerts == []
 
 
-@pytest.mark.req("F3")
 async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +271,6 @@ async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_nex
     watching.cancel()
 
 
-@pytest.mark.req("F3")
 def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: Path) -> None:
     side = Side(GuardFiles(tmp_path / "guard"))
     side.break_it()

@@ -18,6 +18,8 @@ from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_
 from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.target import Price, Provider, Target
 
+pytestmark = pytest.mark.req("C3")
+
 TODAY = date(2026, 11, 20)
 NAMES = {
     "anthropic": """claude-haiku-4-5 claude-haiku-4-5-20251001 claude-sonnet-4-5
@@ -68,7 +70,6 @@ def match_name(name: str) -> ModelMatch:
     return match_among(name, OFFERS, today=TODAY)
 
 
-@pytest.mark.req("C3")
 @pytest.mark.parametrize(
     ("name", "found"),
     [
@@ -142,7 +143,6 @@ def test_a_name_means_one_model(name: str, found: str) -> None:
     assert not match_.candidates
 
 
-@pytest.mark.req("C3")
 @pytest.mark.parametrize(
     ("name", "among"),
     [
@@ -167,7 +167,6 @@ def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str)
     assert "say which" in match_.reason
 
 
-@pytest.mark.req("C3")
 @pytest.mark.parametrize(
     ("name", "near"),
     [
@@ -207,7 +206,6 @@ def test_every_offer_is_found_by_its_full_name(name: str) -> None:
 VENDORS = sorted({" ".join(word) for word in VENDOR_WORDS})
 
 
-@pytest.mark.req("C3")
 @given(
     word=st.sampled_from(VENDORS),
     others=st.lists(st.sampled_from(["", "-big", "-small", "-vast"]), min_size=2, unique=True),
@@ -226,7 +224,6 @@ def test_a_vendors_bare_word_never_means_one_of_several_families(
     assert {candidate.model for candidate in match_.candidates} == set(models)
 
 
-@pytest.mark.req("C3")
 def test_a_vendors_word_and_a_version_mean_the_plainest_family_that_has_it() -> None:
     models = ["claude-v2", "claude-opus-4-5", "claude-haiku-4-5"]
     among = [ModelOffer("p", "custom", model) for model in models]
@@ -298,19 +295,16 @@ def test_any_text_can_be_read(name: str) -> None:
     assert read.rank >= parse_model_name("").rank or read.preview or read.latest or read.date
 
 
-@pytest.mark.req("C3")
 def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
     model_match = match_among("claude", (), today=TODAY)
 
     assert model_match == ModelMatch("claude", NOTHING_OFFERED)
 
 
-@pytest.mark.req("C3")
 def test_an_empty_name_means_nothing() -> None:
     assert match_name(" ") == ModelMatch(" ", "the name is empty")
 
 
-@pytest.mark.req("C3")
 def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
     among = [
         ModelOffer("home", "ollama", "gpt-5"),

@@ -15,6 +15,8 @@ from harness.domain.providers.name_resolution import (
 from harness.domain.routing.kill_switch import Force, ForceKind
 from harness.domain.routing.target import Price, Provider
 
+pytestmark = pytest.mark.req("D2")
+
 KNOWN = build_catalogue(
     [
         CatalogueEntry("openai", "gpt-5"),
@@ -49,7 +51,6 @@ def resolve_name(name: str, *names: str, **given: object) -> Resolution:
     return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.req("D2")
 @pytest.mark.parametrize(
     ("name", "there", "target", "rule"),
     [
@@ -91,7 +92,6 @@ def test_the_first_rule_that_fits_decides(
     assert [t.rule.value for t in resolution.rules if t.outcome is RuleOutcome.TOOK] == [rule]
 
 
-@pytest.mark.req("D2")
 @pytest.mark.parametrize(
     ("name", "there", "said"),
     [
@@ -117,7 +117,6 @@ def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> 
     assert said in resolution.reason
 
 
-@pytest.mark.req("D2")
 def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None:
     disguised = {"openai": provider("openai", "ollama")}
     beside = {**disguised, "main": provider("main", "openai")}
@@ -130,7 +129,6 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
     )
 
 
-@pytest.mark.req("D2")
 @given(
     kind=st.sampled_from(sorted(set(PROVIDER_KINDS) - {"sim"})),
     model=st.text("abgpt-5.:", min_size=1, max_size=8),
@@ -145,7 +143,7 @@ def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     assert resolution.provider is None or configured[resolution.provider].kind == kind
 
 
-@pytest.mark.req("D2", "D7")
+@pytest.mark.req("D7")
 def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
     signed_in = resolve_name("openai_codex/gpt-5", signed_in={"codex"})
     not_yet = resolve_name("codex/gpt-5")
@@ -160,7 +158,7 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
     assert by_model.target is None
 
 
-@pytest.mark.req("D2", "B11")
+@pytest.mark.req("B11")
 @pytest.mark.parametrize(
     ("force", "name", "target"),
     [
@@ -207,7 +205,6 @@ def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider)
     assert (resolution.provider, resolution.model) == (there.name, model.strip())
 
 
-@pytest.mark.req("D2")
 def test_a_rule_that_does_not_apply_is_not_called_passed() -> None:
     """`passed` is a verdict's word, and exit code 0."""
     outcomes = [rule.outcome.value for rule in resolve_name("openai:gpt-5", "main").rules]

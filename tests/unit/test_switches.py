@@ -19,6 +19,8 @@ from harness.domain.routing.kill_switch import (
     ruling_switch,
 )
 
+pytestmark = pytest.mark.req("B11")
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OPENAI = Force(ForceKind.PROVIDER, "openai")
 
@@ -39,14 +41,12 @@ def ids(kill_switches: tuple[KillSwitch, ...]) -> list[str]:
     return [kill_switch.id for kill_switch in kill_switches]
 
 
-@pytest.mark.req("B11")
 def test_a_switch_is_in_force_until_it_expires() -> None:
     ends_now, ends_later = switch("a", expires=0), switch("b", expires=1)
 
     assert ids(active_switches([ends_now, ends_later, switch("c")], NOW)) == ["c", "b"]
 
 
-@pytest.mark.req("B11")
 def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None:
     config = switch("config", SwitchSource.CONFIG, "chat", hour=9)
     command = switch("command", SwitchSource.REST, hour=8)
@@ -59,7 +59,6 @@ def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None
     ]
 
 
-@pytest.mark.req("B11")
 def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
     older, newer = (
         switch("older", SwitchSource.CLI, "chat", 1),
@@ -80,7 +79,6 @@ PLAN = (
 )
 
 
-@pytest.mark.req("B11")
 @pytest.mark.parametrize(
     ("kind", "name", "kept"),
     [
@@ -102,7 +100,7 @@ def test_only_what_is_forced_stays_and_in_its_order(
     assert plan.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
 
 
-@pytest.mark.req("B11", "A7")
+@pytest.mark.req("A7")
 @pytest.mark.parametrize("kind", list(ForceKind))
 def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     kind: ForceKind,
@@ -118,7 +116,6 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     assert "evidence" in plan.reason
 
 
-@pytest.mark.req("B11")
 def test_the_environments_switches_are_read() -> None:
     text = " provider:openai, chat=provider:mistral ,code = target : t_1, x=target:ollama/a:8b"
     kill_switches = parse_environment_switches(text, NOW)
@@ -137,7 +134,6 @@ def test_the_environments_switches_are_read() -> None:
     assert parse_environment_switches("  ", NOW) == ()
 
 
-@pytest.mark.req("B11")
 @pytest.mark.parametrize(
     ("text", "says"),
     [
