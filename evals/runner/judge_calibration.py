@@ -1,7 +1,5 @@
 """Asks the judge, the pinned model that scores a suite's answers, within its limits of calls
-and cost; and measures its agreement with people before it scores answers (F7), by Cohen's kappa
-on references that they scored. Below the suite's floor the run is refused; measurements are
-cached in files.
+and cost, and measures its agreement with people before it scores answers (F7).
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
 """

@@ -1,6 +1,5 @@
-"""Imports captured requests that people have labelled as a suite (F9): checks the exported
-file, writes `suites/NAME.jsonl` and its origin into the manifest, and leaves nothing if
-refused. `import_data` does the same with a data file of questions and answers.
+"""Imports captured requests that people have labelled, or a data file of questions and answers,
+as a suite (F9). Leaves nothing behind if refused.
 """
 
 import json

@@ -1,9 +1,5 @@
-"""Renders the most telling answers of a comparison as Markdown (`most_telling`): prompt,
-expected answer and both models' answers, of JSON objects the fields that differ. What models
-wrote is data, never markup: `fenced`, `cell` and `code` see to that, for the whole report.
-
-Says in a report how others can check it: what was pinned, and the commands that decide again
-from the stored answers or measure anew.
+"""Renders a comparison's most telling answers, and how others can check it, as Markdown. What
+models wrote is data, never markup: `fenced`, `cell` and `code` see to that.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Gathers what a report on one comparison holds, for the renderers of Markdown and JUnit: its
-suites with mean scores by tag, and the most telling answers. Besides, `address` and `variables`
-name the database that a `gate run` keeps in a folder.
-"""
+"""Gathers what a report on one comparison holds, for the renderers of Markdown and JUnit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
-"""Renders a report as one Markdown document: verdict and next step, what to change where only
-the form was wrong, scores, cost, time, the route's bill, telling answers, scores by tag, what
-was pinned, and the commands to check it. What models wrote stands in fences: it is data, never
-markup.
+"""Renders a report as one Markdown document. What models wrote stands in fences: it is data,
+never markup.
 """
 
 from collections.abc import Iterator, Sequence

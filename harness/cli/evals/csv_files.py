@@ -1,7 +1,5 @@
-"""Parses the CSV files of `gate decide` (scores of pairs by item and epoch) and `canary decide`
-(counts by block) into checked rows.
-
-Every fault is an InputError that begins with FILE:LINE.
+"""Parses the CSV files of `gate decide` and `canary decide` into checked rows. Every fault is
+an InputError that begins with FILE:LINE.
 """
 
 import csv

@@ -1,7 +1,5 @@
-"""Judges results that another eval tool exported, for `gate decide --from`: the rule of the
-gate on their pairs, as a report. Nothing of it is stored, and no proposal can use it.
-
-The table of formats: what `gate decide --from` reads, each with its parser.
+"""Judges results that another eval tool exported, for `gate decide --from`. Nothing of it is
+stored, and no proposal can use it.
 """
 
 import json

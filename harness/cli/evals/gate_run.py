@@ -1,6 +1,5 @@
-"""`swapgate gate run` compares two targets on suites of the configuration, in a temporary
-installation without a server, for CI: prints the verdict, writes reports (Markdown, JUnit), and
-exits by the outcome.
+"""`swapgate gate run` compares two targets in a temporary installation without a server, for
+CI.
 """
 
 import tempfile

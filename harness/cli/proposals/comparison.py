@@ -1,7 +1,4 @@
-"""Prints one proposal: the verdict first, then the figures behind it (suites, form, cost, time,
-pins), its canary; or gives it as JSON (`as_json`). For `proposal show`,
-`gate run` and `replay`.
-"""
+"""Prints one proposal for `proposal show`, `gate run` and `replay`, or gives it as JSON."""
 
 import textwrap
 from collections.abc import Sequence

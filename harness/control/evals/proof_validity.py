@@ -1,9 +1,6 @@
 """Assesses whether a verdict still is proof: it has not expired, its suites, models and
 providers are as they were measured (F6), and its candidate may see the route's class of data
-(D8). `assess_proof` says HOLDS, STALE or EXPIRED and why, `require_proof` raises ProofRefused,
-and the `find_…` and `list_…` functions look for one cause alone.
-
-Time and content decide that, so no schema can: whoever uses a verdict asks here first.
+(D8). Time and content decide that, so no schema can.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,11 +1,6 @@
-"""Recomputes a verdict from its stored samples before anything rests on it (requirement F1). If
-they no longer give it, `require_agreement` refuses the act, and `raise_mismatch_alert` or
-`alerting_mismatch` raises the alert. The samples are read for each such decision; what was
-found is remembered by the content of verdict, registration and samples.
-
-`replay_verdict` decides a verdict again from the inputs that it carries: they must give the
-same bytes and agree with the samples. `what_if` decides on other terms, such as another margin
-or claim (F5): nothing is stored, and it is no proof.
+"""Recomputes a verdict from its stored samples before anything rests on it (F1), replays it
+from its inputs, and decides it on other terms (F5). What was found is remembered by the
+content of verdict, registration and samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

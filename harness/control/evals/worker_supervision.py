@@ -1,8 +1,4 @@
-"""Supervises eval workers, and queues and ends eval runs. `run_once`, a part of the reconcile
-loop, collects the workers that ended and starts one for each run that waits, what proposals
-need first; a run that fails too often is given up. `queue_run` and `start_run` queue a run by
-hand, `cancel_run` ends one, and `stop_unneeded_runs` those that no open proposal waits for.
-"""
+"""Supervises eval workers, and queues and ends eval runs."""
 
 import math
 import signal

@@ -1,7 +1,5 @@
 """Charges each look at a candidate with alpha, and adds up a route's risk (statistics.md §1.8):
-the probability that one of its candidates of 90 days passed by luck (`FalsePassRisk`).
-`with_alpha` counts looks at the same items by all targets of one model (`find_lineage`);
-`ration_alpha` lowers the plans' alpha to what the policy's `alpha_budget` has left.
+the probability that one of its candidates of 90 days passed by luck.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -1,10 +1,5 @@
 """Lets people decide on proposals: approve a passed one for its canary, refuse it, or take one
 back before its canary.
-
-Records a person's approval of a verdict: the row that the database asks for before a canary
-or a promotion before the last step. `record_approval` requires four eyes; `find_revocation`
-says that an approver's key was revoked since, or who he was declared to be; `list_approvals`
-shows them with remarks on the keys behind them.
 """
 
 from collections.abc import Sequence

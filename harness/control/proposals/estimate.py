@@ -1,6 +1,5 @@
 """Estimates, suite by suite, what a proposal would cost, how long it would take and how small a
-difference it could show (A3, F2), before it is made: from tokens, costs and score differences
-of earlier runs. It names the cheapest design that shows enough, and warns of one that does not.
+difference it could show (A3, F2), before it is made.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
-"""Takes a proposal from its eval runs to its verdict: attaches a run of both arms for each
-suite (the incumbent's may be shared, a candidate's never), checks that they are what was
-registered, finds runs that failed or stopped early, and asks the gate (`decide_verdict`). Used
-by the reconciler.
+"""Takes a proposal from its eval runs to its verdict. The incumbent's run of a suite may be
+shared between proposals, a candidate's never.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

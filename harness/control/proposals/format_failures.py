@@ -1,9 +1,4 @@
-"""Explains a candidate that lost by the form of its answers alone, and how to ask again (A8).
-
-For each suite it names the rules that broke, shows answers side by side, and writes the
-commands for targets that may fix it. `build_rerun_command` writes the `gate run` of any
-comparison.
-"""
+"""Explains a candidate that lost by the form of its answers alone, and how to ask anew (A8)."""
 
 import json
 import shlex

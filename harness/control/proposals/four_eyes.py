@@ -1,9 +1,6 @@
-"""Checks that two people stand behind a proposal. `check_four_eyes` refuses its proposer, as
-whatever principal he acts, and keys that one of the two had a hand in making for the other,
-directly or through keys made with keys, or a third person for both. A person of single sign-on
-has no key: whoever declared who he is counts as who made it. `is_other_person` asks it of a
-name in a route's history; `list_key_remarks` says what everybody should know of the keys
-behind an approval.
+"""Checks that two people stand behind a proposal: not the proposer under another name, and no
+one with a key that one of the two had a hand in making for the other. A person of single
+sign-on has no key: whoever declared who that person is counts as who made it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

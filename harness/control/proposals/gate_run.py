@@ -1,6 +1,5 @@
 """Runs one comparison on a database of its own, without a server: `swapgate gate run`, as in CI
-(F10). `register_comparison` stores the file's providers, a route for this alone and its
-proposal; `run_until_decided` turns the reconcile loop until the gate has decided.
+(F10).
 """
 
 from collections.abc import Callable, Sequence

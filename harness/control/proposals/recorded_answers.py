@@ -1,9 +1,6 @@
-"""Recorded answers say what the next comparison on a suite may take: what an answer of a target
-costs (`mean_usage`), and how much differences vary (`measure_spread`).
-
-Item texts are what people read of a comparison's items: the question without the words that
-every prompt of the suite begins with, and the expected answer. Both come from the suite's data
-as long as these are the data that were measured, else from the stored prompts.
+"""Recorded answers say what the next comparison on a suite may take, and how much differences
+vary. Item texts come from the suite's data as long as these are the data that were measured,
+else from the stored prompts.
 """
 
 import os

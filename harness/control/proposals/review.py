@@ -1,9 +1,5 @@
-"""Gathers what an approver sees of a proposal: what needs approval, the risk of a false pass,
-how many requests a canary would reach, and what changed on its route in 90 days (settings,
-policy, suites, a restored incumbent, moved providers). Reads only.
-
-Makes the context for a dry run of a use case: every check runs on the real database, each
-unit of work is rolled back at its end, and no worker is started.
+"""Gathers what an approver sees of a proposal, and makes the context for a dry run of a use
+case.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

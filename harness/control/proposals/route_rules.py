@@ -1,13 +1,8 @@
-"""Compares a proposal with its route's rules: what another person has to approve
-(`find_second_person_reasons`), and what is different on the route by now
-(`list_rule_differences`, `require_current_rules`).
+"""Compares a proposal with its route's rules: what another person has to approve, and what
+is different on the route by now.
 
 Rules are changed while a proposal is open, and a person who registers one by the command line
 does so with a configuration of his own: the control plane's is the one that counts.
-
-`check_judge` checks a policy's judge of canaries before a proposal is made: its settings, that
-its provider may see the route's class of data (D8), and that its price is known. Later the
-router asks the judge by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,5 @@
-"""Selections are candidates that were proposed together: `rank_passed` finds the best of those
-that passed once the gate has decided on all, and `load_selection` shows them side by side.
-
-A selection is the candidates that were proposed together for one swap: `find_fault` says
-where it is not as it was registered, `rank_finalists` which of those that passed is the best.
+"""Selections are candidates that were proposed together for one swap: the best of those that
+passed goes on once the gate has decided on all.
 """
 
 import math

@@ -1,8 +1,5 @@
-"""Lets people submit proposals. `create_proposal` checks the candidate (data class, prices,
-shadow, judge) and has the suites registered (`suite_registration`); `preview_proposal` says
-what it would register, and stores nothing. `create_selection` makes the proposals of several
-candidates at once, which share one alpha. What people decide about a proposal is in
-`decisions`; all else is the reconciler's.
+"""Lets people submit proposals, of one candidate or of several at once, which share one alpha.
+What people decide about a proposal is in `decisions`; all else is the reconciler's.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,14 +1,9 @@
-"""Item groups say which items of a suite belong together (statistics.md §1.12), and fix the
-order in which a run asks them. Pure.
+"""Item groups say which items of a suite belong together (statistics.md §1.12), fix the order
+in which a run asks them, and measure which items two suites share. Pure.
 
-The items of one cluster (paraphrases, turns of one conversation, questions on one document) are
-one unit of the gate: they stand together in the order, and the order is drawn over clusters.
-
-Item overlap measures which items two suites share, by their normalized texts, so that a
-renamed or copied suite counts as the same one. Pure.
-
-A suite's texts are kept as one short text (`texts_fingerprint`): the sorted hashes of its
-items, 40 bits each, so that 10,000 items take 67 KB. `overlap_share` compares two of them.
+The items of one cluster are one unit of the gate: they stand together in the order, and the
+order is drawn over clusters. A renamed or copied suite counts as the same one: its texts are
+kept as sorted hashes of 40 bits each, so that 10,000 items take 67 KB.
 """
 
 import re

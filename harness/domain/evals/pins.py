@@ -3,8 +3,7 @@
 
 An alias such as `gpt-4o` is a name; the answers' `model` says what stood behind it, and their
 `system_fingerprint`, where there is one, how it was set up. Targets are hashes of what *we*
-send; this is the other half, which changes without us. `ServedPin` says what has to stay the
-same; `find_replacement` finds a sighting of a model that was not measured.
+send; this is the other half, which changes without us.
 """
 
 from collections.abc import Collection, Iterable, Sequence

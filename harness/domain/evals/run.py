@@ -1,12 +1,5 @@
-"""An eval run asks the items of a suite of one target: `EvalRun` with its lease and budget, and
-`Sample`, each answer with its scores.
-
-A judge's calibration says how its scores of references compare with people's. It is written
-into the audit log by the worker that measured it.
-
-Answer columns hold the figures of many answers, a column each: what sums, quantiles and
-pairs are made of, without the texts and without an object for each answer. `describe_faults`
-says why one model's answers may be no evidence.
+"""An eval run asks the items of a suite of one target, and has a sample for each answer. Answer
+columns hold the figures of many answers, without an object for each.
 """
 
 from collections import Counter

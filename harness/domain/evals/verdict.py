@@ -1,10 +1,6 @@
-"""A verdict says what the scores of two runs mean, suite by suite.
-
-It is a union of five classes. Only `Passed` opens the routing table; readers `match` the union
-and end in `assert_never`.
-
-A verdict's basis says which claims decided it, which suites only count in a weighted mean,
-and how many items it rests on. Every page, command and report takes these figures from here.
+"""A verdict says what the scores of two runs mean, suite by suite. It is a union of five
+classes. Only `Passed` opens the routing table; readers `match` the union and end in
+`assert_never`.
 """
 
 from collections.abc import Mapping

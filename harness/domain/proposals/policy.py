@@ -1,11 +1,4 @@
-"""A policy declares a team's thresholds before any data is seen; it is immutable and hashed.
-
-`Policy` holds how promotion is approved, the offline gate's thresholds (`GatePolicy`) and the
-canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and a judge).
-
-Change references: the number of the change request, in the team's own system, under which a
-swap is made (`CHG0012345`). A policy may require one (`ChangeReferenceRule`).
-"""
+"""A policy declares a team's thresholds before any data is seen; it is immutable and hashed."""
 
 import re
 from dataclasses import asdict, dataclass, field

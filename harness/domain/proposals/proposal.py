@@ -1,17 +1,9 @@
-"""A proposal asks to make a candidate the incumbent of a route; this is its state machine.
+"""A proposal asks to make a candidate the incumbent of a route; this is its state machine. The
+rules are the table TRANSITIONS; docs/explanation/architecture.md draws its diagram from it.
 
-`Proposal` has its policy, registered plans, runs and verdict, `Approval` is a person's consent;
-`apply_event` moves it on. The rules are the table TRANSITIONS; the code only looks them up.
-docs/explanation/architecture.md draws its diagram from it, and test_docs compares the two.
-
-A candidate's run is named after the registration that it measures.
-
-Every answer is signed together with its run's id. The id holds a hash of the registered plans.
-So the answers show that the plans, with margin and alpha, were fixed before the first of them.
-
-A proposal view is a proposal with what holds of it now: whether a candidate that was
-promoted serves its route still. The phase alone does not say so: it stays `promoted` after a
-rollback.
+A candidate's run is named after the registration that it measures. Every answer is signed
+together with its run's id, and the id holds a hash of the registered plans. So the answers show
+that the plans, with margin and alpha, were fixed before the first of them.
 """
 
 from collections.abc import Callable, Mapping

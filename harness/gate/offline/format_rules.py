@@ -1,7 +1,5 @@
 """Format rules describe how answers break their format, and how a prompt line, JSON mode or a
 parser fixes it (A8).
-
-`find_remedy` takes how often each rule broke in a suite and gives what to change.
 """
 
 from collections.abc import Mapping

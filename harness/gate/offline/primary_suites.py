@@ -1,7 +1,5 @@
-"""Several primary suites are judged as one claim: by their weighted mean (`weighted_mean`), or
-by at least one of them (`at_least_one`, Holm's rule).
-
-Both give a `ClaimGroup`: the outcomes that count, and each suite's own report.
+"""Several primary suites are judged as one claim: by their weighted mean, or by at least one of
+them (Holm's rule).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,8 @@
-"""Recomputation checks whether stored scores still give a stored verdict (F1), within a
-tolerance.
+"""Recomputation checks whether stored scores still give a stored verdict (F1).
 
-`recompute_verdict` decides again and names what differs. The verdict's own inputs are believed
-for nothing that decides: its terms are the registered ones, its pairs are made anew from the
-samples. Figures are compared within TOLERANCE, since another version of a numerical library may
-give another last digit.
+The verdict's own inputs are believed for nothing that decides: its terms are the registered
+ones, its pairs are made anew from the samples. Figures are compared within TOLERANCE, since
+another version of a numerical library may give another last digit.
 """
 
 import math

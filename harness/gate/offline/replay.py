@@ -1,8 +1,5 @@
 """A verdict's inputs are written as JSON and read back, so that it can be decided again to the
 same bytes (F5).
-
-The inputs are plans, pairs, runs, served models, times and the version of the rules;
-`verdict_bytes` is all of a verdict in one canonical form.
 """
 
 from collections.abc import Mapping, Sequence

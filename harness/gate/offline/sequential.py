@@ -1,9 +1,6 @@
 """The sequential test reads paired differences item by item and may stop early
 (statistics.md §1.3 to §1.5): it promotes at a planned analysis, and rejects or gives up at any
-item.
-
-`judge_batch` decides on many comparisons at once, `judge_differences` on one, with its figures.
-Sums are added strictly in order, so that results do not depend on how many there are.
+item. Sums are added strictly in order, so that results do not depend on how many there are.
 """
 
 import math

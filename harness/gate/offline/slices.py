@@ -5,12 +5,8 @@ Each slice is tested for a loss when its 60th unit is in and when its last one i
 of its own units that are fixed before the first score. When the gate ends can therefore only
 leave a look out. The error is split over a slice's looks, and by Holm's rule over the slices.
 
-Clusters are the units of a suite whose items belong together: paraphrases, turns of one
-conversation, questions on one document (statistics.md §1.12).
-
-The registered order keeps the items of a cluster together, and the plan holds the clusters'
-sizes in that order; so the plan alone says which items are one unit. Every cluster weighs the
-same, however many items it has.
+Clusters are the units of a suite whose items belong together (statistics.md §1.12). The plan
+holds their sizes in the registered order. Every cluster weighs the same.
 """
 
 import math

@@ -1,10 +1,5 @@
-"""A canary's state in words: what it is, why, and what happens next. Overview, the Canary page
-and the command line say it with these words, so that none of them contradicts another.
-
-What needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
-
-What an act on a canary does, with its shares and models: the dashboard's dialog and the
-command line say it with these words before they act.
+"""A canary's state, and what an act on it does, in words for dashboard and command line. What
+needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
 """
 
 from collections.abc import Mapping, Sequence

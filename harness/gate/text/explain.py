@@ -1,7 +1,5 @@
-"""Explains a rollout for people: why it is where it is, each guardrail's figures in words, what
-the next step waits for, and about when it comes.
-
-Reads what `policy.decide_action` decided; decides nothing itself.
+"""Explains a rollout for people by what `policy.decide_action` decided. Decides nothing
+itself.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Says what to do after a verdict, once for command line, reports and dashboard:
-`describe_next_step` with what became of the proposal and what more items would cost, and
-`NEXT_STEPS` by the outcome alone.
-"""
+"""Says what to do after a verdict, once for command line, reports and dashboard."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
-"""Describes a ramp plan in plain words: how long a canary takes, which step is too slow for its
-deadline, and what would make it faster (`ramp_options`), such as a larger share or a shadow
-first.
+"""Describes a ramp plan in plain words: how long a canary takes, and what would make it
+faster.
 """
 
 import math

@@ -1,8 +1,4 @@
-"""These functions describe a comparison in one or two plain sentences: why it stands where it
-stands, what it costs, which look it is, and how many further items would decide.
-
-The exact figures stand beside them.
-"""
+"""These functions describe a comparison in one or two plain sentences."""
 
 import re
 from collections import Counter

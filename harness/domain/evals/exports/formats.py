@@ -1,7 +1,4 @@
-"""Parses the results of other eval tools: OpenAI's evals (events of `oaieval`, output items of
-the Evals API), lm-evaluation-harness (`samples_TASK_DATE.jsonl`), Inspect (logs as JSON),
-LangSmith (an experiment as CSV), Braintrust (an experiment's rows), promptfoo (`results.json`).
-"""
+"""Parses the results of other eval tools, as `gate decide --from` names them."""
 
 import csv
 import io

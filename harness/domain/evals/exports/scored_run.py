@@ -1,6 +1,5 @@
-"""`ScoredRun` holds one model's scores as another tool exported them; each format of `formats`
-parses into it. Samples that failed or have no score are part of it: they count. `pair_runs`
-makes pairs of scores of two runs, by item, for a report alone: no verdict is made of them.
+"""Scores of one model as another tool exported them. Samples that failed or have no score are
+part of them: they count. No verdict is made of them.
 """
 
 import json
