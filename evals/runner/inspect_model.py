@@ -40,8 +40,6 @@ CALLS = "swapgate_calls"
 
 @dataclass(frozen=True, slots=True)
 class TargetConnection:
-    """A target with the client that asks it."""
-
     target: Target
     client: EvalProviderClient
     failures: set[str]  # texts of the errors after which a sample went without an answer
@@ -108,7 +106,6 @@ class TargetAPI(ModelAPI):
 
 
 def generation_settings(config: GenerateConfig) -> dict[str, Any]:
-    """The settings that a chat completion has a field for."""
     settings: dict[str, Any] = {
         name: getattr(config, name)
         for name in (

@@ -33,15 +33,12 @@ from harness.ports import Clock
 
 @dataclass
 class JudgeBill:
-    """What scoring one answer took."""
-
     calls: int = 0
     cost_usd: float | None = 0.0  # None where the judge's price is unknown
     heard: set[ServedModel] = field(default_factory=set)  # what answered, by its own name
 
     @property
     def noted(self) -> dict[str, Any]:
-        """What it cost, as Inspect's log keeps it."""
         return {"calls": self.calls, "cost_usd": self.cost_usd}
 
     def pay(self, cost_usd: float | None) -> None:
@@ -316,7 +313,6 @@ async def _measured(
 
 
 def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
-    """The figure as people read it."""
     assert suite.judge is not None  # noqa: S101 - confirm_agreement has looked
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return (

@@ -20,8 +20,6 @@ GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer betw
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Identifies one item in one epoch."""
-
     position: int  # of the item in the run's order, from 0
     item: str
     epoch: int  # from 1
@@ -46,8 +44,6 @@ def plan_questions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    """Counts what an answer took."""
-
     input_tokens: int = 0  # cached ones included
     output_tokens: int = 0
     seconds: float = 0.0

@@ -98,8 +98,6 @@ JITTER: Final = random.Random()  # noqa: S311 - as above
 
 @dataclass(frozen=True, slots=True)
 class RateGates:
-    """Holds the rate limits of all providers, and opens the gates that keep them."""
-
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # book, folder: shared by all workers of this machine
     folder: Path  # of the slots of all providers
@@ -115,8 +113,6 @@ class RateGates:
 
 @dataclass(frozen=True, slots=True)
 class RateGate:
-    """The rate limit of one provider, as one client meets it."""
-
     provider: str
     limit: RateLimit
     book: RateBook

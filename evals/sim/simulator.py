@@ -24,8 +24,6 @@ OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded"
 
 
 class Written(NamedTuple):
-    """An answer before it is sent: its frames, or its body alone, and its tokens."""
-
     frames: Sequence[bytes]
     streamed: bool = False
     tokens: int = 0

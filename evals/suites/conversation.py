@@ -64,7 +64,6 @@ def _is_call(call: object) -> bool:
 
 
 def message_text(message: Message) -> str:
-    """Joins the content of a message into one text."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part["text"]) for part in content)

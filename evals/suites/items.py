@@ -21,8 +21,6 @@ TARGET_FIELDS = ("target", "expected")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Holds one task of a suite."""
-
     id: str
     input: str
     target: object  # what the scorer compares with, any JSON value but null
@@ -245,8 +243,6 @@ MIN_REFERENCES: Final = 10  # of fewer an interval says nothing
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An answer that people have scored."""
-
     item: Item  # what it answers
     answer: str
     score: float

@@ -49,8 +49,6 @@ PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 @dataclass(frozen=True)
 class Suite:
-    """Holds a loaded suite."""
-
     settings: SuiteSettings
     items: Mapping[str, Item]
     scorer: Scorer

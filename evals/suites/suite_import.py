@@ -30,8 +30,6 @@ PROVENANCE: Final[Mapping[str, type]] = {
 
 @dataclass(frozen=True)
 class LabelledItems:
-    """Captured requests that people have labelled."""
-
     items: Sequence[Mapping[str, Any]]  # lines of a data file
     unlabelled: int  # lines that nobody has labelled, left out
     data_class: str  # one for all
@@ -157,8 +155,6 @@ FOLDER, MANIFEST = "suites", "manifest.toml"
 
 @dataclass(frozen=True)
 class ImportedSuite:
-    """Describes the result of an import: a suite with its files."""
-
     suite: str
     items: int  # that the scorer can judge
     unlabelled: int

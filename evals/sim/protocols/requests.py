@@ -96,7 +96,6 @@ class ChatRequest(BaseModel):
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """JSON Schema of the parameters, by the tool's name."""
         return {tool.function.name: tool.function.parameters or {} for tool in self.tools or ()}
 
     @property

@@ -149,8 +149,6 @@ def _rows(samples: Sequence[Sample]) -> list[list[object]]:
 
 @dataclass(frozen=True, slots=True)
 class ReplayedVerdict:
-    """Holds a stored verdict beside the same verdict computed again from its inputs."""
-
     stored: Verdict
     # stored_sha256, again_sha256: of everything the verdict says, in canonical form.
     stored_sha256: str

@@ -55,16 +55,12 @@ class ArmFigures:
 
 @dataclass(frozen=True, slots=True)
 class SuiteColumns:
-    """The figures of both runs' answers on one suite."""
-
     incumbent: AnswerColumns
     candidate: AnswerColumns
 
 
 @dataclass(frozen=True)
 class SuiteAnswers:
-    """The two runs of one suite, as far as they are."""
-
     plan: SuitePlan
     incumbent_run: EvalRun
     candidate_run: EvalRun
@@ -105,8 +101,6 @@ class SuiteAnswers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One proposal with both models' answers."""
-
     proposal: ProposalView
     incumbent: Target
     candidate: Target

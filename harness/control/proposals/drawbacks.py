@@ -30,8 +30,6 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True, slots=True)
 class Drawback:
-    """One thing that speaks against a swap."""
-
     what: str
     text: str  # both figures with their intervals
     clear: bool  # more than chance explains

@@ -61,8 +61,6 @@ class SliceEstimate:
 
 @dataclass(frozen=True)
 class SuiteEstimate:
-    """Estimates what one suite of a proposal can show."""
-
     plan: SuitePlan
     effect: float  # the true distance from the null that matters, a share of 1
     sd: float

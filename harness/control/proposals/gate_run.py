@@ -30,8 +30,6 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    """What `gate run` compares, and by which rules."""
-
     suites: Sequence[str]  # the first is the primary one, the others are required
     incumbent: TargetSeed
     candidate: TargetSeed

@@ -25,8 +25,6 @@ ENDED_AT_GATE = (ProposalPhase.REJECTED, ProposalPhase.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Finalist:
-    """A candidate that passed, by what it is ranked."""
-
     proposal: str
     claim: Claim
     delta: float  # candidate minus incumbent, a share of 1
@@ -90,8 +88,6 @@ def find_fault(members: Sequence[Proposal]) -> str:
 
 @dataclass(frozen=True)
 class SelectionCandidate:
-    """One candidate of a selection, with what was measured of it so far."""
-
     proposal: ProposalView
     target: Target
     verdict: Verdict | None  # None while the gate is open
@@ -128,8 +124,6 @@ def _interval(report: SuiteReport) -> str:
 
 @dataclass(frozen=True)
 class SelectionComparison:
-    """The candidates that were proposed together, beside the one incumbent."""
-
     selection: str
     route: str
     incumbent: Target

@@ -252,8 +252,6 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
-    """What a proposal would measure, cost and need, before it is made."""
-
     plans: tuple[SuitePlan, ...]
     widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk

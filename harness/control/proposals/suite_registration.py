@@ -28,8 +28,6 @@ RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 
 @dataclass(frozen=True, slots=True)
 class SelectionPlace:
-    """A candidate's place among those that are proposed together."""
-
     selection: str = ""
     place: int = 0
     candidates: int = 1

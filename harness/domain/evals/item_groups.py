@@ -27,8 +27,6 @@ MOST_SLICES: Final = 20  # more would leave none of them enough of the error
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Names the items of a suite that share a value of a slice field."""
-
     field: str
     value: str
     positions: tuple[int, ...]  # of its items in the registered order, from 0
@@ -40,8 +38,6 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ItemGroups:
-    """Holds a suite's items and what they have in common."""
-
     items: tuple[str, ...]  # ids
     # Item → name of its cluster; empty for a suite that names no cluster field.
     clusters: Mapping[str, str] = field(default_factory=dict)

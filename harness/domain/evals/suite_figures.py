@@ -87,8 +87,6 @@ class HolmFigures:
 
 @dataclass(frozen=True, slots=True)
 class SuiteFigures:
-    """The figures over the items used."""
-
     alpha: float | None = None
     look: int | None = None  # which of the looks that alpha was split for
     spend: str | None = None  # the rule by which it was split

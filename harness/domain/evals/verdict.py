@@ -138,8 +138,6 @@ REJECTING_OUTCOMES: Final = ("failed", "harness_mismatch")
 
 @dataclass(frozen=True, slots=True)
 class VerdictBasis:
-    """What a verdict rests on."""
-
     outcome: str
     plans: tuple[SuitePlan, ...]  # as they were registered, one for each suite
     suites: tuple[SuiteReport, ...]  # what was measured, one for each suite

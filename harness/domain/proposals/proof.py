@@ -24,8 +24,6 @@ StoredValues = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """Holds the signed rows of one proposal."""
-
     installation: str  # which every signature covers
     proposal: str
     exported_at: str  # ISO 8601, UTC
@@ -62,8 +60,6 @@ class SwapChange:
 
 @dataclass(frozen=True)
 class ProvenRows:
-    """Holds what the verified rows of a proof say."""
-
     proposal: Proposal
     verdict: Verdict
     runs: Mapping[str, EvalRun]

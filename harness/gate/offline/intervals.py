@@ -164,8 +164,6 @@ def t_interval(
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Holds the p-values of McNemar's test of the pairs in which the two sides differ."""
-
     exact: float  # exact, mid_p: two-sided p-values
     mid_p: float
 

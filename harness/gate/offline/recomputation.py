@@ -42,8 +42,6 @@ class AgreementLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recomputation:
-    """Whether stored scores still give a stored verdict."""
-
     agreement: AgreementLevel
     differences: tuple[str, ...] = ()  # in words, empty when all agrees
 

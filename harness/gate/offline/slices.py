@@ -103,8 +103,6 @@ SLICE_ALPHA: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SliceJudgement:
-    """The result of the slices on the units that are in."""
-
     figures: tuple[SliceFigures, ...]
     # worse_at: after how many units a slice was first shown worse; None for never.
     worse_at: int | None = None

@@ -66,8 +66,6 @@ class SuiteJudgement:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The judgements of one suite under different readings of its answers."""
-
     # Under the plan. The lenient scores are asked only when they can change the outcome.
     strict: ComparisonEvidence
     lenient: ComparisonEvidence | None = None

@@ -70,8 +70,6 @@ _SECONDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
-    """One guardrail's figures in words, a row of a table."""
-
     guardrail: Guardrail
     name: str
     says: str
@@ -100,8 +98,6 @@ class StepNeed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """Explains why a rollout is where it is, and what it waits for."""
-
     why: str  # it is where it is
     goes_to: str  # where it goes next, empty when it has ended
     goes_back: str
@@ -260,7 +256,6 @@ def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
 
 
 def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
-    """Writes one model's figure of a guardrail: a share of failures, or a mean."""
     units = evidence.canary if canary else evidence.control
     if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
         failed = evidence.canary_failures if canary else evidence.control_failures

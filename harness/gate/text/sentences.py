@@ -31,7 +31,6 @@ TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
 
 
 def outcome_text(outcome: str) -> str:
-    """A suite's outcome as the verdict of that name says it, in small letters."""
     return VERDICTS[outcome].words.lower() if outcome in VERDICTS else outcome
 
 

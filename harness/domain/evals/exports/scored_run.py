@@ -32,7 +32,6 @@ class ScoredRun:
 
     @classmethod
     def from_samples(cls, model: str, samples: Sequence[ScoredSample]) -> "ScoredRun":
-        """Builds a run whose metrics are those that any of its samples has."""
         metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
         return cls(model, tuple(samples), tuple(metrics))
 
@@ -123,8 +122,6 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class GapCount:
-    """Counts what one run lacks."""
-
     samples: int
     failed: int  # gave an error instead of an answer
     unscored: int  # answered, without a score
