@@ -50,19 +50,8 @@ def test_who_cannot_be_reached_is_asked_less_and_less() -> None:
     assert waiting(PollAnswer.UNREACHABLE).interval_s == 10.0
 
 
-@pytest.mark.parametrize("said", [PollAnswer.DENIED, PollAnswer.EXPIRED])
-def test_a_no_and_a_code_that_expired_end_it(said: PollAnswer) -> None:
-    assert advance_flow(begin_flow(CODE, 0.0), said, 5.0) == FlowEnded(said)
-
-
 def test_consent_counts_also_when_it_comes_at_the_very_end() -> None:
     assert advance_flow(begin_flow(CODE, 0.0), TOKENS, 900.0) == FlowGranted(TOKENS)
-
-
-def test_after_its_time_the_code_has_expired_whatever_the_server_says() -> None:
-    assert advance_flow(begin_flow(CODE, 0.0), PollAnswer.PENDING, 900.0) == FlowEnded(
-        PollAnswer.EXPIRED
-    )
 
 
 def test_nothing_shows_a_secret() -> None:

@@ -383,35 +383,8 @@ def test_what_a_guest_rejects_is_asked_once_of_the_incumbent_and_of_nobody_else(
     assert following(CANARY_PLAN, ("can", failure), ("inc", F.BAD_REQUEST)) is None
 
 
-def test_after_a_full_window_only_larger_ones_are_asked_whatever_failed_since() -> None:
-    plan = replace(INCUMBENT_PLAN, targets=("inc", "cheap", "spare"))
-
-    assert following(plan, ("inc", F.CONTEXT_WINDOW), ("cheap", F.SERVER)) is None
-    assert following(plan, ("inc", F.SERVER), ("cheap", F.SERVER)) == "spare"
-    assert next_target(plan, [FailedAttempt("inc", F.CONTEXT_WINDOW)], {}) is None
-
-
 def test_a_guests_full_window_does_not_bind_the_incumbents_chain() -> None:
     own = ("can", F.CONTEXT_WINDOW)
 
     assert following(CANARY_PLAN, own, ("inc", F.SERVER)) == "spare"
     assert following(CANARY_PLAN, own, ("inc", F.CONTEXT_WINDOW)) == "cheap"
-
-
-@given(data=st.data(), known=capabilities, fallback=st.booleans())
-def test_falling_always_goes_down_the_plan_and_ends(
-    data: st.DataObject, known: dict[str, Capabilities], *, fallback: bool
-) -> None:
-    targets = tuple(data.draw(st.lists(ids, min_size=1, unique=True)))
-    guest = data.draw(st.sampled_from([None, targets[0]]))
-    plan = RoutePlan(
-        targets[min(1, len(targets) - 1)] if guest else targets[0], guest, targets, ()
-    )
-    history, target = [], plan.targets[0]
-    while True:
-        history.append(FailedAttempt(target, data.draw(st.sampled_from(F))))
-        following_one = next_target(plan, history, known, policy_fallback=fallback)
-        if following_one is None:
-            return
-        assert targets.index(following_one) > targets.index(target)
-        target = following_one

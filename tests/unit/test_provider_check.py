@@ -69,22 +69,11 @@ def test_each_finding_has_its_next_step(
     assert bool(finding.next_step) is (bool(step))
 
 
-def test_nothing_more_is_said_of_what_cannot_be_reached() -> None:
-    findings = list(probe_findings(UP, TARGET, ProbeReply(None, 5, error="no answer"), None))
-    assert [finding.subject for finding in findings] == [ProbeSubject.REACHABLE]
-
-
 def test_a_provider_without_a_key_is_given_one_or_signed_in_to_by_its_kind() -> None:
     for kind, verb in (("openai", "set"), ("github_copilot", "login")):
         provider = Provider("mine", kind, "https://example.com")
         step = missing_key_finding(provider).next_step
         assert step == f"`swapgate provider key {verb} mine`"
-
-
-def test_a_provider_without_a_target_is_still_looked_at() -> None:
-    found = {e.subject: e.status for e in probe_findings(UP, None, MODELS, None)}
-    assert found[ProbeSubject.FIRST_TOKEN] is UNKNOWN
-    assert ProbeSubject.MODEL not in found
 
 
 def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
