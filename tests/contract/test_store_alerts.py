@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import NotFound
 from harness.domain.operations.alert_record import Notified, mark_notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
@@ -76,18 +76,6 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         newest, event = tx.alerts.list()
         assert newest.resolved_at == NOW + timedelta(seconds=9)
         assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
-
-
-def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
-    def decide() -> None:
-        with store.write() as tx:
-            tx.alerts.fold([OPENED])
-            raise InputError("the decision failed")
-
-    with pytest.raises(InputError):
-        decide()
-    with store.read() as tx:
-        assert tx.alerts.list() == []
 
 
 def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:

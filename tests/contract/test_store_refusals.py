@@ -31,7 +31,17 @@ from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
-from tests.support.store.records import BLOCK, NEW, NOW, OLD, RUN, SAMPLE, TRAFFIC
+from tests.support.store.records import (
+    BLOCK,
+    NEW,
+    NOW,
+    OLD,
+    PASSED,
+    RUN,
+    SAMPLE,
+    TRAFFIC,
+    seeded,
+)
 
 pytestmark = pytest.mark.both_databases
 
@@ -114,6 +124,11 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
             {"proposal": "nobody-knows"},
         ),
     ),
+    "verdict": (
+        lambda tx, row: tx.verdicts.store(row, "p_1"),
+        replace(PASSED, id="v_2"),
+        ({"inputs": {"delta": NAN}},),
+    ),
     "tally": (
         lambda tx, row: tx.shadows.append([row]),
         shadows.TALLY,
@@ -124,9 +139,8 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
 
 @pytest.mark.req("B9", "F3", "F8", "F9")
 def test_a_record_that_makes_no_sense_is_refused(store: Store) -> None:
+    seeded(store)
     with store.write() as tx:
-        for target in (OLD, NEW):
-            tx.routing.add_target(target)
         tx.runs.add(RUN)
     for kind, (write, good, changes) in NONSENSE.items():
         for change in changes:

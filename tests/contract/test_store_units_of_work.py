@@ -23,6 +23,7 @@ from harness.store.change_listener import SqliteMarks
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
+from tests.contract.test_store_alerts import OPENED
 from tests.contract.test_store_switches import SWITCH
 from tests.support.store.records import (
     BLOCK,
@@ -65,6 +66,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
         tx.rollouts.add(rollout())
         tx.suites.put(PIN, NOW)
         tx.observations.append([BLOCK], [])
+        tx.alerts.fold([OPENED])
         tx.audit.append(SYSTEM, "b", "c", {})
         raise Interrupted
 
@@ -82,6 +84,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
             tx.rollouts.list(),
             tx.suites.all(),
             tx.observations.blocks("ro_1"),
+            tx.alerts.list(),
             list(tx.audit.all()),
         ):
             assert not empty

@@ -14,20 +14,14 @@ from harness.control.operations import integrity
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import ENVIRONMENT
 
-pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("F1")
 
 
 @pytest.fixture
 def cli(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
-    yield from _installed(tmp_path, sqlite_url, monkeypatch)
-
-
-def _installed(
-    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(folder, url, monkeypatch) as made:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
         yield made
 
 

@@ -40,17 +40,11 @@ def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
     assert list(found) == list(COLUMNS)
     assert (found["chat"], found["vision"], found["stream"]) == (YES, NO, OPEN)
     assert (found["caching"], found["thinking"]) == (YES, YES)
-
-
-def test_the_registrys_word_wins_over_the_catalogues() -> None:
+    # The registry's word wins over the catalogue's.
     own = Capabilities(tools=False)
     found = model_abilities(PROVIDER_KINDS["openai"], own, GPT, None)
-    assert found["tools"] is NO
-    assert found["parallel_tools"] is OPEN
-    assert found["caching"] is OPEN
-
-
-def test_what_the_kind_does_not_serve_no_model_can_do() -> None:
+    assert (found["tools"], found["parallel_tools"], found["caching"]) == (NO, OPEN, OPEN)
+    # What the kind does not serve, no model can do.
     found = model_abilities(PROVIDER_KINDS["groq"], UNKNOWN_CAPABILITIES, None, None)
     assert (found["chat"], found["embeddings"]) == (OPEN, NO)
 

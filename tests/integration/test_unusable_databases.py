@@ -107,37 +107,35 @@ def initialised(place: Path) -> Path:
 VERBS = (["proposal", "list"], ["db", "check"], ["route", "list"])
 
 
+@pytest.mark.parametrize(
+    ("commands", "said"),
+    [
+        (VERBS, ("backup",)),
+        (
+            (["serve", "control"], ["serve", "all"]),
+            ("there is no database at", "swapgate init"),
+        ),
+    ],
+    ids=["reading", "serving"],
+)
+def test_a_database_that_is_away_is_said_in_a_sentence_and_not_made_anew(
+    place: Path, commands: tuple[list[str], ...], said: tuple[str, ...]
+) -> None:
+    initialised(place).unlink()
+    for words in commands:
+        done = run(place, *words)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert all(part in done.stderr for part in said)
+        assert not (place / "home" / "sg.db").exists()
+
+
 def test_where_nothing_is_the_database_is_what_is_missing(place: Path) -> None:
     for words in VERBS:
         done = run(place, *words)
-        assert done.exit_code == 1
-        assert done.stderr.count("\n") == 1
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
         assert "no installation here" in done.stderr or "no database at" in done.stderr
         assert "swapgate init" in done.stderr
         assert not (place / "home" / "sg.db").exists()
-
-
-def test_a_missing_database_is_said_in_a_sentence(place: Path) -> None:
-    initialised(place).unlink()
-    for words in VERBS:
-        done = run(place, *words)
-        assert done.exit_code == 1
-        assert done.stderr.count("\n") == 1
-        assert "backup" in done.stderr
-        assert not (place / "home" / "sg.db").exists()
-
-
-@pytest.mark.parametrize("part", ["control", "all"])
-def test_no_process_makes_a_new_database_in_place_of_one_that_is_away(
-    place: Path, part: str
-) -> None:
-    initialised(place).unlink()
-    done = run(place, "serve", part)
-    assert done.exit_code == 1
-    assert done.stderr.count("\n") == 1
-    assert "there is no database at" in done.stderr
-    assert "swapgate init" in done.stderr
-    assert not (place / "home" / "sg.db").exists()
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "damaged"])

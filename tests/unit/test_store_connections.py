@@ -228,25 +228,6 @@ class ReplacedStore:
         put_in_its_place(self._template, self._file)
 
 
-def test_a_sqlite_file_that_was_moved_away_or_replaced_is_not_written_to(
-    sqlite_url: str, sqlite_template: Path
-) -> None:
-    store, file = open_store(sqlite_url), Path(sqlite_url.removeprefix("sqlite:///"))
-    before = store.etag()
-    file.rename(file.with_suffix(".away"))
-    with pytest.raises(StoreUnavailable, match="missing"):
-        store.etag()
-
-    shutil.copyfile(sqlite_template, file)  # a backup
-    with store.write() as tx:
-        tx.providers.put(PROVIDER)
-
-    other = open_store(sqlite_url)
-    assert other.etag() == store.etag() != before
-    store.close()
-    other.close()
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks are given up at once."""
