@@ -101,9 +101,7 @@ def _hide(error: SwapgateError) -> str:
 
 
 def _find_session() -> ActorSession | None:
-    """Finds the session of the browser's cookie, else of its single sign-on; None without.
-    Raises NotAllowed.
-    """
+    """Finds the session of the cookie, else of the single sign-on. Raises NotAllowed."""
     cookie, oidc = session_cookie(), page_frame.sign_on()
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
@@ -112,9 +110,7 @@ def _find_session() -> ActorSession | None:
 
 
 def _find_sign_on(former: str = "") -> ActorSession | None:
-    """Finds or begins the session of the browser's single sign-on; None without. Raises
-    NotAllowed.
-    """
+    """Finds or begins the session of the single sign-on. Raises NotAllowed."""
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
         return None

@@ -93,9 +93,7 @@ def sign_on() -> OidcSettings | None:
 
 
 def needs_sign_in() -> bool:
-    """Tells whether reading needs a sign-in: where people sign in by OpenID Connect. Raises
-    SwapgateError.
-    """
+    """Tells whether people sign in by OpenID Connect. Raises SwapgateError."""
     return sign_on() is not None
 
 
@@ -131,9 +129,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
 
 def _guard(name: str, show: Callable[[], object]) -> bool:
-    """Shows something, and tells whether it could be shown. An error in it is shown in words,
-    with a way to try again.
-    """
+    """Shows something, or its error in words. Returns whether it could be shown."""
     try:
         show()
     except SwapgateError as error:
@@ -202,9 +198,7 @@ def loading(what: str) -> Iterator[None]:
 
 
 def choose_route(routes: Sequence[str]) -> str | None:
-    """Asks which route to show, by the page's address; None where that names no route, which
-    the page then says.
-    """
+    """Asks which route to show; None where the page's address names no route."""
     asked = st.query_params.get("route")
     if asked is None or asked in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]

@@ -248,18 +248,14 @@ def readyz(_request: Request) -> Response:
 
 
 def show_moved_page(request: Request) -> Response:
-    """Sends the reader of an address that has moved to the page that has it now: Streamlit
-    would say "Page not found".
-    """
+    """Redirects an address that has moved: Streamlit would say "Page not found"."""
     address = MOVED[request.url.path.strip("/")]
     query = request.url.query
     return RedirectResponse(f"{address}?{query}" if query else address)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves the dashboard: `python -m dashboard.serve [--config FILE] [--host HOST] [--port
-    PORT]`.
-    """
+    """Serves the dashboard: `python -m dashboard.serve`."""
     parser = argparse.ArgumentParser(prog="swapgate serve ui")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")

@@ -165,9 +165,7 @@ class SignInForm:
     def _refuse(
         self, request: Request, fields: Mapping[str, str], frame: PageFrame, why: str
     ) -> Response:
-        """Says why nobody was signed in, and logs it; an address that fails again and again is
-        told to wait.
-        """
+        """Says why nobody was signed in; an address that fails often is told to wait."""
         page = refuse if _field(fields, "link") else ask_key
         if self._attempts is None:
             self._attempts = FailedAttempts(_installation().clock)
@@ -256,9 +254,7 @@ def _frame(going_to: str) -> PageFrame:
 
 
 def own_page(going_to: str) -> str:
-    """Returns the page if it is one of the dashboard, else the first one: no link to us may
-    lead on to another site.
-    """
+    """Returns the page, else the first one: no link to us may lead on to another site."""
     return going_to if OWN_PAGE.fullmatch(going_to) else "/"
 
 

@@ -174,9 +174,7 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
-    """Draws the panels, from top to bottom, as specifications for Vega-Lite with their data;
-    the last has the axis's labels.
-    """
+    """Draws the panels from top to bottom, for Vega-Lite; the last has the axis's labels."""
     with _ONE_AT_A_TIME:
         panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
     level, corners = {"level": frames.level}, {"corners": frames.corners}

@@ -197,9 +197,7 @@ def samples(
 
 
 def rating(sample: Sample) -> str:
-    """Describes a score: `✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form
-    (code_fence)`.
-    """
+    """Describes a score: `✓ correct`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
     if sample.error is SampleError.INFRA:
         return "? no answer"
     if sample.error is SampleError.UNSCORED or sample.strict is None:
@@ -234,9 +232,7 @@ def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _excerpt(text: str, length: int) -> str:
-    """How a text begins, safe as a cell. The dash of a list's first line says nothing here, and
-    would be taken for a formula's.
-    """
+    """Cuts a text, safe as a cell: the dash of a list would be taken for a formula's."""
     return str(escape_formula(format_excerpt(text, length).removeprefix("- ")))
 
 

@@ -109,9 +109,6 @@ def _read_list(actor: Actor, provider: str) -> None:
 
 
 def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
-    """Asks what is sent to a model beside the client's request: its parameters, and a change of
-    the request.
-    """
     with st.expander("Parameters, and changes of each request (optional)"):
         st.html(html.note(OWN_MODEL))
         found = []

@@ -158,9 +158,6 @@ def _say(force: str) -> str:
 
 
 def _effect(preview: SwitchPreview) -> Sequence[str]:
-    """Says which routes change within 2 s, and which keep their plans, since they may not use
-    what is forced.
-    """
     count = labels.plural(len(preview.affected), "route")
     parts = [
         f"{strong(count)} within 2 s: {escape(labels.few(preview.affected, SHOWN) or 'none')}."

@@ -48,9 +48,7 @@ def _answer(answer: AnswerPanel, body: str) -> str:
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Renders two texts as HTML, with the words marked that only one of them has; without marks
-    where no word is in both.
-    """
+    """Renders two texts as HTML, with the words marked that only one of them has."""
     old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
     went, came = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)

@@ -127,9 +127,7 @@ def _index(names: list[str], wanted: str) -> int:
 
 
 def show_next_steps() -> None:
-    """Shows to who has just made the first route here what is still wrong with the provider,
-    where to look now, and how to bring users.
-    """
+    """Shows to who has just made the first route here what comes next."""
     route = st.session_state.get(MADE)
     if route is None:
         return

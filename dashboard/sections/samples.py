@@ -41,9 +41,7 @@ LASTS_S: Final = 60
 
 
 def load(ctx: Context, proposal: str) -> ComparisonView:
-    """Loads what the page of a comparison shows, from memory where it is large and has ended.
-    Raises NotFound.
-    """
+    """Loads the comparison, from memory where it is large and has ended. Raises NotFound."""
     found = get_proposal(ctx, proposal)
     if not is_large(found, queries.MOST_TEXTS) or (found.open and found.verdict is None):
         return queries.comparison(ctx, proposal)

@@ -160,9 +160,7 @@ def _content(message: SessionMessage) -> str:
 
 
 def _part(part: Mapping[str, object]) -> str:
-    """Writes a part of a message. Pictures are named, never loaded: the address may be
-    anybody's.
-    """
+    """Writes a part of a message. Pictures are never loaded: the address may be anybody's."""
     if "text" in part:
         return str(part["text"])
     image = part.get("image_url")

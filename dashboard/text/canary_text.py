@@ -77,9 +77,7 @@ def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Lists each condition of the next step, and when it will be met, with the check of the
-    split; empty when there is no next step.
-    """
+    """Lists the next step's conditions, when each will be met, and the check of the split."""
     explanation = status.explanation
     if not explanation.needs:
         return ()
@@ -214,9 +212,7 @@ def _failed(arm: str, failed: int, callers: int) -> Tile:
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
-    """Says whether callers are split as planned and stay with their model: the check, and the
-    figures that it rests on.
-    """
+    """Says whether callers are split as planned and stay with their model, with the figures."""
     rollout = status.rollout
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)

@@ -264,9 +264,7 @@ def invalid(faults: Sequence[RowFault]) -> str:
 
 
 def loading(what: str) -> str:
-    """Returns a card that waits, as tall as the one that will take its place, with or without
-    the style sheet.
-    """
+    """Returns a card that waits, as tall as the one that will take its place."""
     return (
         '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
         f"Reading {escape(what)} …</div>"

@@ -185,9 +185,7 @@ def interval(found: tuple[float, float] | None, words: Callable[[float | None], 
 def relative_change(
     new: float | None, old: float | None, *, less: str, more: str, was: str
 ) -> FigureChange:
-    """Describes a change of a figure of which less is better, as a share of the former
-    value.
-    """
+    """Describes a change of a figure of which less is better."""
     if new is None or old is None or old == 0:
         return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
     share = (new - old) / old

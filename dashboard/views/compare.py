@@ -164,9 +164,7 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
 
 
 def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
-    """Shows the candidates that were proposed together, one a row; all but the current model
-    and the one that this page is about lead to their own comparison.
-    """
+    """Shows the candidates that were proposed together, each with a link to its comparison."""
     st.html(
         html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
     )
@@ -228,9 +226,7 @@ def effects(view: ComparisonView) -> None:
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
-    """Shows the guarded slices as small multiples: a chart for each slice field, all of a suite
-    on one scale.
-    """
+    """Shows the guarded slices as small multiples: a chart for each field, all on one scale."""
     for report in frames.in_reading_order(reports):
         charts = frames.slices(report)
         if not charts:

@@ -239,9 +239,6 @@ def _day(at: datetime) -> str:
 
 
 def _spending() -> None:
-    """Shows what evals, judges, shadows, drift checks and agents cost in this month, whether
-    the cap lasts, and what swaps saved.
-    """
     report = load_report(page_frame.context())
     headline = f"<p>{html.rich(report.headline)}</p>"
     st.html(html.block("<h2>What Swapgate itself spent this month</h2>", headline))

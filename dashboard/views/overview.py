@@ -99,9 +99,6 @@ def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
 
 
 def _many(overview: RouteOverview, routes: ManyRoutes) -> None:
-    """Shows the urgent routes as cards, and the first of the others in a table; of all, or of
-    those that somebody searches.
-    """
     found = page_frame.find(
         [name for name in overview.names if name in routes.texts], 0, "Find a route",
         "Part of its name, description or model", routes.texts.__getitem__,

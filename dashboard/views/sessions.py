@@ -40,9 +40,7 @@ DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = 
 
 
 def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
-    """Opens the dialog for a decision, which is bound to what stands there: a request that has
-    changed since is refused.
-    """
+    """Opens the dialog for a decision; a request that has changed since is refused."""
     act, done = DECISIONS[verb]
 
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")

@@ -294,9 +294,7 @@ class ControlPlane:
 
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
-    """The installation, for a process that runs agents. signs_as: None for the agents process,
-    which has no signing key. Raises ConfigError.
-    """
+    """Opens the installation; `signs_as` is None for the agents process. Raises ConfigError."""
     telemetry.configure()
     if signs_as is None:
         for variable in signing_keys.PRIVATE_VARIABLES.values():

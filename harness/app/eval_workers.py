@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 def open_with_workers(
     given: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """Opens the installation for the control process, which starts eval workers or queues runs
-    for those of other hosts; the arguments are those of `open_installation`.
-    """
+    """Opens the installation for the control process; arguments as `open_installation`."""
     installation = open_installation(given, create_secret=create_secret)
     settings = installation.settings
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
@@ -48,9 +46,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     ours = [name for name in os.environ if name.startswith(config.source_locations.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
-        """Our own settings, and the keys and headers of the providers that the run calls: its
-        target's, and its judge's.
-        """
+        """Our own settings, and the keys and headers of the run's providers."""
         with installation.store.read() as tx:
             found = tx.runs.get(run)
             target = tx.routing.targets()[found.target]

@@ -44,9 +44,7 @@ T = TypeVar("T")
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Finds the configuration: the file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else
-    None for defaults alone.
-    """
+    """Finds the file: that given, SWAPGATE_CONFIG, ./swapgate.yaml, else None."""
     if given is not None:
         return given
     if environ.get(CONFIG_VARIABLE):
@@ -73,9 +71,7 @@ def read_file_version(file: Path | None) -> FileVersion | None:
 
 
 def load_settings(given: Path | None = None) -> Settings:
-    """Loads the settings from the file and the environment. Raises ConfigError with the place
-    of the fault.
-    """
+    """Loads the settings. Raises ConfigError with the place of the fault."""
     from harness import config  # noqa: PLC0415 - a worker is given its settings
 
     file = config_file(given, os.environ)
@@ -149,9 +145,7 @@ class ConfiguredPolicies(Mapping[str, Policy]):
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
-    """Returns the key that signs the cookie of a single sign-on, and the client's secret at the
-    OpenID Connect server. Raises ConfigError where either is missing.
-    """
+    """Returns the key that signs the cookie, and the client's secret. Raises ConfigError."""
     secret = secret_files.installation_secret(settings)
     # The same at each start: another one would sign everybody out.
     cookie_key = hmac.digest(secret, b"swapgate: single sign-on", "sha256").hex()

@@ -105,9 +105,7 @@ class ListenAddress(Protocol):
 
 
 def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
-    """Checks that a port is free. Raises ConfigError that names its holder and the setting that
-    moves the port.
-    """
+    """Checks that a port is free. Raises ConfigError with its holder and the setting."""
     from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(where.host, where.port, what=what, setting=setting)
@@ -143,9 +141,7 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
 def announcing(
     settings: Settings, parts: Collection[str], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Meanwhile says where the parts are, as soon as all of them answer, and after a minute
-    which do not.
-    """
+    """Meanwhile says where the parts are once all answer, and after a minute which do not."""
     over = threading.Event()
     thread = threading.Thread(target=_announce, args=(settings, parts, say, over), daemon=True)
     thread.start()

@@ -109,9 +109,7 @@ def revision_on_disk(settings: Settings) -> int:
 
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
-    """Builds the holder of the snapshot that one router process serves, and boots it. Raises
-    SnapshotInvalid.
-    """
+    """Boots the holder of one router process's snapshot. Raises SnapshotInvalid."""
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 

@@ -132,9 +132,7 @@ def set_up(given: Path | None) -> SetUpResult:
 def _create_first_keys(
     installation: Installation,
 ) -> tuple[str | None, str | None, str | None]:
-    """An admin's key, a client's, and a link that signs the admin in; where the database has
-    no keys.
-    """
+    """An admin's key, a client's, and a sign-in link; None of each where there are keys."""
     ctx, secret = installation.context, installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
@@ -196,9 +194,7 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
 
 
 def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
-    """Converts LiteLLM's file and writes nothing. Raises ConfigError for one that cannot be
-    read.
-    """
+    """Converts LiteLLM's file and writes nothing. Raises ConfigError."""
     document = parse_file(source)
     return convert_litellm(SourceConfig(document.values, document.places, environ))
 

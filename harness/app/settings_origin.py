@@ -70,9 +70,7 @@ def list_settings(
 
 
 def list_changed_sections(settings: Settings) -> Sequence[str]:
-    """Names what file and environment have changed since these settings were read. Raises
-    ConfigError where the file cannot be used any more.
-    """
+    """Names the sections that changed since these settings were read. Raises ConfigError."""
     now = load_settings(settings.source)
     return [
         name

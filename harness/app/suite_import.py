@@ -62,9 +62,7 @@ class SuiteUpload:
     judge_max_cost_usd: float | None = None  # of a run; None for no limit
 
     def settings(self) -> SuiteSettings:
-        """Returns the settings of the suite that it asks for. Raises InputError for a judge
-        that is no model's name.
-        """
+        """Returns the suite's settings. Raises InputError for a wrong judge."""
         judge = None
         if self.judge:
             judge = JudgeSettings(
@@ -109,9 +107,7 @@ def add_suite(installation: Installation, actor: Actor, upload: SuiteUpload) -> 
 
 @contextmanager
 def lock_suites(settings: Settings) -> Iterator[None]:
-    """Lets one at a time add suites to this installation, whatever process it is in. Raises
-    Conflict where somebody else takes too long.
-    """
+    """Lets one at a time add suites. Raises Conflict where somebody else takes too long."""
     until = time.monotonic() + LOCK_WAIT_S
     with (secret_files.writable_home(settings) / "suites.lock").open("ab") as lock:
         while True:

@@ -25,9 +25,7 @@ LOOK_EVERY_S = 0.2
 
 
 def run_worker_host(given: Path | None, *, slots: int, providers: Collection[str]) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ConfigError where the queue is not configured, or
-    its package is missing.
-    """
+    """Runs until SIGTERM or SIGINT. Raises ConfigError without a queue or its package."""
     telemetry.configure()
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     control = installation.settings.control

@@ -14,18 +14,14 @@ from harness.domain.settings import FILE_NAME, Settings
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
-    """Loads the settings. file: the user's file, None for the shipped defaults alone. Raises
-    ConfigError.
-    """
+    """Loads the settings; without a file the shipped defaults. Raises ConfigError."""
     document = read_document(file, environ, defaults=defaults)
     base = file.resolve().parent if file is not None else Path.cwd()
     return settings.build_settings(document, base=base, shipped=defaults.parent, source=file)
 
 
 def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Document:
-    """Reads defaults, file and environment into one document, which knows where each value came
-    from. Raises ConfigError.
-    """
+    """Reads defaults, file and environment into one document. Raises ConfigError."""
     document = parse_file(defaults)
     if file is not None:
         document = merge_documents(document, parse_file(file))

@@ -35,9 +35,7 @@ _INTERNAL: Final = "the address is link-local, or a cloud's metadata service"
 
 
 def name_sink(number: int, sink: AlertSink) -> AlertSink:
-    """Checks one sink and names it. number: its place in the list. Raises InputError, which
-    shows no URL.
-    """
+    """Checks one sink and names it by its number. Raises InputError, which shows no URL."""
     if len([name for name in ONE_OF if getattr(sink, name)]) != 1:
         raise InputError("give one of `url`, `url_env` and `webhook`")
     url = sink.url or sink.webhook
@@ -76,9 +74,7 @@ class CaptureEntry(BaseModel):
 
 
 def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
-    """Builds the settings of captures from the file's entry. Raises ConfigError with the place
-    of what makes no sense.
-    """
+    """Builds the settings of captures. Raises ConfigError with the place of the fault."""
     rules: list[RedactionRule] = []
     for number, own in enumerate(entry.redact):
         with document.at("capture", "redact", number):

@@ -128,9 +128,7 @@ _AS_WRITTEN: Final = (
 
 
 def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
-    """Builds a route from its entry in the file. Raises ConfigError with the place of what
-    makes no sense.
-    """
+    """Builds a route from its entry. Raises ConfigError with the place of the fault."""
     at = partial(known.document.at, "routes", name)
     with at():
         check_route_name(name)
@@ -167,9 +165,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
 
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
-    """Checks that each route's overrides name routes that may take its requests. Raises
-    ConfigError with the place.
-    """
+    """Checks that overrides name routes that may take their requests. Raises ConfigError."""
     carried = {name: route.settings.data_class for name, route in routes.items()}
     for name, route in routes.items():
         for kind, error in override_errors(

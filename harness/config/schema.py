@@ -238,9 +238,7 @@ def json_schema() -> dict[str, object]:
 
 
 def parse_config(document: Document) -> FileConfig:
-    """Checks each key of a document. Raises ConfigError with the place of the first fault, and
-    RetiredKeys with all of them.
-    """
+    """Checks each key. Raises ConfigError for the first fault, RetiredKeys with all of them."""
     require_no_retired_keys(document)
     try:
         return FileConfig.model_validate(document.values)
@@ -252,7 +250,5 @@ def parse_config(document: Document) -> FileConfig:
 
 
 def whole_file(document: Document) -> Mapping[str, object]:
-    """Returns all that a document says, with the defaults of what it leaves out. Raises
-    ConfigError.
-    """
+    """Returns all that a document says, with defaults. Raises ConfigError."""
     return parse_config(document).model_dump(by_alias=True)

@@ -57,10 +57,7 @@ from harness.domain.settings import (
 def build_settings(
     document: Document, *, base: Path, shipped: Path, source: Path | None
 ) -> Settings:
-    """Builds the frozen settings. Relative paths count from `base`, the file's folder.
-
-    Raises ConfigError with the place of the first fault.
-    """
+    """Builds the settings; relative paths count from `base`. Raises ConfigError."""
     config = parse_config(document)
     for path, message in (
         *range_errors(config.model_dump()),

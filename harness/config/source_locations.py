@@ -143,9 +143,7 @@ def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
 
 
 def check_size(text: str) -> None:
-    """Checks a YAML text before it is loaded. Raises yaml.MarkedYAMLError for more than
-    MAX_CHARACTERS, MAX_ALIASES or MAX_DEPTH.
-    """
+    """Checks a YAML text's length, aliases and depth. Raises yaml.MarkedYAMLError."""
     _check_length(text)
     limits = _Limits()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -188,10 +186,7 @@ PREFIX = "SWAPGATE__"
 
 
 def environment_document(environ: Mapping[str, str]) -> Document:
-    """The document that the environment asks for. Values are read as YAML scalars.
-
-    Raises ConfigError when a *_FILE cannot be read or a value is not YAML.
-    """
+    """Reads the environment's document; its values are YAML scalars. Raises ConfigError."""
     values: dict[str, object] = {}
     places: dict[KeyPath, str] = {}
     for name in sorted(environ):

@@ -58,9 +58,7 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 def config_error(
     document: Document, error: ValidationError, schema: Mapping[str, object]
 ) -> ConfigError:
-    """Builds the error of the first unknown key, or else of the first fault, with its place
-    and, for an unknown key, the nearest right one.
-    """
+    """Builds the error of the first unknown key, with the nearest right one, or fault."""
     faults = error.errors(include_url=False)
     # Where several shapes were tried, an unknown key says more than "not a string".
     first = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])

@@ -32,9 +32,7 @@ def keys_in(text: str) -> list[str]:
 
 
 def read_key_file(file: Path) -> list[str]:
-    """Reads the encryption keys of a file. Raises ConfigError where other users may read the
-    file, or it has no key.
-    """
+    """Reads a file's keys. Raises ConfigError for none, or where other users may read it."""
     try:
         mode = file.stat().st_mode & 0o777
         if mode & OTHERS:

@@ -66,9 +66,7 @@ class Schedule:
         self._ended_at[event.job_id] = self._clock.monotonic()
 
     def age_s(self, job: str) -> float | None:
-        """Seconds since a job last ran without an error, at first since the schedule's start;
-        None before that.
-        """
+        """Seconds since a job last succeeded, at first since the start; None before that."""
         ended_at = self._ended_at.get(job)
         return None if ended_at is None else self._clock.monotonic() - ended_at
 

@@ -47,9 +47,7 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
 
 
 def create_private(file: Path, text: str) -> bool:
-    """Makes a file for its owner alone. False where another process has just made it: then
-    that one counts.
-    """
+    """Makes a file for its owner alone. False where another process has just made it."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -81,9 +79,7 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
 
 
 def named_secret(variable: str, section: str) -> str:
-    """Reads a secret from a variable that the configuration names, or from the file that
-    VARIABLE_FILE names. section: where the configuration names it. Raises ConfigError.
-    """
+    """Reads a secret that `section` of the configuration names. Raises ConfigError."""
     found = environment_secret(variable)
     if not found:
         raise ConfigError(

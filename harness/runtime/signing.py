@@ -38,9 +38,7 @@ def new_private_key() -> str:
 
 
 def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
-    """Derives the public key of a private one. Raises ConfigError for a text that is no private
-    key.
-    """
+    """Derives the public key. Raises ConfigError for a text that is no private key."""
     return PublicKey(purpose, _private(private).public_key().public_bytes_raw())
 
 

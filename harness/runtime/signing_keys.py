@@ -59,9 +59,7 @@ def signatures(
 
 
 def keyring(settings: Settings) -> Keyring:
-    """Reads the keyring from the environment or its file. Raises ConfigError where there is
-    none.
-    """
+    """Reads the keyring from the environment or its file. Raises ConfigError."""
     given = environment_secret(KEYRING_VARIABLE)
     if given is not None:
         return parse_keyring(given, KEYRING_VARIABLE)
@@ -91,9 +89,7 @@ def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:
-    """Reads a private key from the environment or its file. Raises ConfigError where there is
-    none, or where others than its owner may read it.
-    """
+    """Reads a private key; others than its owner may not read it. Raises ConfigError."""
     given = environment_secret(PRIVATE_VARIABLES[purpose])
     if given is not None:
         return given
@@ -146,9 +142,7 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 
 
 def check_retirable(settings: Settings, key: str) -> None:
-    """Checks that a key may be retired. Raises ConfigError for an unknown key, and for a key
-    that signs now.
-    """
+    """Checks that a key is known and does not sign now. Raises ConfigError."""
     known = keyring(settings)
     if key not in known:
         raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")

@@ -69,9 +69,7 @@ class ToolServers:
         self._lists: dict[str, tuple[float, Sequence[Tool]]] = {}  # time and tools, by server
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Lists the wanted tools, without those of a server that is away. All servers are asked
-        at the same time.
-        """
+        """Lists the wanted tools, without those of a server that is away; asks all at once."""
         wanted = {tool.name for tool in tools if tool.is_of_server(self._servers)}
         servers = sorted({name.partition(".")[0] for name in wanted})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))

@@ -109,9 +109,7 @@ class ApprovalPages:
         return await run_in_threadpool(self._decide, switch, await _read_form(request))
 
     def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
-        """The request that the link names, and the agent's name. Raises NotFound, ConfigError
-        where nobody could approve.
-        """
+        """Finds the link's request and the agent's name. Raises NotFound, ConfigError."""
         links = self._ctx.approval_links
         if links is None:
             raise ConfigError("this process has no signing key, or no address for people")

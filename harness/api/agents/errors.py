@@ -120,8 +120,6 @@ async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
 
 
 def answer_unforeseen(name: str) -> ErrorAnswer:
-    """Answers a request that failed through a fault of ours. name: the id under which the log
-    has it.
-    """
+    """Answers what failed through a fault of ours. name: its id in the log."""
     text = f"this is our fault, not yours; the agents process's log has it as {name}"
     return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")

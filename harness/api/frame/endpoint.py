@@ -41,9 +41,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     def request_fingerprint(self) -> str:
-        """Identifies the body of a request for its `Idempotency-Key`: the same body gives the
-        same text.
-        """
+        """Identifies the body for its `Idempotency-Key`: the same body gives the same text."""
         return self.model_dump_json()
 
     def arguments(self) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def problem(
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JsonAnswer:
-    """Builds an error's answer, in the one shape that all errors have. kind: the class in
-    harness.domain.errors, where one exists.
-    """
+    """Builds an error's answer. kind: the class in harness.domain.errors, where one exists."""
     body = {"error": {"type": kind, "message": message, "retryable": retryable}}
     return JsonAnswer(body, status_code=status, headers=dict(headers or {}))
 
@@ -123,9 +121,7 @@ def describe_places(errors: Sequence[Any]) -> str:
 
 
 def answer_unforeseen(name: str) -> JsonAnswer:
-    """Answers a request that failed through a fault of ours. name: the id under which the log
-    has it.
-    """
+    """Answers what failed through a fault of ours. name: its id in the log."""
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "InternalError",

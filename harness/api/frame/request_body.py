@@ -91,9 +91,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def check_json(body: bytes) -> None:
-    """Checks that a body is empty, or JSON that can be stored unchanged; else raises
-    InputError.
-    """
+    """Checks that a body is empty, or strict JSON that can be stored. Raises InputError."""
     if not body:
         return
     try:

@@ -230,9 +230,7 @@ class DemoShow:
             )
 
     def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
-        """The agent's second turn is the new model's, its third the former one's again. Whether
-        it came to its end.
-        """
+        """Whether the agent went on with the new model, and with the former one again."""
         try:
             agent.take_turn(candidate)
             why = "make demo: back in the middle of an agent's loop"

@@ -260,9 +260,7 @@ class DemoEnvironment:
 
 
 def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
-    """Play a demo in its folder, and end its processes. Returns 0 where `play` says that all
-    ended as it should; else the folder with the logs stays.
-    """
+    """Plays, and ends all processes. Returns 0 for success; else the logs stay."""
     # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -57,9 +57,7 @@ class DemoTraffic:
     _thread: threading.Thread | None = None
 
     def start(self, *, sdk_rate: float = 0.0) -> None:
-        """Starts the requests, after `stop` anew. sdk_rate: requests per second by the official
-        client, over all routes; 0 for none.
-        """
+        """Starts the requests. sdk_rate: per second by the official client, over all routes."""
         self._stop.clear()
         run = self._send_all
         self._thread = threading.Thread(target=lambda: asyncio.run(run(sdk_rate)), daemon=True)
@@ -181,9 +179,7 @@ class DemoAgent:
     answer: str = ""
 
     def take_turn(self, model: str) -> None:
-        """Waits until the route is this model's, then goes on with the conversation. Raises
-        SwapgateError where it cannot.
-        """
+        """Goes on once this model serves the route. Raises SwapgateError."""
         with OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client:
             deadline = time.monotonic() + MOVED_S
             question = [{"role": "user", "content": "Who are you?"}]

@@ -140,9 +140,7 @@ class MeteredChannel:
         self.heard = LiveAnswer(None)  # of the last call
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> MeteredAnswer:
-        """Sends a request that fits the budget, and charges what came of it. Raises CapReached
-        before anything is sent.
-        """
+        """Sends a request that fits the budget, and charges it. Raises CapReached before."""
         # No tokenizer makes two tokens of one byte.
         most = Usage(len(body) + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
         self._meter.require(most)
@@ -163,9 +161,7 @@ class MeteredChannel:
 
 
 def models_of(installation: Installation, name: str) -> list[tuple[Provider, str]]:
-    """PROVIDER/MODEL, registered or not, or all registered models of a PROVIDER. Raises
-    NotFound, InputError.
-    """
+    """Finds PROVIDER/MODEL, or all models of a PROVIDER. Raises NotFound, InputError."""
     start, _, model = name.partition("/")
     ctx = installation.context
     with ctx.store.read() as tx:

@@ -92,9 +92,7 @@ def raise_alert(
     title: str,
     text: str,
 ) -> None:
-    """Opens an alert within the decision's unit of work. about: the id that tells this cause
-    from others of its kind.
-    """
+    """Opens an alert. about: the id that tells this cause from others of its kind."""
     key = f"{kind.value}:{about}"
     tx.alerts.fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE)])
 
@@ -157,9 +155,7 @@ def update_alerts(
     kinds: Collection[AlertKind],
     notices: Mapping[tuple[AlertKind, str], AlertNotice],
 ) -> None:
-    """Opens and ends alerts, so that those of these kinds that are open have a notice, by kind
-    and what it is about.
-    """
+    """Opens and ends alerts of these kinds, so that each open one has a notice."""
     for kind, about in sorted(list_open(ctx, *kinds) ^ notices.keys()):
         update_alert(ctx, kind, about, notices.get((kind, about)))
 

@@ -34,9 +34,7 @@ COLUMNS: Final = (
 
 
 def event_row(event: AuditEvent) -> Mapping[str, str | int]:
-    """Writes an event as a row of a table: the reason beside the other details, these as
-    JSON.
-    """
+    """Writes an event as a row of a table: the reason beside the other details, as JSON."""
     details = dict(event.details)
     reason = details.pop("reason", "")
     return {

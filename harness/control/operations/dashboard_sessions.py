@@ -128,9 +128,7 @@ def open_link(
 def open_with_key(
     ctx: Context, text: str, *, secret: bytes, lasts: timedelta, former: str = ""
 ) -> tuple[ActorSession, str]:
-    """Opens a session by a management key's text; and the cookie's. former: as of `open_link`.
-    Raises NotAllowed.
-    """
+    """Opens a session by a management key. former: as of `open_link`. Raises NotAllowed."""
     actor = keys.authenticate(ctx.store, text, secret=secret)
     now = ctx.clock.now()
     begun = DashboardSession(

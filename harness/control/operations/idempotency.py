@@ -76,9 +76,7 @@ def do_once(
 def _claim(
     ctx: Context, request: IdempotentRequest, sleep: Callable[[float], None]
 ) -> IdempotentRequest | None:
-    """None where the request is to be done, else the one that was answered. Raises as
-    `do_once`.
-    """
+    """The answer that is there; None where the request is to be done. Raises as `do_once`."""
     for _ in range(LOOKS):
         with ctx.store.read() as tx:
             known = tx.idempotent_requests.find(request.scope, request.key)

@@ -230,9 +230,7 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
 
 
 def still(store: Store, actor: Actor) -> Actor:
-    """Returns the actor with the role that the key has now. Raises NotAllowed where it was
-    revoked.
-    """
+    """Returns the actor with the key's role now. Raises NotAllowed where it was revoked."""
     with refusing(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)
 

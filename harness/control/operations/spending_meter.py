@@ -61,9 +61,7 @@ class SpendingMeter:
             return month.find_obstacle(unstored_usd, unpriced_model)
 
     def require_money(self, unpriced_model: str = "") -> None:
-        """Checks that a call may be made, by a sum of the last FRESH_S. Raises SpendingPaused,
-        StoreUnavailable.
-        """
+        """Checks that a call may be made. Raises SpendingPaused, StoreUnavailable."""
         if self._age_s > FRESH_S or self.find_obstacle(unpriced_model):
             self.refresh(at_once=True)
         self.refusal = self.find_obstacle(unpriced_model)

@@ -104,9 +104,7 @@ IPV6_PREFIX: Final = 64
 
 
 def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
-    """Parses the addresses and networks of trusted proxies. Raises InputError for what is
-    neither.
-    """
+    """Parses addresses and networks of trusted proxies. Raises InputError."""
     return tuple(_network(entry) for entry in entries)
 
 

@@ -108,9 +108,7 @@ def claim_delivery(delivery: Delivery, now: datetime) -> Delivery:
 
 
 def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
-    """Starts the delivery of a message to a sink. record: the alert's record after this
-    message.
-    """
+    """Starts a message's delivery to a sink. record: the alert's, after this message."""
     over = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
     return Delivery(
@@ -160,9 +158,7 @@ def mark_delivered(delivery: Delivery, now: datetime) -> Delivery:
 
 
 def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
-    """Schedules the next attempt, or gives up after GIVE_UP_AFTER. uniform: in [0, 1), the
-    jitter's chance.
-    """
+    """Schedules the next attempt, or gives up. uniform: in [0, 1), the jitter's chance."""
     attempts = delivery.attempts + 1
     tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:
@@ -171,17 +167,13 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
 
 
 def delivery_jitter(delivery: Delivery) -> float:
-    """Returns a number in [0, 1) that differs between deliveries and attempts, so that they
-    spread out.
-    """
+    """Returns a number in [0, 1) that differs between deliveries and attempts."""
     said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
     return int.from_bytes(short_hash(said, 4)) / 2**32
 
 
 def retry_wait(attempts: int, uniform: float) -> timedelta:
-    """Returns the wait after so many failed attempts: half fixed, half random; it doubles up to
-    the cap.
-    """
+    """Returns the wait after failures: half fixed, half random, doubling up to the cap."""
     # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
     whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
     return whole / 2 + whole / 2 * uniform

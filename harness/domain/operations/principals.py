@@ -153,9 +153,7 @@ class People:
         )
 
     def require_linkable(self, principal: Principal, person: Principal) -> None:
-        """Requires that a declaration leaves each principal at most one step from his person.
-        Raises InputError, Conflict.
-        """
+        """Requires at most one step to a person. Raises InputError, Conflict."""
         if principal.id == LOCAL_PRINCIPAL.id:
             raise InputError(
                 "the operator of this machine is declared to be nobody: name the other "

@@ -103,9 +103,7 @@ MAX_REST_S: Final = 900.0
 
 
 def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
-    """How long a key rests after this failure; None when it is not about the key.
-    retry_after_s: what the provider asked for.
-    """
+    """How long a key rests after this failure; None when it is not about the key."""
     if not FAILURE_RULES[failure].other_key:
         return None
     if failure is FailureClass.RATE_LIMITED:

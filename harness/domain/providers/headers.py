@@ -87,9 +87,7 @@ def _check_name(name: str) -> None:
 
 
 def check_request_headers(provider: Provider, key: str) -> None:
-    """Checks a request's headers, with what a variable holds. key: empty for none. Raises
-    InputError.
-    """
+    """Checks a request's headers, with what a variable holds. Raises InputError."""
     try:
         check_headers(provider.extra_headers)
     except InputError as error:

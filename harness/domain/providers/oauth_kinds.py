@@ -77,9 +77,7 @@ class OAuthOverrides:
 
 
 def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
-    """Returns where people sign in. Raises InputError for a kind that takes a key, ConfigError
-    without a client id.
-    """
+    """Returns where people sign in. Raises InputError, ConfigError without a client id."""
     known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
         raise InputError(

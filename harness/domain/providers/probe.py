@@ -77,9 +77,7 @@ class ProviderCheck:
 def streamed_probe_request(
     provider: Provider, target: Target
 ) -> tuple[str, dict[str, Any]] | None:
-    """Path and body of a short streamed request, or of one for an embedding; None where only
-    the router can ask.
-    """
+    """Path and body of a short question; None where only the router can ask."""
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
     sent = provider.as_sent(target)

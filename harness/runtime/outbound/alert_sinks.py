@@ -54,9 +54,7 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
 
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
-    """Posts an alert to a webhook; any 2xx is a delivery. Raises DeliveryFailed; follows no
-    redirect.
-    """
+    """Posts an alert to a webhook; any 2xx is a delivery. Raises DeliveryFailed."""
     body = webhook_body(message)
     at = int(time.time())  # noqa: TID251 - the receiver compares it with its real clock
     headers = {

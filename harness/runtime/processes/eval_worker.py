@@ -233,9 +233,7 @@ class EvalWorker:
             return after if ours else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
-        """Writes the calibration to the audit log, which is append-only; once, where several
-        runs share it.
-        """
+        """Writes the calibration to the audit log once, where several runs share it."""
         found = self.runner.calibration
         if found is None:
             return

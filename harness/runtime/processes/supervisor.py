@@ -57,9 +57,7 @@ class Supervisor:
     _code: int = 0
 
     def run(self, interruption: Interruption | None = None) -> int:
-        """Start all and watch until a signal comes. Returns the exit code. interruption: where
-        the caller notes signals already.
-        """
+        """Starts all and watches until a signal comes. Returns the exit code."""
         self._began = time.monotonic()
         with nullcontext(interruption) if interruption else interrupts() as over:
             try:

@@ -82,9 +82,7 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Checks that a port is free. Raises ConfigError that names its holder and the setting that
-    moves the port.
-    """
+    """Checks that a port is free. Raises ConfigError with its holder and the setting."""
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
