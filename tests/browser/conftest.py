@@ -1,13 +1,17 @@
-"""A real Chromium, and a page of its own for every test."""
+"""A real Chromium, a page of its own for every test, and a dashboard that many tests read."""
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.browser.agent_sessions import create_agent, open_session, opened
 from tests.support.browser.chromium import Chromium, NoBrowserError, find
+from tests.support.browser.dashboard_data import Lived, lived_copy
+from tests.support.browser.dashboard_server import dashboard
 
 TIMEOUT_MS = 90_000
 ARGUMENTS = [
@@ -19,6 +23,10 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# An agent's name as a hostile client chooses it: Markdown that would load a picture.
+SPY = "http://127.0.0.1:9/spy.png"
+AGENT = f"![p]({SPY}) **x** [y]({SPY}) {SPY} :red[z] $k$"
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,7 +53,7 @@ def playwrights_own() -> Path:
 
 # Not for the whole session: while it lives, Playwright's loop counts as running in this
 # thread, and no asynchronous test of another file could start its own.
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(chromium: Chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -65,3 +73,19 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(TIMEOUT_MS)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="package")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    """What many tests read: routes of every kind, and an agent with a session."""
+    house = lived_copy(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
+    with opened(house.config) as installation:
+        agent = create_agent(installation.context, AGENT, route="quiet")
+        open_session(installation.context, agent)
+    return house
+
+
+@pytest.fixture(scope="package")
+def address(house: Lived) -> Iterator[str]:
+    with dashboard(house.config) as address:
+        yield address

@@ -12,19 +12,17 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from harness.domain.operations.audit import AuditEvent
-from tests.browser.test_dashboard_actions import sign_in
-from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
 from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import configured
 from tests.support.browser.dashboard_server import (
     Listener,
     assert_accessible,
+    assert_no_sideways_scroll,
     await_answer,
     dashboard,
+    sign_in,
 )
 from tests.support.site.processes import free_port
-
-expect.set_options(timeout=90_000)
 
 PEOPLE = {
     "u-dora": ("dora@example.com", ["leads", "golf"]),
@@ -33,6 +31,7 @@ PEOPLE = {
 }
 
 
+@pytest.mark.verify
 def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
     page: Page, tmp_path: Path
 ) -> None:

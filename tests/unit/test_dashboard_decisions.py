@@ -11,20 +11,28 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Button
 
 from dashboard import current_user, dialog_forms, page_frame
+from dashboard.data import queries
 from dashboard.dialogs import canary_controls, decisions, route_holds
 from dashboard.sections import captures
 from dashboard.sections import shadows as shadows_section
+from dashboard.views import canary as canary_page
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.drift.watches import list_drift_status
-from harness.control.routing import break_glass, freezes
+from harness.control.proposals import submission
+from harness.control.routing import break_glass, freezes, kill_switch, routes
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.control.shadow import shadows
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from tests.contract.test_store_captures import ONE as CAPTURED
-from tests.support.browser.dashboard_data import BEN, Lived, lived_copy
+from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
+from tests.support.control.control_plane import read_history
 from tests.support.site.processes import free_port
 from tests.unit.test_dashboard_page_states import (
     dialog,
@@ -154,6 +162,113 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
     }
     assert _shown(canary_controls.OBSERVED) in text(pages["canary"])
     assert ("Kill switch …", True) in _reads(pages["routes"])
+
+
+@pytest.mark.req("A7", "F5")
+def test_a_swap_is_proposed_with_its_price_shown_and_a_busy_route_says_what_is_open(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def form(route: str) -> AppTest:
+        query = {"route": route, "candidate": "sim/sim-better"}
+        return shown(monkeypatch, house.config, "proposals", query)
+
+    busy = form("drafts")
+    assert ("Propose", False) in _reads(busy)
+    why = f"Route drafts has an open proposal, {house.proposals['evaluating']}"
+    assert why in text(busy)
+
+    app = form("returns")
+    assert "For both models: at most about $" in text(app)
+    app.text_input(key="wish-reason").set_value("it is cheaper").run()
+    assert "Proposed as ben." in text(app)
+    _button(app, "Propose").click().run()
+    assert "ben proposed sim/sim-better for route returns" in text(app)
+    ctx = page_frame.context()
+    [made] = submission.list_proposals(ctx, route="returns", open_only=True)
+    assert (made.proposer, made.reason) == ("ben", "it is cheaper")
+
+    monkeypatch.setattr(current_user, "signed_in", lambda: ANA)
+    page = shown(monkeypatch, house.config, "compare", {"id": house.proposals["awaiting"]})
+    assert ("Approve", False) in _reads(page)
+    assert "ana proposed this, so somebody else has to approve it." in text(page)
+
+
+@pytest.mark.req("C4", "F2")
+def test_an_approval_repeats_verdict_cost_and_risk_and_needs_a_reason(house: Lived) -> None:
+    id_ = house.proposals["awaiting"]
+    app = dialog(f"decisions.approve(*decisions.load('{id_}'))")
+    for repeated in (
+        "Route <b>mail-triage</b>: <b>1 %</b> of its traffic goes to <b>sim/sim-better</b>",
+        "the rest stays with <b>sim/sim-base</b>",
+        "Better on Support-ticket routing.",
+        "Nothing: it is not slower",
+        "This is the 1st candidate on this route in 90 days",
+        "At 1 %, the candidate would have answered about",
+    ):
+        assert repeated in text(app), repeated
+    assert app.button(key=f"approval-now-{id_}").disabled
+    assert dialog_forms.REASON_MISSING in text(app)
+    fill(app, {f"approval-why-{id_}": "it is cheaper, too"}, f"approval-now-{id_}")
+    found = submission.get_proposal(page_frame.context(), id_)
+    assert found.approver == "ben"
+
+
+@pytest.mark.req("F3")
+def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for signal, effect, then in (
+        ("pause", "until somebody resumes it", "is paused at 5 %"),
+        ("promote", "From 5 % to 100 % for sim/sim-better", "is promoted and baking"),
+        ("finish", "harm that shows later is no longer detected", "was promoted"),
+    ):
+        status = canary_page.load(page_frame.context(), "support-chat").status
+        assert status is not None
+        about = f"{status.rollout.id}-{status.rollout.version}"
+        app = dialog(
+            "from dashboard.dialogs import canary_controls",
+            "from dashboard.views import canary",
+            "from harness.domain.canary.rollout import RolloutSignal",
+            "status = kept('status', canary.load(ctx, 'support-chat').status)",
+            f"if '{signal}-acted-{about}' not in st.session_state:",
+            f"    canary_controls.ask(status, RolloutSignal('{signal}'))",
+        )
+        assert effect in text(app)
+        assert app.button(key=f"{signal}-now-{about}").disabled
+        fill(app, {f"{signal}-why-{about}": "a demo at noon"}, f"{signal}-now-{about}")
+        page = shown(monkeypatch, house.config, "canary", {"route": "support-chat"})
+        assert f"<b>sim/sim-better</b> {then}" in text(page)
+    proposal = submission.get_proposal(page_frame.context(), house.proposals["canary"])
+    assert proposal.phase is ProposalPhase.PROMOTED
+    assert routes.load_table(page_frame.context()).routes["support-chat"].experiment is None
+
+
+@pytest.mark.req("B11", "F5")
+@pytest.mark.usefixtures("house")
+def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
+    ctx = page_frame.context()
+    app = dialog("route_dialogs.roll_back(kept('view', queries.route(ctx, 'faq')))")
+    assert (
+        "100 % of the traffic goes from <b>sim/sim-better</b> to <b>sim/sim-base</b>"
+        in text(app)
+    )
+    view = queries.route(ctx, "faq")
+    field = next(str(field.key) for field in app.text_input)
+    fill(app, {field: "users complain"}, field.replace("why", "now"))
+    latest = read_history(ctx, "faq")[0]
+    assert (latest.actor, latest.reason) == ("ben", "users complain")
+    assert queries.route(ctx, "faq").route.incumbent != view.route.incumbent
+
+    request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
+    switch = kill_switch.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
+    app = dialog(
+        "from harness.control.routing import kill_switch",
+        "(live,) = kept('live', kill_switch.list_live_switches(ctx))",
+        "route_holds.lift(live)",
+    )
+    assert "a vendor is down" in text(app)
+    fill(app, {f"lift-why-{switch.id}": "it is back"}, f"lift-now-{switch.id}")
+    assert not kill_switch.list_live_switches(ctx)
 
 
 @pytest.mark.req("G2")
@@ -394,6 +509,10 @@ def _ends(app: AppTest) -> bool:
     app.run()
     assert not app.exception
     return "done" in app.session_state
+
+
+def _button(app: AppTest, label: str) -> Button:
+    return next(button for button in app.button if button.label == label)
 
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:

@@ -28,10 +28,12 @@ from harness.control.agents.switches import SwitchSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
+from harness.control.proposals import comparison
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
 from harness.domain.errors import StoreUnavailable
+from harness.domain.formatting import format_signed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
@@ -238,6 +240,47 @@ def test_a_route_that_is_not_there_is_told_and_no_other_shown(
     assert "sim/sim-base" not in text(app)
     app.selectbox(key="instead").select("faq").run()
     assert app.query_params["route"] == "faq"
+
+
+@pytest.mark.req("A7", "A8")
+def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(name: str) -> AppTest:
+        query = {"id": lived_in.proposals[name]}
+        return shown(monkeypatch, lived_in.config, "compare", query)
+
+    passed = compared("canary")
+    with opened(lived_in.config, ManualClock(now())) as installation:
+        found = comparison.load_comparison(installation.context, lived_in.proposals["canary"])
+    assert found.verdict is not None
+    primary = found.verdict.suites[-1]
+    for words in (
+        "PASSED: the candidate is proven",
+        f"Support-ticket routing</b>: {format_signed(primary.delta * 100)} points, 95 % CI",
+        f"must be better than 0; {primary.n_used} pairs",
+        "allowed loss 5.0",
+    ):
+        assert words in text(passed), words
+    assert "Watch the canary" in [button.label for button in passed.button]
+    assert text(passed).count('class="figure"') == 4
+    assert text(passed).count('class="bar"') == 8
+    assert len(passed.get("vega_lite_chart")) == 1
+
+    mismatch = compared("mismatch")
+    said = "\n".join([text(mismatch), *(code.value for code in mismatch.code)])
+    for words in (
+        "FORMAT MISMATCH",
+        "The candidate puts its answer into a code fence",
+        "swapgate model add sim/sim-fenced",
+        "swapgate proposal create order-forms t_",
+    ):
+        assert words in said, words
+    assert said.count("0 of 100, format ignored 100 of 100") == 5
+    running = text(compared("evaluating"))
+    assert "NOT DECIDED YET: 12 of 200 items" in running
+    assert running.count('role="meter"') == 1
+    assert "regressed" not in running
 
 
 @pytest.mark.req("F3")

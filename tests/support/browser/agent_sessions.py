@@ -46,7 +46,6 @@ routes:
   chat: {incumbent: north/scout-1, fallbacks: [north/scout-2]}
 """
 SCOUT, UNPRICED = "north/scout-1", "north/scout-2"
-CHAT: Final = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 OPERATOR: Final = AgentsClient.of_operator()
 OWNER: Final = TurnOwner("here", "1")
 
@@ -80,8 +79,9 @@ def create_key(file: Path, name: str, role: Role = Role.ADMIN) -> str:
         return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
 
 
-def create_agent(ctx: Context, name: str = "concierge") -> Agent:
-    spec = AgentSpec(name, CHAT, tools=(AgentTool("find", {"type": "object"}),))
+def create_agent(ctx: Context, name: str = "concierge", route: str = "chat") -> Agent:
+    choice = ModelChoice(route, ModelKind.ROUTE, route=route)
+    spec = AgentSpec(name, choice, tools=(AgentTool("find", {"type": "object"}),))
     return agents.create_agent(ctx, OPERATOR, spec)
 
 

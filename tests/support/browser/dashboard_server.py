@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Page, Request
+from playwright.sync_api import ConsoleMessage, Page, Request, expect
 
 from tests.support.site.processes import free_port
 
@@ -100,6 +100,23 @@ class Listener:
     def assert_quiet(self) -> None:
         assert self.lines == []
         assert self.hosts <= {"127.0.0.1"}
+
+
+def send_key(page: Page, key: str) -> None:
+    page.get_by_label("Management key", exact=True).fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.get_by_role("link", name="Sign in").click()
+    send_key(page, key)
+
+
+def assert_no_sideways_scroll(page: Page) -> None:
+    """Charts and tables follow a new width a moment later."""
+    for box in ("document.scrollingElement", "document.querySelector('.stMain')"):
+        page.wait_for_function(f"{box}.scrollWidth <= innerWidth")
 
 
 def assert_accessible(page: Page) -> None:

@@ -1,0 +1,164 @@
+"""The Sessions page: who may read what, long transcripts, what they cost, and a switch that a
+person decides.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dashboard import page_frame
+from harness.app.installation import CONFIG_VARIABLE
+from harness.control.agents import switches
+from harness.control.agents.switches import SwitchSpec
+from harness.control.privacy import user_deletion
+from harness.domain.agents.agent import AgentSession, literal_choice
+from harness.domain.agents.message import MessageToolCall
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.operations.access import Role
+from harness.domain.operations.principals import OPERATOR
+from tests.support.browser.agent_sessions import (
+    SCOUT,
+    UNPRICED,
+    configure,
+    converse,
+    create_agent,
+    open_session,
+)
+from tests.support.browser.dashboard_data import XSS
+from tests.unit.test_dashboard_page_states import dialog, forget, shown, signed_in_as, text
+from tests.unit.test_dashboard_setup_pages import act_as
+
+SAGE = "south/sage-1"
+
+pytestmark = [
+    pytest.mark.req("C4", "C5"),
+    pytest.mark.slow,
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentSession]:
+    """An open session of the agent `concierge`, in an installation of its own."""
+    forget()
+    monkeypatch.setenv(CONFIG_VARIABLE, str(configure(tmp_path)))
+    yield open_session(page_frame.context(), create_agent(page_frame.context()))
+    forget()
+
+
+def page_text(monkeypatch: pytest.MonkeyPatch, home: Path, **query: str) -> str:
+    return text(shown(monkeypatch, home / "swapgate.yaml", "sessions", query))
+
+
+def test_what_was_said_is_read_with_a_key_alone_and_an_unknown_price_is_not_nothing(
+    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = page_frame.context()
+    call = MessageToolCall("c_1", "find", '{"order": "A-1815"}')
+    converse(ctx, session.id, "Where is order A-1815?", "", calls=[call])
+    converse(ctx, session.id, '{"state": "delivered"}', XSS, response_to="c_1")
+    converse(ctx, session.id, "And now?", "No idea.", target=UNPRICED, cost_usd=None)
+
+    said = page_text(monkeypatch, tmp_path, session=session.id)
+    assert SCOUT in said
+    assert "A-1815" not in said
+    assert "What was said is private" in said
+    assert "cost $0.02, and 1 answer of unknown price" in said
+    costs = said[said.index("What it cost") :]
+    assert costs.index(SCOUT) < costs.index("$0.02") < costs.index(UNPRICED)
+    assert "price unknown" in costs[costs.index(UNPRICED) :]
+
+    signed_in_as(monkeypatch, "vera", Role.VIEWER)
+    app = shown(monkeypatch, tmp_path / "swapgate.yaml", "sessions", {"session": session.id})
+    said = text(app)
+    assert said.count('<section class="message') == 6
+    for words in ("Where is order A-1815?", '→ find {"order": "A-1815"}', "<img src=x"):
+        assert words in said
+    assert not any("<img" in str(part.proto.body) for part in app.get("html"))
+    assert "price unknown" in said[said.index(f"<b>{UNPRICED}") :]
+
+
+def test_a_long_transcript_is_read_a_page_at_a_time(
+    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        converse(page_frame.context(), session.id, f"question {number}.", f"answer {number}.")
+    signed_in_as(monkeypatch, "vito", Role.VIEWER)
+
+    newest = page_text(monkeypatch, tmp_path, session=session.id)
+    earlier = page_text(monkeypatch, tmp_path, session=session.id, behind="40")
+
+    assert "Messages 71 to 100 of 100." in newest
+    assert "answer 49." in newest
+    assert "Messages 41 to 70 of 100." in earlier
+    assert "question 20." in earlier
+    assert "answer 49." not in earlier
+
+
+def test_a_purged_session_is_said_to_be_gone(
+    session: AgentSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = page_frame.installation().secret
+    user_deletion.delete_user(page_frame.context(), OPERATOR, "ada", "asked", secret=secret)
+
+    gone = page_text(monkeypatch, tmp_path, session=session.id)
+
+    assert "There is no such session" in gone
+    assert "It may have been deleted" in gone
+
+
+def ask(session: AgentSession) -> ModelSwitchRequest:
+    models = (literal_choice("sage-1", SAGE),)
+    spec = SwitchSpec(session.id, models, f"it writes better {XSS}")
+    return switches.request_switch(page_frame.context(), spec)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "model"),
+    [("Approve", SwitchState.APPROVED, SAGE), ("Reject", SwitchState.REJECTED, "chat")],
+)
+def test_an_approver_alone_decides_on_a_switch_and_sees_what_it_means(
+    session: AgentSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    verb: str,
+    state: SwitchState,
+    model: str,
+) -> None:
+    request, file = ask(session), tmp_path / "swapgate.yaml"
+    for name, role, why in (
+        ("", Role.VIEWER, "Sign in first, at the top of this page"),
+        ("volker", Role.VIEWER, "volker is viewer; this needs approver"),
+        ("clara", Role.APPROVER, ""),
+    ):
+        if name:
+            act_as(monkeypatch, name, role)
+        page = shown(monkeypatch, file, "sessions")
+        assert why in text(page)
+        assert page.button(key=f"{verb}-{request.id}").disabled is bool(why)
+        assert "waits for approval: <b>concierge</b>" in text(page)
+        assert f"concierge wants to switch to {SAGE}. Approve?" in text(page)
+        assert "it writes better" not in text(page)
+
+    app = dialog(
+        "from dashboard.views import sessions",
+        f"with ctx.store.read() as tx: found = tx.switch_requests.get('{request.id}')",
+        f"sessions.decide('{verb}', kept('asked', found), 'concierge')",
+    )
+    said = text(app)
+    prices = ("$10.00 in, $40.00 out", "$2.00 in, $8.00 out")
+    for fact in (SAGE, SCOUT, *prices, "not measured", "it writes better <img", "Time left"):
+        assert fact in said, fact
+    app.text_input(key=f"{verb}-why-{request.id}").set_value("too dear").run()
+    app.button(key=f"{verb}-now-{request.id}").click().run()
+
+    with page_frame.context().store.read() as tx:
+        decided = tx.switch_requests.get(request.id)
+        assert tx.sessions.get(session.id).model.text == model
+    assert (decided.state, decided.decision_reason) == (state, "too dear")
+    after = page_text(monkeypatch, tmp_path, session=session.id)
+    assert re.search(rf"{state.value}.*?, by clara", after)
