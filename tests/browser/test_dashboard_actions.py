@@ -35,22 +35,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 
 @pytest.fixture
-def own(template: Lived, tmp_path: Path) -> Lived:
+def own_copy(template: Lived, tmp_path: Path) -> Lived:
     """An installation of the test's own."""
     home = shutil.copytree(template.config.parent, tmp_path / "home")
     return Lived(home / template.config.name, template.proposals)
 
 
 @pytest.fixture
-def visit(page: Page, own: Lived) -> Iterator[Visit]:
+def visit(page: Page, own_copy: Lived) -> Iterator[Visit]:
     """Opens a page of the own installation as carla, who proposed nothing."""
-    key = create_key(own.config, "carla")
+    key = create_key(own_copy.config, "carla")
 
     def visited(path: str) -> None:
         page.goto(f"{address}/sign-in?next={quote(path)}")
         send_key(page, key)
 
-    with dashboard(own.config) as address:
+    with dashboard(own_copy.config) as address:
         yield visited
 
 
@@ -90,9 +90,9 @@ def test_neither_a_double_click_nor_enter_ends_a_canary_by_accident(
 
 @pytest.mark.verify
 def test_no_approval_in_another_tab_overtakes_a_rejection(
-    page: Page, own: Lived, visit: Visit
+    page: Page, own_copy: Lived, visit: Visit
 ) -> None:
-    id_ = own.proposals["awaiting"]
+    id_ = own_copy.proposals["awaiting"]
     visit("/proposals")
     second = page.context.new_page()
     second.goto(page.url)
@@ -111,7 +111,7 @@ def test_no_approval_in_another_tab_overtakes_a_rejection(
     expect(page.get_by_text("carla rejected")).to_be_visible()
     start.click()
     expect(approval.get_by_role("alert")).to_contain_text("Not done")
-    with opened(own.config) as installation:
+    with opened(own_copy.config) as installation:
         found = submission.get_proposal(installation.context, id_)
     assert found.phase is ProposalPhase.REJECTED
 
@@ -152,10 +152,10 @@ STEPS = """() => [...document.querySelectorAll(".vega-embed svg")].map(chart =>
 
 @pytest.mark.verify
 def test_the_live_block_follows_by_itself_without_flicker(
-    page: Page, own: Lived, visit: Visit
+    page: Page, own_copy: Lived, visit: Visit
 ) -> None:
     # Without a request for minutes a banner comes, and moves what is below it.
-    counted(own.config, "support-chat")
+    counted(own_copy.config, "support-chat")
     visit("/canary?route=support-chat")
     expect(page.locator("h1")).to_contain_text("sim/sim-better shows no harm so far, at 5 %")
     expect(page.locator(".vega-embed canvas, .vega-embed svg").nth(2)).to_be_visible()
@@ -166,7 +166,7 @@ def test_the_live_block_follows_by_itself_without_flicker(
     for _ in range(3):
         before = updated.inner_text()
         expect(updated).not_to_have_text(before)
-    counted(own.config, "support-chat")
+    counted(own_copy.config, "support-chat")
     page.wait_for_function(
         f"([evidence, failed]) => {{ const [_, e, f] = ({STEPS})(); "
         "return e > evidence && f > failed; }",

@@ -9,12 +9,13 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import Upstream, running_upstream
 from tests.support.router.simulated_router import SimScene, before_sim
 from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.management_api import Door
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store import raw_rows
 from tests.support.store.raw_rows import Database
@@ -33,6 +34,19 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     yield from prepared(tmp_path, store, clock)
+
+
+@pytest.fixture
+def door(world: SmallInstallation) -> Door:
+    """The world's management API."""
+    return Door(world)
+
+
+@pytest.fixture
+def careful(world: SmallInstallation) -> Door:
+    """The same where a person approves before the canary."""
+    world.policy = approved()
+    return Door(world)
 
 
 @pytest.fixture

@@ -8,26 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation, approved
-from tests.support.control.manual_clock import ManualClock
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, served
-from tests.support.site.signing_keys import CONTROL
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
-    clock = ManualClock()
-    store = Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = SmallInstallation(tmp_path, store, clock, policy=approved())
-    made.set_up()
-    yield Door(made)
-    made.store.close()
 
 
 @contextmanager
@@ -48,16 +33,16 @@ def turning(world: SmallInstallation) -> Iterator[None]:
         loop.join()
 
 
-def test_every_command_works(door: Door) -> None:
+def test_every_command_works(careful: Door) -> None:
     commands = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL))
     assert all(line for line in commands.splitlines())
-    with served(door.app) as address, turning(door.world):
+    with served(careful.app) as address, turning(careful.world):
         done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
             ["bash", "-euo", "pipefail", "-c", commands],  # noqa: S607
             env={
                 "PATH": os.environ["PATH"],
                 "API": f"{address}/api/v1",
-                "KEY": door.keys["admin"],
+                "KEY": careful.keys["admin"],
                 "ROUTE": "chat",
                 "CANDIDATE": "sim/better",
             },
@@ -69,7 +54,7 @@ def test_every_command_works(door: Door) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith('{"whole": true, "first_break": null}')
-    [proposal] = door.get("/proposals")["items"]
+    [proposal] = careful.get("/proposals")["items"]
     assert (proposal["phase"], proposal["proposer"]) == ("rolled_back", "a proposer")
 
 

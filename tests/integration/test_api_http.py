@@ -4,29 +4,14 @@ import http.client
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation
-from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, served
-from tests.support.site.signing_keys import CONTROL
 
 WISH = {"route": "chat", "candidate": "sim/better"}
-
-
-@pytest.fixture
-def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
-    clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = SmallInstallation(tmp_path, store, clock)
-    made.set_up()
-    yield Door(made)
-    made.store.close()
 
 
 @pytest.fixture

@@ -1,31 +1,20 @@
 """What the management API refuses, and how it says so: bodies, conflicts, repeats, faults."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.errors import StoreUnavailable
-from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation, approved
-from tests.support.control.manual_clock import ManualClock
+from tests.support.control.control_plane import SECRET
 from tests.support.site.management_api import Door, awaiting_approval, error_of
-from tests.support.site.signing_keys import CONTROL
 
 WISH = {"route": "chat", "candidate": "sim/better"}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> SmallInstallation:
-    made = SmallInstallation(tmp_path, policy=approved())
-    made.set_up()
-    return made
-
-
-@pytest.fixture
-def door(world: SmallInstallation) -> Door:
-    return Door(world)
+def door(careful: Door) -> Door:
+    return careful
 
 
 def test_several_candidates_are_proposed_in_one_request_and_shown_together(door: Door) -> None:
@@ -239,19 +228,11 @@ def test_no_answer_has_a_key_or_a_hash(door: Door) -> None:
                 assert secret not in text
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("model", ["日本語", "a'b\"c;--", "a b/c#d?e", "%41", "../x"])
-def test_any_text_comes_back_as_it_went_in_on_both_databases(
-    model: str, database_url: str, tmp_path: Path
-) -> None:
-    clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = SmallInstallation(tmp_path, store, clock, policy=approved())
-    made.set_up()
-    door = Door(made)
-    added = door.post(
-        "/models", {"provider": "sim", "model": model, "parameters": {"n": 1e300}}
-    )
+def test_any_text_comes_back_as_it_went_in(model: str, door: Door) -> None:
+    wish = {"provider": "sim", "model": model, "parameters": {"n": 1e300}}
+    added = door.post("/models", wish)
     assert added["model"] == model
     assert "lists no models" in added.pop("unlisted")
     assert door.get(f"/models/{added['id']}") == added
-    made.store.close()

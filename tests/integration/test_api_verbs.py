@@ -1,35 +1,11 @@
 """Every noun and verb of the management API, over a store on SQLite."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
-from tests.support.control.control_plane import POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, awaiting_approval, error_of, in_canary
-
-
-def world_of(folder: Path, *, people_approve: bool = False) -> SmallInstallation:
-    policy = approved() if people_approve else POLICY
-    made = SmallInstallation(folder, policy=policy)
-    made.set_up()
-    return made
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> SmallInstallation:
-    return world_of(tmp_path)
-
-
-@pytest.fixture
-def door(world: SmallInstallation) -> Door:
-    return Door(world)
-
-
-@pytest.fixture
-def careful(tmp_path: Path) -> Door:
-    """Where a person approves before the canary."""
-    return Door(world_of(tmp_path, people_approve=True))
 
 
 def test_a_model_is_added_once_and_found_by_id_and_by_name(door: Door) -> None:

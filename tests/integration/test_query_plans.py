@@ -30,7 +30,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.store.sql.listings import Listings
 from harness.store.transaction import Transaction
 from tests.contract.test_store_captures import ONE
-from tests.integration.test_api_access import EMERGENCY, READS, WRITES
+from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves
 from tests.support.browser.dashboard_data import ANA
 from tests.support.control.control_plane import ANN, SECRET
@@ -119,7 +119,7 @@ def ask_api(door: Door, names: Mapping[str, str]) -> list[str]:
     about. Returns the failed answers.
     """
     bad = []
-    for verb in (*(f"GET {path}" for path in READS), *WRITES):
+    for verb in (*(f"GET {path}" for path in reads(door, names)), *WRITES):
         method, path = verb.split()
         body, _ = WRITES.get(verb, (None, ""))
         answer = door.send(method, path.format(**names), json=body)

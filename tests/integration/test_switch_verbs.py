@@ -27,13 +27,6 @@ SIM = Force(ForceKind.PROVIDER, "sim")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> SmallInstallation:
-    made = SmallInstallation(tmp_path)
-    made.set_up()
-    return made
-
-
-@pytest.fixture
 def cli(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
