@@ -103,9 +103,7 @@ def record(value: object, pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def answer(value: object, text: str, *, advice: str = "") -> None:
-    """Prints what a command did: the document with `--json`; else the text, and the advice on
-    stderr.
-    """
+    """Prints what a command did: the document with `--json`; else the text, and advice."""
     if documented(value):
         return
     click.echo(text)

@@ -69,9 +69,7 @@ class Session:
 
     @cached_property
     def deciding_actor(self) -> "Actor":
-        """The actor of a command that decides something. Who it is stands on stderr, once: the
-        audit log will name him. Raises as `actor`.
-        """
+        """The actor of a command that decides; stderr names him once. Raises as `actor`."""
         actor = self.actor
         click.echo(f"acting as {self._describe(actor)}", err=True)
         return actor
@@ -128,9 +126,7 @@ class Session:
 
     @property
     def context_with_providers(self) -> "Context":
-        """Opens the context, and stores the file's providers that the database does not know
-        yet.
-        """
+        """Opens the context, and stores the file's providers that the database lacks."""
         from harness.control.routing import targets  # noqa: PLC0415 - as above
 
         ctx, settings = self.context, self.installation.settings
@@ -162,9 +158,7 @@ def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> 
 
 
 def global_options(*, root: bool) -> list[click.Option]:
-    """Makes the global options anew for one command. Below the root all but --json are accepted
-    silently.
-    """
+    """Makes the global options anew. Below the root all but --json are accepted silently."""
     file = {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
     flag = {"is_flag": True}
     key_help = (

@@ -27,9 +27,7 @@ from harness.domain.routing.target import Price, Provider
 
 
 def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
-    """Prints entries of the catalogue. empty: what a person reads in place of a table without
-    rows.
-    """
+    """Prints entries of the catalogue. empty: stands in place of an empty table."""
     output.listing(
         found,
         lambda named: _entry_cells(*named),

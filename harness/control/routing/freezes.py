@@ -43,9 +43,7 @@ def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold
 
 
 def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
-    """Lists the freezes of a route, or of all, that people can lift; none where the stored ones
-    cannot be trusted.
-    """
+    """Lists the freezes that people can lift; none where the stored ones are not trusted."""
     now = ctx.clock.now()
     try:
         with ctx.store.read() as tx:

@@ -34,9 +34,7 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
-    """Forecasts a swap's monthly bill. arms: incumbent and candidate; answers: theirs, by
-    suite.
-    """
+    """Forecasts a swap's bill. arms: incumbent and candidate; answers: theirs, by suite."""
     bill, price = _bill(tx, route, arms[0]), find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:

@@ -388,9 +388,7 @@ def commit(
     action: str,
     **details: object,
 ) -> None:
-    """Writes a change of a route with its audit event. version: before the change. Raises
-    RevisionConflict.
-    """
+    """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
     now = tx.now()
     revision = tx.routing.commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now

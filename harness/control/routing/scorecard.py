@@ -131,9 +131,7 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 
 def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
-    """Builds scorecards by name, without routes whose rows are not as they were signed. What
-    several share is read once.
-    """
+    """Builds scorecards by name, without routes whose rows are not as they were signed."""
     with ctx.store.read() as tx:
         known: list[Route] = []
         tx.preload.routes(names)

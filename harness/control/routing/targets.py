@@ -236,9 +236,7 @@ def plain_target(name: str) -> Target | None:
 
 
 def find_callable(tx: Transaction, name: str) -> tuple[Target, Provider]:
-    """Finds what can be asked by a name, and its provider: a target, or an unregistered
-    `provider/model`. Raises as `find_target`.
-    """
+    """Finds what can be asked by a name, and its provider. Raises as `find_target`."""
     plain, providers = plain_target(name), tx.providers.all()
     known = {target.name for target in tx.routing.targets().values()}
     if plain is not None and plain.provider in providers and name not in known:

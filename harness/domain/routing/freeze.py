@@ -76,9 +76,7 @@ class Hold:
 def may_go_on(
     route: str, step: RolloutSignal | None, holds: Iterable[Hold], now: datetime
 ) -> list[Hold]:
-    """Lists the holds that refuse a step of a route's canary now, the last to end first. step:
-    None for its opening.
-    """
+    """Lists the holds that refuse a step, the last to end first. step: None for the opening."""
     if step is not None and step not in FROZEN_SIGNALS:
         return []
     live = [h for h in holds if h.covers(route) and h.starts_at <= now < h.ends_at]

@@ -54,9 +54,7 @@ def format_overrides(overrides: Overrides) -> str:
 def override_errors(
     route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
-    """Yields what is wrong with a route's overrides, by kind. carried: each route's class of
-    data.
-    """
+    """Yields what is wrong with overrides, by kind. carried: each route's class of data."""
     for kind, other in overrides.items():
         about = f"route {route!r}: the override for {kind.value}"
         if other == route:

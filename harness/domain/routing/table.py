@@ -184,9 +184,7 @@ class Route:
 
     @property
     def experiment(self) -> Canary | None:
-        """Returns what the route's rollout counts: the canary, or after the promotion the
-        holdback.
-        """
+        """Returns what the rollout counts: the canary, or after the promotion the holdback."""
         return self.canary or self.holdback
 
     @property
