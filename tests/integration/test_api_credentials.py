@@ -103,12 +103,12 @@ def test_what_makes_no_sense_is_refused_without_repeating_a_secret(door: Door) -
 @pytest.mark.req("D1")
 def test_headers_that_cannot_be_sent_are_refused_by_name(door: Door) -> None:
     for path in ("/credentials/providers/sim", "/providers/sim"):
-        for headers, said in (
+        for headers, reason in (
             ({"X-A": f"a\n{VALUE}"}, "the value of the extra header 'X-A'"),
             ({"bad name": VALUE}, "'bad name' is no name of a header"),
         ):
             answer = door.send("PUT", path, json={"extraHeaders": headers})
-            assert said in error_of(answer, 422)["message"]
+            assert reason in error_of(answer, 422)["message"]
             assert VALUE not in answer.text
             assert door.get("/providers/sim")["extraHeaders"] == []
 

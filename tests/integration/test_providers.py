@@ -54,9 +54,9 @@ NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
 
 
 def test_what_makes_no_sense_is_refused(world: SmallInstallation) -> None:
-    for name, wish, said in NONSENSE:
-        with pytest.raises(InputError, match=said):
-            registry.change_provider(world.context(), SYSTEM, name, wish)
+    for name, change, reason in NONSENSE:
+        with pytest.raises(InputError, match=reason):
+            registry.change_provider(world.context(), SYSTEM, name, change)
 
 
 def test_adding_is_for_new_ones_and_setting_for_known_ones(world: SmallInstallation) -> None:
