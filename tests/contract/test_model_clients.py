@@ -37,7 +37,7 @@ from swapgate import (
     ToolRequest,
     ToolResponse,
 )
-from tests.support.providers import simulator_thread, strict_chat
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -51,6 +51,7 @@ from tests.support.providers.scripted_upstream import (
 )
 from tests.support.router.router_process import Routed, routed
 from tests.support.site.model_clients import VARIANTS, Variant, variant
+from tests.wire.chats import weather_turn
 
 WEATHER = ToolDefinition(
     "weather",
@@ -82,7 +83,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         running_upstream() as upstream,
     ):
         upstream.turns |= {
-            "agent": strict_chat.script_turn,
+            "agent": weather_turn,
             "echo": completion("heard"),
             "breaks": broken_stream(ROLE, event({"content": "one "}), ScriptedEvent.RESET),
             "cut": broken_stream(ROLE, event({"content": "one "})),

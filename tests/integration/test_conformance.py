@@ -6,83 +6,45 @@ The providers are strict: they refuse what the real ones refuse (`tests.wire`).
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import openai
 import pytest
+from anthropic import Anthropic, beta_tool
+from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from pydantic import SecretStr
 
 from tests.support.router.router_process import Routed, routed
-from tests.wire import anthropic, bedrock, conversations, gemini, vertex
+from tests.support.sampling import later
+from tests.support.site.npm_clients import tool_loop
+from tests.wire import anthropic, bedrock, chats, conversations, gemini, vertex
 from tests.wire import openai as plain
 from tests.wire.conversations import Conversation, Step
 from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
 
-@dataclass
-class ClientAnswer:
-    """message: as it goes back in the next request."""
-
-    text: str = ""
-    reasoning: str = ""
-    calls: list[Json] = field(default_factory=list)
-    finish: str | None = None
-    usage: Any = None
-    message: Json = field(default_factory=dict)
-    model: str = ""
-
-
-def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> ClientAnswer:
-    return _streamed(client, request) if stream else _whole(client, request)
-
-
-def _whole(client: openai.OpenAI, request: Json) -> ClientAnswer:
-    done = client.chat.completions.create(**request)
-    (choice,) = done.choices
-    said = choice.message.model_dump(exclude_none=True)
-    return ClientAnswer(
-        text=said.get("content") or "",
-        reasoning=said.get("reasoning_content") or "",
-        calls=said.get("tool_calls") or [],
-        finish=choice.finish_reason,
-        usage=done.usage,
-        message=said,
-        model=done.model,
-    )
+def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> tuple[Any, Json]:
+    """The official client's completion; and its message, as it goes back in the next turn."""
+    if stream:
+        state = ChatCompletionStreamState()  # type: ignore[var-annotated]  # of no format
+        asked: Json = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        chunks: Any = client.chat.completions.create(**asked)
+        for chunk in chunks:
+            state.handle_chunk(chunk)
+        done: Any = state.current_completion_snapshot
+    else:
+        done = client.chat.completions.create(**request)
+    message: Json = done.choices[0].message.model_dump(exclude_none=True)
+    for call in message.get("tool_calls", ()):
+        call.pop("index", None)
+        call["function"].pop("parsed_arguments", None)
+    return done, message
 
 
-def _streamed(client: openai.OpenAI, request: Json) -> ClientAnswer:
-    heard, extra = ClientAnswer(), {}
-    asked: Json = {**request, "stream": True, "stream_options": {"include_usage": True}}
-    chunks: Any = client.chat.completions.create(**asked)
-    for chunk in chunks:
-        heard.usage = chunk.usage or heard.usage
-        heard.model = chunk.model
-        for choice in chunk.choices:
-            delta = choice.delta.model_dump(exclude_none=True)
-            heard.text += delta.get("content") or ""
-            heard.reasoning += delta.get("reasoning_content") or ""
-            for name in ("thinking_blocks", "extra_content"):
-                if name in delta:
-                    extra[name] = delta[name]
-            for piece in delta.get("tool_calls", ()):
-                _add(heard.calls, piece)
-            heard.finish = choice.finish_reason or heard.finish
-    heard.message = {"role": "assistant", "content": heard.text or None, **extra}
-    if heard.calls:
-        heard.message["tool_calls"] = heard.calls
-    return heard
-
-
-def _add(calls: list[Json], piece: Json) -> None:
-    index = piece.pop("index")
-    if index == len(calls):
-        calls.append(piece)
-        return
-    calls[index]["function"]["arguments"] += piece["function"]["arguments"]
-
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 WIRES: Final = {
     "anthropic": anthropic,
@@ -116,11 +78,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         }
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("WIRE_KEY", KEY)
+        servers["groq"] = stack.enter_context(serving(chats.strict("groq")))
         providers = {
             kind: {"kind": kind, "api_base": server.api_base, "api_key_env": "WIRE_KEY"}
             for kind, server in servers.items()
         }
-        routes: Json = {}
+        routes: Json = {"groq": {"incumbent": f"groq/{plain.MODEL}", "suites": ["colours"]}}
         for kind, wire in WIRES.items():
             target = f"{kind}/{wire.MODEL}"
             routes[kind] = {"incumbent": target, "suites": ["colours"]}
@@ -147,24 +110,26 @@ def test_a_conversation_survives_the_protocol(
 ) -> None:
     server = scene.servers[kind]
     messages: list[Json] = []
-    heard: ClientAnswer | None = None
+    said: Json | None = None
     with scene.client() as client:
         for step in talk.steps:
-            messages += [] if heard is None else [heard.message]
-            messages += [_answering(call, heard) for call in step.more]
+            messages += [] if said is None else [said]
+            messages += [_answering(call, said) for call in step.more]
             server.reply, server.fault = step.reply, None
-            heard = ask(client, stream=stream, model=kind, messages=messages, **step.options)
+            done, said = ask(
+                client, stream=stream, model=kind, messages=messages, **step.options
+            )
 
             assert server.readings[-1] == _expected(step, talk, kind, server.readings[-1])
-            _same(heard, step.reply, kind)
-            assert heard.model == kind
+            _same(done, said, step.reply, kind)
+            assert done.model == kind
 
 
-def _answering(message: Json, heard: ClientAnswer | None) -> Json:
+def _answering(message: Json, said: Json | None) -> Json:
     id_ = str(message.get("tool_call_id", ""))
-    if not id_.startswith("$") or heard is None:
+    if not id_.startswith("$") or said is None:
         return message
-    return {**message, "tool_call_id": heard.calls[int(id_[1:])]["id"]}
+    return {**message, "tool_call_id": said["tool_calls"][int(id_[1:])]["id"]}
 
 
 def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Reading:
@@ -202,17 +167,17 @@ def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
 FINISH: Final = {"end": "stop", "sequence": "stop", "length": "length", "tools": "tool_calls"}
 
 
-def _same(heard: ClientAnswer, reply: Reply, kind: str) -> None:
-    assert heard.text == reply.text
-    assert heard.finish == FINISH[reply.stop]
-    made = [
-        (c["function"]["name"], json.loads(c["function"]["arguments"])) for c in heard.calls
-    ]
+def _same(done: Any, said: Json, reply: Reply, kind: str) -> None:
+    assert (said.get("content") or "") == reply.text
+    (choice,) = done.choices
+    assert choice.finish_reason == FINISH[reply.stop]
+    calls = said.get("tool_calls", ())
+    made = [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
     assert made == [*reply.calls]
-    assert all(len(call["id"]) <= 40 for call in heard.calls)
+    assert all(len(call["id"]) <= 40 for call in calls)
     if kind != "openai":  # its chat keeps the reasoning to itself
-        assert heard.reasoning == reply.reasoning
-    usage, wanted = heard.usage, reply.usage
+        assert said.get("reasoning_content", "") == reply.reasoning
+    usage, wanted = done.usage, reply.usage
     assert usage.prompt_tokens == wanted.input
     assert usage.completion_tokens == wanted.output
     assert (usage.prompt_tokens_details.cached_tokens or 0) == wanted.cached
@@ -319,3 +284,94 @@ def test_a_messages_cache_marks_arrive_or_their_loss_is_told(scene: Scene, kind:
     assert server.readings[-1].system == "A long text of rules."
     assert server.readings[-1].marks == (2 if kept else 0)
     assert told.headers.get("x-swapgate-degraded") == (None if kept else "caching")
+
+
+# Clients that people use, unchanged, run a tool loop with streaming before another protocol.
+OF_CLIENTS: Final = pytest.mark.req("A1", "B7")
+SUNNY: Final = "Oslo is sunny and Rome is sunny"
+CITY: Final = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+@pytest.fixture
+def weathered(scene: Scene) -> Iterator[Scene]:
+    for server in scene.servers.values():
+        server.answers, server.fault = chats.weather, None
+    yield scene
+    for server in scene.servers.values():
+        server.answers = None
+
+
+@OF_CLIENTS
+@pytest.mark.parametrize(
+    ("route", "endpoint"),
+    [("groq", "responses"), ("anthropic", "chat"), later("gemini", "chat")],
+)
+def test_langchain_runs_a_tool_loop(weathered: Scene, route: str, endpoint: str) -> None:
+    model = ChatOpenAI(
+        model=route,
+        base_url=f"{weathered.world.url}/v1",
+        api_key=SecretStr(weathered.world.key),
+        max_retries=0,
+        use_responses_api=endpoint == "responses",
+        stream_usage=True,
+    ).bind_tools([{"name": "weather", "description": "Of a city", "parameters": CITY}])
+    messages: list[Any] = [HumanMessage("Weather?")]
+    for _ in range(2):
+        final: AIMessageChunk | None = None
+        for piece in model.stream(messages):
+            assert isinstance(piece, AIMessageChunk)
+            final = piece if final is None else final + piece
+        assert final is not None
+        messages.append(final)
+        messages += [
+            ToolMessage(f"{call['args']['city']} is sunny", tool_call_id=call["id"])
+            for call in final.tool_calls
+        ]
+
+    assert messages[-1].text.strip() == SUNNY
+    assert messages[-1].usage_metadata["output_tokens"] == 9
+
+
+@OF_CLIENTS
+@pytest.mark.parametrize(
+    ("protocol", "route"),
+    [
+        ("messages", "groq"),
+        ("chat", "anthropic"),
+        later("messages", "gemini"),
+        later("responses", "groq"),
+        later("chat", "gemini"),
+    ],
+)
+def test_vercels_ai_sdk_runs_a_tool_loop(weathered: Scene, protocol: str, route: str) -> None:
+    told = tool_loop(protocol, f"{weathered.world.url}/v1", weathered.world.key, route)
+
+    assert told["cities"] == ["Oslo", "Rome"]
+    assert told["steps"] == ["tool-calls", "stop"]
+    assert told["text"] == SUNNY
+    assert told["pieces"] > 2
+    assert told["output_tokens"] == 18
+
+
+@OF_CLIENTS
+@pytest.mark.parametrize("route", [later("groq"), later("anthropic"), "gemini"])
+def test_anthropics_tool_runner_sends_the_whole_conversation(
+    weathered: Scene, route: str
+) -> None:
+    @beta_tool
+    def weather(city: str) -> str:
+        """Of a city."""
+        return f"{city} is sunny"
+
+    with Anthropic(
+        base_url=weathered.world.url, api_key=weathered.world.key, max_retries=0
+    ) as client:
+        runner = client.beta.messages.tool_runner(
+            model=route,
+            max_tokens=99,
+            tools=[weather],
+            messages=[{"role": "user", "content": "Weather?"}],
+        )
+        last = runner.until_done()
+
+    assert "".join(block.text for block in last.content if block.type == "text") == SUNNY

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -32,15 +32,16 @@ from harness.domain.routing.table import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow import Shadow, ShadowLimits
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.event_stream import SsePayloads
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, Door
 from tests.support.router.live_router import KEY, QUICK, SECRET
-from tests.wire.kinds import CALL, Kinds, model_of, provider_of, says
+from tests.wire.kinds import StrictWire, model_of, provider_of
+from tests.wire.server import Json, Reading, Reply
+from tests.wire.tool_clients import CLIENTS, Call, Feature, ToolClient
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +53,19 @@ WARM_BPS: Final = 1_000
 SHARE: Final = 5
 # No circuit opens: each cell is for itself.
 SETTINGS: Final = replace(QUICK, heartbeat_s=0.0, breaker=BreakerPolicy(failures=1_000_000))
-HELLO: Final = "Hello?"
-SCHEMA: Final = {"type": "object", "properties": {"city": {"type": "string"}}}
-Json = dict[str, Any]
+CALL: Final = ("weather", {"city": "Oslo"})
+
+
+def says(provider: str) -> str:
+    """What it answers, so that it is known whose answer a client got."""
+    return f"An answer of {provider}."
+
+
+class Kinds(StrictWire):
+    def reply(self, reading: Reading, provider: Provider) -> Reply:
+        if reading.tools:
+            return Reply(calls=(CALL,), stop="tools")
+        return Reply(says(provider.name))
 
 
 class Role(StrEnum):
@@ -232,95 +243,26 @@ def shadow_of(route: str, incumbent: str, candidate: Target) -> Shadow:
 
 def body(cell: Cell) -> bytes:
     asked: Json = {"model": cell.route}
-    name = CALL[0]
-    match cell.endpoint:
-        case Endpoint.EMBEDDINGS:
-            return json.dumps({**asked, "input": [HELLO, "Bye!"]}).encode()
-        case Endpoint.CHAT:
-            function = {"name": name, "parameters": SCHEMA}
-            asked |= {"messages": [{"role": "user", "content": HELLO}], "max_tokens": 64}
-            tool: Json = {"type": "function", "function": function}
-        case Endpoint.RESPONSES:
-            asked |= {"input": HELLO}
-            tool = {"type": "function", "name": name, "parameters": SCHEMA, "strict": False}
-        case Endpoint.MESSAGES:
-            asked |= {"messages": [{"role": "user", "content": HELLO}], "max_tokens": 64}
-            tool = {"name": name, "input_schema": SCHEMA}
-    if cell.form.tools:
-        asked["tools"] = [tool]
-    if cell.form.stream:
-        asked["stream"] = True
+    if cell.endpoint is Endpoint.EMBEDDINGS:
+        return json.dumps({**asked, "input": ["Hello?", "Bye!"]}).encode()
+    asked = client_of(cell).body(cell.route, stream=cell.form.stream)
+    if not cell.form.tools:
+        del asked["tools"]
     return json.dumps(asked).encode()
 
 
-def read_answer(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
+def client_of(cell: Cell) -> ToolClient:
+    return CLIENTS[cell.endpoint](Feature.PARALLEL, hosted=False)
+
+
+def read_answer(cell: Cell, raw: bytes) -> tuple[str, list[Call]]:
     """Text and calls of a whole answer, as this endpoint's clients read it."""
-    if cell.endpoint is Endpoint.EMBEDDINGS:
-        vectors = [load["embedding"] for load in json.loads(raw)["data"]]
-        assert len(vectors) == 2
-        assert all(isinstance(x, float) for vector in vectors for x in vector)
-        return "", []
-    if cell.endpoint is Endpoint.CHAT:
-        return chat(events(raw)) if cell.form.stream else chat([json.loads(raw)])
-    if cell.endpoint is Endpoint.RESPONSES:
-        if not cell.form.stream:
-            return response(json.loads(raw))
-        *_, last = events(raw)
-        assert last["type"] == "response.completed"
-        return response(last["response"])
-    return message_stream(events(raw)) if cell.form.stream else message(json.loads(raw))
-
-
-def events(raw: bytes) -> list[Json]:
-    assert raw.endswith((b"\n\n", b"\r\n\r\n"))
-    data = SsePayloads().read(raw)
-    return [json.loads(line) if line != b"[DONE]" else {"done": True} for line in data]
-
-
-def chat(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
-    """A whole chat, or a stream's events."""
-    streams = said[-1] == {"done": True}
-    choices = [choice for chunk in said for choice in chunk.get("choices", ())]
-    assert choices
-    assert choices[-1]["finish_reason"] in ("stop", "tool_calls")
-    assert streams or len(said) == 1
-    text, names, arguments = "", list[str](), dict[int, str]()
-    for choice in choices:
-        part = choice["delta" if streams else "message"]
-        text += part.get("content") or ""
-        for number, call in enumerate(part.get("tool_calls") or ()):
-            function, place = call["function"], call.get("index", number)
-            names += [function["name"]] if function.get("name") else []
-            arguments[place] = arguments.get(place, "") + (function.get("arguments") or "")
-    made = [json.loads(arguments[place]) for place in sorted(arguments)]
-    return text, list(zip(names, made, strict=True))
-
-
-def response(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
-    assert whole["status"] == "completed"
-    text = "".join(
-        part["text"] for item in whole["output"] for part in item.get("content") or ()
-    )
-    calls = [item for item in whole["output"] if item["type"] == "function_call"]
-    return text, [(call["name"], json.loads(call["arguments"])) for call in calls]
-
-
-def message(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
-    assert whole["stop_reason"] in ("end_turn", "tool_use")
-    text = "".join(block["text"] for block in whole["content"] if block["type"] == "text")
-    calls = [block for block in whole["content"] if block["type"] == "tool_use"]
-    return text, [(call["name"], call["input"]) for call in calls]
-
-
-def message_stream(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
-    assert said[-1]["type"] == "message_stop"
-    text, names, arguments = "", list[str](), ""
-    for event in said:
-        block, delta = event.get("content_block") or {}, event.get("delta") or {}
-        names += [block["name"]] if block.get("type") == "tool_use" else []
-        text += block.get("text") or delta.get("text") or ""
-        arguments += delta.get("partial_json") or ""
-    return text, [(name, json.loads(arguments)) for name in names]
+    if cell.endpoint is not Endpoint.EMBEDDINGS:
+        return client_of(cell).hear(raw, stream=cell.form.stream)
+    vectors = [load["embedding"] for load in json.loads(raw)["data"]]
+    assert len(vectors) == 2
+    assert all(isinstance(x, float) for vector in vectors for x in vector)
+    return "", []
 
 
 @cache

@@ -5,21 +5,19 @@ providers are strict: they refuse what the real ones refuse of another's convers
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import pytest
 
 from harness.domain.operations.access import key_hash
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import (
@@ -30,36 +28,20 @@ from harness.domain.routing.table import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.routing.target import Target
-from router.frame.failure import UpstreamFailed
+from harness.domain.routing.target import Provider, Target
 from router.protocols.endpoints import ENDPOINTS
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
-from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.support.router.asgi_router import Door
 from tests.support.router.live_router import KEY, QUICK, SECRET
-from tests.wire import anthropic, chats, openai, responses
-from tests.wire.kinds import EVENTS, STRICT, model_of, provider_of
-from tests.wire.server import KEY as WIRE_KEY
-from tests.wire.server import Json, Reading, Refused, Reply, WireRequest
-from tests.wire.tool_clients import (
-    ChatClient,
-    Feature,
-    MessageClient,
-    ResponseClient,
-    ToolClient,
-)
+from tests.wire.kinds import StrictWire, model_of, provider_of
+from tests.wire.server import Json, Reading, Reply
+from tests.wire.tool_clients import CLIENTS, Feature, MessageClient
 
 pytestmark = pytest.mark.slow
 KINDS: Final = tuple(sorted(SERVED_KINDS - {"sim"}))
 SETTINGS: Final = replace(QUICK, heartbeat_s=0.0, breaker=BreakerPolicy(failures=1_000_000))
 PATHS: Final = {endpoint: path for path, endpoint in ENDPOINTS.items()}
-CLIENTS: Final[Mapping[Endpoint, type[ToolClient]]] = {
-    Endpoint.CHAT: ChatClient,
-    Endpoint.MESSAGES: MessageClient,
-    Endpoint.RESPONSES: ResponseClient,
-}
 TURNS: Final = 4
 # Of so many cells, one is in the sample: a prime, so that all forms are among them.
 SHARE: Final = 97
@@ -139,61 +121,16 @@ def forcing(route: str, provider: str) -> KillSwitch:
     return KillSwitch(f"sw_{route}", route, force, "a drill", "ada", at, None, SwitchSource.CLI)
 
 
-class StrictWire(Transport):
-    """All providers, below the transports. failing: names of those that do not answer.
-    refused: what was refused of the last requests.
-    """
+class ToolLoops(StrictWire):
+    """Every model asks `together` calls at once, and answers in words at the last turn."""
 
-    def __init__(self) -> None:
-        self.failing: frozenset[str] = frozenset()
-        self.together = 1  # calls in one answer
-        self.refused: list[str] = []
-        self._scripted = ScriptedTransport(self._script_turn)
+    together = 1
 
-    async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        self._scripted.seen.clear()
-        return await self._scripted.send(request)
-
-    async def aclose(self) -> None: ...
-
-    def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
-        if request.provider.name in self.failing:
-            raise UpstreamFailed(FailureClass.TIMEOUT, "it does not answer")
-        try:
-            return self._answer(request)
-        except Refused as refused:
-            self.refused.append(str(refused))
-            return ScriptedTurn(refused.status, steps=(json.dumps(refused.body).encode(),))
-
-    def _answer(self, request: UpstreamRequest) -> ScriptedTurn:
-        name, kind = request.provider.name, request.provider.kind
-        body: Json = json.loads(request.body)
-        if kind in STRICT:
-            signed = anthropic.strict(f"sig{name}") if kind == "anthropic" else None
-            strict = signed or STRICT[kind].strict()
-            asked = _wire_request(request, body)
-            reply = self._reply(strict.read(asked), "")
-            if strict.streams(asked):
-                return _streamed(strict.events(reply), strict.stream_type)
-            return _whole(strict.whole(reply))
-        if request.path == "/responses":
-            reply = self._reply(responses.read(body, name), "")
-            answer = responses.whole(reply, body, name)
-            return _streamed(responses.events(answer)) if request.stream else _whole(answer)
-        if kind in ("openai", "azure_openai"):
-            bearer = {"authorization": f"Bearer {WIRE_KEY}"}
-            reading = openai.read(WireRequest("/v1/chat/completions", bearer, body))
-        else:
-            reading = chats.read(body, kind)
-        reply = self._reply(reading, "I look it up." if kind == "deepseek" else "")
-        if request.stream:
-            return _streamed([*_thoughts(reply), *openai.events(reply)])
-        return _whole(chats.with_reasoning(openai.whole(reply), reply))
-
-    def _reply(self, reading: Reading, thought: str) -> Reply:
+    def reply(self, reading: Reading, provider: Provider) -> Reply:
         """The next calls, by how many results the history has."""
         results = sum(len(turn.results) for turn in reading.turns)
-        thought = thought or ("I look it up." if reading.thinks else "")
+        thinks = reading.thinks or provider.kind == "deepseek"
+        thought = "I look it up." if thinks else ""
         step = results // self.together
         if step == TURNS - 1:
             return Reply("It is 9 C.", reasoning=thought)
@@ -205,27 +142,10 @@ def cities(step: int, together: int) -> list[Json]:
     return [{"city": f"c{step}{number}"} for number in range(together)]
 
 
-def _wire_request(request: UpstreamRequest, body: Json) -> WireRequest:
-    url = urlsplit(request.provider.url(request.path))
-    path = f"{url.path}?{url.query}" if url.query else url.path
-    headers = {k.decode(): v.decode() for k, v in request.headers}
-    own = {k.lower(): v for k, v in request.provider.key_headers(WIRE_KEY).items()}
-    return WireRequest(path, {**headers, **own}, body)
-
-
-def _thoughts(reply: Reply) -> list[bytes]:
-    delta = {"index": 0, "delta": {"reasoning_content": reply.reasoning}}
-    head = {"id": "chatcmpl-1", "model": openai.MODEL, "created": 1}
-    event = json.dumps({**head, "choices": [delta]})
-    return [f"data: {event}\n\n".encode()] if reply.reasoning else []
-
-
-def _whole(body: Json) -> ScriptedTurn:
-    return ScriptedTurn(steps=(json.dumps(body).encode(),))
-
-
-def _streamed(events: list[bytes], kind: str = EVENTS["content-type"]) -> ScriptedTurn:
-    return ScriptedTurn(headers={"content-type": kind}, steps=tuple(events))
+def door_before(wire: ToolLoops, folder: Path) -> Door:
+    transports = Transports(SETTINGS, wire)
+    transports.prepare(KINDS)
+    return Door(folder, settings=SETTINGS, first=snapshot_of(), transports=transports)
 
 
 @pytest.mark.req("B1", "B2", "B7")
@@ -242,10 +162,8 @@ def _streamed(events: list[bytes], kind: str = EVENTS["content-type"]) -> Script
 async def test_a_moved_tool_loop_goes_on(
     chosen: Callable[[], Iterator[Cell]], tmp_path: Path
 ) -> None:
-    wire = StrictWire()
-    transports = Transports(SETTINGS, wire)
-    transports.prepare(KINDS)
-    door = Door(tmp_path, settings=SETTINGS, first=snapshot_of(), transports=transports)
+    wire = ToolLoops()
+    door = door_before(wire, tmp_path)
 
     count, wrong = 0, []
     for cell in chosen():
@@ -256,7 +174,7 @@ async def test_a_moved_tool_loop_goes_on(
     assert not wrong, f"{len(wrong)} of {count} cells, such as\n" + "\n".join(wrong[:20])
 
 
-async def fault(cell: Cell, door: Door, wire: StrictWire) -> str:
+async def fault(cell: Cell, door: Door, wire: ToolLoops) -> str:
     """What is wrong with a turn of this cell; empty for nothing."""
     hosted = cell.endpoint in PROVIDER_KINDS[cell.old].speaks
     client = CLIENTS[cell.endpoint](cell.feature, hosted=hosted)
@@ -278,17 +196,12 @@ async def fault(cell: Cell, door: Door, wire: StrictWire) -> str:
     return ""
 
 
-def door_before(wire: StrictWire, folder: Path) -> Door:
-    transports = Transports(SETTINGS, wire)
-    return Door(folder, settings=SETTINGS, first=snapshot_of(), transports=transports)
-
-
 @pytest.mark.req("B1", "B7")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_failure(
     *, stream: bool, tmp_path: Path
 ) -> None:
-    wire = StrictWire()
+    wire = ToolLoops()
     door = door_before(wire, tmp_path)
     client = MessageClient(Feature.THINKING, hosted=False)
     thought = {"type": "thinking", "thinking": "hm", "signature": "another"}
@@ -318,7 +231,7 @@ async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_fail
 async def test_an_outage_is_the_answer_where_the_next_target_cannot_be_asked_the_same(
     tmp_path: Path,
 ) -> None:
-    wire = StrictWire()
+    wire = ToolLoops()
     door = door_before(wire, tmp_path)
     hosted = {"type": "web_search_20250305", "name": "web_search"}
     filed = {"type": "document", "source": {"type": "file", "file_id": "f"}}

@@ -30,8 +30,7 @@ from tests.support.providers.scripted_upstream import (
 from tests.support.router.live_router import KEY, QUICK, SECRET, running_router
 from tests.support.site import npm_clients
 from tests.support.site.npm_clients import FOLDER, without
-from tests.wire import anthropic, openai
-from tests.wire.chats import with_reasoning
+from tests.wire import anthropic, chats, openai
 from tests.wire.server import Json, Reply
 
 pytestmark = [pytest.mark.verify, pytest.mark.req("B8", "A2"), pytest.mark.timeout(900)]
@@ -131,7 +130,7 @@ def turn_of(asked: ReceivedRequest) -> ScriptedTurn:
     if not asked.json.get("stream"):
         if end is not None:
             return ScriptedTurn(500, steps=(b'{"error":{"message":"it failed"}}',))
-        chat = anthropic.whole(reply) if claude else with_reasoning(openai.whole(reply), reply)
+        chat = anthropic.whole(reply) if claude else chats.whole(reply)
         return ScriptedTurn(steps=(json.dumps(chat).encode(),))
     events = list(anthropic.events(reply) if claude else openai.events(reply))
     if not claude:

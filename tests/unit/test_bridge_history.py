@@ -1,4 +1,4 @@
-"""What a Messages history says to a provider that speaks only chat."""
+"""What Messages and Responses say to a provider that speaks only chat, and what it answers."""
 
 import json
 from typing import Any
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.req("B7")
 Json = dict[str, Any]
 MINE, OTHER = "aaaaaaaa", "bbbbbbbb"
 USER: Json = {"role": "user", "content": "Go on."}
+TEXT: Json = {"type": "text", "text": "What is it?"}
 READ: Json = {"name": "read", "input_schema": {"type": "object"}}
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 THINKS: Json = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
@@ -254,3 +255,110 @@ def test_signed_thinking_goes_through_a_response_and_back_to_the_chat_that_it_ca
     # Another target's: its maker's mark is there, so it stays behind.
     moved = move_response(json.dumps(again).encode(), OTHER)
     assert all(item.get("type") != "reasoning" for item in json.loads(moved.body)["input"])
+
+
+PICTURE = "data:image/png;base64,AAAA"
+SCHEMA: Json = {"type": "object", "properties": {"colour": {"type": "string"}}}
+
+
+def test_what_a_message_says_survives() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    cat: Json = {"role": "assistant", "content": "A cat."}
+    asked = message_body(
+        {"role": "user", "content": [{"type": "image", "source": source}, TEXT]},
+        cat,
+        USER,
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=1.a;"},
+            {"type": "text", "text": "One."},
+            {"type": "text", "text": "Two."},
+        ],
+        stop_sequences=["END"],
+        temperature=0.5,
+        seed=7,
+        speed="fast",
+        fallbacks=[],
+        tools=[{**READ, "description": "Of a file"}],
+        tool_choice={"type": "tool", "name": "read", "disable_parallel_tool_use": True},
+        output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
+        thinking={"type": "enabled", "budget_tokens": 4000},
+    )
+    chat = json.loads(translate_message(asked, "custom").body)
+
+    assert chat.pop("response_format")["json_schema"]["schema"] == SCHEMA
+    parameters = READ["input_schema"]
+    function = {"name": "read", "description": "Of a file", "parameters": parameters}
+    assert chat == {
+        "model": "m",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "seed": 7,
+        "stop": ["END"],
+        "reasoning_effort": "medium",
+        "messages": [
+            {"role": "system", "content": "One.\n\nTwo."},
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": PICTURE}}, TEXT],
+            },
+            cat,
+            USER,
+        ],
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": "read"}},
+        "parallel_tool_calls": False,
+    }
+
+
+def test_what_a_response_says_survives() -> None:
+    wanted = {"name": "c", "schema": SCHEMA, "strict": True}
+    seen = {"type": "input_image", "image_url": PICTURE}
+    content = [{"type": "input_text", "text": "What is it?"}, seen]
+    asked = {
+        "model": "m",
+        "input": [
+            {"role": "developer", "content": "Short."},
+            {"role": "user", "content": content},
+        ],
+        "text": {"format": {"type": "json_schema", **wanted}},
+        "max_output_tokens": 50,
+        "temperature": 0.5,
+        "reasoning": {"effort": "low"},
+        "store": True,
+        "include": ["reasoning.encrypted_content"],
+    }
+    translated = translate_response(json.dumps(asked).encode(), "custom")
+
+    assert json.loads(translated.body) == {
+        "model": "m",
+        "temperature": 0.5,
+        "max_tokens": 50,
+        "reasoning_effort": "low",
+        "messages": [
+            {"role": "system", "content": "Short."},
+            {
+                "role": "user",
+                "content": [TEXT, {"type": "image_url", "image_url": {"url": PICTURE}}],
+            },
+        ],
+        "response_format": {"type": "json_schema", "json_schema": wanted},
+    }
+    choice = {"message": {"role": "assistant", "content": "Half"}, "finish_reason": "length"}
+    cut = json.dumps({"id": "x", "model": "m", "choices": [{"index": 0, **choice}]}).encode()
+    answer = json.loads(translated.whole(parse_object(cut)))
+    assert (answer["status"], answer["store"]) == ("incomplete", False)
+    assert answer["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "web_search"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+    ],
+)
+def test_what_no_chat_can_say_of_a_response_is_named(fields: Json, named: str) -> None:
+    assert named in UNTRANSLATABLE_FIELDS[Endpoint.RESPONSES](fields.get)
+    with pytest.raises(Untranslatable, match=named):
+        translate_response(json.dumps({"model": "m", "input": "a", **fields}).encode(), "groq")

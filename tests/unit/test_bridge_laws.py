@@ -1,6 +1,8 @@
 """What a chat's answer says arrives in the other protocols, however the bytes are cut."""
 
 import json
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -9,76 +11,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import parse_object
+from router.frame.json_spans import ParsedObject, parse_object
 from router.protocols.chat.stream_reader import ChatStreamReader
 from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
 from router.protocols.usage import TokenUsage
 from router.upstream.endpoint_translation import translate_message, translate_response
-from tests.support.providers import strict_chat
+from tests.support.providers.scripted_upstream import DONE, event
+from tests.wire import chats
+from tests.wire.server import Json, Reply
 
 TEXTS = st.text(min_size=1, max_size=12)
 ARGUMENTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-9, 9), st.none()), max_size=3)
 NAMES = st.sampled_from(["f", "weather", "look_up"])
 
 
-@st.composite
-def draw_message(draw: Any) -> dict[str, Any]:
-    """A chat's message: text, thoughts, calls."""
-    calls = draw(st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3))
-    message: dict[str, Any] = {"role": "assistant", "content": draw(st.none() | TEXTS)}
-    thoughts = draw(st.none() | TEXTS)
-    if thoughts:
-        message["reasoning_content"] = thoughts
-    if calls:
-        message["tool_calls"] = [
-            {
-                "id": f"call_{number}",
-                "type": "function",
-                "function": {"name": name, "arguments": json.dumps(arguments)},
-            }
-            for number, (name, arguments) in enumerate(calls)
-        ]
+REPLIES = st.builds(
+    Reply,
+    text=st.just("") | TEXTS,
+    reasoning=st.just("") | TEXTS,
+    calls=st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3).map(tuple),
+    usage=st.just(chats.USAGE),
+)
+ANSWERS = REPLIES.map(
+    lambda reply: chats.whole(replace(reply, stop="tools" if reply.calls else "end"))
+)
+Said = list[tuple[Any, ...]]
+
+
+def message_of(answer: Json) -> Json:
+    message: Json = answer["choices"][0]["message"]
     return message
 
 
-def deltas(message: dict[str, Any], *, mixed: bool) -> list[dict[str, Any]]:
+def as_stream(answer: Json, *, mixed: bool) -> bytes:
     """mixed: pieces of several calls in turns."""
-    found: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    message = message_of(answer)
+    deltas: list[Json] = [{"role": "assistant", "content": ""}]
     for name in ("reasoning_content", "content"):
-        found += [{name: piece} for piece in message.get(name) or ""]
-    calls = message.get("tool_calls", [])
-    begun, rest = [], []
-    for index, call in enumerate(calls):
+        deltas += [{name: piece} for piece in message.get(name) or ""]
+    calls = []
+    for index, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
-        begun.append(
-            {"index": index, "id": call["id"], "function": {**function, "arguments": ""}}
-        )
-        rest.append(
-            [{"index": index, "function": {"arguments": c}} for c in function["arguments"]]
-        )
-    if mixed:
-        longest = max((len(call) for call in rest), default=0)
-        turns = [call[n] for n in range(longest) for call in rest if n < len(call)]
-        ordered = [*begun, *turns]
-    else:
-        ordered = [call for b, r in zip(begun, rest, strict=True) for call in (b, *r)]
-    return [*found, *({"tool_calls": [call]} for call in ordered)]
+        begun = {"index": index, "id": call["id"], "function": {**function, "arguments": ""}}
+        rest = [{"index": index, "function": {"arguments": c}} for c in function["arguments"]]
+        calls.append([begun, *rest])
+    turns = zip_longest(*calls) if mixed else calls
+    deltas += [{"tool_calls": [piece]} for turn in turns for piece in turn if piece]
+    (choice,) = answer["choices"]
+    ends = [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]
+    chunks: list[Json] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks += [{"choices": ends}, {"choices": [], "usage": answer["usage"]}]
+    head = {name: answer[name] for name in ("id", "created", "model")}
+    lines = [f"data: {json.dumps(head | chunk)}\n\n".encode() for chunk in chunks]
+    return b"".join([*lines, DONE])
 
 
-def as_stream(message: dict[str, Any], *, mixed: bool) -> bytes:
-    events = [
-        strict_chat.chunk([{"index": 0, "delta": delta, "finish_reason": None}])
-        for delta in deltas(message, mixed=mixed)
-    ]
-    last = strict_chat.chunk([{"index": 0, "delta": {}, "finish_reason": finish(message)}])
-    counted = strict_chat.chunk([], strict_chat.USAGE)
-    return b"".join([*events, last, counted, b"data: [DONE]\n\n"])
-
-
-def finish(message: dict[str, Any]) -> str:
-    return "tool_calls" if message.get("tool_calls") else "stop"
+def as_whole(answer: Json) -> ParsedObject:
+    return parse_object(json.dumps(answer).encode())
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -97,8 +88,9 @@ def accumulated(events: bytes) -> Any:
     return snapshot
 
 
-def plain(message: dict[str, Any]) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
+def plain(answer: Json) -> Said:
+    message = message_of(answer)
+    found: Said = []
     if message.get("reasoning_content"):
         found.append(("thinking", message["reasoning_content"]))
     if message["content"]:
@@ -111,8 +103,8 @@ def plain(message: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
+def blocks(message: Json) -> Said:
+    found: Said = []
     for item in message["content"]:
         match item["type"]:
             case "tool_use":
@@ -123,22 +115,24 @@ def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 @given(
-    message=draw_message(),
+    answer=ANSWERS,
     mixed=st.booleans(),
     places=st.lists(st.integers(0, 10**6), max_size=8),
 )
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
-    *, message: dict[str, Any], mixed: bool, places: list[int]
+    *, answer: Json, mixed: bool, places: list[int]
 ) -> None:
     events = ChatStreamReader(MessageEventWriter(), thinking=True)
     out = b"".join(
-        [events.feed(piece) for piece in cut(as_stream(message, mixed=mixed), places)]
+        [events.feed(piece) for piece in cut(as_stream(answer, mixed=mixed), places)]
     )
     out += events.end()
 
     final = accumulated(out).model_dump()
-    assert blocks(final) == plain(message)
-    assert final["stop_reason"] == ("tool_use" if message.get("tool_calls") else "end_turn")
+    assert blocks(final) == plain(answer)
+    assert final["stop_reason"] == (
+        "tool_use" if message_of(answer).get("tool_calls") else "end_turn"
+    )
     # The router's own filter takes it for whole.
     filter_ = MessagesStream(None)
     filter_.silence = True
@@ -148,7 +142,7 @@ def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     assert filter_.used() == TokenUsage(20, 9, 8)
 
 
-def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
+def response_of(events: bytes) -> tuple[list[str], Json]:
     """The kinds of events, and the response that the last one carries.
 
     Checks what the official clients and others need: numbers in order, each item opened before
@@ -157,7 +151,7 @@ def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
     kinds: list[str] = []
     pieces: dict[str, str] = {}
     opened: list[str] = []
-    data: dict[str, Any] = {}
+    data: Json = {}
     for number, part in enumerate(events.decode().split("\n\n")[:-1]):
         data = json.loads(part.partition("data: ")[2])
         kinds.append(data["type"])
@@ -177,28 +171,26 @@ def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
 
 
 @given(
-    message=draw_message(),
+    answer=ANSWERS,
     mixed=st.booleans(),
     places=st.lists(st.integers(0, 10**6), max_size=8),
 )
 def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
-    *, message: dict[str, Any], mixed: bool, places: list[int]
+    *, answer: Json, mixed: bool, places: list[int]
 ) -> None:
     asked = b'{"model":"m","input":"a","reasoning":{"summary":"auto"}}'
     translated = translate_response(asked, "custom")
     events = translated.events()
     out = b"".join(
-        [events.feed(piece) for piece in cut(as_stream(message, mixed=mixed), places)]
+        [events.feed(piece) for piece in cut(as_stream(answer, mixed=mixed), places)]
     )
     out += events.end()
 
     kinds, final = response_of(out)
     assert kinds[:2] == ["response.created", "response.in_progress"]
     assert kinds[-1] == "response.completed"
-    assert items(final) == plain(message)
-    (answer,) = strict_chat.whole(message, finish(message)).steps
-    assert isinstance(answer, bytes)
-    assert json.loads(translated.whole(parse_object(answer))) == final
+    assert items(final) == plain(answer)
+    assert json.loads(translated.whole(as_whole(answer))) == final
     filter_ = ResponsesStream(None)
     filter_.silence = True
     filter_.feed(out)
@@ -206,8 +198,8 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     assert filter_.usage == TokenUsage(20, 9, 8)
 
 
-def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
+def items(response: Json) -> Said:
+    found: Said = []
     for item in response["output"]:
         match item["type"]:
             case "function_call":
@@ -220,41 +212,34 @@ def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-@given(message=draw_message())
-def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> None:
-    (answer,) = strict_chat.whole(message, finish(message)).steps
-    assert isinstance(answer, bytes)
+@given(answer=ANSWERS)
+def test_a_whole_message_says_what_the_chat_said(answer: Json) -> None:
     thinking = b'{"model":"m","messages":[],"thinking":{"type":"adaptive"}}'
-    translated = json.loads(translate_message(thinking, "custom").whole(parse_object(answer)))
+    translated = json.loads(translate_message(thinking, "custom").whole(as_whole(answer)))
 
-    assert blocks(translated) == plain(message)
+    assert blocks(translated) == plain(answer)
     assert translated["usage"]["input_tokens"] == 12
 
 
-@given(message=draw_message())
-def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) -> None:
+@given(answer=ANSWERS)
+def test_a_message_sent_back_is_what_the_chat_had_said(answer: Json) -> None:
     """The next turn: the client repeats the answer, and the provider knows it again."""
-    (answer,) = strict_chat.whole(message, finish(message)).steps
-    assert isinstance(answer, bytes)
     asked = b'{"model":"m","messages":[]}'
-    content = json.loads(translate_message(asked, "custom").whole(parse_object(answer)))[
-        "content"
-    ]
+    content = json.loads(translate_message(asked, "custom").whole(as_whole(answer)))["content"]
     again = {"model": "m", "messages": [{"role": "assistant", "content": content}]}
 
     (turn,) = json.loads(translate_message(json.dumps(again).encode(), "custom").body)[
         "messages"
     ]
-    assert (turn["content"] or None) == message["content"]
+    assert (turn["content"] or None) == message_of(answer)["content"]
     assert [json.loads(c["function"]["arguments"]) for c in turn.get("tool_calls", [])] == [
-        json.loads(c["function"]["arguments"]) for c in message.get("tool_calls", [])
+        json.loads(c["function"]["arguments"]) for c in message_of(answer).get("tool_calls", [])
     ]
 
 
 def test_thinking_that_nobody_asked_for_is_not_shown() -> None:
     events = ChatStreamReader(MessageEventWriter(), thinking=False)
-    message = {"content": "a", "reasoning_content": "b"}
-    out = events.feed(as_stream(message, mixed=False))
+    out = events.feed(as_stream(chats.whole(Reply("a", "b")), mixed=False))
     assert b"thinking" not in out
 
 
@@ -263,21 +248,15 @@ def test_calls_of_providers_that_number_them_all_alike_are_told_apart() -> None:
     calls = [
         {"index": 0, "id": i, "function": {"name": "f", "arguments": "{}"}} for i in ("a", "b")
     ]
-    stream = b"".join(
-        strict_chat.chunk([{"index": 0, "delta": {"tool_calls": [c]}, "finish_reason": None}])
-        for c in calls
-    )
-    end = strict_chat.chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
-    final = accumulated(events.feed(stream + end) + events.end())
+    pieces = [event({"tool_calls": [c]}) for c in calls]
+    final = accumulated(events.feed(b"".join([*pieces, event(finish="stop")])) + events.end())
     assert [(use.id, use.name) for use in final.content] == [("a", "f"), ("b", "f")]
     assert final.stop_reason == "tool_use"
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "NaN"])
 def test_arguments_that_are_no_object_are_a_malformed_answer(arguments: str) -> None:
-    function = {"name": "f", "arguments": arguments}
-    message = {"content": None, "tool_calls": [{"id": "a", "function": function}]}
-    (answer,) = strict_chat.whole(message, "tool_calls").steps
-    assert isinstance(answer, bytes)
+    answer = chats.whole(Reply(calls=(("f", {}),), stop="tools"))
+    message_of(answer)["tool_calls"][0]["function"]["arguments"] = arguments
     with pytest.raises(UpstreamFailed, match="arguments"):
-        translate_message(b'{"messages":[]}', "custom").whole(parse_object(answer))
+        translate_message(b'{"messages":[]}', "custom").whole(as_whole(answer))

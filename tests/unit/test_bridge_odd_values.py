@@ -24,7 +24,6 @@ from router.request.needs import without_fields
 from router.upstream.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.upstream.learned_repairs import without_piece
 from router.upstream.transport import UpstreamRequest
-from tests.support.providers import strict_chat
 
 WORDS = st.sampled_from(
     """assistant user tool system developer text thinking tool_use tool_result image document
@@ -95,5 +94,5 @@ def test_any_answer(
         with contextlib.suppress(UpstreamFailed):
             events.feed(f"data: {json.dumps(answer)}\n\n".encode())
     with contextlib.suppress(UpstreamFailed):
-        events.feed(strict_chat.chunk([choice]))
+        events.feed(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
         events.end()

@@ -71,6 +71,19 @@ ENDS: dict[str, tuple[bytes | ScriptedEvent, ...]] = {
     "cut": (CUT,),
     "cut and reset": (CUT, ScriptedEvent.RESET),
 }
+BREAKS: dict[str, tuple[bytes | ScriptedEvent, ...]] = {
+    **ENDS,
+    # Of a chat alone.
+    "error event": (b'data: {"error":{"message":"gone","code":"server_error"}}\n\n',),
+    "no JSON": (b"data: {oops\n\n",),
+    "done": (DONE,),
+}
+BEGUN = {
+    CHAT: CHAT_TEXT,
+    MESSAGES: MESSAGE,
+    RESPONSES: (ev("response.output_text.delta", delta="hello"),),
+}
+TRANSLATED = (("ollama", MESSAGES), ("ollama", RESPONSES))
 
 
 @pytest.fixture
@@ -152,26 +165,29 @@ async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
     assert kind or found[irregular("no_last_event")] == 1
 
 
-@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
-    ("path", "begun"),
+    ("kind", "path", "end"),
     [
-        (CHAT, CHAT_TEXT),
-        (MESSAGES, MESSAGE),
-        (RESPONSES, (ev("response.output_text.delta", delta="hello"),)),
+        *(("", path, end) for path in (MESSAGES, RESPONSES) for end in ENDS),
+        *((kind, path, end) for kind, path in (("", CHAT), *TRANSLATED) for end in BREAKS),
     ],
 )
 async def test_one_that_does_not_say_why_it_ends_is_broken(
-    tmp_path: Path, path: str, begun: tuple[bytes, ...], end: str
+    tmp_path: Path, kind: str, path: str, end: str
 ) -> None:
     quick = replace(QUICK, between_chunks_timeout_s=0.05)
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])), quick)
+    begun = BEGUN[CHAT if kind else path]
+    turn = ScriptedTurn(headers=EVENTS, steps=(*begun, *BREAKS[end]))
+    router = door(tmp_path, turn, quick, kind=kind)
 
     body = await ask_router(router, path)
 
     assert b"hello" in body
-    assert b'"error"' in body
-    assert b"content_block_stop" not in body  # behind one, Claude Code does not ask again
+    assert b"error" in body.split(b"\n\n")[-2]
+    assert b"broke off" in body
+    # Behind a block's end, Claude Code does not ask again.
+    ends = (DONE, b"content_block_stop", b"event: message_", b"event: response.completed")
+    assert not [end for end in ends if end in body.replace(b"event: message_start", b"")]
     assert GOOD not in await metrics(router)
 
 
@@ -227,13 +243,6 @@ NOTHING_NEW = {
     "no choices": b'data: {"choices": []}\n\n',
     "usage": b'data: {"choices": [{"delta": {}}], "usage": {"total_tokens": 1}}\n\n',
     "half an event": b"data: ",
-}
-
-
-BEGUN = {
-    CHAT: CHAT_TEXT,
-    MESSAGES: MESSAGE,
-    RESPONSES: (ev("response.output_text.delta", delta="hello"),),
 }
 
 
@@ -313,7 +322,7 @@ GOES_ON = {
 
 @pytest.mark.parametrize(
     ("kind", "path"),
-    [*(("", path) for path in NAMED), ("ollama", MESSAGES), ("ollama", RESPONSES)],
+    [*(("", path) for path in NAMED), *TRANSLATED],
 )
 async def test_a_tools_name_alone_does_not_commit_a_stream(
     tmp_path: Path, kind: str, path: str

@@ -1,5 +1,5 @@
-"""Chats of OpenAI's followers, strictly: what Mistral, DeepSeek and Groq refuse of a history,
-in their own words; other servers take any field.
+"""Chats of OpenAI's followers, strictly: what Mistral, DeepSeek and Groq refuse of a request
+and its history, in their own words; other servers take any field.
 
 Sources: the errors 3280, `extra_forbidden`, `reasoning_content … must be passed back` and
 `property … is unsupported` that people met.
@@ -10,11 +10,26 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import ReceivedRequest
+from tests.wire import openai
 from tests.wire.openai import FIELDS
-from tests.wire.server import Json, Reading, Refused, Reply, Turn, names
+from tests.wire.server import (
+    Json,
+    Reading,
+    Refused,
+    Reply,
+    Strict,
+    Turn,
+    Usage,
+    WireRequest,
+    names,
+    play,
+)
 
 _ANY: Final = re.compile(r"(?s).*")
 _MESSAGE: Final = names("role content name tool_calls tool_call_id refusal")
+_OF_TOOLS: Final = names("tool_choice parallel_tool_calls")
 _NOT_AT_GROQ: Final = names("verbosity prompt_cache_key safety_identifier store top_k")
 _NOT_AT_MISTRAL: Final = _NOT_AT_GROQ | names("user seed logit_bias service_tier logprobs")
 
@@ -47,6 +62,17 @@ def need(holds: object, message: str, code: str | None = None) -> None:
         raise bad(message, code)
 
 
+def strict(kind: str) -> Strict:
+    return Strict(
+        lambda request: read(request.body, kind),
+        openai.streams,
+        whole,
+        events,
+        "/v1",
+        openai.bad,
+    )
+
+
 def read(body: Json, kind: str) -> Reading:
     """Reads a chat as the kind does. Raises Refused."""
     rules = RULES.get(kind, ChatRules())
@@ -54,6 +80,13 @@ def read(body: Json, kind: str) -> Reading:
         _known(body, rules.fields)
         for message in body["messages"]:
             _known(message, _MESSAGE)
+    offered = tuple(tool["function"]["name"] for tool in body.get("tools", ()))
+    need(offered or not {"tools", *_OF_TOOLS} & set(body), "allowed only with 'tools'")
+    choice = body.get("tool_choice", "auto")
+    if not isinstance(choice, str):
+        choice = choice["function"]["name"]
+    need(choice in (*offered, "auto", "none", "required"), f"Invalid 'tool_choice': {choice}")
+    need(body.get("stream") or "stream_options" not in body, "allowed only with 'stream'")
     waiting: list[str] = []
     turns: list[Turn] = []
     for number, message in enumerate(body["messages"]):
@@ -66,9 +99,17 @@ def read(body: Json, kind: str) -> Reading:
         need(not waiting, f"no response to the tool calls {waiting}")
         waiting = _calls(message, rules, number)
         turns.append(Turn(message["role"], _text(message.get("content"))))
+    need(turns, "messages must not be empty")
     need(not waiting, f"no response to the tool calls {waiting}")
-    offered = tuple(tool["function"]["name"] for tool in body.get("tools", ()))
-    return Reading("", tuple(turns), offered, thinks=bool(body.get("reasoning_effort")))
+    return Reading(
+        "",
+        tuple(turns),
+        offered,
+        choice,
+        serial=body.get("parallel_tool_calls") is False,
+        schema="response_format" in body,
+        thinks=bool(body.get("reasoning_effort")),
+    )
 
 
 def _known(given: Iterable[str], fields: frozenset[str]) -> None:
@@ -99,8 +140,37 @@ def _text(content: Any) -> str:
     return "".join(part.get("text", "") for part in content or ())
 
 
-def with_reasoning(whole: Json, reply: Reply) -> Json:
+def whole(reply: Reply) -> Json:
     """A chat's answer with the thoughts that its client sees."""
+    answer = openai.whole(reply)
     if reply.reasoning:
-        whole["choices"][0]["message"]["reasoning_content"] = reply.reasoning
-    return whole
+        answer["choices"][0]["message"]["reasoning_content"] = reply.reasoning
+    return answer
+
+
+def events(reply: Reply) -> list[bytes]:
+    delta = {"index": 0, "delta": {"reasoning_content": reply.reasoning}}
+    head = {"id": "chatcmpl-1", "model": openai.MODEL, "created": 1}
+    thoughts = f"data: {json.dumps({**head, 'choices': [delta]})}\n\n".encode()
+    return [*([thoughts] if reply.reasoning else ()), *openai.events(reply)]
+
+
+USAGE: Final = Usage(input=20, output=9, cached=8, reasoning=3)
+
+
+def weather(read: Reading) -> Reply:
+    """Asked with tools it calls them for two cities, at once if it may; then it repeats their
+    results in words.
+    """
+    results = [result for turn in read.turns for result in turn.results]
+    if read.tools and not results and read.choice != "none":
+        cities = ("Oslo",) if read.serial else ("Oslo", "Rome")
+        calls = tuple((read.tools[0], {"city": city}) for city in cities)
+        return Reply("Let me look.", calls=calls, stop="tools", usage=USAGE)
+    text = '{"colour": "red"}' if read.schema else " and ".join(results) or "Hello there."
+    return Reply(text, reasoning="Hm." if read.thinks else "", usage=USAGE)
+
+
+def weather_turn(asked: ReceivedRequest) -> ScriptedTurn:
+    """The same as an upstream's turn."""
+    return play(strict("groq"), WireRequest(asked.path, asked.headers, asked.json), weather)

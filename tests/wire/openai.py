@@ -66,10 +66,12 @@ def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> No
             raise error(400, f"Unknown parameter: '{place}{name}'.", "unknown_parameter")
 
 
+def streams(asked: WireRequest) -> bool:
+    return asked.body.get("stream") is True
+
+
 def strict() -> Strict:
-    return Strict(
-        read, lambda request: request.body.get("stream") is True, whole, events, "/v1", bad
-    )
+    return Strict(read, streams, whole, events, "/v1", bad)
 
 
 def read(asked: WireRequest) -> Reading:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.site import http_thread
 from tests.support.site.http_thread import Exchange
 
@@ -140,6 +141,28 @@ def _read(strict: Strict, asked: WireRequest) -> Reading:
         return strict.read(asked)
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise strict.malformed(f"malformed: {type(error).__name__}: {error}") from error
+
+
+def play(
+    strict: Strict,
+    asked: WireRequest,
+    reply: Callable[[Reading], Reply],
+    refused: list[str] | None = None,
+) -> ScriptedTurn:
+    """The provider's answer to a request; refused: grows by its words where it refuses it."""
+    try:
+        said = reply(strict.read(asked))
+    except Refused as refusal:
+        (refused if refused is not None else []).append(str(refusal))
+        return whole_turn(refusal.body, refusal.status)
+    if strict.streams(asked):
+        head = {"content-type": strict.stream_type}
+        return ScriptedTurn(headers=head, steps=tuple(strict.events(said)))
+    return whole_turn(strict.whole(said))
+
+
+def whole_turn(body: Json, status: int = 200) -> ScriptedTurn:
+    return ScriptedTurn(status, steps=(json.dumps(body).encode(),))
 
 
 @contextmanager

@@ -4,9 +4,11 @@ official SDK does, and reads its answers whole or streamed.
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+from harness.domain.routing.capabilities import Endpoint
 from router.protocols.event_stream import SsePayloads
 from tests.wire.conversations import PIXEL
 from tests.wire.server import Json
@@ -70,7 +72,13 @@ class ChatClient(ToolClient):
         return found | ({"reasoning_effort": "low"} if self.feature is Feature.THINKING else {})
 
     def hear(self, raw: bytes, *, stream: bool) -> tuple[str, list[Call]]:
-        message = _chat(events(raw)) if stream else json.loads(raw)["choices"][0]["message"]
+        if stream:
+            assert raw.endswith(b"data: [DONE]\n\n")
+            message, end = _chat(events(raw))
+        else:
+            (choice,) = json.loads(raw)["choices"]
+            message, end = choice["message"], choice["finish_reason"]
+        assert end in ("stop", "tool_calls")
         self.history.append(message)
         calls = message.get("tool_calls") or []
         for call in calls:
@@ -80,13 +88,14 @@ class ChatClient(ToolClient):
         return message.get("content") or "", made
 
 
-def _chat(chunks: list[Json]) -> Json:
-    """A message of its pieces, with what providers add to it."""
+def _chat(chunks: list[Json]) -> tuple[Json, str | None]:
+    """A message of its pieces, with what providers add to it; and why it ended."""
     message: Json = {"role": "assistant", "content": ""}
+    end: str | None = None
     calls: dict[int, Json] = {}
     for chunk in chunks:
         for choice in chunk["choices"]:
-            delta = choice["delta"]
+            delta, end = choice["delta"], choice.get("finish_reason")
             message["content"] += delta.get("content") or ""
             for name in ("thinking_blocks", "extra_content"):
                 if delta.get(name):
@@ -101,7 +110,7 @@ def _chat(chunks: list[Json]) -> Json:
                     call["function"].get("name") or piece["function"]["name"]
                 )
                 call["function"]["arguments"] += piece["function"].get("arguments") or ""
-    return message | ({"tool_calls": list(calls.values())} if calls else {})
+    return message | ({"tool_calls": list(calls.values())} if calls else {}), end
 
 
 class MessageClient(ToolClient):
@@ -123,7 +132,8 @@ class MessageClient(ToolClient):
         return found
 
     def hear(self, raw: bytes, *, stream: bool) -> tuple[str, list[Call]]:
-        content = _blocks(events(raw)) if stream else json.loads(raw)["content"]
+        content, end = (_blocks if stream else _message)(raw)
+        assert end in ("end_turn", "tool_use")
         if self.hosted:
             self.hosted = False
             content = [*_SEARCH_BLOCKS, *content]
@@ -155,10 +165,20 @@ _SEARCH_BLOCKS: Final[list[Json]] = [
 ]
 
 
-def _blocks(said: list[Json]) -> list[Json]:
+def _message(raw: bytes) -> tuple[list[Json], str]:
+    message = json.loads(raw)
+    return message["content"], message["stop_reason"]
+
+
+def _blocks(raw: bytes) -> tuple[list[Json], str]:
+    """The blocks of a stream, and why it ended."""
+    said = events(raw)
+    assert said[-1]["type"] == "message_stop"
     blocks: list[Json] = []
+    end = ""
     for event in said:
         delta = event.get("delta") or {}
+        end = delta.get("stop_reason") or end
         match delta.get("type"), event["type"]:
             case _, "content_block_start":
                 blocks.append(dict(event["content_block"]))
@@ -176,7 +196,7 @@ def _blocks(said: list[Json]) -> list[Json]:
     for block in blocks:
         if block["type"] == "tool_use":
             block["input"] = json.loads(block["input"] or "{}")
-    return blocks
+    return blocks, end
 
 
 class ResponseClient(ToolClient):
@@ -200,7 +220,9 @@ class ResponseClient(ToolClient):
         return found
 
     def hear(self, raw: bytes, *, stream: bool) -> tuple[str, list[Call]]:
-        output = events(raw)[-1]["response"]["output"] if stream else json.loads(raw)["output"]
+        whole = events(raw)[-1]["response"] if stream else json.loads(raw)
+        assert whole["status"] == "completed"
+        output = whole["output"]
         if self.hosted:
             self.hosted = False
             output = [_SEARCH_ITEM, *output]
@@ -219,4 +241,9 @@ _SEARCH_ITEM: Final[Json] = {
     "id": "ws_1",
     "status": "completed",
     "action": {"type": "search", "query": "warm"},
+}
+CLIENTS: Final[Mapping[Endpoint, type[ToolClient]]] = {
+    Endpoint.CHAT: ChatClient,
+    Endpoint.MESSAGES: MessageClient,
+    Endpoint.RESPONSES: ResponseClient,
 }
