@@ -4,7 +4,6 @@ Real processes, real signals, the simulator over HTTP, and databases that are re
 """
 
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,10 +13,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
-from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
 from tests.support.store.postgres_cluster import postgres_node
 
@@ -99,30 +96,6 @@ def test_keys_and_a_canary_are_in_force_soon_after_they_are_decided(
             (rollout,) = tx.rollouts.live()
             blocks = tx.observations.blocks(rollout.id)
         assert sum(block.canary_units for block in blocks) > 0
-
-
-@pytest.mark.req("G5")
-def test_an_interrupt_under_load_ends_it_well_and_loses_nothing(
-    database_url: str, tmp_path: Path
-) -> None:
-    # Answers take their time here, so that many are under way.
-    with (
-        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as provider,
-        routed(tmp_path, provider, database_url) as world,
-    ):
-        world.start()
-        with world.load(callers=8) as load:
-            load.more()
-            world.place.children["router"].send_signal(signal.SIGINT)
-            code = world.place.children["router"].wait(60)
-            load.stopping.set()
-
-        assert code == 0, world.place.log("router")
-        # Whoever came too late was not let in; nobody was cut off.
-        assert {error.split("(")[0] for error in load.errors} <= {"APIConnectionError"}
-        assert world.recorded() == load.answered
-        assert sum(row.failed for row in world.traffic()) == 0
-        assert "Traceback" not in world.place.log("router")
 
 
 def test_the_routers_processes_load_nothing_that_they_do_not_need(

@@ -76,12 +76,6 @@ def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: Si
     assert sum(row.output_tokens for row in rows) == 2 * message.usage.output_tokens
 
 
-# What goes wrong before the first words
-
-
-# Errors
-
-
 @pytest.mark.req("A5")
 @pytest.mark.parametrize(
     ("status", "kind", "raised"),
@@ -183,9 +177,6 @@ def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path
     ):
         create_message(client)
     assert (busy.value.status_code, kind_of(busy.value)[0]) == (503, "overloaded_error")
-
-
-# Keys, headers, models
 
 
 def test_either_header_carries_the_key_but_only_on_anthropics_paths(
@@ -297,9 +288,6 @@ def test_what_the_operator_sets_wins_over_the_clients_header_or_joins_its_list(
     assert one.headers["anthropic-version"] == "2023-01-01"
     assert one.headers["anthropic-beta"] == "ours-1,files-1"
     assert two.headers["anthropic-beta"] == "ours-1,files-1,b"
-
-
-# Who speaks what
 
 
 @pytest.mark.req("B7")

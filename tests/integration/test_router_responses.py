@@ -1,7 +1,6 @@
 """The official client's responses before the router, over real HTTP."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,12 @@ import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 
-from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import Snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
 from tests.support.router.live_router import KEY, QUICK, provider, running_router, snapshot
-from tests.support.router.simulated_router import (
-    HELLO,
-    HURRIED,
-    OTHER,
-    OWN,
-    SPARE,
-    SimScene,
-    served,
-    snapshot_of,
-)
-
-NO_RESPONSES = Capabilities(chat=False, responses=False)
+from tests.support.router.simulated_router import HELLO, SimScene
 
 
 def client_of(url: str, key: str = KEY) -> openai.OpenAI:
@@ -48,22 +35,6 @@ def events_of(client: openai.OpenAI) -> list[ResponseStreamEvent]:
     return list(client.responses.create(model="support", input=HELLO, stream=True))
 
 
-@pytest.mark.req("A1")
-def test_the_client_works_plain_and_streaming(client: openai.OpenAI) -> None:
-    whole = answered(client, instructions="Be kind.")
-    with client.responses.stream(
-        model="support", input=HELLO, instructions="Be kind."
-    ) as stream:
-        first = next(iter(stream))
-        final = stream.get_final_response()
-
-    assert first.type == "response.created"
-    assert first.response.model == whole.model == final.model == "support"
-    assert len(whole.output_text.split()) == 12
-    assert final.output_text == whole.output_text
-    assert final.usage == whole.usage
-
-
 @pytest.mark.req("A3")
 def test_tokens_of_both_forms_are_counted(client: openai.OpenAI, scene: SimScene) -> None:
     usage = answered(client).usage
@@ -73,24 +44,6 @@ def test_tokens_of_both_forms_are_counted(client: openai.OpenAI, scene: SimScene
     assert usage
     assert sum(row.input_tokens for row in rows) == 2 * usage.input_tokens
     assert sum(row.output_tokens for row in rows) == 2 * usage.output_tokens
-
-
-@pytest.mark.req("B7")
-def test_a_target_that_does_not_speak_responses_is_left_out(
-    sim: Simulator, sim_url: str, tmp_path: Path
-) -> None:
-    first = snapshot_of(sim_url)
-    silent = replace(first.providers["up"], models=dict.fromkeys((OWN, OTHER), NO_RESPONSES))
-    first = replace(first, providers={**first.providers, "up": silent})
-    with running_router(first, tmp_path, HURRIED) as world, client_of(world.url) as client:
-        before = SimScene(sim, world).requests_to(OWN)
-        raw = client.responses.with_raw_response.create(model="support", input=HELLO)
-        assert served(raw.headers) == SPARE
-        with pytest.raises(
-            openai.UnprocessableEntityError, match="lacks the responses endpoint"
-        ):
-            answered(client, model="other")
-        assert SimScene(sim, world).requests_to(OWN) == before
 
 
 def native(url: str) -> Snapshot:

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,12 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.rate_limits import KeyLimits
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
+    EVER,
     ROUTE,
     Routed,
     ask,
@@ -105,7 +110,6 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
 
 
 @pytest.mark.req("G5")
-@pytest.mark.verify
 def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path: Path) -> None:
     with routed(tmp_path, slow_provider) as world:
         world.start("--workers", "2")
@@ -262,6 +266,55 @@ def test_workers_whose_parent_is_killed_end_and_let_requests_end(
         world.start("--workers", "2")
         with world.client() as client:
             assert ask(client)
+
+
+@pytest.mark.req("G5")
+def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        ctx, secret = world.installation.context, world.installation.secret
+        (key, text), (_, other) = (
+            keys.create_key(
+                ctx, SYSTEM, name, secret=secret, limits=KeyLimits(requests_per_min=40)
+            )
+            for name in ("limited", "other")
+        )
+        world.start("--workers", "2")
+
+        # One connection is one worker's.
+        begun = time.monotonic()
+        with world.client(text) as client:
+            alone = sum(outcome(client) == 200 for _ in range(60))
+        assert 40 <= alone <= 41 + (time.monotonic() - begun) * 40 / 60
+        # 12 connections, and both workers.
+        begun = time.monotonic()
+        counter = Counter(target for _ in range(12) for target in fresh(world, other, times=5))
+        assert 40 <= counter[200] <= 45 + (time.monotonic() - begun) * 40 / 60
+        assert counter[200] + counter[429] == 60
+
+        def recorded() -> int:
+            with world.installation.store.read() as tx:
+                rows = tx.observations.spends(since=EVER.date())
+            return sum(row.requests for row in rows if row.key == key.id)
+
+        eventually(lambda: recorded() == alone)
+        refused = (60 - alone) + counter[429]
+        eventually(lambda: world.counter("swapgate_router_rate_limited_total") == refused)
+
+
+def outcome(client: openai.OpenAI) -> int:
+    try:
+        ask(client)
+    except openai.APIStatusError as error:
+        return error.status_code
+    return 200
+
+
+def fresh(world: Routed, text: str, *, times: int) -> list[int]:
+    """Outcomes over a connection of their own."""
+    with world.client(text) as client:
+        return [outcome(client) for _ in range(times)]
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="Linux alone tells")

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
+from harness.domain.routing.table import RouteSettings
 from router.frame import asgi
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
-from tests.support.router.live_router import QUICK, snapshot
+from tests.support.router.live_router import KEY, NARROW_KEY, QUICK, snapshot
 
 
 async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
@@ -168,3 +169,31 @@ async def test_stream_must_be_a_boolean(tmp_path: Path, stream: str) -> None:
 
     assert status == 400
     assert json.loads(body)["error"]["param"] == "stream"
+
+
+@pytest.mark.req("A3")
+@pytest.mark.parametrize(
+    ("model", "task", "key", "outcome"),
+    [
+        ("other", b"triage", KEY, (200, b"support")),
+        ("anything", b"triage", KEY, (200, b"support")),
+        ("other", b"poetry", KEY, (200, b"other")),
+        ("anything", b"poetry", KEY, (404, None)),
+        ("other", b"triage", NARROW_KEY, (403, None)),
+    ],
+)
+async def test_a_task_picks_its_route_where_the_key_may_use_it(
+    tmp_path: Path, model: str, task: bytes, key: str, outcome: tuple[int, bytes | None]
+) -> None:
+    first = snapshot("http://127.0.0.1:1/v1")
+    support = replace(first.table.routes["support"], settings=RouteSettings(task="triage"))
+    table = replace(first.table, routes={**first.table.routes, "support": support})
+    door = Door(tmp_path, first=replace(first, table=table))
+    bearer = (b"authorization", f"Bearer {key}".encode())
+
+    asked = json.dumps({**json.loads(ASK), "model": model}).encode()
+    status, headers, _ = await door.call(
+        CHAT, asked, headers=(bearer, (b"x-swapgate-task", task))
+    )
+
+    assert (status, headers.get(b"x-swapgate-route")) == outcome

@@ -73,6 +73,19 @@ async def test_what_the_next_request_would_meet_as_well_opens_at_once(
     assert await place.state() == 2
 
 
+@pytest.mark.req("A5", "B3", "B4")
+async def test_only_when_no_key_is_left_the_circuit_opens(tmp_path: Path) -> None:
+    script: Script = {INCUMBENT: error(401), FALLBACK: completion()}
+    place = Place(tmp_path, script, fallback=True, more_keys=("UP_KEY_2",))
+
+    assert (await place.ask(times=3))[0] == 200
+
+    keys = [sent.key and sent.key.name for sent in place.door.transport.seen[:2]]
+    assert keys == ["UP_KEY", "UP_KEY_2"]
+    assert place.asked == {INCUMBENT: 2, FALLBACK: 3}
+    assert await place.state() == 2
+
+
 @pytest.mark.req("A5")
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: int) -> None:
@@ -83,33 +96,6 @@ async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: i
     assert (answered, headers[b"x-swapgate-attempts"]) == (status, b"1")
     assert place.asked == {INCUMBENT: 20}
     assert await place.state() == 0
-
-
-@pytest.mark.req("A5")
-@pytest.mark.parametrize(
-    ("turn", "tries"),
-    [
-        (error(500), 2),
-        (error(502), 2),
-        (error(504), 2),
-        (error(503), 2),
-        (error(529), 2),
-        (error(429), 2),
-        (ScriptedTurn(refuse=True), 2),
-        (ScriptedTurn(steps=(b"<html>",)), 1),
-        (error(401), 1),
-        (error(404, code="model_not_found"), 1),
-    ],
-)
-async def test_the_same_target_is_asked_as_often_as_its_class_allows(
-    tmp_path: Path, turn: ScriptedTurn, tries: int
-) -> None:
-    place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
-
-    status, headers = await place.ask()
-
-    assert (status, place.asked[INCUMBENT]) == (200, tries)
-    assert headers[b"x-swapgate-attempts"] == str(tries + 1).encode()
 
 
 def in_the_future(clock: ManualClock) -> str:

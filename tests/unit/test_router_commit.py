@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.domain.reliability import latency
+from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.reliability.latency import (
     FEW_ANSWERS,
     MIN_ANSWERS,
@@ -17,7 +18,13 @@ from harness.domain.reliability.latency import (
     SLOW_TOKENS_PER_S,
 )
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import OnBadEvent, RouteSettings, StreamCommit
+from harness.domain.routing.table import (
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    Stakes,
+    StreamCommit,
+)
 from harness.domain.settings import RouterSettings
 from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
@@ -331,3 +338,50 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     assert own[:-1] == [0.05] * (FEW_ANSWERS + 1)
     assert own[-1] > 1.0
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+
+
+FILTERED = error(400, code="content_policy_violation")
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("rule", "spare", "asked"),
+    [
+        (OnContentPolicy.FAIL, completion(), {INCUMBENT: 1}),
+        (OnContentPolicy.FALLBACK, completion(), {INCUMBENT: 1, FALLBACK: 1}),
+        (OnContentPolicy.FALLBACK, FILTERED, {INCUMBENT: 1, FALLBACK: 1}),
+    ],
+)
+async def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
+    tmp_path: Path, rule: OnContentPolicy, spare: ScriptedTurn, asked: dict[str, int]
+) -> None:
+    turns = {INCUMBENT: FILTERED, FALLBACK: spare}
+    routed = Routed(tmp_path, turns, RouteSettings(on_content_policy=rule))
+
+    status, headers, answer = await routed.ask(ASK)
+
+    assert routed.asked == asked
+    assert headers[b"x-swapgate-target"] == f"up/{[*asked][-1]}".encode()
+    answers = FALLBACK in asked and spare is not FILTERED
+    assert (status, "content_policy_violation" in answer) == (
+        200 if answers else 400,
+        not answers,
+    )
+
+
+@pytest.mark.req("A4", "B4")
+async def test_high_stakes_whose_capable_circuits_are_open_name_the_targets_that_are_forbidden(
+    tmp_path: Path,
+) -> None:
+    turns = {INCUMBENT: error(401), FALLBACK: completion()}
+    fail_fast = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
+    routed = Routed(tmp_path, turns, RouteSettings(stakes=Stakes.HIGH), fail_fast)
+    await routed.ask(ASK)
+
+    status, _, answer = await routed.ask(ASK)
+
+    told = json.loads(answer)["error"]
+    assert (status, told["code"]) == (503, "all_circuits_open")
+    assert [target["left_out"] for target in told["targets"]] == ["open", "stakes"]
+    assert "marked capable" in told["message"]
+    assert routed.asked == {INCUMBENT: 1}
