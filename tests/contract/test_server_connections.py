@@ -232,34 +232,6 @@ async def test_an_answer_that_breaks_off_is_never_made_to_look_whole() -> None:
 
 
 @on_both_loops
-async def test_a_shutdown_lets_requests_end_and_closes_what_is_idle() -> None:
-    go = asyncio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
-            await go.wait()
-        await echo(scope, receive, send)
-
-    async with serving(Connection, app) as served:
-        idle_reader, idle = await served.connect()
-        idle.write(GET)
-        await idle_reader.readuntil(b"c=d 0 ")
-        reader, writer = await served.connect()
-        writer.write(POST % 2 + b"x")
-        await until(lambda: len(served.server.server_state.tasks) == 1)
-        served.server.should_exit = True
-        assert await idle_reader.read() == b""
-        go.set()
-        writer.write(b"y")
-        out = await reader.read()
-        idle.close()
-        writer.close()
-    assert b"connection: close" in out
-    assert out.endswith(b"2 xy")
-    assert served.ended == [None, None]
-
-
-@on_both_loops
 async def test_what_is_broken_is_told_so_after_the_answers_before_it() -> None:
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.05)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import openai
 import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
-from tests.integration import test_router_client_directives
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -121,23 +119,6 @@ def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between_its_e
     assert found.headers["x-swapgate-route"] == "support"
 
 
-def test_the_official_client_reads_a_stream_with_comments(
-    upstream: Upstream, tmp_path: Path
-) -> None:
-    upstream.turns[INCUMBENT] = broken_stream(
-        0.2, ROLE, event({"content": "hi"}), 0.2, event(finish="stop"), DONE
-    )
-    with routed(upstream, tmp_path, BEATING) as client:
-        official = openai.OpenAI(base_url=str(client.base_url), api_key=KEY, max_retries=0)
-        with official.chat.completions.create(
-            model="support", messages=[{"role": "user", "content": "hello"}], stream=True
-        ) as stream:
-            words = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
-        official.close()
-
-    assert "hi" in words
-
-
 @pytest.mark.parametrize(
     ("path", "asked"),
     [("/chat/completions", {"messages": HELLO}), ("/responses", {"input": "hello"})],
@@ -155,7 +136,7 @@ def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream(
         found = client.post(path, json={"model": "support", "stream": True, **asked})
 
     assert COMMENT in found.content
-    assert '"hi"' in json.dumps(test_router_client_directives.read_stream(found.content))
+    assert '"hi"' in json.dumps(read_stream(found.content))
 
 
 @pytest.mark.parametrize("failure", ["refused", "broken"])

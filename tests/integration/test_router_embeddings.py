@@ -62,18 +62,6 @@ def test_vectors_come_back_under_the_routes_name_and_are_recorded(
     assert (row.input_tokens, row.output_tokens, row.cost_usd) == (7, 0, 7e-6)
 
 
-@pytest.mark.req("A2", "A5")
-def test_an_input_that_the_provider_rejects_is_told_the_client(
-    client: openai.OpenAI, upstream: Upstream
-) -> None:
-    upstream.turns = {INCUMBENT: error(400, "input is too long"), FALLBACK: VECTORS}
-
-    with pytest.raises(openai.BadRequestError, match="input is too long"):
-        client.embeddings.create(model="support", input="hello")
-
-    assert len(upstream.asked) == 1
-
-
 @pytest.mark.req("A2", "B4")
 def test_both_endpoints_of_a_target_share_its_breaker(
     client: openai.OpenAI, upstream: Upstream

@@ -56,26 +56,6 @@ def create_message(client: anthropic.Anthropic, **more: Any) -> anthropic.types.
     return message
 
 
-def streamed(client: anthropic.Anthropic, **more: Any) -> tuple[list[str], str]:
-    """The kinds of events, and the text."""
-    kinds, text = [], ""
-    for event in client.messages.create(**{**ASK, **more}, stream=True):
-        kinds.append(event.type)
-        if event.type == "content_block_delta" and event.delta.type == "text_delta":
-            text += event.delta.text
-    return kinds, text
-
-
-@pytest.mark.req("A3")
-def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: SimScene) -> None:
-    message = create_message(client)
-    streamed(client)
-
-    rows = scene.world.wait_for_traffic(2)
-    assert sum(row.input_tokens for row in rows) == 2 * message.usage.input_tokens
-    assert sum(row.output_tokens for row in rows) == 2 * message.usage.output_tokens
-
-
 @pytest.mark.req("A5")
 @pytest.mark.parametrize(
     ("status", "kind", "raised"),

@@ -9,12 +9,16 @@ import openai
 import pytest
 import zstandard
 
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import Snapshot
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,
     Upstream,
     completion,
     error,
     gzipped,
+    running_upstream,
     streamed,
 )
 from tests.support.router.live_router import (
@@ -23,6 +27,7 @@ from tests.support.router.live_router import (
     NARROW_KEY,
     UPSTREAM_KEY,
     World,
+    provider,
     running_router,
     snapshot,
 )
@@ -238,3 +243,59 @@ def test_a_stream_that_the_provider_refuses_is_an_error_and_no_stream(
     with pytest.raises(openai.UnprocessableEntityError, match="no such tool"):
         ask(client, stream=True)
     assert EVENTS["content-type"] in upstream.asked[-1].headers["accept"]
+
+
+def native(url: str) -> Snapshot:
+    """A provider whose own endpoint is asked."""
+    own = provider(url, models={INCUMBENT: Capabilities(responses="native")})
+    return snapshot(url, providers=[own])
+
+
+RESPONSE = (
+    b'{ "id":"r", "object":"response", "model" : "gpt-x","output":[{"type":"message","id":"m",'
+    b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"ok"}]}],'
+    b'"n":1.0,"status":"completed","usage":{"input_tokens":12345678901234567890,'
+    b'"output_tokens":1} }'
+)
+FAILED = (
+    b'event: response.failed\ndata: {"type":"response.failed","sequence_number":1,"response":'
+    b'{"id":"r","model":"gpt-x","error":{"code":"context_length_exceeded",'
+    b'"message":"too long for us"}}}\n\n'
+)
+
+
+@pytest.mark.req("A2")
+def test_only_model_changes_of_a_response_as_well(tmp_path: Path) -> None:
+    body = (
+        '{"x":[1.0, 12345678901234567890123], "model" :"support","input":"\\u00e9",'
+        ' "previous_response_id":"resp_1", "stream" : false}'
+    )
+    with running_upstream() as upstream:
+        upstream.turns[INCUMBENT] = ScriptedTurn(steps=(RESPONSE,))
+        with (
+            running_router(native(upstream.url), tmp_path) as world,
+            openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+        ):
+            raw = client._client.post(
+                f"{world.url}/v1/responses",
+                content=body,
+                headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+            )
+
+    (asked,) = upstream.asked
+    assert asked.path == "/v1/responses"
+    assert asked.body.decode() == body.replace('"support"', "INCUMBENT")
+    assert raw.content == RESPONSE.replace(b'"gpt-x"', b'"support"')
+
+
+def test_an_input_that_is_found_too_long_in_the_stream_is_the_clients_mistake(
+    tmp_path: Path,
+) -> None:
+    with running_upstream() as upstream:
+        upstream.turns[INCUMBENT] = ScriptedTurn(headers=EVENTS, steps=(FAILED,))
+        with (
+            running_router(native(upstream.url), tmp_path) as world,
+            openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+            pytest.raises(openai.BadRequestError, match="too long for us"),
+        ):
+            list(client.responses.create(model="support", input="Hello?", stream=True))

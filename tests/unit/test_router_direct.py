@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +24,6 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import AnsweredModel
-from router.frame.asgi import BODY, App
-from router.frame.replies import Header, Reply
 from router.observers.request_accounting import RequestAccounting
 from router.recording.port import Ticket
 from router.recording.traffic_minutes import CompletedRequest
@@ -314,52 +312,6 @@ def test_both_paths_stream_count_and_record_alike(config: Config, sequence: list
 
     for part, expected in general.items():
         assert direct[part] == expected, part
-
-
-def hanging(folder: Path) -> Door:
-    turn = ScriptedTurn(hang=True)
-    return Door(folder, lambda _: turn, first=snapshot("http://up"), direct=True)
-
-
-async def test_a_client_that_leaves_ends_its_attempt_and_is_counted(tmp_path: Path) -> None:
-    door = hanging(tmp_path)
-    call = LeavingCall()
-    scope = {"method": "POST", "path": CHAT, "headers": [AUTH], "client": None, BODY: ASK}
-
-    assert door.app.serve_directly(scope, call)
-    assert call.leave is not None
-    call.leave()
-
-    assert call.leave is None
-    assert door.recorder.counters["callers_gone"] == 1
-    text = (await door.call("/metrics", method="GET"))[2].decode()
-    assert 'outcome="cancelled",route="support"' in text
-    assert 'swapgate_attempts_total{failure_class="cancelled"' in text
-    assert "swapgate_router_requests_under_way 0.0" in text
-
-
-class LeavingCall:
-    """A request cycle whose client may leave; nothing is ever sent to it."""
-
-    begun = full = False
-
-    def __init__(self) -> None:
-        self.leave: Callable[[], None] | None = None
-
-    def on_leaving(self, call: Callable[[], None] | None) -> None:
-        self.leave = call
-
-    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        raise AssertionError(f"an answer: {reply}, {headers}")
-
-    def begin_events(self, headers: Iterable[Header]) -> None:
-        raise AssertionError(f"a stream: {headers}")
-
-    def write(self, data: bytes, *, more: bool) -> None:
-        raise AssertionError(f"a piece: {data!r}, {more}")
-
-    def resume(self, app: App) -> None:
-        raise AssertionError(f"a task: {app}")
 
 
 async def test_a_fault_within_counts_for_its_request_alone(

@@ -1,4 +1,4 @@
-"""A stream that is served without a task: its client leaves, reads slowly, or waits."""
+"""What is served without a task: its client leaves, reads slowly, or waits."""
 
 import asyncio
 from collections.abc import Callable
@@ -54,23 +54,26 @@ async def served(door: Door, kind: type[WatchedCall]) -> bytes:
 
 
 @pytest.mark.req("B8")
+@pytest.mark.parametrize("streams", [False, True])
 async def test_a_client_that_leaves_ends_the_providers_work_and_is_counted(
+    streams: bool,  # noqa: FBT001 - a parameter of the test
     tmp_path: Path,
 ) -> None:
     hanging = replace(STREAM, steps=(ROLE, *WORDS, ScriptedEvent.HANG))
-    door = door_to(hanging, tmp_path)
-    scope = {"method": "POST", "path": CHAT, "headers": [AUTH], "client": None, BODY: STREAMED}
+    door = door_to(hanging if streams else ScriptedTurn(hang=True), tmp_path)
+    scope = {"method": "POST", "path": CHAT, "headers": [AUTH], "client": None}
     call = WatchedCall(scope, door)
 
-    assert door.app.serve_directly(scope, call)
+    assert door.app.serve_directly({**scope, BODY: STREAMED if streams else ASK}, call)
     async with asyncio.timeout(60):
-        while len(call.sent) < 1 + len(WORDS):  # noqa: ASYNC110 - nobody tells of it
+        while streams and len(call.sent) < 1 + len(WORDS):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
-    assert door.transport.open_replies == 1
+    assert door.transport.open_replies == streams
     assert call.leave is not None
     call.leave()
 
     assert call.leave is None
+    assert bool(call.sent) is streams
     assert door.transport.open_replies == 0
     assert door.recorder.counters["callers_gone"] == 1
     text = (await door.call("/metrics", method="GET"))[2].decode()
