@@ -29,7 +29,7 @@ from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> tuple[Any, Json]:
     """The official client's completion; and its message, as it goes back in the next turn."""
     if stream:
-        state = ChatCompletionStreamState()  # type: ignore[var-annotated]  # of no format
+        state = ChatCompletionStreamState()
         asked: Json = {**request, "stream": True, "stream_options": {"include_usage": True}}
         chunks: Any = client.chat.completions.create(**asked)
         for chunk in chunks:
