@@ -284,7 +284,7 @@ def test_only_model_changes_of_a_response_as_well(tmp_path: Path) -> None:
 
     (asked,) = upstream.asked
     assert asked.path == "/v1/responses"
-    assert asked.body.decode() == body.replace('"support"', "INCUMBENT")
+    assert asked.body.decode() == body.replace('"support"', f'"{INCUMBENT}"')
     assert raw.content == RESPONSE.replace(b'"gpt-x"', b'"support"')
 
 

@@ -59,21 +59,6 @@ def arm(key: str, weight_bps: int) -> Arm:
     return choose_arm(at(weight_bps), key)
 
 
-@pytest.mark.req("F3", "F4")
-@pytest.mark.parametrize("weight_bps", [1, 100, 500, 2500])
-def test_of_100_000_users_the_canary_gets_its_share_within_binomial_bounds(
-    weight_bps: int,
-) -> None:
-    keys = [sticky_key(request(user=f"user-{i}"), None, "k") for i in range(1000)]
-    keys += [f"user:user-{i}" for i in range(1000, KEYS)]
-
-    found = sum(arm(key, weight_bps) is Arm.CANARY for key in keys)
-
-    share = weight_bps / 10_000
-    # Four standard deviations: one healthy draw in 16 000 lies outside.
-    assert abs(found - KEYS * share) <= 4 * math.sqrt(KEYS * share * (1 - share))
-
-
 @pytest.fixture(scope="module")
 def buckets() -> IntArray:
     """A row for each salt, a column for each key."""
@@ -83,7 +68,7 @@ def buckets() -> IntArray:
 
 
 @pytest.mark.req("F3")
-@pytest.mark.parametrize("weight_bps", [100, 500, 2500])
+@pytest.mark.parametrize("weight_bps", [1, 100, 500, 2500])
 def test_whatever_the_salt_1_percent_of_100_000_keys_is_1_percent(
     buckets: IntArray, weight_bps: int
 ) -> None:
@@ -126,7 +111,7 @@ def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
 @pytest.mark.req("F3", "F4")
 def test_raising_the_weight_moves_nobody_back() -> None:
     weights = (1, 100, 500, 2500, 10_000)
-    for i in range(KEYS):
+    for i in range(KEYS // 5):
         arms = [choose_arm(route, f"user:{i}") for route in map(at, weights)]
         moves = [(a, b) for a, b in itertools.pairwise(arms) if a is not b]
         assert moves in ([], [(Arm.INCUMBENT, Arm.CANARY)])
