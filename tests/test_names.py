@@ -49,7 +49,6 @@ EXEMPT_FUNCTIONS = frozenset(
     [
         ("benchmarks/faults/client.py", "words"),
         ("evals/scorers/unwrap.py", "words"),
-        ("tests/integration/test_evals_public_sets.py", "_words"),
     ]
 )
 # Neither a field nor a parameter. A local variable may have such a name where it is plain

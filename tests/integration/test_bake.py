@@ -9,8 +9,6 @@ from harness.control.canary import audit, holds, operations
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
@@ -22,12 +20,11 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.domain.routing.route_changes import EndBake
-from harness.domain.routing.table import Arm, RouteSettings, RouteSuite, choose_arm, hash_bucket
-from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
+from harness.domain.routing.table import Arm, choose_arm, hash_bucket
+from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.req("F3", "F8")
@@ -110,12 +107,9 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     baking: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = baking.context()
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=settings)
+    baking.add_route("mail")
     broken = promoted(baking)
-    other = submission.create_proposal(
-        ctx, ANN, ProposalRequest("mail", "sim/better", "a test")
-    )
+    other = baking.propose("sim/better", route="mail")
     baking.until_decided(other.id)
     baking.run_once()
     operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
@@ -279,14 +273,6 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallat
     assert world.rollout().state is RolloutState.ROLLED_BACK
 
 
-def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
-    baking: SmallInstallation,
-) -> None:
-    promoted(baking)
-    with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
-        operations.operate(baking.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill")
-
-
 def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     world: SmallInstallation,
 ) -> None:
@@ -307,20 +293,13 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     assert audit.replay_action(world.context(), last.number).agrees
 
 
-def test_past_the_last_step_comes_the_promotion_alone(world: SmallInstallation) -> None:
-    in_canary(world)
-    for _ in CANARY.steps[1:]:
-        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "on")
-    with pytest.raises(IllegalTransition, match="last step"):
-        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "on")
-
-
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
     proposal = promoted(world)
     with world.store.read() as tx:
         (approval,) = tx.approvals.for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
+    assert (proposal.approver, proposal.approved_verdict) == (BEN.name, proposal.verdict)
     assert approval.reason == "a demo at noon"
 
 
@@ -342,20 +321,26 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
 
 
 @pytest.mark.parametrize(
-    "signal", [RolloutSignal.HARM, RolloutSignal.PROVEN, RolloutSignal.STEP_DONE]
+    ("hands", "error", "words"),
+    [
+        ([RolloutSignal.PROMOTE, RolloutSignal.PAUSE], IllegalTransition, ": abort, finish"),
+        ([RolloutSignal.ADVANCE] * len(CANARY.steps), IllegalTransition, "last step"),
+        ([RolloutSignal.FINISH], IllegalTransition, "only a bake"),
+        ([RolloutSignal.HARM], InputError, "for the evidence"),
+        ([RolloutSignal.PROVEN], InputError, "for the evidence"),
+        ([RolloutSignal.STEP_DONE], InputError, "for the evidence"),
+    ],
+    ids=str,
 )
-def test_what_the_data_say_is_not_for_people_to_say(
-    world: SmallInstallation, signal: RolloutSignal
+def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
+    baking: SmallInstallation, hands: list[RolloutSignal], error: type[Exception], words: str
 ) -> None:
-    in_canary(world)
-    with pytest.raises(InputError, match="for the evidence"):
-        operations.operate(world.context(), BEN, "chat", signal, "why not")
-
-
-def test_a_canary_is_not_finished_before_its_promotion(world: SmallInstallation) -> None:
-    in_canary(world)
-    with pytest.raises(IllegalTransition, match="only a bake"):
-        operations.operate(world.context(), BEN, "chat", RolloutSignal.FINISH, "enough")
+    in_canary(baking)
+    *before, last = hands
+    for signal in before:
+        operations.operate(baking.context(), BEN, "chat", signal, "a drill")
+    with pytest.raises(error, match=words):
+        operations.operate(baking.context(), BEN, "chat", last, "a drill")
 
 
 def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None:

@@ -35,7 +35,6 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.pagination import PageRequest
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.table import RouteSettings
@@ -61,18 +60,6 @@ def ask(
 def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
     asked = ask(world, world.person("Ada", Role.APPROVER), lasts)
     return break_glass.confirm_break_glass(world.context(), world.person("Bo"), asked.id)
-
-
-def promoted(world: SmallInstallation, candidate: str = "sim/better") -> Proposal:
-    """A proposal whose candidate came through its canary."""
-    proposal = world.propose(candidate)
-    world.until_decided(proposal.id)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
-    found = world.get(proposal.id)
-    assert found.phase is ProposalPhase.PROMOTED
-    return found
 
 
 def changes(world: SmallInstallation) -> list[str]:
@@ -170,7 +157,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
 def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
     world: SmallInstallation,
 ) -> None:
-    proposal = promoted(world)
+    proposal = world.promoted()
     made = in_force(world)
 
     assert status.explain_canary(world.context(), "chat").status.rollback is None
@@ -187,7 +174,7 @@ def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
 def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
     world: SmallInstallation,
 ) -> None:
-    proposal = promoted(world)
+    proposal = world.promoted()
     in_force(world)
     routes.roll_back(world.context(), OPERATOR, "chat", to_version=1, reason="both are worse")
 
@@ -199,7 +186,7 @@ def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
 
 
 def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstallation) -> None:
-    first, _ = (promoted(world, candidate) for candidate in ("sim/good", "sim/better"))
+    first, _ = (world.promoted(candidate) for candidate in ("sim/good", "sim/better"))
     assert world.serving() == "better"
     step = comparison.load_comparison(world.context(), first.id).next_step
     assert step == "nothing; the candidate does not serve now: another model took its place."
@@ -322,9 +309,7 @@ def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
 def test_a_canary_comes_first_and_a_proposal_under_way_loses_its_base(
     world: SmallInstallation,
 ) -> None:
-    proposal = world.until_decided(world.propose("sim/better").id)
-    world.run_once()
-    assert world.get(proposal.id).phase is ProposalPhase.CANARY
+    world.in_canary()
     with pytest.raises(RouteBusy, match="swapgate canary abort chat"):
         ask(world, world.person("Ada"))
 

@@ -21,16 +21,9 @@ def actions(world: SmallInstallation) -> dict[str, AuditEvent]:
         return {e.action: e for e in tx.audit.all() if e.action.startswith("canary.")}
 
 
-def promoted(world: SmallInstallation) -> SmallInstallation:
-    world.until_decided(world.propose().id)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
-    return world
-
-
 def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstallation) -> None:
-    found = actions(promoted(world))
+    world.promoted()
+    found = actions(world)
 
     assert {"canary.enough", "canary.step_done", "canary.promote"} <= found.keys()
     for event in found.values():
@@ -125,7 +118,8 @@ def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallat
 def test_tampering_with_blocks_or_policy_is_seen(
     world: SmallInstallation, forgery: str, said: str
 ) -> None:
-    event = actions(promoted(world))["canary.promote"]
+    world.promoted()
+    event = actions(world)["canary.promote"]
     with owned(world.store) as db:
         assert db.execute(sa.text(forgery)).rowcount
 

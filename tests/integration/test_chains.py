@@ -20,7 +20,14 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
-from tests.support.control.control_plane import ANN, SmallInstallation, approved, read_history
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
 
 pytestmark = pytest.mark.req("A7")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -49,12 +56,60 @@ def audited(world: SmallInstallation, action: str) -> list[dict[str, object]]:
     return [dict(event.details) for event in events if event.action == action]
 
 
-def test_a_target_without_evidence_stays_out_of_the_chain(world: SmallInstallation) -> None:
-    with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
-        add(world, "sim/equal")
+def approve(world: SmallInstallation, proposal: str) -> None:
+    decisions.approve_proposal(world.context(), BEN, proposal)
 
+
+def refuse(world: SmallInstallation, proposal: str) -> None:
+    decisions.refuse_proposal(world.context(), BEN, proposal, "unsafe")
+
+
+def let_expire(world: SmallInstallation, proposal: str) -> None:
+    approve(world, proposal)
+    world.clock.advance(world.policy.gate.verdict_ttl_s)
+
+
+def do_harm(world: SmallInstallation, proposal: str) -> None:
+    approve(world, proposal)
+    world.run_once()
+    world.feed(failing=True, blocks=30)
+    world.run_once()
+    assert world.get(proposal).phase is ProposalPhase.ROLLED_BACK
+
+
+def take_back(world: SmallInstallation, proposal: str) -> None:
+    """After its promotion, in its bake."""
+    approve(world, proposal)
+    world.run_once()
+    for signal in (RolloutSignal.PROMOTE, RolloutSignal.ABORT):
+        operations.operate(world.context(), BEN, "chat", signal, "a drill")
+    assert world.get(proposal).phase is ProposalPhase.ROLLED_BACK
+
+
+@pytest.mark.req("F1", "F2")
+@pytest.mark.parametrize(
+    ("candidate", "then"),
+    [
+        ("sim/worse", lambda *_: None),
+        ("sim/better", lambda *_: None),
+        ("sim/better", refuse),
+        ("sim/better", let_expire),
+        ("sim/better", do_harm),
+        ("sim/better", take_back),
+    ],
+    ids=["failed", "waits", "refused", "expired", "did harm", "taken back"],
+)
+def test_a_target_without_evidence_stays_out_of_the_chain(
+    world: SmallInstallation, candidate: str, then: Callable[[SmallInstallation, str], None]
+) -> None:
+    world.policy = approved(replace(POLICY, canary=replace(CANARY, bake_s=10_000.0)))
+    with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
+        add(world, candidate)
+    then(world, world.until_decided(world.propose(candidate).id).id)
+
+    with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
+        add(world, candidate)
     assert shown(world) == []
-    assert len(read_history(world.context(), "chat")) == 1
 
 
 def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) -> None:
@@ -92,46 +147,12 @@ def test_a_waiver_has_a_reason_and_an_end(
 def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    ben = Actor("ben", Role.APPROVER, "pr_ben")
-    decisions.approve_proposal(world.context(), ben, proposal.id)
+    approve(world, proposal.id)
 
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
     [entry] = fallback_chain.list_fallbacks(world.context(), "chat")
     assert entry.verdict == proposal.verdict
-
-
-def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose().id)
-    assert proposal.verdict
-    with world.store.read() as tx:
-        expires_at = tx.verdicts.get(proposal.verdict).expires_at
-    world.clock.advance((expires_at - world.clock.now()).total_seconds())
-
-    with pytest.raises(ProofRefused, match="no evidence"):
-        add(world, "sim/better")
-
-
-def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose().id)
-    decisions.approve_proposal(
-        world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id
-    )
-    world.run_once()
-    world.feed(failing=True, blocks=30)
-    world.run_once()
-    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
-
-    with pytest.raises(ProofRefused, match="no evidence"):
-        add(world, "sim/better")
-
-
-def test_a_failed_verdict_lets_nobody_in(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/worse").id)
-    assert proposal.phase is ProposalPhase.REJECTED
-
-    with pytest.raises(ProofRefused, match="no evidence"):
-        add(world, "sim/worse")
 
 
 def test_a_former_fallback_comes_back_with_the_evidence_it_had(
@@ -166,7 +187,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
 
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
-    decisions.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    approve(world, proposal.id)
     world.run_once()
     operations.operate(ctx, ADA, "chat", RolloutSignal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]

@@ -54,23 +54,6 @@ def deliver(world: SmallInstallation, turns: int = 1) -> None:
         alerts.run_once(world.context())
 
 
-@pytest.mark.req("B9", "A7")
-def test_a_promotion_is_told_with_the_name_of_the_model(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/better").id)
-    for _ in range(40):
-        world.feed()
-        world.run_once()
-    assert world.get(proposal.id).phase.value == "promoted"
-
-    deliver(world)
-
-    assert sent_messages(world) == [(AlertKind.PROMOTED, Notified.RAISED)]
-    (message,) = world.sinks.kept["mail"]
-    assert message.title == "sim/better is now the model of route chat"
-    assert "sim/base" in message.text
-    assert open_alerts(world) == []
-
-
 @pytest.mark.req("B9", "F3")
 def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
@@ -127,18 +110,6 @@ def test_a_forged_row_keeps_its_alert_open_and_no_other_from_being_told(
 
     assert sent_messages(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
     assert alerts.is_open(world.context(), AlertKind.AWAITING_APPROVAL, proposal.id)
-
-
-@pytest.mark.req("B9")
-def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
-    deliver(world)
-    operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
-    deliver(world)
-
-    kind = AlertKind.CANARY_PAUSED
-    assert sent_messages(world) == [(kind, Notified.RAISED), (kind, Notified.RESOLVED)]
 
 
 @pytest.mark.req("B9")

@@ -11,18 +11,14 @@ import pytest
 
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import decisions, driver, submission
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import decisions, driver
 from harness.control.routing import routes
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
-from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 from tests.support.control.control_plane import (
-    ANN,
     BEN,
     ITEMS,
     SECRET,
@@ -68,12 +64,10 @@ def stores(url: str, world: SmallInstallation, count: int) -> Iterator[list[Stor
 
 
 def proposals(world: SmallInstallation) -> dict[str, Proposal]:
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
-    ctx = world.context()
     for route in list(ENDS)[1:]:
-        routes.create_route(ctx, SYSTEM, route, "sim/base", settings=settings)
+        world.add_route(route)
     return {
-        route: submission.create_proposal(ctx, ANN, ProposalRequest(route, f"sim/{candidate}"))
+        route: world.propose(f"sim/{candidate}", route=route)
         for route, (candidate, _, _) in ENDS.items()
     }
 

@@ -1,11 +1,8 @@
-"""Two real control processes on one database: one leads; stopped, cut off or killed, another
-takes its place, and what the first comes back with is not written.
+"""Two real control processes on one database: one leads; stopped or killed, another takes
+its place, and what the first comes back with is not written.
 """
 
-import selectors
 import signal
-import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -25,72 +22,6 @@ from harness.store.leader import PostgresLeadership
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, free_port, site
-
-
-class TcpLink:
-    """Listens on a port of its own for connections to `address`."""
-
-    def __init__(self, address: tuple[str, int] | str) -> None:
-        self._address = address
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        self._open = threading.Event()
-        self._open.set()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def cut(self) -> None:
-        self._open.clear()
-
-    def mend(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self._ending.set()
-        self._open.set()
-        self._thread.join()
-        self._server.close()
-
-    def _run(self) -> None:
-        peers: dict[socket.socket, socket.socket] = {}
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._server, selectors.EVENT_READ)
-            while not self._ending.is_set():
-                for key, _ in ready.select(0.05):
-                    self._open.wait()
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    if source is self._server:
-                        for end in self._connect(peers):
-                            ready.register(end, selectors.EVENT_READ)
-                    elif source in peers and not self._pass(source, peers[source]):
-                        for end in (source, peers[source]):
-                            ready.unregister(end)
-                            del peers[end]
-                            end.close()
-            for end in peers:
-                end.close()
-
-    def _connect(self, peers: dict[socket.socket, socket.socket]) -> list[socket.socket]:
-        client, _ = self._server.accept()
-        if isinstance(self._address, str):
-            upstream = socket.socket(socket.AF_UNIX)
-            upstream.connect(self._address)
-        else:
-            upstream = socket.create_connection(self._address)
-        peers |= {client: upstream, upstream: client}
-        return [client, upstream]
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> bool:
-        try:
-            data = source.recv(65_536)
-            if data:
-                target.sendall(data)
-        except OSError:
-            return False
-        return bool(data)
-
 
 pytestmark = [pytest.mark.slow, pytest.mark.req("G6")]
 
@@ -136,14 +67,14 @@ def with_route(provider: str) -> dict[str, object]:
 
 @contextmanager
 def two_controls(
-    folder: Path, database: str, first: str, **sections: object
+    folder: Path, database: str, **sections: object
 ) -> Iterator[tuple[Site, Leaders]]:
-    """first: the database's address for the process that leads first. sections: of the file."""
+    """sections: of the file."""
     with site(folder, {**SETTINGS, **sections, "database_url": database}) as place:
         installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)
         with closing(Leaders(installation)) as leaders:
-            start(place, "first", first)
+            start(place, "first", database)
             eventually(lambda: leaders.current() == str(place.pid("first")))
             start(place, "second", database)
             try:
@@ -192,36 +123,27 @@ def seconds(db: sa.Connection, setting: str) -> float:
     return int(db.execute(query, {"name": setting}).scalar_one()) / 1000
 
 
-def test_whoever_leads_and_is_cut_off_stopped_or_killed_is_replaced(
+def test_whoever_leads_and_is_stopped_or_killed_is_replaced(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    url = sa.make_url(postgres_url)
-    with closing(TcpLink(f"{url.query['host']}/.s.PGSQL.5432")) as link:
-        linked = url.set(query={}, host="127.0.0.1", port=link.port)
-        through = linked.render_as_string(hide_password=False)
-        with two_controls(tmp_path, postgres_url, through) as (place, leaders):
-            first, second = str(place.pid("first")), str(place.pid("second"))
+    with two_controls(tmp_path, postgres_url) as (place, leaders):
+        first, second = str(place.pid("first")), str(place.pid("second"))
 
-            link.cut()
-            eventually(lambda: leaders.current() == second)
-            link.mend()
-            place.answers("first", "/readyz")
+        place.children["first"].send_signal(signal.SIGSTOP)
+        eventually(lambda: leaders.current() == second)
+        place.children["first"].send_signal(signal.SIGCONT)
+        place.answers("first", "/readyz")
 
-            place.children["second"].send_signal(signal.SIGSTOP)
-            eventually(lambda: leaders.current() == first)
-            place.children["second"].send_signal(signal.SIGCONT)
-            place.answers("second", "/readyz")
-
-            place.kill("first")
-            eventually(lambda: leaders.current() == second)
-            with leaders.installation.store.read() as tx:
-                assert tx.audit.first_break() is None
+        place.kill("second")
+        eventually(lambda: leaders.current() == first)
+        with leaders.installation.store.read() as tx:
+            assert tx.audit.first_break() is None
 
 
 def test_a_leader_of_a_sqlite_file_is_replaced_when_it_is_killed(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    with two_controls(tmp_path, sqlite_url, sqlite_url) as (place, leaders):
+    with two_controls(tmp_path, sqlite_url) as (place, leaders):
         place.kill("first")
         eventually(lambda: leaders.current() == str(place.pid("second")))
 
@@ -252,7 +174,7 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
     body = {"route": "support", "candidate": "sim/sim-better", "reason": "a test"}
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        two_controls(tmp_path, postgres_url, postgres_url, **with_route(provider)) as (
+        two_controls(tmp_path, postgres_url, **with_route(provider)) as (
             place,
             leaders,
         ),

@@ -13,15 +13,13 @@ from evals.suites.items import Item
 from harness.control.drift import monitor, watches
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
-from harness.control.routing import routes
 from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
@@ -135,8 +133,7 @@ def actions(world: SmallInstallation) -> list[str]:
 def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
     world: SmallInstallation,
 ) -> None:
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    world.add_route("mail")
     now = world.clock.now()
     with world.store.write() as tx:  # names that were seen before the baseline are no news
         for target in tx.routing.targets():

@@ -34,6 +34,8 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     assert sum(used) >= 40 > sum(used) - max(used)
     assert f"{sum(used)} tokens of 40 are used" in run.message
     assert run.message in after.closed_because
+    with world.store.read() as tx:
+        assert [v.outcome for v in tx.verdicts.for_proposal(after.id)] == ["inconclusive"]
 
 
 def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: SmallInstallation) -> None:

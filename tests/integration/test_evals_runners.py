@@ -18,7 +18,6 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.item_groups import shuffle_items
-from harness.domain.evals.run import Sample
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
@@ -348,17 +347,3 @@ def test_of_several_scores_of_a_task_one_must_be_named(inspect_results: Results)
 
     assert "set scorer_options.metric: first, second" in unnamed["two-0001"]["error_text"]
     assert (named["chosen-0001"]["strict"], named["chosen-0002"]["strict"]) == (0.5, 0)
-
-
-def test_samples_of_the_twin_are_samples_of_the_domain(
-    suites: dict[str, SuiteSettings], served: Served
-) -> None:
-    samples: list[Sample] = []
-
-    def keep(sample: Sample) -> bool:
-        samples.append(sample)
-        return True
-
-    ScriptedRunner(suites).run(job(suites, served.provider(), wanted=1), keep, lambda: False)
-
-    assert samples[0].strict == 1

@@ -1,5 +1,5 @@
-"""A frozen route measures and waits: no canary opens, advances or is promoted, and back goes
-always.
+"""A frozen route, and one of an installation that only observes, measures and waits: no canary
+opens, advances or is promoted, and back goes always.
 """
 
 from contextlib import closing
@@ -16,9 +16,9 @@ from harness.app.installation import load_settings, open_installation
 from harness.cli.program import program
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import comparison
+from harness.control.proposals import comparison, decisions
 from harness.control.routing import freezes, routes, seed
-from harness.control.routing.freezes import FreezeRequest
+from harness.control.routing.freezes import OBSERVE_ONLY, FreezeRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
 from harness.domain.operations.access import Actor, Role
@@ -29,16 +29,14 @@ from harness.domain.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
-pytestmark = pytest.mark.req("G2")
+pytestmark = pytest.mark.req("G1", "G2")
 HOUR = timedelta(hours=1)
 ANN_WHO_APPROVES = Actor(ANN.name, Role.APPROVER, ANN.principal)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> SmallInstallation:
-    made = SmallInstallation(tmp_path, clock=ManualClock())
-    made.set_up()
-    return made
+def world(plain_world: SmallInstallation) -> SmallInstallation:
+    return plain_world
 
 
 def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
@@ -94,9 +92,8 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
         world.run_once()
     held = world.rollout()
     assert (held.step, held.live) == (0, True)
-    with world.store.read() as tx:
-        (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.CANARY_HELD]
-    assert "Route chat is frozen until" in alert.text
+    (held_by,) = open_alerts(world, AlertKind.CANARY_HELD)
+    assert "Route chat is frozen until" in held_by
     for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(Conflict, match=r"is frozen until .* its canary does not go on"):
             operations.operate(world.context(), BEN, "chat", signal, "now")
@@ -109,6 +106,53 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
         if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
             break
     assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
+
+
+def open_alerts(world: SmallInstallation, kind: AlertKind) -> list[str]:
+    with world.store.read() as tx:
+        return [a.text for a in tx.alerts.list() if a.kind is kind and a.open]
+
+
+def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possible(
+    world: SmallInstallation,
+) -> None:
+    world.observe_only = True
+    proposal = world.until_decided(world.propose("sim/good").id)
+
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
+    (told,) = open_alerts(world, AlertKind.AWAITING_APPROVAL)
+    assert f"Nobody can approve it yet: {OBSERVE_ONLY}." in told
+    with pytest.raises(NotAllowed) as refusal:
+        decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
+    assert str(refusal.value).startswith(f"{OBSERVE_ONLY}: {proposal.id} cannot be approved")
+    assert world.route().canary is None
+
+    world.observe_only = False
+    decisions.approve_proposal(world.context(), BEN, proposal.id, "it passed")
+    world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
+
+
+def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_go_back(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/good").id)
+    world.observe_only = True
+    for _ in range(4):
+        world.feed(blocks=5)
+        world.run_once()
+
+    assert (world.rollout().step, world.rollout().live) == (0, True)
+    assert open_alerts(world, AlertKind.CANARY_HELD) == [
+        f"{OBSERVE_ONLY[0].upper()}{OBSERVE_ONLY[1:]}."
+    ]
+    for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
+        with pytest.raises(NotAllowed, match="a canary does not go on"):
+            operations.operate(world.context(), BEN, "chat", signal, "now")
+
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
+    assert not world.rollout().live
+    assert world.route().canary is None
 
 
 def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallation) -> None:
@@ -192,8 +236,10 @@ def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstalla
     assert after.step == world.rollout().step == 1
 
 
-def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:
+def test_the_configuration_freezes_routes_every_week_and_observes(tmp_path: Path) -> None:
     file = tmp_path / "swapgate.yaml"
+    file.write_text("control: {observe_only: true}\n")
+    assert load_settings(file).control.observe_only
     entry = (
         "freezes:\n"
         "  - {from: 'Fri 16:00', until: 'Mon 08:00', time_zone: Europe/Berlin,"

@@ -52,21 +52,13 @@ def waiting(world: SmallInstallation) -> str:
 
 
 def in_canary(world: SmallInstallation) -> str:
-    proposal = world.propose("sim/better").id
-    assert world.until_decided(proposal).phase is ProposalPhase.CANARY
-    return proposal
+    return world.in_canary().id
 
 
 def promoted_twice(world: SmallInstallation) -> str:
     """The route's version, as a person saw it."""
     for candidate in ("sim/good", "sim/better"):
-        proposal = world.propose(candidate).id
-        for _ in range(200):
-            world.run_once()
-            world.feed()
-            if not world.get(proposal).open:
-                break
-        assert world.get(proposal).phase is ProposalPhase.PROMOTED
+        world.promoted(candidate)
     return str(routes.load_table(world.context()).routes["chat"].version)
 
 

@@ -1,5 +1,7 @@
 """What is measured of a route's model, from stored answers and recorded traffic."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +15,7 @@ from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider
 from harness.store.schema import metadata
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
@@ -111,22 +112,29 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
     assert route_scorecard.failed == pytest.approx(0.005)
 
 
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What is asked of a database inside the block."""
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
 def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
     world: SmallInstallation,
 ) -> None:
     world.until_decided(world.propose("sim/worse").id)
 
     def ask() -> tuple[list[str], int]:
-        asked: list[str] = []
-
-        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-            asked.append(statement)
-
-        sa.event.listen(sa.Engine, "before_cursor_execute", note)
-        try:
+        with statements() as asked:
             made = scorecard.build_scorecards(ctx)
-        finally:
-            sa.event.remove(sa.Engine, "before_cursor_execute", note)
         assert made == [scorecard.build_scorecard(ctx, one.route.name) for one in made]
         return [one.route.name for one in made], len(asked)
 
@@ -134,9 +142,8 @@ def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
     recorded(world, 2)
     _, alone = ask()
     names = [f"chat-{number}" for number in range(5)]
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
     for name in names:
-        routes.create_route(ctx, SYSTEM, name, "sim/base", settings=settings)
+        world.add_route(name)
         recorded(world, 2, route=name)
     assert ask() == (["chat", *names], alone)
 
@@ -147,20 +154,11 @@ def test_the_scorecards_that_a_page_shows_read_what_routes_share_once(
     world.until_decided(world.propose("sim/worse").id)
     ctx = world.context()
     names = ["chat", *(f"chat-{number}" for number in range(5))]
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
     for name in names[1:]:
-        routes.create_route(ctx, SYSTEM, name, "sim/base", settings=settings)
+        world.add_route(name)
         recorded(world, 2, route=name)
-    asked: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
+    with statements() as asked:
         shown = scorecard.build_sound_scorecards(ctx, names)
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
     assert shown == {name: scorecard.build_scorecard(ctx, name) for name in names}
     runs = [statement for statement in asked if "FROM eval_run" in statement]
@@ -189,8 +187,7 @@ def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
 ) -> None:
     world.until_decided(world.propose("sim/worse").id)
     ctx = world.context()
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create_route(ctx, SYSTEM, "mail", "sim/worse", settings=settings)
+    world.add_route("mail", "sim/worse")
     theirs = scorecard.build_scorecard(ctx, "mail").incumbent.id
     with owned(world.store) as db:
         runs = metadata.tables["eval_run"]
@@ -246,7 +243,7 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
     for _ in range(40):
         world.feed(blocks=3)
         world.run_once()
-        if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
+        if not world.get(proposal.id).open:
             break
     report = spending.load_report(world.context())
     assert report.savings == (RouteMoney("chat", 0, 0.0),)

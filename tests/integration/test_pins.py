@@ -49,12 +49,6 @@ def awaiting(world: SmallInstallation) -> Proposal:
     return world.until_decided(world.propose("sim/better").id)
 
 
-def in_canary(world: SmallInstallation) -> Proposal:
-    proposal = world.until_decided(world.propose("sim/better").id)
-    assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
-    return proposal
-
-
 def now_serves(world: SmallInstallation, target: str, model: str) -> None:
     """As a router, a worker or a check would note it."""
     world.clock.advance(1)
@@ -124,7 +118,7 @@ def test_another_model_behind_either_alias_closes_what_waits_for_approval(
 def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     world: SmallInstallation,
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     before = world.suites["colours"]
     changed(world, "template")
     world.run_once()
@@ -148,7 +142,7 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
 def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
     world: SmallInstallation,
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     world.clock.advance(world.policy.gate.verdict_ttl_s)
     for _ in range(40):
         world.feed(blocks=4)
@@ -166,7 +160,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
 def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
     world: SmallInstallation,
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     now_serves(world, proposal.candidate, "other-2026")
     world.run_once()
 
@@ -234,7 +228,7 @@ def test_the_policy_says_whether_a_build_counts(
 def test_an_arm_that_was_measured_on_something_else_is_refused(
     world: SmallInstallation, piece: str
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     with world.store.read() as tx:
         runs = {run.id: run for run in tx.runs.list()}
     evaluation.check_arms(proposal, runs)

@@ -17,7 +17,6 @@ from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.row_signatures import KeyPurpose, format_keyring, row_payload
 from harness.domain.proposals.proof import Proof, format_proof
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.signing.proof_rows import DOCUMENT
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
@@ -25,16 +24,6 @@ from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER
 
 pytestmark = pytest.mark.req("F1", "F5")
 Whole = dict[str, Any]
-
-
-def promoted(world: SmallInstallation) -> Proposal:
-    proposal = world.until_decided(world.propose().id)
-    for _ in range(30):
-        world.feed(blocks=3)
-        world.run_once()
-        if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
-            break
-    return world.get(proposal.id)
 
 
 def exported(world: SmallInstallation, proposal: str) -> Proof:
@@ -53,7 +42,7 @@ def verified(folder: Path, text: str) -> ProofFindings:
 def test_a_promotion_is_verified_without_database_and_secret(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
-    proposal = promoted(world)
+    proposal = world.promoted()
 
     text = format_proof(exported(world, proposal.id))
     found = verified(tmp_path, text)
@@ -71,7 +60,7 @@ def test_a_promotion_is_verified_without_database_and_secret(
 def test_a_rollback_after_the_promotion_is_part_of_the_proof(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
-    proposal = promoted(world)
+    proposal = world.promoted()
     routes.roll_back(world.context(), SYSTEM, "chat", reason="users complained")
 
     found = verified(tmp_path, format_proof(exported(world, proposal.id)))
@@ -145,7 +134,7 @@ def add_a_fallback(whole: Whole) -> None:
 def test_a_change_is_named(
     world: SmallInstallation, tmp_path: Path, change: Callable[[Whole], None], named: str
 ) -> None:
-    proposal = promoted(world)
+    proposal = world.promoted()
     whole = json.loads(format_proof(exported(world, proposal.id)))
 
     change(whole)
@@ -171,7 +160,7 @@ def resigned(proof: Proof, table: str, rows: Iterable[Mapping[str, Any]]) -> str
 def test_a_proof_says_how_many_answers_an_eval_worker_signed(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
-    proof = exported(world, promoted(world).id)
+    proof = exported(world, world.promoted().id)
     by_worker = [dict(row) for row in proof.rows["sample"]]
     for row in by_worker[::2]:
         covered = {name: value for name, value in row.items() if name != "signature"}
@@ -207,7 +196,7 @@ def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
 def test_a_signed_row_of_another_swap_is_named(
     world: SmallInstallation, tmp_path: Path, table: str, column: str, named: str
 ) -> None:
-    proof = exported(world, promoted(world).id)
+    proof = exported(world, world.promoted().id)
     rows = [{**row, column: "another"} for row in proof.rows[table]]
 
     found = verified(tmp_path, resigned(proof, table, rows))

@@ -1,14 +1,12 @@
 """Evidence is recomputed where it decides, not believed (A2)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from harness.control.canary import operations
-from harness.control.evals import recomputation
 from harness.control.operations import queries
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
@@ -19,12 +17,10 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.gate.offline.replay import RULES_VERSION
 from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
-from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F5", "F6")
@@ -148,12 +144,6 @@ CHANGES = (
 )
 
 
-def in_canary(world: SmallInstallation) -> Proposal:
-    proposal = world.until_decided(world.propose("sim/better").id)
-    assert proposal.phase is ProposalPhase.CANARY
-    return proposal
-
-
 def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
     with world.store.read() as tx:
         return tx.rollouts.get(proposal.rollout or "")
@@ -168,7 +158,7 @@ def has_alert(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MIS
 def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
     world: SmallInstallation, intruder: Intruder, change: Change
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     change(intruder, proposal)
 
     world.feed(blocks=20)
@@ -182,22 +172,6 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
         route = tx.routing.route("chat")
     assert route is not None
     assert (route.incumbent, route.canary) == (proposal.incumbent, None)
-
-
-def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
-    database_url: str, tmp_path: Path
-) -> None:
-    clock = ManualClock()
-    store = Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    for world in prepared(tmp_path, store, clock):
-        proposal = in_canary(world)
-        database = Database(database_url)
-        other_terms(Intruder(database), proposal)
-        database.engine.dispose()
-
-        world.run_once()
-
-        assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
 
 
 def tampered_while_it_waited(
@@ -232,7 +206,7 @@ def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
 def test_a_person_cannot_go_on_with_evidence_that_changed(
     world: SmallInstallation, intruder: Intruder, signal: RolloutSignal
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     better_score(intruder, proposal)
 
     with pytest.raises(EvidenceMismatch, match="do not give it any more"):
@@ -263,7 +237,7 @@ def in_canary_with_evidence_times(
     factor: float, world: SmallInstallation, intruder: Intruder
 ) -> Proposal:
     """A canary with its traffic, whose verdict has another figure by now."""
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
     log_e = verdict.suites[0].log_e_bad
@@ -301,7 +275,7 @@ def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
 def test_scores_and_digests_outlive_the_texts(
     world: SmallInstallation, database: Database
 ) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     digests = "SELECT count(*) FROM sample WHERE length(answer_sha256) = 64"
     with database.engine.connect() as db:
         before = db.execute(sa.text(digests)).scalar_one()
@@ -330,14 +304,14 @@ def test_scores_and_digests_outlive_the_texts(
 def test_nothing_else_of_a_sample_can_be_changed(
     world: SmallInstallation, database: Database, change: str
 ) -> None:
-    in_canary(world)
+    world.in_canary()
 
     with pytest.raises(sa.exc.IntegrityError, match="append_only"):
         database.run(f"UPDATE sample SET {change}")  # noqa: S608
 
 
 def test_a_look_that_holds_loads_no_sample(world: SmallInstallation) -> None:
-    proposal = in_canary(world)
+    proposal = world.in_canary()
     ctx = world.context()
 
     world.run_once(ctx)
@@ -348,18 +322,3 @@ def test_a_look_that_holds_loads_no_sample(world: SmallInstallation) -> None:
     world.run_once(ctx)
     assert rollout(world, proposal).step > 0
     assert ctx.recomputed
-
-
-def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
-    world: SmallInstallation,
-) -> None:
-    proposal = in_canary(world)
-    with world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
-        assert verdict.inputs["rules"] == RULES_VERSION
-        newer = replace(verdict, inputs={**verdict.inputs, "rules": 99})
-
-        found = recomputation.recompute_stored(world.context(), tx, newer, proposal)
-
-    assert not found.agrees
-    assert "upgrade" in found.text

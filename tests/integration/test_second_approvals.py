@@ -36,12 +36,6 @@ EVE = Actor("eve", Role.ADMIN, "pr_eve")
 WAIVE = WaiverRequest("no time", timedelta(days=1))
 
 
-def in_canary(world: SmallInstallation, candidate: str = "sim/good") -> Proposal:
-    proposal = world.until_decided(world.propose(candidate, ANN).id)
-    assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
-    return proposal
-
-
 def force(
     world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
 ) -> None:
@@ -70,7 +64,7 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
 def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
     plain_world: SmallInstallation,
 ) -> None:
-    in_canary(plain_world)
+    plain_world.in_canary("sim/good", ANN)
     ctx = plain_world.context()
     with pytest.raises(ProofRefused, match="where another person than its proposer says so"):
         fallback_chain.add_fallback(
@@ -90,7 +84,7 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
 ) -> None:
     ctx = plain_world.context()
     targets.put_provider(ctx, EVE, Provider("own", "sim", "http://127.0.0.1:8/v1"))
-    in_canary(plain_world, "own/good")
+    plain_world.in_canary("own/good", ANN)
     name = {ForceKind.TARGET: "own/good", ForceKind.PROVIDER: "own"}[kind]
 
     with pytest.raises(NotAllowed, match="cannot force it"):
@@ -106,7 +100,7 @@ def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: SmallInstall
     fallback_chain.add_fallback(
         ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
     )
-    proposal = in_canary(world)
+    proposal = world.in_canary("sim/good", ANN)
     fallback_chain.add_fallback(
         ctx, EVE, "chat", FallbackRequest("sim/good", capable=True), reason="more redundancy"
     )
@@ -124,7 +118,7 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     fallback_chain.add_fallback(
         ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
     )
-    proposal = in_canary(world)
+    proposal = world.in_canary("sim/good", ANN)
     fallback_chain.add_fallback(
         ctx, EVE, "chat", FallbackRequest("sim/good"), reason="more redundancy"
     )
@@ -143,29 +137,6 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
 STRICT = replace(
     approved(), gate=replace(POLICY.gate, alpha=1e-4, margin=0.01, claims=(Claim.SUPERIOR,))
 )
-LAX = replace(
-    POLICY, gate=replace(POLICY.gate, alpha=0.4, claim=Claim.NON_INFERIOR, margin=0.9)
-)
-
-
-def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
-    plain_world: SmallInstallation,
-) -> None:
-    plain_world.policy = STRICT
-    own = replace(plain_world.context(), policies={STRICT.name: LAX})
-
-    proposal = submission.create_proposal(
-        own, ANN, ProposalRequest("chat", "sim/worse", "cheap")
-    )
-    assert proposal.widened == {}
-    for _ in range(4):
-        plain_world.run_once()
-
-    after = plain_world.get(proposal.id)
-    assert after.phase is ProposalPhase.REJECTED
-    assert "other rules than the route has (" in after.closed_because
-    assert "has other rules than" in after.closed_because
-    assert "a margin of 0.9, above 0.01" in after.closed_because
 
 
 @pytest.mark.parametrize("policy", [POLICY, approved()], ids=["evaluating", "approved"])
@@ -203,7 +174,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     """sim/better has been promoted; the actor brings sim/base back."""
-    in_canary(world, "sim/better")
+    world.in_canary("sim/better", ANN)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
     routes.roll_back(world.context(), actor, "chat", reason="customers complain")
 

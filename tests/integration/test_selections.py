@@ -25,6 +25,7 @@ from tests.support.control.control_plane import (
     approved,
 )
 
+pytestmark = pytest.mark.req("F4")
 # Shares of right answers in sixtieths, around the incumbent's 35.
 RIGHT = {"base": 35, "good": 56, "better": 60, "worse": 10, "equal": 35}
 
@@ -51,7 +52,7 @@ def decided(world: SmallInstallation, made: tuple[Proposal, ...], turns: int = 1
             return
 
 
-@pytest.mark.req("F2", "F4")
+@pytest.mark.req("F2")
 @pytest.mark.both_databases
 def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
     world: SmallInstallation,
@@ -71,7 +72,6 @@ def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
         assert tx.audit.first_break() is None
 
 
-@pytest.mark.req("F4")
 def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
     world: SmallInstallation,
 ) -> None:
@@ -88,7 +88,6 @@ def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
     assert all(plan.as_json()["candidates"] == 3 for p in stored for plan in p.plans)
 
 
-@pytest.mark.req("F4")
 def test_one_alone_is_registered_as_before(world: SmallInstallation) -> None:
     (alone,) = propose(world, "better")
 
@@ -97,7 +96,6 @@ def test_one_alone_is_registered_as_before(world: SmallInstallation) -> None:
     assert alone.plans[0].alpha == POLICY.gate.alpha
 
 
-@pytest.mark.req("F4")
 @pytest.mark.both_databases
 def test_a_route_with_a_selection_is_busy_for_everybody_else(world: SmallInstallation) -> None:
     propose(world, "good", "better")
@@ -108,7 +106,6 @@ def test_a_route_with_a_selection_is_busy_for_everybody_else(world: SmallInstall
         propose(world, "equal", "worse")
 
 
-@pytest.mark.req("F4")
 @pytest.mark.parametrize(
     ("models", "why"),
     [
@@ -126,7 +123,7 @@ def test_a_selection_that_makes_no_sense_stores_nothing(
     assert submission.list_proposals(world.context()) == []
 
 
-@pytest.mark.req("F4", "F5")
+@pytest.mark.req("F5")
 @pytest.mark.both_databases
 def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) -> None:
     made = propose(world, "good", "equal")
@@ -137,7 +134,7 @@ def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) 
         tx.proposals.add(late)
 
 
-@pytest.mark.req("F4", "F5")
+@pytest.mark.req("F5")
 @pytest.mark.both_databases
 def test_a_proposal_never_changes_its_selection(world: SmallInstallation) -> None:
     made = propose(world, "good", "equal")
@@ -146,7 +143,7 @@ def test_a_proposal_never_changes_its_selection(world: SmallInstallation) -> Non
         tx.proposals.save(replace(made[0], selection=""))
 
 
-@pytest.mark.req("F4", "F5")
+@pytest.mark.req("F5")
 @pytest.mark.both_databases
 def test_one_alone_is_past_the_gate(world: SmallInstallation) -> None:
     """Even a writer that goes round the rules meets the database's."""
@@ -159,7 +156,7 @@ def test_one_alone_is_past_the_gate(world: SmallInstallation) -> None:
         tx.proposals.save(replace(made[1], phase=waits))
 
 
-@pytest.mark.req("F4", "F5")
+@pytest.mark.req("F5")
 def test_a_candidate_more_than_was_registered_lets_none_of_them_in(
     world: SmallInstallation,
 ) -> None:
@@ -176,7 +173,6 @@ def test_a_candidate_more_than_was_registered_lets_none_of_them_in(
     assert "has 3 candidates, and was registered for 2" in better.closed_because
 
 
-@pytest.mark.req("F4")
 def test_what_was_cancelled_does_not_hold_up_the_others(world: SmallInstallation) -> None:
     world.script = skilled
     made = propose(world, "good", "better")
@@ -187,7 +183,7 @@ def test_what_was_cancelled_does_not_hold_up_the_others(world: SmallInstallation
     assert phases(world, made) == [ProposalPhase.CANARY, ProposalPhase.CANCELLED]
 
 
-@pytest.mark.req("F4", "F7")
+@pytest.mark.req("F7")
 def test_the_best_waits_for_approval_where_the_policy_asks_a_person(
     world: SmallInstallation,
 ) -> None:
@@ -202,7 +198,6 @@ def test_the_best_waits_for_approval_where_the_policy_asks_a_person(
     assert phases(world, made) == [ProposalPhase.REJECTED, ProposalPhase.CANARY]
 
 
-@pytest.mark.req("F4")
 def test_of_equals_the_first_id_goes_on(world: SmallInstallation) -> None:
     world.script = lambda target, item, epoch: skilled(
         replace(target, model="better") if target.model == "good" else target, item, epoch
@@ -215,7 +210,6 @@ def test_of_equals_the_first_id_goes_on(world: SmallInstallation) -> None:
     assert [p.id for p in made if world.get(p.id).phase is ProposalPhase.CANARY] == [first.id]
 
 
-@pytest.mark.req("F4")
 def test_a_proof_that_ran_out_while_a_rival_was_measured_is_none(
     world: SmallInstallation,
 ) -> None:
@@ -243,7 +237,7 @@ def _sleep(world: SmallInstallation, run: str, proposal: str) -> None:
         raise RuntimeError("not now")
 
 
-@pytest.mark.req("F4", "A4")
+@pytest.mark.req("A4")
 @pytest.mark.parametrize("after_commit", [False, True])
 def test_a_crash_at_any_unit_of_work_leaves_one_winner(
     world: SmallInstallation, *, after_commit: bool
@@ -273,7 +267,6 @@ def test_a_crash_at_any_unit_of_work_leaves_one_winner(
         assert tx.audit.first_break() is None
 
 
-@pytest.mark.req("F4")
 def test_the_matrix_shows_all_candidates_side_by_side(world: SmallInstallation) -> None:
     world.script = skilled
     made = propose(world, "worse", "better")
@@ -291,7 +284,7 @@ def test_the_matrix_shows_all_candidates_side_by_side(world: SmallInstallation) 
     assert all(row.figures.cost_usd_per_1000 for row in seen.candidates)
 
 
-@pytest.mark.req("F2", "F4")
+@pytest.mark.req("F2")
 def test_two_names_of_one_model_pay_for_two_looks(world: SmallInstallation) -> None:
     """A dishonest proposer names his favourite twice, with another seed."""
     one, two = (
@@ -308,7 +301,7 @@ def test_two_names_of_one_model_pay_for_two_looks(world: SmallInstallation) -> N
     assert sum(plan.alpha for plan in plans) <= POLICY.gate.alpha
 
 
-@pytest.mark.req("F2", "F4")
+@pytest.mark.req("F2")
 def test_candidates_share_alike_what_a_budget_has_left(world: SmallInstallation) -> None:
     world.policy = replace(POLICY, gate=replace(POLICY.gate, alpha_budget=0.06))
 
@@ -318,7 +311,7 @@ def test_candidates_share_alike_what_a_budget_has_left(world: SmallInstallation)
     assert alphas == pytest.approx([0.03 / 3] * 3)
 
 
-@pytest.mark.req("F2", "F4")
+@pytest.mark.req("F2")
 def test_the_risk_of_a_route_counts_all_candidates(world: SmallInstallation) -> None:
     request = ProposalRequest("chat", "sim/good", "a test", rivals=("sim/better",))
     before = submission.preview_proposal(world.context(), request).risk
@@ -331,7 +324,7 @@ def test_the_risk_of_a_route_counts_all_candidates(world: SmallInstallation) -> 
     assert before.risk == pytest.approx(POLICY.gate.alpha)
 
 
-@pytest.mark.req("F4", "F5")
+@pytest.mark.req("F5")
 def test_a_verdict_of_one_that_was_given_up_is_recomputed_to_the_same_bytes(
     world: SmallInstallation,
 ) -> None:

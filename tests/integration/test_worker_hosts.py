@@ -116,36 +116,6 @@ def assert_whole(hosts: WorkerHosts) -> None:
         assert len({sample.item for sample in samples}) == len(samples) == ITEMS
 
 
-@pytest.mark.verify
-def test_a_killed_hosts_run_ends_on_another_one_and_each_keeps_a_providers_limit(
-    tmp_path: Path, postgres_url: str
-) -> None:
-    counting = Counting()
-    with worker_hosts(tmp_path, postgres_url, counting) as hosts:
-        until(lambda: counting.calls("candidate") >= ITEMS // 3)
-        before_the_kill = counting.most
-        killed = hosts.host_of("candidate")
-        for process in hosts.processes(killed):
-            process.kill()
-        hosts.place.children[killed].wait()
-        stored = len(hosts.samples_of("candidate"))
-        until(lambda: hosts.run_of("candidate").lease_owner is None)
-        # By now the provider is done with what the dead host had asked.
-        killed_at = counting.calls("candidate")
-        until(lambda: all(map(hosts.is_over, hosts.runs)))
-        assert_whole(hosts)
-        [left] = set(HOSTS) - {killed}
-        assert hosts.place.terminate(left) == 0
-
-    assert 0 < stored < ITEMS
-    assert counting.calls("incumbent") == ITEMS
-    # What was stored is not asked again; what was under way is at most one call a connection.
-    assert counting.calls("candidate") - killed_at == ITEMS - stored
-    assert killed_at - stored <= CONNECTIONS
-    # Each host, with its judges, keeps the limit.
-    assert 1 < before_the_kill <= len(HOSTS) * AT_ONCE
-
-
 class TwoGates:
     """Holds a model's answers back: those after so many until `first` is set, and those that
     are asked for a second time until `again` is; at its end, none.

@@ -1,6 +1,6 @@
-"""Whatever people, traffic, clocks, providers and crashes do, in any order: the promise holds.
-
-Hypothesis draws the order, over the store in memory.
+"""Whatever people do with proposals, selections, chains and suites, while providers fail, in
+any order: the promise holds. Hypothesis draws the order. Traffic, hands on a canary, crashes
+and clocks that are set are in test_rollouts.py.
 """
 
 import os
@@ -19,14 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.canary import operations
-from harness.control.proposals import decisions, driver, submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import RolloutSignal, RolloutState
-from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.errors import SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
@@ -39,8 +38,6 @@ from tests.support.control.control_plane import (
     POLICY,
     SECRET,
     SKILL,
-    Crash,
-    CrashingStore,
     SmallInstallation,
     answer,
     approved,
@@ -95,9 +92,7 @@ class ControlPlane(RuleBasedStateMachine):
         )
         self.world.set_up()
         self.down = self.flaky = False
-        self.set_back_s = 0.0
         self.closed: dict[str, Proposal] = {}
-        self.seen: Sequence[Proposal] = ()
         self.ctx = self.world.context()
         suite = RouteSettings(suites=(RouteSuite("colours"),))
         routes.create_route(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
@@ -176,17 +171,6 @@ class ControlPlane(RuleBasedStateMachine):
         assert not self.world.run_once(self.ctx).failed
 
     @precondition(now_in(ProposalPhase.CANARY))
-    @rule(failing=st.sampled_from([False, False, True]), blocks=st.integers(1, 4))
-    def traffic(self, failing: bool, blocks: int) -> None:  # noqa: FBT001 - drawn
-        self.world.feed(failing=failing, blocks=blocks)
-
-    @precondition(now_in(ProposalPhase.CANARY))
-    @rule(blocks=st.integers(2, 8))
-    def the_canary_fails(self, blocks: int) -> None:
-        self.world.feed(failing=True, blocks=blocks)
-        self.one_turn()
-
-    @precondition(now_in(ProposalPhase.CANARY))
     @rule(turns=st.integers(1, 12))
     def healthy_hours(self, turns: int) -> None:
         for _ in range(turns):
@@ -209,20 +193,6 @@ class ControlPlane(RuleBasedStateMachine):
                 )
             else:
                 self.attempt(partial(decisions.cancel_proposal, self.ctx, ANN, proposal.id))
-
-    @precondition(now_in(ProposalPhase.CANARY))
-    @rule(
-        route=route_names, signal=st.sampled_from([RolloutSignal.PAUSE, RolloutSignal.RESUME])
-    )
-    def pause_or_resume(self, route: str, signal: RolloutSignal) -> None:
-        self.attempt(lambda: operations.operate(self.ctx, BEN, route, signal, ""))
-
-    @precondition(now_in(ProposalPhase.CANARY))
-    @rule(route=route_names)
-    def abort(self, route: str) -> None:
-        self.attempt(
-            lambda: operations.operate(self.ctx, BEN, route, RolloutSignal.ABORT, "a drill")
-        )
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
@@ -253,18 +223,6 @@ class ControlPlane(RuleBasedStateMachine):
                 lambda: fallback_chain.add_fallback(self.ctx, ADA, route, wanted, reason=why)
             )
 
-    @rule(seconds=st.sampled_from([1.0, 30.0, 400.0, 3 * 86_400.0, 8 * 86_400.0]))
-    def time_goes_by(self, seconds: float) -> None:
-        self.world.clock.advance(seconds)
-
-    @rule(seconds=st.sampled_from([-3600.0, -60.0, 60.0, 3600.0]))
-    def somebody_sets_the_clock(self, seconds: float) -> None:
-        self.jump(seconds)
-
-    def jump(self, seconds: float) -> None:
-        self.world.clock.jump(seconds)
-        self.set_back_s += max(0.0, -seconds)
-
     @precondition(now_in(*UNDECIDED))
     @rule(down=st.booleans(), flaky=st.booleans())
     def the_provider_fails_or_recovers(self, down: bool, flaky: bool) -> None:  # noqa: FBT001
@@ -277,33 +235,7 @@ class ControlPlane(RuleBasedStateMachine):
             return
         old = self.world.suites["colours"]
         self.world.suites["colours"] = replace(old, version=f"{old.version}1")
-        self.restart()
-
-    @rule()
-    def restart(self) -> None:
         self.ctx = self.world.context()
-
-    @precondition(now_in(*UNDER_WAY))
-    @rule(at=st.integers(1, 90), after_commit=st.booleans(), jump=st.sampled_from([0, -3600]))
-    def crash(self, at: int, after_commit: bool, jump: int) -> None:  # noqa: FBT001 - drawn
-        dying = CrashingStore(self.store, at=at, after_commit=after_commit)
-        with suppress(Crash):
-            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
-            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
-        self.jump(jump)
-        self.restart()
-
-    @precondition(now_in(*UNDER_WAY))
-    @rule()
-    def another_control_process_looks(self) -> None:
-        self.seen = submission.list_proposals(self.ctx, open_only=True)
-
-    @precondition(lambda plane: bool(plane.seen))
-    @rule()
-    def another_control_process_acts_on_what_it_saw(self) -> None:
-        for change in self.seen:
-            with suppress(Conflict, IllegalTransition):
-                driver.drive_proposal(self.ctx, change)
 
     @invariant()
     def the_promise_holds(self) -> None:
@@ -331,8 +263,6 @@ class ControlPlane(RuleBasedStateMachine):
             return
         self.down = self.flaky = False
         self.ctx = self.world.context()
-        # Until then, a canary holds.
-        self.world.clock.advance(self.set_back_s)
         for _ in range(60):
             self.world.feed()
             self.one_turn()

@@ -24,7 +24,6 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -39,17 +38,8 @@ def world(tmp_path: Path) -> SmallInstallation:
 
 
 def opened(world: SmallInstallation) -> Rollout:
-    proposal = world.propose()
-    assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
+    world.in_canary()
     return world.rollout()
-
-
-def went_up(world: SmallInstallation) -> None:
-    """A canary with good traffic through all its steps."""
-    opened(world)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
 
 
 def give(world: SmallInstallation, signal: RolloutSignal, reason: str) -> None:
@@ -81,7 +71,7 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
     world: SmallInstallation,
 ) -> None:
     world.policy = replace(world.policy, canary=replace(world.policy.canary, bake_s=86_400.0))
-    went_up(world)
+    world.promoted()
     assert world.rollout().baking
     give(world, RolloutSignal.FINISH, "it is good")
 
@@ -182,7 +172,7 @@ def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed
 def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author(
     world: SmallInstallation,
 ) -> None:
-    went_up(world)
+    world.promoted()
     assert world.rollout().state is RolloutState.PROMOTED
     promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
@@ -207,15 +197,6 @@ def test_to_resume_a_canary_without_faults_acknowledges_nothing(
     assert "canary.acknowledge" not in moves(world)
     with pytest.raises(IllegalTransition):
         give(world, RolloutSignal.RESUME, "once more")
-
-
-def test_promoted_by_hand_it_names_the_approver_and_keeps_one_that_it_had(
-    world: SmallInstallation,
-) -> None:
-    rollout = opened(world)
-    give(world, RolloutSignal.PROMOTE, "the vendor ends the old model")
-    found = world.get(rollout.proposal)
-    assert (found.approver, found.approved_verdict) == (BEN.name, found.verdict)
 
 
 def test_a_replay_names_the_break_of_the_log_and_another_decision(

@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
+from evals.suites.suite import load_suite
+from harness.domain.settings import SuiteSettings
+
 FOLDER = Path(__file__).resolve().parents[2] / "datasets"
-SUITES = ("arithmetic", "extraction", "tickets", "instructions")
+SUITES = {
+    "arithmetic": "numeric",
+    "extraction": "json_fields",
+    "tickets": "label",
+    "instructions": "instructions",
+}
 pytestmark = pytest.mark.req("A7", "F6")
 each_suite = pytest.mark.parametrize("suite", SUITES)
 
@@ -42,3 +50,25 @@ def test_ids_and_inputs_are_unique_over_all_suites() -> None:
 
     assert len({item["id"] for item in everything}) == len(everything)
     assert len({item["input"] for item in everything}) == len(everything)
+
+
+def spoken(suite: str, answer: object) -> str:
+    """The answer as the suite's prompts ask for it."""
+    if suite == "arithmetic":
+        return f"Step by step.\nANSWER: {answer}"
+    return answer if isinstance(answer, str) else json.dumps(answer)
+
+
+@each_suite
+def test_every_target_is_right_and_every_distractor_wrong(suite: str) -> None:
+    options = {"final_line": "ANSWER:"} if suite == "arithmetic" else {}
+    file = FOLDER / f"{suite}.jsonl"
+    loaded = load_suite(
+        SuiteSettings(suite, path=file, scorer=SUITES[suite], scorer_options=options)
+    )
+
+    assert loaded.left_out == {}
+    for item in loaded.items.values():
+        assert loaded.score(spoken(suite, item.target), item.id).strict == 1, item.id
+        for wrong in item.metadata["distractors"]:
+            assert loaded.score(spoken(suite, wrong), item.id).strict == 0, (item.id, wrong)

@@ -12,7 +12,7 @@ import pytest
 from evals.runner import code_sandbox
 from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.interface import NotJudged, RunProgram
-from evals.suites.items import Item, load_items
+from evals.suites.items import Item
 from evals.suites.suite import load_suite
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.settings import SuiteSettings
@@ -23,8 +23,6 @@ TWICE = {
     "test": "def check(candidate):\n    assert candidate(2) == 4\n",
     "entry_point": "twice",
 }
-SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "shared"))
-HUMANEVAL = SHARED / "evaldata" / "humaneval.jsonl"
 
 
 async def run_here(program: str, timeout_s: float) -> str | None:
@@ -170,20 +168,3 @@ def test_what_cannot_be_run_is_told(
 
     with pytest.raises(InputError, match=told):
         chosen.check(Item("i", "asked", target), chosen.options(options))
-
-
-@pytest.mark.verify
-@pytest.mark.skipif(not HUMANEVAL.is_file(), reason="no public eval data; set SWAPGATE_SHARED")
-def test_humanevals_own_solutions_pass_and_empty_ones_do_not() -> None:
-    items = load_items(
-        HUMANEVAL,
-        name="humaneval",
-        input_field="prompt",
-        target_field="prompt+test+entry_point",
-    )
-    lines = HUMANEVAL.read_text(encoding="utf-8").splitlines()
-    solutions = [json.loads(line)["canonical_solution"] for line in lines]
-
-    for item, solution in list(zip(items, solutions, strict=True))[::16]:
-        assert judged(solution, item.target) == RIGHT, item.id
-        assert judged("    pass", item.target) == WRONG, item.id

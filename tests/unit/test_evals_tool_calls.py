@@ -1,7 +1,6 @@
 """Tool calls: made by the API, written as text, and right but for their form."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from harness.domain.settings import SuiteSettings
 
 RIGHT, WRONG = ScoreResult(1, 1), ScoreResult(0, 0)
 TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}
-SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "shared"))
-BFCL = SHARED / "evaldata" / "bfcl_simple_python.jsonl"
 
 
 def form(rule: str) -> ScoreResult:
@@ -190,30 +187,3 @@ def test_the_fields_of_the_request_are_part_of_the_pin(tmp_path: Path) -> None:
     shaped = SuiteSettings("s", path=file, request={"tool_choice": "none"})
 
     assert load_suite(plain).pin.digest != load_suite(shaped).pin.digest
-
-
-@pytest.mark.skipif(not BFCL.is_file(), reason="no public eval data; set SWAPGATE_SHARED")
-def test_every_public_ground_truth_is_right_by_its_own_first_values() -> None:
-    lines = BFCL.read_text(encoding="utf-8").splitlines()
-    truths = [
-        (name, accepted)
-        for line in lines
-        for truth in json.loads(line)["ground_truth"]
-        for name, accepted in truth.items()
-    ]
-    # Some nest a list of values inside an object; those are another benchmark's form.
-    flat = [
-        (name, accepted)
-        for name, accepted in truths
-        if not any(isinstance(value, dict) for values in accepted.values() for value in values)
-    ]
-
-    for name, accepted in flat:
-        target = {"name": name, "arguments": accepted}
-        # An empty text stands first where the argument had better be left out.
-        given = {key: values[0] for key, values in accepted.items() if values[0] != ""}
-        assert (
-            judged("", AnswerToolCall(name, json.dumps(given)), target=target, any_of=True)
-            == RIGHT
-        )
-    assert len(flat) > 350

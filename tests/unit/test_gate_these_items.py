@@ -8,13 +8,11 @@ import pytest
 
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import ClaimPopulation, SuitePlan
-from harness.domain.evals.verdict import Passed, Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import SuiteRuns
 from harness.gate.arrays import Floats
 from harness.gate.offline.noise import MOST_NOISE
 from harness.gate.offline.recomputation import recompute_verdict
-from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import replay_verdict
 from tests.support.store.records import PLAIN_SAMPLE
 from tests.unit.test_gate_combinations import AnsweredSuites, proposed
 from tests.unit.test_gate_verdicts import Sides, ask, plan
@@ -54,20 +52,6 @@ def decide(suite_plan: SuitePlan, found: Sides) -> Verdict:
     verdict = ask([suite_plan], {"math": found})
     assert verdict is not None
     return verdict
-
-
-def test_the_verdict_says_which_items_it_is_about_and_is_decided_again() -> None:
-    found = asked_twice(0.25)
-    about_these, about_like = decide(THESE, found), decide(LIKE, found)
-
-    assert isinstance(about_these, Passed)
-    assert isinstance(about_like, Passed)
-    assert "on these items, asked anew" in about_these.reason
-    figures = about_these.suites[0].figures
-    assert 0.0 < (figures.noise_incumbent or 0.0) < MOST_NOISE
-    assert 0.0 < (figures.noise_candidate or 0.0) < MOST_NOISE
-    for verdict in (about_these, about_like):
-        assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
 
 
 def test_answers_of_one_length_may_be_copies_and_prove_no_calm() -> None:

@@ -43,10 +43,6 @@ class SimulatedTraffic:
     canary_failures: Ints
     control_failures: Ints
 
-    @property
-    def controls(self) -> int:
-        return self.truth.size - self.truth.canaries
-
     def counts(self) -> list[FailureTally]:
         size, canaries = self.truth.size, self.truth.canaries
         return [

@@ -2,7 +2,7 @@
 request has its segments, one of each kind, and a caller's arm is a coin.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -25,8 +25,6 @@ class SegmentTruth:
     segment: Segment | None = None  # None: in all of them
     canary: float = 0.01
     control: float = 0.01
-    # Of both arms, where it is another one.
-    hard: Mapping[Segment, float] | None = None
 
 
 def simulate_segments(
@@ -36,12 +34,9 @@ def simulate_segments(
     shape = (blocks, SIZE)
     canary = rng.random(shape) < share
     drawn = draw_segments(shape, rng)
-    chance = np.full(shape, truth.control)
-    for segment, rate in (truth.hard or {}).items():
-        chance[_in(drawn, segment)] = rate
     harmed = canary if truth.segment is None else canary & _in(drawn, truth.segment)
-    failed = rng.random(shape) < np.where(harmed, truth.canary, chance)
-    errors = count_errors(drawn, np.ones_like(canary), canary, failed)
+    failed = rng.random(shape) < np.where(harmed, truth.canary, truth.control)
+    errors = count_errors(drawn, canary, failed)
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=n, weight_bps=round(10_000 * share), units=SIZE,
@@ -63,12 +58,12 @@ def draw_segments(shape: tuple[int, int], rng: np.random.Generator) -> list[np.n
 
 
 def count_errors(
-    drawn: Sequence[np.ndarray], there: np.ndarray, canary: np.ndarray, failed: np.ndarray
+    drawn: Sequence[np.ndarray], canary: np.ndarray, failed: np.ndarray
 ) -> list[ErrorTally]:
-    """Counts each block's errors by segment, as a router does. there: which units there are."""
-    kinds = there, there & canary, there & failed, there & canary & failed
+    """Counts each block's errors by segment, as a router does."""
+    kinds = np.ones_like(canary), canary, failed, canary & failed
     wholes = np.stack([units.sum(axis=1) for units in kinds], axis=1)
-    number, places = len(there), np.arange(len(there))[:, None] * len(SEGMENTS)
+    number, places = len(canary), np.arange(len(canary))[:, None] * len(SEGMENTS)
     counts = np.stack(
         [
             sum(

@@ -39,7 +39,7 @@ from harness.domain.proposals.policy import (
     Policy,
     PromotionMode,
 )
-from harness.domain.proposals.proposal import Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import BUCKETS, Route, RouteRecord, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
@@ -172,12 +172,18 @@ class SmallInstallation:
         targets.put_provider(
             ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
         )
-        settings = RouteSettings(suites=(RouteSuite("colours"),))
-        routes.create_route(ctx, SYSTEM, "chat", "sim/base", settings=settings)
+        self.add_route("chat")
 
-    def propose(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
+    def add_route(self, name: str, incumbent: str = "sim/base") -> Route:
+        """Another one with the same suite."""
+        settings = RouteSettings(suites=(RouteSuite("colours"),))
+        return routes.create_route(self.context(), SYSTEM, name, incumbent, settings=settings)
+
+    def propose(
+        self, candidate: str = "sim/better", actor: Actor = ANN, route: str = "chat"
+    ) -> Proposal:
         return submission.create_proposal(
-            self.context(), actor, ProposalRequest("chat", candidate, "a test")
+            self.context(), actor, ProposalRequest(route, candidate, "a test")
         )
 
     def get(self, proposal: str) -> Proposal:
@@ -217,6 +223,24 @@ class SmallInstallation:
             if self.get(proposal).verdict:
                 break
         return self.get(proposal)
+
+    def in_canary(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
+        """A proposal that the gate has let into its canary."""
+        proposal = self.until_decided(self.propose(candidate, actor).id)
+        assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
+        return proposal
+
+    def promoted(self, candidate: str = "sim/better") -> Proposal:
+        """A proposal whose candidate came through its canary."""
+        proposal = self.in_canary(candidate)
+        for _ in range(40):
+            self.run_once()
+            if not self.get(proposal.id).open:
+                break
+            self.feed(blocks=4)
+        found = self.get(proposal.id)
+        assert found.phase is ProposalPhase.PROMOTED, found.closed_because
+        return found
 
     def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
         """Traffic for the rollout, live or in its bake, as a router would record it."""
