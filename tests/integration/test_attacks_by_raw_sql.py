@@ -4,8 +4,8 @@ What SQLite cannot hold, switches that every connection sets for itself, is in t
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Final
 
 import pytest
@@ -215,28 +215,20 @@ def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) 
 
 
 def test_every_trigger_function_has_a_fixed_search_path(postgres_url: str) -> None:
-    with connected(postgres_url) as db:
+    database = Database(postgres_url)
+    with database.engine.connect() as db:
         found = db.execute(
             sa.text(
                 "SELECT proname, proconfig FROM pg_proc WHERE prorettype = 'trigger'::regtype"
                 " AND pronamespace = 'public'::regnamespace"
             )
         ).all()
+    database.engine.dispose()
     assert len(found) > 20
     loose = [
         name for name, config in found if config != ["search_path=pg_catalog, public, pg_temp"]
     ]
     assert loose == []
-
-
-@contextmanager
-def connected(url: str) -> Iterator[sa.Connection]:
-    made = engine.make(engine.parse(url))
-    try:
-        with made.connect().execution_options(**{engine.BEGIN: "DEFERRED"}) as db:
-            yield db
-    finally:
-        made.dispose()
 
 
 def test_a_version_that_is_no_number_forks_no_route(database: Database) -> None:
@@ -248,16 +240,12 @@ def test_a_version_that_is_no_number_forks_no_route(database: Database) -> None:
 
 def test_every_table_of_sqlite_is_strict_and_has_no_rowid(sqlite_url: str) -> None:
     with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
-        assert loose_tables(db) == ["alembic_version"]
+        loose = db.execute(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+            " AND name NOT LIKE 'sqlite_%' AND NOT (strict AND wr)"
+        ).fetchall()
+    assert loose == [("alembic_version",)]
     assert all(len(table.primary_key.columns) for table in metadata.sorted_tables)
-
-
-def loose_tables(db: sqlite3.Connection) -> list[str]:
-    found = db.execute(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
-        " AND name NOT LIKE 'sqlite_%' AND NOT (strict AND wr)"
-    )
-    return [name for (name,) in found]
 
 
 def test_no_row_is_replaced_by_its_rowid(sqlite_url: str) -> None:

@@ -31,13 +31,6 @@ def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
     assert admit_request(refused.state, limit, 20, 0.0).allowed
 
 
-def test_a_limit_that_was_lifted_holds_nothing_back() -> None:
-    owed = admit_request(START, RateLimit(tokens_per_min=1), 1000, 0.0).state
-
-    assert not admit_request(owed, RateLimit(60, 1), 0, 1.0).allowed
-    assert admit_request(owed, RateLimit(60), 0, 1.0).allowed
-
-
 def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off() -> None:
     limit = RateLimit(tokens_per_min=400)
     first = admit_request(START, limit, 1000, 0.0)
@@ -107,14 +100,6 @@ def test_who_waits_as_long_as_told_gets_through_and_nobody_earlier(
             decision = admit_request(decision.state, limit, amount, now)
             assert decision.allowed
         state = decision.state
-
-
-def test_a_clock_that_goes_back_gives_nothing() -> None:
-    limit = RateLimit(1)
-    state = admit_request(START, limit, 0, 50.0).state
-
-    assert not admit_request(state, limit, 0, 40.0).allowed
-    assert admit_request(state, limit, 0, 40.0).state == state
 
 
 @pytest.mark.parametrize("field", ["requests_per_min", "tokens_per_min"])

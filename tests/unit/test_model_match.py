@@ -295,13 +295,8 @@ def test_any_text_can_be_read(name: str) -> None:
     assert read.rank >= parse_model_name("").rank or read.preview or read.latest or read.date
 
 
-def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
-    model_match = match_among("claude", (), today=TODAY)
-
-    assert model_match == ModelMatch("claude", NOTHING_OFFERED)
-
-
-def test_an_empty_name_means_nothing() -> None:
+def test_without_models_or_a_name_the_reason_says_so() -> None:
+    assert match_among("claude", (), today=TODAY) == ModelMatch("claude", NOTHING_OFFERED)
     assert match_name(" ") == ModelMatch(" ", "the name is empty")
 
 
