@@ -7,7 +7,7 @@ router: it asks the one whose name is in the request's id.
 """
 
 import json
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
@@ -38,13 +38,6 @@ WORDS: Final = {
 }
 
 
-class RememberedRequest(NamedTuple):
-    route: str
-    arm: str
-    key: str  # the id of the caller's
-    ticket: Ticket | None
-
-
 class FeedbackIntake(RequestObserver):
     """Remembers the latest requests of this worker, and takes what callers say of them."""
 
@@ -53,6 +46,7 @@ class FeedbackIntake(RequestObserver):
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
+        # Of requests served here: route, arm, the id of the caller's key, ticket.
         self._served: BoundedMap[str, tuple[str, str, str, Ticket | None]] = BoundedMap(
             REMEMBERED
         )
@@ -91,16 +85,14 @@ class FeedbackIntake(RequestObserver):
         found = self._served.get(opinion.request_id)
         if found is None:
             return None
-        served = RememberedRequest(*found)
-        if served.key != key:
+        route, arm, owner, ticket = found
+        if owner != key:
             return None
-        self._metrics.feedback(
-            served.route, served.arm, opinion.verdict.value, self._label(opinion.label)
-        )
-        if served.ticket is None or opinion.verdict is FeedbackVerdict.NONE:
+        self._metrics.feedback(route, arm, opinion.verdict.value, self._label(opinion.label))
+        if ticket is None or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
         in_time = await self._recorder.note_feedback(
-            served.ticket, bad=opinion.verdict is FeedbackVerdict.BAD
+            ticket, bad=opinion.verdict is FeedbackVerdict.BAD
         )
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 

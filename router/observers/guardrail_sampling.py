@@ -135,7 +135,7 @@ class ShortDeadlines(RequestObserver):
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         attempts, record = response.progress.attempts, observed.record
-        if observed.outcome != "ok" or record is None or len(attempts) != 1:
+        if record is None or record.outcome != "ok" or len(attempts) != 1:
             return
         route, trial = observed.route.route, observed.route.experiment
         target = attempts[0].upstream.id

@@ -87,7 +87,6 @@ class RequestAccounting(RequestObserver):
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge
-        observed.outcome = outcome
         target = progress.attempts[-1].upstream if result is not None else None
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:
@@ -151,5 +150,4 @@ def _minimal_record(observed: ObservedRequest) -> CompletedRequest:
         stream=observed.request.stream,
         key=observed.key_id,
         priced=False,
-        outcome=observed.outcome,
     )

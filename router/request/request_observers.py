@@ -54,7 +54,6 @@ class ObservedRequest:
     probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer
     span: RequestSpan | None = None  # None without tracing
     copies: list[AnswerCopy] = field(default_factory=list)  # where a stream's events go as well
-    outcome: str = "unknown"
     record: CompletedRequest | None = None
     sample: GuardrailSample | None = None
     hooks: "ObserverHooks | None" = None  # of the observers that watch it

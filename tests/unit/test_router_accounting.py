@@ -25,7 +25,7 @@ from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
-from router.observers.feedback import FeedbackIntake, RememberedRequest
+from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
 from router.recording.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.guardrail_sample import (
@@ -405,7 +405,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, f"user:{number}")
             request_id = f"req_{served.worker}-{number}"
-            request = RememberedRequest("support", "canary", "k", ticket)
+            request = "support", "canary", "k", ticket
             doors[0]._served.put(request_id, request)
             served.finish(ticket, ended(), SEEN)
         for worker, request_id, key in (
