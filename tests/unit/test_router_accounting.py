@@ -188,6 +188,7 @@ def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
     assert 'swapgate_router_stale{worker="1"} 0.0' in one.splitlines()
     assert attempts in later.splitlines()
     assert 'worker="0"' not in later
+    assert "swapgate_router_stale 4.0" not in later
     assert "swapgate_router_workers 1.0" in later.splitlines()
 
 

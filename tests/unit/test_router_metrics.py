@@ -8,6 +8,8 @@ from structlog.testing import capture_logs
 
 from router.observers.failover_log import OPEN
 from router.recording.event_log import QUEUE
+from router.recording.metrics import MetricReading, RouterMetrics
+from router.recording.traffic_minutes import CompletedRequest
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -67,6 +69,27 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
     left = f'failure_class="overloaded",route="support",target="{OWN}"'
     assert found[f"swapgate_failovers_total{{{left}}}"] == 1
     assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
+
+
+@pytest.mark.req("B9")
+def test_requests_that_end_together_are_counted_by_route_arm_target_and_outcome() -> None:
+    metrics = RouterMetrics(lambda: MetricReading({}, {}, {}, {}))
+    whole = CompletedRequest(
+        "support", "incumbent", input_tokens=7, cost_usd=0.5, target_name=OWN, outcome="ok"
+    )
+    refused = CompletedRequest("support", "incumbent", outcome="client_error")
+    metrics.finished([whole, whole, whole._replace(first_token_s=0.3), refused])
+
+    lines = metrics.text().decode().splitlines()
+    kind = 'arm="incumbent",outcome="{}",route="support",target="{}"'
+    assert f"swapgate_requests_total{{{kind.format('ok', OWN)}}} 3.0" in lines
+    assert f"swapgate_requests_total{{{kind.format('client_error', '')}}} 1.0" in lines
+    assert f'swapgate_tokens_total{{kind="input",target="{OWN}"}} 21.0' in lines
+    assert f'swapgate_cost_dollars_total{{target="{OWN}"}} 1.5' in lines
+    first = f'{{route="support",target="{OWN}"}} 1.0'
+    assert f"swapgate_time_to_first_token_seconds_count{first}" in lines
+    # Nothing was asked for the refused one.
+    assert len([line for line in lines if 'target=""' in line]) == 1
 
 
 @pytest.mark.req("B5", "B8")
