@@ -255,11 +255,7 @@ def _after(state: RunState, *, complete: bool) -> RunState:
     """DONE only when all that is wanted by now is stored; a stopped run waits to go on."""
     if complete:
         return RunState.DONE
-    if state is RunState.OVER_BUDGET:
-        return RunState.OVER_BUDGET
-    if state is RunState.FAILED:
-        return RunState.FAILED
-    return RunState.QUEUED
+    return state if state in (RunState.OVER_BUDGET, RunState.FAILED) else RunState.QUEUED
 
 
 @dataclass
