@@ -1,0 +1,190 @@
+"""What a client asks of the router by header, and how a stream that waits stays alive."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from harness.domain.settings import AnsweredModel, RouterSettings
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import (
+    DONE,
+    ROLE,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.live_router import INCUMBENT, QUICK, snapshot
+from tests.wire.server import Json
+
+LONGEST_LINE: Final = 32 * 1024 * 1024
+BEATING = replace(QUICK, heartbeat_s=0.05)
+COMMENT = b": keep-alive\n"
+STREAM = ASK[:-1] + b',"stream":true}'
+
+pytestmark = pytest.mark.req("A1", "B8")
+
+
+class GoStreamError(Exception):
+    """The client ends here, and its caller gets this error."""
+
+
+def read_stream(raw: bytes) -> list[Json]:
+    """Returns the events' data. Raises GoStreamError."""
+    found: list[Json] = []
+    data = b""
+    for line in raw.splitlines():
+        name, _, value = line.partition(b":")
+        if len(line) > LONGEST_LINE:
+            raise GoStreamError("bufio.Scanner: token too long")
+        if name == b"data":
+            data += value.removeprefix(b" ") + b"\n"
+        elif not line:
+            if data.startswith(b"[DONE]"):
+                break
+            found.append(_event(data))
+            data = b""
+    return found
+
+
+def _event(data: bytes) -> Json:
+    try:
+        event: Json = json.loads(data)
+    except ValueError as error:
+        raise GoStreamError(f"cannot unmarshal: {error}") from None
+    if "error" in event:
+        raise GoStreamError(f"received error while streaming: {event['error']}")
+    return event
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+    content: bytes
+
+
+async def ask(
+    folder: Path,
+    turn: ScriptedTurn,
+    settings: RouterSettings = BEATING,
+    *,
+    path: str = CHAT,
+    body: bytes = STREAM,
+    **directives: bytes,
+) -> Answer:
+    door = Door(folder, lambda _: turn, settings, first=snapshot("http://up"))
+    named = [(b"x-swapgate-" + name.encode(), value) for name, value in directives.items()]
+    return Answer(*await door.call(path, body, headers=(AUTH, *named)))
+
+
+def late_by(pause_s: float, turn: ScriptedTurn) -> ScriptedTurn:
+    return replace(turn, steps=(pause_s, *turn.steps))
+
+
+async def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between_its_events(
+    tmp_path: Path,
+) -> None:
+    words = event({"content": "one"}), 0.2, event({"content": "two"})
+    found = await ask(tmp_path, broken_stream(0.2, ROLE, *words, event(finish="stop"), DONE))
+
+    assert found.status == 200
+    before, between = found.content.split(b'"one"')
+    assert before.startswith(COMMENT)
+    assert COMMENT in between
+    events = found.content.replace(COMMENT, b"").split(b"\n\n")
+    assert [b"one" in events[1], b"two" in events[2], events[-2]] == [True, True, DONE.strip()]
+    # Its head went out before anybody had answered.
+    assert b"x-swapgate-target" not in found.headers
+    assert found.headers[b"x-swapgate-route"] == b"support"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, STREAM), ("/v1/responses", b'{"model":"support","stream":true,"input":"hello"}')],
+    ids=["chat", "responses"],
+)
+async def test_a_client_for_which_each_empty_line_ends_an_event_reads_the_stream(
+    tmp_path: Path, path: str, body: bytes
+) -> None:
+    busy = b": busy\n\n", b"event: ping\n\n", b"id: 1\n\n", b"data:\n\n"
+    said = event({"content": "hi"}), event(finish="stop")
+    if path != CHAT:
+        delta = json.dumps({"type": "response.output_text.delta", "delta": "hi"})
+        end = json.dumps({"type": "response.completed", "response": {"output": []}})
+        said = f"data: {delta}\n\n".encode(), f"data: {end}\n\n".encode()
+    turn = broken_stream(*busy, 0.2, *busy, 0.2, b"id: 2\n" + said[0], 0.2, said[1], DONE)
+
+    found = await ask(tmp_path, turn, path=path, body=body)
+
+    assert COMMENT in found.content
+    assert '"hi"' in json.dumps(read_stream(found.content))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [late_by(0.2, error(400, "no such thing")), broken_stream(0.2, ROLE)],
+    ids=["refused", "broken"],
+)
+async def test_what_fails_after_a_heartbeat_ends_in_an_error_event(
+    tmp_path: Path, turn: ScriptedTurn
+) -> None:
+    found = await ask(tmp_path, turn)
+
+    assert found.status == 200
+    *comments, last, _, end = found.content.split(b"\n")
+    # No empty line: there some readers would dispatch an event of nothing.
+    assert set(comments) == {COMMENT.strip()}
+    assert end == b""
+    assert json.loads(last.removeprefix(b"data: "))["error"]["message"]
+    assert b"[DONE]" not in found.content
+
+
+async def test_a_quick_answer_has_no_comments_and_all_its_headers(tmp_path: Path) -> None:
+    found = await ask(tmp_path, streamed("hi"), replace(QUICK, heartbeat_s=5.0))
+
+    assert COMMENT not in found.content
+    assert found.headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+
+
+@pytest.mark.parametrize(
+    ("beat_s", "heartbeat"), [(0.05, b"off"), (0.0, b"as you like")], ids=["client", "settings"]
+)
+async def test_heartbeats_can_be_switched_off(
+    tmp_path: Path, beat_s: float, heartbeat: bytes
+) -> None:
+    settings = replace(QUICK, heartbeat_s=beat_s)
+    found = await ask(tmp_path, late_by(0.2, streamed("hi")), settings, heartbeat=heartbeat)
+
+    assert COMMENT not in found.content
+    assert b"hi" in found.content
+
+
+async def test_a_client_may_lower_the_time_for_its_request(tmp_path: Path) -> None:
+    late = late_by(0.8, completion())
+    short = await ask(tmp_path, late, body=ASK, timeout=b"0.2")
+    plenty = await ask(tmp_path, late, body=ASK, timeout=b"3600")
+
+    assert short.status == 502
+    told: dict[str, Any] = json.loads(short.content)["error"]
+    assert told["attempts"][0]["failure"] == "timeout"
+    assert plenty.status == 200
+
+
+@pytest.mark.parametrize(
+    ("turn", "body", "name"),
+    [
+        (streamed("hi"), STREAM, b'"model": "m"'),
+        (completion(model="m-2026-01"), ASK, b'"model" : "m-2026-01"'),
+    ],
+)
+async def test_the_providers_own_model_name_is_left_where_the_settings_say_so(
+    tmp_path: Path, turn: ScriptedTurn, body: bytes, name: bytes
+) -> None:
+    own = replace(QUICK, response_model=AnsweredModel.PROVIDER)
+
+    assert name in (await ask(tmp_path, turn, own, body=body)).content
