@@ -121,18 +121,22 @@ def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> N
     assert (row.cost_usd, row.latency_ms) == (1.5, {50: 3})
 
 
+def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
+    """So many flushes while the database is away, by default a block each; then it is back."""
+    bench.store.away = True
+    for _ in range(batches):
+        for _ in range(requests):
+            bench.request()
+        bench.recorder.flush()
+    assert bench.stored == (0, 0)
+    bench.store.away = False
+
+
 @pytest.mark.req("F3")
 def test_with_the_database_away_nothing_is_lost_and_nothing_counts_twice(
     bench: Bench,
 ) -> None:
-    bench.store.away = True
-    for _ in range(5):
-        bench.request()
-        bench.request()
-        bench.recorder.flush()
-    assert bench.stored == (0, 0)
-
-    bench.store.away = False
+    spooled(bench, 5)
     bench.request()
     bench.recorder.flush()
     bench.recorder.flush()
@@ -140,16 +144,6 @@ def test_with_the_database_away_nothing_is_lost_and_nothing_counts_twice(
     assert bench.stored == (10, 11)
     assert bench.spool.empty
     assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 3, 4, 5]
-
-
-def spooled(bench: Bench, batches: int) -> None:
-    """So many flushes, a block each, while the database is away; then it is back."""
-    bench.store.away = True
-    for _ in range(batches):
-        bench.request()
-        bench.request()
-        bench.recorder.flush()
-    bench.store.away = False
 
 
 def test_a_long_spool_comes_back_in_a_few_transactions(
@@ -264,11 +258,7 @@ def test_summed_minutes_count_what_their_rows_count_whatever_the_buckets(
 def test_a_kill_in_mid_replay_counts_nothing_twice(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.store.away = True
-    for _ in range(5):
-        bench.request()
-        bench.recorder.flush()
-    bench.store.away = False
+    spooled(bench, 5, requests=1)
     mark = bench.spool.done
 
     def die_after_the_second(places: Sequence[int]) -> None:
@@ -309,11 +299,7 @@ def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
 def test_a_replay_whose_marks_the_disk_refuses_writes_nothing_twice(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.store.away = True
-    for _ in range(3):
-        bench.request()
-        bench.recorder.flush()
-    bench.store.away = False
+    spooled(bench, 3, requests=1)
     opened = Path.open
 
     def read_only(path: Path, mode: str = "r", *arguments: Any) -> Any:
@@ -472,11 +458,7 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
 @pytest.mark.req("B9")
 def test_a_full_spool_is_told_of_once_and_its_end_too(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_bytes=10)
-    bench.store.away = True
-    for _ in range(6):
-        bench.request()
-        bench.recorder.flush()
-    bench.store.away = False
+    spooled(bench, 6, requests=1)
     bench.recorder.flush()
     bench.recorder.flush()
 
