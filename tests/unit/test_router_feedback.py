@@ -23,7 +23,7 @@ RULE = UnitRule(block_size=SIZE, guardrails=Guardrails().tolerated())
 FEEDBACK = "/v1/feedback"
 
 
-class Said(NamedTuple):
+class FeedbackAnswer(NamedTuple):
     status: int
     body: Any
 
@@ -48,11 +48,11 @@ class World(Door):
         assert status == 200
         return headers[b"x-swapgate-request-id"].decode()
 
-    async def post(self, body: object, key: tuple[bytes, bytes] = AUTH) -> Said:
+    async def post(self, body: object, key: tuple[bytes, bytes] = AUTH) -> FeedbackAnswer:
         status, _, answer = await self.call(FEEDBACK, json.dumps(body).encode(), headers=(key,))
-        return Said(status, json.loads(answer))
+        return FeedbackAnswer(status, json.loads(answer))
 
-    async def say(self, request_id: str, **opinion: object) -> Said:
+    async def say(self, request_id: str, **opinion: object) -> FeedbackAnswer:
         return await self.post({"request_id": request_id, **opinion})
 
     async def counted(self) -> list[str]:
