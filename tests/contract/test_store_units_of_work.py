@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.errors import (
-    Conflict,
-    IllegalTransition,
-    RevisionConflict,
-    RouteBusy,
-    SnapshotInvalid,
-)
+from harness.domain.errors import Conflict, IllegalTransition, RevisionConflict, RouteBusy
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import ChangeSettings
@@ -372,15 +366,3 @@ def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:
     with other.write() as tx:
         start_canary(tx)
     assert store.snapshot().table.revision == 2
-
-
-def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Opener) -> None:
-    store = sql_stores()
-    seeded(store)
-    on = " ON target" if store._engine.dialect.name == "postgresql" else ""
-    with store._writing.begin() as db:
-        db.exec_driver_sql(f"DROP TRIGGER target_no_update{on}")
-        db.exec_driver_sql("UPDATE target SET model = 'cheaper-1'")
-
-    with pytest.raises(SnapshotInvalid, match="not to be believed"):
-        store.snapshot()

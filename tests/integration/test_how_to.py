@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,7 @@ SQLITE = {
 OF_THEIR_OWN = {
     "alerts",
     "backup",
+    "credentials",
     "postgresql",
     "migrate-from-litellm",
 }
@@ -91,7 +93,6 @@ OF_THEIR_OWN = {
 # Pages whose commands other tests run.
 ELSEWHERE = {
     "clients": "test_clients_docs",
-    "credentials": "test_credentials_docs",
     "overrides": "test_overrides_docs",
     "proofs": "test_proof_export",
 }
@@ -198,6 +199,36 @@ def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
 
     assert "ok" in said
     assert "later" not in (tmp_path / "keys.txt").read_text("utf-8")
+
+
+@verified
+@pytest.mark.req("D4")
+def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path: Path) -> None:
+    imported = "sk-imported-0123456789"
+    secrets = {
+        name: f"gsk-{name}-0123456789" for name in ("FIRST_KEY", "SECOND_KEY", "SPARE_KEY")
+    }
+    page = DocumentedCommands(
+        "how-to/credentials.md",
+        tmp_path,
+        before=f"printf 'OPENAI_API_KEY={imported}\\nOTHER=1\\n' > keys.env",
+        after="swapgate provider key list --json",
+    )
+
+    said = page.run(HOME=str(tmp_path), ENV_FILE="keys.env", **secrets)
+
+    assert "openai    OPENAI_API_KEY  stored" in said
+    assert not any(secret in said for secret in (*secrets.values(), imported))
+    file = tmp_path / ".swapgate/encryption.keys"
+    assert (file.stat().st_mode & 0o777, len(file.read_text().split())) == (0o600, 2)
+    with sqlite3.connect(tmp_path / ".swapgate/swapgate.db") as db:
+        rows = dict(db.execute("SELECT provider || '/' || name, ciphertext FROM credential"))
+    assert {name: bool(text) for name, text in rows.items()} == {
+        "groq/default": False,
+        "groq/default.old": False,
+        "groq/spare": False,
+        "openai/default": True,
+    }
 
 
 @pytest.fixture

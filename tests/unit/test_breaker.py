@@ -26,6 +26,8 @@ from harness.domain.reliability.breaker import (
 )
 from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
+pytestmark = pytest.mark.req("A6", "B4")
+
 F = FailureClass
 TRICKLE = BreakerPolicy()
 POLICY = BreakerPolicy(trickle_s=TRICKLE.open_max_s)  # without one: the waits alone
@@ -49,7 +51,6 @@ def opened(now: float = 0.0, policy: BreakerPolicy = POLICY) -> Breaker:
     return after(CLOSED_BREAKER, now, F.QUOTA, policy=policy)
 
 
-@pytest.mark.req("A6", "B4")
 def test_five_failures_within_a_minute_open_it_for_two() -> None:
     four = after(CLOSED_BREAKER, 10.0, *[F.SERVER] * 4)
     five = after(four, 40.0, F.TIMEOUT)
@@ -61,7 +62,6 @@ def test_five_failures_within_a_minute_open_it_for_two() -> None:
     assert admit(five, 160.0, POLICY)[1] is not None
 
 
-@pytest.mark.req("B4")
 def test_failures_all_over_the_minute_are_added_up() -> None:
     breaker = CLOSED_BREAKER
     for now in (0.0, 10.0, 20.0):
@@ -73,7 +73,7 @@ def test_failures_all_over_the_minute_are_added_up() -> None:
     assert after(breaker, 59.0, F.SERVER).state is BreakerState.OPEN
 
 
-@pytest.mark.req("A6", "B3")
+@pytest.mark.req("B3")
 @pytest.mark.parametrize("failure", OPENING)
 def test_a_fault_of_ours_opens_it_at_once(failure: F) -> None:
     breaker = after(CLOSED_BREAKER, 0.0, *[None] * 100, failure)
@@ -82,13 +82,11 @@ def test_a_fault_of_ours_opens_it_at_once(failure: F) -> None:
     assert breaker.because is failure
 
 
-@pytest.mark.req("A6")
 @pytest.mark.parametrize("failure", NEUTRAL)
 def test_a_neutral_outcome_changes_nothing_while_closed(failure: F) -> None:
     assert after(CLOSED_BREAKER, 0.0, *[failure] * 50) == CLOSED_BREAKER
 
 
-@pytest.mark.req("A6", "B4")
 def test_half_open_lets_one_probe_at_a_time_and_closes_after_three_good_ones() -> None:
     breaker = opened()
     for left in (2, 1, 0):
@@ -103,7 +101,6 @@ def test_half_open_lets_one_probe_at_a_time_and_closes_after_three_good_ones() -
     assert breaker == Breaker(serial=breaker.serial, failed_at=0.0)
 
 
-@pytest.mark.req("A6", "B4")
 @pytest.mark.parametrize("failure", [*COUNTED, *OPENING])
 def test_every_failed_probe_doubles_the_time_up_to_fifteen_minutes(failure: F) -> None:
     breaker, now = opened(), 0.0
@@ -116,7 +113,6 @@ def test_every_failed_probe_doubles_the_time_up_to_fifteen_minutes(failure: F) -
         assert breaker.because is failure
 
 
-@pytest.mark.req("A6", "B4")
 @pytest.mark.parametrize("failure", [*COUNTED, *OPENING])
 def test_an_open_circuit_is_probed_from_ten_seconds_on_by_one_request_at_a_time(
     failure: F,
@@ -137,7 +133,6 @@ def test_an_open_circuit_is_probed_from_ten_seconds_on_by_one_request_at_a_time(
     assert admit(breaker, 35.0, TRICKLE)[1] is not None
 
 
-@pytest.mark.req("B4")
 def test_a_closed_breaker_that_is_reset_stays_as_it_is() -> None:
     breaker = after(CLOSED_BREAKER, 10.0, F.SERVER)
 
@@ -156,7 +151,7 @@ def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
     assert settle(breaker, lost, F.SERVER, lease_over, POLICY).state is BreakerState.HALF_OPEN
 
 
-@pytest.mark.req("B4", "D3")
+@pytest.mark.req("D3")
 @pytest.mark.parametrize("because", OPENING)
 @pytest.mark.parametrize("probing", [False, True])
 def test_a_new_credential_closes_what_our_own_side_opened(because: F, *, probing: bool) -> None:
@@ -328,5 +323,5 @@ class AnyTrickle(AnyTraffic):
     policy = TRICKLE
 
 
-TestAnyTrickle = pytest.mark.req("A6", "B4")(AnyTrickle.TestCase)
-TestAnyTraffic = pytest.mark.req("A6", "B4")(AnyTraffic.TestCase)
+TestAnyTrickle = AnyTrickle.TestCase
+TestAnyTraffic = AnyTraffic.TestCase

@@ -18,6 +18,8 @@ from harness.domain.routing.keep_warm import (
 from harness.domain.routing.plan import ChainLink, RouteTargets
 from harness.domain.routing.table import BUCKETS, Stakes, hash_bucket
 
+pytestmark = pytest.mark.req("B6")
+
 DAY = date(2026, 3, 1)
 ONE_PERCENT = KeepWarm(100)
 KEYS = [f"user-{number}" for number in range(20_000)]
@@ -43,7 +45,6 @@ def drawn(
     )
 
 
-@pytest.mark.req("B6")
 def test_every_target_gets_its_share() -> None:
     counts = Counter(drawn(key, ["a", "b", "c"]) for key in KEYS)
 
@@ -87,7 +88,6 @@ def test_the_greatest_share_for_many_targets_still_reaches_each() -> None:
     assert all(1800 < counts[target] < 2200 for target in "abcdefgh")
 
 
-@pytest.mark.req("B6")
 def test_tomorrow_it_is_others() -> None:
     today = {key for key in KEYS if drawn(key, ["a"])}
     tomorrow = {key for key in KEYS if drawn(key, ["a"], day=DAY + timedelta(1))}
@@ -96,7 +96,6 @@ def test_tomorrow_it_is_others() -> None:
     assert {key for key in KEYS if drawn(key, ["a"])} == today
 
 
-@pytest.mark.req("B6")
 def test_it_is_independent_of_the_canarys_arm() -> None:
     warm = [key for key in KEYS if drawn(key, ["a", "b", "c"], KeepWarm(500))]
     in_both = sum(hash_bucket(key, salt="rollout") < BUCKETS // 2 for key in warm)
@@ -104,7 +103,6 @@ def test_it_is_independent_of_the_canarys_arm() -> None:
     assert 0.45 < in_both / len(warm) < 0.55
 
 
-@pytest.mark.req("B6")
 def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
     links = (
         ChainLink("a2"),

@@ -17,6 +17,8 @@ from harness.domain.reliability.retry import (
     retry_wait_s,
 )
 
+pytestmark = pytest.mark.req("A5")
+
 F = FailureClass
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 POLICY = RetryPolicy()
@@ -24,7 +26,6 @@ LONG = RetryBudget(60.0)
 uniforms = st.floats(0, 1, exclude_max=True)
 
 
-@pytest.mark.req("A5")
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -99,7 +100,6 @@ def wait_s(
     return retry_wait_s(failure, tries=tries, retry_after_s=told_s, uniform=uniform, room=room)
 
 
-@pytest.mark.req("A5")
 @pytest.mark.parametrize("failure", list(F))
 def test_a_target_is_asked_again_as_its_class_says(failure: F) -> None:
     expected = {
@@ -113,7 +113,6 @@ def test_a_target_is_asked_again_as_its_class_says(failure: F) -> None:
     assert wait_s(failure, tries=2) is None
 
 
-@pytest.mark.req("A5")
 def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made() -> None:
     assert wait_s(F.RATE_LIMITED, told_s=20.0) == 20.0
     assert wait_s(F.OVERLOADED, told_s=20.0) == 20.0
@@ -123,7 +122,6 @@ def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made
     assert wait_s(F.SERVER, RetryBudget(0.9)) is None
 
 
-@pytest.mark.req("A5")
 def test_while_another_target_stands_by_no_wait_is_long() -> None:
     watched = RetryBudget(60.0, standby=True)
 
