@@ -205,9 +205,7 @@ def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
 @pytest.mark.req("D4")
 def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path: Path) -> None:
     imported = "sk-imported-0123456789"
-    secrets = {
-        name: f"gsk-{name}-0123456789" for name in ("FIRST_KEY", "SECOND_KEY", "SPARE_KEY")
-    }
+    first, second, spare = (f"gsk-{n}-0123456789" for n in ("first", "second", "spare"))
     page = DocumentedCommands(
         "how-to/credentials.md",
         tmp_path,
@@ -215,10 +213,16 @@ def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path
         after="swapgate provider key list --json",
     )
 
-    said = page.run(HOME=str(tmp_path), ENV_FILE="keys.env", **secrets)
+    said = page.run(
+        HOME=str(tmp_path),
+        ENV_FILE="keys.env",
+        FIRST_KEY=first,
+        SECOND_KEY=second,
+        SPARE_KEY=spare,
+    )
 
     assert "openai    OPENAI_API_KEY  stored" in said
-    assert not any(secret in said for secret in (*secrets.values(), imported))
+    assert not any(secret in said for secret in (first, second, spare, imported))
     file = tmp_path / ".swapgate/encryption.keys"
     assert (file.stat().st_mode & 0o777, len(file.read_text().split())) == (0o600, 2)
     with sqlite3.connect(tmp_path / ".swapgate/swapgate.db") as db:
