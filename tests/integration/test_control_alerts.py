@@ -29,8 +29,8 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Sever
 from harness.domain.operations.delivery import GIVE_UP_AFTER
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
-from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
+from tests.support.store.tampering import owned
 
 
 def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
@@ -90,21 +90,12 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
 
 @pytest.mark.req("B9")
 def test_a_forged_row_keeps_its_alert_open_and_no_other_from_being_told(
-    tmp_path: Path,
+    world: SmallInstallation,
 ) -> None:
-    world = SmallInstallation(tmp_path, clock=ManualClock())
-    world.set_up()
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
-    with engine.begin() as db:
-        named = (
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'proposal'"
-        )
-        for (name,) in db.exec_driver_sql(named).all():
-            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
-        db.exec_driver_sql("UPDATE proposal SET reason = 'forged'")
-    engine.dispose()
+    with owned(world.store) as db:
+        db.execute(sa.text("UPDATE proposal SET reason = 'forged'"))
 
     deliver(world)
 

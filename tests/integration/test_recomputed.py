@@ -21,7 +21,7 @@ from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
-from tests.support.store.raw_rows import Database
+from tests.support.store.tampering import owned, written
 
 pytestmark = pytest.mark.req("F5", "F6")
 
@@ -44,57 +44,30 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     yield from prepared(tmp_path, store, clock)
 
 
-class Intruder:
-    """Somebody who owns the database: no trigger is in force for them."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._without_triggers()
-
-    def _without_triggers(self) -> None:
-        if self._database.dialect == "postgresql":
-            for table in ("sample", "verdict", "eval_run"):
-                self._database.run(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-            return
-        with self._database.engine.begin() as db:
-            found = db.execute(
-                sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-            ).scalars()
-            for name in found.all():
-                db.execute(sa.text(f"DROP TRIGGER {name}"))
-
-    def run(self, statement: str, **values: object) -> None:
-        self._database.run(statement, values)
+def tamper(world: SmallInstallation, statement: str, **values: object) -> None:
+    """As somebody who owns the database: no trigger is in force for them."""
+    with owned(world.store) as db:
+        db.execute(sa.text(statement), values)
 
 
-@pytest.fixture
-def database(world: SmallInstallation, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
-    found = Database(database_url)
-    yield found
-    found.engine.dispose()
+Change = Callable[[SmallInstallation, Proposal], None]
 
 
-@pytest.fixture
-def intruder(database: Database) -> Intruder:
-    return Intruder(database)
-
-
-Change = Callable[[Intruder, Proposal], None]
-
-
-def better_score(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run(
+def better_score(world: SmallInstallation, proposal: Proposal) -> None:
+    tamper(
+        world,
         "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 1",
         run=proposal.runs["colours"].candidate,
     )
 
 
-def no_scores(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run("DELETE FROM sample WHERE run = :run", run=proposal.runs["colours"].incumbent)
+def no_scores(world: SmallInstallation, proposal: Proposal) -> None:
+    tamper(world, "DELETE FROM sample WHERE run = :run", run=proposal.runs["colours"].incumbent)
 
 
-def another_target(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run(
+def another_target(world: SmallInstallation, proposal: Proposal) -> None:
+    tamper(
+        world,
         "UPDATE eval_run SET target = :target WHERE id = :run",
         target=proposal.incumbent,
         run=proposal.runs["colours"].candidate,
@@ -102,10 +75,11 @@ def another_target(intruder: Intruder, proposal: Proposal) -> None:
 
 
 def rewrite(
-    intruder: Intruder, proposal: Proposal, column: str, before: str, after: str
+    world: SmallInstallation, proposal: Proposal, column: str, before: str, after: str
 ) -> None:
     """A text within its verdict."""
-    intruder.run(
+    tamper(
+        world,
         f"UPDATE verdict SET {column} = replace({column}, :before, :after) WHERE id = :id",  # noqa: S608
         before=before,
         after=after,
@@ -113,24 +87,25 @@ def rewrite(
     )
 
 
-def other_terms(intruder: Intruder, proposal: Proposal) -> None:
+def other_terms(world: SmallInstallation, proposal: Proposal) -> None:
     margin = f'"margin":{proposal.plans[0].margin!r}'
-    rewrite(intruder, proposal, "inputs", margin, '"margin":0.5')
+    rewrite(world, proposal, "inputs", margin, '"margin":0.5')
 
 
-def unreadable(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run("UPDATE verdict SET inputs = '{}' WHERE id = :id", id=proposal.verdict)
+def unreadable(world: SmallInstallation, proposal: Proposal) -> None:
+    tamper(world, "UPDATE verdict SET inputs = '{}' WHERE id = :id", id=proposal.verdict)
 
 
-def a_longer_life(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run(
+def a_longer_life(world: SmallInstallation, proposal: Proposal) -> None:
+    tamper(
+        world,
         "UPDATE verdict SET expires_at = expires_at + 86400000000 WHERE id = :id",
         id=proposal.verdict,
     )
 
 
-def fewer_losses(intruder: Intruder, proposal: Proposal) -> None:
-    rewrite(intruder, proposal, "suites", '"losses":', '"losses":1')
+def fewer_losses(world: SmallInstallation, proposal: Proposal) -> None:
+    rewrite(world, proposal, "suites", '"losses":', '"losses":1')
 
 
 CHANGES = (
@@ -156,10 +131,10 @@ def has_alert(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MIS
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
-    world: SmallInstallation, intruder: Intruder, change: Change
+    world: SmallInstallation, change: Change
 ) -> None:
     proposal = world.in_canary()
-    change(intruder, proposal)
+    change(world, proposal)
 
     world.feed(blocks=20)
     for _ in range(4):
@@ -174,14 +149,12 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
     assert (route.incumbent, route.canary) == (proposal.incumbent, None)
 
 
-def tampered_while_it_waited(
-    world: SmallInstallation, intruder: Intruder, change: Change
-) -> Proposal:
+def tampered_while_it_waited(world: SmallInstallation, change: Change) -> Proposal:
     """As it stands after control's next turn."""
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
-    change(intruder, proposal)
+    change(world, proposal)
     world.run_once()
     return world.get(proposal.id)
 
@@ -189,10 +162,9 @@ def tampered_while_it_waited(
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
     world: SmallInstallation,
-    intruder: Intruder,
     change: Change,
 ) -> None:
-    after = tampered_while_it_waited(world, intruder, change)
+    after = tampered_while_it_waited(world, change)
 
     assert after.phase is ProposalPhase.REJECTED
     if change is unreadable:
@@ -204,10 +176,10 @@ def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
 
 @pytest.mark.parametrize("signal", [RolloutSignal.PROMOTE, RolloutSignal.ADVANCE])
 def test_a_person_cannot_go_on_with_evidence_that_changed(
-    world: SmallInstallation, intruder: Intruder, signal: RolloutSignal
+    world: SmallInstallation, signal: RolloutSignal
 ) -> None:
     proposal = world.in_canary()
-    better_score(intruder, proposal)
+    better_score(world, proposal)
 
     with pytest.raises(EvidenceMismatch, match="do not give it any more"):
         operations.operate(world.context(), BEN, "chat", signal, "a demo at noon")
@@ -217,11 +189,11 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
 
 
 def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
-    world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation,
 ) -> None:
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    better_score(intruder, proposal)
+    better_score(world, proposal)
 
     with pytest.raises(ProofRefused, match="has no evidence"):
         fallback_chain.add_fallback(
@@ -233,24 +205,20 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
         )
 
 
-def in_canary_with_evidence_times(
-    factor: float, world: SmallInstallation, intruder: Intruder
-) -> Proposal:
+def in_canary_with_evidence_times(factor: float, world: SmallInstallation) -> Proposal:
     """A canary with its traffic, whose verdict has another figure by now."""
     proposal = world.in_canary()
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
     log_e = verdict.suites[0].log_e_bad
     before, after = (f'"log_e_bad":{figure!r}' for figure in (log_e, log_e * factor))
-    rewrite(intruder, proposal, "suites", before, after)
+    rewrite(world, proposal, "suites", before, after)
     world.feed(blocks=20)
     return proposal
 
 
-def test_a_figure_of_another_last_digit_is_no_false_alarm(
-    world: SmallInstallation, intruder: Intruder
-) -> None:
-    proposal = in_canary_with_evidence_times(1 + 1e-12, world, intruder)
+def test_a_figure_of_another_last_digit_is_no_false_alarm(world: SmallInstallation) -> None:
+    proposal = in_canary_with_evidence_times(1 + 1e-12, world)
 
     world.run_once()
     world.run_once()
@@ -260,9 +228,9 @@ def test_a_figure_of_another_last_digit_is_no_false_alarm(
 
 
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
-    world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation,
 ) -> None:
-    proposal = in_canary_with_evidence_times(1.001, world, intruder)
+    proposal = in_canary_with_evidence_times(1.001, world)
 
     for _ in range(3):
         world.run_once()
@@ -272,42 +240,34 @@ def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
     assert has_alert(world)
 
 
-def test_scores_and_digests_outlive_the_texts(
-    world: SmallInstallation, database: Database
+def test_scores_and_digests_outlive_the_texts_and_nothing_else_of_a_sample_can_be_changed(
+    world: SmallInstallation,
 ) -> None:
+    """With all triggers in force."""
     proposal = world.in_canary()
-    digests = "SELECT count(*) FROM sample WHERE length(answer_sha256) = 64"
-    with database.engine.connect() as db:
-        before = db.execute(sa.text(digests)).scalar_one()
-
-    # With all triggers in force: texts may be blanked, and nothing else of a sample.
-    database.run("UPDATE sample SET answer = '', prompt = '', error_text = ''")
-
-    world.feed(blocks=20)
-    world.run_once()
-    world.run_once()
-    assert rollout(world, proposal).step > 0
-    with database.engine.connect() as db:
-        assert db.execute(sa.text(digests)).scalar_one() == before > 0
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
+    digests = sa.text("SELECT count(*) FROM sample WHERE length(answer_sha256) = 64")
+    with written(world.store) as db:
+        before = db.execute(digests).scalar_one()
+        db.execute(sa.text("UPDATE sample SET answer = '', prompt = '', error_text = ''"))
+    for change in (
         "answer = 'another'",
         "rule = 'other'",
         "cost_usd = 0.0",
         "served_model = 'x'",
         "answer_sha256 = ''",
-    ],
-)
-def test_nothing_else_of_a_sample_can_be_changed(
-    world: SmallInstallation, database: Database, change: str
-) -> None:
-    world.in_canary()
+    ):
+        with (
+            pytest.raises(sa.exc.IntegrityError, match="append_only"),
+            written(world.store) as db,
+        ):
+            db.execute(sa.text(f"UPDATE sample SET {change}"))  # noqa: S608
 
-    with pytest.raises(sa.exc.IntegrityError, match="append_only"):
-        database.run(f"UPDATE sample SET {change}")  # noqa: S608
+    world.feed(blocks=20)
+    world.run_once()
+    world.run_once()
+    assert rollout(world, proposal).step > 0
+    with written(world.store) as db:
+        assert db.execute(digests).scalar_one() == before > 0
 
 
 def test_a_look_that_holds_loads_no_sample(world: SmallInstallation) -> None:

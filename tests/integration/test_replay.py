@@ -1,19 +1,15 @@
 """A stored verdict is decided again: to the same bytes, or the forgery is named."""
 
-import sqlite3
-from pathlib import Path
-
 import pytest
+import sqlalchemy as sa
 
 from harness.control.evals import recomputation
 from harness.control.evals.recomputation import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
-from harness.store.store import Store
-from tests.support.control.control_plane import SECRET, SmallInstallation
-from tests.support.control.manual_clock import ManualClock
-from tests.support.site.signing_keys import CONTROL
+from tests.support.control.control_plane import SmallInstallation
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
 
@@ -66,46 +62,25 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
         assert (tx.verdicts.list(), tx.audit.tail(1)) == before
 
 
-def test_registered_terms_give_the_registered_verdict(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/better").id)
-
-    again = recomputation.what_if(world.context(), proposal.id, OtherTerms())
-
-    assert again == recomputation.replay_verdict(world.context(), proposal.id).stored
-
-
-@pytest.mark.parametrize("terms", [OtherTerms(margin=0.0), OtherTerms(alpha=1.0)])
-def test_terms_that_no_comparison_can_have_are_refused(
-    world: SmallInstallation, terms: OtherTerms
+def test_registered_terms_give_the_registered_verdict_and_impossible_ones_are_refused(
+    world: SmallInstallation,
 ) -> None:
-    proposal = world.until_decided(world.propose("sim/better").id)
+    ctx, proposal = world.context(), world.until_decided(world.propose("sim/better").id)
 
-    with pytest.raises(InputError):
-        recomputation.what_if(world.context(), proposal.id, terms)
+    again = recomputation.what_if(ctx, proposal.id, OtherTerms())
+
+    assert again == recomputation.replay_verdict(ctx, proposal.id).stored
+    for terms in (OtherTerms(margin=0.0), OtherTerms(alpha=1.0)):
+        with pytest.raises(InputError):
+            recomputation.what_if(ctx, proposal.id, terms)
 
 
-def test_a_score_that_was_changed_behind_our_back_is_named(
-    tmp_path: Path, sqlite_url: str
-) -> None:
-    clock = ManualClock()
-    world = SmallInstallation(
-        tmp_path,
-        Store(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
-        clock=clock,
-    )
-    world.set_up()
+def test_a_score_that_was_changed_behind_our_back_is_named(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/worse").id)
-    candidate_run = proposal.runs["colours"].candidate
-    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
-        triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        for (name,) in triggers.fetchall():
-            raw.execute(f'DROP TRIGGER "{name}"')
-        raw.execute(
-            "UPDATE sample SET strict = 1.0 - strict WHERE run = ? AND position = 0",
-            (candidate_run,),
-        )
-    raw.close()
+    changed = proposal.runs["colours"].candidate
+    with owned(world.store) as db:
+        forged = "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 0"
+        db.execute(sa.text(forged), {"run": changed})
 
-    with pytest.raises(SignatureInvalid, match=f"row sample {candidate_run}"):
+    with pytest.raises(SignatureInvalid, match=f"row sample {changed}"):
         recomputation.replay_verdict(world.context(), proposal.id)
-    world.store.close()

@@ -2,19 +2,16 @@
 
 import re
 import shlex
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from evals.sim import answers, profiles, text_numbers
-from evals.sim.simulated_model import ItemBank, SimulatedModel, bank_item, load_suites
+from evals.sim import profiles, text_numbers
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
@@ -37,16 +34,13 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.ports import Chance
 from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report, list_pinned
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from harness.store.store import Store
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
-from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
-from tests.support.site.signing_keys import CONTROL
+from tests.support.evals.simulated_answers import simulated_answers
 from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
@@ -173,100 +167,56 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
     assert ET.fromstring(render_junit(report)).tag == "testsuites"  # noqa: S314 - our own
 
 
-def example_world(tmp_path: Path) -> SmallInstallation:
+def example_world(folder: Path) -> SmallInstallation:
     """Two shipped suites, answered by two of the simulator's models."""
-    world = example_installation(tmp_path)
-    models = profiles.load_profiles()
-    ctx = world.context()
-    prices = {
-        name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
-        for name, model in models.items()
-    }
-    targets.put_provider(
-        ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
-    )
-    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
-    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
-        settings = RouteSettings(suites=suites_)
-        routes.create_route(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
-    return world
-
-
-def example_installation(
-    folder: Path,
-    *,
-    store: Store | None = None,
-    clock: ManualClock | None = None,
-    chance: Chance | None = None,
-) -> SmallInstallation:
-    """store, clock, chance: those of an example that was made before."""
     datasets = package_data.path("datasets")
     suites = {
         name: SuiteSettings(name=name, path=datasets / f"{name}.jsonl", scorer=scorer)
         for name, scorer in SUITES.items()
     }
     models = profiles.load_profiles()
-    bank = ItemBank(load_suites(suites.values()))
-    sitting = {name: SimulatedModel(model, bank) for name, model in models.items()}
-
-    def script(target: Target, item: Item, _epoch: int) -> str:
-        asked = bank_item(item, suite=suite_of(item), place="")
-        seen = sitting[target.model].sit(asked)
-        return answers.answer(seen, models[target.model], prompt=item.input)
 
     def pace(target: Target, item: Item) -> float:
         middle = models[target.model].latency.first_token_median_ms / 1000
         return middle * (0.6 + 2 * text_numbers.uniform("pace", target.model, item.id) ** 4)
 
-    def suite_of(item: Item) -> str:
-        return item.id.rpartition("-")[0]
-
-    world = SmallInstallation(
-        folder,
-        store,
-        clock=clock or ManualClock(),
-        chance=chance or CountingRandomIds(),
-        policy=Policy("default", gate=GatePolicy()),
-        script=script,
-        pace=pace,
-    )
+    script = simulated_answers(suites.values(), models)
+    policy = Policy("default", gate=GatePolicy())
+    world = SmallInstallation(folder, policy=policy, script=script, pace=pace)
     world.suites = suites
+    prices = {
+        name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
+        for name, model in models.items()
+    }
+    targets.put_provider(
+        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+    )
+    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
+    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
+        settings = RouteSettings(suites=suites_)
+        routes.create_route(world.context(), SYSTEM, name, "sim/sim-base", settings=settings)
     return world
 
 
-@dataclass(frozen=True, slots=True)
-class DecidedExample:
-    """What the example's file, clock and ids were after its verdict."""
+def decided(world: SmallInstallation, request: ProposalRequest) -> Example:
+    """With a fortnight of traffic before its verdict."""
+    made = submission.create_proposal(world.context(), ANN, request)
+    a_fortnight_of_traffic(world, made.incumbent)
+    return world, world.until_decided(made.id)
 
-    proposal: Proposal
-    content: bytes
-    clock: ManualClock
-    chance: Chance
+
+# Both to read, each made once.
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """The documented one."""
+    world = example_world(tmp_path_factory.mktemp("decided"))
+    return decided(world, ProposalRequest("support", "sim/sim-better", "half the price"))
 
 
 @pytest.fixture(scope="module")
-def decided(tmp_path_factory: pytest.TempPathFactory) -> DecidedExample:
-    folder = tmp_path_factory.mktemp("decided")
-    world = example_world(folder)
-    request = ProposalRequest("support", "sim/sim-better", "half the price")
-    made = submission.create_proposal(world.context(), ANN, request)
-    a_fortnight_of_traffic(world, made.incumbent)
-    proposal = world.until_decided(made.id)
-    with closing(sqlite3.connect(folder / "world.db")) as db:
-        content = db.serialize()
-    return DecidedExample(proposal, content, world.clock, world.chance)
-
-
-@pytest.fixture
-def example(decided: DecidedExample, tmp_path: Path) -> Iterator[Example]:
-    """The documented example with its verdict: a copy of one that was made once."""
-    file = tmp_path / "world.db"
-    file.write_bytes(decided.content)
-    clock, chance = copy(decided.clock), copy(decided.chance)
-    url = f"sqlite:///{file}"
-    with closing(Store(url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
-        world = example_installation(tmp_path, store=store, clock=clock, chance=chance)
-        yield world, decided.proposal
+def by_form(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    world = example_world(tmp_path_factory.mktemp("by form"))
+    return decided(world, ProposalRequest("forms", "sim/sim-fenced", "a test"))
 
 
 def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
@@ -329,13 +279,10 @@ def test_rows_by_tag_add_up_to_what_was_used(example: Example) -> None:
 
 @pytest.mark.req("A8")
 def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
-    tmp_path: Path,
+    by_form: Example,
 ) -> None:
-    world = example_world(tmp_path)
-    made = submission.create_proposal(
-        world.context(), ANN, ProposalRequest("forms", "sim/sim-fenced", "a test")
-    )
-    report = gather_report(world.context(), world.until_decided(made.id).id)
+    world, proposal = by_form
+    report = gather_report(world.context(), proposal.id)
     text = render_markdown(report)
 
     assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
@@ -433,12 +380,10 @@ def test_the_printed_command_asks_the_same_question(
 
 
 @pytest.mark.req("A8", "F10")
-def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Path) -> None:
-    world = example_world(tmp_path)
-    made = submission.create_proposal(
-        world.context(), ANN, ProposalRequest("forms", "sim/sim-fenced", "a test")
-    )
-    proposal = world.until_decided(made.id)
+def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(
+    by_form: Example, tmp_path: Path
+) -> None:
+    world, proposal = by_form
     thrown = gather_report(world.context(), proposal.id, standalone=True)
     text = render_markdown(thrown)
     kept = render_markdown(replace(thrown, kept=tmp_path / "a folder"))
@@ -490,11 +435,11 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
 
 
 def test_a_suite_that_is_not_configured_any_more_leaves_the_report_without_tags(
-    example: Example,
+    example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, proposal = example
     assert any(part.tags for part in gather_report(world.context(), proposal.id).suites)
-    world.suites = {}
+    monkeypatch.setattr(world, "suites", {})
     report = gather_report(world.context(), proposal.id)
 
     assert not any(part.tags for part in report.suites)
