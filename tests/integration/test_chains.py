@@ -61,6 +61,8 @@ def approve(world: SmallInstallation, proposal: str) -> None:
 
 
 def refuse(world: SmallInstallation, proposal: str) -> None:
+    """After it was approved, before its canary."""
+    approve(world, proposal)
     decisions.refuse_proposal(world.context(), BEN, proposal, "unsafe")
 
 
