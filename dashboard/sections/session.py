@@ -11,7 +11,6 @@ from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_figures import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, visible_text
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
@@ -45,7 +44,6 @@ class SessionView:
     total: int  # how many messages the session has
     switches: Page[ModelSwitchRequest]
     children: Page[AgentSession]
-    usage: Sequence[ModelUsage]  # of the session and all below it
     now: datetime
 
     @property
@@ -65,10 +63,6 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         session = tx.sessions.get(id_)
         agent = tx.agents.get(session.agent).name
         total = tx.session_messages.last_position(id_)
-        family = below = [id_]
-        while below:
-            below = [child for parent in below for child in tx.sessions.children(parent)]
-            family = [*family, *below]
     start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
     page = PageRequest(MOST_MESSAGES, str(start))
     return SessionView(
@@ -79,7 +73,6 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
         total=total,
         switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
         children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
-        usage=ctx.store.lists.model_usage(sessions=family),
         now=ctx.clock.now(),
     )
 
@@ -91,11 +84,16 @@ def headline(view: SessionView) -> tuple[str, str]:
         f"session {session.id}",
         session.state.value,
         labels.plural(view.total, "message"),
-        f"cost {_cost(view.usage)}",
+        known_cost(session),
         f"last message {format_age(session.last_at, view.now)}",
     ]
     heading = f"{strong(view.agent)} {verb} with {strong(session.model.text)}"
     return heading, escape(" · ".join(parts))
+
+
+def known_cost(session: AgentSession) -> str:
+    """Answers of unknown price add nothing: 0 may stand for them."""
+    return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
 def render_switches(view: SessionView, *, readable: bool) -> str:
@@ -179,29 +177,3 @@ def _cut(text: str) -> str:
 
 def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
-
-
-def render_costs(view: SessionView) -> str:
-    if not view.usage:
-        return ""
-    rows = [
-        {
-            "Model": strong(model.target),
-            "Answers · tokens in + out": (
-                f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}"
-            ),
-            "Cost": escape(_cost([model])),
-        }
-        for model in view.usage
-    ]
-    return html.listing("What it cost", "This session with all that it spawned.", rows)
-
-
-def _cost(usage: Sequence[ModelUsage]) -> str:
-    unpriced = sum(model.unpriced for model in usage)
-    known = labels.usd(sum(model.cost_usd for model in usage))
-    if not unpriced:
-        return known
-    if unpriced == sum(model.answers for model in usage):
-        return "price unknown"
-    return f"{known}, and {labels.plural(unpriced, 'answer')} of unknown price"

@@ -28,7 +28,7 @@ from harness.domain.agents.switch_request import (
     visible_text,
 )
 from harness.domain.errors import NotFound
-from harness.domain.formatting import format_age, format_usd
+from harness.domain.formatting import format_age
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page, PageRequest
 
@@ -191,8 +191,7 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
 
 def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
     readable = current_user.may_read_content()
-    # Answers of unknown price add nothing: 0 may stand for them.
-    cost = f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
+    cost = one_session.known_cost(session)
     parts = [
         *([f"user {session.user_id}"] if readable and session.user_id else []),
         *(session.model.text, session.state.value, cost, format_age(session.last_at, now)),
@@ -224,7 +223,7 @@ def _show_session(id_: str, behind: int | None) -> None:
             _show_waiting(request, view.agent, view.now)
     switched = one_session.render_switches(view, readable=readable)
     with st.container():
-        page_frame.show_html(switched + one_session.render_costs(view))
+        page_frame.show_html(switched)
     with st.container():
         if view.children:
             st.html(html.section(labels.plural(len(view.children), "spawned session")))

@@ -126,7 +126,6 @@ RANGES: Final[Mapping[str, Range]] = {
     "eval_workers": Range(1, 1_000),
     "eval_connections": Range(1, 100_000),
     "port": Range(0, 65_535),
-    "busy_wait_s": Range(0, HOUR_S),
     "switch_timeout_s": Range(1, 7 * DAY_S),
     "switch_days": Range(0.001, 366),
     "literal_days": Range(0.001, 3_660),
@@ -134,7 +133,6 @@ RANGES: Final[Mapping[str, Range]] = {
     "max_message_bytes": Range(1_024, 1e9),
     "max_steps": Range(1, 1_000),
     "max_tasks": Range(1, 100),
-    "max_depth": Range(0, 10),
     "floor": Range(0, 1),
 }
 UNITS: Final[Mapping[str, str]] = {

@@ -209,8 +209,7 @@ class UiSettings:
 class SpawnLimits:
     """What the sub-tasks of one session may be."""
 
-    max_tasks: int = 8  # of one turn, and of one call
-    max_depth: int = 2  # levels of sub-tasks below a session; 0 for no sub-tasks
+    max_tasks: int = 8  # of one call
     max_usd: float = 1.0  # of all sub-tasks of one call
 
 
@@ -249,8 +248,6 @@ class AgentSettings:
     public_url: str = ""
     # A request of this machine needs no key; only where nothing listens beyond loopback.
     open_on_loopback: bool = False
-    # How long a message waits for the end of its session's running turn; 0 refuses it at once.
-    busy_wait_s: float = 30.0
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long an approved literal model may be used
     literal_days: float = 90.0  # how long one that an agent was created or changed with may be
@@ -294,9 +291,10 @@ class AgentSettings:
 
     @property
     def longest_silence_s(self) -> float:
-        """How long a request may go without a byte of its answer: a turn, after another one
-        that it waits for, or a person's decision."""
-        return max(self.busy_wait_s + self.limits.timeout_s, self.switch_timeout_s)
+        """How long a request may go without a byte of its answer: a turn, or a person's
+        decision.
+        """
+        return max(self.limits.timeout_s, self.switch_timeout_s)
 
 
 def http_url(host: str, port: int) -> str:

@@ -45,11 +45,9 @@ LIST_S: Final = 30.0  # to read what a server announces
 ENDS_S: Final = 2.0  # for a server to let a session end
 LISTED_S: Final = 60.0  # how long a server's list, or its failure to give one, is believed
 MAX_TOOLS: Final = 64
-MAX_PAGES: Final = 10
 MAX_NAME: Final = 64
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_SCHEMA_CHARS: Final = 20_000
-MAX_SCHEMA_DEPTH: Final = 24
 # Shorter ones are no secrets: they would be found in every text.
 MIN_SECRET: Final = 6
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -241,22 +239,14 @@ class _BoundedStream(httpx2.AsyncByteStream):
 async def _list(server: str, client: Client) -> Sequence[Tool]:
     """The tools that a model can be told of. The log names the others."""
     tools: dict[str, Tool] = {}
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await client.list_tools(cursor=cursor)
-        for tool in page.tools[:MAX_TOOLS]:
-            fault = await asyncio.to_thread(_tool_fault, tool)
-            if not fault and tool.name in tools:
-                fault = "it is announced twice"
-            if not fault and len(tools) == MAX_TOOLS:
-                fault = f"there are more than {MAX_TOOLS}"
-            if fault:
-                log.warning("tool_left_out", server=server, tool=tool.name[:64], reason=fault)
-            else:
-                tools[tool.name] = tool
-        cursor = page.next_cursor
-        if not cursor:
-            break
+    for tool in (await client.list_tools()).tools:
+        fault = await asyncio.to_thread(_tool_fault, tool)
+        if not fault and len(tools) == MAX_TOOLS:
+            fault = f"there are more than {MAX_TOOLS}"
+        if fault:
+            log.warning("tool_left_out", server=server, tool=tool.name[:64], reason=fault)
+        else:
+            tools.setdefault(tool.name, tool)
     return tuple(tools.values())
 
 
@@ -268,30 +258,16 @@ def _tool_fault(tool: Tool) -> str:
         return "its name is no function's: 1 to 64 letters, digits, '-' and '_'"
     if tool.input_schema.get("type") != "object":
         return "its schema is not of an object"
-    return _schema_fault(tool.input_schema)
-
-
-def _schema_fault(schema: object) -> str:
-    if _depth(schema, MAX_SCHEMA_DEPTH) < 0:
-        return f"its schema is more than {MAX_SCHEMA_DEPTH} levels deep"
-    text = json.dumps(schema)
-    if len(text) > MAX_SCHEMA_CHARS:
-        return f"its schema has more than {MAX_SCHEMA_CHARS} characters"
-    if re.search(r'"\$(ref|dynamicRef)": "[^#]', text):
-        return "its schema refers to another document"
     try:
-        fault = schema_fault(schema)
+        text = json.dumps(tool.input_schema)
+        if len(text) > MAX_SCHEMA_CHARS:
+            return f"its schema has more than {MAX_SCHEMA_CHARS} characters"
+        if re.search(r'"\$(ref|dynamicRef)": "[^#]', text):
+            return "its schema refers to another document"
+        fault = schema_fault(tool.input_schema)
     except Exception as error:  # noqa: BLE001 - the library may raise any error for a bad schema
         fault = type(error).__name__
     return f"its schema is invalid: {fault[:200]}" if fault else ""
-
-
-def _depth(value: object, left: int) -> int:
-    """Returns the unused levels of depth; less than 0 where the value is too deep."""
-    if left < 0 or not isinstance(value, dict | list):
-        return left
-    members = value.values() if isinstance(value, dict) else value
-    return min((_depth(member, left - 1) for member in members), default=left)
 
 
 def _text(result: CallToolResult) -> str:

@@ -194,8 +194,7 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
     ("agent_turn", {"id": "tu_2"}, {"id": "tu_3"}, "uq_agent_turn|agent_turn.session"),
     ("agent_message", {"position": 3}, {"id": "x"}, "pk_agent_message|agent_message.session"),
-    ("agent_session", {}, {"id": "se_2", "parent": "se_9", "depth": 1}, "_parent|FOREIGN"),
-    ("agent_session", {}, {"id": "se_2", "parent": "se_1"}, "depth_of_a_child"),
+    ("agent_session", {}, {"id": "se_2", "parent": "se_9"}, "_parent|FOREIGN"),
     ("agent_session", {}, {"id": "se_2", "agent": "ag_9"}, "_agent|FOREIGN"),
     ("agent_switch", {"id": "sw_1"}, {"id": "sw_3"}, "switch_asked"),
     ("agent_switch", {"id": "sw_2"}, {"id": "sw_3", "expires_at": NOW}, "expires_later"),
@@ -293,13 +292,13 @@ def test_a_turn_keeps_the_answer_that_its_key_gets_again(agents: Store) -> None:
         assert tx.turns.find_sent(SESSION.id, key) is None
         for number, begun in ((2, NOW), (3, LATER)):
             tx.turns.add(replace(TURN, id=f"tu_{number}", begun_at=begun, sent=key))
-            tx.turns.end(f"tu_{number}", TurnState.DONE, LATER, 201, f"{number}")
+            tx.turns.end(f"tu_{number}", TurnState.DONE, LATER, f"{number}")
         for other in (replace(key, client="k_2"), replace(key, key="b")):
             assert tx.turns.find_sent(SESSION.id, other) is None
         assert tx.turns.find_sent("se_2", key) is None
         found = tx.turns.find_sent(SESSION.id, replace(key, request_hash="another"))
         assert found is not None
-        assert (found.id, found.sent, found.status, found.body) == ("tu_3", key, 201, "3")
+        assert (found.id, found.sent, found.body) == ("tu_3", key, "3")
 
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:

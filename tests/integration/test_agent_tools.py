@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
                 "files": {"url": f"http://127.0.0.1:{port}/mcp"},
                 "gone": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
             },
-            spawn={"max_tasks": 4, "max_depth": 2, "max_usd": 1},
+            spawn={"max_tasks": 4, "max_usd": 1},
             limits={"max_steps": 6, "timeout_s": 60},
         ) as made,
     ):
@@ -80,17 +80,10 @@ def test_a_tool_of_a_server_runs_within_the_turn(site: AgentsSite) -> None:
     assert [tool["function"]["name"] for tool in first["tools"]] == ["files__add"]
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("long", "2097152"),
-        ("far", "there is no tool"),
-    ],
-)
-def test_a_tool_that_fails_breaks_no_session(site: AgentsSite, name: str, reason: str) -> None:
+def test_a_tool_that_fails_breaks_no_session(site: AgentsSite) -> None:
     session = site.session(tools=["files"])
     site.upstream.turns[BASE] = scripted(
-        calling(("c1", f"files__{name}", "{}")),
+        calling(("c1", "files__long", "{}")),
         calling(("c2", "files__add", '{"a": 2, "b": 3}')),
         completion("done"),
     )
@@ -98,7 +91,7 @@ def test_a_tool_that_fails_breaks_no_session(site: AgentsSite, name: str, reason
     assert good(site.send(session, "go"))["content"] == "done"
     failed, added = results(site, session)
     assert failed.startswith("Error: ")
-    assert reason in failed
+    assert "2097152" in failed
     assert added == "5"
 
 
@@ -189,10 +182,6 @@ def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
     ("arguments", "reason"),
     [
         ({"tasks": [{"task": "x"}] * 5}, "one call takes 4"),
-        ({"tasks": []}, "tasks: give a list"),
-        ({"tasks": "all"}, "tasks: give a list"),
-        ({"tasks": [{"task": ""}]}, "tasks[0].task"),
-        ({"tasks": [{"task": "x", "model": 7}]}, "tasks[0].model"),
         ({"tasks": [{"task": "x", "model": "nobody-serves-this"}]}, "nobody-serves-this"),
     ],
 )
@@ -210,18 +199,17 @@ def test_what_cannot_be_spawned_is_said(
     assert len(site.upstream.asked) == 2
 
 
-def test_a_model_that_spawns_without_end_is_stopped_by_depth_and_steps(
-    site: AgentsSite,
-) -> None:
+def test_a_model_that_spawns_without_end_is_stopped_by_its_steps(site: AgentsSite) -> None:
+    """Sub-tasks have no tool to spawn with."""
     session = site.session(tools=["spawn"])
     endless = json.dumps({"tasks": [{"task": "more"}, {"task": "more"}]})
     site.upstream.turns[BASE] = lambda _: calling(("c1", "spawn", endless))
     site.send(session, "go")
 
-    # 4 sub-tasks of each turn, at two depths, with 6 steps each.
-    assert 6 < len(site.upstream.asked) <= (1 + 4 + 16) * 6
-    refused = results(site, session)[2:]
-    assert all("may spawn 4" in text for text in refused)
+    # 6 steps; each of the first 5 has 2 sub-tasks, which are told that the tool is not there.
+    own = [request for request in site.upstream.asked if "tools" in request.json]
+    assert len(own) == 6
+    assert 10 <= len(site.upstream.asked) - len(own) <= 5 * 2 * 6
 
 
 def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> None:

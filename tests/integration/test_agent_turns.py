@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
@@ -76,6 +77,7 @@ from harness.domain.reliability.failover import hash_user
 from harness.domain.routing.table import RouteSettings
 from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
+from harness.store.schema import metadata
 from tests.contract import test_store_captures as captures
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
@@ -221,7 +223,7 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
         turns.interrupt(ctx, running)
         world.clock.advance(1)
         again = begin(ctx, session.id, key=key)
-    answered(ctx, again, kept=(200, "{}"))
+    answered(ctx, again, kept="{}")
     assert [(role, state) for role, _, state in transcript(ctx, session.id)] == [
         ("user", "complete"),
         ("assistant", "interrupted"),
@@ -257,7 +259,7 @@ class Answering:
 async def start(
     runner: TurnRunner,
     session: AgentSession,
-    keep: Callable[[TurnOutcome], tuple[int, str] | None] = lambda _: None,
+    keep: Callable[[TurnOutcome], str] = lambda _: "",
 ) -> TurnRun:
     posted = PostedMessage(KEY, session.agent, session.id, HELLO, keep=keep)
     run = await runner.start(posted)
@@ -387,8 +389,9 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     calls.may.set()
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
 
-    def cancel_within_the_last_unit(_: TurnOutcome) -> None:
+    def cancel_within_the_last_unit(_: TurnOutcome) -> str:
         asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
+        return ""
 
     run = await start(runner, session, cancel_within_the_last_unit)
     outcome = await run.outcome()
@@ -444,7 +447,7 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
     session = sessions.open_session(ctx, PERSON, agent.id)
     key = IdempotencyKey("k_1", "a", "hash")
-    posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key, keep=lambda _: (200, "{}"))
+    posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key, keep=lambda _: "{}")
     run = await runner.start(posted)
     assert isinstance(run, TurnRun)
     await run.outcome()
@@ -452,25 +455,22 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
 
     again = await runner.start(posted)
     assert isinstance(again, SessionTurn)
-    assert again.status == 200
+    assert again.body == "{}"
     with pytest.raises(NotAllowed, match="not approved"):
         await runner.start(replace(posted, key=None))
 
 
-async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
+async def test_a_process_that_ends_interrupts_its_turns_and_begins_none(
     ctx: Context, session: AgentSession
 ) -> None:
-    calls = Answering()
-    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
+    runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER, AutoTargets({}))
     run = await start(runner, session)
-    waits = asyncio.create_task(start(runner, session))
-    await calls.is_asked.wait()
     await runner.close(0.0)
 
     assert (await run.outcome()).failure is not None
     with pytest.raises(StoreUnavailable, match="is ending"):
-        await waits
-    assert [state for _, _, state in transcript(ctx, session.id)] == ["complete", "interrupted"]
+        await start(runner, session)
+    assert [state for _, _, state in transcript(ctx, session.id)] == ["complete"]
 
 
 def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
@@ -526,24 +526,13 @@ def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
     assert ctx.store.snapshot().agent_grants == ()
 
 
-def test_a_model_is_not_changed_while_an_answer_runs(
-    ctx: Context, agent: Agent, session: AgentSession
-) -> None:
-    begun = begin(ctx, session.id)
+def test_a_change_keeps_the_agents_id_and_owner(ctx: Context, agent: Agent) -> None:
+    def change(known: Agent) -> Agent:
+        return replace(known, name="renamed", owner_key="k_2", id="ag_2", model=BETTER)
 
-    def rename(known: Agent) -> Agent:
-        return replace(known, name="renamed", owner_key="k_2", id="ag_2")
-
-    def move(known: Agent) -> Agent:
-        return replace(known, model=BETTER)
-
-    renamed = agents.change_agent(ctx, KEY, agent.id, rename)
-    assert renamed == replace(agent, name="renamed", updated_at=renamed.updated_at)
-    with pytest.raises(Conflict, match="is answering"):
-        agents.change_agent(ctx, PERSON, agent.id, move)
-    answered(ctx, begun)
-    moved = agents.change_agent(ctx, PERSON, agent.id, move)
-    assert (moved.name, moved.model) == ("renamed", BETTER)
+    changed = agents.change_agent(ctx, PERSON, agent.id, change)
+    expected = replace(agent, name="renamed", model=BETTER, updated_at=changed.updated_at)
+    assert changed == expected
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
 
 
@@ -635,10 +624,8 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
     begun = begin(ctx, session.id)
     with ctx.store.write() as tx:
         child = sessions.open_child(ctx, tx, session, CHAT)
-    with ctx.store.write() as tx:
-        below = sessions.open_child(ctx, tx, child, CHAT)
     turns.begin_answer(ctx, begin(ctx, child.id).turn, model="chat")
-    request = waiting(ctx, below)
+    request = waiting(ctx, child)
 
     if who_comes == "a later process":
         turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2"))
@@ -649,9 +636,9 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
         assert turns.interrupt(ctx, begun.turn)
 
     with ctx.store.read() as tx:
-        states = [tx.sessions.get(one.id).state.value for one in (session, child, below)]
+        states = [tx.sessions.get(one.id).state.value for one in (session, child)]
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
-    assert states == ["open", "closed", "closed"]
+    assert states == ["open", "closed"]
     assert transcript(ctx, child.id)[-1] == ("assistant", "", "interrupted")
     if who_comes != "the next message":
         begin(ctx, session.id)
@@ -668,71 +655,67 @@ def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession
         assert tx.sessions.get(session.id).state is SessionState.OPEN
 
 
-def test_of_two_changes_of_an_agent_at_once_none_is_lost(ctx: Context, agent: Agent) -> None:
+def describe(ctx: Context, agent: str) -> object:
+    return agents.change_agent(ctx, KEY, agent, lambda known: replace(known, description="new"))
+
+
+def delete(ctx: Context, agent: str) -> None:
+    agents.delete_agent(ctx, KEY, agent)
+
+
+@pytest.mark.parametrize("other", [describe, delete])
+def test_of_two_changes_of_an_agent_at_once_none_is_lost(
+    ctx: Context, agent: Agent, other: Callable[[Context, str], object]
+) -> None:
     """The second comes while the first has read the agent and not stored it yet."""
-
-    def describe() -> Agent:
-        return agents.change_agent(
-            ctx, KEY, agent.id, lambda known: replace(known, description="new")
-        )
-
     with ThreadPoolExecutor(1) as pool:
-        others: list[Future[Agent]] = []
+        others: list[Future[object]] = []
 
         def rename(known: Agent) -> Agent:
-            others.append(pool.submit(describe))
+            others.append(pool.submit(other, ctx, agent.id))
             wait(others, timeout=1)
             return replace(known, name="other")
 
         agents.change_agent(ctx, KEY, agent.id, rename)
         others[0].result(60)
 
-    changed = agents.load_agent(ctx, KEY, agent.id)
-    assert (changed.name, changed.description) == ("other", "new")
-
-
-def test_an_agent_that_is_deleted_while_it_is_changed_stays_deleted(
-    ctx: Context, agent: Agent
-) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        deletions: list[Future[None]] = []
-
-        def rename(known: Agent) -> Agent:
-            deletions.append(pool.submit(agents.delete_agent, ctx, KEY, agent.id))
-            wait(deletions, timeout=1)
-            return replace(known, name="other")
-
-        agents.change_agent(ctx, KEY, agent.id, rename)
-        deletions[0].result(60)
-
-    with pytest.raises(NotFound, match="deleted"):
-        agents.load_agent(ctx, KEY, agent.id)
+    with ctx.store.read() as tx:
+        changed = tx.agents.get(agent.id)
+    assert changed.name == "other"
+    assert changed.deleted_at if other is delete else changed.description == "new"
 
 
 @pytest.mark.req("D8")
 def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
-    answered(ctx, begin(ctx, session.id), kept=(200, "{}"))
+    key = IdempotencyKey("k_1", "a", "hash")
+    answered(ctx, begin(ctx, session.id, "user-7 said so", key=key), "user-7?", kept="user-7!")
     with ctx.store.write() as tx:
         sessions.open_child(ctx, tx, session, CHAT)
     other = sessions.open_session(ctx, KEY, agent.id, "user-8")
     waiting(ctx, session)
+    assert tables_with(ctx, "user-7") >= {"agent_session", "agent_message", "agent_turn"}
     with pytest.raises(NotAllowed):
         user_deletion.delete_user(ctx, BEN, "user-7", "asked", secret=SECRET)
     with pytest.raises(InputError):
         user_deletion.delete_user(ctx, SYSTEM, "", "asked", secret=SECRET)
-    assert (
-        user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET).sessions == 2
-    )
+    done = user_deletion.delete_user(ctx, SYSTEM, "user-7", "asked", secret=SECRET)
 
+    assert done.sessions == 2
+    assert tables_with(ctx, "user-7") == set()
     with ctx.store.read() as tx:
-        assert tx.session_messages.list(session.id) == []
-        blanked = tx.switch_requests.get("sw_1")
-        assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
-        [event] = [e for e in tx.audit.tail() if e.action == "user.delete"]
-    assert "user-7" not in str(event.details)
+        assert tx.switch_requests.get("sw_1").state is SwitchState.CANCELLED
     assert ids_of_sessions(ctx, agent) == [other.id]
+
+
+def tables_with(ctx: Context, text: str) -> set[str]:
+    with ctx.store.read() as tx:
+        rows = {
+            table.name: tx.routing._unit.read(sa.select(table)).all()
+            for table in metadata.sorted_tables
+        }
+    return {table for table, stored in rows.items() if text in str(stored)}
 
 
 @pytest.mark.req("D8", "G4")
@@ -777,7 +760,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
     if isinstance(begun, BegunTurn):
         shown = [message for message in begun.messages if message.is_whole]
-        answered(ctx, begun, "It is 42.", kept=(200, "It is 42."))
+        answered(ctx, begun, "It is 42.", kept="It is 42.")
         begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
         assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
     else:

@@ -19,14 +19,15 @@ from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.agents.caller import (
     AgentCaller,
+    ApprovalLinks,
     sign_agent_header,
     sign_peer_header,
-    sign_values,
 )
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.row_signatures import KeyPurpose
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.waiting_switch import waiting_switch
 from tests.support.router.router_process import routed
 from tests.support.site.agents_site import error_of
 
@@ -134,12 +135,13 @@ def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
         assert "no signing key" in error["message"]
         assert answer.headers["retry-after"] == "2"
         assert door.send("POST", json=BODY).status_code == 201
-        # Whether a link was made here needs no control plane: guesses do not reach it.
-        guess = door.send(path="/agents/approvals/v1.guess.0")
-        assert guess.status_code == 404
-        until = {"request": "rq_1", "hash": "", "until": door.clock.now().timestamp() + 60}
-        token = sign_values(until, door.installation.secret, b"swapgate: approval link")
-        assert door.send(path=f"/agents/approvals/{token.decode()}").status_code == 503
+        # A link shows its question without the control plane; guesses do not reach that.
+        request = waiting_switch(door.installation.context, "sim/sim-better")
+        link = ApprovalLinks("", door.installation.secret).link(request)
+        assert door.send(path=f"{link}0").status_code == 404
+        assert door.send(path=link).status_code == 200
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert door.send("POST", link, content=b"", headers=form).status_code == 503
 
 
 def test_the_control_plane_signs_only_what_the_agents_process_passes_on(

@@ -36,14 +36,18 @@ def answer(asked: ReceivedRequest) -> ScriptedTurn:
     return streamed(told) if asked.json.get("stream") else completion(told)
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSite]:
-    monkeypatch.setenv(OPENAI_KEY, "sk-made-up")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
     spare = {"incumbent": "sim/sim-base"}
     sections = {"routes": {"chat": spare, "chat-web": spare}}
-    with agents_site(tmp_path, with_openai=True, with_control=True, sections=sections) as made:
-        made.upstream.turns["gpt-4o-mini"] = answer
-        yield made
+    folder = tmp_path_factory.mktemp("agents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OPENAI_KEY, "sk-made-up")
+        with agents_site(
+            folder, with_openai=True, with_control=True, sections=sections
+        ) as made:
+            made.upstream.turns["gpt-4o-mini"] = answer
+            yield made
 
 
 def json_values(text: str) -> Iterator[Any]:

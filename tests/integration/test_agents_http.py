@@ -242,3 +242,13 @@ def test_the_same_message_again_gets_the_same_answer(site: AgentsSite) -> None:
     assert answers[0].json() == answers[1].json()
     assert events(as_stream) == [("turn.completed", answers[0].json())]
     assert len(site.messages(session)) == 2
+
+
+@pytest.mark.req("C7")
+def test_the_answer_says_which_target_auto_chose_and_why(site: AgentsSite) -> None:
+    answer = site.send(site.session(model="auto:chat"), "Hi")
+
+    assert good(answer)["auto"].startswith(
+        "sim/sim-base: the incumbent: route chat has no floor"
+    )
+    assert answer.headers["x-swapgate-auto"] == answer.json()["auto"]

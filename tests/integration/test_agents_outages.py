@@ -74,6 +74,10 @@ def test_while_the_database_is_away_agents_say_so_and_models_are_served(
         come_back()
 
         eventually(lambda: site.client.get("/agents").status_code == 200)
+        # Until the lease of the turn that could not be stored has ended, the session is busy.
+        eventually(
+            lambda: site.send(session, "Take your time", headers=headers).status_code == 200
+        )
         again = good(site.send(session, "Take your time", headers=headers))
         assert again["content"] == "hello"
         rows = [row for row in site.messages(session) if row["state"] == "complete"]

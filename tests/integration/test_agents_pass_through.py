@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,6 @@ from tests.support.router.live_router import (
     snapshot,
     wait_until,
 )
-from tests.support.router.router_process import eventually, routed
 from tests.support.site.processes import free_port
 
 pytestmark = pytest.mark.req("E1", "E2")
@@ -465,40 +463,3 @@ def test_models_are_served_while_the_agents_process_is_away_and_hangs(tmp_path: 
             for client in waiting:
                 client.close()
             wait_until(lambda: not upstream.open_connections)
-
-
-@pytest.mark.slow
-def test_each_of_several_workers_passes_agents_through(
-    agents: AgentsUpstream, tmp_path: Path
-) -> None:
-    where = {"url": agents.url, "port": free_port()}
-    with routed(tmp_path, "http://127.0.0.1:1", agents=where) as place:
-        place.start("--workers", "2")
-        before = len(agents.requests)
-
-        def workers() -> set[str]:
-            ids = [
-                request.all("x-swapgate-request-id")[0] for request in agents.requests[before:]
-            ]
-            return {id_.rpartition("-")[0] for id_ in ids}
-
-        def ask_once(_: int) -> tuple[int, bytes]:
-            client = http.client.HTTPConnection(urlsplit(place.url).netloc, timeout=60)
-            client.request("GET", "/agents")
-            got = client.getresponse()
-            try:
-                return got.status, got.read()
-            finally:
-                client.close()
-
-        def ask_all() -> bool:
-            with ThreadPoolExecutor(16) as pool:
-                assert set(pool.map(ask_once, range(32))) == {(200, b'{"id":"ag_1"}')}
-            return len(workers()) == 2
-
-        # Which of them takes a connection is the system's choice.
-        eventually(ask_all)
-        secret = place.installation.secret
-        (signed,) = agents.requests[before].all("x-swapgate-peer")
-        now = place.installation.clock.now().timestamp()
-        assert read_peer_header(signed.encode(), secret, now) == "127.0.0.1"

@@ -15,7 +15,6 @@ import pytest
 from harness.control.agents import sessions, switches
 from harness.control.agents.sessions import AgentsClient
 from harness.control.operations import keys
-from harness.control.privacy import user_deletion
 from harness.domain.operations.access import SYSTEM, Role
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
@@ -56,34 +55,6 @@ def tables_with(site: AgentsSite, text: str) -> set[str]:
 def files_with(folder: Path, text: str) -> list[str]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return [file.name for file in files if text.encode() in content(file)]
-
-
-def test_what_a_user_said_is_deleted_with_the_answers_that_were_kept(tmp_path: Path) -> None:
-    with agents_site(tmp_path) as site:
-        site.upstream.turns["sim-base"] = completion(f"I know {WORD}")
-        agent = site.create()
-        paths = {}
-        for user in ("user/42", "another"):
-            body = {"userId": user, "metadata": {"word": f"{WORD} of {user}"}}
-            session = good(site.client.post(f"{agent}/sessions", json=body))
-            paths[user] = f"{agent}/sessions/{session['id']}"
-            good(site.send(paths[user], f"{WORD} of {user}", headers={"idempotency-key": "k"}))
-        assert tables_with(site, f"{WORD} of user/42") == {
-            "agent_message",
-            "agent_session",
-        }
-        assert "agent_turn" in tables_with(site, WORD)
-
-        installation = site.world.installation
-        user_deletion.delete_user(
-            installation.context, SYSTEM, "user/42", "asked", secret=installation.secret
-        )
-
-        assert tables_with(site, f"{WORD} of user/42") == set()
-        assert tables_with(site, "user/42") == set()
-        refused = error_of(site.client.get(f"{paths['user/42']}/messages"), 404)
-        assert refused["code"] == "session_not_found"
-        assert len(site.messages(paths["another"])) == 2
 
 
 def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: Path) -> None:

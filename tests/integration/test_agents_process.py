@@ -11,10 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -32,11 +28,16 @@ BASE = "sim-base"
 HANGS = ScriptedTurn(hang=True)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[AgentsSite]:
-    with agents_site(tmp_path) as made:
-        made.upstream.turns[BASE] = completion("hello")
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    with agents_site(tmp_path_factory.mktemp("agents")) as made:
         yield made
+
+
+@pytest.fixture
+def site(shared: AgentsSite) -> AgentsSite:
+    shared.upstream.turns[BASE] = completion("hello")
+    return shared
 
 
 class Gate(tuple[Any, ...]):  # noqa: SLOT001 - it has an attribute
@@ -151,35 +152,20 @@ def test_an_answer_that_takes_too_long_for_its_ending_process_is_interrupted(
         assert [row["state"] for row in site.messages(session)] == ["complete", "interrupted"]
 
 
-def test_of_two_messages_at_once_the_second_waits_for_the_first(site: AgentsSite) -> None:
+def test_a_second_message_is_refused_until_the_first_has_its_answer(site: AgentsSite) -> None:
     gate, session = Gate.closed(), site.session()
     site.upstream.turns[BASE] = gate.reply
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         first = sending(site, pool, session)
-        second = pool.submit(site.send, session, "Second")
-        changed = site.client.patch(
-            session.partition("/sessions")[0], json={"model": "auto:chat"}
-        )
-        assert error_of(changed, 409)["code"] == "agent_busy"
+        refused = site.send(session, "Second")
+        assert error_of(refused, 409)["code"] == "session_busy"
+        assert "retry-after" in refused.headers
         gate.opened.set()
         good(first.result())
-        good(second.result())
+    good(site.send(session, "Second"))
     told = [row["content"] for row in site.messages(session)]
     assert told == ["Take your time", "late", "Second", "hello"]
     assert [row["position"] for row in site.messages(session)] == [1, 2, 3, 4]
-
-
-def test_the_second_message_is_refused_where_the_settings_say_so(tmp_path: Path) -> None:
-    with agents_site(tmp_path, busy_wait_s=0) as site:
-        gate, session = Gate.closed(), site.session()
-        site.upstream.turns[BASE] = gate.reply
-        with ThreadPoolExecutor(1) as pool:
-            first = sending(site, pool, session)
-            assert error_of(site.send(session, "Second"), 409)["code"] == "session_busy"
-            gate.opened.set()
-            good(first.result())
-        good(site.send(session, "Second"))
-        assert len(site.messages(session)) == 4
 
 
 def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
@@ -193,7 +179,7 @@ def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
     eventually(lambda: [row["state"] for row in site.messages(session)] == ["complete"] * 2)
 
 
-def test_fifty_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -> None:
+def test_many_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -> None:
     def echo(asked: ReceivedRequest) -> ScriptedTurn:
         return completion(f"you said {asked.json['messages'][-1]['content']}")
 
@@ -208,58 +194,11 @@ def test_fifty_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -
             assert good(site.send(place, text))["content"] == f"you said {text}"
         return place
 
-    with ThreadPoolExecutor(50) as pool:
-        places = list(pool.map(talk, range(50)))
+    with ThreadPoolExecutor(20) as pool:
+        places = list(pool.map(talk, range(20)))
 
     for number, place in enumerate(places):
         told = [row["content"] for row in site.messages(place)]
         expected = [(f"{number}.{turn}", f"you said {number}.{turn}") for turn in range(3)]
         assert told == [text for pair in expected for text in pair]
-    assert good(site.client.get(f"{agent}/sessions?limit=20"))["total"] == 50
-
-
-@pytest.mark.req("C7")
-def test_the_target_that_auto_chose_answers_and_where_it_fails_its_route_does(
-    tmp_path: Path,
-) -> None:
-    prices = {
-        model: {"input_usd_per_mtok": usd, "output_usd_per_mtok": usd}
-        for model, usd in ((BASE, 10), ("sim-good", 1))
-    }
-    thrifty = {"incumbent": f"sim/{BASE}", "fallbacks": ["sim/sim-good"]}
-
-    def right(asked: ReceivedRequest) -> ScriptedTurn:
-        # The suite asks for colour number 7, and the answer is c7.
-        return completion(
-            f"c{''.join(filter(str.isdigit, asked.json['messages'][-1]['content']))}"
-        )
-
-    with agents_site(
-        tmp_path,
-        with_control=True,
-        prices=prices,
-        sections={"routes": {"thrifty": {**thrifty, "suites": ["colours"]}}},
-        floors={"thrifty": {"floor": 0.4, "suite": "colours"}},
-    ) as site:
-        site.upstream.turns |= {BASE: right, "sim-good": right}
-        ctx = site.world.installation.context
-        runs = [
-            worker_supervision.start_run(ctx, SYSTEM, "colours", f"sim/{model}").id
-            for model in prices
-        ]
-        eventually(lambda: all(run_state(ctx, run) is RunState.DONE for run in runs))
-
-        answer = site.send(site.session(model="auto:thrifty"), "Colour number 1?")
-
-        assert good(answer)["target"] == "sim/sim-good"
-        assert answer.headers["x-swapgate-auto"].startswith("sim/sim-good: the cheapest of 2")
-
-        site.upstream.turns["sim-good"] = ScriptedTurn(status=500, steps=(b"{}",))
-        after = good(site.send(site.session(model="auto:thrifty"), "Colour number 1?"))
-        assert after["target"] == f"sim/{BASE}"
-        assert after["auto"].startswith("sim/sim-good: ")
-
-
-def run_state(ctx: Context, run: str) -> RunState:
-    with ctx.store.read() as tx:
-        return tx.runs.get(run).state
+    assert good(site.client.get(f"{agent}/sessions?limit=5"))["total"] == 20

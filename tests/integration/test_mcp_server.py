@@ -241,47 +241,18 @@ async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSi
         )
 
 
-async def test_a_client_that_asks_for_progress_is_told_how_many_sub_tasks_have_ended(
-    connect: Any, place: McpSite
-) -> None:
-    place.site.upstream.turns[BASE] = lambda _: completion("done")
-    session = place.site.session(tools=["spawn"]).rpartition("/")[2]
-    ended: list[tuple[float, float | None]] = []
-
-    async def note(progress: float, total: float | None, _: str | None) -> None:
-        ended.append((progress, total))
-
-    tasks = [{"task": "one"}, {"task": "two"}]
-    async with connect("proposer") as client:
-        result = await client.call_tool(
-            "spawn", {"session": session, "tasks": tasks}, progress_callback=note
-        )
-
-    assert not result.is_error, text_of(result)
-    assert ended == [(1, 2), (2, 2)]
-
-
-async def test_a_server_may_be_started_for_one_session(place: McpSite) -> None:
-    place.site.upstream.turns[BASE] = lambda _: completion("done")
-    session = place.site.session(tools=["spawn"]).rpartition("/")[2]
-    async with place.pipes("proposer", "--session", session) as client:
-        [spawn] = [tool for tool in (await client.list_tools()).tools if tool.name == "spawn"]
-        done = await called(client, "spawn", tasks=[{"task": "one"}])
-
-        assert "session" not in spawn.input_schema["properties"]
-        assert done["tasks"][0]["status"] == "done"
-
-
 def configurations() -> list[dict[str, Any]]:
     """Of MCP clients, as the docs have them."""
     text = (ROOT / "docs" / "reference" / "mcp.md").read_text(encoding="utf-8")
     blocks = [json.loads(block) for block in re.findall(r"(?s)```json\n(.+?)```", text)]
-    return [
+    found = [
         server
         for block in blocks
         for section in ("mcpServers", "servers")
         for server in block.get(section, {}).values()
     ]
+    assert len(found) == 3
+    return found
 
 
 @pytest.mark.parametrize("entry", configurations(), ids=str)
@@ -303,18 +274,16 @@ async def test_the_configurations_in_the_docs_reach_a_server(
         assert "propose_swap" in await tools_of(client)
 
 
-def test_there_are_configurations_in_the_docs() -> None:
-    assert len(configurations()) == 3
-
-
 async def test_a_server_of_one_session_acts_in_the_name_of_no_other(place: McpSite) -> None:
     place.site.upstream.turns[BASE] = lambda _: completion("done")
     own, other = (place.site.session(tools=["spawn"]).rpartition("/")[2] for _ in range(2))
     async with place.pipes("proposer", "--session", own) as client:
+        [spawn] = [tool for tool in (await client.list_tools()).tools if tool.name == "spawn"]
+        assert "session" not in spawn.input_schema["properties"]
         tasks = [{"task": "one"}]
         assert own in await refused(client, "spawn", session=other, tasks=tasks)
         assert own in await refused(client, "switch_model", session=other, action="list")
-        done = await called(client, "spawn", session=own, tasks=tasks)
+        done = await called(client, "spawn", tasks=tasks)
 
     assert done["tasks"][0]["status"] == "done"
 

@@ -290,7 +290,6 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.sessions(parent="s")
     stored.sessions(parent="")
     stored.session_messages(session="s")
-    stored.model_usage(sessions=["s"])
     stored.switch_requests(pending_only=True)
     stored.switch_requests(session="s")
     stored.agent_grants(agent="a")

@@ -1,7 +1,6 @@
 """Switch requests: asked by an agent, decided by a person, or by nobody in time."""
 
 import asyncio
-import json
 import math
 from contextlib import closing
 from dataclasses import replace
@@ -10,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
 
-from harness.api.agents.approvals import ApprovalPages
 from harness.app.installation import open_installation
 from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
@@ -405,19 +401,6 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
         ask(ctx, session)
 
 
-def test_the_cap_of_literal_models_holds_for_approvals(
-    ctx: Context, session: AgentSession
-) -> None:
-    ctx = replace(ctx, agents=AgentSettings(max_literals=1))
-    switches.approve_switch(ctx, BEN, ask(ctx, session).id)
-    request = ask(ctx, session, literal_choice("opus", "sim/claude-opus-4"))
-
-    with pytest.raises(Conflict, match="max_literals"):
-        switches.approve_switch(ctx, BEN, request.id)
-    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
-    assert now_on(ctx, session).model.means(BETTER)
-
-
 def test_a_closed_session_takes_its_request_back(ctx: Context, session: AgentSession) -> None:
     request = ask(ctx, session)
     sessions.close_session(ctx, PERSON, session.agent, session.id)
@@ -462,11 +445,6 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
     assert message.title == "helper wants to switch to sim/better. Approve?"
     assert f"Decide: {link}" in message.text
     assert "·b·now·/b· ·!channel· ·yes·(http //e. example/)" in message.text
-    blocks = json.loads(json.dumps(message.blocks))
-    assert blocks[-1]["elements"][0]["url"] == link
-    texts = [part for block in blocks for part in block.get("fields", [])]
-    assert {part["type"] for part in texts} == {"plain_text"}
-    assert f"The agent's reason: {MARKUP}" in [part["text"] for part in texts]
     (stored,) = queries.list_alerts(ctx, open_only=True)
     assert "now" not in stored.text
     switches.reject_switch(ctx, BEN, request.id)
@@ -474,28 +452,14 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
     assert not list(queries.list_alerts(ctx, open_only=True))
 
 
-def test_without_a_signing_key_no_alert_has_a_link_and_its_page_says_so_at_once(
+def test_without_a_signing_key_no_alert_has_a_link(
     world: SmallInstallation, ctx: Context, session: AgentSession
 ) -> None:
-    assert ctx.approval_links is not None
-    request = ask(ctx, session)
-    link = ctx.approval_links.link(request)
-    keyless = replace(ctx, approval_links=None)
-    alerts.run_once(keyless)
+    ask(ctx, session)
+    alerts.run_once(replace(ctx, approval_links=None))
 
     (message,) = world.sinks.kept["chat"]
     assert "Decide:" not in message.text
-    assert "url" not in json.dumps(message.blocks)
-    no_key_is_tried: Any = None
-    pages = ApprovalPages(elsewhere, ctx=keyless, secret=SECRET, failed=no_key_is_tried)
-    browser = TestClient(pages, base_url="http://swapgate.test")
-    form = {"key": "sg-mgmt-any", "decision": "approve"}
-    for page in (browser.get(link), browser.post(link, data=form)):
-        assert page.status_code == 503
-        assert "this process has no signing key" in page.text
-        assert "swapgate agent approve" in page.text
-        assert "<form" not in page.text
-    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
 
 
 def test_an_installation_makes_links_only_where_it_could_sign_an_approval(
@@ -512,7 +476,3 @@ def test_an_installation_makes_links_only_where_it_could_sign_an_approval(
     assert not makes_links("agents: {url: ''}\n")
     (home / "signing.key").unlink()
     assert not makes_links()
-
-
-async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
-    raise AssertionError(scope["path"], receive, send)

@@ -15,6 +15,7 @@ from harness.control.agents.spawn import (
 )
 from harness.domain.agents.message import MessageUsage
 from harness.domain.agents.turn import TurnBounds, TurnBudget
+from harness.domain.errors import InputError
 
 pytestmark = pytest.mark.req("C6")
 
@@ -28,6 +29,20 @@ def test_tasks_come_as_a_list_or_as_one() -> None:
     )
     assert parse_sub_tasks({"task": "one", "model": "cheap"}, 2) == both[:1]
     assert parse_sub_tasks({"tasks": [{"task": "two", "model": None}]}, 2) == both[1:]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "reason"),
+    [
+        ([], "tasks: give a list"),
+        ("all", "tasks: give a list"),
+        ([{"task": ""}], r"tasks\[0\].task"),
+        ([{"task": "x", "model": 7}], r"tasks\[0\].model"),
+    ],
+)
+def test_what_is_no_list_of_tasks_is_said(tasks: object, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        parse_sub_tasks({"tasks": tasks}, 2)
 
 
 @given(

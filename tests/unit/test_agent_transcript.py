@@ -137,17 +137,6 @@ def test_a_conversation_goes_whole_and_in_order_to_the_model() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "state", [MessageState.INTERRUPTED, MessageState.FAILED, MessageState.STREAMING]
-)
-def test_an_answer_that_is_not_whole_is_shown_to_no_model(state: MessageState) -> None:
-    messages = [message(1, "user", "hi"), answer(2, state=state), message(3, "user", "again")]
-
-    context = build_context(messages, provider="claude")
-
-    assert [part.content for part in context] == ["hi", "again"]
-
-
 def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
     messages = [
         answer(1, "claude/opus", extra=THOUGHT),

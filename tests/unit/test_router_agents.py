@@ -79,7 +79,6 @@ async def test_what_no_key_asked_is_booked_apart(tmp_path: Path) -> None:
     at = door(tmp_path)
     assert (await call(at, AgentCaller("ag_1", "se_1"), ASK))[0] == 200
     assert OPEN_KEY.id == "agents-open"
-    assert OPEN_KEY.limits is None
 
 
 async def test_the_routes_and_limits_of_the_named_key_hold(tmp_path: Path) -> None:

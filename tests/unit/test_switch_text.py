@@ -16,7 +16,6 @@ from harness.domain.agents.switch_request import (
     switch_question,
     visible_text,
 )
-from harness.domain.errors import NotFound
 from harness.domain.routing.target import Price
 from tests.support.store.records import NOW
 
@@ -124,13 +123,16 @@ def test_a_request_is_over_when_its_time_is() -> None:
     assert approved.state_at(REQUEST.expires_at) is SwitchState.APPROVED
 
 
-def test_a_link_names_its_request_until_the_request_expires() -> None:
+def test_a_link_is_of_its_request_as_it_is_alone() -> None:
     link = LINKS.link(REQUEST)
     token = link.removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
 
-    assert LINKS.read(token, NOW) == (REQUEST.id, REQUEST.hash)
-    with pytest.raises(NotFound, match="over"):
-        LINKS.read(token, REQUEST.expires_at)
+    assert LINKS.is_of(token, REQUEST)
+    other = replace(REQUEST, reason="another")
+    for wrong in ("", token[:-1], token.replace("sw_1", "sw_2"), "\ud800", "é"):
+        assert not LINKS.is_of(wrong, REQUEST)
+    assert not LINKS.is_of(token, other)
+    assert not replace(LINKS, secret=b"another").is_of(token, REQUEST)
 
 
 def test_the_agent_is_told_of_every_end() -> None:

@@ -5,6 +5,7 @@ page can decide in somebody's name, and no script: what an agent wrote is text.
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from html import escape
 from http import HTTPStatus
 from typing import Final
@@ -96,29 +97,25 @@ class ApprovalPages:
 
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
-        if self._ask_control is not None:
-            # A guessed link goes no further than this process.
-            ApprovalLinks("", self._secret).read(token, self._ctx.clock.now())
-            body = await _read_body(request)
-            return await run_in_threadpool(self._ask_control, request, body)
         switch, agent = await run_in_threadpool(self._find, token)
         if request.method in ("GET", "HEAD"):
             return self._show(switch, agent)
         if request.method != "POST":
             return _page("Not here", "Open the link in a browser.", 405)
-        return await run_in_threadpool(self._decide, switch, await _read_form(request))
+        body = await _read_body(request)
+        if self._ask_control is not None:
+            return await run_in_threadpool(self._ask_control, request, body)
+        kind = request.headers.get("content-type", "")
+        return await run_in_threadpool(self._decide, switch, _read_form(kind, body))
 
     def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
-        """Finds the link's request and the agent's name. Raises NotFound, ConfigError."""
-        links = self._ctx.approval_links
-        if links is None:
-            raise ConfigError("this process has no signing key, or no address for people")
-        id_, hash_ = links.read(token, self._ctx.clock.now())
-        with self._ctx.store.read() as tx:
-            switch = tx.switch_requests.get(id_)
-            if switch.hash != hash_ and switch.state is SwitchState.PENDING:
-                raise NotFound("the request is not the one that this link was made for")
-            return switch, tx.agents.get(switch.agent).name
+        """The request that the link names, and the agent's name. Raises NotFound."""
+        links = ApprovalLinks("", self._secret)
+        with self._ctx.store.read() as tx, suppress(NotFound):
+            switch = tx.switch_requests.get(token.partition(".")[0])
+            if links.is_of(token, switch):
+                return switch, tx.agents.get(switch.agent).name
+        raise NotFound("this is no approval link of this installation for a request as it is")
 
     def _show(self, switch: ModelSwitchRequest, agent: str) -> Response:
         now = self._ctx.clock.now()
@@ -150,12 +147,10 @@ class ApprovalPages:
         return _page("Decided", text, HTTPStatus.OK)
 
 
-async def _read_form(request: Request) -> Mapping[str, str]:
+def _read_form(kind: str, body: bytes) -> Mapping[str, str]:
     """Raises InputError for what is no small form, or has a field twice."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != FORM:
+    if kind.partition(";")[0].strip().lower() != FORM:
         raise InputError(f"the decision comes as a form: {FORM}")
-    body = await _read_body(request)
     try:
         fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10)
     except ValueError:
@@ -175,13 +170,13 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _refusal(error: SwapgateError) -> Response:
-    known = find_status(error)
-    if known is None:
+    status = find_status(error)
+    if status is None:
         raise error
     hint = ""
     if isinstance(error, ConfigError):
         hint = " Decide with `swapgate agent approve` or `reject`, or on the dashboard."
-    return _page("Not decided", f"{error}.{hint}", known[0])
+    return _page("Not decided", f"{error}.{hint}", status)
 
 
 def _page(title: str, text: str, status: int, content: str = "") -> Response:

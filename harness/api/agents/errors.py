@@ -14,36 +14,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from harness.api.agents.bodies import PARTS
+from harness.api.frame import error_status
+from harness.api.frame.error_status import RETRY_AFTER_S
 from harness.domain.errors import (
     ConfigError,
-    Conflict,
     DecryptionFailed,
-    IllegalTransition,
     InputError,
-    NotAllowed,
-    NotFound,
-    ProofRefused,
     SignatureInvalid,
     StoreUnavailable,
     SwapgateError,
 )
 
-# Class to status and to the code of an error that has none of its own.
-STATUS: Final[Mapping[type[SwapgateError], tuple[HTTPStatus, str]]] = {
-    InputError: (HTTPStatus.BAD_REQUEST, "invalid_request"),
-    NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
-    NotAllowed: (HTTPStatus.FORBIDDEN, "not_allowed"),
-    Conflict: (HTTPStatus.CONFLICT, "conflict"),
-    IllegalTransition: (HTTPStatus.CONFLICT, "conflict"),
-    ProofRefused: (HTTPStatus.CONFLICT, "proof_refused"),
+STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+    **error_status.STATUS,
+    InputError: HTTPStatus.BAD_REQUEST,
     # Nothing is wrong with the request: the operator has to do something, such as giving this
     # process control's signing key.
-    ConfigError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
-    SignatureInvalid: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
-    DecryptionFailed: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
-    StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable"),
+    ConfigError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SignatureInvalid: HTTPStatus.SERVICE_UNAVAILABLE,
+    DecryptionFailed: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-RETRY_AFTER_S: Final = 2
+# Of an error that has no code of its own.
+_CODES: Final[Mapping[int, str]] = {
+    400: "invalid_request",
+    403: "not_allowed",
+    404: "not_found",
+    409: "conflict",
+    503: "not_available",
+}
 # `field: what is wrong with it`, as our messages about a client's input begin.
 _PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
 _TYPES: Final[Mapping[int, str]] = {
@@ -74,17 +72,16 @@ class ErrorAnswer(Response):
             self.headers["retry-after"] = str(retry_after_s)
 
 
-def find_status(error: SwapgateError) -> tuple[HTTPStatus, str] | None:
-    """Status and code of an error; None for one that a client has no part in."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
+def find_status(error: SwapgateError) -> HTTPStatus | None:
+    return error_status.find_status(error, STATUS)
 
 
 def answer_error(error: SwapgateError) -> ErrorAnswer | None:
     """The answer to an error of ours; None where `find_status` has none."""
-    known = find_status(error)
-    if known is None:
+    if (status := find_status(error)) is None:
         return None
-    status, code = known
+    is_away = isinstance(error, StoreUnavailable)
+    code = "store_unavailable" if is_away else _CODES.get(status, "server_error")
     named = _PARAM.match(str(error))
     # Whatever the operator has to do: clients may come back.
     is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE

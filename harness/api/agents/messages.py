@@ -14,13 +14,9 @@ from starlette.responses import Response, StreamingResponse
 from harness.api.agents.access import AgentsRequestParam
 from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
 from harness.api.agents.bodies import MessageBody
-from harness.api.agents.errors import (
-    RETRY_AFTER_S,
-    ErrorAnswer,
-    answer_error,
-    answer_unforeseen,
-)
+from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
 from harness.api.frame.endpoint import PageQuery
+from harness.api.frame.error_status import RETRY_AFTER_S
 from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome
 from harness.control.agents.turn_runner import TurnRun
 from harness.domain.agents.message import MessageState, SessionMessage
@@ -93,16 +89,6 @@ def is_temporary(outcome: TurnOutcome) -> bool:
     return failure is not None and failure.retryable
 
 
-def kept_answer(outcome: TurnOutcome) -> tuple[int, str] | None:
-    """What the same idempotency key gets again; None for what may be tried again."""
-    if outcome.failure is None:
-        return HTTPStatus.OK, TurnAnswer.from_outcome(outcome).model_dump_json(by_alias=True)
-    if is_temporary(outcome):
-        return None
-    answer = failure_answer(outcome)
-    return answer.status_code, bytes(answer.body).decode()
-
-
 log = structlog.get_logger("swapgate.agents")
 router = APIRouter()
 EVENTS: Final = "text/event-stream"
@@ -153,7 +139,7 @@ async def post_message(
         body.incoming(),
         key,
         streams=streams,
-        keep=kept_answer,
+        keep=lambda outcome: "" if outcome.failure else _turn_json(outcome),
     )
     request.client.require_write()
     run = await request.turns.start(posted)
@@ -181,10 +167,10 @@ def _answer(outcome: TurnOutcome) -> Response:
 
 
 def _replayed(answered: SessionTurn, *, streams: bool) -> Response:
-    headers, status = {"idempotent-replayed": "true"}, answered.status or HTTPStatus.OK
-    if not streams or status != HTTPStatus.OK:
-        return Response(answered.body, status, headers, media_type="application/json")
-    return Response(_event("turn.completed", answered.body), status, headers, EVENTS)
+    headers = {"idempotent-replayed": "true"}
+    if not streams:
+        return Response(answered.body, headers=headers, media_type="application/json")
+    return Response(_event("turn.completed", answered.body), headers=headers, media_type=EVENTS)
 
 
 async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:

@@ -89,15 +89,20 @@ STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
 RETRY_AFTER_S = 2
 
 
+def find_status(
+    error: SwapgateError, statuses: Mapping[type[SwapgateError], HTTPStatus] = STATUS
+) -> HTTPStatus | None:
+    """The status of an error of ours; None for one that a caller has no part in."""
+    return next((statuses[kind] for kind in type(error).__mro__ if kind in statuses), None)
+
+
 def answer_error(error: SwapgateError) -> JsonAnswer | None:
-    """The answer to an error of ours; None for one that a caller has no part in."""
-    for kind in type(error).__mro__:
-        status = STATUS.get(kind)
-        if status is not None:
-            headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
-            name = type(error).__name__
-            return problem(status, name, str(error), retryable=error.retryable, headers=headers)
-    return None
+    """The answer to an error of ours; None where `find_status` has none."""
+    if (status := find_status(error)) is None:
+        return None
+    headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
+    name = type(error).__name__
+    return problem(status, name, str(error), retryable=error.retryable, headers=headers)
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:

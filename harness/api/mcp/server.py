@@ -5,7 +5,6 @@ tools that need a management key read what is measured, and propose; none approv
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -235,7 +234,7 @@ class McpServer:
             check_json(json.dumps(arguments).encode())
             client = await anyio.to_thread.run_sync(self._client, context)
             if params.name in self._in_session:
-                return await self._call_in_session(context, params.name, arguments, client)
+                return await self._call_in_session(params.name, arguments, client)
             tool = self._management.get(params.name)
             if tool is None:
                 names = ", ".join((*self._management, *self._in_session))
@@ -266,7 +265,6 @@ class McpServer:
 
     async def _call_in_session(
         self,
-        context: ServerRequestContext[Any, Any],
         name: str,
         arguments: Mapping[str, Any],
         client: AgentsClient,
@@ -279,14 +277,9 @@ class McpServer:
         if not isinstance(session, str) or not session:
             raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
 
-        async def report(ended: int, total: int) -> None:
-            # A client that is gone, or is told nothing, gets its sub-tasks' results no sooner.
-            with suppress(Exception):
-                await context.session.report_progress(ended, total)
-
         caller = await anyio.to_thread.run_sync(self._caller, client, session)
         given = {field: value for field, value in arguments.items() if field != SESSION}
-        answer = await self._in_session[name].answer(given, replace(caller, report=report))
+        answer = await self._in_session[name].answer(given, caller)
         return _result(bytes(JsonAnswer(answer.content).body).decode())
 
     def _caller(self, client: AgentsClient, session: str) -> ToolCaller:

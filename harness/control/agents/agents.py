@@ -91,7 +91,7 @@ def change_agent(
     """The agent after `change`, for sessions that are opened from now on; id, owner and data
     class stay. change: from the agent as it is, so that of two changes at once none is lost.
 
-    Raises as `create_agent`; NotFound, and Conflict for another model while an answer runs.
+    Raises as `create_agent`, and NotFound.
     """
     client.require_write()
     with ctx.store.write() as tx:
@@ -103,8 +103,6 @@ def change_agent(
             data_class=known.data_class,
             updated_at=ctx.clock.now(),
         )
-        if changed.model != known.model:
-            _require_idle(tx, known)
         if _is_to_allow(ctx, tx, known, changed.model, known.model):
             _allow(ctx, tx, client, changed, changed.model, GrantKind.CHANGE, reason)
         fallback = changed.fallback_model
@@ -138,17 +136,6 @@ def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
         for session in tx.sessions.open_ids(id_):
             sessions.close_in_unit(ctx, tx, session, DELETED)
         tx.agents.save(replace(agent, deleted_at=ctx.clock.now()))
-
-
-def _require_idle(tx: Transaction, agent: Agent) -> None:
-    own = set(tx.sessions.open_ids(agent.id))
-    running = [turn.session for turn in tx.turns.all_running() if turn.session in own]
-    if running:
-        raise Conflict(
-            f"agent {agent.id} is answering in session {running[0]}: change its model when "
-            "that answer has ended",
-            code="agent_busy",
-        )
 
 
 def _allow(

@@ -37,6 +37,7 @@ from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.evals.verdict import Passed
 from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.providers.credentials import lacks_key
+from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence
 from harness.domain.routing.kill_switch import KillSwitch, active_switches, ruling_switch
 from harness.domain.routing.table import Route, Stakes
@@ -222,15 +223,6 @@ def measure_samples(samples: Sequence[Sample]) -> MeasuredRuns:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class AutoRequest:
-    """What is to be answered."""
-
-    agent: Agent
-    route: Route
-    messages: Sequence[SessionMessage]  # of the session, with the one that asks
-
-
 class AutoTargets:
     """Chooses who answers for the model `auto`: the cheapest target above the route's floor,
     else the incumbent. floors: by route. standing: kill switches of the environment and the
@@ -243,13 +235,16 @@ class AutoTargets:
         self._floors, self._standing = floors, standing
         self._scores = TargetScores()
 
-    def find(self, ctx: Context, request: AutoRequest) -> AutoChoice:
+    def find(
+        self, ctx: Context, agent: Agent, route: Route, messages: Sequence[SessionMessage]
+    ) -> AutoChoice:
+        """Chooses who answers. messages: of the session, the one to answer at the end."""
         with ctx.store.read() as tx:
-            incumbent, others = self._candidates(ctx, tx, request)
-            obstacle = self._find_obstacle(ctx, tx, request.route)
+            incumbent, others = self._candidates(ctx, tx, agent, route, messages)
+            obstacle = self._find_obstacle(ctx, tx, route)
         if obstacle:
             return keep_incumbent(incumbent, obstacle)
-        floor = self._floors[request.route.name]
+        floor = self._floors[route.name]
         return choose_target(incumbent, others, floor.floor, floor.suite)
 
     def _find_obstacle(self, ctx: Context, tx: Transaction, route: Route) -> str:
@@ -262,23 +257,31 @@ class AutoTargets:
         return "a kill switch is in force" if is_ruled else ""
 
     def _candidates(
-        self, ctx: Context, tx: Transaction, request: AutoRequest
+        self,
+        ctx: Context,
+        tx: Transaction,
+        agent: Agent,
+        route: Route,
+        messages: Sequence[SessionMessage],
     ) -> tuple[AutoCandidate, list[AutoCandidate]]:
         """The incumbent, and the fallbacks."""
-        evidence = tx.routing.evidence(request.route.name)
+        evidence = tx.routing.evidence(route.name)
         targets, providers = tx.routing.targets(), tx.providers.all()
-        own = targets[request.route.incumbent]
-        if evidence is None or request.route.name not in self._floors:
+        own = targets[route.incumbent]
+        if evidence is None or route.name not in self._floors:
             return AutoCandidate(own.id, own.name), []
-        terms = self._terms(ctx, request.route)
+        terms = self._terms(ctx, route)
         found = []
         for entry in (evidence.incumbent, *evidence.fallbacks):
             target = targets[entry.target]
-            holds = _has_evidence(ctx, tx, request.route, entry)
+            holds = _has_evidence(ctx, tx, route, entry)
             low = usd = None
             if terms and holds:
                 low, usd = self._scores.load(ctx, tx, target, terms)
-            able = _can_answer(ctx, request, target, providers.get(target.provider))
+            has = _capabilities(ctx, agent, route, target, providers.get(target.provider))
+            able = bool(has) and not any(
+                list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
+            )
             found.append(AutoCandidate(target.id, target.name, holds, low, usd, able))
         return found[0], found[1:]
 
@@ -314,24 +317,22 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
     return is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
 
 
-def _can_answer(
-    ctx: Context, request: AutoRequest, target: Target, provider: Provider | None
-) -> bool:
-    """Whether the target has a key, may see the data, and can hold the conversation."""
-    agent, route, settings = request.agent, request.route, request.route.settings
+def _capabilities(
+    ctx: Context, agent: Agent, route: Route, target: Target, provider: Provider | None
+) -> Sequence[Capabilities]:
+    """What is known of the target's abilities; nothing where it has no key, cannot chat, or may
+    not see the data.
+    """
+    settings = route.settings
     if provider is None or lacks_key(provider, keys_of_provider(ctx, provider)):
-        return False
+        return ()
     is_capable = target.id in (route.incumbent, *settings.capable)
     if settings.stakes is Stakes.HIGH and not is_capable:
-        return False
+        return ()
     if not may_see(ctx.data_classes, agent.data_class, target.provider):
-        return False
+        return ()
     if data_class_checks.find_refusal(ctx, settings, target, route=route.name):
-        return False
+        return ()
     entry = ctx.catalogue.find(provider.kind, target.model)
     known = (provider.can(target.model), *([entry.capabilities] if entry else ()))
-    has_tools = bool(agent.tools)
-    return all(
-        has.chat and not list_misfits(request.messages, has, tools=has_tools, target="")
-        for has in known
-    )
+    return known if all(has.chat for has in known) else ()

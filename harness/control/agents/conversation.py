@@ -92,9 +92,9 @@ class PostedMessage:
     key: IdempotencyKey | None = None  # under which it may be sent again
     streams: bool = False  # the client wants the answer as it comes
     bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
-    # Status and body of the answer that the same idempotency key gets again; None for an
-    # outcome that is not kept, so that the request may be sent again.
-    keep: Callable[[TurnOutcome], tuple[int, str] | None] = lambda _: None
+    # The answer that the same idempotency key gets again; empty for an outcome that is not
+    # kept, so that the message may be sent again.
+    keep: Callable[[TurnOutcome], str] = lambda _: ""
 
 
 class _TurnFailed(Exception):
@@ -163,7 +163,7 @@ class Conversation:
         """Of two with one name the client's stays: providers take no request with both."""
         tools = self._begun.agent.tools
         if self._begun.session.parent is not None:
-            # Nobody waits to run a function, or to consent to a switch, in a sub-task.
+            # No client runs functions of a sub-task, and no person decides about its switches.
             tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
         offered = {
             tool.name: OfferedTool(

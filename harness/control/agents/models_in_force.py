@@ -16,7 +16,7 @@ from typing import Final
 
 from harness.control.agents import sessions
 from harness.control.agents.agents import check_target_data_class, require_route
-from harness.control.agents.auto import AutoRequest, AutoTargets
+from harness.control.agents.auto import AutoTargets
 from harness.control.context import Context
 from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.agents.agent import (
@@ -102,7 +102,7 @@ def find_models(
             said = tx.session_messages.list(session.id)
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
-        found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))
+        found = auto.find(ctx, agent, route, (*said, new))
         chosen, reason = found.chosen, f"{found.chosen.name}: {found.reason}"
         provider = chosen.name.partition("/")[0]
         target = "" if found.is_incumbent else chosen.target

@@ -146,7 +146,6 @@ def open_child(
         user_id=parent.user_id,
         metadata=parent.metadata,
         parent=parent.id,
-        depth=parent.depth + 1,
     )
     tx.sessions.add(child)
     return child

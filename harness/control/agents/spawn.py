@@ -7,7 +7,6 @@ once, for all tasks; the sub-tasks begin with the call that comes after the appr
 """
 
 import asyncio
-import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,7 +34,6 @@ from harness.store.transaction import Transaction
 log = structlog.get_logger("swapgate.agents")
 DONE: Final = "the sub-task has ended"
 INTERRUPTED: Final = "turn_interrupted"
-TURNS_REMEMBERED: Final = 10_000
 OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
 
 
@@ -159,7 +157,6 @@ class Spawner:
         self._ctx, self._turns = ctx, turns
         self._limits = ctx.agents.spawn
         self._spawning: set[str] = set()  # sessions
-        self._spawned: dict[str, int] = {}  # how many, by turn; the newest ones
 
     def tool(self) -> BuiltInTool:
         return BuiltInTool(offer_spawn(self._limits.max_tasks), self.spawn)
@@ -190,55 +187,34 @@ class Spawner:
                     "next": "go on without, or call again with the same tasks once approved",
                 }
             )
-        self._count(caller.turn, len(tasks))
         client, children = await run_unit(lambda: self._open(caller.session, planned))
         bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
-        numbers = itertools.count(1)
-
-        async def run(child: AgentSession, task: SubTask) -> SubTaskResult:
-            result = await self._run(client, child, task, bounds)
-            await caller.report(next(numbers), len(tasks))
-            return result
-
         try:
-            results = await asyncio.gather(*map(run, children, tasks))
+            results = await asyncio.gather(
+                *(
+                    self._run(client, child, task, bounds)
+                    for child, task in zip(children, tasks, strict=True)
+                )
+            )
         finally:
             await run_unit(lambda: self._close(children))
         used = sum((result.usage for result in results), FREE)
         return ToolAnswer({"tasks": cut_answers(results)}, used)
-
-    def _count(self, turn: str, more: int) -> None:
-        """Raises NotAllowed past the limit: sub-tasks spawn as well, in turns of their own."""
-        if not turn:
-            return
-        count = self._spawned.pop(turn, 0)
-        if count + more > self._limits.max_tasks:
-            self._spawned[turn] = count
-            raise NotAllowed(
-                f"tasks: this turn has spawned {count} sub-tasks, and may spawn "
-                f"{self._limits.max_tasks}: do the rest here"
-            )
-        self._spawned[turn] = count + more
-        while len(self._spawned) > TURNS_REMEMBERED:
-            del self._spawned[next(iter(self._spawned))]
 
     def _plan(
         self, tasks: Sequence[SubTask], session: str
     ) -> Sequence[ModelChoice] | ModelSwitchRequest:
         """The tasks' models; or the request that asks a person for those without a grant.
 
-        Raises NotAllowed for a session that is too deep to spawn and for an agent whose key was
-        revoked, InputError and NotFound for a model that nobody serves.
+        Raises NotAllowed for a sub-task and for an agent whose key was revoked, InputError and
+        NotFound for a model that nobody serves.
         """
         with self._ctx.store.read() as tx:
             parent = tx.sessions.get(session)
             agents.owner_of(tx, tx.agents.get(parent.agent))
         parent.require_open()
-        if parent.depth >= self._limits.max_depth:
-            raise NotAllowed(
-                f"this is a sub-task at depth {parent.depth}, and may have none below it: do "
-                "the work here"
-            )
+        if parent.parent is not None:
+            raise NotAllowed("a sub-task has no sub-tasks: do the work here")
         models = [self._choose(task, parent) for task in tasks]
         with self._ctx.store.read() as tx:
             missing = [
@@ -248,11 +224,6 @@ class Spawner:
             ]
         if not missing:
             return models
-        if parent.parent is not None:
-            raise NotAllowed(
-                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
-                "model out"
-            )
         wanted = SwitchSpec(
             session,
             tuple(model for _, model in missing),

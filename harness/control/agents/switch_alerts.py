@@ -3,10 +3,9 @@ is sent: the stored alert is kept longer than a transcript. Shows a request by c
 REST, and tells its agent what became of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Final
 
 from harness.control.context import Context
 from harness.domain.agents.switch_request import (
@@ -23,10 +22,6 @@ from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
 
-# As Slack has them, of one section.
-MOST_FIELDS: Final = 10
-Block = Mapping[str, object]
-
 
 def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
     """Adds the question to the message of a switch that still waits."""
@@ -36,36 +31,18 @@ def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> A
     try:
         with ctx.store.read() as tx:
             request = tx.switch_requests.get(record.key.partition(":")[2])
-            name = tx.agents.get(request.agent).name
     except NotFound:
         return message
     if request.state_at(now) is not SwitchState.PENDING:
         return message
     link = ctx.approval_links.link(request) if ctx.approval_links is not None else ""
-    facts = switch_lines(request, now)
     text = [message.text]
     text += [
         f"{title}: {inert_text(value) if title in AGENTS_WORDS else value}"
-        for title, value in facts
+        for title, value in switch_lines(request, now)
     ]
     text += [f"Decide: {link}"] if link else []
-    blocks = tuple(_blocks(switch_question(request, name), facts, link))
-    return replace(message, text="\n".join(text), blocks=blocks)
-
-
-def _blocks(question: str, facts: Sequence[tuple[str, str]], link: str) -> Iterator[Block]:
-    """Every text is `plain_text`: Slack makes no link and no mention of what is in it."""
-    yield {"type": "section", "text": _plain(question)}
-    for first in range(0, len(facts), MOST_FIELDS):
-        part = facts[first : first + MOST_FIELDS]
-        yield {"type": "section", "fields": [_plain(f"{name}: {text}") for name, text in part]}
-    if link:
-        button = {"type": "button", "text": _plain("Look and decide"), "url": link}
-        yield {"type": "actions", "elements": [{**button, "action_id": "decide"}]}
-
-
-def _plain(text: str) -> Block:
-    return {"type": "plain_text", "text": text, "emoji": False}
+    return replace(message, text="\n".join(text))
 
 
 @dataclass(frozen=True, slots=True)

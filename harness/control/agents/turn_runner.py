@@ -1,13 +1,12 @@
-"""The turn runner holds the turns of this process: it lets one run in each session and the
-others wait in order or go, keeps their leases, and ends them when the process ends. A turn goes
-on without whoever asked for it: what its tools have begun is not undone by a lost connection.
+"""The turn runner holds the turns of this process: it keeps their leases, and ends them when
+the process ends. A turn goes on when its client leaves: a lost connection does not undo what
+the turn's tools have begun.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Final
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -23,16 +22,13 @@ from harness.control.agents.conversation import (
 from harness.control.agents.models_in_force import ModelsInForce, PaidCalls, find_models
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.model_call import ModelCalls, ToolRuntime
-from harness.domain.agents.turn import FailTurn, SessionTurn, TurnOwner, busy
-from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
+from harness.domain.agents.turn import FailTurn, SessionTurn, TurnOwner
+from harness.domain.errors import StoreUnavailable, SwapgateError
 
 log = structlog.get_logger("swapgate.agents")
 
 RENEW_S: Final = 5.0
-# How often a turn of another process is looked at, while a message waits for its end.
-LOOK_AGAIN_S: Final = 0.2
 
 
 class TurnRun:
@@ -84,8 +80,6 @@ class TurnRunner:
         self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
         self._owner, self._auto = owner, auto
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
-        # By session, as long as a turn runs or waits here; who waits comes in order.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_closing = False
 
     async def start(self, posted: PostedMessage) -> TurnRun | SessionTurn:
@@ -94,83 +88,30 @@ class TurnRunner:
 
         Raises SessionBusy, NotFound, NotAllowed, InputError, Conflict, StoreUnavailable.
         """
-        # Nobody waits for a session that there is not, or for an answer that is there.
-        if (kept := await run_unit(lambda: self._find_kept(posted))) is not None:
+        if self._is_closing:
+            raise StoreUnavailable("the agents process is ending: send the message again")
+        begun = await run_unit(lambda: self._begin(posted))
+        return begun if isinstance(begun, SessionTurn) else self._run(posted, *begun)
+
+    def _begin(self, posted: PostedMessage) -> tuple[BegunTurn, ModelsInForce] | SessionTurn:
+        ctx = self._ctx
+        agent = agents.load_agent(ctx, posted.client, posted.agent)
+        session = sessions.load_session(ctx, posted.client, agent.id, posted.session)
+        # An answer is given again, also where the consent to its model is over.
+        if posted.key and (kept := turns.load_answered(ctx, session.id, posted.key)):
             return kept
-        deadline_s = self._ctx.clock.monotonic() + self._ctx.agents.busy_wait_s
-        lock = self._locks.setdefault(posted.session, asyncio.Lock())
-        try:
-            async with asyncio.timeout(max(0.0, deadline_s - self._ctx.clock.monotonic())):
-                await lock.acquire()
-        except TimeoutError:
-            raise busy(posted.session) from None
-        try:
-            models, begun = await self._begin(posted, deadline_s)
-            if isinstance(begun, SessionTurn):
-                lock.release()
-                return begun
-            return self._run(posted, begun, models, lock)
-        except BaseException:
-            lock.release()
-            raise
+        models = find_models(ctx, agent, session, posted.incoming, self._auto)
+        begun = turns.begin_turn(ctx, self._owner, session.id, posted.incoming, posted.key)
+        return begun if isinstance(begun, SessionTurn) else (begun, models)
 
-    def _find_kept(self, posted: PostedMessage) -> SessionTurn | None:
-        """Finds the answered turn, also where the consent to the model is over."""
-        self._load(posted)
-        return (
-            turns.load_answered(self._ctx, posted.session, posted.key) if posted.key else None
-        )
-
-    def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
-        agent = agents.load_agent(self._ctx, posted.client, posted.agent)
-        return agent, sessions.load_session(self._ctx, posted.client, agent.id, posted.session)
-
-    async def _begin(
-        self, posted: PostedMessage, deadline_s: float
-    ) -> tuple[ModelsInForce, BegunTurn | SessionTurn]:
-        """Waits for the turn of another process, too."""
-
-        def begin() -> tuple[ModelsInForce, BegunTurn | SessionTurn]:
-            agent, session = self._load(posted)
-            models = find_models(self._ctx, agent, session, posted.incoming, self._auto)
-            return models, turns.begin_turn(
-                self._ctx, self._owner, session.id, posted.incoming, posted.key
-            )
-
-        while True:
-            if self._is_closing:
-                raise StoreUnavailable("the agents process is ending: send the message again")
-            try:
-                return await run_unit(begin)
-            except SessionBusy:
-                if self._ctx.clock.monotonic() >= deadline_s:
-                    raise
-                await asyncio.sleep(LOOK_AGAIN_S)
-
-    def _run(
-        self,
-        posted: PostedMessage,
-        begun: BegunTurn,
-        models: ModelsInForce,
-        lock: asyncio.Lock,
-    ) -> TurnRun:
-        def finish() -> None:
-            del self._runs[begun.turn.id]
-            lock.release()
-
+    def _run(self, posted: PostedMessage, begun: BegunTurn, models: ModelsInForce) -> TurnRun:
         run = TurnRun(models.primary.reason)
         conversation = Conversation(
-            self._ctx,
-            begun,
-            models,
-            self._calls,
-            self._tools,
-            posted,
-            run.emit,
+            self._ctx, begun, models, self._calls, self._tools, posted, run.emit
         )
         self._runs[begun.turn.id] = run
         run.begin(self._drive(conversation, begun, run))
-        run.task.add_done_callback(lambda _: finish())
+        run.task.add_done_callback(lambda _: self._runs.pop(begun.turn.id))
         return run
 
     async def _drive(

@@ -55,7 +55,7 @@ def begin_turn(
     with ctx.store.write() as tx:
         stored = tx.sessions.lock(session)
         known = find_turn(tx, session, key) if key is not None else None
-        if known is not None and known.status is not None:
+        if known is not None and known.body:
             return known
         stored.require_open()
         agent = tx.agents.get(stored.agent)
@@ -176,28 +176,26 @@ def end_turn(
     turn: SessionTurn,
     *,
     answer: SessionMessage | None = None,
-    kept: tuple[int, str] | None = None,
+    kept: str = "",
 ) -> tuple[SessionMessage, ...]:
-    """Ends a turn and stores its answer at once, as `record_step` does a step. kept: status and
-    body of the answer that the same idempotency key gets again; None where the request may be
-    done again.
+    """Ends a turn and stores its answer at once, as `record_step` does a step. kept: the answer
+    that the same idempotency key gets again; empty where the message may be sent again.
     """
     with ctx.store.write() as tx:
         _require_held(tx, turn)
         ended = () if answer is None else (_end_answer(ctx, tx, answer),)
-        status, body = kept if kept and turn.sent.key else (None, "")
-        tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now(), status, body)
+        body = kept if turn.sent.key else ""
+        tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now(), body)
         return ended
 
 
 def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
-    """Stores the answer; its cost is the session's, and of those that stand above it."""
-    now, charged = ctx.clock.now(), answer.session
+    """Stores the answer; its cost is the session's, and that of the one that spawned it."""
+    now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
     tx.session_messages.end(ended)
-    while charged:
+    for charged in filter(None, (answer.session, tx.sessions.get(answer.session).parent)):
         tx.sessions.charge(charged, answer.usage.cost_usd or 0.0, now)
-        charged = tx.sessions.get(charged).parent or ""
     return ended
 
 
@@ -287,4 +285,4 @@ def load_answered(ctx: Context, session: str, key: IdempotencyKey) -> SessionTur
     """
     with ctx.store.read() as tx:
         known = find_turn(tx, session, key)
-    return known if known is not None and known.status is not None else None
+    return known if known is not None and known.body else None

@@ -105,7 +105,7 @@ class AgentTool:
 
     @property
     def runs_in_sub_tasks(self) -> bool:
-        return not self.runs_at_client and self.name != SWITCH_MODEL
+        return not self.runs_at_client and self.name not in (SWITCH_MODEL, SPAWN)
 
     def is_of_server(self, servers: Collection[str]) -> bool:
         """Whether one of these tool servers may have it."""
@@ -146,7 +146,6 @@ class AgentSession:
     metadata: Mapping[str, object] = field(default_factory=dict)
     state: SessionState = SessionState.OPEN
     parent: str | None = None  # the session that spawned it
-    depth: int = 0  # how many sessions stand above it
     cost_usd: float = 0.0  # of all its messages and those of its children
 
     def require_open(self) -> None:

@@ -1,69 +1,26 @@
 """Two signed headers join the router and the agents process: `x-swapgate-agent` says for whose
 key, agent and session the agents process calls a model, and `x-swapgate-peer` who is connected
-to the router whose request it passes through. Pure.
+to the router whose request it passes through. A header holds no secret, but opens what it names
+until it is stale: it is never logged, nor sent to a provider or a client.
 
-A header holds no secret, but opens what it names until it is stale: it is never logged, nor
-sent to a provider or a client.
-
-Signed values are a few values of JSON with an HMAC, which this installation alone can write:
-`v1.PAYLOAD.MAC`, a JSON object in base64url, and the HMAC-SHA-256 over all that stands before
-it, in hexadecimal digits. Pure.
-
-An approval link shows one switch request to its holder, until the request expires, and
-lets a person with the role decide it, once. Pure.
-
-The link is no right to decide: it carries no key. It is nothing to show around all the same,
-since it shows what an agent wrote.
+An approval link shows one switch request, and lets a person with the role decide it, once. The
+link carries no key. It shows the agent's words, so send it only to people who may read them.
+Pure.
 """
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.errors import NotFound
 
 MAX_SIGNED_BYTES: Final = 4096
 _VERSION: Final = b"v1"
-
-
-def sign_values(values: Mapping[str, object], secret: bytes, purpose: bytes) -> bytes:
-    """Signs values as one compact text. secret: the installation's. purpose: what they are
-    signed for, and good for alone.
-    """
-    payload = json.dumps(values, separators=(",", ":")).encode()
-    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
-    return b"%b.%b" % (signed, _mac(signed, secret, purpose))
-
-
-def open_values(signed: bytes, secret: bytes, purpose: bytes) -> dict[str, Any] | None:
-    """What was signed; None for what was not, for this purpose. Nothing is parsed before the
-    signature holds.
-    """
-    text, _, mac = signed.rpartition(b".")
-    is_short = len(signed) <= MAX_SIGNED_BYTES
-    if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
-        return None
-    version, _, payload = text.partition(b".")
-    try:
-        values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-    except (ValueError, binascii.Error):
-        return None
-    return values if version == _VERSION and isinstance(values, dict) else None
-
-
-def _mac(signed: bytes, secret: bytes, purpose: bytes) -> bytes:
-    key = hmac.digest(secret, purpose, "sha256")
-    return hmac.digest(key, signed, "sha256").hex().encode()
-
-
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
 # How old a header may be, and how far in the future: clocks of two machines differ a little.
@@ -144,54 +101,59 @@ def listens_on_loopback(host: str) -> bool:
 
 
 def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) -> bytes:
-    return sign_values({**values, "at": int(now)}, secret, purpose)
+    """`v1.PAYLOAD.MAC`: a JSON object in base64url, and the HMAC-SHA-256 over all before it, in
+    hexadecimal digits. purpose: the one use of the signature.
+    """
+    payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
+    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
+    return b"%b.%b" % (signed, _mac(signed, secret, purpose))
 
 
 def _read(
     value: bytes, secret: bytes, purpose: bytes, now: float
 ) -> dict[str, str] | HeaderFault:
-    """What was signed, without its time."""
-    values = open_values(value, secret, purpose)
-    if values is None:
+    """What was signed, without its time. Nothing is parsed before the signature holds."""
+    text, _, mac = value.rpartition(b".")
+    is_short = len(value) <= MAX_SIGNED_BYTES
+    if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
         return HeaderFault.FORGED
+    version, _, payload = text.partition(b".")
     try:
+        values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         at = values.pop("at")
-        if not all(isinstance(text, str) for text in values.values()):
-            return HeaderFault.FORGED
+        is_sound = version == _VERSION and all(isinstance(t, str) for t in values.values())
         is_fresh = -AHEAD_S <= now - at <= FRESH_S
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return HeaderFault.FORGED
+    if not is_sound:
         return HeaderFault.FORGED
     return values if is_fresh else HeaderFault.STALE
 
 
+def _mac(signed: bytes, secret: bytes, purpose: bytes) -> bytes:
+    key = hmac.digest(secret, purpose, "sha256")
+    return hmac.digest(key, signed, "sha256").hex().encode()
+
+
 APPROVAL_PATH: Final = "/agents/approvals/"
-_PURPOSE: Final = b"swapgate: approval link"
+_LINK_PURPOSE: Final = b"swapgate: approval link"
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLinks:
-    """Makes links and reads them."""
+    """Makes links, bound to the digest of all that the request shows."""
 
     base_url: str  # where people reach `/agents`
     secret: bytes = field(repr=False)  # the installation's
 
     def link(self, request: ModelSwitchRequest) -> str:
-        values = {
-            "request": request.id,
-            "hash": request.hash,
-            "until": request.expires_at.timestamp(),
-        }
-        token = sign_values(values, self.secret, _PURPOSE).decode()
-        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
+        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._token(request)}"
 
-    def read(self, token: str, now: datetime) -> tuple[str, str]:
-        """The request's id, and its hash when the link was made. Raises NotFound for a token
-        that was not made here, and one whose time is over.
-        """
+    def is_of(self, token: str, request: ModelSwitchRequest) -> bool:
+        """Whether this token was made here for the request, as it is now."""
         signed = token.encode("utf-8", "surrogatepass")
-        values = open_values(signed, self.secret, _PURPOSE)
-        if values is None:
-            raise NotFound("this is no approval link of this installation")
-        if now.timestamp() >= values["until"]:
-            raise NotFound("the link is over: nobody decided about the switch in time")
-        return values["request"], values["hash"]
+        return hmac.compare_digest(signed, self._token(request).encode())
+
+    def _token(self, request: ModelSwitchRequest) -> str:
+        mac = _mac(request.hash.encode(), self.secret, _LINK_PURPOSE)
+        return f"{request.id}.{mac.decode()}"

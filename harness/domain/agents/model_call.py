@@ -6,7 +6,7 @@ router, and tools that run on the server.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -84,9 +84,6 @@ class ToolResult:
     usage: MessageUsage = FREE
 
 
-async def _tell_nobody(_ended: int, _total: int) -> None: ...
-
-
 def no_such_tool(call: MessageToolCall) -> ToolResult:
     return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
 
@@ -99,8 +96,6 @@ class ToolCaller:
     session: str
     turn: str  # empty for one that no turn runs for
     left: TurnBounds = field(default_factory=TurnBounds)  # what the turn may still use up
-    # Is told how many of how many parts of a long task have ended.
-    report: Callable[[int, int], Awaitable[None]] = _tell_nobody
 
 
 class ModelCalls(Protocol):

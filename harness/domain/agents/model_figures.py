@@ -1,8 +1,6 @@
 """Model figures are what is known of a model before a session goes on with it: prices, size,
 scores and the newest verdict. `compared` stores those of both models with a switch request.
 Pure.
-
-Model usage is what each model did in one or several sessions, in answers, tokens and money.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,16 +73,6 @@ def read_compared(
         return None, ()
     now: ModelFigures = from_plain(ModelFigures, figures["now"])
     return now, [from_plain(ModelFigures, target) for target in figures["targets"]]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUsage:
-    target: str  # `provider/model`
-    answers: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float  # of the answers whose price was known when they came
-    unpriced: int = 0  # the other answers
 
 
 def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:

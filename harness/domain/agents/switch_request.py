@@ -1,8 +1,5 @@
 """A switch request asks a person to let a session, or a set of sub-tasks, go on with another
-model. Pure.
-
-A switch request in words, as command line, dashboard, approval page and chats show it: the
-question, its facts line by line, and the decision as the agent is told it. Pure.
+model; here is also how command line, dashboard, approval page and chats show it.
 
 What an agent or its client wrote is data. `visible_text` takes out what nobody sees or what
 turns the line around; `inert_text` also what a chat would make a link, a mention or bold of.

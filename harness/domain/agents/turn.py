@@ -204,9 +204,7 @@ class SessionTurn:
     sent: IdempotencyKey = IdempotencyKey("", "", "")  # empty for a message without a key
     state: TurnState = TurnState.RUNNING
     ended_at: datetime | None = None
-    # Status of HTTP and body of the answer that the same key gets again; no status where the
-    # message may be sent again.
-    status: int | None = None
+    # The answer that the same key gets again; empty where the message may be sent again.
     body: str = field(default="", repr=False)
 
     def has_lapsed(self, now: datetime) -> bool:
@@ -218,6 +216,6 @@ class SessionTurn:
 
 def busy(session: str) -> SessionBusy:
     return SessionBusy(
-        f"session {session} answers another message: wait until that has ended",
+        f"session {session} answers another message: send this one when that has ended",
         code="session_busy",
     )

@@ -3,7 +3,6 @@ give up. Waits double from 5 seconds to 15 minutes, half of each random; after t
 gives up. Pure.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -71,8 +70,6 @@ class AlertMessage:
     count: int
     page: str = ""  # the address of the dashboard's page where one looks and decides
     runbook: str = ""  # the address of the page that says what to do
-    # What it looks like where a sink can draw more than text: Slack's Block Kit.
-    blocks: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ def webhook_body(message: AlertMessage) -> bytes:
             "count": message.count,
             **({"page": message.page} if message.page else {}),
             **({"runbook": message.runbook} if message.runbook else {}),
-            **({"blocks": message.blocks} if message.blocks else {}),
         },
         ensure_ascii=False,
         default=datetime.isoformat,

@@ -113,7 +113,6 @@ agent_session = sa.Table(
     ),
     one_of("state", SessionState),
     amount("cost_usd"),
-    sa.CheckConstraint("(parent IS NULL) = (depth = 0)", name="depth_of_a_child"),
     sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
     sa.Index("ix_agent_session_created_at", "created_at", "id"),
     sa.Index("ix_agent_session_user_id", "user_id"),

@@ -1,18 +1,17 @@
 """Reads and writes agents (`Agents`), their sessions (`Sessions`) with messages, turns and
 switch requests, and the signed grants by which a literal target answers (`AgentGrants`).
 
-`AgentListings` reads lists of them for people, and what each model did in sessions.
+`AgentListings` reads lists of them for people.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentGrant, AgentSession, SessionState
-from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_figures import ModelUsage
+from harness.domain.agents.message import MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import IdempotencyKey, SessionTurn, TurnState, busy
 from harness.domain.errors import StaleWrite
@@ -156,7 +155,7 @@ class Sessions(Records[AgentSession]):
     def of_user(self, user_id: str) -> Sequence[str]:
         """Lists the ids of the user's sessions and their children, each before its parent."""
         return self._ids(
-            agent_session.c.user_id == user_id, order=(agent_session.c.depth.desc(),)
+            agent_session.c.user_id == user_id, order=(agent_session.c.parent.is_(None),)
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
@@ -245,14 +244,12 @@ class Turns(Records[SessionTurn]):
         id_: str,
         state: TurnState,
         now: datetime,
-        status: int | None = None,
         body: str = "",
     ) -> None:
-        """Ends a turn in the given state. status, body: of the answer that its key gets again.
-        Raises StaleWrite where it does not run any more.
+        """Ends a turn in the given state. body: the answer that its key gets again. Raises
+        StaleWrite where it does not run any more.
         """
-        answer = {"status": status, "body": body}
-        ended = {"state": state.value, "ended_at": now, **answer}
+        ended = {"state": state.value, "ended_at": now, "body": body}
         if not self._change(self._is(id_), IS_RUNNING, **ended):
             raise StaleWrite(
                 f"turn {id_} is over already: it was interrupted", code="turn_interrupted"
@@ -306,35 +303,6 @@ class AgentListings(PageReader):
     ) -> Page[SessionMessage]:
         own = agent_message.c.session == session
         return self.page(AGENT_MESSAGE, BY_POSITION, page_request, own)
-
-    def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
-        message = agent_message.c
-        query = (
-            sa.select(
-                message.target,
-                sa.func.count().label("answers"),
-                sa.func.sum(message.input_tokens).label("input_tokens"),
-                sa.func.sum(message.output_tokens).label("output_tokens"),
-                sa.func.sum(message.cost_usd).label("cost_usd"),
-                sa.func.count(message.cost_usd).label("priced"),
-            )
-            .where(message.session.in_(sessions))
-            # Only answers have a model: not questions, nor messages without a target.
-            .where(message.role == MessageRole.ASSISTANT.value, message.target != "")
-            .group_by(message.target)
-            .order_by(message.target)
-        )
-        return [
-            ModelUsage(
-                target=row.target,
-                answers=row.answers,
-                input_tokens=int(row.input_tokens),
-                output_tokens=int(row.output_tokens),
-                cost_usd=row.cost_usd or 0.0,
-                unpriced=row.answers - row.priced,
-            )
-            for row in self.unit.read(query)
-        ]
 
     def switch_requests(
         self,

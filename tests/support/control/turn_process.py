@@ -74,7 +74,7 @@ def main(url: str, session: str, step: str) -> None:
     turns.record_step(ctx, begun.turn, results=[("c_1", "42")])
     second = turns.begin_answer(ctx, begun.turn, model="chat")
     done = replace(second, state=MessageState.COMPLETE, content="It is 42.")
-    turns.end_turn(ctx, begun.turn, answer=done, kept=(200, "It is 42."))
+    turns.end_turn(ctx, begun.turn, answer=done, kept="It is 42.")
 
 
 if __name__ == "__main__":

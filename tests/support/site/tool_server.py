@@ -25,9 +25,6 @@ FILE: Final = __file__
 TOKEN: Final = "tok-1234567890"  # noqa: S105 - of a server that tells it
 OBJECT: Final[dict[str, Any]] = {"type": "object"}
 NUMBER: Final[dict[str, Any]] = {"type": "object", "properties": {"sum": {"type": "integer"}}}
-DEEP: dict[str, Any] = {"type": "object"}
-for _ in range(60):
-    DEEP = {"type": "object", "properties": {"a": DEEP}}
 TOOLS: Final = [
     Tool(
         name="add",
@@ -44,13 +41,12 @@ TOOLS: Final = [
     Tool(name="spawn now!", input_schema=OBJECT),
     Tool(name="no_schema", input_schema={**OBJECT, "properties": {"a": {"type": 7}}}),
     Tool(name="far", input_schema={**OBJECT, "$ref": "https://example.com/schema"}),
-    Tool(name="deep", input_schema=DEEP),
     Tool(name="big", input_schema={**OBJECT, "description": "x" * 50_000}),
     Tool(name="x" * 64, input_schema=OBJECT),
     # It has the name of a built-in one.
     Tool(name="spawn", input_schema=OBJECT),
 ]
-BAD: Final = ["spawn now!", "no_schema", "far", "deep", "big", "x" * 64]
+BAD: Final = ["spawn now!", "no_schema", "far", "big", "x" * 64]
 
 
 async def list_tools(
