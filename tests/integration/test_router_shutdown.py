@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,8 +28,10 @@ from tests.support.providers.scripted_upstream import (
 from tests.support.router.asgi_router import ASK as CHAT_ASK
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import (
+    FALLBACK,
     INCUMBENT,
     KEY,
+    QUICK,
     running_router,
     snapshot,
     wait_until,
@@ -248,3 +251,14 @@ def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
 
     assert world.recorder.counters["callers_gone"] == 1
     assert sum(row.requests for row in world.store.traffic) == 4
+
+
+@pytest.mark.req("B10")
+def test_a_health_check_under_way_holds_up_no_stop(tmp_path: Path) -> None:
+    often = replace(QUICK, health_check_interval_s=0.2)
+    with running_upstream() as upstream:
+        upstream.turns = {INCUMBENT: completion(), FALLBACK: ScriptedTurn(hang=True)}
+        with running_router(snapshot(upstream.url, fallback=True), tmp_path, often):
+            wait_until(lambda: bool(upstream.asked_for(FALLBACK)))
+
+        assert upstream.asked_for(FALLBACK)[0].left.wait(60)
