@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from deploy.roles import HOME, ROLES, UID, Role
 from harness.cli.program import program
-from tests.integration import test_deploy_image
 
 # What a test needs for it; `missing` names the first that is not here.
 PROGRAMS: Final = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip", "cp")
@@ -226,17 +225,17 @@ STARTS_S = 240.0
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    if problem := test_deploy_image.missing():
+    if problem := missing():
         pytest.skip(f"no image can be built: {problem}")
     context = tmp_path_factory.mktemp("context")
     (context / "requirements").mkdir()
     for lock in (ROOT / "requirements").glob("*.lock"):
         (context / "requirements" / lock.name).write_bytes(lock.read_bytes())
     dist = str(context / "dist")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)  # noqa: S603
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: S603
     dockerfile = (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
-    return test_deploy_image.build(dockerfile, context, tmp_path_factory.mktemp("images"))
+    return build(dockerfile, context, tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -340,7 +340,6 @@ def ask_store(tx: Transaction, since: Any) -> None:
 
 @pytest.mark.req("F5")
 @pytest.mark.both_databases
-@pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext")
 def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
     cli: CommandLine, database_url: str
 ) -> None:

@@ -173,7 +173,6 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
 
 
 # Streamlit says so wherever a script runs without its server.
-@pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext")
 @pytest.mark.req("C2", "C8", "D4")
 @pytest.mark.verify
 def test_no_secret_is_in_anything_that_the_system_writes_or_answers(

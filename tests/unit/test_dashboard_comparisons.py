@@ -16,12 +16,7 @@ from tests.support.browser.dashboard_data import Lived
 from tests.support.browser.suite_comparisons import compared
 from tests.unit.test_dashboard_page_states import forget, now, shown, text
 
-pytestmark = [
-    pytest.mark.req("A7", "F2", "F4"),
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = [pytest.mark.req("A7", "F2", "F4"), pytest.mark.slow]
 
 
 AGE = re.compile(r"\d+ (?:s|min|h) ago")

@@ -63,11 +63,7 @@ if "given" not in st.session_state:
 DIALOG(*st.session_state["given"])
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.proposals import comparison
-from harness.control.routing import kill_switch, routes, targets
+from harness.control.routing import kill_switch, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
 from harness.domain.errors import StoreUnavailable
@@ -38,7 +38,6 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
-from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider
 from tests.support.browser import agent_sessions
 from tests.support.browser.dashboard_data import (
@@ -88,11 +87,7 @@ ctx, kept = page_frame.context(), st.session_state.setdefault
 # What changes nothing.
 ANYBODYS = ("Sign out", "Refresh", "Try again", "Check everything now")
 
-pytestmark = [
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = pytest.mark.slow
 
 
 def now() -> datetime:
@@ -381,24 +376,23 @@ def test_a_router_that_did_not_hear_of_a_change_is_named(
     assert "The router still serves revision 1;" in text(app)
 
 
-@pytest.mark.parametrize("page", EVERY_PAGE)
 def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
-    page: str, lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = copied(lived_in, tmp_path).parent
-    take_database_away(home)
+    config = copied(lived_in, tmp_path)
+    take_database_away(config.parent)
+    apps = {page: shown(monkeypatch, config, page) for page in EVERY_PAGE}
+    for page, app in apps.items():
+        assert "The database does not answer" in text(app), page
+        assert "The router continues to serve its last valid table" in text(app), page
 
-    app = shown(monkeypatch, home / lived_in.config.name, page)
-    lost = text(app)
-    database = home / "state" / "swapgate.db"
+    database = config.parent / "state" / "swapgate.db"
     database.rmdir()
-    (home / "kept.db").rename(database)
-    app.button[0].click().run()
-
-    assert "The database does not answer" in lost
-    assert "The router continues to serve its last valid table" in lost
-    assert "Try again" not in [button.label for button in app.button]
-    assert "<h1>" in text(app)
+    (config.parent / "kept.db").rename(database)
+    for page, app in apps.items():
+        app.button[0].click().run()
+        assert "Try again" not in [button.label for button in app.button], page
+        assert "<h1>" in text(app), page
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE)
@@ -447,9 +441,8 @@ def test_a_broken_audit_log_is_shown_on_every_page(
 
 
 @pytest.mark.req("B11")
-@pytest.mark.parametrize("page", PAGES)
 def test_a_switch_in_force_is_shown_on_every_page(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
@@ -464,13 +457,13 @@ def test_a_switch_in_force_is_shown_on_every_page(
     )
     kill_switch.lift_switch(ctx, ANA, lifted.id, reason="over")
 
-    app = shown(monkeypatch, config, page)
-
-    told = text(app)
-    assert "provider:sim is forced for route support-chat" in told
-    assert f"swapgate switch lift {thrown.id}" in told
-    assert "a drill that is over" not in told
-    assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
+    for page in PAGES:
+        app = shown(monkeypatch, config, page)
+        told = text(app)
+        assert "provider:sim is forced for route support-chat" in told, page
+        assert f"swapgate switch lift {thrown.id}" in told, page
+        assert "a drill that is over" not in told, page
+        assert not any("<script>" in str(part.proto.body) for part in app.get("html")), page
 
 
 @pytest.mark.req("B9")
@@ -540,28 +533,6 @@ def test_a_policy_says_on_request_what_a_swap_takes_in_items_money_and_time(
     assert "Up to 800 items. For both models: at most about $" in said
     assert re.search(r"From [\d.]+ points on tickets, .*, in 4 of 5 comparisons", said)
     assert "A healthy canary takes about" in said
-
-
-def test_many_routes_are_a_table_that_a_search_narrows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = configured(tmp_path)
-    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
-    ctx = page_frame.context()
-    targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
-    for number in range(64):
-        settings = RouteSettings(description=f"Mail of team {number}")
-        routes.create_route(ctx, ANA, f"mail-{number}", "sim/base", settings=settings)
-
-    app = shown(monkeypatch, config, "overview")
-    assert text(app).count('<td data-head="Route">') == 50
-    assert "50 of 64. Search above to see the 14 others." in text(app)
-    app.text_input(key="find").set_value("TEAM 13").run()
-    assert re.findall(r'<td data-head="Route"><div>(.*?)</div></td>', text(app)) == [
-        '<a href="routes?route=mail-13" target="_self"><b>mail-13</b></a>'
-    ]
-    app.text_input(key="find").set_value("nobody").run()
-    assert "No route has this in its name" in text(app)
 
 
 @pytest.mark.req("F5")

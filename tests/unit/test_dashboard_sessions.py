@@ -32,12 +32,7 @@ from tests.unit.test_dashboard_setup_pages import act_as
 
 SAGE = "south/sage-1"
 
-pytestmark = [
-    pytest.mark.req("C4", "C5"),
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = [pytest.mark.req("C4", "C5"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -53,11 +53,7 @@ from tests.unit.test_dashboard_page_states import dialog, fill, forget, page_app
 
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
-pytestmark = [
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 nothing, when it is old, when the database is gone, for the wrong role, and with 200 routes.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -31,11 +32,7 @@ PAGES = ("traffic", "alerts", "keys", "audit", "routes", "settings")
 ROUTES = 200
 VIEWER = Actor("vera", Role.VIEWER, "pr_vera", "key_vera")
 
-pytestmark = [
-    pytest.mark.slow,
-    # Streamlit says so wherever a script runs without its server.
-    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +138,16 @@ def test_200_routes_are_few_lines_and_a_search(
     app.text_input(key="find").set_value("TEAM-19").run()
     assert text(app).count('<td data-head="Requests">') == 10
     assert "and 192 more" in text(shown(monkeypatch, busy, "routes"))
+
+    app = shown(monkeypatch, busy, "overview")
+    assert text(app).count('<td data-head="Route">') == 50
+    assert "50 of 200. Search above to see the 150 others." in text(app)
+    app.text_input(key="find").set_value("TEAM-013").run()
+    assert re.findall(r'<td data-head="Route"><div>(.*?)</div></td>', text(app)) == [
+        '<a href="routes?route=team-013" target="_self"><b>team-013</b></a>'
+    ]
+    app.text_input(key="find").set_value("nobody").run()
+    assert "No route has this in its name" in text(app)
 
 
 def test_every_page_of_200_routes_stays_short(
