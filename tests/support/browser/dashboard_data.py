@@ -451,17 +451,6 @@ def paused(config: Path, route: str) -> None:
         operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
 
 
-def evaluated(config: Path) -> None:
-    """Answer the items of every open proposal, and let the gate decide."""
-    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
-    with opened(config, clock) as installation:
-        ctx = installation.context
-        house = _House(ctx, clock, _Class(installation.settings.suites))
-        # The clock stands: nothing is decided in the page's future.
-        while reconciler.reconcile(ctx).did:
-            house.sit(at_most=200)
-
-
 def counted(config: Path, route: str) -> None:
     """Record a minute of traffic on the route's canary, without a failure of its own."""
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
