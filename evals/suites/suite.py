@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from string import ascii_uppercase
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ UNCONTAINED = "+uncontained"
 # From which similarity on two items are near repeats, and which share of them is worth a word.
 NEAR_REPEAT: Final = 0.8
 REPEATED_SHARE: Final = 0.1
+CHARACTERS_PER_TOKEN: Final = 4.0
 MOST_COMPARED: Final = 2_000  # items; comparing all of a large suite takes seconds
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
@@ -117,6 +119,20 @@ class Suite:
             f"{first}; if they belong together, name a `cluster` field (`swapgate docs open "
             "suites`)"
         )
+
+    @cached_property
+    def guessed_tokens(self) -> tuple[float, float]:
+        """Guesses the mean tokens of a question and of its answer from the length of the texts:
+        four characters are about a token, and an answer is about as long as the expected one.
+        """
+        beside = len(self.settings.system) + len(str(dict(self.settings.request)))
+        asked = fmean(
+            len(self.prompt(item)) + sum(len(str(turn)) for turn in self.context(item))
+            for item in self.items
+        )
+        wanted = fmean(len(written(item.target)) for item in self.items.values())
+        output = min(self.settings.max_output_tokens, 16 + wanted / CHARACTERS_PER_TOKEN)
+        return (beside + asked) / CHARACTERS_PER_TOKEN, output
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""
@@ -360,6 +376,13 @@ class ConfiguredSuites:
         return (
             "" if self.settings(suite).task is not None else self.suite(suite).likely_clusters
         )
+
+    def guess_tokens(self, suite: str) -> tuple[float, float] | None:
+        """Guesses the mean tokens of a question and an answer; None for a `@task`. Raises as
+        pin().
+        """
+        is_task = self.settings(suite).task is not None
+        return None if is_task else self.suite(suite).guessed_tokens
 
     def title(self, suite: str) -> str:
         return self.settings(suite).title or suite

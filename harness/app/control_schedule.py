@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # However rarely the other jobs run, a process asks for the lead as often as this.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
+# Cron has minutes; a provider whose list could not be read is asked again within the hour.
+CANDIDATES_EVERY_S = 60.0
+MODEL_LISTS_EVERY_S = 3_600.0
 
 log = structlog.get_logger("swapgate.schedule")
 
@@ -36,6 +39,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
     from harness.control.privacy import housekeeping, user_deletion  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
+    from harness.control.proposals import candidate_rounds  # noqa: PLC0415 - as above
     from harness.control.providers import deprecations, sign_in  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
@@ -98,6 +102,8 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=settings.alerts.deliver_interval_s,
         ),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
+        leading("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
+        leading("model lists", candidate_rounds.refresh_lists, every_s=MODEL_LISTS_EVERY_S),
         leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # Of its own: no fault of the others keeps what is to be deleted.

@@ -30,6 +30,7 @@ from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
 from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock
+from harness.runtime.cron import CronCalendar
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
@@ -256,6 +257,7 @@ class Installation:
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
+            calendar=CronCalendar(),
             suites=suites,
             policies=policies,
             workers=self.workers,

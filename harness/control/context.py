@@ -22,6 +22,7 @@ from harness.domain.settings import AgentSettings
 from harness.domain.suggestions import did_you_mean
 from harness.ports import (
     AlertSinks,
+    Calendar,
     Chance,
     Cipher,
     Clock,
@@ -103,6 +104,7 @@ class Context:
     chance: Chance
     suites: SuiteCatalog
     policies: Mapping[str, Policy]
+    calendar: Calendar | None = None  # None where nothing is scheduled
     workers: EvalWorkers | None = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once
     run_queue: RunQueue | None = None  # where workers of other hosts take the runs

@@ -156,6 +156,12 @@ class SuiteCatalog(Protocol):
         """
         ...
 
+    def guess_tokens(self, suite: str) -> tuple[float, float] | None:
+        """Guesses the mean tokens of a question and of its answer before any was asked; None
+        where the texts are not read. Raises as `pin` does.
+        """
+        ...
+
     def title(self, suite: str) -> str: ...
 
     def data_class(self, suite: str) -> str:

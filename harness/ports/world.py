@@ -21,6 +21,14 @@ class Clock(Protocol):
         ...
 
 
+class Calendar(Protocol):
+    def next_time(self, cron: str, after: datetime) -> datetime | None:
+        """Returns the first time later than `after` that a cron expression names (five fields,
+        UTC); None for one that never comes. Raises InputError for no such expression.
+        """
+        ...
+
+
 class Chance(Protocol):
     def token(self, prefix: str) -> str:
         """Makes a new, unguessable id: `prefix` and 16 hexadecimal digits."""

@@ -12,8 +12,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, InputError
 from harness.ports import Clock
+from harness.runtime.cron import parse_cron
 
 CLOCK_SETBACK_S = 0.5
 
@@ -105,8 +106,6 @@ def _trigger(job: ScheduledJob) -> IntervalTrigger | CronTrigger:
     if job.every_s is not None:
         return IntervalTrigger(seconds=job.every_s, timezone="UTC")
     try:
-        return CronTrigger.from_crontab(job.cron or "", timezone="UTC")
-    except ValueError as error:
-        raise ConfigError(
-            f"{job.name}: {job.cron!r} is not a cron expression: {error}"
-        ) from None
+        return parse_cron(job.cron or "")
+    except InputError as error:
+        raise ConfigError(f"{job.name}: {error}") from None

@@ -76,7 +76,14 @@ def check_approval(approval: Approval, proposal: Proposal) -> None:
 def check_unchanged(before: Proposal, after: Proposal) -> None:
     """Checks that nothing changes that a proposal registered; else raises InputError."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
-    fixed += ["proposer_principal", "proposer_key", "widened", "selection", "place"]
+    fixed += [
+        "proposer_principal",
+        "proposer_key",
+        "widened",
+        "selection",
+        "place",
+        "on_better",
+    ]
     if before.change_reference:
         fixed.append("change_reference")
     if before.phase is not ProposalPhase.PROPOSED:

@@ -42,6 +42,7 @@ class Transaction:
         self.suites = evals.Suites(unit)
         self.verdicts = proposals.Verdicts(unit)
         self.rollouts = proposals.Rollouts(unit)
+        self.candidate_rounds = proposals.CandidateRounds(unit)
         self.observations = observations.Observations(unit)
         self.audit = audit.AuditLog(unit, secret, clock)
         self.principals = operations.Principals(unit)

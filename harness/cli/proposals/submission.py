@@ -277,11 +277,8 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
             output.paragraph(f"{suite}: {_saving(suite_estimate)}")
         if plan.look > 1:
             output.paragraph(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
-        if suite_estimate.estimated:
-            output.paragraph(
-                f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
-                "tokens at the candidate's price"
-            )
+        if suite_estimate.basis:
+            output.paragraph(f"{suite}: {suite_estimate.basis}")
 
 
 def _print_advice(planning: Sequence[SuiteEstimate]) -> None:

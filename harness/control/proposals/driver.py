@@ -43,6 +43,7 @@ from harness.domain.proposals.proposal import (
     ProposalPhase,
     apply_event,
 )
+from harness.domain.routing.candidate_schedule import OnBetter
 from harness.gate.text.sentences import polish_reason, reason_text
 from harness.store.transaction import Transaction
 
@@ -191,6 +192,9 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    if proposal.on_better is OnBetter.NOTIFY:
+        _announce_better(ctx, tx, proposal, proof)
+        return
     if proposal.needs_approval or ctx.observe_only:
         now = ctx.clock.now()
         waits = tx.proposals.save(
@@ -214,6 +218,22 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     else:
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    """The route's schedule asks for no more than the news: a person proposes it."""
+    name = tx.routing.targets()[proposal.candidate].name
+    alerts.raise_alert(
+        tx,
+        AlertKind.BETTER_CANDIDATE,
+        proposal.id,
+        subject=f"route {proposal.route}",
+        title=f"{name} passed on route {proposal.route}",
+        text=f"{proof.words}: {reason_text(proof)} `swapgate proposal create {proposal.route} "
+        f"{name}` proposes it.",
+    )
+    because = f"it passed on schedule: propose {name} to swap"
+    _reject(ctx, tx, proposal, ProposalEvent.NOT_CHOSEN, because)
 
 
 def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:

@@ -73,6 +73,7 @@ class SuiteEstimate:
     incumbent: MeanUsage | None
     candidate: MeanUsage | None
     estimated: bool
+    guessed: bool  # when neither has answers: tokens are guessed from the items' texts
     # cost_usd, duration_s: at most, for the registered design, judge included; None where
     # unknown.
     cost_usd: float | None
@@ -92,6 +93,21 @@ class SuiteEstimate:
     def saving(self) -> float | None:
         """Share of the incumbent's cost that the candidate saves, by answers or list prices."""
         return self.advice.saving
+
+    @property
+    def basis(self) -> str:
+        """Says what the cost rests on where a model has no answers yet; empty otherwise."""
+        if self.guessed:
+            return (
+                "neither model has answers yet; cost and time are guessed from the items' texts "
+                "and list prices"
+            )
+        if self.estimated:
+            return (
+                "the candidate has no answers yet; its cost is the incumbent's tokens at the "
+                "candidate's price"
+            )
+        return ""
 
     @property
     def texts(self) -> Sequence[str]:
@@ -139,7 +155,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     wished: float | None,
 ) -> SuiteEstimate:
     plan, effect = plans[0], _effect(plans[0], wished)
-    ours, theirs = sides = _sides(tx, plan, arms)
+    ours, theirs = sides = _sides(ctx, tx, plan, arms)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
@@ -160,6 +176,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
         incumbent=ours,
         candidate=theirs,
         estimated=bool(ours and theirs and not theirs.answers),
+        guessed=bool(ours and theirs and not ours.answers and not theirs.answers),
         cost_usd=advice.own.cost_usd,
         judge_usd=(
             budget.judging_cost_usd(plan.planned_items, plan.epochs, sides) if judged else 0.0
@@ -180,14 +197,16 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
 
 
 def _sides(
-    tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
+    ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
 ) -> tuple[MeanUsage | None, MeanUsage | None]:
     """What an answer of either model takes; a candidate without answers is priced by those of
-    the incumbent.
+    the incumbent, and an incumbent without answers by the texts of the items.
     """
     ours, theirs = (recorded_answers.mean_usage(tx, plan, arm) for arm in arms)
+    if ours is None:
+        ours = recorded_answers.guess_usage(ctx, tx, plan, arms[0])
     if ours is not None and theirs is None:
-        theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
+        theirs = recorded_answers.usage_at_price(ctx, tx, arms[1], ours)
     return ours, theirs
 
 

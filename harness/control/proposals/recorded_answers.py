@@ -12,12 +12,11 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.control.routing import monthly_bill
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import AnswerColumns, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Price, Target
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage
 from harness.store.transaction import Transaction
@@ -55,11 +54,51 @@ def _means(samples: Sequence[Sample], *, judged: bool) -> MeanUsage:
     )
 
 
-def usage_at_price(tx: Transaction, target: Target | None, of: MeanUsage) -> MeanUsage:
+def usage_at_price(
+    ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
+) -> MeanUsage:
     """Prices a target as if it took the same tokens and time, and the judge as much."""
-    price = monthly_bill.find_price(tx, target)
+    price = find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
+
+
+def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+    """Finds a model's price, of its provider's settings or of the catalogue; None for none."""
+    provider = tx.providers.all().get(target.provider) if target else None
+    if target is None or provider is None:
+        return None
+    entry = ctx.catalogue.find(provider.kind, target.model)
+    return provider.prices.get(target.model) or (entry.price if entry else None)
+
+
+# An answer's time before it was ever measured: to the first token, and for each token.
+GUESSED_START_S: Final = 0.5
+GUESSED_TOKEN_S: Final = 0.02
+# What a judge writes, and reads beside the question and the answer.
+GUESSED_VERDICT_TOKENS: Final = 64
+GUESSED_RUBRIC_TOKENS: Final = 300
+
+
+def guess_usage(
+    ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
+) -> MeanUsage | None:
+    """Guesses what an answer takes before any was measured, from the items' texts and list
+    prices; None for a suite whose texts are not read.
+    """
+    tokens = ctx.suites.guess_tokens(plan.suite)
+    if tokens is None:
+        return None
+    judge, judge_usd = ctx.judges.get(plan.suite), 0.0
+    if judge is not None:
+        price = find_list_price(ctx, tx, judge)
+        if price is None:
+            return None
+        read = sum(tokens) + GUESSED_RUBRIC_TOKENS
+        judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS)
+    duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
+    unpriced = MeanUsage(0, *tokens, None, duration_s, judge_usd)
+    return usage_at_price(ctx, tx, target, unpriced)
 
 
 def measure_spread(

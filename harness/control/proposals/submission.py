@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness.control.context import Context
+from harness.control.evals import worker_supervision
 from harness.control.proposals import alpha_spending, route_rules, suite_registration
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.suite_registration import SelectionPlace
@@ -15,8 +16,14 @@ from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import GatePolicy, Policy, parse_change_reference
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.domain.ranges import SHARE_RANGE
+from harness.domain.routing.candidate_schedule import OnBetter
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
@@ -60,6 +67,14 @@ class ProposalRequest:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleTerms:
+    """What a route's schedule sets for the candidates that it proposes."""
+
+    on_better: OnBetter
+    most_alpha: float  # of each candidate
+
+
 def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Proposal:
     """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
 
@@ -70,9 +85,11 @@ def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Pro
 
 
 def create_selection(
-    ctx: Context, actor: Actor, request: ProposalRequest
+    ctx: Context, actor: Actor, request: ProposalRequest, terms: ScheduleTerms | None = None
 ) -> tuple[Proposal, ...]:
-    """Registers a proposal for each of the request's candidates, all of them or none.
+    """Registers a proposal for each of the request's candidates, all of them or none. terms: of
+    the route's schedule; None for a person's request, which ends the schedule's own while those
+    are measured.
 
     Each has the k-th part of its alpha (statistics.md §1.16). Raises as `create_proposal`, and
     InputError for a candidate that is named twice.
@@ -85,10 +102,17 @@ def create_selection(
     selection = ctx.chance.token("sel_") if several > 1 else ""
     made: list[Proposal] = []
     with ctx.store.write() as tx:
+        if terms is None:
+            _end_scheduled(ctx, tx, actor, request.route)
         for number, candidate in enumerate(request.candidates):
-            place = SelectionPlace(selection, number, several)
+            place = SelectionPlace(
+                selection, number, several, terms.most_alpha if terms else 1.0
+            )
             one = replace(request, candidate=candidate, rivals=())
-            proposal = _register(ctx, tx, actor, one, place)
+            proposal = replace(
+                _register(ctx, tx, actor, one, place),
+                on_better=terms.on_better if terms else None,
+            )
             if any(proposal.candidate == other.candidate for other in made):
                 raise InputError(f"{candidate} is named twice: each candidate stands once")
             tx.proposals.add(proposal)
@@ -96,6 +120,21 @@ def create_selection(
             tx.audit.append(actor, "proposal.create", subject, details)
             made.append(proposal)
     return tuple(made)
+
+
+def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
+    """Ends what the route's schedule still measures: a person does not wait for the clock."""
+    for proposal in tx.proposals.open():
+        measured = proposal.phase in (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+        if proposal.route == route and proposal.on_better is not None and measured:
+            because = f"{actor.name} proposed another swap"
+            now = ctx.clock.now()
+            saved = tx.proposals.save(
+                apply_event(proposal, ProposalEvent.CANCELLED, now, because)
+            )
+            worker_supervision.stop_unneeded_runs(ctx, tx, saved)
+            subject = f"proposal {proposal.id}"
+            tx.audit.append(actor, "proposal.cancelled", subject, {"reason": because})
 
 
 def _check_rivals(request: ProposalRequest) -> None:

@@ -31,6 +31,7 @@ class SelectionPlace:
     selection: str = ""
     place: int = 0
     candidates: int = 1
+    most_alpha: float = 1.0  # that each may have
 
 
 def charge_alpha(
@@ -53,6 +54,7 @@ def charge_alpha(
         )
         for pin, plan in registered
     ]
+    charged = [replace(plan, alpha=min(plan.alpha, place.most_alpha)) for plan in charged]
     now = tx.now()
     return alpha_spending.ration_alpha(tx, route.name, charged, gate, now, place.selection)
 

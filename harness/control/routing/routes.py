@@ -31,7 +31,9 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
+from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
+from harness.domain.routing.candidate_schedule import CandidateSchedule, OnBetter
 from harness.domain.routing.keep_warm import KeepWarm
 from harness.domain.routing.overrides import format_overrides, override_errors
 from harness.domain.routing.route_changes import (
@@ -341,6 +343,7 @@ def _fields(route: Route) -> dict[str, str]:
         "on empty answer": route.settings.on_empty_answer.value,
         "policy": route.settings.policy,
         "suites": ", ".join(suite.text for suite in route.settings.suites),
+        "candidates": route.settings.candidates.text if route.settings.candidates else "",
     }
 
 
@@ -362,12 +365,30 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
         limit_s = getattr(settings, name)
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
-    ctx.policy(settings.policy)
+    policy = ctx.policy(settings.policy)
+    _check_candidates(ctx, settings.candidates, policy)
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
     suites = (
         replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites
     )
     return replace(settings, suites=tuple(suites))
+
+
+def _check_candidates(ctx: Context, wanted: CandidateSchedule | None, policy: Policy) -> None:
+    if wanted is None:
+        return
+    if ctx.calendar is not None:
+        ctx.calendar.next_time(wanted.every, ctx.clock.now())
+    if wanted.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
+        raise InputError(
+            f"on_better: canary opens canaries by itself, and the policy {policy.name!r} asks "
+            "a person: use `propose`"
+        )
+    if wanted.prefer.claim not in policy.gate.allowed_claims:
+        raise InputError(
+            f"prefer: {wanted.prefer.value} claims {wanted.prefer.claim.value}, which the "
+            f"policy {policy.name!r} does not allow (`claims`)"
+        )
 
 
 def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:

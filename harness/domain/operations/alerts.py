@@ -49,6 +49,8 @@ class AlertKind(StrEnum):
     INTERNAL_ERROR = "internal_error"
     DATABASE_RESTORED = "database_restored"
     SPENDING_CAP = "spending_cap"
+    NEW_CANDIDATE = "new_candidate"
+    BETTER_CANDIDATE = "better_candidate"
     TEST = "test"
 
 
@@ -240,6 +242,16 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "bring the newer database back; or, if the restored one is what you want, run "
         "`swapgate db accept-restore --reason WHY`",
         silent=_WORKER,
+    ),
+    _K.NEW_CANDIDATE: AlertRule(
+        _S.INFO,
+        "nothing; `swapgate route candidates ROUTE` shows what is measured and when",
+        lasting=False,
+    ),
+    _K.BETTER_CANDIDATE: AlertRule(
+        _S.INFO,
+        "read the comparison, then propose the swap with `swapgate proposal create`",
+        lasting=False,
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

@@ -18,6 +18,7 @@ from harness.domain.errors import IllegalTransition
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.proposals.policy import ChangeReferenceRule, Policy, PromotionMode
 from harness.domain.ranges import add_seconds
+from harness.domain.routing.candidate_schedule import OnBetter
 from harness.domain.routing.table import Route
 
 
@@ -194,6 +195,8 @@ class Proposal:
     place: int = 0  # in the order in which they were named, from 0
     # The change request that it is made under, named by the proposer or the approver.
     change_reference: str = ""
+    # What follows its verdict, where the route's schedule made it; None for a person's.
+    on_better: OnBetter | None = None
 
     @property
     def waits_for_rivals(self) -> bool:
@@ -207,7 +210,9 @@ class Proposal:
     @property
     def needs_approval(self) -> bool:
         """Tells whether a person lets the proposal into its canary, whatever its verdict."""
-        return bool(self.widened) or self.policy.promotion is PromotionMode.APPROVED
+        by_schedule = self.on_better is OnBetter.PROPOSE
+        by_policy = self.policy.promotion is PromotionMode.APPROVED
+        return bool(self.widened) or by_schedule or by_policy
 
     @property
     def needs_change_reference(self) -> bool:

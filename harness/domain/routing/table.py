@@ -21,6 +21,7 @@ from harness.domain.operations.row_signatures import (
 )
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import Overrides
 from harness.domain.routing.target import Provider, Target
@@ -128,6 +129,7 @@ class RouteSettings:
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
     on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
+    candidates: CandidateSchedule | None = None  # models that its suites measure by the clock
 
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()

@@ -1,6 +1,7 @@
-"""Tables of proposals, verdicts, approvals and rollouts, which of their columns never change
-once registered, and their rows as domain objects and back. Unique indexes: one open proposal
-per route and place in a selection, one past the gate and one live rollout per route.
+"""Tables of proposals, verdicts, approvals, rollouts and rounds of candidates, which of their
+columns never change once registered, and their rows as domain objects and back. Unique
+indexes: one open proposal per route and place in a selection, one past the gate and one live
+rollout per route.
 """
 
 import math
@@ -21,6 +22,7 @@ from harness.domain.proposals.proposal import (
     Proposal,
     ProposalPhase,
 )
+from harness.domain.routing.candidate_schedule import CandidateRound, OnBetter
 from harness.store.schema.columns import (
     FreeText,
     Json,
@@ -59,6 +61,7 @@ PROPOSAL_REGISTERED = (
     "policy",
     "self_approval",
     "created_at",
+    "on_better",
 )
 ROLLOUT_REGISTERED = (
     "id",
@@ -108,6 +111,7 @@ proposal = sa.Table(
     ),
     one_of("claim", Claim),
     one_of("phase", ProposalPhase),
+    one_of("on_better", OnBetter),
     not_blank("proposer"),
     at_least("infra_errors", 0),
     at_least("version", 1),
@@ -206,6 +210,20 @@ rollout = sa.Table(
 )
 
 
+# One round for a route and a time, whichever control process begins it.
+candidate_round = sa.Table(
+    "candidate_round",
+    metadata,
+    *columns_of(
+        CandidateRound,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
+        free=("because",),
+    ),
+    sa.UniqueConstraint("route", "due_at"),
+)
+
+
 def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
     suites = [_report(report) for report in verdict_.suites]
     return values_of(
@@ -225,6 +243,7 @@ def verdict_from_row(row: Row) -> Verdict:
     return record_of(VERDICTS[row.outcome], row, verdict)
 
 
+CANDIDATE_ROUND: Final = Record.by_fields(candidate_round, CandidateRound)
 APPROVAL: Final = Record.by_fields(approval, Approval)
 PROPOSAL: Final = Record.by_fields(
     proposal, Proposal, also=lambda one: {"self_approval": one.self_approval}

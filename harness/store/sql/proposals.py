@@ -15,6 +15,7 @@ from harness.domain.errors import Conflict, ProofRefused, RouteBusy, StaleWrite
 from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
+from harness.domain.routing.candidate_schedule import CandidateRound
 from harness.store.database_errors import RowRefused
 from harness.store.rules import (
     MOST_LET_IN,
@@ -27,6 +28,7 @@ from harness.store.rules import (
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import (
     APPROVAL,
+    CANDIDATE_ROUND,
     HAS_NOT_ENDED,
     LIVE_STATE_VALUES,
     PROPOSAL,
@@ -35,6 +37,7 @@ from harness.store.schema.proposals import (
     ROLLOUT_REGISTERED,
     VERDICT,
     approval,
+    candidate_round,
     proposal,
     rollout,
     verdict,
@@ -305,6 +308,21 @@ class Rollouts(Records[Rollout]):
         """Lists the rollouts, newest first."""
         where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
         return self._all(self._select(*where).limit(limit))
+
+
+class CandidateRounds(Records[CandidateRound]):
+    """Rounds of the routes' candidate schedules."""
+
+    record = CANDIDATE_ROUND
+    order = (candidate_round.c.due_at.desc(), candidate_round.c.id)
+
+    def begin(self, new: CandidateRound) -> bool:
+        """Stores a round; False where that time of the route has one."""
+        self._unit.serialize()
+        return self._unit.write_new(candidate_round, CANDIDATE_ROUND.write(new))
+
+    def newest(self, route: str, limit: int = 1) -> Sequence[CandidateRound]:
+        return self._all(self._select(candidate_round.c.route == route).limit(limit))
 
 
 def _stale(kind: str, mine: Proposal | Rollout, stored: Proposal | Rollout) -> StaleWrite:

@@ -44,6 +44,7 @@ from harness.domain.routing.table import BUCKETS, Route, RouteRecord, RouteSetti
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock
+from harness.runtime.cron import CronCalendar
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.processes.eval_worker import EvalWorker
 from harness.store.store import Store
@@ -144,6 +145,7 @@ class SmallInstallation:
             store=chosen,
             clock=self.clock,
             chance=self.chance,
+            calendar=CronCalendar(),
             suites=ConfiguredSuites(self.suites),
             policies={**self.policies, self.policy.name: self.policy},
             sinks=self.sinks,

@@ -1,0 +1,229 @@
+"""Runs the routes' candidate schedules. `run_once`, a job of the control process, begins each
+round that is due: a selection of all candidates that were never measured. The reconciler drives
+it like any other. `refresh_lists` reads the providers' lists of models each day, and announces
+new ones that a route's schedule selects.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.control.proposals import candidates, submission
+from harness.control.proposals.candidates import RoundPlan
+from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
+from harness.control.providers import deprecations, discovery, provider_secrets
+from harness.domain.content_hash import short_hash
+from harness.domain.errors import ConfigError, RouteBusy, SwapgateError
+from harness.domain.formatting import format_usd
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.credentials import lacks_key
+from harness.domain.routing.candidate_schedule import (
+    BY_SCHEDULE,
+    CandidateRound,
+    CandidateSchedule,
+)
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Provider
+
+LISTS_EVERY: Final = timedelta(days=1)
+REGISTERED: Final = "the schedule was set"
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Begins each round that is due. A route that is busy with a swap keeps its round until it
+    is free. Says what it did; raises ConfigError with the routes whose round failed.
+    """
+    did, failed = [], []
+    with ctx.store.read() as tx:
+        routes = [
+            r for _, r in sorted(tx.routing.table().routes.items()) if r.settings.candidates
+        ]
+    for route in routes:
+        try:
+            did += _run_route(ctx, route)
+        except SwapgateError as error:
+            if error.retryable:
+                raise
+            failed.append(f"route {route.name}: {error}")
+    if failed:
+        raise ConfigError("; ".join(failed))
+    return did
+
+
+def _run_route(ctx: Context, route: Route) -> list[str]:
+    schedule, now = route.settings.candidates, ctx.clock.now()
+    assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
+    with ctx.store.read() as tx:
+        newest = tx.candidate_rounds.newest(route.name, 50)
+        busy = any(one.route == route.name for one in tx.proposals.open())
+    if not newest:
+        return _store_start(ctx, route)
+    because = _find_ending(ctx, route, newest)
+    due = ctx.calendar.next_time(schedule.every, newest[0].due_at)
+    if not because and (due is None or due > now):
+        return []
+    if busy or route.experiment is not None or route.break_glass is not None:
+        return []  # the next turn asks again
+    return _begin(ctx, route, schedule, because or BY_SCHEDULE)
+
+
+def _store_start(ctx: Context, route: Route) -> list[str]:
+    """Where the schedule is new, times before it are not made up for."""
+    _store(ctx, route, REGISTERED, (), RoundPlan())
+    return []
+
+
+def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
+    """Says that the incumbent's end is announced, and no round was begun for that yet."""
+    for ending in deprecations.list_deprecations(ctx):
+        because = f"{ending.name} ends on {ending.end_date.isoformat()}"
+        known = any(one.because == because for one in rounds)
+        if ending.target == route.incumbent and not known:
+            return because
+    return ""
+
+
+def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str) -> list[str]:
+    plan = candidates.plan_round(ctx, route, schedule)
+    made: tuple[str, ...] = ()
+    if plan.measured:
+        first, *others = [candidate.name for candidate in plan.measured]
+        request = ProposalRequest(
+            route.name,
+            first,
+            reason=f"candidates of {route.name}: {because}",
+            claim=schedule.prefer.claim,
+            rivals=tuple(others),
+        )
+        terms = ScheduleTerms(schedule.on_better, plan.most_alpha)
+        try:
+            selection = submission.create_selection(ctx, SYSTEM, request, terms)
+        except RouteBusy:
+            return []  # a person was quicker; the next turn asks again
+        made = tuple(proposal.id for proposal in selection)
+    _store(ctx, route, because, made, plan)
+    measured = ", ".join(candidate.name for candidate in plan.measured) or "no candidate is new"
+    return [f"route {route.name}: candidates by {because}: {measured}"]
+
+
+def _store(
+    ctx: Context, route: Route, because: str, made: tuple[str, ...], plan: RoundPlan
+) -> None:
+    now = ctx.clock.now()
+    new = CandidateRound(
+        id=f"round_{short_hash(f'{route.name} {now.isoformat()}').hex()}",
+        route=route.name,
+        due_at=now,
+        started_at=now,
+        incumbent=route.incumbent,
+        because=because,
+        proposals=made,
+        waiting=tuple(candidate.name for candidate in plan.waiting),
+        cost_usd=plan.cost_usd,
+    )
+    with ctx.store.write() as tx:
+        if tx.candidate_rounds.begin(new):
+            details = {
+                "because": because,
+                "proposals": list(made),
+                "waiting": list(new.waiting),
+            }
+            tx.audit.append(SYSTEM, "candidates.round", f"route {route.name}", details)
+
+
+@dataclass(frozen=True, slots=True)
+class ListReading:
+    """What one daily reading of the providers' lists brought, in words."""
+
+    announced: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def refresh_lists(ctx: Context) -> ListReading:
+    """Reads the list of each provider that was not read for a day, and announces new models
+    that a route's schedule selects. A list that cannot be read stays as it was.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+        before = discovery.read_lists(tx)
+    read_at = {model.provider: model.found_at for model in before}
+    announced: list[str] = []
+    failed: list[str] = []
+    for name, provider in sorted(providers.items()):
+        if name in read_at and now - read_at[name] < LISTS_EVERY:
+            continue
+        if _lacks_key(ctx, provider):
+            continue
+        try:
+            listed = discovery.discover_models(ctx, SYSTEM, name)
+        except SwapgateError as error:
+            if error.retryable:
+                raise
+            failed.append(str(error))
+            continue
+        known = {model.model for model in before if model.provider == name}
+        if known:  # the first list of a provider is no news
+            new = {f"{name}/{m.model}" for m in listed.models if m.model not in known}
+            announced += _announce(ctx, new)
+    return ListReading(tuple(announced), tuple(failed))
+
+
+def _lacks_key(ctx: Context, provider: Provider) -> bool:
+    return lacks_key(provider, provider_secrets.keys_of_provider(ctx, provider))
+
+
+def _announce(ctx: Context, new: set[str]) -> list[str]:
+    """Raises an alert for each new model that a schedule selects."""
+    said = []
+    with ctx.store.read() as tx:
+        routes, targets = tx.routing.table().routes, tx.routing.targets()
+    for name, route in sorted(routes.items()):
+        schedule = route.settings.candidates
+        if schedule is None or not new:
+            continue
+        incumbent = targets[route.incumbent].name
+        selected, _ = candidates.select_candidates(ctx, name, incumbent, schedule)
+        plan = candidates.plan_round(ctx, route, schedule)
+        planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
+        for model in selected:
+            if model.name not in new:
+                continue
+            one = planned.get(model.name)
+            cost = one.cost_usd if one else None
+            about = f", about {format_usd(cost)}" if cost is not None else ""
+            provider, _, short = model.name.partition("/")
+            text = (
+                f"It matches {model.pattern} of {name}'s candidates. It is measured "
+                f"{_when(ctx, name, schedule)}{about}."
+            )
+            with ctx.store.write() as tx:
+                alerts.raise_alert(
+                    tx,
+                    AlertKind.NEW_CANDIDATE,
+                    f"{name}:{model.name}",
+                    subject=f"route {name}",
+                    title=f"new at {provider}: {short}",
+                    text=text,
+                )
+            said.append(f"new at {provider}: {short}, for route {name}")
+    return said
+
+
+def _when(ctx: Context, route: str, schedule: CandidateSchedule) -> str:
+    at = find_next_round(ctx, route, schedule)
+    return f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
+
+
+def find_next_round(ctx: Context, route: str, schedule: CandidateSchedule) -> datetime | None:
+    """Finds when the route's next round is due; None for never, or without a calendar."""
+    if ctx.calendar is None:
+        return None
+    with ctx.store.read() as tx:
+        newest = tx.candidate_rounds.newest(route)
+    since = newest[0].due_at if newest else ctx.clock.now()
+    return ctx.calendar.next_time(schedule.every, since)

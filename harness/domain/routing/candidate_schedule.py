@@ -1,0 +1,138 @@
+"""A candidate schedule names the models that a route's suites measure by the clock: by name,
+pattern or price ceiling (`CandidatePattern`), when, for how much money, and the step after a
+candidate passed. Pure.
+
+`CandidateRound` is one turn of the schedule, as it is stored.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.routing.target import Price
+
+_CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
+_WILDCARDS: Final = "*?["
+
+
+class OnBetter(StrEnum):
+    """What follows when a candidate passes the gate."""
+
+    NOTIFY = "notify"  # an alert; a person proposes it
+    PROPOSE = "propose"  # it waits for a person's approval
+    CANARY = "canary"  # its canary opens, where the policy asks no person
+
+
+class Preference(StrEnum):
+    """What a candidate has to show."""
+
+    BETTER = "better"  # superior
+    CHEAPER = "cheaper"  # not worse, and cheaper
+
+    @property
+    def claim(self) -> Claim:
+        return Claim.SUPERIOR if self is Preference.BETTER else Claim.CHEAPER
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSchedule:
+    """Which models a route measures by the clock. Raises InputError for what makes no sense."""
+
+    models: tuple[str, ...]  # provider/model, with `*`, or with `:price<USD` at the end
+    every: str  # cron: five fields, UTC
+    budget_usd: float  # of each round; candidates that do not fit wait for the next
+    on_better: OnBetter = OnBetter.PROPOSE
+    prefer: Preference = Preference.BETTER
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise InputError("candidates need at least one name or pattern under `models`")
+        if len(self.every.split()) != 5:
+            raise InputError(f"every: {self.every!r} is no cron expression of five fields")
+        if not 0.0 < self.budget_usd <= 1e6:
+            raise InputError(
+                f"budget_usd: above 0 and at most 1,000,000, not {self.budget_usd}"
+            )
+        parse_patterns(self.models)
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{', '.join(self.models)}; {self.every} (UTC), up to ${self.budget_usd:g} "
+            f"a round; {self.prefer.value}: {self.on_better.value}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePattern:
+    """Selects models by `provider/model`, and by their list price."""
+
+    text: str
+    name: str  # of provider and model, with the wildcards of `fnmatch`
+    ceiling_usd: float | None = None  # of a million tokens, input and output alike
+
+    @property
+    def is_exact(self) -> bool:
+        return not any(sign in self.name for sign in _WILDCARDS)
+
+    def takes(self, name: str, price: Price | None) -> bool:
+        """Tells whether it selects a model. An unknown price is below no ceiling."""
+        if not fnmatchcase(name, self.name):
+            return False
+        if self.ceiling_usd is None:
+            return True
+        return price is not None and (
+            max(price.input_usd_per_mtok, price.output_usd_per_mtok) < self.ceiling_usd
+        )
+
+
+def parse_patterns(models: Iterable[str]) -> Sequence[CandidatePattern]:
+    """Parses names and patterns such as `openrouter/*:price<0.5`. Raises InputError."""
+    return [_parse(model.strip()) for model in models]
+
+
+def _parse(text: str) -> CandidatePattern:
+    found = _CEILING.match(text)
+    name = found["name"] if found else text
+    provider, slash, model = name.partition("/")
+    if not (slash and provider and model) or (":price" in text and not found):
+        raise InputError(
+            f"{text!r} selects no models: write provider/model, with `*` for any text, and "
+            "`:price<0.5` for a ceiling in US dollars a million tokens"
+        )
+    return CandidatePattern(text, name, float(found["usd"]) if found else None)
+
+
+@dataclass(frozen=True)
+class CandidateRound:
+    """One turn of a route's candidate schedule."""
+
+    id: str
+    route: str
+    due_at: datetime  # the time of the schedule, or when something else began it
+    started_at: datetime
+    incumbent: str  # target id
+    because: str  # `schedule`, or why it did not wait for it
+    proposals: tuple[str, ...] = ()  # ids, the cheapest candidate first
+    waiting: tuple[str, ...] = ()  # names that the budget did not reach
+    cost_usd: float = 0.0  # estimated, at most
+
+
+BY_SCHEDULE: Final = "schedule"
+# Of a route's quarter, over all candidates that rounds measure: how often at most a useless one
+# passes. Each round takes its share of what is left (statistics.md §1.18).
+QUARTER_ALPHA: Final = 0.05
+ROUND_SHARE: Final = 0.25
+
+
+def round_alpha(spent: float, candidates: int) -> float:
+    """Returns the most alpha that each of a round's candidates may have. spent: by the rounds
+    of the 90 days before.
+    """
+    return max(0.0, QUARTER_ALPHA - spent) * ROUND_SHARE / max(1, candidates)

@@ -1,0 +1,305 @@
+"""Candidates on a schedule: measured by the clock, within a budget and a quarter's alpha."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from evals.suites.items import Item
+from harness.control.proposals import candidate_rounds, candidates, decisions
+from harness.control.routing import routes, targets
+from harness.domain.errors import InputError
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.routing.candidate_schedule import (
+    QUARTER_ALPHA,
+    CandidateRound,
+    CandidateSchedule,
+    OnBetter,
+    parse_patterns,
+    round_alpha,
+)
+from harness.domain.routing.target import Price, Target
+from harness.gate.planning.multiplicity import false_pass_risk
+from tests.support.control.control_plane import ANN, SmallInstallation, approved
+
+WEEKLY = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
+MONDAY = datetime(2026, 1, 5, 3, tzinfo=UTC)
+RIGHT = {"base": 25, "good": 50, "better": 60, "worse": 5, "equal": 25, "new": 60}
+
+
+def skilled(target: Target, item: Item, _epoch: int) -> str:
+    number = int(item.id.rpartition("-")[2])
+    return str(item.target) if number * 7 % 60 < RIGHT[target.model] else "wrong"
+
+
+def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
+    """Sets the route's schedule, and lets the control process see it."""
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda before: replace(before, candidates=plan)
+    )
+    turn(world)
+
+
+def list_models(world: SmallInstallation, *names: str) -> None:
+    """Stores the provider's list as if it had been read now."""
+    with world.store.write() as tx:
+        source = tx.providers.all()["sim"].api_base
+        found_at = world.clock.now()
+        models = [DiscoveredModel("sim", name, source, found_at) for name in names]
+        tx.discovered_models.replace("sim", models)
+
+
+def turn(world: SmallInstallation) -> list[str]:
+    return candidate_rounds.run_once(world.context())
+
+
+def wait_until(world: SmallInstallation, at: datetime) -> None:
+    world.clock.advance((at - world.clock.now()).total_seconds())
+
+
+def rounds(world: SmallInstallation) -> list[CandidateRound]:
+    with world.store.read() as tx:
+        return list(tx.candidate_rounds.newest("chat", 10))
+
+
+def proposals(world: SmallInstallation) -> dict[str, Proposal]:
+    with world.store.read() as tx:
+        names = {id_: target.model for id_, target in tx.routing.targets().items()}
+        return {names[p.candidate]: p for p in tx.proposals.list(route="chat")}
+
+
+def run_until_decided(world: SmallInstallation) -> dict[str, Proposal]:
+    for _ in range(12):
+        world.run_once()
+        if all(p.phase is not ProposalPhase.EVALUATING for p in proposals(world).values()):
+            break
+    return proposals(world)
+
+
+@pytest.mark.req("A3", "F4")
+@pytest.mark.both_databases
+def test_a_round_measures_every_listed_model_and_proposes_the_best(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "good", "better", "worse")
+    schedule(world, WEEKLY)
+    assert not proposals(world)  # the time has not come
+
+    wait_until(world, MONDAY)
+    turn(world)
+    made = run_until_decided(world)
+
+    assert set(made) == {"good", "better", "worse"}
+    assert made["better"].phase is ProposalPhase.AWAITING_APPROVAL
+    assert made["better"].proposer == SYSTEM.name
+    assert {made[name].phase for name in ("good", "worse")} == {ProposalPhase.REJECTED}
+    assert len({p.runs["colours"].incumbent for p in made.values()}) == 1
+
+
+@pytest.mark.req("A3")
+def test_nothing_is_measured_twice_while_suite_and_incumbent_stay(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "equal")
+    schedule(world, WEEKLY)
+    wait_until(world, MONDAY)
+    turn(world)
+    run_until_decided(world)
+
+    wait_until(world, MONDAY + timedelta(days=7))
+    turn(world)
+    assert len(proposals(world)) == 1
+    assert [len(one.proposals) for one in rounds(world)] == [0, 1, 0]
+
+    list_models(world, "base", "equal", "better")
+    wait_until(world, MONDAY + timedelta(days=14))
+    turn(world)
+    assert set(proposals(world)) == {"equal", "better"}
+
+
+@pytest.mark.req("A3", "F4")
+def test_all_rounds_of_a_quarter_spend_less_than_its_alpha(world: SmallInstallation) -> None:
+    world.script = skilled
+    names = [f"new-{n}" for n in range(26)]
+    RIGHT.update(dict.fromkeys(names, 25))
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    prices = dict.fromkeys(["base", *names], Price(1.0, 2.0))
+    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=prices))
+    list_models(world, "base")
+    schedule(world, WEEKLY)
+    for week in range(13):
+        list_models(world, "base", *names[: 2 * week + 2])
+        wait_until(world, MONDAY + timedelta(days=7 * week))
+        turn(world)
+        run_until_decided(world)
+
+    made = proposals(world)
+    assert len(made) == 26
+    assert 0.0 < sum(false_pass_risk(p.plans) for p in made.values()) < QUARTER_ALPHA
+    assert all(p.phase is ProposalPhase.REJECTED for p in made.values())
+
+
+@pytest.mark.req("A3")
+def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    prices = {**provider.prices, "good": Price(1.0, 2.0), "better": Price(3.0, 6.0)}
+    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=prices))
+    world.propose("sim/equal")
+    run_until_decided(world)  # now the tokens of an answer are known
+    list_models(world, "base", "good", "better")
+    schedule(world, WEEKLY)
+    both = candidates.plan_round(world.context(), world.route(), WEEKLY)
+    assert [one.name for one in both.measured] == ["sim/good", "sim/better"]
+    tight = replace(WEEKLY, budget_usd=both.cost_usd * 0.6)
+    schedule(world, tight)
+
+    wait_until(world, MONDAY)
+    turn(world)
+    assert rounds(world)[0].waiting == ("sim/better",)
+    assert rounds(world)[0].cost_usd <= tight.budget_usd
+    run_until_decided(world)
+    with world.store.read() as tx:
+        waits = next(p for p in tx.proposals.open())
+    decisions.cancel_proposal(world.context(), SYSTEM, waits.id)
+
+    schedule(world, replace(WEEKLY, budget_usd=both.cost_usd))
+    wait_until(world, MONDAY + timedelta(days=7))
+    turn(world)
+    assert set(proposals(world)) == {"equal", "good", "better"}
+
+
+@pytest.mark.req("A3")
+def test_only_news_where_the_schedule_asks_for_no_more(world: SmallInstallation) -> None:
+    world.script = skilled
+    list_models(world, "base", "better")
+    schedule(world, replace(WEEKLY, on_better=OnBetter.NOTIFY))
+    wait_until(world, MONDAY)
+    turn(world)
+
+    made = run_until_decided(world)["better"]
+
+    assert made.phase is ProposalPhase.REJECTED
+    assert "passed on schedule" in made.closed_because
+    with world.store.read() as tx:
+        kinds = [record.kind for record in tx.alerts.unsettled()]
+        assert AlertKind.BETTER_CANDIDATE in kinds or tx.alerts.newest(
+            f"{AlertKind.BETTER_CANDIDATE.value}:{made.id}"
+        )
+
+
+@pytest.mark.req("A3")
+def test_a_canary_opens_by_itself_where_the_schedule_and_the_policy_say_so(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "better")
+    schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
+    wait_until(world, MONDAY)
+    turn(world)
+
+    assert run_until_decided(world)["better"].phase is ProposalPhase.CANARY
+
+
+@pytest.mark.req("A3")
+def test_no_schedule_opens_canaries_where_the_policy_asks_a_person(
+    world: SmallInstallation,
+) -> None:
+    world.policy = approved()
+    with pytest.raises(InputError, match="asks a person"):
+        schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
+
+
+@pytest.mark.req("A3")
+def test_a_person_who_proposes_ends_the_round_that_is_measured(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "good", "worse")
+    schedule(world, WEEKLY)
+    wait_until(world, MONDAY)
+    turn(world)
+
+    mine = world.propose("sim/better")
+
+    made = proposals(world)
+    assert {made["good"].phase, made["worse"].phase} == {ProposalPhase.CANCELLED}
+    assert "ann proposed" in made["good"].closed_because
+    assert world.get(mine.id).open
+
+
+@pytest.mark.req("A3")
+def test_a_round_waits_while_a_person_s_swap_is_under_way(world: SmallInstallation) -> None:
+    world.script = skilled
+    list_models(world, "base", "good")
+    schedule(world, WEEKLY)
+    mine = world.propose("sim/worse", ANN)
+    wait_until(world, MONDAY)
+
+    turn(world)
+    assert set(proposals(world)) == {"worse"}
+    world.until_decided(mine.id)
+    run_until_decided(world)
+    turn(world)
+    assert set(proposals(world)) == {"worse", "good"}
+
+
+@pytest.mark.req("F11")
+def test_a_model_that_leaves_the_list_leaves_the_candidates(world: SmallInstallation) -> None:
+    list_models(world, "base", "good", "better")
+    ctx, route = world.context(), world.route()
+    found, _ = candidates.select_candidates(ctx, "chat", "sim/base", WEEKLY)
+    assert [model.name for model in found] == ["sim/better", "sim/good"]
+
+    list_models(world, "base", "better")
+    found, _ = candidates.select_candidates(ctx, route.name, "sim/base", WEEKLY)
+    assert [model.name for model in found] == ["sim/better"]
+
+
+@pytest.mark.req("A3")
+def test_faults_of_a_schedule_are_said_when_it_is_set(world: SmallInstallation) -> None:
+    world.propose("sim/equal")
+    run_until_decided(world)
+    list_models(world, "base", "good")
+    route = world.route()
+
+    def faults(plan: CandidateSchedule) -> str:
+        settings = replace(route.settings, candidates=plan)
+        return "; ".join(
+            candidates.describe_faults(world.context(), replace(route, settings=settings))
+        )
+
+    assert not faults(WEEKLY)
+    assert "sim/none-* selects no model" in faults(replace(WEEKLY, models=("sim/none-*",)))
+    assert "never comes" in faults(replace(WEEKLY, every="0 0 31 2 *"))
+    assert "is below the smallest round" in faults(replace(WEEKLY, budget_usd=1e-9))
+
+
+@pytest.mark.req("A3")
+def test_patterns_and_ceilings() -> None:
+    cheap, dear = Price(0.1, 0.4), Price(0.1, 0.6)
+    (pattern,) = parse_patterns(["openrouter/*:price<0.5"])
+    assert pattern.takes("openrouter/a/b:free", cheap)
+    assert not pattern.takes("openrouter/a/b", dear)
+    assert not pattern.takes("openrouter/a/b", None)
+    assert not pattern.takes("openai/a", cheap)
+    for wrong in ("gpt-5", "openai/", "openai/*:price<x", "openai/*:price>1", ""):
+        with pytest.raises(InputError, match="selects no models"):
+            parse_patterns([wrong])
+
+
+@pytest.mark.req("A3")
+def test_no_number_of_rounds_spends_the_whole_quarter() -> None:
+    spent = 0.0
+    for _ in range(1000):
+        spent += 5 * round_alpha(spent, 5)
+    assert spent < QUARTER_ALPHA
