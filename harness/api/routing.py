@@ -25,6 +25,7 @@ from harness.api.frame.endpoint import (
 )
 from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import queries
+from harness.control.proposals import leaderboard
 from harness.control.providers import deprecations, discovery, model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -33,6 +34,7 @@ from harness.control.serialize import to_plain
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (
@@ -103,7 +105,8 @@ class RouteFields(Body):
     """Carries the settings of a route. A field that is left out stays as it is; of a new route
     it is the default. overrides: all of them, by kind; {} for none. keep_warm_bps: 1 % is 100.
 
-    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one. candidates: with
+    no models, the route has no schedule any more.
     """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
@@ -125,6 +128,7 @@ class RouteFields(Body):
     commit: StreamCommit | None = None
     on_bad_event: OnBadEvent | None = None
     on_empty_answer: OnEmptyAnswer | None = None
+    candidates: CandidateSchedule | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         given = ((name, getattr(self, name)) for name in RouteFields.model_fields)
@@ -133,6 +137,8 @@ class RouteFields(Body):
             chosen = ((body.suite, body.role, body.weight) for body in self.suites)
             changed["suites"] = tuple(RouteSuite(*suite) for suite in chosen)
         changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
+        if self.candidates is not None and not self.candidates.models:
+            changed["candidates"] = None
         return replace(before, **changed)
 
 
@@ -318,6 +324,9 @@ operation(
     "route_history",
     queries.list_route_versions,
     PageQuery,
+)
+operation(
+    router, "GET /routes/{route}/candidates", "list_candidates", leaderboard.load_leaderboard
 )
 operation(router, "GET /routes/{route}/measured", "route_measured", scorecard.build_scorecard)
 operation(

@@ -11,6 +11,7 @@ from harness.config.source_locations import Document
 from harness.domain.errors import InputError
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
+from harness.domain.routing.candidate_schedule import CandidateSchedule, check_schedule
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
 from harness.domain.routing.route_changes import check_route_name
@@ -110,6 +111,8 @@ class RouteEntry(BaseModel):
         OnEmptyAnswer.FAIL,
         description="accept: an answer that says nothing is one; else the next target is asked",
     )
+    # Models that its suites measure by the clock, beside what people propose.
+    candidates: CandidateSchedule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class FileContext:
 _AS_WRITTEN: Final = (
     *("description", "stakes", "policy", "task", "total_timeout_s", "first_token_timeout_s"),
     *("first_byte_timeout_s", "on_content_policy", "on_bad_event", "on_empty_answer", "commit"),
-    *("capture_per_day", "capture_keep_days", "data_class"),
+    *("capture_per_day", "capture_keep_days", "data_class", "candidates"),
 )
 
 
@@ -141,6 +144,9 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
         incumbent = _target(entry.incumbent, name, known.tiers)
     with at("keep_warm"):
         keep_warm_bps = parse_keep_warm_share(entry.keep_warm)
+    with at("candidates"):
+        if entry.candidates is not None:
+            check_schedule(entry.candidates)
     with at("data_class"):
         if entry.data_class and entry.data_class not in known.data_classes:
             hint = did_you_mean(entry.data_class, known.data_classes)

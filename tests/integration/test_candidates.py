@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import candidate_rounds, candidates, decisions
+from harness.control.proposals import candidate_rounds, candidates, decisions, leaderboard
+from harness.control.proposals.leaderboard import Standing
 from harness.control.routing import routes, targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
@@ -303,3 +304,35 @@ def test_no_number_of_rounds_spends_the_whole_quarter() -> None:
     for _ in range(1000):
         spent += 5 * round_alpha(spent, 5)
     assert spent < QUARTER_ALPHA
+
+
+@pytest.mark.req("A3", "F4")
+def test_the_leaderboard_has_every_measured_model_with_its_standing(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "better", "worse", "equal")
+    schedule(world, WEEKLY)
+    wait_until(world, MONDAY)
+    turn(world)
+    run_until_decided(world)
+    list_models(world, "base", "better", "worse", "equal", "good")
+
+    board = leaderboard.load_leaderboard(world.context(), "chat")
+
+    standings = {row.name: row.standing for row in board.rows}
+    assert standings["sim/base"] is Standing.INCUMBENT
+    assert standings["sim/better"] is Standing.BETTER
+    assert standings["sim/worse"] in {Standing.WORSE, Standing.HOPELESS}
+    assert standings["sim/equal"] in {Standing.OPEN, Standing.HOPELESS}
+    assert [row.score for row in board.rows] == sorted(
+        (row.score or 0.0 for row in board.rows), reverse=True
+    )
+    best = board.rows[0]
+    assert best.name == "sim/better"
+    assert best.delta == pytest.approx(35 / 60, abs=0.1)
+    assert best.delta_low is not None
+    assert best.delta_low > 0
+    assert best.is_cheapest_so_good
+    assert [one.name for one in board.next_round.measured] == ["sim/good"]
+    assert board.next_round_at == MONDAY + timedelta(days=7)

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,7 @@ from harness.config.routing import target_seed
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuiteRole
+from harness.domain.routing.candidate_schedule import CandidateSchedule, OnBetter, Preference
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (
@@ -234,14 +235,58 @@ class SettingsOptions:
         metavar="KIND=ROUTE",
     )
     description: str | None = opt("What the route is for.")
+    candidates: tuple[str, ...] = opt(
+        "Model or pattern that its suites measure by the clock: 'openai/gpt-5*', "
+        "'openrouter/*:price<0.5'; '' for none. May be repeated.",
+        "--candidates",
+        metavar="PROVIDER/MODEL",
+    )
+    every: str | None = opt("When they are measured, in UTC: '0 3 * * 1'.", metavar="CRON")
+    budget_usd: float | None = opt("What a round may cost.", "--round-budget", metavar="USD")
+    on_better: OnBetter | None = opt(
+        "The step after a candidate passed. A new schedule's: propose."
+    )
+    prefer: Preference | None = opt("What it has to show. A new schedule's: better.")
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
         """The settings after this choice. An override replaces that of its kind alone."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         given |= {name: given[name] or None for name in ROUTE_TIMEOUTS if name in given}
+        given["candidates"] = self._schedule(
+            before.candidates, {name: given.pop(name, None) for name in _OF_SCHEDULE}
+        )
         overrides = {**before.overrides, **dict(self.overrides)}
         given["overrides"] = {kind: route for kind, route in overrides.items() if route}
         return replace(before, **given, suites=suites)
+
+    @staticmethod
+    def _schedule(
+        before: CandidateSchedule | None, given: dict[str, Any]
+    ) -> CandidateSchedule | None:
+        """The schedule after this choice. Names that are given replace all names before."""
+        models = tuple(given.pop("candidates"))
+        if models == ("",):
+            return None
+        changed = {name: value for name, value in given.items() if value is not None}
+        if models:
+            changed["models"] = models
+        if not changed or before is not None:
+            return replace(before, **changed) if before and changed else before
+        missing = [option for name, option in _NEEDED.items() if name not in changed]
+        if missing:
+            raise click.UsageError(
+                f"a route's candidates need {', '.join(missing)} too: {_EXAMPLE}"
+            )
+        return CandidateSchedule(**changed)
+
+
+_OF_SCHEDULE: Final = ("candidates", "every", "budget_usd", "on_better", "prefer")
+_NEEDED: Final = {
+    "models": "--candidates",
+    "every": "--every",
+    "budget_usd": "--round-budget",
+}
+_EXAMPLE: Final = "--candidates 'openai/gpt-5*' --every '0 3 * * 1' --round-budget 5"
 
 
 @command()

@@ -8,6 +8,7 @@ from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, REASON, arg, command, opt, page_of, taken_from
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
+from harness.cli.routing.candidates import list_candidates
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
 from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
@@ -30,7 +31,7 @@ def route() -> None:
 
 for _command in (
     *(fallback, break_glass, freeze, unfreeze, list_freezes, route_traffic, settings),
-    *(list_failovers, route_measured),
+    *(list_failovers, route_measured, list_candidates),
 ):
     route.add_command(_command)
 
@@ -143,6 +144,7 @@ def show(session: Session, name: str) -> None:
             ("overrides", format_overrides(how.overrides) or None),
             ("policy", how.policy),
             ("suites", ", ".join(suite.text for suite in how.suites)),
+            ("candidates", how.candidates.text if how.candidates else None),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),

@@ -99,8 +99,8 @@ class SuiteEstimate:
         """Says what the cost rests on where a model has no answers yet; empty otherwise."""
         if self.guessed:
             return (
-                "neither model has answers yet; cost and time are guessed from the items' texts "
-                "and list prices"
+                "neither model has answers yet; cost and time are guessed from the "
+                "items' texts and list prices"
             )
         if self.estimated:
             return (

@@ -33,7 +33,11 @@ from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
 from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
-from harness.domain.routing.candidate_schedule import CandidateSchedule, OnBetter
+from harness.domain.routing.candidate_schedule import (
+    CandidateSchedule,
+    OnBetter,
+    check_schedule,
+)
 from harness.domain.routing.keep_warm import KeepWarm
 from harness.domain.routing.overrides import format_overrides, override_errors
 from harness.domain.routing.route_changes import (
@@ -377,6 +381,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
 def _check_candidates(ctx: Context, wanted: CandidateSchedule | None, policy: Policy) -> None:
     if wanted is None:
         return
+    check_schedule(wanted)
     if ctx.calendar is not None:
         ctx.calendar.next_time(wanted.every, ctx.clock.now())
     if wanted.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:

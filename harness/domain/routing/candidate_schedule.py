@@ -19,6 +19,7 @@ from harness.domain.routing.target import Price
 
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
 _WILDCARDS: Final = "*?["
+MOST_USD: Final = 1_000_000.0  # of a round
 
 
 class OnBetter(StrEnum):
@@ -42,24 +43,13 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
-    """Which models a route measures by the clock. Raises InputError for what makes no sense."""
+    """Which models a route measures by the clock."""
 
     models: tuple[str, ...]  # provider/model, with `*`, or with `:price<USD` at the end
     every: str  # cron: five fields, UTC
     budget_usd: float  # of each round; candidates that do not fit wait for the next
-    on_better: OnBetter = OnBetter.PROPOSE
-    prefer: Preference = Preference.BETTER
-
-    def __post_init__(self) -> None:
-        if not self.models:
-            raise InputError("candidates need at least one name or pattern under `models`")
-        if len(self.every.split()) != 5:
-            raise InputError(f"every: {self.every!r} is no cron expression of five fields")
-        if not 0.0 < self.budget_usd <= 1e6:
-            raise InputError(
-                f"budget_usd: above 0 and at most 1,000,000, not {self.budget_usd}"
-            )
-        parse_patterns(self.models)
+    on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
+    prefer: Preference = Preference.BETTER  # what a candidate has to show
 
     @property
     def text(self) -> str:
@@ -67,6 +57,19 @@ class CandidateSchedule:
             f"{', '.join(self.models)}; {self.every} (UTC), up to ${self.budget_usd:g} "
             f"a round; {self.prefer.value}: {self.on_better.value}"
         )
+
+
+def check_schedule(schedule: CandidateSchedule) -> None:
+    """Checks that a schedule makes sense. Raises InputError."""
+    if not schedule.models:
+        raise InputError("candidates need at least one name or pattern under `models`")
+    if len(schedule.every.split()) != 5:
+        raise InputError(f"every: {schedule.every!r} is no cron expression of five fields")
+    if not 0.0 < schedule.budget_usd <= MOST_USD:
+        raise InputError(
+            f"budget_usd: above 0 and at most {MOST_USD:,.0f}, not {schedule.budget_usd}"
+        )
+    parse_patterns(schedule.models)
 
 
 @dataclass(frozen=True, slots=True)

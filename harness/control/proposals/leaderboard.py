@@ -1,0 +1,226 @@
+"""The leaderboard of a route shows every model that its suites, as they are now, measured
+against its incumbent: score, difference, price and time, and the candidates that come next.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from statistics import fmean
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import candidate_rounds, candidates, selections
+from harness.control.proposals.candidates import RoundPlan
+from harness.control.proposals.comparison import compute_arm_figures, is_large
+from harness.control.routing import routes
+from harness.domain.evals.run import AnswerColumns
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.candidate_schedule import CandidateRound
+from harness.domain.routing.table import Route
+from harness.gate.offline.design import FUTILE
+from harness.gate.offline.intervals import mean_interval
+from harness.store.transaction import Transaction
+
+ROUNDS_SHOWN: Final = 10
+
+
+class Standing(StrEnum):
+    """How a model stands against the incumbent, in the words of the page."""
+
+    INCUMBENT = "incumbent"
+    BETTER = "better"
+    NOT_WORSE = "not worse"
+    OPEN = "open"  # the gate could not decide with all planned items
+    HOPELESS = "hopeless"  # given up: its claim was out of reach
+    WORSE = "worse"
+    MEASURED_NOW = "measured now"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderboardRow:
+    """One model that was measured on the route's primary suites. Scores are shares of 1."""
+
+    name: str  # provider/model
+    target: str
+    standing: Standing
+    proposal: str = ""  # its newest; empty for the incumbent
+    score: float | None = None
+    score_low: float | None = None  # score_low, score_high: 95 % interval over items
+    score_high: float | None = None
+    delta: float | None = None  # minus the incumbent's score, on the same items
+    delta_low: float | None = None
+    delta_high: float | None = None
+    items: int = 0
+    usd_per_1000: float | None = None  # answers
+    p50_s: float | None = None
+    measured_at: datetime | None = None
+    look: int = 1  # which look at these items it was
+    is_cheapest_so_good: bool = False  # no other model is both better and cheaper
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All models that were measured for a route, the best score first."""
+
+    route: str
+    incumbent: str
+    rows: Sequence[LeaderboardRow]
+    schedule: str  # of candidates, in words; empty without one
+    next_round_at: datetime | None
+    next_round: RoundPlan
+    rounds: Sequence[CandidateRound]  # the newest first
+
+
+def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
+    """Loads the leaderboard of a route. Raises NotFound."""
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, name)
+        names = {id_: target.name for id_, target in tx.routing.targets().items()}
+        newest = _newest_proposals(ctx, tx, route)
+        rows = [_row(tx, proposal, names[proposal.candidate]) for proposal in newest]
+        if newest:
+            rows.append(_incumbent(tx, newest, names[route.incumbent]))
+        rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
+    schedule = route.settings.candidates
+    return Leaderboard(
+        route=name,
+        incumbent=names[route.incumbent],
+        rows=mark_frontier(sorted(rows, key=_rank)),
+        schedule=schedule.text if schedule else "",
+        next_round_at=candidate_rounds.find_next_round(ctx, name, schedule)
+        if schedule
+        else None,
+        next_round=candidates.plan_round(ctx, route, schedule) if schedule else RoundPlan(),
+        rounds=[one for one in rounds if one.because != candidate_rounds.REGISTERED],
+    )
+
+
+def _rank(row: LeaderboardRow) -> tuple[float, str]:
+    return -1.0 if row.score is None else -row.score, row.name
+
+
+def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
+    """Marks the rows that no other beats in both score and price (the Pareto line)."""
+
+    def is_beaten(row: LeaderboardRow) -> bool:
+        return any(
+            other.score is not None
+            and other.usd_per_1000 is not None
+            and other.score >= (row.score or 0.0)
+            and other.usd_per_1000 <= (row.usd_per_1000 or 0.0)
+            and (other.score, other.usd_per_1000) != (row.score, row.usd_per_1000)
+            for other in rows
+        )
+
+    return [
+        replace(
+            row,
+            is_cheapest_so_good=row.score is not None
+            and row.usd_per_1000 is not None
+            and not is_beaten(row),
+        )
+        for row in rows
+    ]
+
+
+def _newest_proposals(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
+    """Of each candidate, its newest proposal on the suites as they are, decided if one is."""
+    digests = {
+        suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
+    }
+    found: dict[str, Proposal] = {}
+    for proposal in tx.proposals.list(route=route.name):
+        measured = {plan.suite: plan.suite_digest for plan in proposal.plans}
+        if proposal.incumbent != route.incumbent or measured != digests:
+            continue
+        known = found.get(proposal.candidate)
+        if known is None or (known.verdict is None and proposal.verdict is not None):
+            found[proposal.candidate] = proposal
+    return list(found.values())
+
+
+def _row(tx: Transaction, proposal: Proposal, name: str) -> LeaderboardRow:
+    verdict = tx.verdicts.get(proposal.verdict) if proposal.verdict else None
+    row = LeaderboardRow(
+        name=name,
+        target=proposal.candidate,
+        standing=_standing(proposal, verdict),
+        proposal=proposal.id,
+        measured_at=verdict.decided_at if verdict else None,
+        look=max((plan.look for plan in proposal.plans), default=1),
+    )
+    row = _with_answers(row, _answers(tx, proposal, "candidate"))
+    if verdict is None:
+        return row
+    primary = [r for r in verdict.suites if r.role is SuiteRole.PRIMARY and not r.is_unscored]
+    if not primary:
+        return row
+    weights = {plan.suite: plan.weight for plan in proposal.plans}
+    whole = next((r for r in primary if r.suite not in weights), primary[0])
+    low, high = (whole.ci_low, whole.ci_high) if _is_whole(whole, primary) else (None, None)
+    delta = selections.primary_difference(verdict, weights)
+    return replace(row, delta=delta, delta_low=low, delta_high=high)
+
+
+def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
+    return len(primary) == 1 or report is not primary[0]
+
+
+def _incumbent(tx: Transaction, newest: Sequence[Proposal], name: str) -> LeaderboardRow:
+    """The incumbent's answers of the proposal that has most of them."""
+    longest = max(newest, key=lambda p: sum(map(len, _answers(tx, p, "incumbent"))))
+    row = LeaderboardRow(name, longest.incumbent, Standing.INCUMBENT)
+    return _with_answers(row, _answers(tx, longest, "incumbent"))
+
+
+def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
+    """By primary suite; checked where there are not too many of them."""
+    runs = [
+        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
+        for plan in proposal.plans
+        if plan.role is SuiteRole.PRIMARY and plan.suite in proposal.runs
+    ]
+    if is_large(proposal):
+        return [tx.runs.figures(run, below=below) for run, below in runs]
+    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
+
+
+def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
+    scores: dict[tuple[int, str], list[float]] = {}
+    for suite, columns in enumerate(answers):
+        for item, score in zip(columns.item, columns.strict, strict=True):
+            if score is not None:
+                scores.setdefault((suite, item), []).append(score)
+    means = [fmean(found) for found in scores.values()]
+    figures = compute_arm_figures(AnswerColumns.join(answers))
+    interval = mean_interval(means)
+    return replace(
+        row,
+        score=fmean(means) if means else None,
+        score_low=max(0.0, interval[0]) if interval else None,
+        score_high=min(1.0, interval[1]) if interval else None,
+        items=len(means),
+        usd_per_1000=figures.cost_usd_per_1000,
+        p50_s=figures.p50_s,
+    )
+
+
+_STANDINGS: Final[Mapping[type[Verdict], Standing]] = {
+    Passed: Standing.BETTER,
+    Failed: Standing.WORSE,
+    Inconclusive: Standing.OPEN,
+}
+
+
+def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
+    if verdict is None:
+        return Standing.MEASURED_NOW if proposal.open else Standing.NOT_MEASURED
+    if isinstance(verdict, Passed) and proposal.claim is not Claim.SUPERIOR:
+        return Standing.NOT_WORSE
+    if isinstance(verdict, Inconclusive) and any(s.how == FUTILE for s in verdict.suites):
+        return Standing.HOPELESS
+    return _STANDINGS.get(type(verdict), Standing.NOT_MEASURED)
