@@ -7,13 +7,14 @@ from typing import Any, Final, TypeVar
 import altair as alt
 import pandas as pd
 
-from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS
+from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Tone
 from dashboard.theme import FONT, Palette
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # So wide are the labels of panels below each other, so that their axes of time agree.
 LABELS_WIDTH: Final = 46
 ROW_HEIGHT = 58
+COST_HEIGHT: Final = 300
 EDGES = 104
 SHAPES = {
     "passed": "circle",
@@ -87,6 +88,56 @@ def forest(
     )
     figure = alt.layer(zero, whisker, limit, point, text)
     return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
+
+
+MARKS: Final = {
+    "serves now": ("circle", Tone.NEUTRAL),
+    "better": ("triangle-up", Tone.BETTER),
+    "not worse": ("triangle-up", Tone.BETTER),
+    "not decided": ("diamond", Tone.UNDECIDED),
+    "hopeless": ("square", Tone.WORSE),
+    "worse": ("square", Tone.WORSE),
+    "measured now": ("diamond", Tone.NEUTRAL),
+    "not measured": ("cross", Tone.UNDECIDED),
+}
+
+
+def quality_against_cost(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+    """Draws each model by its price and its score, with 95 % whiskers, and the line of those
+    that no other beats in both.
+
+    frame: one row per model: name, score, low, high (points of 100), usd (of 1,000 answers),
+    standing, line (whether it is on the line).
+    """
+    present = [name for name in MARKS if name in set(frame["standing"])]
+    legend = top_legend(symbolSize=110)
+    colour = named(
+        alt.Color,
+        "standing:N",
+        {name: palette.colour_for(MARKS[name][1]) for name in present},
+        legend,
+    )
+    shape = named(alt.Shape, "standing:N", {name: MARKS[name][0] for name in present}, legend)
+    x = alt.X("usd:Q", title="US dollars for 1,000 answers", scale=alt.Scale(zero=False))
+    y = alt.Y("score:Q", title="score, points of 100", scale=alt.Scale(zero=False))
+    base = alt.Chart(frame)
+    line = (
+        base.transform_filter("datum.line")
+        .mark_line(color=palette.neutral, strokeDash=[4, 4], interpolate="step-after")
+        .encode(x=x, y=y)
+    )
+    whisker = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(size=2, aria=bool(frame["low"].notna().any()))
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
+    )
+    point = base.mark_point(size=110, filled=True, opacity=1).encode(
+        x=x, y=y, color=colour, shape=shape
+    )
+    text = base.mark_text(dy=-14, fontSize=12, color=palette.text).encode(
+        x=x, y=y, text="name:N"
+    )
+    return dressed(alt.layer(line, whisker, point, text), palette, COST_HEIGHT)
 
 
 def top_legend(**options: Any) -> alt.Legend:

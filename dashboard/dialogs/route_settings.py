@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Final
 
 import streamlit as st
@@ -14,6 +15,12 @@ from harness.control.routing import routes
 from harness.domain.errors import Conflict
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.domain.routing.candidate_schedule import (
+    MOST_USD,
+    CandidateSchedule,
+    OnBetter,
+    Preference,
+)
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import Overrides, RequestKind
 from harness.domain.routing.table import (
@@ -145,6 +152,50 @@ SIDE_EFFECTS: Final = Field(
 )
 
 
+EVERY: Final = "0 3 * * 1"  # Mondays at 3
+CANDIDATES: Final = (
+    (
+        Field(
+            "models", "Models to measure by the clock, separated by commas",
+            options={
+                "placeholder": "None, or openai/gpt-5*, openrouter/*:price<0.5",
+                "live": True,
+            },
+        ),
+        Field(
+            "prefer", "A candidate has to be", "choice",
+            words={Preference.BETTER: "better", Preference.CHEAPER: "not worse, and cheaper"},
+        ),
+        Field(
+            "on_better", "When one passes", "choice",
+            words={
+                OnBetter.NOTIFY: "tell people",
+                OnBetter.PROPOSE: "propose it: a person approves",
+                OnBetter.CANARY: "open its canary",
+            },
+        ),
+    ),
+    (
+        Field("every", "When, as cron in UTC", options={"placeholder": EVERY}),
+        Field("budget_usd", "A round costs at most, US dollars", "number", 0.01, MOST_USD),
+    ),
+)  # fmt: skip
+
+
+def _ask_candidates(
+    before: CandidateSchedule | None, name: Callable[[str], str]
+) -> CandidateSchedule | None:
+    """Asks for the schedule of candidates; None where no model is named."""
+    now = before or CandidateSchedule((), EVERY, 5.0)
+    shown = {
+        **{field.name: getattr(now, field.name) for field in fields(CandidateSchedule)},
+        "models": ", ".join(now.models),
+    }
+    chosen = ask_fields(CANDIDATES, SimpleNamespace(**shown), name)
+    names = tuple(part.strip() for part in str(chosen["models"]).split(",") if part.strip())
+    return CandidateSchedule(**{**chosen, "models": names}) if names else None
+
+
 def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
     """Changes only what was changed in the dialog: somebody else may have changed the rest.
 
@@ -199,6 +250,8 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
         advanced = ask_fields(((data_class, *ADVANCED_LEFT), ADVANCED_RIGHT), before, name)
         advanced["side_effects"] = SIDE_EFFECTS.ask(before.side_effects, name("side_effects"))
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
+    with st.expander("Candidates: models that are measured by the clock"):
+        advanced["candidates"] = _ask_candidates(before.candidates, name)
     return replace(before, suites=suites, overrides=overrides, **usual, **advanced)
 
 

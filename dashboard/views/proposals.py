@@ -37,7 +37,9 @@ def show() -> None:
     page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
     page_frame.show_freezes()
-    busy = {row.proposal.route: row for row in page if row.proposal.open}
+    busy = {
+        row.proposal.route: row for row in page if row.proposal.open and not row.proposal.yields
+    }
     create(queries.route_names(ctx), busy)
     state = "open"
     if not page.total:

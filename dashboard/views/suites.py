@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import suites as dialogs
-from dashboard.sections import captures
+from dashboard.sections import captures, leaderboard
 from dashboard.text import html, labels
 from dashboard.text.html import Row, escape, faint, noted, state, strong
 from dashboard.text.labels import Label, Tone
@@ -140,6 +140,7 @@ def show() -> None:
         html.listing("Newest runs", "Of proposals, of schedules and by hand.", rows, nothing)
     )
     _cancel([view for view in page.runs if view.run.state in UNDER_WAY])
+    leaderboard.show(sorted({name for view in page.suites for name in view.routes}))
     captures.show()
     page_frame.copy_as_cli(["suite", "list"], ["capture", "list"])
 

@@ -71,6 +71,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "monthly_cap_usd": DOLLARS,
     "clients_budget_month_usd": DOLLARS,
     "max_usd": DOLLARS,
+    "budget_usd": DOLLARS,
     "max_tokens": TOKENS,
     "every_s": Range(1, YEAR_S),
     "weight": Range(0.000001, MOST),

@@ -41,7 +41,7 @@ def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
     routes.change_settings(
         world.context(), SYSTEM, "chat", lambda before: replace(before, candidates=plan)
     )
-    turn(world)
+    run_schedule(world)
 
 
 def list_models(world: SmallInstallation, *names: str) -> None:
@@ -53,7 +53,7 @@ def list_models(world: SmallInstallation, *names: str) -> None:
         tx.discovered_models.replace("sim", models)
 
 
-def turn(world: SmallInstallation) -> list[str]:
+def run_schedule(world: SmallInstallation) -> list[str]:
     return candidate_rounds.run_once(world.context())
 
 
@@ -91,7 +91,7 @@ def test_a_round_measures_every_listed_model_and_proposes_the_best(
     assert not proposals(world)  # the time has not come
 
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
     made = run_until_decided(world)
 
     assert set(made) == {"good", "better", "worse"}
@@ -109,17 +109,17 @@ def test_nothing_is_measured_twice_while_suite_and_incumbent_stay(
     list_models(world, "base", "equal")
     schedule(world, WEEKLY)
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
     run_until_decided(world)
 
     wait_until(world, MONDAY + timedelta(days=7))
-    turn(world)
+    run_schedule(world)
     assert len(proposals(world)) == 1
     assert [len(one.proposals) for one in rounds(world)] == [0, 1, 0]
 
     list_models(world, "base", "equal", "better")
     wait_until(world, MONDAY + timedelta(days=14))
-    turn(world)
+    run_schedule(world)
     assert set(proposals(world)) == {"equal", "better"}
 
 
@@ -137,7 +137,7 @@ def test_all_rounds_of_a_quarter_spend_less_than_its_alpha(world: SmallInstallat
     for week in range(13):
         list_models(world, "base", *names[: 2 * week + 2])
         wait_until(world, MONDAY + timedelta(days=7 * week))
-        turn(world)
+        run_schedule(world)
         run_until_decided(world)
 
     made = proposals(world)
@@ -165,7 +165,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     schedule(world, tight)
 
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
     assert rounds(world)[0].waiting == ("sim/better",)
     assert rounds(world)[0].cost_usd <= tight.budget_usd
     run_until_decided(world)
@@ -175,7 +175,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
 
     schedule(world, replace(WEEKLY, budget_usd=both.cost_usd))
     wait_until(world, MONDAY + timedelta(days=7))
-    turn(world)
+    run_schedule(world)
     assert set(proposals(world)) == {"equal", "good", "better"}
 
 
@@ -185,7 +185,7 @@ def test_only_news_where_the_schedule_asks_for_no_more(world: SmallInstallation)
     list_models(world, "base", "better")
     schedule(world, replace(WEEKLY, on_better=OnBetter.NOTIFY))
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
 
     made = run_until_decided(world)["better"]
 
@@ -206,7 +206,7 @@ def test_a_canary_opens_by_itself_where_the_schedule_and_the_policy_say_so(
     list_models(world, "base", "better")
     schedule(world, replace(WEEKLY, on_better=OnBetter.CANARY))
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
 
     assert run_until_decided(world)["better"].phase is ProposalPhase.CANARY
 
@@ -228,7 +228,7 @@ def test_a_person_who_proposes_ends_the_round_that_is_measured(
     list_models(world, "base", "good", "worse")
     schedule(world, WEEKLY)
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
 
     mine = world.propose("sim/better")
 
@@ -246,11 +246,11 @@ def test_a_round_waits_while_a_person_s_swap_is_under_way(world: SmallInstallati
     mine = world.propose("sim/worse", ANN)
     wait_until(world, MONDAY)
 
-    turn(world)
+    run_schedule(world)
     assert set(proposals(world)) == {"worse"}
     world.until_decided(mine.id)
     run_until_decided(world)
-    turn(world)
+    run_schedule(world)
     assert set(proposals(world)) == {"worse", "good"}
 
 
@@ -314,7 +314,7 @@ def test_the_leaderboard_has_every_measured_model_with_its_standing(
     list_models(world, "base", "better", "worse", "equal")
     schedule(world, WEEKLY)
     wait_until(world, MONDAY)
-    turn(world)
+    run_schedule(world)
     run_until_decided(world)
     list_models(world, "base", "better", "worse", "equal", "good")
 

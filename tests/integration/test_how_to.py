@@ -65,6 +65,7 @@ def text_of(page: str) -> str:
 # What each page takes to be there. Pages with a test of their own are below.
 SQLITE = {
     "own-suites": INSTALLED,
+    "candidates": INSTALLED,
     "approvals-in-chat": INSTALLED,
     "containers": INSTALLED,
     "kubernetes": INSTALLED,

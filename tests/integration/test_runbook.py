@@ -73,6 +73,9 @@ def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
 
     cli.run("config", "apply")
     cli.run("model", "add", "sim/worse")
+    words = ("--candidates", "sim/good", "--every", "0 3 * * 1", "--round-budget", "5")
+    cli.run("route", "settings", "chat", *words)
+    run("swapgate route settings ROUTE --candidates PATTERN", PATTERN="'sim/*'")
     look_around(run)
     ids = propose(cli, run)
     decide(cli, run, ids)
@@ -90,6 +93,7 @@ def look_around(run: Callable[..., None]) -> None:
         run(f"swapgate {command}")
     run("swapgate spending")
     run("swapgate route fallback list ROUTE")
+    run("swapgate route candidates ROUTE")
     run("swapgate provider key list")
     run("swapgate drift run ROUTE")
     run("swapgate drift accept ROUTE --reason WHY")

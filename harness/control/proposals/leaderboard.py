@@ -195,7 +195,7 @@ def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> Lead
         for item, score in zip(columns.item, columns.strict, strict=True):
             if score is not None:
                 scores.setdefault((suite, item), []).append(score)
-    means = [fmean(found) for found in scores.values()]
+    means = [fmean(epochs) for epochs in scores.values()]
     figures = compute_arm_figures(AnswerColumns.join(answers))
     interval = mean_interval(means)
     return replace(

@@ -125,8 +125,7 @@ def create_selection(
 def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
     """Ends what the route's schedule still measures: a person does not wait for the clock."""
     for proposal in tx.proposals.open():
-        measured = proposal.phase in (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
-        if proposal.route == route and proposal.on_better is not None and measured:
+        if proposal.route == route and proposal.yields:
             because = f"{actor.name} proposed another swap"
             now = ctx.clock.now()
             saved = tx.proposals.save(

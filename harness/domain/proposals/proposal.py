@@ -215,6 +215,14 @@ class Proposal:
         return bool(self.widened) or by_schedule or by_policy
 
     @property
+    def yields(self) -> bool:
+        """Tells whether it ends by itself when a person proposes: the route's schedule made it,
+        and it is measured still.
+        """
+        measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+        return self.on_better is not None and self.phase in measured
+
+    @property
     def needs_change_reference(self) -> bool:
         return self.policy.change_reference is ChangeReferenceRule.REQUIRED
 

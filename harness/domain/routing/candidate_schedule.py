@@ -15,6 +15,7 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim
+from harness.domain.formatting import format_usd
 from harness.domain.routing.target import Price
 
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
@@ -54,8 +55,8 @@ class CandidateSchedule:
     @property
     def text(self) -> str:
         return (
-            f"{', '.join(self.models)}; {self.every} (UTC), up to ${self.budget_usd:g} "
-            f"a round; {self.prefer.value}: {self.on_better.value}"
+            f"{', '.join(self.models)}; {self.every} (UTC), up to "
+            f"{format_usd(self.budget_usd)} a round; {self.prefer.value}: {self.on_better.value}"
         )
 
 
@@ -131,7 +132,7 @@ BY_SCHEDULE: Final = "schedule"
 # Of a route's quarter, over all candidates that rounds measure: how often at most a useless one
 # passes. Each round takes its share of what is left (statistics.md §1.18).
 QUARTER_ALPHA: Final = 0.05
-ROUND_SHARE: Final = 0.25
+ROUND_SHARE: Final = 0.125
 
 
 def round_alpha(spent: float, candidates: int) -> float:
