@@ -1,6 +1,6 @@
 """How often a route's candidate schedule proposes by luck: a quarter of weekly rounds, each of
-several candidates that are exactly as good as the incumbent, and how often a better one is found
-in the first, the fourth and the last round.
+candidates that are exactly as good as the incumbent; and how often a better candidate passes in
+the first, the fourth and the last round.
 """
 
 from dataclasses import dataclass

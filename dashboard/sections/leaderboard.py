@@ -1,6 +1,6 @@
 """The Suites page's section of models answers: which models did the suites of a route measure,
-and which come next? Each has its score, difference, price and time, a place in a chart of quality
-against cost, and a link that proposes it.
+and which come next? Each has its score, difference, price and time, a place in a chart of
+quality against cost, and a link that proposes it.
 """
 
 from collections.abc import Sequence

@@ -56,7 +56,8 @@ class CandidateSchedule:
     def text(self) -> str:
         return (
             f"{', '.join(self.models)}; {self.every} (UTC), up to "
-            f"{format_usd(self.budget_usd)} a round; {self.prefer.value}: {self.on_better.value}"
+            f"{format_usd(self.budget_usd)} a round; "
+            f"{self.prefer.value}: {self.on_better.value}"
         )
 
 
