@@ -39,7 +39,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
     from harness.control.privacy import housekeeping, user_deletion  # noqa: PLC0415
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
-    from harness.control.proposals import candidate_rounds  # noqa: PLC0415 - as above
+    from harness.control.proposals import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.control.providers import deprecations, sign_in  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
@@ -70,7 +70,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     def tidy(ctx: Context) -> None:
         fallback_chain.update_waiver_alerts(ctx)
-        deprecations.update_deprecation_alerts(ctx)
+        deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
         housekeeping.end_alerts_of_removed_jobs(ctx, scheduled)
         housekeeping.purge_expired(
             ctx,

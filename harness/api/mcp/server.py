@@ -31,6 +31,7 @@ from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.sessions import AgentsClient
 from harness.control.operations import queries
+from harness.control.proposals import leaderboard
 from harness.control.providers import credentials
 from harness.control.routing import queries as route_queries
 from harness.control.routing.route_status import RouteStatus
@@ -60,6 +61,12 @@ class CompareArguments(Body):
 
     proposal: Name | None = None
     route: Name | None = None
+
+
+class RouteArguments(Body):
+    """Names a route."""
+
+    route: Name
 
 
 class CanaryArguments(Body):
@@ -120,6 +127,10 @@ def _canary_status(who: ApiCaller, given: CanaryArguments) -> object:
     return canary.get_canary(who, given.route)
 
 
+def _list_candidates(who: ApiCaller, given: RouteArguments) -> object:
+    return json_answer(leaderboard.load_leaderboard(who.ctx, given.route))
+
+
 def _list_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
     return json_answer(credentials.list_credentials(who.ctx))
 
@@ -144,6 +155,13 @@ MANAGEMENT_TOOLS: Final = (
         "How a route's canary goes: its share, its evidence so far, what it waits for.",
         CanaryArguments,
         _canary_status,
+    ),
+    ManagementTool(
+        "list_candidates",
+        "The models that a route's suites measured, best first, with score, difference, price "
+        "and time, and those that its schedule measures next.",
+        RouteArguments,
+        _list_candidates,
     ),
     ManagementTool(
         "propose_swap",

@@ -63,7 +63,8 @@ def apply(
     Routes of the database stay as they are; it names each difference with the command that
     changes it.
     """
-    from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.proposals import candidates  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.routing import routes, seed  # noqa: PLC0415 - as above
 
     done = session.decide(seed.apply_file, session.settings, reason)
     if output.documented(done):
@@ -76,6 +77,10 @@ def apply(
         click.echo("nothing to change")
     for difference in done.not_taken:
         output.note(f"not taken: {difference}")
+    table = routes.load_table(session.context).routes
+    for name in session.settings.routes:
+        for fault in candidates.describe_faults(session.context, table[name]):
+            output.note(fault)
 
 
 def _show_origin(session: Session, section: str) -> None:

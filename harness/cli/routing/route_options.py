@@ -12,6 +12,7 @@ from harness.cli.frame import output
 from harness.cli.frame.command import Reads, command, opt, taken_from
 from harness.cli.frame.session import Session
 from harness.config.routing import target_seed
+from harness.control.proposals import candidates
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuiteRole
@@ -305,3 +306,5 @@ def settings(
 
     made = session.decide(routes.change_settings, name, changed, reason=reason)
     output.answer(made, f"route {name} is at version {made.version}")
+    for fault in () if session.json else candidates.describe_faults(session.context, made):
+        output.note(fault)

@@ -17,6 +17,7 @@ from harness.control.routing import routes
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
+from harness.domain.formatting import format_points, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.candidate_schedule import CandidateRound
 from harness.domain.routing.table import Route
@@ -25,6 +26,7 @@ from harness.gate.offline.intervals import mean_interval
 from harness.store.transaction import Transaction
 
 ROUNDS_SHOWN: Final = 10
+SHORTLISTED: Final = 3
 
 
 class Standing(StrEnum):
@@ -224,3 +226,26 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
     if isinstance(verdict, Inconclusive) and any(s.how == FUTILE for s in verdict.suites):
         return Standing.HOPELESS
     return _STANDINGS.get(type(verdict), Standing.NOT_MEASURED)
+
+
+def describe_shortlist(ctx: Context, target: str) -> str:
+    """Says which measured models could replace a target, on each route that it serves; empty
+    where none was measured. target: its id.
+    """
+    with ctx.store.read() as tx:
+        table = tx.routing.table().routes
+    serving = sorted(name for name, route in table.items() if route.incumbent == target)
+    return " ".join(filter(None, (_describe_best(ctx, name) for name in serving)))
+
+
+def _describe_best(ctx: Context, route: str) -> str:
+    """Writes `Measured for chat: openai/gpt-5.1 (+3.1 points, $0.80 for 1,000 answers).`"""
+    fit = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
+    best = [row for row in load_leaderboard(ctx, route).rows if row.standing in fit]
+    named = [
+        f"{row.name} ({format_points(row.delta)} points, {format_usd(row.usd_per_1000)} for "
+        "1,000 answers)"
+        for row in best[:SHORTLISTED]
+        if row.delta is not None
+    ]
+    return f"Measured for {route}: {'; '.join(named)}." if named else ""

@@ -2,7 +2,7 @@
 successor, and keeps an alert on each until it is unused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
@@ -117,10 +117,17 @@ def list_endings(
     return find_deprecations([(target, ()) for target in used], providers, ctx.catalogue, today)
 
 
-def update_deprecation_alerts(ctx: Context) -> None:
-    """Raise what is new, louder once the day has come, and end what is no longer so."""
+def update_deprecation_alerts(
+    ctx: Context, shortlist: Callable[[Context, str], str] = lambda _ctx, _target: ""
+) -> None:
+    """Raise what is new, louder once the day has come, and end what is no longer so.
+    shortlist: describes the measured models that could replace a target, by its id.
+    """
     found = list_deprecations(ctx)
-    notices = {(ENDED if e.over else ENDS, e.target): _notice(e) for e in found}
+    notices = {
+        (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(ctx, e.target))
+        for e in found
+    }
     alerts.update_alerts(ctx, (ENDS, ENDED), notices)
 
 
@@ -150,14 +157,14 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
     return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
 
 
-def _notice(ending: Deprecation) -> alerts.AlertNotice:
+def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
     day = ending.end_date.isoformat()
     when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
     return alerts.AlertNotice(
         f"target {ending.name}",
         f"{ending.name} {when}",
         f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
-        f"{_next(ending)}",
+        f"{_next(ending)}{shortlist and f' {shortlist}'}",
     )
 
 
