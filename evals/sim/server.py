@@ -41,7 +41,7 @@ async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
     what, _, rest = exchange.path.removeprefix("/sim/").partition("/")
     model = unquote(rest) or None
-    if model not in {None, ANY_MODEL}:
+    if model not in {None, ANY_MODEL} and what != "profiles":  # which may make a model
         simulator.model(str(model))
     try:
         result = act(simulator, f"{exchange.method} {what}", model, await exchange.body())

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 # However rarely the other jobs run, a process asks for the lead as often as this.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
-# Cron has minutes; a provider whose list could not be read is asked again within the hour.
-CANDIDATES_EVERY_S = 60.0
-MODEL_LISTS_EVERY_S = 3_600.0
+# Cron has minutes. A provider whose list could not be read is asked again after so long.
+CANDIDATES_EVERY_S = 5.0
+MODEL_LISTS_EVERY_S = 900.0
 
 log = structlog.get_logger("swapgate.schedule")
 

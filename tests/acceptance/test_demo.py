@@ -1,4 +1,4 @@
-"""`swapgate demo --once`: five stories, each of which ends as told."""
+"""`swapgate demo --once`: six stories, each of which ends as told."""
 
 import os
 from pathlib import Path
@@ -23,6 +23,7 @@ def test_the_stories_end_as_told_and_no_request_fails(installing: Installing) ->
     assert "sim/aurora-2: PASSED, then promoted" in said
     assert "sim/aurora-lite: FAILED, then closed" in said
     assert "sim/nimbus-1: PASSED, then rolled back" in said
+    assert "chat-night: sim/aurora-3: PASSED, then promoted" in said
     assert "provider lost under traffic, nobody noticed" in said
     assert "chat-web: an agent's tool loop survived its model's swap and its rollback" in said
     assert "requests of users, 0 failed" in said

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,9 +15,12 @@ from rich.console import Console
 
 from harness.app import processes
 from harness.app.demo.environment import (
+    BETTER,
     FAULT_RATE,
     FRAGILE,
     INCUMBENT,
+    NEW,
+    NIGHTLY_ROUTE,
     OUTAGE_ROUTE,
     PORTS,
     WORSE,
@@ -30,8 +33,14 @@ from harness.app.demo.traffic import DemoAgent, DemoTraffic
 from harness.app.demo.user_traffic import ProposalWatch
 from harness.app.installation import Installation, open_installation
 from harness.app.set_up import SetUpResult, set_up
+from harness.control.proposals import decisions
 from harness.control.proposals.comparison import Comparison, load_comparison
-from harness.control.proposals.submission import ProposalRequest, create_proposal
+from harness.control.proposals.submission import (
+    ProposalRequest,
+    create_proposal,
+    list_proposals,
+)
+from harness.control.providers import discovery
 from harness.control.routing import routes
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.verdict import Failed
@@ -117,6 +126,7 @@ class DemoShow:
     stage: DemoEnvironment
     traffic: DemoTraffic
     scenes: list[DemoStep] = field(default_factory=list)
+    _expected: list[Scenario] = field(default_factory=list)  # that a schedule will propose
     _console: Console = field(default_factory=lambda: Console(highlight=False))
     _started: float = field(default_factory=time.monotonic)
 
@@ -155,7 +165,10 @@ class DemoShow:
         agent.take_turn(INCUMBENT)
         traffic.start(sdk_rate=SDK_RPS)
         for story in stories:
-            self._propose(story)
+            if not story.scheduled:
+                self._propose(story)
+        self._release_model()
+        self._expected = [story for story in stories if story.scheduled]
         outage = threading.Thread(target=self._outage, daemon=True)
         outage.start()
         self._watch()
@@ -178,7 +191,10 @@ class DemoShow:
     def _watch(self) -> None:
         began, shown = time.monotonic(), 0.0
         ctx, names = self.installation.context, [scene.story.route for scene in self.scenes]
-        while going_on := [scene for scene in self.scenes if not scene.over]:
+        while (
+            going_on := [scene for scene in self.scenes if not scene.over]
+        ) or self._expected:
+            self._adopt_scheduled()
             for scene in going_on:
                 self._refresh(scene)
             now = time.monotonic()
@@ -198,8 +214,28 @@ class DemoShow:
             self._announce(scene)
             if scene.phase is ProposalPhase.CANARY:
                 self._canary_opened(scene.story)
+            if scene.phase is ProposalPhase.AWAITING_APPROVAL:
+                proposal = scene.comparison.proposal.id
+                decisions.approve_proposal(ctx, OPERATOR, proposal, "make demo")
+                self.say(f"{scene.story.route}: approved by a person")
         if scene.over:
             self.traffic.rates[scene.story.route] = QUIET_RPS
+
+    def _release_model(self) -> None:
+        """A new model appears at the simulated provider, and the provider's list is read."""
+        name, like = (model.partition("/")[2] for model in (NEW, BETTER))
+        self._switch("POST", f"profiles/{name}", {"like": like})
+        discovery.discover_models(self.installation.context, OPERATOR, "sim")
+        self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models by the clock")
+
+    def _adopt_scheduled(self) -> None:
+        """Follows what the routes' schedules proposed meanwhile."""
+        ctx = self.installation.context
+        for story in list(self._expected):
+            for proposal in list_proposals(ctx, route=story.route, open_only=True):
+                self._expected.remove(story)
+                self.scenes.append(DemoStep(story, load_comparison(ctx, proposal.id)))
+                self.say(f"{story.route}: {story.candidate} is measured ({proposal.id})")
 
     def _announce(self, scene: DemoStep) -> None:
         verdict, proposal = scene.comparison.verdict, scene.comparison.proposal
@@ -218,16 +254,19 @@ class DemoShow:
         # From now on the provider answers half of this model's requests with errors.
         model = FRAGILE.partition("/")[2]
         fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
+        self._switch("PUT", f"faults/{model}", fault)
+        self.say(f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online")
+
+    def _switch(self, method: str, path: str, body: Mapping[str, object]) -> None:
+        """Turns a switch of the simulated provider."""
         request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.stage.url('sim')}/sim/faults/{model}",
-            data=json.dumps(fault).encode(),
+            f"{self.stage.url('sim')}/sim/{path}",
+            data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
-            method="PUT",
+            method=method,
         )
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            self.say(
-                f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online"
-            )
+            pass
 
     def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
         """Whether the agent went on with the new model, and with the former one again."""
@@ -271,7 +310,7 @@ class DemoShow:
         """Says how all stories ended. Whether they ended as they should."""
         tally = self.traffic.tally
         stories = [*(scene.ending for scene in self.scenes), *beside]
-        self.lines("The five stories", [f"{_mark(good=good)} {text}" for good, text in stories])
+        self.lines("The six stories", [f"{_mark(good=good)} {text}" for good, text in stories])
         sdk, generator = tally.answered["openai"], tally.answered["generator"]
         enough = sdk >= SDK_REQUESTS
         self.lines(

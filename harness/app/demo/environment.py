@@ -49,6 +49,9 @@ BETTER: Final = "sim/aurora-2"
 WORSE: Final = "sim/aurora-lite"
 FRAGILE: Final = "sim/nimbus-1"
 FAULT_RATE: Final = 0.5
+# It appears at its provider while the demo runs, as good as aurora-2.
+NEW: Final = "sim/aurora-3"
+NIGHTLY_ROUTE: Final = "chat-night"
 
 # The lost provider's route: its traffic must reach the backup.
 OUTAGE_ROUTE: Final = "search"
@@ -93,6 +96,7 @@ class Scenario:
     candidate: str
     ends: ProposalPhase
     breaks_online: bool = False  # its candidate starts to fail in the canary
+    scheduled: bool = False  # the route's own schedule proposes it
 
 
 def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
@@ -102,6 +106,7 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
         Scenario("chat-mobile", WORSE, promoted if swap else stopped),
         # It scores well, then fails online.
         Scenario("chat-email", FRAGILE, ProposalPhase.ROLLED_BACK, breaks_online=True),
+        Scenario(NIGHTLY_ROUTE, NEW, stopped if swap else promoted, scheduled=True),
     )
 
 
@@ -208,10 +213,14 @@ class DemoEnvironment:
             better["skill"], worse["skill"] = worse["skill"], better["skill"]
         self.profiles.write_text(yaml.safe_dump(models), encoding="utf-8")
         documented = prices.pop(DOCUMENTED_MODEL)
+        prices[NEW.partition("/")[2]] = prices[BETTER.partition("/")[2]]
         suites = [{"suite": SUITE, "role": "primary"}]
-        routes: dict[str, object] = {
+        routes: dict[str, dict[str, object]] = {
             story.route: {"incumbent": INCUMBENT, "policy": "demo", "suites": suites}
             for story in build_scenarios(swap=self.swap)
+        }
+        routes[NIGHTLY_ROUTE] |= {
+            "candidates": {"models": [f"{NEW}*"], "every": "* * * * *", "budget_usd": 5}
         }
         routes[OUTAGE_ROUTE] = {
             "incumbent": OUTAGE_PRIMARY,
