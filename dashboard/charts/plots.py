@@ -97,6 +97,7 @@ MARKS: Final = {
     "not decided": ("diamond", Tone.UNDECIDED),
     "hopeless": ("square", Tone.WORSE),
     "worse": ("square", Tone.WORSE),
+    "measured against another model": ("circle", Tone.UNDECIDED),
     "measured now": ("diamond", Tone.NEUTRAL),
     "not measured": ("cross", Tone.UNDECIDED),
 }

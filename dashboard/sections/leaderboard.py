@@ -34,6 +34,7 @@ STANDINGS: Final = {
     Standing.OPEN: Label("?", "not decided", Tone.UNDECIDED),
     Standing.HOPELESS: Label("✕", "hopeless", Tone.WORSE),
     Standing.WORSE: Label("✕", "worse", Tone.WORSE),
+    Standing.EARLIER: Label("=", "measured against another model", Tone.NEUTRAL),
     Standing.MEASURED_NOW: Label("◐", "measured now", Tone.NEUTRAL),
     Standing.NOT_MEASURED: Label("?", "not measured", Tone.UNDECIDED),
 }

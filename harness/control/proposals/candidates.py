@@ -92,10 +92,11 @@ def select_candidates(
             is_known = name in listed if provider in read_at else pattern.is_exact
             ends = entry.end_date is not None and entry.end_date <= last_day
             usable = is_known and not ends and entry.capabilities.chat
-            if name == incumbent or not usable or not pattern.takes(name, entry.price):
+            if not usable or not pattern.takes(name, entry.price):
                 continue
             matched = True
-            found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
+            if name != incumbent:
+                found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
         provider = pattern.name.partition("/")[0]
         if not matched:
             unread = "" if provider in read_at else ": its provider's list was never read"

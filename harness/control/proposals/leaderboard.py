@@ -27,6 +27,8 @@ from harness.store.transaction import Transaction
 
 ROUNDS_SHOWN: Final = 10
 SHORTLISTED: Final = 3
+# Proposals among which the one with most answers of the incumbent is looked for.
+MOST_COMPARED: Final = 20
 
 
 class Standing(StrEnum):
@@ -38,6 +40,7 @@ class Standing(StrEnum):
     OPEN = "open"  # the gate could not decide with all planned items
     HOPELESS = "hopeless"  # given up: its claim was out of reach
     WORSE = "worse"
+    EARLIER = "measured against another model"
     MEASURED_NOW = "measured now"
     NOT_MEASURED = "not measured"
 
@@ -82,10 +85,13 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         names = {id_: target.name for id_, target in tx.routing.targets().items()}
-        newest = _newest_proposals(ctx, tx, route)
-        rows = [_row(tx, proposal, names[proposal.candidate]) for proposal in newest]
-        if newest:
-            rows.append(_incumbent(tx, newest, names[route.incumbent]))
+        measured = _list_measured(ctx, tx, route)
+        rows = [
+            _row(tx, proposal, names[proposal.candidate], route.incumbent)
+            for proposal in _choose_newest(measured, route)
+        ]
+        if measured:
+            rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
         rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
     schedule = route.settings.candidates
     return Leaderboard(
@@ -129,34 +135,53 @@ def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
     ]
 
 
-def _newest_proposals(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
-    """Of each candidate, its newest proposal on the suites as they are, decided if one is."""
-    digests = {
-        suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
+def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
+    """Lists the proposals of any route that measured on the primary suites as they are now, the
+    newest first.
+    """
+    wanted = {
+        suite.suite: ctx.suites.pin(suite.suite).digest
+        for suite in route.settings.suites
+        if suite.role is SuiteRole.PRIMARY
     }
+    return [
+        proposal
+        for proposal in tx.proposals.list()
+        if wanted.items() <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
+        and any(plan.suite in proposal.runs for plan in proposal.plans)
+    ]
+
+
+def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
+    """Of each candidate, the newest proposal against the route's incumbent, decided if one is;
+    without such, the newest against another model.
+    """
+
+    def worth(proposal: Proposal) -> tuple[bool, bool]:
+        return proposal.incumbent == route.incumbent, proposal.verdict is not None
+
     found: dict[str, Proposal] = {}
-    for proposal in tx.proposals.list(route=route.name):
-        measured = {plan.suite: plan.suite_digest for plan in proposal.plans}
-        if proposal.incumbent != route.incumbent or measured != digests:
-            continue
+    for proposal in measured:
         known = found.get(proposal.candidate)
-        if known is None or (known.verdict is None and proposal.verdict is not None):
+        if known is None or worth(proposal) > worth(known):
             found[proposal.candidate] = proposal
-    return list(found.values())
+    return [found[id_] for id_ in found if id_ != route.incumbent]
 
 
-def _row(tx: Transaction, proposal: Proposal, name: str) -> LeaderboardRow:
+def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> LeaderboardRow:
     verdict = tx.verdicts.get(proposal.verdict) if proposal.verdict else None
     row = LeaderboardRow(
         name=name,
         target=proposal.candidate,
-        standing=_standing(proposal, verdict),
+        standing=_standing(proposal, verdict)
+        if proposal.incumbent == incumbent
+        else Standing.EARLIER,
         proposal=proposal.id,
         measured_at=verdict.decided_at if verdict else None,
         look=max((plan.look for plan in proposal.plans), default=1),
     )
     row = _with_answers(row, _answers(tx, proposal, "candidate"))
-    if verdict is None:
+    if verdict is None or row.standing is Standing.EARLIER:
         return row
     primary = [r for r in verdict.suites if r.role is SuiteRole.PRIMARY and not r.is_unscored]
     if not primary:
@@ -172,11 +197,18 @@ def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
     return len(primary) == 1 or report is not primary[0]
 
 
-def _incumbent(tx: Transaction, newest: Sequence[Proposal], name: str) -> LeaderboardRow:
-    """The incumbent's answers of the proposal that has most of them."""
-    longest = max(newest, key=lambda p: sum(map(len, _answers(tx, p, "incumbent"))))
-    row = LeaderboardRow(name, longest.incumbent, Standing.INCUMBENT)
-    return _with_answers(row, _answers(tx, longest, "incumbent"))
+def _incumbent(
+    tx: Transaction, measured: Sequence[Proposal], incumbent: str, name: str
+) -> LeaderboardRow:
+    """The incumbent's answers, of the newest proposal that has most of them."""
+    found = [
+        _answers(tx, proposal, arm)
+        for proposal in measured[:MOST_COMPARED]
+        for arm in ("incumbent", "candidate")
+        if getattr(proposal, arm) == incumbent
+    ]
+    answers = max(found, key=lambda columns: sum(map(len, columns)), default=())
+    return _with_answers(LeaderboardRow(name, incumbent, Standing.INCUMBENT), answers)
 
 
 def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
