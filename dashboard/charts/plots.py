@@ -119,7 +119,12 @@ def quality_against_cost(frame: pd.DataFrame, palette: Palette) -> alt.LayerChar
         legend,
     )
     shape = named(alt.Shape, "standing:N", {name: MARKS[name][0] for name in present}, legend)
-    x = alt.X("usd:Q", title="US dollars for 1,000 answers", scale=alt.Scale(zero=False))
+    x = alt.X(
+        "usd:Q",
+        title="US dollars for 1,000 answers",
+        scale=alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(tickCount=7),
+    )
     y = alt.Y("score:Q", title="score, points of 100", scale=alt.Scale(zero=False))
     base = alt.Chart(frame)
     line = (

@@ -133,6 +133,7 @@ def settings(view: RouteView) -> None:
             overrides(route.settings) or "none: this route answers every kind of request",
         ),
         ("Suites", suites or "none: a proposal needs at least one primary suite"),
+        *([("Candidates", schedule.text)] if (schedule := route.settings.candidates) else []),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
     st.html(
