@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 
@@ -24,7 +25,14 @@ from harness.domain.routing.candidate_schedule import (
 )
 from harness.domain.routing.target import Price, Target
 from harness.gate.planning.multiplicity import false_pass_risk
-from tests.support.control.control_plane import ANN, SmallInstallation, approved
+from harness.store.store import Store
+from tests.support.control.control_plane import (
+    ANN,
+    Crash,
+    CrashingStore,
+    SmallInstallation,
+    approved,
+)
 
 WEEKLY = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
 MONDAY = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -336,3 +344,47 @@ def test_the_leaderboard_has_every_measured_model_with_its_standing(
     assert best.is_cheapest_so_good
     assert [one.name for one in board.next_round.measured] == ["sim/good"]
     assert board.next_round_at == MONDAY + timedelta(days=7)
+
+
+@pytest.mark.req("A3", "F4")
+@pytest.mark.parametrize("after_commit", [False, True])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_crash_within_a_round_leads_to_one_round(
+    world: SmallInstallation, at: int, *, after_commit: bool
+) -> None:
+    world.script = skilled
+    list_models(world, "base", "good", "worse")
+    schedule(world, WEEKLY)
+    wait_until(world, MONDAY)
+    dying = CrashingStore(world.store, at=at, after_commit=after_commit)
+    with pytest.raises(Crash):
+        candidate_rounds.run_once(world.context(cast("Store", dying)))
+
+    run_schedule(world)
+    run_until_decided(world)
+    run_schedule(world)
+
+    with world.store.read() as tx:
+        made = tx.proposals.list(route="chat")
+    assert sorted(p.candidate for p in made) == sorted({p.candidate for p in made})
+    assert len(made) == 2
+
+
+@pytest.mark.req("A3")
+def test_the_leaderboard_keeps_its_models_when_another_one_serves(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    first = world.propose("sim/worse")
+    world.until_decided(first.id)
+    settings = world.route().settings
+    routes.create_route(world.context(), SYSTEM, "other", "sim/better", settings=settings)
+
+    rows = {
+        row.name: row for row in leaderboard.load_leaderboard(world.context(), "other").rows
+    }
+
+    assert rows["sim/better"].standing is Standing.INCUMBENT
+    assert rows["sim/worse"].standing is Standing.EARLIER
+    assert rows["sim/worse"].score is not None
+    assert rows["sim/worse"].delta is None
