@@ -16,7 +16,6 @@ from harness.gate.offline.design import Design
 from harness.gate.planning.multiplicity import FUTILITY
 
 WEEKS, CANDIDATES = 13, 5
-MOST_QUARTERS = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,9 @@ def weekly_alphas() -> list[float]:
     return alphas
 
 
-def measure_quarter(matrix: ScoreMatrix, n: int, replications: int, seed: int) -> QuarterRow:
+def measure_quarter(
+    matrix: ScoreMatrix, n: int, replications: int = 600, seed: int = 11
+) -> QuarterRow:
     """Measures quarters on the closest pairs of a matrix."""
     pairs, alphas = close_pairs(matrix, 3), weekly_alphas()
     shares = []

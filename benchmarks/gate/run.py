@@ -14,6 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from benchmarks.gate.candidate_rounds import measure_quarter
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
     SIZES,
@@ -35,6 +36,7 @@ from benchmarks.gate.worst_null import MOST_FOUND, TWO_ERRORS, search_worst_null
 from benchmarks.print_rows import print_cells, print_rows
 from harness import package_data
 from harness.domain.evals.suite_plan import Claim
+from harness.domain.routing.candidate_schedule import QUARTER_ALPHA
 from tests.support.gate.gate_answers import measure_repeats
 from tests.support.gate.gate_clusters import ClusterRow, measure_clusters
 from tests.support.gate.gate_missing import MissingRow, measure_missing
@@ -66,10 +68,14 @@ def main() -> int:
         losses = [*processes.map(partial(loss_rows, plan), few)]
     print_rows("items in clusters", clusters.result())
     print_rows("an allowed loss of 5 points: true differences", [*chain(*losses)])
+    with ProcessPoolExecutor(2) as processes:
+        quarters = [*processes.map(partial(measure_quarter, n=plan.sizes[0]), few)]
+    print_rows("a quarter of weekly rounds of useless candidates", quarters)
     title = "missing scores: passed at the null, failed if equal, passed at +20"
     print_rows(title, missing.result())
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
     missed: list[object] = [*missed_goals(lines), *unsafe]
+    missed += [row for row in quarters if row.worst_pair > QUARTER_ALPHA]
     if not chosen.matrix:
         repeats = load_epochs(package_data.path("datasets/gatebench/suite_epochs.csv"))
         found = measure_repeats(repeats, plan.replications, plan.seed)
