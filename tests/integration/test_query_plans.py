@@ -58,6 +58,7 @@ READING: Final = {
         "",
     ),
     "agent show": "{request}",
+    "route candidates": "{route}",
     "audit export": "log.csv",
     "canary explain": "{route}",
     "canary plan": "{route}",

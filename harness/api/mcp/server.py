@@ -128,7 +128,7 @@ def _canary_status(who: ApiCaller, given: CanaryArguments) -> object:
 
 
 def _list_candidates(who: ApiCaller, given: RouteArguments) -> object:
-    return json_answer(leaderboard.load_leaderboard(who.ctx, given.route))
+    return leaderboard.load_leaderboard(who.ctx, given.route)
 
 
 def _list_credentials(who: ApiCaller, _: CredentialsArguments) -> object:
