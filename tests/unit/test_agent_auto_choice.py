@@ -88,6 +88,7 @@ def test_the_reason_says_floor_suite_score_and_price() -> None:
     assert choose_target(BIG, alike, 0.85, SUITE).chosen is SMALL
     # What costs nothing is a price; of equal prices the incumbent's is taken.
     assert choose_target(BIG, [replace(SMALL, usd=0.0)], 0.85, SUITE).chosen.usd == 0.0
-    assert choose_target(BIG, [replace(SMALL, usd=20.0)], 0.85, SUITE).chosen is BIG
+    as_dear = replace(SMALL, name="sim/a", usd=20.0)
+    assert choose_target(BIG, [as_dear], 0.85, SUITE).chosen is BIG
     nothing = choose_target(replace(BIG, low=None), [], 0.85, SUITE)
     assert nothing.reason == "the incumbent: nothing is known to reach 0.85 on tickets"
