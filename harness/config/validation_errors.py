@@ -27,6 +27,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "agents.tool_servers.*.command": "run the server over HTTP, and give its `url`",
     "agents.tool_servers.*.args": "run the server over HTTP, and give its `url`",
     "agents.tool_servers.*.env": "run the server over HTTP, and give its `url`",
+    "agents.busy_wait_s": "a second message gets 409 session_busy: send it again",
+    "agents.spawn.max_depth": "sub-tasks spawn no sub-tasks; leave the key out",
     "agents.encrypt": "encrypt the disk or the database",
     "encrypt_content": "encrypt the disk or the database",
     "projects": "give each team an installation of its own",
