@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.control.context import Context
+from harness.control.proposals import candidate_rounds, candidates
 from harness.control.providers import discovery, model_lookup, registry
+from harness.control.routing import routes, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, DiscoveryFailed, NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.target import Price, Target
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
@@ -332,3 +335,41 @@ def test_the_command_line_discovers_and_model_add_asks(
     ]
     assert "no JSON" in failed
     assert cli.text("model", "match", "scout").strip() == "attic/llama-4-scout"
+
+
+@pytest.mark.req("A3", "F11")
+def test_a_new_model_that_a_schedule_selects_is_announced_once(
+    world: SmallInstallation, sim: ListServer
+) -> None:
+    def answer(*names: str) -> None:
+        sim.answer.body = json.dumps({"data": [{"id": name} for name in names]})
+
+    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
+    plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
+    routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
+
+    answer("base")
+    assert not candidate_rounds.refresh_lists(ctx).announced  # the first list is no news
+    answer("base", "better", "good")
+    assert not candidate_rounds.refresh_lists(ctx).announced  # not asked twice in a day
+    world.clock.advance(86_400)
+    read = candidate_rounds.refresh_lists(ctx)
+    world.clock.advance(86_400)
+    again = candidate_rounds.refresh_lists(ctx)
+
+    assert read.announced == ("new at sim: better, for route chat",)
+    assert not again.announced
+    with world.store.read() as tx:
+        alert = tx.alerts.newest("new_candidate:chat:sim/better")
+    assert alert is not None
+    assert "It is measured on Monday 2026-01-05 at 03:00 UTC, about $" in alert.text
+
+    sim.answer.status = 500
+    world.clock.advance(2 * 86_400)
+    assert candidate_rounds.refresh_lists(ctx).failed
+    names, warnings = candidates.select_candidates(ctx, "chat", "sim/base", plan)
+    assert [model.name for model in names] == ["sim/better"]
+    assert "could not be read since" in warnings[0]

@@ -16,7 +16,7 @@ from harness.control.proposals.candidates import RoundPlan
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.control.providers import deprecations, discovery, provider_secrets
 from harness.domain.content_hash import short_hash
-from harness.domain.errors import ConfigError, RouteBusy, SwapgateError
+from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -45,9 +45,9 @@ def run_once(ctx: Context) -> list[str]:
     for route in routes:
         try:
             did += _run_route(ctx, route)
+        except StoreUnavailable:
+            raise
         except SwapgateError as error:
-            if error.retryable:
-                raise
             failed.append(f"route {route.name}: {error}")
     if failed:
         raise ConfigError("; ".join(failed))
@@ -161,9 +161,9 @@ def refresh_lists(ctx: Context) -> ListReading:
             continue
         try:
             listed = discovery.discover_models(ctx, SYSTEM, name)
+        except StoreUnavailable:
+            raise
         except SwapgateError as error:
-            if error.retryable:
-                raise
             failed.append(str(error))
             continue
         known = {model.model for model in before if model.provider == name}
