@@ -53,7 +53,7 @@ def playwrights_own() -> Path:
 
 # Not for the whole session: while it lives, Playwright's loop counts as running in this
 # thread, and no asynchronous test of another file could start its own.
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(chromium: Chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -75,7 +75,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     """What many tests read: routes of every kind, and an agent with a session."""
     house = lived_copy(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
@@ -85,7 +85,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     return house
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def address(house: Lived) -> Iterator[str]:
     with dashboard(house.config) as address:
         yield address
