@@ -145,7 +145,7 @@ def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation)
     prepared(plain).script = same
     request = ProposalRequest("chat", "sim/good", claim=CHEAPER)
     (listed,) = estimate.estimate_proposal(plain.context(), request)
-    assert listed.incumbent is None
+    assert listed.guessed
     assert listed.saving == pytest.approx(0.75)
     proposed(plain, "sim/good")
 

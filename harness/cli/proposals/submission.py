@@ -323,7 +323,8 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
     plan = suite_estimate.plan
     if suite_estimate.saving is None:
         return f"whether it costs {format_percent(plan.min_saving)} less is open: no price"
-    basis = "recorded answers" if suite_estimate.incumbent else "by list prices answers"
+    recorded = suite_estimate.incumbent and not suite_estimate.guessed
+    basis = "recorded answers" if recorded else "by list prices answers"
     found = f"{basis} cost {format_percent(suite_estimate.saving)} less; claimed are "
     if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
         more = (
