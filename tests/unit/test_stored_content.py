@@ -24,16 +24,16 @@ PLAIN: Final = """
     incumbent incumbent_evidence inputs installation issuer item judge_build judge_model key
     kind last_error latency_ms lease_owner levels lifted_by limits link_hash log_end mac
     model models more_api_key_envs moved_because moved_by name never_seen next_target
-    notified on_better opened_by opt_outs order_seed outcome owner owner_key parameters parent person
-    phase place plans policy prev_incumbent prev_signature previous price prices principal
-    prompt_sha256 proposal proposals proposer proposer_key proposer_principal provider purpose ranks
-    redactions refused request request_hash request_id request_patch response_to revoked
-    role rollout route routes rule rules run runs salt scope scorer scores sealed_headers
-    selection served served_build served_model session settings shadow signature
-    signed_in_by sink source sources started_by state subject suite suite_digest suites sums
-    target target_name targets template texts title turn unit_rule verdict verdict_candidate
-    verdict_id verdict_incumbent verdict_outcome version waiting waiver waiver_id watch widened
-    worker
+    notified on_better opened_by opt_outs order_seed outcome owner owner_key parameters
+    parent person phase place plans policy prev_incumbent prev_signature previous price
+    prices principal prompt_sha256 proposal proposals proposer proposer_key
+    proposer_principal provider purpose ranks redactions refused request request_hash
+    request_id request_patch response_to revoked role rollout route routes rule rules run
+    runs salt scope scorer scores sealed_headers selection served served_build served_model
+    session settings shadow signature signed_in_by sink source sources started_by state
+    subject suite suite_digest suites sums target target_name targets template texts title
+    turn unit_rule verdict verdict_candidate verdict_id verdict_incumbent verdict_outcome
+    version waiting waiver waiver_id watch widened worker
 """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
