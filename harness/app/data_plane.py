@@ -8,14 +8,16 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from harness.app.installation import Installation, load_settings, open_installation
+from harness.app import reload
+from harness.app.installation import Installation, open_installation
+from harness.app.reload import Fixed
 from harness.app.router_process import build_recorder, missing_table
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.routing.table import FIRST_ROUTE_STEP
@@ -53,7 +55,6 @@ def serve_router(
     from router.workers.listeners import open_listeners  # noqa: PLC0415
     from router.workers.parent import WorkerParent  # noqa: PLC0415
 
-    before = dict(os.environ)
     installation = open_installation(given, signs_as=None)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
@@ -71,7 +72,7 @@ def serve_router(
     parent = WorkerParent(
         listeners,
         WorkerAggregator(recorder, live),
-        lambda: _worker_spec(_reload_settings(given, before, installation, workers)),
+        lambda: _worker_spec(_reload_settings(given, installation, workers)),
     )
     leave_modules_alone()
     recorder.start()
@@ -133,46 +134,24 @@ def _with_workers(settings: Settings, workers: int | None) -> Settings:
     return replace(settings, router=replace(settings.router, workers=workers))
 
 
-def _reload_settings(
-    given: Path | None, environ: Mapping[str, str], old: Installation, workers: int | None
-) -> Settings:
-    """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""
-    kept = dict(os.environ)
-    _set_environment(environ)
-    try:
-        new = _with_workers(load_settings(given), workers)
-        _ = replace(old, settings=new).standing_switches
-        _check_unmoved(old, new)
-    except ConfigError:
-        _set_environment(kept)
-        raise
-    return new
-
-
-def _set_environment(environ: Mapping[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environ)
-
-
-FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
-    "home": lambda settings: settings.home,
-    "database_url": lambda settings: settings.database_url,
+FIXED: Final[Fixed] = {
+    **reload.FIXED,
     "router.host": lambda settings: settings.router.host,
     "router.port": lambda settings: settings.router.port,
     "capture": lambda settings: settings.capture,
 }
 
 
-def _check_unmoved(old: Installation, new: Settings) -> None:
-    """The parent holds these open."""
-    for name, value in FIXED.items():
-        if value(old.settings) != value(new):
-            raise ConfigError(
-                f"{new.source}: {name} changed, which takes a restart; the old configuration "
-                "goes on serving"
-            )
-    if secret_files.installation_secret(new) != old.secret:
-        raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which takes a restart")
+def _reload_settings(given: Path | None, old: Installation, workers: int | None) -> Settings:
+    """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""
+
+    def check(new: Settings) -> None:
+        _ = replace(old, settings=new).standing_switches
+        if secret_files.installation_secret(new) != old.secret:
+            raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which takes a restart")
+
+    new = reload.reload_settings(given, old.settings, fixed=FIXED, check=check)
+    return _with_workers(new, workers)
 
 
 def _wait_for_orphans(host: str, port: int) -> None:

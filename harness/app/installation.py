@@ -7,7 +7,6 @@ import hmac
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from harness.store.store import Store
 log = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
+DOTENV_VARIABLE = "SWAPGATE_DOTENV_NAMES"  # the variables that `.env` set, joined by commas
 FileVersion = tuple[int, int, int]
 T = TypeVar("T")
 
@@ -55,11 +55,28 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_dotenv(folder: Path) -> None:
-    """Put `.env` into the environment; what is set already wins."""
-    from dotenv import load_dotenv  # noqa: PLC0415 - only where a command needs it
+    """Puts `.env` into the environment; a variable that is set otherwise wins.
 
-    with suppress(OSError):
-        load_dotenv(folder / ".env", override=False)
+    Variables that an earlier call took from a file follow the file: they change and go with
+    their lines. `DOTENV_VARIABLE` names them, so that child processes know them too.
+    """
+    from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
+
+    taken = set(os.environ.get(DOTENV_VARIABLE, "").split(",")) - {""}
+    try:
+        lines = dotenv_values(folder / ".env")
+    except OSError:
+        return
+    found = {
+        name: value
+        for name, value in lines.items()
+        if value is not None and (name in taken or name not in os.environ)
+    }
+    os.environ.update(found)
+    for name in taken - set(found):
+        os.environ.pop(name, None)
+    if found or taken:
+        os.environ[DOTENV_VARIABLE] = ",".join(sorted(found))
 
 
 def read_file_version(file: Path | None) -> FileVersion | None:

@@ -46,12 +46,12 @@ class ForkedProcess:
         return code
 
     def terminate(self) -> None:
-        self._send(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._send(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _send(self, number: signal.Signals) -> None:
+    def send_signal(self, number: int) -> None:
         if self.poll() is None:  # else the number may be another process's by now
             os.kill(self.pid, number)
 
@@ -205,7 +205,7 @@ def supervise(
 
     children: dict[str, Child] = {}
     part = None
-    with interrupts() as over:
+    with interrupts(reloads=True) as over:
         if can_fork():
             with pause_garbage_collection():
                 import_shared()

@@ -130,15 +130,6 @@ def test_a_part_that_cannot_start_by_its_configuration_ends_all() -> None:
     assert all(child.poll() is not None for child in supervisor.children.values())
 
 
-@pytest.fixture
-def terminal() -> Iterator[None]:
-    """A terminal that can close: `nohup` would let its programs ignore that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("terminal")
 def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: Path) -> None:
     said: list[str] = []
     code = "import pathlib, sys, time\npast = pathlib.Path(sys.argv[1])\n"
@@ -148,7 +139,7 @@ def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: 
     def say(text: str) -> None:
         said.append(text.rpartition(" pid ")[0] or text)
         if said.count("router runs as") == 2:
-            os.kill(os.getpid(), signal.SIGHUP)  # the terminal closes
+            os.kill(os.getpid(), signal.SIGTERM)
 
     supervisor = Supervisor({"router": router}, say)
 

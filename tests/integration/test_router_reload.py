@@ -29,13 +29,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.req("E3")
 def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path) -> None:
-    before = dict(os.environ)
     installation = open_installation(file)
     assert os.environ["SIM_KEY"] == "old"
 
     (file.parent / ".env").write_text("SIM_KEY=new\nOF_THE_SHELL=lost\n", encoding="utf-8")
     file.write_text(FILE + "switches: [provider:backup]\n", encoding="utf-8")
-    again = data_plane._reload_settings(file, before, installation, 4)
+    again = data_plane._reload_settings(file, installation, 4)
 
     assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == ("new", "kept")
     assert again.switches == ("provider:backup",)
@@ -45,13 +44,10 @@ def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path)
 @pytest.mark.req("D8")
 def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     file.write_text(FILE + "data_classes: {personal: [up, away]}\n", encoding="utf-8")
-    before = dict(os.environ)
     installation = open_installation(file)
 
     file.write_text(FILE + "data_classes: {personal: [up]}\n", encoding="utf-8")
-    orders = data_plane._worker_spec(
-        data_plane._reload_settings(file, before, installation, None)
-    )
+    orders = data_plane._worker_spec(data_plane._reload_settings(file, installation, None))
 
     given = pickle.loads(orders.given)  # noqa: S301 - our own
     assert given.data_classes == {"personal": frozenset({"up"})}
@@ -69,23 +65,23 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
 def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
     file: Path, text: str, says: str
 ) -> None:
-    before = dict(os.environ)
     installation = open_installation(file)
     environment = dict(os.environ)
     (file.parent / ".env").write_text("SIM_KEY=new\n", encoding="utf-8")
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=says):
-        data_plane._reload_settings(file, before, installation, None)
+        data_plane._reload_settings(file, installation, None)
 
     assert dict(os.environ) == environment
 
 
-def test_another_secret_takes_a_restart(file: Path) -> None:
+def test_another_secret_takes_a_restart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = open_installation(file)
+    monkeypatch.setenv("SWAPGATE_SECRET", "other")
 
     with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
-        data_plane._reload_settings(file, {"SWAPGATE_SECRET": "other"}, installation, None)
+        data_plane._reload_settings(file, installation, None)
 
 
 def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(

@@ -117,6 +117,7 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
+    from harness.app.reload import reloading  # noqa: PLC0415 - as above
 
     settings = load_settings(session.config)
     # The dashboard says on its pages what is wrong with the database.
@@ -124,8 +125,14 @@ def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
         require_database(settings)
     where = getattr(settings, part)
     require_port(where, what=WHAT[part], setting=f"{part}.port")
-    with _announced(session, part, beside_others=beside_others):
-        address = (where.host, where.port) if part == "ui" else ()
+    again = own_command(
+        "serve", part, *MORE.get(part, ()) if beside_others else (), config=session.config
+    )
+    address = (where.host, where.port) if part == "ui" else ()
+    with (
+        _announced(session, part, beside_others=beside_others),
+        reloading(again, session.config, settings),
+    ):
         _run_entry_point(ENTRY_POINTS[part], session.config, *address)
 
 
@@ -142,6 +149,7 @@ def serve_all(session: Session) -> None:
     """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
     Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
+    SIGHUP lets every part read the configuration and `.env` again.
     """
     from harness.app import processes  # noqa: PLC0415
     from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above

@@ -6,6 +6,7 @@ interpreter. A lock that it takes, an Event's too, may be held by the code that 
 which then waits for ever. So it sets a plain field.
 """
 
+import os
 import signal
 import threading
 import time
@@ -17,28 +18,57 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.2
 
 
+def has_terminal() -> bool:
+    """Tells whether a terminal controls this process. One that was closed does not any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def ends_with_terminal() -> bool:
+    """Tells whether the closing of its terminal is to end this process: not under `nohup`."""
+    return has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+
 @dataclass
 class Interruption:
     ended: bool = False
+    hung_up: bool = False  # by a SIGHUP that nobody has looked at
+    on_terminal: bool = False  # a closed terminal ends the program
 
-    def note(self) -> None:
-        self.ended = True
+    def note(self, number: int, *, reloads: bool) -> None:
+        if number == signal.SIGHUP and reloads:
+            self.hung_up = True
+        else:
+            self.ended = True
+
+    def wants_reload(self) -> bool:
+        """Tells once of each SIGHUP. One that a closed terminal sent ends the program."""
+        hung_up, self.hung_up = self.hung_up, False
+        if hung_up and self.on_terminal and not has_terminal():
+            self.ended = True
+        return hung_up and not self.ended
 
 
 @contextmanager
-def interrupts(numbers: Sequence[signal.Signals] = ENDING) -> Iterator[Interruption]:
-    """Meanwhile Ctrl-C, SIGTERM and SIGHUP are noted and raise nothing. A SIGHUP that the
-    program was started to ignore, by `nohup`, stays ignored. Only the main thread gets any.
+def interrupts(
+    numbers: Sequence[signal.Signals] = ENDING, *, reloads: bool = False
+) -> Iterator[Interruption]:
+    """Meanwhile Ctrl-C, SIGTERM and SIGHUP are noted and raise nothing. Only the main thread
+    gets any. reloads: a SIGHUP asks for a reload. Elsewhere it ends the program, or stays
+    ignored where `nohup` started the program.
     """
-    over = Interruption()
+    over = Interruption(on_terminal=reloads and ends_with_terminal())
     if threading.current_thread() is not threading.main_thread():
         yield over
         return
     before = {number: signal.getsignal(number) for number in numbers}
-    if before.get(signal.SIGHUP) is signal.SIG_IGN:
+    if before.get(signal.SIGHUP) is signal.SIG_IGN and not reloads:
         del before[signal.SIGHUP]
     for number in before:
-        signal.signal(number, lambda *_: over.note())
+        signal.signal(number, lambda number, _: over.note(number, reloads=reloads))
     try:
         yield over
     finally:

@@ -1,6 +1,7 @@
 """Starts a group of child processes, restarts dead ones, and ends all together."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ class Child(Protocol):
 
     def wait(self, timeout: float | None = None) -> int: ...
 
+    def send_signal(self, number: int) -> None: ...
+
     def terminate(self) -> None: ...
 
     def kill(self) -> None: ...
@@ -39,7 +42,8 @@ class Child(Protocol):
 @dataclass
 class Supervisor:
     """A child that dies is started again after a pause, which grows while it dies soon after
-    each start; a signal ends all of them and leaves none behind. A child that ends with
+    each start; a signal ends all of them and leaves none behind. A SIGHUP goes to each child,
+    which reads the configuration again. A child that ends with
     `MISCONFIGURED` while all are starting ends all: it would end so again. Later its neighbours
     go on serving.
     """
@@ -59,7 +63,7 @@ class Supervisor:
     def run(self, interruption: Interruption | None = None) -> int:
         """Starts all and watches until a signal comes. Returns the exit code."""
         self._began = time.monotonic()
-        with nullcontext(interruption) if interruption else interrupts() as over:
+        with nullcontext(interruption) if interruption else interrupts(reloads=True) as over:
             try:
                 for name in self.commands:
                     if name in self.children:
@@ -69,6 +73,8 @@ class Supervisor:
                 while not (over.ended or self._ending):
                     time.sleep(LOOK_EVERY_S)
                     self._watch(over)
+                    if over.wants_reload():
+                        self._reload()
                 if over.ended:
                     self.say(f"ending {', '.join(self.children)}: {LAST_WORDS}")
             finally:
@@ -96,6 +102,12 @@ class Supervisor:
                     self.start(name)
             elif (code := child.poll()) is not None:
                 self._note_death(name, code)
+
+    def _reload(self) -> None:
+        self.say(f"SIGHUP: {', '.join(self.children)} read the configuration again")
+        for child in self.children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGHUP)
 
     def _note_death(self, name: str, code: int) -> None:
         now = time.monotonic()

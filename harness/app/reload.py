@@ -1,0 +1,109 @@
+"""Reads the configuration and `.env` again after a SIGHUP. The router starts new workers with
+them. The other parts end as Ctrl-C ends them and start again in the same process (`reloading`).
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from harness.app.installation import load_settings
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+from harness.runtime.processes.interruption import ends_with_terminal, has_terminal
+
+log = structlog.get_logger("swapgate.reload")
+
+Fixed = Mapping[str, Callable[[Settings], object]]
+# What every process holds open.
+FIXED: Final[Fixed] = {
+    "home": lambda settings: settings.home,
+    "database_url": lambda settings: settings.database_url,
+}
+
+
+def reload_settings(
+    given: Path | None,
+    old: Settings,
+    *,
+    fixed: Fixed = FIXED,
+    check: Callable[[Settings], object] | None = None,
+) -> Settings:
+    """Loads the configuration as it is now, `.env` included. fixed: the settings that take a
+    restart. check: raises ConfigError for what is wrong otherwise. Raises ConfigError; the
+    environment stays as it was then.
+    """
+    kept = dict(os.environ)
+    try:
+        new = load_settings(given)
+        _require_unmoved(old, new, fixed)
+        if check is not None:
+            check(new)
+    except ConfigError:
+        # Threads read it meanwhile: it is never empty.
+        os.environ.update(kept)
+        for name in set(os.environ) - set(kept):
+            del os.environ[name]
+        raise
+    return new
+
+
+def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
+    for name, value in fixed.items():
+        if value(old) != value(new):
+            raise ConfigError(
+                f"{new.source}: {name} changed, which takes a restart; the old configuration "
+                "goes on serving"
+            )
+
+
+@contextmanager
+def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
+    """Runs the block until it ends. A SIGHUP ends the block as Ctrl-C does, and `command` takes
+    the place of this process, with its pid. Where the configuration is wrong, the block goes
+    on, and the log says what is wrong.
+    """
+    wanted = threading.Event()
+    hung_up, written = os.pipe()
+    load = partial(reload_settings, given, old)
+    watch = partial(_watch, hung_up, wanted, load, on_terminal=ends_with_terminal())
+    signal.signal(signal.SIGHUP, lambda *_: os.write(written, b"."))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not wanted.is_set():
+            raise
+    if wanted.is_set():
+        # A SIGHUP that comes before `command` listens waits for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(command[0], list(command))  # noqa: S606 - our own command
+
+
+def _watch(
+    hung_up: int, wanted: threading.Event, load: Callable[[], Settings], *, on_terminal: bool
+) -> None:
+    """Waits for SIGHUPs in a thread: what a signal's handler interrupts may hold any lock."""
+    while os.read(hung_up, 1):
+        if on_terminal and not has_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        try:
+            load()
+        except ConfigError as error:
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message is the whole story
+            continue
+        log.info("reloads")
+        wanted.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        return

@@ -1,0 +1,148 @@
+"""Keys of `.env` come and go by SIGHUP: the fallback answers while the primary has no key."""
+
+import os
+import pty
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from harness.app.installation import read_dotenv
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from harness.runtime.processes.supervisor import Supervisor
+from tests.support.router.router_process import Routed, eventually, routed
+from tests.support.site.processes import free_port
+
+LINE = "FIRST_KEY=sk-first\n"
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.req("E3", "E5")
+@pytest.mark.usefixtures("environment")
+def test_a_variable_of_dotenv_follows_its_line_and_the_environment_wins(tmp_path: Path) -> None:
+    os.environ["OF_THE_SHELL"] = "kept"
+    file = tmp_path / ".env"
+
+    def values(text: str) -> list[str | None]:
+        file.write_text(text, encoding="utf-8")
+        read_dotenv(tmp_path)
+        return [os.environ.get(name) for name in ("FIRST_KEY", "OF_THE_SHELL")]
+
+    assert values("OF_THE_SHELL=lost\n" + LINE) == ["sk-first", "kept"]
+    assert values("FIRST_KEY=sk-other\n") == ["sk-other", "kept"]
+    assert values("") == [None, "kept"]
+    assert values(LINE) == ["sk-first", "kept"]
+
+
+def supervise() -> None:
+    """Runs one part until it is ended; the part's program notes each SIGHUP in a file."""
+    code = (
+        "import pathlib, signal, sys, time\nnotes = pathlib.Path(sys.argv[1])\n"
+        "signal.signal(signal.SIGHUP, lambda *_: notes.write_text('hung up'))\n"
+        "notes.write_text('ready')\ntime.sleep(600)"
+    )
+    part = [sys.executable, "-c", code, sys.argv[1]]
+    raise SystemExit(Supervisor({"part": part}, lambda _: None).run())
+
+
+def test_a_hangup_reaches_every_part_and_a_closed_terminal_ends_all(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    code = "from tests.integration.test_reload_keys import supervise; supervise()"
+    pid, terminal = pty.fork()
+    if not pid:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execv(sys.executable, [sys.executable, "-c", code, str(notes)])  # noqa: S606
+    eventually(lambda: notes.exists() and notes.read_text() == "ready")
+    (part,) = psutil.Process(pid).children()
+
+    os.kill(pid, signal.SIGHUP)
+    eventually(lambda: notes.read_text() == "hung up")
+    assert part.is_running()
+
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not part.is_running()
+
+
+def answering(world: Routed) -> str:
+    """Says which provider serves the route now; empty where the router gives no answer."""
+    try:
+        answer = httpx.post(
+            f"{world.url}/v1/chat/completions",
+            json={"model": "chat", "messages": [{"role": "user", "content": "Hello"}]},
+            headers={"authorization": f"Bearer {world.key}"},
+            timeout=60,
+        )
+    except httpx.TransportError:
+        return ""
+    return str(answer.headers.get("x-swapgate-target", "")).partition("/")[0]
+
+
+def has_value(world: Routed, viewer: str) -> bool | None:
+    """Says whether the control plane finds the first provider's key; None without an answer."""
+    address = f"{world.place.url('control')}/api/v1/credentials/providers"
+    bearer = {"authorization": f"Bearer {viewer}"}
+    try:
+        answer = httpx.get(address, headers=bearer, timeout=60)
+    except httpx.TransportError:
+        return None
+    if answer.status_code != httpx.codes.OK:
+        return None
+    return any(one["hasValue"] for one in answer.json()["items"] if one["name"] == "first")
+
+
+@pytest.mark.req("E5", "D3")
+@pytest.mark.usefixtures("environment")
+@pytest.mark.verify
+@pytest.mark.parametrize("together", [True, False], ids=["serve all", "single processes"])
+def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
+    provider: str, tmp_path: Path, *, together: bool
+) -> None:
+    sim = {"kind": "sim", "api_base": f"{provider}/v1"}
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(LINE, encoding="utf-8")
+    with routed(
+        tmp_path,
+        provider,
+        agents={"port": free_port()},
+        providers={"first": {**sim, "api_key_env": "FIRST_KEY"}, "second": sim},
+        routes={
+            "chat": {
+                "incumbent": "first/sim-base",
+                "fallbacks": ["second/sim-base"],
+                "suites": ["colours"],
+            }
+        },
+    ) as world:
+        installation = world.installation
+        viewer = keys.create_key(
+            installation.context, SYSTEM, "v", secret=installation.secret, role=Role.VIEWER
+        )[1]
+        if together:
+            world.place.start("all", "serve", "all")
+            parts = ["all"]
+        else:
+            world.start()
+            world.place.start("control", "serve", "control", wait_for="/readyz")
+            parts = ["router", "control"]
+        pids = [world.place.pid(part) for part in parts]
+        eventually(lambda: (answering(world), has_value(world, viewer)) == ("first", True))
+        for text, name, known in (("", "second", False), (LINE, "first", True)):
+            dotenv.write_text(text, encoding="utf-8")
+            for pid in pids:
+                os.kill(pid, signal.SIGHUP)
+            eventually(lambda: answering(world) == name)  # noqa: B023 - called at once
+            eventually(lambda: has_value(world, viewer) is known)  # noqa: B023 - as above
+            assert [world.place.children[part].poll() for part in parts] == [None] * len(parts)
