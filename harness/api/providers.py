@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from harness.api.frame.endpoint import (
@@ -91,20 +91,23 @@ def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> Provide
 
 credentials_router = APIRouter()
 Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
+KEY_FIELDS = AliasChoices("value", "apiKey")
 
 
 class CredentialBody(Body):
-    """What is left out stays as it is. overlapS: so long the replaced value is used as well,
-    behind the new one. key: the name of the stored key; first: tried before all others. reason:
-    needed to move a provider that a route uses.
+    """What is left out stays as it is. value: the key, also as `apiKey`. A new provider without
+    one finds the variable that its vendor's tools read. overlapS: so long the replaced value is
+    used as well, behind the new one. key: the name of the stored key; first: tried before all
+    others. reason: needed to move a provider that a route uses.
     """
 
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
 
-    value: Secret | None = None
+    value: Annotated[Secret | None, Field(validation_alias=KEY_FIELDS)] = None
     api_base: Annotated[str, Field(max_length=2000)] | None = None
     kind: Name | None = None
     extra_headers: dict[Name, Secret] | None = None
+    extra_body: Json | None = None
     key: Name = DEFAULT_KEY_NAME
     first: bool = False
     reason: Text = ""
@@ -125,6 +128,7 @@ class CredentialBody(Body):
             kind=self.kind,
             api_base=self.api_base,
             extra_headers=self._headers,
+            extra_body=self.extra_body,
             reason=self.reason,
         )
 
@@ -141,7 +145,7 @@ class NewCredentialBody(CredentialBody):
     """
 
     name: Name
-    value: Secret
+    value: Annotated[Secret, Field(validation_alias=KEY_FIELDS)]
 
 
 def _clear(value: SecretStr) -> str:

@@ -101,6 +101,26 @@ def test_what_makes_no_sense_is_refused_without_repeating_a_secret(door: Door) -
 
 
 @pytest.mark.req("D1")
+@pytest.mark.req("D1", "D4")
+def test_a_new_provider_finds_its_vendors_variable_and_takes_every_field(door: Door) -> None:
+    context = door.app.state.installation.context
+    object.__setattr__(context, "environ", {"OPENAI_API_KEY": VALUE})
+    body: dict[str, object] = {"apiBase": "https://api.openai.com/v1"}
+    found = door.send("PUT", "/credentials/providers/openai", json=body).json()
+    assert (found["hasValue"], found["source"]) == (True, "environment")
+
+    body = {
+        "apiKey": "sk-stored-1",
+        "extraHeaders": {"x-team": "a"},
+        "extraBody": {"user": "b"},
+    }
+    kept = door.send("PUT", "/credentials/providers/openai", json=body).json()
+    assert (kept["source"], kept["extraHeaders"]) == ("stored", ["x-team"])
+    assert stored(door, "openai") == ["sk-stored-1"]
+    with context.store.read() as tx:
+        assert tx.providers.all()["openai"].extra_body == {"user": "b"}
+
+
 def test_headers_that_cannot_be_sent_are_refused_by_name(door: Door) -> None:
     for path in ("/credentials/providers/sim", "/providers/sim"):
         for headers, reason in (

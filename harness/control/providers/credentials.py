@@ -151,7 +151,7 @@ def put_credential(
                 f"`swapgate provider key set {name}` too"
             )
         known = tx.providers.all().get(name)
-        before = known or _new_provider(name, change.kind)
+        before = known or _new_provider(name, change.kind, with_variable=value is None)
         wanted = targets.change_of_provider(ctx, before, change)
         if value is not None:
             check_kind_takes_key(name, wanted.kind)
@@ -188,7 +188,8 @@ def _change_details(
     return said
 
 
-def _new_provider(name: str, kind: str | None) -> Provider:
+def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provider:
+    """with_variable: its key is in the variable that the vendor's tools read."""
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
     if kind is None:
@@ -198,7 +199,8 @@ def _new_provider(name: str, kind: str | None) -> Provider:
         )
     if kind not in PROVIDER_KINDS:
         raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
-    return Provider(name, kind, PROVIDER_KINDS[kind].api_base)
+    row = PROVIDER_KINDS[kind]
+    return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)
 
 
 def remove_credential(
