@@ -132,7 +132,7 @@ def throw(form: Form, route: str) -> None:
         preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
-    done = f"forced {_say(force or '')} {lasts}."
+    done = f"all requests go to {_say(force or '')} {lasts}."
     reason = form.reason()
 
     def act(ctx: Context, actor: Actor) -> None:
@@ -144,17 +144,22 @@ def throw(form: Form, route: str) -> None:
 
 
 def _list_forces(route: str) -> list[str]:
-    """Lists what can be forced: the route's own models, then all providers."""
+    """Lists what can be forced: the route's own models, then all providers; and the same, to
+    be avoided.
+    """
     with page_frame.context().store.read() as tx:
         known, own = tx.routing.targets(), routes.require_route(tx, route).may_answer
         providers = sorted(tx.providers.all())
     names = sorted({known[target].name for target in own})
-    return [*(f"target:{name}" for name in names), *(f"provider:{name}" for name in providers)]
+    forces = [f"target:{name}" for name in names] + [f"provider:{name}" for name in providers]
+    return [*forces, *(f"avoid:{force}" for force in forces)]
 
 
 def _say(force: str) -> str:
-    kind, _, name = force.partition(":")
-    return f"{name} (the whole provider)" if kind == "provider" else name
+    avoided = force.removeprefix("avoid:")
+    kind, _, name = avoided.partition(":")
+    said = f"{name} (the whole provider)" if kind == "provider" else name
+    return said if avoided == force else f"all but {said}"
 
 
 def _effect(preview: SwitchPreview) -> Sequence[str]:
@@ -174,7 +179,7 @@ def lift(form: Form, switch: KillSwitch) -> None:
     goes = "All routes go" if switch.route is None else f"Route {switch.route} goes"
     form.say(
         f"{escape(goes)} back to the plan within 2 s: {strong(switch.force)} is no longer "
-        "forced.",
+        f"{switch.force.effect}.",
         note=f"{switch.actor} threw it: {switch.reason}",
     )
     done = f"lifted the switch of {switch.force}."

@@ -35,8 +35,8 @@ switches_router = APIRouter()
 
 
 class SwitchBody(Body):
-    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`. route: None for
-    all. for_s: None until lifted.
+    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`, which `avoid:`
+    before it takes out instead. route: None for all. for_s: None until lifted.
     """
 
     force: Name

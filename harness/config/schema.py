@@ -220,7 +220,7 @@ class FileConfig(BaseModel):
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
-        "ROUTE=provider:NAME",
+        "ROUTE=provider:NAME; avoid:provider:NAME takes one out instead",
     )
 
     spending: SpendingSettings = Field(

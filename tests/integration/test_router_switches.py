@@ -177,6 +177,16 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
 
 
 @pytest.mark.req("B11")
+async def test_a_target_that_is_avoided_is_out_and_its_chain_answers(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    force = parse_force(f"avoid:target:up/{INCUMBENT}")
+    door.holder.current = served(with_switches(thrown(door, force=force)))
+
+    told = f"sw_1; avoid:target:up/{INCUMBENT}; in_effect"
+    assert await ask_router(door) == Served(f"up/{FALLBACK}", told)
+
+
+@pytest.mark.req("B11")
 async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: Path) -> None:
     door = Door(tmp_path)
     forced = with_switches(thrown(door), weight_bps=10_000)

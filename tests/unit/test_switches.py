@@ -1,5 +1,6 @@
 """The kill switch: how it is written, which one decides, and what it cannot do."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,8 +15,10 @@ from harness.domain.routing.kill_switch import (
     SwitchSource,
     SwitchTarget,
     active_switches,
+    decide_plan,
     force_plan,
     parse_environment_switches,
+    parse_force,
     ruling_switch,
 )
 
@@ -100,8 +103,35 @@ def test_only_what_is_forced_stays_and_in_its_order(
     assert plan.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
 
 
+@pytest.mark.parametrize(
+    ("forces", "kept", "in_effect"),
+    [
+        (["avoid:provider:openai"], ["t_2"], True),
+        (["avoid:target:openai/gpt"], ["t_2", "t_3"], True),
+        (["avoid:target:t_1", "avoid:provider:mistral"], ["t_3"], True),
+        (["avoid:target:t_1", "provider:openai"], ["t_3"], True),
+        (["provider:openai", "avoid:target:t_1"], ["t_3"], True),
+        (["avoid:provider:openai", "provider:openai"], ["t_2"], True),
+        (["avoid:provider:openai", "avoid:provider:mistral"], ["t_1", "t_3"], True),
+        (["avoid:provider:groq"], ["t_1", "t_2", "t_3"], False),
+    ],
+)
+def test_what_is_avoided_leaves_the_chain_which_is_never_empty(
+    forces: list[str], kept: list[str], *, in_effect: bool
+) -> None:
+    switches = [
+        replace(switch(f"s-{number}", hour=number), force=parse_force(force))
+        for number, force in enumerate(forces)
+    ]
+    plan = decide_plan(switches, "chat", PLAN)
+
+    assert plan is not None
+    assert (list(plan.kept), plan.in_effect) == (kept, in_effect)
+    assert decide_plan([], "chat", PLAN) is None
+
+
 @pytest.mark.req("A7")
-@pytest.mark.parametrize("kind", list(ForceKind))
+@pytest.mark.parametrize("kind", [ForceKind.PROVIDER, ForceKind.TARGET])
 def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     kind: ForceKind,
 ) -> None:
@@ -118,6 +148,7 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
 
 def test_the_environments_switches_are_read() -> None:
     text = " provider:openai, chat=provider:mistral ,code = target : t_1, x=target:ollama/a:8b"
+    text += ", avoid:provider:a, avoid:provider:b"
     kill_switches = parse_environment_switches(text, NOW)
 
     assert [(kill_switch.route, str(kill_switch.force)) for kill_switch in kill_switches] == [
@@ -125,12 +156,14 @@ def test_the_environments_switches_are_read() -> None:
         ("chat", "provider:mistral"),
         ("code", "target:t_1"),
         ("x", "target:ollama/a:8b"),
+        (None, "avoid:provider:a"),
+        (None, "avoid:provider:b"),
     ]
     assert {kill_switch.source for kill_switch in kill_switches} == {SwitchSource.ENVIRONMENT}
     assert {
         (kill_switch.created_at, kill_switch.expires_at) for kill_switch in kill_switches
     } == {(NOW, None)}
-    assert len({kill_switch.id for kill_switch in kill_switches}) == 4
+    assert len({kill_switch.id for kill_switch in kill_switches}) == 6
     assert parse_environment_switches("  ", NOW) == ()
 
 
@@ -161,4 +194,5 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         kill_switches = parse_environment_switches(text, NOW)
     except InputError:
         return
-    assert len({kill_switch.route for kill_switch in kill_switches}) == len(kill_switches)
+    ruling = [one for one in kill_switches if not one.force.avoids]
+    assert len({kill_switch.route for kill_switch in ruling}) == len(ruling)

@@ -164,13 +164,13 @@ def list_break_glasses(session: Session, *, page_request: PageRequest = PAGE) ->
 
 @click.group()
 def switch() -> None:
-    """The kill switch: force a provider or a target."""
+    """The kill switch: force a provider or a target, or avoid it."""
 
 
 @command(switch)
 def throw(
     session: Session,
-    force: str = arg("provider:NAME|target:ID"),
+    force: str = arg("[avoid:]provider:NAME|target:ID"),
     *,
     route: str | None = opt("Only this route. [default: all routes]", metavar="ROUTE"),
     lasts: timedelta | None = opt(
@@ -181,13 +181,15 @@ def throw(
     """Send all requests to one provider, or to one target (by id or provider/model).
 
     Takes effect on every router within two seconds. A route without the provider or target
-    keeps its plan.
+    keeps its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead: the rest
+    of each route's chain stays.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
-    said = f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`"
+    lift_it = f"`swapgate switch lift {made.id}`"
+    said = f"{made.force} is {made.force.effect} for {scope} {until}: {lift_it}"
     output.answer(made, made.id, advice=said)
     preview = kill_switch.preview_switch(session.context, made.force, made.route)
     kept = () if session.json else preview.unaffected

@@ -262,7 +262,9 @@ def resolve_model(
         signed_in = tokens & {resolution.provider for resolution in tx.sign_ins.all()}
     # A name belongs to no route: only a switch over all of them says anything about it.
     for_all = [
-        switch for switch in active_switches(switches, ctx.clock.now()) if switch.route is None
+        switch
+        for switch in active_switches(switches, ctx.clock.now())
+        if switch.route is None and not switch.force.avoids
     ]
     return resolve_model_name(
         name,

@@ -15,7 +15,6 @@ from harness.domain.operations.audit import require_reason
 from harness.domain.routing.kill_switch import (
     Force,
     ForcedPlan,
-    ForceKind,
     KillSwitch,
     SwitchRecord,
     SwitchSource,
@@ -78,7 +77,7 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
     if wanted.route is not None:
         routes.require_route(tx, wanted.route)
     name = wanted.force.name
-    if wanted.force.kind is ForceKind.TARGET:
+    if wanted.force.names_target:
         known = tx.routing.targets().values()
         # Several targets may share a name: the switch then means each of them.
         if not any(name in (target.id, target.name) for target in known):

@@ -1,6 +1,7 @@
-"""A kill switch forces a provider or one target, for all routes or for one (B11). It only ever
-takes targets away from a route's plan; where it would leave nothing, the route keeps its plan.
-One switch decides about a route:
+"""A kill switch forces a provider or one target, or avoids it, for all routes or for one (B11).
+It only ever takes targets away from a route's plan; where it would leave nothing, the route
+keeps its plan. All switches that avoid something apply, the strongest first. Then one switch
+that forces something decides about a route:
 
 1. the environment's, which must win when all else is out of reach or wrong, then CLI and REST
 alike, then the file's; 2. one route before all routes; 3. the newest.
@@ -17,9 +18,12 @@ from harness.domain.errors import InputError
 
 ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
 _ITEM: Final = re.compile(
-    r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>provider|target)\s*:(?P<name>.*)"
+    r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>(?:avoid:)?(?:provider|target))\s*:(?P<name>.*)"
 )
-_GRAMMAR: Final = "write provider:NAME, target:ID or ROUTE=provider:NAME, separated by commas"
+_GRAMMAR: Final = (
+    "write provider:NAME, target:ID, avoid:provider:NAME, avoid:target:ID or "
+    "ROUTE=provider:NAME, separated by commas"
+)
 
 
 class SwitchSource(StrEnum):
@@ -40,17 +44,32 @@ _RANK: Final[Mapping[SwitchSource, int]] = {
 class ForceKind(StrEnum):
     PROVIDER = "provider"
     TARGET = "target"
+    AVOID_PROVIDER = "avoid:provider"
+    AVOID_TARGET = "avoid:target"
 
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """Names the provider or target that a kill switch forces."""
+    """Names the provider or target that a kill switch forces, or avoids."""
 
     kind: ForceKind
     name: str  # of the provider, or the target's id or name
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.name}"
+
+    @property
+    def avoids(self) -> bool:
+        """Whether the chain loses what is named, and stays as it is otherwise."""
+        return self.kind in (ForceKind.AVOID_PROVIDER, ForceKind.AVOID_TARGET)
+
+    @property
+    def names_target(self) -> bool:
+        return self.kind in (ForceKind.TARGET, ForceKind.AVOID_TARGET)
+
+    @property
+    def effect(self) -> str:
+        return "avoided" if self.avoids else "forced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +128,59 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
     return max(about, key=_strength, default=None)
 
 
+def decide_plan(
+    switches: Iterable[KillSwitch], route: str, plan: Sequence[SwitchTarget]
+) -> ForcedPlan | None:
+    """The targets that all switches about a route leave; None where there is no switch.
+    switches: those in force, in any order. plan: as `force_plan` takes it.
+    """
+    about = sorted(
+        (switch for switch in switches if switch.route in (None, route)),
+        key=_strength,
+        reverse=True,
+    )
+    ruling = next((switch for switch in about if not switch.force.avoids), None)
+    applied = [switch for switch in about if switch.force.avoids]
+    decided, left = None, tuple(plan)
+    for switch in (*applied, *([ruling] if ruling else [])):
+        step = force_plan(switch, left)
+        left = tuple(target for target in left if target.id in step.kept)
+        if decided is None or (step.in_effect and not decided.in_effect):
+            decided = step
+        elif step.in_effect or not switch.force.avoids:
+            decided = ForcedPlan(
+                step.switch if step.in_effect else decided.switch,
+                step.kept,
+                in_effect=decided.in_effect or step.in_effect,
+                reason=f"{decided.reason}; {step.reason}",
+            )
+    return decided
+
+
 def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     """The targets that a switch leaves. plan: in order, only what the route may use at all."""
-    kept = tuple(target.id for target in plan if _is_forced(target, switch.force))
-    scope = "for all routes" if switch.route is None else "for this route"
     force = switch.force
-    said = f"{force.kind.value} {force.name} {scope} (switch {switch.id}) is forced"
-    if kept:
-        return ForcedPlan(switch, kept, in_effect=True, reason=said)
-    why = (
-        f"{said}, but none of the targets that this route has evidence for, and may use, is "
-        "that one: the route keeps its plan"
-    )
+    kept = tuple(target.id for target in plan if _is_named(target, force) != force.avoids)
     whole = tuple(target.id for target in plan)
+    scope = "for all routes" if switch.route is None else "for this route"
+    kind = "target" if force.names_target else "provider"
+    said = f"{kind} {force.name} {scope} (switch {switch.id}) is {force.effect}"
+    if kept and not (force.avoids and kept == whole):
+        return ForcedPlan(switch, kept, in_effect=True, reason=said)
+    if not force.avoids:
+        why = "none of the targets that this route has evidence for, and may use, is that one"
+    elif kept:
+        why = "this route does not use it"
+    else:
+        why = "this route may use no other target"
+    why = f"{said}, but {why}: the route keeps its plan"
     return ForcedPlan(switch, whole, in_effect=False, reason=why)
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`; empty for
-    none. now: aware. Raises InputError with the item that cannot be read, or says a scope
-    twice.
+    """Parses SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`, with `avoid:`
+    before the kind; empty for none. now: aware. Raises InputError with the item that cannot be
+    read, or says a scope twice.
     """
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
@@ -144,7 +196,7 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
 
 
 def parse_force(text: str) -> Force:
-    """Parses `provider:NAME` or `target:ID`. Raises InputError."""
+    """Parses `provider:NAME`, `target:ID`, or one after `avoid:`. Raises InputError."""
     route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
     if route is not None:
         raise InputError(f"the switch ({text!r}) names a route as well: give it apart")
@@ -154,17 +206,18 @@ def parse_force(text: str) -> Force:
 def _standing(
     items: Sequence[str], now: datetime, source: SwitchSource, *, place: str
 ) -> tuple[KillSwitch, ...]:
-    switches: dict[str | None, KillSwitch] = {}
+    switches: dict[tuple[str | None, Force | None], KillSwitch] = {}
     for number, item in enumerate(items, 1):
         here = f"{place}: item {number} ({item!r})"
         route, force = _parsed(item, here)
-        if route in switches:
+        key = (route, force if force.avoids else None)
+        if key in switches:
             scope = "all routes" if route is None else f"route {route!r}"
             raise InputError(
                 f"{here} forces {scope} for a second time; the first says "
-                f"{switches[route].force}: keep one of them"
+                f"{switches[key].force}: keep one of them"
             )
-        switches[route] = KillSwitch(
+        switches[key] = KillSwitch(
             id=f"{source.value}-{number}",
             route=route,
             force=force,
@@ -191,7 +244,7 @@ def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
 
 
-def _is_forced(target: SwitchTarget, force: Force) -> bool:
-    if force.kind is ForceKind.PROVIDER:
-        return target.provider == force.name
-    return force.name in (target.id, target.name)
+def _is_named(target: SwitchTarget, force: Force) -> bool:
+    if force.names_target:
+        return force.name in (target.id, target.name)
+    return target.provider == force.name

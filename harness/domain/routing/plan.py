@@ -24,13 +24,7 @@ from harness.domain.routing.capabilities import (
     missing_capabilities,
     must_serialize_tools,
 )
-from harness.domain.routing.kill_switch import (
-    ForcedPlan,
-    KillSwitch,
-    SwitchTarget,
-    force_plan,
-    ruling_switch,
-)
+from harness.domain.routing.kill_switch import ForcedPlan, KillSwitch, SwitchTarget, decide_plan
 from harness.domain.routing.table import Arm, Stakes
 
 
@@ -287,10 +281,10 @@ def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excl
 def _decided(
     route: RouteTargets, allowed: Sequence[str], around: PlanContext
 ) -> ForcedPlan | None:
-    switch = ruling_switch(around.switches, route.name) if around.switches else None
-    if switch is None:
+    if not around.switches:
         return None
-    return force_plan(switch, [around.targets[name] for name in allowed])
+    plan = [around.targets[name] for name in allowed]
+    return decide_plan(around.switches, route.name, plan)
 
 
 def _left_out(
