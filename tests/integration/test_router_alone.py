@@ -4,6 +4,7 @@ Real processes, real signals, the simulator over HTTP, and databases that are re
 """
 
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -36,6 +37,32 @@ def test_a_locked_database_costs_no_request_and_no_observation(
 
         assert load.errors == []
         eventually(lambda: world.recorded() == load.answered)
+
+
+@pytest.mark.req("G5")
+@pytest.mark.verify
+def test_a_revoked_key_stays_refused_without_the_database_also_after_a_restart(
+    provider: str, tmp_path: Path
+) -> None:
+    file, away = tmp_path / "swapgate.db", tmp_path / "elsewhere.db"
+    with routed(tmp_path, provider) as world:
+        ctx, secret = world.installation.context, world.installation.secret
+        revoked, text = keys.create_key(ctx, SYSTEM, "gone", secret=secret)
+        keys.revoke_key(ctx, SYSTEM, revoked.id)
+
+        def answers() -> list[bool]:
+            with world.client() as known, world.client(text) as gone:
+                return [accepted(known), accepted(gone)]
+
+        world.start()
+        assert answers() == [True, False]
+        shutil.move(file, away)
+        eventually(lambda: world.readyz() == "degraded")
+        assert answers() == [True, False]
+        world.kill()
+        world.start()
+        assert world.readyz() == "degraded"
+        assert answers() == [True, False]
 
 
 @pytest.mark.postgres

@@ -14,7 +14,12 @@ from harness.app.installation import open_installation
 from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
-from harness.control.agents.model_matching import ModelQuestion, choose_model, list_models
+from harness.control.agents.model_matching import (
+    ModelQuestion,
+    choose_model,
+    list_models,
+    read_model_choice,
+)
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switches import SwitchSpec
@@ -290,6 +295,18 @@ def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
         assert not tx.switch_requests.of_session(session.id)
     with pytest.raises(NotFound, match="nobody serves 'gpt-far'"):
         choose_model(ctx, "gpt-far")  # its provider has no key
+
+
+@pytest.mark.req("E1")
+def test_an_unknown_model_of_a_client_is_told_its_two_nearest_and_the_command(
+    ctx: Context,
+) -> None:
+    with pytest.raises(NotFound) as unknown:
+        read_model_choice(ctx, "claude-sonnet-4-of-nowhere")
+    near, command = str(unknown.value).split("near are ")[1].split("; ")
+    assert near.count(" and ") == 1
+    assert command == "`swapgate model add PROVIDER/MODEL` adds a model"
+    assert len(str(unknown.value)) <= 200
 
 
 def test_the_list_says_when_a_provider_listed_a_model_itself(

@@ -214,7 +214,7 @@ def _unauthenticated(reason: str) -> ErrorAnswer:
     return ErrorAnswer(
         HTTPStatus.UNAUTHORIZED,
         f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate key "
-        "create NAME` makes",
+        "create NAME` makes (with `--role approver` for a model that no route has)",
         "invalid_api_key",
         headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
     )

@@ -24,6 +24,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.store.transaction import Transaction
 
 MAX_SHOWN = 100  # of a name, in an error
+SHORT = 28  # of each of three names, in an error of at most 200 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,11 @@ def read_model_choice(
         return routed
     resolution = model_lookup.resolve_model(ctx, text.strip(), standing=standing)
     if resolution.target is None:
-        with ctx.store.read() as tx:
-            named = ", ".join(sorted(tx.routing.table().routes)[:10]) or "none"
+        near = " and ".join(name[:SHORT] for name in model_lookup.find_near(ctx, text)[:2])
+        hint = f"near are {near}; " if near else ""
         raise NotFound(
-            f"model: nobody serves {text[:MAX_SHOWN]!r} ({resolution.reason}); routes are: "
-            f"{named}",
+            f"model: no provider serves {text[:SHORT]!r}; {hint}`swapgate model add "
+            "PROVIDER/MODEL` adds a model",
             code="model_not_found",
         )
     return literal_choice(text, resolution.target)

@@ -289,6 +289,13 @@ def match_model(
     return match_among(name, offers, today=today)
 
 
+def find_near(ctx: Context, name: str) -> Sequence[str]:
+    """Lists the routes and models with similar names, the nearest first."""
+    with ctx.store.read() as tx:
+        names = {offer.name for offer in _list_offers(ctx, tx)}
+        return _similar_names(name, names | set(tx.routing.table().routes))
+
+
 def _list_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
     return list_offers(
         tx.providers.all(),
