@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from evals.sim.server import simulator
+from harness.app.installation import DOTENV_VARIABLE
 from harness.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
@@ -120,6 +121,21 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(
     there = CliRunner().invoke(program, ["init", "--guided"])
     assert there.exit_code == 2
     assert "there is a route already (support)" in there.stderr
+
+
+def test_a_guided_init_asks_for_no_key_that_dotenv_has(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", DOTENV_VARIABLE):
+        monkeypatch.setenv(name, "")  # what the command sets goes with the test
+        monkeypatch.delenv(name)
+    (empty_folder / ".env").write_text("OPENAI_API_KEY=sk-x\n", encoding="utf-8")
+    answers = "openai\nhttp://127.0.0.1:9/v1\ngpt-4o-mini\n\n\n\n-\n"
+    done = CliRunner().invoke(program, ["init", "--guided"], input=answers)
+
+    assert done.exit_code == 0, done.output
+    assert "Its key is in OPENAI_API_KEY." in done.stderr
+    assert "created route support: openai/gpt-4o-mini serves it" in done.stdout
 
 
 @pytest.mark.req("G1")

@@ -1,5 +1,6 @@
 """`swapgate init`. It prints keys and a link once, and keeps what is there."""
 
+import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
     from harness.app.set_up import ConfigImport, SetUpResult
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from harness.app.installation import open_installation
 from harness.control.providers.registry import default_provider
@@ -28,7 +29,9 @@ from harness.control.routing.first_route import (
 )
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.route_changes import check_route_name
+from harness.domain.routing.target import Provider
 from harness.domain.suggestions import did_you_mean
 
 GATEWAYS = ("litellm",)
@@ -149,7 +152,7 @@ def guide(config: Path | None) -> None:
                 "`swapgate route create` makes more"
             )
         with ctx.store.read() as tx:
-            providers = sorted(tx.providers.all())
+            providers = tx.providers.all()
         wanted = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
         made = first_route.create_first_route(ctx, OPERATOR, wanted)
     finally:
@@ -157,17 +160,19 @@ def guide(config: Path | None) -> None:
     _print(made, wanted)
 
 
-def _ask(providers: list[str], suites: list[str], policies: list[str]) -> FirstRoute:
+def _ask(
+    providers: Mapping[str, Provider], suites: list[str], policies: list[str]
+) -> FirstRoute:
     """providers: those that are there. A wrong answer is asked again where it was given."""
     usual = FirstRoute()
     output.note("A first route, in a few questions; Return takes what stands in brackets.")
     output.note(f"Providers: {', '.join(provider_choices())}, or a name of yours")
-    provider, address = _ask_provider(usual.provider, providers)
+    provider, address = _ask_provider(usual.provider, sorted(providers))
     simulated = provider == SIMULATOR
     return FirstRoute(
         provider=provider,
         api_base=address,
-        key="" if simulated else _prompt("Its key (not shown; Return for none)", "", hide=True),
+        key="" if simulated else _ask_key(provider, providers.get(provider)),
         model=_prompt("Model that serves now", usual.model if simulated else None),
         route=_prompt(
             "Route, the name that clients use as `model`", usual.route, check=check_route_name
@@ -178,6 +183,16 @@ def _ask(providers: list[str], suites: list[str], policies: list[str]) -> FirstR
             "Candidate to propose now (- for none)", usual.candidate if simulated else NONE
         ).removeprefix(NONE),
     )
+
+
+def _ask_key(name: str, known: Provider | None) -> str:
+    """Empty where the provider's variable has the key; a new one's is its vendor's."""
+    kind = PROVIDER_KINDS.get(name)
+    variable = known.api_key_env if known else kind.key_env if kind else ""
+    if variable and os.environ.get(variable):
+        output.note(f"Its key is in {variable}.")
+        return ""
+    return _prompt("Its key (not shown; Return for none)", "", hide=True)
 
 
 def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
