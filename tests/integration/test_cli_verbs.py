@@ -69,6 +69,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "list")
     for look in ("measured", "traffic"):
         ask("route", look)
+    ask("route", "candidates", "chat")
     chain_verbs(ask)
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
@@ -512,6 +513,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "data_class": "personal",
         "task": "",
         "capture_bps": 500,
+        "candidates": None,
         "capture_per_day": 200,
         "capture_keep_days": 7,
         "overrides": {"vision": "chat"},
