@@ -69,7 +69,6 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "list")
     for look in ("measured", "traffic"):
         ask("route", look)
-    ask("route", "candidates", "chat")
     chain_verbs(ask)
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
@@ -306,7 +305,7 @@ def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) ->
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:
-    for look in ("show", "history", "diff"):
+    for look in ("show", "history", "diff", "candidates"):
         ask("route", look, "chat")
     ask("route", "settings", "chat3", "--stakes", "high")
     target, why = ("chat3", "sim/worse"), ("--reason", "a rehearsal")
