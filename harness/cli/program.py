@@ -171,7 +171,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "drift": (".drift:drift", "The drift watch: whether models still answer as they did."),
         "switch": (
             ".routing.holds:switch",
-            "The kill switch: force a provider or a target.",
+            "The kill switch: force a provider or a target, or avoid it.",
         ),
         "agent": (
             ".agents:agent",

@@ -78,7 +78,7 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
 
 
 @pytest.mark.parametrize("route", ["chat", None])
-@pytest.mark.parametrize("kind", ForceKind)
+@pytest.mark.parametrize("kind", [ForceKind.TARGET, ForceKind.PROVIDER])
 def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open(
     plain_world: SmallInstallation, kind: ForceKind, route: str | None
 ) -> None:
@@ -92,6 +92,8 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
 
     # Away from it, and where the incumbent goes first, anybody on call may.
     force(plain_world, ANN, ForceKind.PROVIDER, "sim", route)
+    force(plain_world, ANN, ForceKind.AVOID_PROVIDER, "own", route)
+    force(plain_world, ANN, ForceKind.AVOID_TARGET, "own/good", route)
     force(plain_world, BEN, kind, name, route)
 
 
