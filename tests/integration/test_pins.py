@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +26,6 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
-from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F6")
 
@@ -36,12 +34,9 @@ ADMIN = Actor("eve", Role.ADMIN, "pr_eve")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> SmallInstallation:
-    """In memory: what the stores do with sightings is tested in tests/contract."""
-    clock = ManualClock()
-    made = SmallInstallation(tmp_path, clock=clock)
-    made.set_up()
-    return made
+def world(plain_world: SmallInstallation) -> SmallInstallation:
+    """What the stores do with sightings is tested in tests/contract."""
+    return plain_world
 
 
 def awaiting(world: SmallInstallation) -> Proposal:

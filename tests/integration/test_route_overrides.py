@@ -93,21 +93,6 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
     assert routes.list_override_violations(ctx) == []
 
 
-@pytest.mark.req("D8")
-def test_what_the_file_no_longer_allows_is_found(world: SmallInstallation) -> None:
-    both = {"personal": frozenset({"sim"}), "health": frozenset({"sim"})}
-    ctx = replace(world.context(), data_classes=both)
-    settings = RouteSettings(data_class="health")
-    routes.create_route(ctx, ADA, "looks", "sim/base", settings=settings)
-    classed(ctx, "chat", "personal")
-    override(ctx, "chat", {VISION: "looks"})
-
-    wider = replace(ctx, data_classes={**both, "health": frozenset({"sim", "away"})})
-
-    [told] = routes.list_override_violations(wider)
-    assert "'looks', which carries health data, and 'chat' carries personal data" in told
-
-
 def test_routes_of_the_file_may_name_one_another(
     world: SmallInstallation, tmp_path: Path
 ) -> None:

@@ -109,13 +109,6 @@ class Scene(SimScene):
         body = {"model": "support", "stream": stream, **protocol.fields}
         return self.http.post(f"{self.world.url}{protocol.path}", json=body)
 
-    def breaker(self, model: str) -> int:
-        metrics = self.http.get(f"{self.world.url}/metrics").text
-        provider = "up" if model == OWN else "other"
-        series = f'swapgate_breaker_state{{target="{provider}/{model}"}} '
-        (line,) = (line for line in metrics.splitlines() if line.startswith(series))
-        return int(float(line.removeprefix(series)))
-
     def count_charged(self, requests: int = 1) -> int:
         return sum(row.charged for row in self.world.wait_for_traffic(requests))
 
@@ -246,18 +239,6 @@ def test_a_stream_that_breaks_after_its_first_words_ends_in_an_error_and_is_neve
         assert scene.count_charged() == 1
 
 
-@pytest.mark.req("A5", "B3", "B4")
-def test_a_target_that_fails_on_and_on_is_left_alone(stage: Stage) -> None:
-    with stage() as scene:
-        scene.fault("status", status=500)
-
-        assert [scene.ask() for _ in range(4)] == [SPARE] * 4
-
-        assert scene.requests_to(OWN) == 5
-        assert scene.breaker(OWN) == 2
-        assert scene.count_charged(4) == 4
-
-
 @pytest.mark.req("A5", "B3")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["reset", "close"])
@@ -269,21 +250,6 @@ def test_a_connection_that_ends_before_the_first_byte_is_tried_anew(
 
         assert scene.ask(stream=stream) == OWN
         assert scene.count_charged() == 0
-
-
-@pytest.mark.req("A5", "F4")
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_request_that_only_the_canary_rejects_costs_one_more_call(
-    stage: Stage, status: int
-) -> None:
-    with stage(canary=True) as scene:
-        scene.fault("status", SPARE, status=status)
-
-        assert scene.ask() == OWN
-
-        assert (scene.requests_to(SPARE), scene.requests_to(OWN)) == (1, 1)
-        assert scene.breaker(SPARE) == 0
-        assert scene.count_charged() == 1
 
 
 @pytest.mark.req("A5", "B3")

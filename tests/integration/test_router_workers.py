@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import openai
 import psutil
@@ -25,7 +24,6 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     EVER,
-    ROUTE,
     Routed,
     ask,
     eventually,
@@ -38,8 +36,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # It tells its parent every 50 ms, later on a slow machine: three requests of each caller.
 UNREPORTED = 24
-DELAY_S = 1.0
-READY, STOPPING = b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"
 # As the callers of `Routed.load` see a connection that ended under them.
 CUT_OFF = {"APIConnectionError", "APIError", "RemoteProtocolError"}
 
@@ -129,35 +125,6 @@ def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path
 
 
 @pytest.mark.req("G5")
-@pytest.mark.verify
-def test_a_router_serves_for_its_delay_then_refuses_and_ends_streams_after_its_drain(
-    tmp_path: Path,
-) -> None:
-    with (
-        simulator_thread.serve_in_thread(sim.simulator(time_scale=200.0)) as endless,
-        routed(tmp_path, endless) as world,
-    ):
-        configure(world, drain_s=4, shutdown_delay_s=DELAY_S)
-        world.start("--workers", "2")
-        with world.load(callers=4) as load:
-            eventually(lambda: under_way(world) == 4)
-            router = world.place.children["router"]
-            router.send_signal(signal.SIGTERM)
-            begun = time.monotonic()
-            answers = until_refused(world)
-            assert time.monotonic() - begun >= DELAY_S
-            # Whoever comes now is refused at once, and does not hang until all is over.
-            assert all(refuses(world) for _ in range(20))
-            assert router.poll() is None
-            assert answers[0] in {READY, STOPPING}  # the signal may not have come yet
-            assert answers[-1] == STOPPING
-            assert world.place.terminate("router", timeout_s=120) == 0
-            load.stopping.set()
-
-    assert load.answered == 0
-
-
-@pytest.mark.req("G5")
 def test_sighup_under_load_takes_the_new_configuration_and_fails_nobody(
     slow_provider: str, tmp_path: Path
 ) -> None:
@@ -219,35 +186,6 @@ def test_a_bad_configuration_is_refused_whole_with_its_place(
         assert "router.port changed, which takes a restart" in log
         assert len(before & {worker.pid for worker in world.workers()}) == 1
         assert len(load.errors) <= 3
-
-
-@pytest.mark.req("F3")
-def test_a_sticky_key_is_counted_once_whichever_worker_it_meets(
-    provider: str, database_url: str, tmp_path: Path
-) -> None:
-    with routed(tmp_path, provider, database_url) as world:
-        world.start("--workers", "2")
-        start_canary(world, tmp_path)
-        eventually(lambda: in_force(world))
-        for _ in range(3):
-            for number in range(20):
-                # A connection each: whichever worker takes it.
-                with world.client() as client:
-                    ask(client, user=f"person-{number}")
-        met: set[str] = set()
-
-        def both() -> bool:
-            met.add(meet(world).worker)
-            return len(met) == 2
-
-        eventually(both)
-        assert world.place.terminate("router") == 0
-
-        blocks = world.blocks()
-        # The people, and the one user of `meet`.
-        assert sum(block.units for block in blocks) == 21
-        assert sum(block.failures + block.missing for block in blocks) == 0
-        assert len({block.worker for block in blocks}) == 1
 
 
 @pytest.mark.req("G5")
@@ -356,54 +294,6 @@ def hang_up(world: Routed, *, refused: int) -> None:
 def alive(connection: socket.socket) -> bytes:
     connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     return connection.recv(65536)
-
-
-def refuses(world: Routed) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", world.place.ports["router"])).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-def until_refused(world: Routed) -> list[bytes]:
-    """What `/readyz` answers on one new connection after another, until one is refused."""
-    answers: list[bytes] = []
-    place = "127.0.0.1", world.place.ports["router"]
-    while True:
-        try:
-            connection = socket.create_connection(place, timeout=60)
-        except ConnectionRefusedError:
-            return answers
-        with connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
-            answers.append(connection.recv(65536).partition(b"\r\n")[0])
-
-
-def under_way(world: Routed) -> float:
-    found = metrics(world).items()
-    return sum(n for name, n in found if name.startswith("swapgate_router_requests_under_way"))
-
-
-class Met(NamedTuple):
-    """What one request, on a connection of its own, came upon."""
-
-    worker: str
-    status: int
-    switch: str
-
-
-def meet(world: Routed, key: str | None = None) -> Met:
-    with world.client(key) as client:
-        try:
-            headers = client.chat.completions.with_raw_response.create(
-                model=ROUTE, messages=[{"role": "user", "content": "hi"}], user="one"
-            ).headers
-            status = 200
-        except openai.APIStatusError as error:
-            headers, status = error.response.headers, error.status_code
-    worker = headers["x-swapgate-request-id"].rpartition("-")[0]
-    return Met(worker, status, headers.get("x-swapgate-switch", ""))
 
 
 def replaced(world: Routed, killed: psutil.Process) -> bool:

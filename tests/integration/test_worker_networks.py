@@ -3,8 +3,12 @@ turns on them, and one host loses its network in the middle of a run and comes b
 """
 
 import json
+import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -12,9 +16,10 @@ import psycopg
 import pytest
 
 from harness.app.database import upgrade_database
-from harness.app.installation import open_installation
+from harness.app.installation import Installation, open_installation
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
+from harness.domain.evals.run import EvalRun, Sample
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.operations.access import SYSTEM
 from harness.gate.offline.verdicts import replay_verdict
@@ -24,12 +29,12 @@ from tests.integration.test_eval_workers import (
     END_S,
     ITEMS,
     Counting,
+    queued,
     until,
 )
-from tests.integration.test_worker_hosts import TwoGates, WorkerHosts
 from tests.support.providers.scripted_chat import serving
 from tests.support.site.network_hosts import NetworkHost, network_hosts, require_namespaces
-from tests.support.site.processes import site
+from tests.support.site.processes import Site, site
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
 pytestmark = [
@@ -41,7 +46,84 @@ pytestmark = [
 ]
 NAMES = ("one", "two", "three")
 ROUTES = ("chat", "mail")
+OVER = ("done", "failed", "over_budget", "stopped")
 QUEUED = "SELECT count(*) FROM swapgate_queue.procrastinate_jobs WHERE status = 'todo'"
+
+
+@dataclass
+class WorkerHosts:
+    """Hosts with a folder of their own, as on other machines: they share the database alone."""
+
+    place: Site
+    installation: Installation
+    names: Sequence[str]
+    runs: dict[str, str] = field(default_factory=dict)  # by model
+
+    def start(self) -> None:
+        for name in self.names:
+            own = self.place.folder / name
+            shutil.copytree(self.installation.settings.home, own)
+            self.place.environment[name] = {"SWAPGATE__HOME": str(own)}
+            self.place.start(name, "worker", "--slots", "1")
+
+    def queue(self, model: str, suite: str = "replies") -> None:
+        self.runs[model] = queued(self.installation, model, suite)
+
+    def run_of(self, model: str) -> EvalRun:
+        with self.installation.store.read() as tx:
+            return tx.runs.get(self.runs[model])
+
+    def samples_of(self, model: str) -> Sequence[Sample]:
+        with self.installation.store.read() as tx:
+            return tx.runs.samples(self.runs[model])
+
+    def is_over(self, model: str) -> bool:
+        return self.run_of(model).state.value in OVER
+
+    def host_of(self, model: str) -> str:
+        """Who has its run; empty for nobody."""
+        owner = self.run_of(model).lease_owner or ""
+        names = (n for n in self.names if owner.startswith(f"worker-{self.place.pid(n)}-"))
+        return next(names, "")
+
+    def leased(self) -> list[str]:
+        """The models whose runs a host has."""
+        return [model for model in self.runs if self.host_of(model)]
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The host's first process, and those below it."""
+        first = psutil.Process(self.place.pid(name))
+        return [first, *first.children(recursive=True)]
+
+
+class TwoGates:
+    """Holds a model's answers back: those after so many until `first` is set, and those that
+    are asked for a second time until `again` is; at its end, none.
+    """
+
+    def __init__(self, counting: Counting, model: str, after: int) -> None:
+        self._counting, self._model, self._after = counting, model, after
+        self.first, self.again = threading.Event(), threading.Event()
+        self.waiting = Counter[str]()
+        self._lock = threading.Lock()
+
+    def __call__(self, model: str, times: int) -> None:
+        if model == self._model and times > 1:
+            self._wait_at("again", self.again)
+        elif model == self._model and self._counting.calls(model) > self._after:
+            self._wait_at("first", self.first)
+
+    def _wait_at(self, name: str, gate: threading.Event) -> None:
+        with self._lock:
+            self.waiting[name] += 1
+        gate.wait(END_S)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.first.set()
+        self.again.set()
 
 
 def settings(folder: Path, provider: str) -> dict[str, object]:

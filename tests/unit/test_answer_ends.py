@@ -1,16 +1,13 @@
 """How answers end: only listed ends are good, and an answer that says nothing is a failure."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import OnEmptyAnswer, RouteSettings
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
@@ -24,7 +21,7 @@ from router.protocols.responses.stream import ResponsesStream
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import broken_stream, completion, event, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
-from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
+from tests.support.router.live_router import FALLBACK, INCUMBENT
 
 F, E = FailureClass, AnswerEnding
 STREAM = ASK[:-1] + b',"stream":true}'
@@ -311,23 +308,3 @@ async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_en
     assert b"half" in body
     assert b'"upstream_error"' in body
     assert b"[DONE]" not in body
-
-
-@pytest.mark.req("F2")
-async def test_a_candidate_that_says_nothing_is_charged_with_it(tmp_path: Path) -> None:
-    silent = build_turn(whole(Endpoint.CHAT, "", "stop"))
-    place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: silent}, weight_bps=10_000)
-
-    await place.ask(times=3)
-
-    place.door.recorder.flush(final=True)
-    assert sum(block.canary_failures for block in place.door.kept.blocks.values()) == 3
-
-
-def test_a_route_says_where_silence_is_an_answer() -> None:
-    accepting = replace(RouteSettings(), on_empty_answer=OnEmptyAnswer.ACCEPT)
-
-    stored = to_plain(accepting)
-    assert from_plain(RouteSettings, stored) == accepting
-    del stored["on_empty_answer"]  # of a revision before there was one
-    assert from_plain(RouteSettings, stored) == RouteSettings()

@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from harness.api.frame.error_status import ErrorGuard
-from harness.api.frame.request_body import StrictBody
+from harness.api.frame.request_body import MAX_BODY_BYTES, StrictBody
 from tests.support.control.counting_ids import CountingRandomIds
 
 SCOPE: dict[str, Any] = {
@@ -57,6 +57,12 @@ async def test_a_body_in_pieces_arrives_in_one_and_then_the_client_is_heard() ->
     sent = await run(StrictBody(echo), first, last, GONE)
     assert sent[1]["body"] == b'{"a": 1}'
     assert echo.got[1] == GONE
+
+
+async def test_a_body_without_a_length_is_cut_at_the_limit() -> None:
+    pieces = [piece(b" " * 2**18, more=True)] * (MAX_BODY_BYTES // 2**18 + 1)
+    (head, _) = await run(StrictBody(Echo()), *pieces)
+    assert head["status"] == 413
 
 
 async def test_half_a_body_has_no_effect_and_no_answer() -> None:

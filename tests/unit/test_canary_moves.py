@@ -105,7 +105,10 @@ def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
     give(world, RolloutSignal.RESUME, "all is well")
     with world.store.read() as tx:
         assert holds.find_pause_reason(tx, world.rollout()) == ""
+    # Without faults nothing is acknowledged.
     assert moves(world)[-2:] == ["canary.pause", "canary.resume"]
+    with pytest.raises(IllegalTransition):
+        give(world, RolloutSignal.RESUME, "once more")
 
 
 @pytest.mark.parametrize(
@@ -186,17 +189,6 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert shown.changed_at == shown.rollback.at > promoted_at
     told = rollout_unit.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"
-
-
-def test_to_resume_a_canary_without_faults_acknowledges_nothing(
-    world: SmallInstallation,
-) -> None:
-    opened(world)
-    give(world, RolloutSignal.PAUSE, "a look")
-    give(world, RolloutSignal.RESUME, "all is well")
-    assert "canary.acknowledge" not in moves(world)
-    with pytest.raises(IllegalTransition):
-        give(world, RolloutSignal.RESUME, "once more")
 
 
 def test_a_replay_names_the_break_of_the_log_and_another_decision(

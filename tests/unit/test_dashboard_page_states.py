@@ -204,14 +204,14 @@ def text(app: AppTest) -> str:
     return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
 
 
-@pytest.mark.parametrize("page", sorted({*EVERY_PAGE} - {"settings"}))
 def test_an_empty_page_names_what_fills_it(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = shown(monkeypatch, configured(tmp_path), page)
-
-    assert FILLED_BY.get(page, "<code>swapgate init") in text(app)
-    assert 'role="alert"' not in text(app)
+    config = configured(tmp_path)
+    for page in sorted({*EVERY_PAGE} - {"settings"}):
+        said = text(shown(monkeypatch, config, page))
+        assert FILLED_BY.get(page, "<code>swapgate init") in said, page
+        assert 'role="alert"' not in said, page
 
 
 def test_a_route_without_a_canary_says_how_it_gets_one(
@@ -279,7 +279,7 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
 
 
 @pytest.mark.req("F3")
-def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
+def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_was_done(
     lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = copied(lived_in, tmp_path)
@@ -310,13 +310,6 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
     assert facts["state"] == "on hold at 5 %"
     assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
     assert f"<b>Next:</b> {facts['next']}" in said
-
-
-def test_the_canary_page_shows_what_each_step_rested_on(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = text(shown(monkeypatch, lived_in.config, "canary", {"route": "support-chat"}))
-
     table = said[said.index("What was done") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
     assert "exposures at 1 %, no evidence of harm beyond tolerance" in table
@@ -429,19 +422,8 @@ def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_trac
     assert "a secret detail" in caplog.text
 
 
-@pytest.mark.req("F5")
-def test_a_broken_audit_log_is_shown_on_every_page(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.store.sql.audit.AuditLog.first_break", lambda _: 1234)
-    for page in PAGES:
-        assert "The audit log is broken at event 1,234." in text(
-            shown(monkeypatch, lived_in.config, page)
-        )
-
-
-@pytest.mark.req("B11")
-def test_a_switch_in_force_is_shown_on_every_page(
+@pytest.mark.req("B11", "F5")
+def test_a_switch_in_force_and_a_broken_audit_log_are_shown_on_every_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(tmp_path)
@@ -456,6 +438,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
         for why in (XSS, "a drill that is over")
     )
     kill_switch.lift_switch(ctx, ANA, lifted.id, reason="over")
+    monkeypatch.setattr("harness.store.sql.audit.AuditLog.first_break", lambda _: 1234)
 
     for page in PAGES:
         app = shown(monkeypatch, config, page)
@@ -463,6 +446,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
         assert "provider:sim is forced for route support-chat" in told, page
         assert f"swapgate switch lift {thrown.id}" in told, page
         assert "a drill that is over" not in told, page
+        assert "The audit log is broken at event 1,234." in told, page
         assert not any("<script>" in str(part.proto.body) for part in app.get("html")), page
 
 

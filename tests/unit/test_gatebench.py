@@ -5,13 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gate.score_matrix import (
-    ScoreKind,
-    close_pairs,
-    generate_chances,
-    generate_scores,
-    load_matrix,
-)
+from benchmarks.gate.score_matrix import generate_chances, load_matrix
 from tests.support.gate.gate_answers import move_chances
 
 pytestmark = pytest.mark.req("F2")
@@ -49,28 +43,6 @@ def test_what_is_unscored_counts_against_a_promotion_on_both_sides(tmp_path: Pat
 
     assert list(matrix.rows["a"].as_candidate) == [1.0, 0.0]
     assert list(matrix.rows["a"].as_incumbent) == [1.0, 0.5]
-
-
-@pytest.mark.parametrize("kind", list(ScoreKind))
-def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(
-    kind: ScoreKind,
-) -> None:
-    one, again, other = (
-        generate_scores(kind, 3),
-        generate_scores(kind, 3),
-        generate_scores(kind, 4),
-    )
-
-    assert all(
-        np.array_equal(one.rows[model].as_candidate, again.rows[model].as_candidate)
-        for model in one.rows
-    )
-    assert not np.array_equal(one.rows["g00"].as_candidate, other.rows["g00"].as_candidate)
-    assert len(close_pairs(one, 6)) == 6
-    assert all(
-        ((figures.as_candidate >= 0) & (figures.as_candidate <= 1)).all()
-        for figures in one.rows.values()
-    )
 
 
 @pytest.mark.parametrize("mean", [0.02, 0.45, 0.6, 0.98])

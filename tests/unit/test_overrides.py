@@ -1,6 +1,5 @@
 """Which route answers what was asked of another (D6): by kind, declared or seen."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +9,7 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.routing.overrides import (
-    KIND_PRECEDENCE,
-    RequestKind,
-    choose_kind,
-    format_overrides,
-)
+from harness.domain.routing.overrides import KIND_PRECEDENCE, RequestKind, choose_kind
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import is_at_least_as_strict, may_see
 from router.frame.body import read_request
@@ -179,15 +172,6 @@ def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
     classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
 
     assert is_at_least_as_strict(classes, own, than=than) is strict
-
-
-def test_settings_with_and_without_overrides_are_read_back() -> None:
-    some = RouteSettings(overrides={VISION: "photo", EMBEDDING: "vectors"})
-
-    for one in (some, RouteSettings()):
-        assert from_plain(RouteSettings, json.loads(json.dumps(to_plain(one)))) == one
-    assert format_overrides(some.overrides) == "vision=photo, embedding=vectors"
-    assert {some, RouteSettings()} == {RouteSettings(), some}
 
 
 def test_the_dashboard_says_which_route_answers_what() -> None:

@@ -207,20 +207,13 @@ async def test_each_step_of_a_budget_is_told_once(door: Make) -> None:
     assert at_end.title == "key k-limited is stopped: it spent 100 % of a budget"
 
 
-async def test_what_others_spent_counts_as_soon_as_it_is_stored(door: Make) -> None:
+async def test_what_others_spent_counts_once_it_is_stored_though_another_follower_fails(
+    door: Make,
+) -> None:
     router = door(budget_day_usd=1.0)
     today = router.clock.now().date()
     router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
     assert (await ask(router))[0] == 200
-
-    router.holder.tell_followers()
-    assert (await ask(router))[0] == 429
-
-
-async def test_a_follower_that_fails_keeps_no_other_from_the_budgets(door: Make) -> None:
-    router = door(budget_day_usd=1.0)
-    today = router.clock.now().date()
-    router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
 
     def fails(_: Store) -> None:
         raise ValueError("a row that cannot be read")

@@ -43,6 +43,7 @@ FAILURES = {
     "529": error(529),
     "429": error(429),
     "401": error(401),
+    **{str(status): error(status) for status in (400, 413, 422)},
     "404": error(404, code="model_not_found"),
     "reset": ScriptedTurn(steps=(ScriptedEvent.RESET,)),
     "reset in the body": ScriptedTurn(steps=(b'{"choices":[', ScriptedEvent.RESET)),
@@ -51,6 +52,7 @@ FAILURES = {
     "nan": NAN,
     "deep": DEEP,
     "empty choices": EMPTY,
+    "no words": completion(""),
     "redirect": ScriptedTurn(302, {"location": "http://127.0.0.1:1/"}),
 }
 # The classes of those that are not malformed answers.
@@ -60,10 +62,12 @@ CLASSES = {
     "529": "overloaded",
     "429": "rate_limited",
     "401": "our_key",
+    **{str(status): "bad_request" for status in (400, 413, 422)},
     "404": "model_unknown: 404 model_not_found",
     "reset": "connect",
     "reset in the body": "connect",
     "hang": "timeout",
+    "no words": "empty",
 }
 STREAM_FAILURES = {
     "role, then an error": broken_stream(ROLE, b'data: {"error":{"message":"boom"}}\n\n'),

@@ -1,7 +1,6 @@
 """What the router tells a canary's guardrails, unit by unit and block by block."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -28,11 +27,10 @@ from router.recording.guardrail_sample import (
     RequestTraits,
     SampleValues,
 )
-from router.recording.ledger import Ledger
 from router.recording.open_block import LedgerUnit, RankPool
+from tests.unit.test_router_ledger import Play as LedgerPlay
 
 pytestmark = pytest.mark.req("F3")
-START = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = (
     RequestTraits.WORDS
     | RequestTraits.STREAMS
@@ -51,29 +49,12 @@ seens = st.builds(
 )
 
 
-class Play:
-    """A ledger and its time."""
-
-    def __init__(self, rule: UnitRule) -> None:
-        self.ledger = Ledger("r-1", "w-1", rule)
-        self.now = 0.0
-        self.callers = 0
-
-    @property
-    def at(self) -> datetime:
-        return START + timedelta(seconds=self.now)
+class Play(LedgerPlay):
+    """Requests that a guardrail may apply to, and words about them."""
 
     def begin(self, key: str, *, canary: bool = False, kind: RequestTraits = ALL) -> LedgerUnit:
         """key: empty for a caller who was not here before."""
-        self.callers += 1
-        unit = self.ledger.admit(
-            key or f"caller {self.callers}",
-            canary=canary,
-            weight_bps=100,
-            now=self.now,
-            at=self.at,
-            traits=kind,
-        )
+        unit = self.admit(key, canary=canary, traits=kind)
         assert unit is not None
         return unit
 
@@ -94,7 +75,7 @@ class Play:
         return self.ledger.note_feedback(unit, bad=bad, now=self.now)
 
     def only(self) -> ObservationBlock:
-        (block,) = self.ledger.close(self.now, self.at)
+        (block,) = self.close()
         return block
 
 

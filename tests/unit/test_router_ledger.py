@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Un
 from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.reliability.failures import FailureClass
-from router.recording.guardrail_sample import GuardrailSample, SampleValues
+from router.recording.guardrail_sample import GuardrailSample, RequestTraits, SampleValues
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
 from router.recording.open_block import LedgerUnit
 
@@ -21,6 +21,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 CALLERS = UnitRule(block_size=5, missing_s=100.0)
 CARRIED = replace(CALLERS, ledger_salt="ledger_a")
 NEW, BACK, COUNTED = KeyHistory
+NO_TRAITS = RequestTraits(0)
 
 
 class Play:
@@ -37,7 +38,12 @@ class Play:
         return START + timedelta(seconds=self.now)
 
     def admit(
-        self, key: str = "", *, canary: bool = False, weight_bps: int = 100
+        self,
+        key: str = "",
+        *,
+        canary: bool = False,
+        weight_bps: int = 100,
+        traits: RequestTraits = NO_TRAITS,
     ) -> LedgerUnit | None:
         """key: of a caller who was not here before, unless it is given."""
         unit = self.ledger.admit(
@@ -46,6 +52,7 @@ class Play:
             weight_bps=weight_bps,
             now=self.now,
             at=self.at,
+            traits=traits,
         )
         if unit:
             self.units.add(unit)

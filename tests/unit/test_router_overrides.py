@@ -111,15 +111,6 @@ async def test_who_may_use_a_route_may_use_its_overrides_and_no_more(tmp_path: P
     assert b"'photos'" in body
 
 
-async def test_an_override_is_followed_once(tmp_path: Path) -> None:
-    door = door_of(tmp_path)
-    door.holder.current = served(two_routes(), classes=CLASSES)
-
-    status, headers, _ = await door.call(CHAT, LOOK)
-
-    assert (status, headers[b"x-swapgate-route"]) == (200, b"photos")
-
-
 def photos_of(route: CompiledRoute) -> CompiledRoute:
     return route.overrides[RequestKind.VISION]
 

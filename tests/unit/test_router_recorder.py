@@ -133,20 +133,7 @@ def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
 
 
 @pytest.mark.req("F3")
-def test_with_the_database_away_nothing_is_lost_and_nothing_counts_twice(
-    bench: Bench,
-) -> None:
-    spooled(bench, 5)
-    bench.request()
-    bench.recorder.flush()
-    bench.recorder.flush()
-
-    assert bench.stored == (10, 11)
-    assert bench.spool.empty
-    assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 3, 4, 5]
-
-
-def test_a_long_spool_comes_back_in_a_few_transactions(
+def test_with_the_database_away_nothing_is_lost_or_counts_twice_and_few_transactions_follow(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, write = 0, bench.store.write
@@ -156,13 +143,18 @@ def test_a_long_spool_comes_back_in_a_few_transactions(
         begun += 1
         return write()
 
-    spooled(bench, TOGETHER * 2 + 1)
+    batches = TOGETHER * 2 + 1
+    spooled(bench, batches)
+    bench.request()
     monkeypatch.setattr(bench.store, "write", counted)
     bench.recorder.flush()
-
-    assert bench.stored == (TOGETHER * 4 + 2, TOGETHER * 4 + 2)
     assert begun <= 4
+    bench.recorder.flush()
+
+    assert bench.stored == (batches * 2, batches * 2 + 1)
     assert bench.spool.empty
+    sequences = [block.sequence for block in bench.store.blocks.values()]
+    assert sequences == [*range(1, batches + 1)]
 
 
 def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
