@@ -390,11 +390,19 @@ async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) ->
 
 
 @pytest.mark.req("A5", "F2")
-@pytest.mark.parametrize("part", [AnswerCopy.add, EarlyRecovery.evaluate, TargetHealth.begin])
-async def test_a_stream_goes_on_without_who_copies_counts_or_notices(
-    part: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("part", "stream"),
+    [
+        (AnswerCopy.add, True),
+        (EarlyRecovery.evaluate, True),
+        (EarlyRecovery.evaluate, False),
+        (TargetHealth.begin, True),
+    ],
+)
+async def test_an_answer_goes_on_without_who_copies_counts_or_notices(
+    part: Any, tmp_path: Path, *, stream: bool
 ) -> None:
-    scene = Scene(tmp_path, canary=False, stream=True)
+    scene = Scene(tmp_path, canary=False, stream=stream)
 
     with broken(part.__code__, [part]):
         assert not await scene.fault()
