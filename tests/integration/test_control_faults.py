@@ -261,10 +261,8 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_a_pause_by_no_cloc
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
-        outcomes = [
-            verdict.outcome for verdict in reversed(tx.verdicts.for_proposal(proposal.id))
-        ]
-    assert outcomes == ["infra_error", "passed"]
+        outcomes = {verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)}
+    assert outcomes == {"infra_error", "passed"}
 
 
 @pytest.mark.req("F2")
