@@ -36,8 +36,10 @@ def show() -> None:
         note = f"People are told through {', '.join(sinks)}."
     st.html(html.title(_headline(open_), html.escape(note)))
     page_frame.show_done_message()
-    if sinks:
-        page_frame.show_html(_untold_banner(open_, now))
+    if ctx.sinks is not None and sinks:
+        takes = ctx.sinks.takes
+        told = [a for a in open_ if any(takes(sink, a.kind) for sink in sinks)]
+        page_frame.show_html(_untold_banner(told, now))
     wanted = page_frame.ask_filter(
         "Find an alert", "find", "Part of its title, text or subject"
     )

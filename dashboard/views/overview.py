@@ -29,7 +29,7 @@ from harness.control.routing.route_status import (
     describe_needs,
     list_news,
 )
-from harness.domain.operations.alerts import Severity
+from harness.domain.operations.alerts import NO_SINK, Severity
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
@@ -78,6 +78,8 @@ def show() -> None:
     st.html(html.title(*_headline(overview, len(alarming), waiting)))
     page_frame.show_html(html.invalid(routes.invalid))
     page_frame.show_done_message()
+    if ctx.sinks is not None and not ctx.sinks.names():
+        st.html(html.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
     first_steps.show_next_steps()
     _alerts(alarming, overview.at)
     page_frame.show_freezes()
@@ -180,8 +182,10 @@ def _links(status: RouteStatus) -> None:
 
 # Of each state of a route: symbol and tone; the words come with the status.
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
+    RouteState.DOWN: ("✕", Tone.WORSE),
     RouteState.UNPROVED: ("▲", Tone.WORSE),
     RouteState.HARM: ("✕", Tone.WORSE),
+    RouteState.ON_FALLBACK: ("▲", Tone.UNDECIDED),
     RouteState.HELD: ("?", Tone.UNDECIDED),
     RouteState.BAKE_HELD: ("?", Tone.UNDECIDED),
     RouteState.PAUSED: ("?", Tone.UNDECIDED),
@@ -222,17 +226,29 @@ def _card(status: RouteStatus, now: datetime, figures: str) -> str:
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
     beside = f" · candidate {strong(candidate.name)}" if candidate else ""
     why = f'<p class="why">{html.rich(status.reason)}</p>' if status.reason else ""
+    if status.outage is not None and status.progress is not RouteState.STEADY:
+        why += f'<p class="note">{escape(status.progress_text)}</p>'
     when, proof = "", '<p class="neutral">none yet: no swap was decided here</p>'
     if verdict is not None:
         when, proof = f", {labels.age(verdict.decided_at, now)}", f"<p>{_verdict(status)}</p>"
     return html.block(
         f'<div><span class="name">{escape(status.route.name)}</span> '
         f"<p>{_state(status, now)}</p>"
-        f'<p class="note">serves {strong(status.incumbent.name)}{beside}</p></div>'
+        f'<p class="note">{_serves(status)}{beside}</p></div>'
         f'{why}<div class="proof"><p class="note">last verdict{escape(when)}</p>{proof}</div>'
         f'<div class="figures">{figures}</div>',
         kind="sg-route",
     )
+
+
+def _serves(status: RouteStatus) -> str:
+    """Says as HTML which model callers get answers of now."""
+    own = strong(status.incumbent.name)
+    if not status.serves:
+        return f"no model answers; its own is {own}"
+    if status.serves != status.incumbent.name:
+        return f"now served by {strong(status.serves)}, in place of {own}"
+    return f"serves {own}"
 
 
 def _state(status: RouteStatus, now: datetime) -> str:
@@ -268,7 +284,7 @@ def _line(status: RouteStatus, now: datetime) -> html.Row:
     return {
         "Route": html.link("routes", strong(name), route=name),
         "State": state,
-        "Serves": escape(status.incumbent.name),
+        "Serves": escape(status.serves or "nothing"),
         "Last verdict": _verdict(status),
         "Last hour": counted,
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # However rarely the other jobs run, a process asks for the lead as often as this.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
+OUTAGES_EVERY_S = 5.0
 # Cron has minutes. A provider whose list could not be read is asked again after so long.
 CANDIDATES_EVERY_S = 5.0
 MODEL_LISTS_EVERY_S = 900.0
@@ -41,7 +42,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.control.proposals import candidate_rounds, leaderboard  # noqa: PLC0415
     from harness.control.providers import deprecations, sign_in  # noqa: PLC0415
-    from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
+    from harness.control.routing import fallback_chain, outages  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
     telemetry.configure()
@@ -95,6 +96,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
+        leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
         leading(
             "switch requests",

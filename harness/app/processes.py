@@ -15,6 +15,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from harness.domain.errors import ConfigError
+from harness.domain.operations.alerts import NO_SINK
 from harness.domain.settings import ControlSettings, Settings, http_url
 from harness.imports import leave_modules_alone, pause_garbage_collection, put_off_collection
 
@@ -169,6 +170,8 @@ def _announce(
     if not silent:
         for line in address_lines(settings, parts):
             say(line)
+        if not settings.alerts.sinks:
+            say(f"note: {NO_SINK}")
 
 
 def _serves(settings: Settings, part: str) -> bool:

@@ -1,7 +1,9 @@
-"""Pydantic's errors become configuration errors with a file, a line and the nearest right key.
+"""Pydantic's errors become configuration errors with a file, a line and the nearest right key
+or word.
 Keys that were retired before 0.1.0 become one error that names them and their replacements.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -55,6 +57,7 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_NO_WORD_OF_A_LIST = ("literal_error", "enum")
 
 
 def config_error(
@@ -69,6 +72,10 @@ def config_error(
     if first["type"] in _UNKNOWN:
         hint = did_you_mean(unknown, _siblings(path, schema))
         return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
+    if first["type"] in _NO_WORD_OF_A_LIST:
+        words = re.findall("'([^']*)'", first["ctx"]["expected"])
+        if hint := did_you_mean(str(first["input"]), words):
+            return document.error(path, f"unknown word {first['input']!r}{hint}")
     return document.error(path, first["msg"])
 
 

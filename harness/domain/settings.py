@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from harness.domain.agents.turn import TurnBounds
 from harness.domain.drift import DriftPolicy
+from harness.domain.operations.alerts import ALERT_RULES, AlertKind, Severity
 from harness.domain.operations.spending import check_cap
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
@@ -149,6 +150,13 @@ class AlertSink:
     url_env: str = ""  # name of the environment variable with the apprise URL
     webhook: str = ""  # address that gets a signed HTTP POST
     secret_env: str = ""  # name of the variable with the secret that signs it
+    severity: Literal["info", "warning", "critical"] = "info"  # the least that it gets
+    kinds: tuple[AlertKind, ...] = ()  # which kinds it gets, such as route_down; empty for all
+
+    def takes(self, kind: AlertKind) -> bool:
+        """Tells whether it gets alerts of this kind."""
+        severe = ALERT_RULES[kind].severity >= Severity[self.severity.upper()]
+        return severe and (not self.kinds or kind in self.kinds)
 
 
 @dataclass(frozen=True, slots=True)

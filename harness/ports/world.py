@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.reliability.rate_limits import RateState
@@ -97,6 +98,10 @@ class AlertSinks(Protocol):
     """Where alerts are sent, by name."""
 
     def names(self) -> Sequence[str]: ...
+
+    def takes(self, sink: str, kind: AlertKind) -> bool:
+        """Tells whether a sink gets alerts of this kind."""
+        ...
 
     def send(self, sink: str, message: AlertMessage) -> None:
         """Sends a message to a sink, and blocks for a bounded time. Raises DeliveryFailed,

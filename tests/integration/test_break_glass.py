@@ -126,7 +126,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert all(named in of_arm for of_arm in headers.values())
 
     status = route_queries.load_status(world.context(), "chat")
-    assert (status.state_text, status.urgency(world.clock.now())) == ("served without proof", 0)
+    assert (status.state_text, status.urgency(world.clock.now())) == ("served without proof", 1)
     assert made.id in status.reason
     headline = describe_needs([status], 1, world.clock.now())
     assert headline == "chat: served without proof"

@@ -218,6 +218,12 @@ data_classes: {{x: [a]}}
             "lie in 0, or 0.000001 to 0.25",
         ),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
+        ("alerts:\n  sinks:\n    - {url_env: U, severity: critcal}\n", 3, "mean 'critical'?"),
+        (
+            "alerts:\n  sinks:\n    - {url_env: U, kinds: [promoted, route-dwn]}\n",
+            3,
+            "kinds.1: unknown word 'route-dwn'; did you mean 'route_down'?",
+        ),
         ("a: 1\na: 2\n", 2, "given twice"),
         ("router: [\n", 2, ""),
         ("- 1\n", 1, "mapping"),

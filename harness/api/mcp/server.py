@@ -97,6 +97,7 @@ def _overview(status: RouteStatus) -> Mapping[str, object]:
         "route": status.route.name,
         "description": status.route.settings.description,
         "incumbent": status.incumbent.name,
+        "serves_now": status.serves,
         "state": status.state_text,
         "reason": status.reason,
         "canary": status.candidate.name if status.candidate else None,

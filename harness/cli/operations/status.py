@@ -22,6 +22,7 @@ from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
+    OUTAGE_STATES,
     RouteState,
     RouteStatus,
     describe_needs,
@@ -32,7 +33,7 @@ from harness.domain.formatting import (
     format_quantity,
     format_spent_usd,
 )
-from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.alerts import NO_SINK, AlertKind
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
@@ -186,6 +187,8 @@ def _print(session: Session, standing: _Standing) -> None:
     _print_alerts(standing.alerts)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
+    if not session.settings.alerts.sinks:
+        output.note(NO_SINK)
 
 
 def _print_urgent(standing: _Standing) -> None:
@@ -205,6 +208,8 @@ def _print_urgent(standing: _Standing) -> None:
 
 
 def next_command(status: RouteStatus) -> str:
+    if status.state in OUTAGE_STATES:
+        return f"swapgate route failovers --route {status.route.name} --since 1h"
     if status.state is RouteState.UNPROVED:
         return "swapgate route break-glass list"
     if status.state in CANARY_STATES:
@@ -231,7 +236,7 @@ def _cells(status: RouteStatus) -> dict[str, object]:
     return {
         "ROUTE": status.route.name,
         "STATE": status.state_text,
-        "SERVES": status.incumbent.name,
+        "SERVES": status.serves or "nothing",
         "CANARY": f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
         if canary and status.candidate
         else None,
@@ -285,7 +290,7 @@ def _as_json(standing: _Standing) -> dict[str, object]:
                 "state_text": status.state_text,
                 "reason": status.reason,
                 "needs_decision": status.needs_decision,
-                "serves": status.incumbent.name,
+                "serves": status.serves,
                 "next": next_command(status),
             }
             for status in standing.routes

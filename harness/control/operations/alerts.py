@@ -24,7 +24,7 @@ from harness.domain.operations.alert_record import (
     mark_notified,
     resolve_record,
 )
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
+from harness.domain.operations.alerts import NO_SINK, Alert, AlertEvent, AlertKind, Severity
 from harness.domain.operations.delivery import (
     AlertMessage,
     Delivery,
@@ -91,10 +91,11 @@ def raise_alert(
     subject: str,
     title: str,
     text: str,
+    news: AlertEvent = AlertEvent.RAISED,
 ) -> None:
     """Opens an alert. about: the id that tells this cause from others of its kind."""
     key = f"{kind.value}:{about}"
-    tx.alerts.fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE)])
+    tx.alerts.fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
 
 
 def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
@@ -155,16 +156,29 @@ def update_alerts(
     kinds: Collection[AlertKind],
     notices: Mapping[tuple[AlertKind, str], AlertNotice],
 ) -> None:
-    """Opens and ends alerts of these kinds, so that each open one has a notice."""
-    for kind, about in sorted(list_open(ctx, *kinds) ^ notices.keys()):
-        update_alert(ctx, kind, about, notices.get((kind, about)))
+    """Opens and ends alerts of these kinds, so that each open one has a notice, with its
+    title.
+    """
+    with ctx.store.read() as tx:
+        titles = {
+            (record.kind, record.key.partition(":")[2]): record.title
+            for record in tx.alerts.unsettled()
+            if record.kind in kinds and record.open
+        }
+    for key in sorted(titles.keys() | notices.keys()):
+        notice = notices.get(key)
+        if notice is None or key not in titles:
+            update_alert(ctx, *key, notice)
+        elif notice.title != titles[key]:
+            with ctx.store.write() as tx:
+                raise_alert(tx, *key, **asdict(notice), news=AlertEvent.STILL)
 
 
 def run_once(ctx: Context) -> None:
     """One turn: end what is over, put messages into the outbox, send what is due."""
     _resolve_finished(ctx)
     if ctx.sinks is not None and ctx.sinks.names():
-        _queue(ctx, ctx.sinks.names())
+        _queue(ctx, ctx.sinks)
         _send_due(ctx, ctx.sinks)
 
 
@@ -173,10 +187,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
     without sinks."""
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
-        raise NotFound(
-            "no sink is configured: write one under `alerts.sinks` (`swapgate docs open "
-            "reference/alerts`)"
-        )
+        raise NotFound(NO_SINK)
     now = ctx.clock.now()
     id_ = ctx.chance.token("al_")
     message = AlertMessage(
@@ -275,8 +286,10 @@ def _resolution_of(record: AlertRecord, now: datetime) -> Alert:
     )
 
 
-def _queue(ctx: Context, sinks: Sequence[str]) -> None:
-    """A message of every alert that people do not know of yet, for every sink."""
+def _queue(ctx: Context, sinks: AlertSinks) -> None:
+    """A message of every alert that people do not know of yet, for every sink that gets its
+    kind.
+    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         keys = {alert.key for alert in tx.alerts.unsettled() if due_message(alert, now)}
@@ -286,10 +299,19 @@ def _queue(ctx: Context, sinks: Sequence[str]) -> None:
             due = due_message(record, now) if record is not None else None
             if record is None or due is None:
                 continue
-            after = mark_notified(record, due, now)
-            tx.alerts.save(after)
-            for sink in sinks:
-                tx.deliveries.add(new_delivery(after, due, sink, now))
+            takers = [sink for sink in sinks.names() if sinks.takes(sink, record.kind)]
+            queue_message(tx, record, due, takers)
+
+
+def queue_message(
+    tx: Transaction, record: AlertRecord, message: Notified, sinks: Iterable[str]
+) -> None:
+    """Puts a message into the outbox of each of these sinks, and marks the alert as told."""
+    now = tx.now()
+    after = mark_notified(record, message, now)
+    tx.alerts.save(after)
+    for sink in sinks:
+        tx.deliveries.add(new_delivery(after, message, sink, now))
 
 
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:

@@ -17,6 +17,7 @@ from harness.control.canary.rollout_unit import (
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes
+from harness.control.routing.outages import load_outages
 from harness.control.routing.route_status import NEWS, RouteStatus
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
@@ -81,8 +82,10 @@ def load_overview(ctx: Context) -> RouteOverview:
     heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
         now = _load_activity(tx)
-    busy = [name for name, head in heads.items() if now.includes(head, at)]
+    outages = load_outages(ctx)
+    busy = [n for n, head in heads.items() if n in outages or now.includes(head, at)]
     states, faults = _load_states(ctx, busy, heads, now)
+    states = {name: replace(s, outage=outages.get(name)) for name, s in states.items()}
     active = [status for status in states.values() if not status.is_at_rest(at)]
     active.sort(key=lambda status: status.urgency(at))
     return RouteOverview(at, heads, now, active, faults)
@@ -149,11 +152,13 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
         route = routes.require_route(tx, name)
         now = _load_activity(tx, name)
     targets = _load_targets(ctx, [route], now)
+    outages = load_outages(ctx, [name])
     with ctx.store.read() as tx:
         traffic = tx.observations.traffic_of([name], since=ctx.clock.now() - HOUR)
         state = _build_state(ctx, tx, route, targets, now)
         if _stands_by_proposal(state):
             state = _with_last_rollout(tx, state)
+        state = replace(state, outage=outages.get(name))
         return _with_verdict(ctx, tx, state, traffic.get(name, ()))
 
 

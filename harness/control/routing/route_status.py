@@ -7,12 +7,14 @@ from enum import StrEnum
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofValidity
+from harness.control.routing.outages import OutageView
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import CanaryEnd, Rollout
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.reliability.outage import OutageKind
 from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
@@ -24,8 +26,10 @@ NEWS: Final = timedelta(days=1)
 class RouteState(StrEnum):
     """Names where a route stands, the most urgent first."""
 
+    DOWN = "down"
     UNPROVED = "served without proof"
     HARM = "canary harms users"
+    ON_FALLBACK = "on fallback"
     HELD = "canary on hold"
     BAKE_HELD = "bake on hold"
     PAUSED = "canary paused"
@@ -48,23 +52,31 @@ HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
 ENDED_STATES: Final = frozenset(
     {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.TAKEN_BACK}
 )
+OUTAGE_STATES: Final = frozenset({RouteState.DOWN, RouteState.ON_FALLBACK})
 # What a route's own state says already: a list beside the routes leaves these alerts out.
 ALERTS_OF_STATES: Final = frozenset(
     {
         AlertKind.AWAITING_APPROVAL,
         AlertKind.CANARY_PAUSED,
         AlertKind.CANARY_HELD,
+        AlertKind.ROUTE_DOWN,
+        AlertKind.ON_FALLBACK,
         AlertKind.BREAK_GLASS,  # its banner stands above all pages, too
     }
 )
 # See `RouteStatus.urgency`.
-URGENT_BELOW: Final = 3
+URGENT_BELOW: Final = 5
 _RANKS: Final[Mapping[RouteState, int]] = {
-    RouteState.CANARY: 3,
-    RouteState.BAKING: 4,
-    RouteState.EVALUATING: 6,
+    RouteState.DOWN: 0,
+    RouteState.UNPROVED: 1,
+    RouteState.HARM: 1,
+    RouteState.SUSPECT: 1,
+    RouteState.ON_FALLBACK: 2,
+    RouteState.CANARY: 5,
+    RouteState.BAKING: 6,
+    RouteState.EVALUATING: 7,
 }
-AT_REST: Final = 7
+AT_REST: Final = 8
 MOST_NAMED: Final = 3  # routes in the headline; the others are counted
 
 _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
@@ -101,20 +113,40 @@ class RouteStatus:
     verdict_proposal: str = ""  # the id of the last verdict's
     proposed: Target | None = None  # of the open proposal
     rollback: RouteRecord | None = None  # of what its newest rollout promoted
+    outage: OutageView | None = None  # None while its own model serves
 
     @property
     def needs_decision(self) -> bool:
         """Whether a person is waited for: an approval, a paused canary, or one on hold."""
-        return self.state in WAITING_STATES
+        return self.progress in WAITING_STATES
 
     @property
     def may_harm(self) -> bool:
         """Whether half of the evidence for a rollback of its canary is there, or all of it."""
-        return self.state in HARM_STATES
+        return self.progress in HARM_STATES
+
+    @property
+    def serves(self) -> str:
+        """Names what answers callers now; empty where no target does."""
+        if self.outage is None:
+            return self.incumbent.name
+        if self.outage.fallback is not None:
+            return self.outage.fallback.name
+        return "" if self.outage.outage.no_answers else self.incumbent.name
 
     @property
     def state(self) -> RouteState:
-        """Tells where the route stands; what a person has to know first comes first."""
+        """Tells where the route stands; what hurts callers most comes first."""
+        if self.outage is None:
+            return self.progress
+        if self.outage.kind is OutageKind.DOWN:
+            return RouteState.DOWN
+        hurts = self.progress is RouteState.UNPROVED or self.may_harm
+        return self.progress if hurts else RouteState.ON_FALLBACK
+
+    @property
+    def progress(self) -> RouteState:
+        """Tells where the route's proposal, canary or break-glass stands."""
         if self.route.break_glass is not None:
             return RouteState.UNPROVED
         if self.rollout is not None and self.canary_state is not None:
@@ -128,14 +160,25 @@ class RouteStatus:
     @property
     def state_text(self) -> str:
         """Says the state as the Canary page does: `canary on hold at 5 %`."""
-        of_canary = self.rollout is not None or self.state in ENDED_STATES
+        if self.outage is not None and self.state in OUTAGE_STATES:
+            return self.outage.state_text
+        return self.progress_text
+
+    @property
+    def progress_text(self) -> str:
+        """Says the progress, as `state_text` does without an outage."""
+        of_canary = self.rollout is not None or self.progress in ENDED_STATES
         if of_canary and self.canary_state is not None:
             return self.canary_state.of_route
-        return self.state.value
+        return self.progress.value
 
     @property
     def reason(self) -> str:
-        """Says why a person is waited for, what speaks against the canary, or why it ended."""
+        """Says what callers meet, why a person is waited for, what speaks against the canary,
+        or why it ended.
+        """
+        if self.outage is not None and self.state in OUTAGE_STATES:
+            return self.outage.reason
         if self.state is RouteState.UNPROVED:
             return f"By break-glass {self.route.break_glass}, which two people answer for."
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
@@ -157,15 +200,14 @@ class RouteStatus:
         return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
-        """Ranks the routes for a list, the lowest first: harm, then decisions, then canaries
-        that ended within a day, then those on which something goes on.
+        """Ranks the routes for a list, the lowest first: routes that are down, harm, routes on
+        a fallback, then decisions, then canaries that ended within a day, then those on which
+        something goes on.
         """
-        if self.may_harm or self.state is RouteState.UNPROVED:
-            return 0
-        if self.needs_decision:
-            return 1
+        if self.needs_decision and self.outage is None:
+            return 3
         if self.ended_recently(now):
-            return 2
+            return 4
         return _RANKS.get(self.state, AT_REST)
 
     def is_urgent(self, now: datetime) -> bool:
@@ -246,9 +288,17 @@ def list_news(
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
     texts = [(status, mark(status.route.name), status.state_text) for status in statuses]
     groups = [
+        ("", [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.DOWN]),
         ("", [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.UNPROVED]),
-        ("", [f"{name}: {text}" for s, name, text in texts if s.may_harm]),
-        (needs, [f"{name} ({text})" for s, name, text in texts if s.needs_decision]),
+        ("", [f"{name}: {text}" for s, name, text in texts if s.state in HARM_STATES]),
+        (
+            "",
+            [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.ON_FALLBACK],
+        ),
+        (
+            needs,
+            [f"{mark(s.route.name)} ({s.progress_text})" for s in statuses if s.needs_decision],
+        ),
         (
             "",
             [

@@ -18,6 +18,8 @@ class Severity(IntEnum):
 
 class AlertKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
+    ROUTE_DOWN = "route_down"
+    ON_FALLBACK = "on_fallback"
     OUR_KEY = "our_key"
     QUOTA = "quota"
     MODEL_UNKNOWN = "model_unknown"
@@ -69,6 +71,10 @@ class AlertRule:
     notifies: bool = True
 
 
+NO_SINK: Final = (
+    "no alert reaches anybody: name a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
+    "docs open reference/alerts`)"
+)
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
 # Several times the rhythm in which a worker says that a cause goes on.
 _WORKER: Final = timedelta(minutes=30)
@@ -79,6 +85,17 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "see the provider's status page; `swapgate route failovers` shows what failed, "
         "`swapgate switch throw` keeps traffic away",
         silent=_WORKER,
+    ),
+    _K.ROUTE_DOWN: AlertRule(
+        _S.CRITICAL,
+        "`swapgate route failovers` shows what failed; `swapgate route fallback add` gives the "
+        "route another target, `swapgate switch throw target:PROVIDER/MODEL` sends it there",
+        remind=timedelta(hours=4),
+    ),
+    _K.ON_FALLBACK: AlertRule(
+        _S.WARNING,
+        "nothing at once: callers get answers; see the status page of the provider whose model "
+        "fails, and `swapgate route failovers`",
     ),
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,

@@ -18,6 +18,7 @@ OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL})
 OF_A_CANARY: Final = frozenset(
     {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
 )
+OF_TRAFFIC: Final = frozenset({_K.ROUTE_DOWN, _K.ON_FALLBACK})
 # A page without a filter for what the alert is about.
 WHOLE_PAGES: Final = {
     _K.BREAKER_OPEN: "/traffic",
@@ -38,7 +39,8 @@ def find_alert_page(alert: Alert | AlertRecord) -> str:
         return f"/compare?{urlencode({'id': alert.key.partition(':')[2]})}"
     what, _, name = alert.subject.partition(" ")
     if what == "route" and name:
-        page = "/canary" if alert.kind in OF_A_CANARY else "/routes"
+        page = "/traffic" if alert.kind in OF_TRAFFIC else "/routes"
+        page = "/canary" if alert.kind in OF_A_CANARY else page
         return f"{page}?{urlencode({'route': name})}"
     return WHOLE_PAGES.get(alert.kind, ALERTS_PAGE)
 

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from harness.domain.errors import ConfigError, DeliveryFailed
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
@@ -95,6 +96,9 @@ class ConfiguredSinks:
 
     def names(self) -> Sequence[str]:
         return list(self._sinks)
+
+    def takes(self, sink: str, kind: AlertKind) -> bool:
+        return self._sinks[sink].takes(kind)
 
     def send(self, sink: str, message: AlertMessage) -> None:
         known = self._sinks.get(sink)

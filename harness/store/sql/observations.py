@@ -47,7 +47,7 @@ from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import given, select_where
 from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.records import Records
-from harness.store.sql.traffic import Traffic
+from harness.store.sql.traffic import FAR, Traffic
 from harness.store.unit_of_work import Unit
 
 # Databases take some thousand parameters in a statement.
@@ -106,6 +106,15 @@ OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_
 TRAFFIC_OF = OLDEST_TRAFFIC.where(
     traffic.c.route.in_(sa.bindparam("names", expanding=True)),
     traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+)
+FAILING_ROUTES = (
+    sa.select(traffic.c.route)
+    .where(
+        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+        traffic.c.minute < FAR,
+        sa.or_(traffic.c.failed > 0, traffic.c.charged > 0),
+    )
+    .distinct()
 )
 
 
@@ -328,6 +337,10 @@ class Observations(Traffic):
         for row in read_named(self._unit, TRAFFIC_OF, routes, {"since": since}):
             found.setdefault(row.route, []).append(TRAFFIC.read(row))
         return found
+
+    def failing_routes(self, *, since: datetime) -> Sequence[str]:
+        """Lists the routes with a request that failed, or that its own model failed."""
+        return [row.route for row in self._unit.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
         """Lists the names that requests asked for, by day and name. For a route: abilities of

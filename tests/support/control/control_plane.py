@@ -30,6 +30,7 @@ from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import JudgeCalibration
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.policy import (
@@ -57,14 +58,20 @@ from tests.support.store.sqlite_store import open_sqlite
 
 
 class RecordingSinks:
-    """For tests: keeps the messages. down: names of sinks that take nothing now."""
+    """For tests: keeps the messages. down: names of sinks that take nothing now. only: the
+    kinds that a sink gets, where it does not get all.
+    """
 
     def __init__(self, *names: str) -> None:
         self.down: set[str] = set()
+        self.only: dict[str, set[AlertKind]] = {}
         self.kept: dict[str, list[AlertMessage]] = {name: [] for name in names}
 
     def names(self) -> Sequence[str]:
         return list(self.kept)
+
+    def takes(self, sink: str, kind: AlertKind) -> bool:
+        return kind in self.only.get(sink, {kind})
 
     def send(self, sink: str, message: AlertMessage) -> None:
         if sink in self.down or sink not in self.kept:

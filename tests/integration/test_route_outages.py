@@ -1,0 +1,152 @@
+"""An outage looks like one: in the alerts, on Overview, and to each sink as far as it asks."""
+
+import pytest
+
+from harness.control.operations import alerts
+from harness.control.routing import outages, routes
+from harness.control.routing import queries as route_queries
+from harness.control.routing.route_status import RouteState, describe_needs
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alert_record import Notified
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from tests.support.control.control_plane import SmallInstallation, approved
+
+pytestmark = pytest.mark.req("B9", "F5")
+DOWN, ON_FALLBACK = AlertKind.ROUTE_DOWN, AlertKind.ON_FALLBACK
+RAISED, RESOLVED = Notified.RAISED, Notified.RESOLVED
+
+
+def serve(
+    world: SmallInstallation,
+    target: str,
+    *,
+    route: str = "chat",
+    failed: int = 0,
+    left: int = 0,
+) -> None:
+    """Records nine requests of the present minute, which is over then. left: of them, those
+    that the route's own model failed.
+    """
+    minute = world.clock.now().replace(second=0, microsecond=0)
+    with world.store.write() as tx:
+        (id_,) = (id_ for id_, t in tx.routing.targets().items() if t.name == target)
+        row = TrafficMinute(
+            route, minute, "w", "incumbent", id_, 1, 9, failed, left, 0, 0, 0, 0.0
+        )
+        tx.observations.append([], [row])
+    world.clock.advance(60)
+    outages.update_outage_alerts(world.context())
+    alerts.run_once(world.context())
+
+
+def messages(world: SmallInstallation, sink: str) -> list[tuple[AlertKind, Notified]]:
+    return [(message.kind, message.state) for message in world.sinks.kept[sink]]
+
+
+def with_fallback(world: SmallInstallation, *names: str) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    for name in names:
+        routes.create_route(
+            world.context(),
+            SYSTEM,
+            name,
+            "sim/base",
+            fallbacks=("sim/good",),
+            settings=settings,
+        )
+
+
+@pytest.mark.both_databases
+def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_are_critical(
+    world: SmallInstallation,
+) -> None:
+    with_fallback(world, "help")
+    world.until_decided(world.propose("sim/good").id)
+    world.sinks.only["mail"] = {DOWN}
+
+    serve(world, "sim/good", route="help", left=9)
+    (warning,) = world.sinks.kept["chat"]
+    assert (warning.kind, warning.severity.name) == (ON_FALLBACK, "WARNING")
+    assert warning.title == "sim/good answers for sim/base on route help"
+    assert "9 of 9 requests were answered in place of sim/base. Its price is the same" in (
+        warning.text
+    )
+    assert "on colours it scores 83.3, sim/base 58.3" in warning.text
+
+    serve(world, "sim/good", route="help", failed=9, left=9)
+    serve(world, "sim/base", route="help")
+    assert messages(world, "chat")[1:] == [
+        (DOWN, RAISED),
+        (ON_FALLBACK, RESOLVED),
+        (DOWN, RESOLVED),
+    ]
+    assert messages(world, "mail") == [(DOWN, RAISED), (DOWN, RESOLVED)]
+    assert world.sinks.kept["mail"][0].severity.name == "CRITICAL"
+
+
+def test_a_partial_recovery_sends_one_message_that_names_the_fallback(
+    world: SmallInstallation,
+) -> None:
+    with_fallback(world, "help")
+    world.sinks.only["mail"] = {ON_FALLBACK}
+    serve(world, "sim/base", route="help", failed=9, left=9)
+    serve(world, "sim/good", route="help", left=9)
+    serve(world, "sim/good", route="help", left=9)
+
+    down, recovered = world.sinks.kept["chat"]
+    assert (down.title, down.state) == ("route help is down: no target answers", RAISED)
+    assert (recovered.kind, recovered.state) == (DOWN, RESOLVED)
+    carried = "sim/good answers for sim/base on route help"
+    assert recovered.title == f"resolved: {down.title}; now: {carried}"
+    assert "answered in place of sim/base. Its price is the same" in recovered.text
+    assert [(m.title, m.state) for m in world.sinks.kept["mail"]] == [(carried, RAISED)]
+
+    serve(world, "sim/base", route="help")
+    assert messages(world, "chat")[2:] == [(ON_FALLBACK, RESOLVED)]
+    assert messages(world, "mail")[1:] == [(ON_FALLBACK, RESOLVED)]
+
+
+def test_overview_has_routes_that_are_down_first_then_those_on_a_fallback(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    world.policy = approved()
+    with_fallback(world, "a", "b", "c")
+    world.until_decided(world.propose("sim/better").id)
+    world.until_decided(world.propose("sim/better", route="b").id)
+    serve(world, "sim/good", route="b", left=9)
+    world.clock.advance(-60)
+    serve(world, "sim/base", route="c", failed=9, left=9)
+
+    overview = route_queries.load_overview(ctx)
+    assert overview.names == ["c", "b", "chat", "a"]
+    down, fallback, waits = overview.active
+    assert [(s.state, s.serves) for s in (down, fallback, waits)] == [
+        (RouteState.DOWN, ""),
+        (RouteState.ON_FALLBACK, "sim/good"),
+        (RouteState.APPROVAL, "sim/base"),
+    ]
+    # What waits on it besides is said as well.
+    assert (fallback.needs_decision, fallback.progress_text) == (True, "waits for approval")
+    assert route_queries.load_status(ctx, "c").state is RouteState.DOWN
+    assert describe_needs(overview.active, 0, overview.at) == "c: down"
+
+
+def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstallation) -> None:
+    with world.store.write() as tx:
+        target = tx.routing.table().routes["chat"].incumbent
+        key = f"breaker_open:{target}"
+        tx.alerts.fold(
+            [Alert(AlertKind.BREAKER_OPEN, "target sim/base", key, "t", "x", tx.now(), "w")]
+        )
+    (status,) = route_queries.load_overview(world.context()).active
+    assert (status.state_text, status.serves) == ("down", "")
+    with world.store.write() as tx:
+        alerts.end_alert(tx, AlertKind.BREAKER_OPEN, target)
+        tx.alerts.fold(
+            [Alert(AlertKind.OUR_KEY, "provider sim", "our_key:sim:X", "t", "x", tx.now(), "w")]
+        )
+    # One key of several is refused.
+    assert not route_queries.load_overview(world.context()).active

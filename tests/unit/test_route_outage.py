@@ -1,0 +1,116 @@
+"""When a route counts as down, or as served by a fallback."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.reliability.outage import OutageKind, RouteOutage, find_outage
+from harness.domain.routing.table import Arm, Route
+
+pytestmark = pytest.mark.req("B9")
+
+NOON = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+ROUTE = Route("chat", 1, "own", fallbacks=("first", "second"))
+DOWN, ON_FALLBACK = OutageKind.DOWN, OutageKind.ON_FALLBACK
+
+
+def row(
+    minute: int,
+    requests: int,
+    failed: int = 0,
+    charged: int = 0,
+    target: str = "own",
+    arm: Arm = Arm.INCUMBENT,
+) -> TrafficMinute:
+    """minute: after noon."""
+    at = NOON + timedelta(minutes=minute)
+    return TrafficMinute(
+        "chat", at, "w", arm.value, target, 1, requests, failed, charged, 0, 0, 0, 0.0
+    )
+
+
+def outage(
+    rows: Sequence[TrafficMinute], minutes: float, shut: Sequence[str] = ()
+) -> RouteOutage | None:
+    """minutes: from noon to now."""
+    times = {target: NOON - timedelta(minutes=9) for target in shut}
+    return find_outage(ROUTE, rows, times, NOON + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize(
+    ("rows", "minutes", "kind"),
+    [
+        ([], 0, None),
+        ([row(0, 60)], 1, None),
+        # One failed request of a quiet route, or two, say nothing.
+        ([row(0, 1, 1, 1)], 1, None),
+        ([row(0, 2, 2, 2)], 1, None),
+        ([row(0, 3, 3, 3)], 1, DOWN),
+        # A minute that is not over counts where all of its requests failed.
+        ([row(0, 3, 3, 3)], 0.2, DOWN),
+        ([row(0, 60, 30, 30)], 0.9, None),
+        ([row(0, 60, 30, 30)], 1, DOWN),
+        # More than one in a hundred.
+        ([row(0, 300, 3, 3)], 1, None),
+        ([row(0, 299, 3, 3)], 1, DOWN),
+        # A quiet route's minutes are taken together.
+        ([row(0, 1, 1, 1), row(2, 1, 1, 1), row(4, 1, 1, 1)], 5, DOWN),
+        ([row(0, 1), row(2, 1, 1, 1), row(4, 1, 1, 1)], 5, None),
+        # The newest whole minute decides.
+        ([row(0, 60, 60, 60), row(1, 60)], 2, None),
+        ([row(0, 60), row(1, 60, 60, 60)], 1.5, DOWN),
+        ([row(0, 60, 60, 60)], 15, None),
+        # A fallback answers more than half.
+        ([row(0, 6, 0, 6, "first"), row(0, 5)], 1, ON_FALLBACK),
+        ([row(0, 5, 0, 5, "first"), row(0, 5)], 1, None),
+        ([row(0, 2, 0, 2, "first")], 1, None),
+        ([row(0, 3, 0, 3, "first")], 0.1, ON_FALLBACK),
+        # It is asked to keep it warm, or by a kill switch: nothing failed.
+        ([row(0, 9, 0, 9, "first", Arm.KEEP_WARM)], 1, None),
+        ([row(0, 9, 0, 0, "first")], 1, None),
+        # The incumbent answers for a candidate that fails.
+        ([row(0, 9, 0, 9, "own", Arm.CANARY)], 1, None),
+        # Errors to callers count more than the fallback.
+        ([row(0, 90, 0, 90, "first"), row(0, 10, 10, 10, "")], 1, DOWN),
+    ],
+)
+def test_the_newest_minutes_tell_what_callers_meet(
+    rows: list[TrafficMinute], minutes: float, kind: OutageKind | None
+) -> None:
+    found = outage(rows, minutes)
+    assert (found.kind if found else None) is kind
+
+
+def test_an_outage_counts_since_its_first_minute_and_names_the_newest_fallback() -> None:
+    rows = [
+        row(0, 60),
+        row(1, 60, 0, 60, "first"),
+        row(2, 60, 0, 60, "second"),
+        row(2, 10, 0, 10, "first"),
+    ]
+    assert outage(rows, 3) == RouteOutage(
+        ON_FALLBACK, NOON + timedelta(minutes=1), 130, 0, 130, fallback="second"
+    )
+    assert outage([*rows, row(3, 9, 9, 9, "second")], 3.5) == RouteOutage(
+        DOWN, NOON + timedelta(minutes=3), 9, 9, 0, no_answers=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "minutes", "shut", "down"),
+    [
+        ([], 0, ["own", "first", "second"], True),
+        ([], 0, ["own", "first"], False),
+        # Requests tell more than circuits, while they come.
+        ([row(0, 9)], 1.9, ["own", "first", "second"], False),
+        ([row(0, 9)], 2, ["own", "first", "second"], True),
+    ],
+)
+def test_without_requests_the_circuits_of_all_targets_tell(
+    rows: list[TrafficMinute], minutes: float, shut: list[str], *, down: bool
+) -> None:
+    found = outage(rows, minutes, shut)
+    assert (found is not None) is down
+    assert found in (None, RouteOutage(DOWN, NOON - timedelta(minutes=9), no_answers=True))
