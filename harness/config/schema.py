@@ -19,7 +19,11 @@ from harness.config.field_descriptions import describe_fields
 from harness.config.operations import CaptureEntry, FreezeEntry
 from harness.config.routing import RouteEntry
 from harness.config.source_locations import Document
-from harness.config.validation_errors import config_error, require_no_retired_keys
+from harness.config.validation_errors import (
+    config_error,
+    require_no_retired_keys,
+    without_ignored_keys,
+)
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.policy import (
@@ -241,7 +245,7 @@ def parse_config(document: Document) -> FileConfig:
     """Checks each key. Raises ConfigError for the first fault, RetiredKeys with all of them."""
     require_no_retired_keys(document)
     try:
-        return FileConfig.model_validate(document.values)
+        return FileConfig.model_validate(without_ignored_keys(document))
     except ValidationError as error:
         raise config_error(document, error, json_schema()) from None
     except InputError as error:

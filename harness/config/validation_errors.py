@@ -3,9 +3,11 @@ or word.
 Keys that were retired before 0.1.0 become one error that names them and their replacements.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from copy import deepcopy
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -13,6 +15,7 @@ from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.domain.errors import ConfigError, RetiredKeys
 from harness.domain.suggestions import did_you_mean
 
+_LOG: Final = logging.getLogger(__name__)
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
 RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.carried_share": "evidence of new callers always lasts over the days",
@@ -21,7 +24,7 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.session_requests": "a caller's first request is the unit",
     "policies.*.canary.session_s": "a caller's first request is the unit",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
-    "policies.*.canary.unit": "a caller's first request is the unit",
+    "policies.*.canary.unit=session": "a caller's first request is the unit",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",
@@ -35,6 +38,11 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "encrypt_content": "encrypt the disk or the database",
     "projects": "give each team an installation of its own",
     "ui.oidc.project_roles": "put the groups in `ui.oidc.roles`",
+}
+# Keys of older files without effect: they lose their place with a warning, and stop nothing.
+IGNORED_KEYS: Final[Mapping[str, str]] = {
+    "policies.*.canary.unit": "a caller's first request is the unit; a request without a "
+    "caller is a caller of its own",
 }
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
@@ -83,25 +91,40 @@ def require_no_retired_keys(document: Document) -> None:
     """Checks a document for retired keys. Raises RetiredKeys with the place of each."""
     found = [
         f"{document.place(path)}: {dotted_path(path)!r} is retired: {instead}"
-        for path, instead in _retired(document.values, ())
+        for path, instead in _matches(document.values, (), RETIRED_KEYS)
     ]
     if found:
         title = "nothing was started, as the configuration has retired keys"
         raise RetiredKeys("\n".join((title, *found)))
 
 
-def _retired(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    for pattern, instead in RETIRED_KEYS.items():
+def without_ignored_keys(document: Document) -> dict[str, object]:
+    """Returns the document's values without the keys that have no effect, and logs each."""
+    values = deepcopy(document.values)
+    for path, reason in _matches(document.values, (), IGNORED_KEYS):
+        place, key = document.place(path), dotted_path(path)
+        _LOG.warning("%s: %r has no effect: %s", place, key, reason)
+        parent: Any = values
+        for part in path[:-1]:
+            parent = parent[part]
+        del parent[path[-1]]
+    return values
+
+
+def _matches(
+    value: object, path: KeyPath, patterns: Mapping[str, str]
+) -> Iterator[tuple[KeyPath, str]]:
+    for pattern, instead in patterns.items():
         names, _, only = pattern.partition("=")
         if _fits(names.split("."), path) and (not only or str(value) == only):
             yield path, instead
             return
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _retired(inner, (*path, str(name)))
+            yield from _matches(inner, (*path, str(name)), patterns)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
-            yield from _retired(inner, (*path, number))
+            yield from _matches(inner, (*path, number), patterns)
 
 
 def _fits(names: list[str], path: KeyPath) -> bool:

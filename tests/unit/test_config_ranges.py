@@ -149,3 +149,18 @@ def test_all_retired_keys_are_named_with_place_and_replacement_and_nothing_start
             .strip()
             .startswith(path.rpartition(".")[2] + ":")
         )
+
+
+def test_a_key_of_older_files_without_effect_is_named_with_its_place_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    old = {"policies": {"quick2": {"canary": {"unit": "request", "block_size": 50}}}}
+    file.write_text(yaml.safe_dump({"home": str(tmp_path / "home"), **old}))
+
+    done = CliRunner().invoke(program, ["--config", str(file), "config", "show"])
+
+    assert done.exit_code == 0
+    assert "block_size: 50" in done.stdout
+    [line] = [line for line in caplog.messages if "has no effect" in line]
+    assert line.startswith(f"{file}:6: 'policies.quick2.canary.unit' has no effect")
