@@ -206,7 +206,6 @@ def mark_by_database(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> "Postgres":
-    """The real PostgreSQL of this test run."""
     if sys.platform != "linux":
         pytest.skip("PostgreSQL for the tests is installed on Linux only")
     from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
@@ -217,14 +216,12 @@ def postgres() -> "Postgres":
 
 @pytest.fixture
 def postgres_url(postgres: "Postgres") -> Iterator[str]:
-    """A fresh PostgreSQL database with our tables."""
     with postgres.migrated_database() as url:
         yield url
 
 
 @pytest.fixture
 def empty_postgres_url(postgres: "Postgres") -> Iterator[str]:
-    """A fresh PostgreSQL database without any table."""
     with postgres.empty_database() as url:
         yield url
 
@@ -241,20 +238,17 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A fresh SQLite file with our tables."""
     file = shutil.copyfile(sqlite_template, tmp_path / "swapgate.db")
     return f"sqlite:///{file}"
 
 
 @pytest.fixture
 def empty_sqlite_url(tmp_path: Path) -> str:
-    """A SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'empty.db'}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A fresh database with our tables: the test runs once on SQLite, once on PostgreSQL."""
     name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     url = request.getfixturevalue(name)
     assert isinstance(url, str)
@@ -263,7 +257,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest) -> str:
-    """A database without any table, once on SQLite, once on PostgreSQL."""
     name = {"sqlite": "empty_sqlite_url", "postgresql": "empty_postgres_url"}[request.param]
     url = request.getfixturevalue(name)
     assert isinstance(url, str)

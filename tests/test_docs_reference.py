@@ -26,7 +26,6 @@ METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
 
 
 def find_in_code(pattern: str) -> set[str]:
-    """Every match in product code."""
     return {match for text in SOURCES.values() for match in re.findall(pattern, text)}
 
 

@@ -15,7 +15,6 @@ _SECONDS = re.compile(r" m?s\b")
 
 
 def hand_made(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, which figure) of each that is written without a formatter."""
     for node in ast.walk(tree):
         match node:
             case ast.JoinedStr(values=values):

@@ -19,7 +19,6 @@ WRITTEN = re.compile(r"\b(report|summary|README|CHANGELOG)\.md\b")
 
 
 def find_matches(pattern: str) -> list[tuple[str, str]]:
-    """Every match in product code, with its file."""
     return [
         (path.relative_to(ROOT).as_posix(), match)
         for path in FILES

@@ -36,7 +36,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 @pytest.fixture
 def own_copy(template: Lived, tmp_path: Path) -> Lived:
-    """An installation of the test's own."""
     home = shutil.copytree(template.config.parent, tmp_path / "home")
     return Lived(home / template.config.name, template.proposals)
 
@@ -179,7 +178,6 @@ def test_the_live_block_follows_by_itself_without_flicker(
 
 @pytest.fixture
 def session(house: Lived) -> Iterator[str]:
-    """An open session of the agent, by its id."""
     with opened(house.config) as installation:
         (agent,) = installation.context.store.lists.agents(PageRequest(1))
         yield open_session(installation.context, agent).id

@@ -58,7 +58,6 @@ def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> Iterator[str]:
-    """An OpenID Connect server's address."""
     port = free_port()
     people = [
         json.dumps({"sub": sub, "email": email, "email_verified": True, "groups": groups})

@@ -70,7 +70,6 @@ class Scene:
     upstream: Upstream
 
     def last_request(self, model: str) -> ReceivedRequest:
-        """The last request for it."""
         return self.upstream.asked_for(model)[-1]
 
 

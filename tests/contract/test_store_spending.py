@@ -178,8 +178,6 @@ def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_th
 
 
 def fail(meter: SpendingMeter, store: Store) -> None:
-    """The database is away for a moment."""
-
     class Away:
         def write(self) -> None:
             raise StoreUnavailable("it is away")

@@ -137,7 +137,6 @@ def test_a_read_is_one_moment(store: Store) -> None:
 
 
 def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
-    """Run them at the same time; what each raised."""
     start = threading.Barrier(len(contenders))
 
     def run(contender: Callable[[], object]) -> None:

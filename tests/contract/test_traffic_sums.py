@@ -63,8 +63,6 @@ batches = st.lists(minutes, min_size=1, max_size=5)
 
 @dataclass
 class Recorded:
-    """A store, its database, and all minutes that were ever written to it."""
-
     store: Store
     db: sa.Engine
     written: list[TrafficMinute]

@@ -38,7 +38,6 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 @pytest.fixture
 def door(world: SmallInstallation) -> Door:
-    """The world's management API."""
     return Door(world)
 
 
@@ -82,7 +81,6 @@ def cli(
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    """The address of a simulator that answers at once."""
     with simulator_thread.serve_in_thread(server.simulator(time_scale=0.0)) as url:
         yield url
 

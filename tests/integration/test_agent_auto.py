@@ -95,7 +95,6 @@ def change_provider(ctx: Context, **changes: object) -> None:
 
 
 def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITEMS) -> str:
-    """The id of a run of the suite on the model."""
     run = worker_supervision.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
     world.run_once()
     with ctx.store.read() as tx:

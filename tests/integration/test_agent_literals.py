@@ -38,8 +38,6 @@ NOT_SERVED = "model_not_ready"
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls of models as the agents process makes them. key: the id of the data key."""
-
     world: Routed
     key: str
 
@@ -60,7 +58,6 @@ class Calls:
         return asyncio.run(self.ask(ModelCallRequest(model, (asked,), caller, 60.0))).served
 
     def refusal(self, **changes: str) -> str:
-        """Its code; empty for an answer."""
         try:
             self.served(**changes)
         except CallFailed as refused:

@@ -52,7 +52,6 @@ def site(shared: AgentsSite) -> AgentsSite:
 
 
 def scripted(*turns: ScriptedTurn) -> Script:
-    """One answer after the other."""
     left = list(turns)
     return lambda _: left.pop(0)
 

@@ -240,8 +240,6 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
 
 
 class Answering:
-    """Answers as soon as it may, with what it was sent."""
-
     def __init__(self) -> None:
         self.is_asked, self.may = asyncio.Event(), asyncio.Event()
 

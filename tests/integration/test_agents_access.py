@@ -64,7 +64,6 @@ class AgentsDoor:
         return asyncio.run(call())
 
     def key(self, name: str, role: Role | None = None) -> tuple[str, dict[str, str]]:
-        """Its id and the header with it."""
         ctx, secret = self.installation.context, self.installation.secret
         key, text = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
         return key.id, {"authorization": f"Bearer {text}"}

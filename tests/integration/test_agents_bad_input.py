@@ -63,7 +63,6 @@ def document(site: AgentsSite) -> Any:
 
 @pytest.fixture(scope="module")
 def bearers(site: AgentsSite) -> Mapping[Kind, dict[str, str]]:
-    """The headers of each kind of client."""
     installation = site.world.installation
     roles = {kind: Role[kind.name] for kind in Kind if kind.name in Role.__members__}
 

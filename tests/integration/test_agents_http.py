@@ -64,7 +64,6 @@ def either(*words: str) -> Any:
 
 
 def scripted(*turns: ScriptedTurn) -> Any:
-    """One answer after the other."""
     left = iter(turns)
     return lambda _: next(left)
 

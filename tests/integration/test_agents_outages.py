@@ -23,7 +23,6 @@ Outage = tuple[AgentsSite, Callable[[], object], Callable[[], object]]
 
 @contextmanager
 def sqlite_outage(folder: Path) -> Iterator[Outage]:
-    """The site, how its database goes away, and how it comes back."""
     file, away = folder / "swapgate.db", folder / "elsewhere.db"
     with agents_site(folder) as site:
         yield site, lambda: file.rename(away), lambda: away.rename(file)

@@ -99,7 +99,6 @@ SPELLINGS = {
 
 @pytest.fixture
 def plain_world(tmp_path: Path) -> SmallInstallation:
-    """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
     world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()

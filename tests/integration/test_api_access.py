@@ -93,7 +93,6 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
 
 @pytest.fixture(scope="module")
 def names(door: Door) -> dict[str, str]:
-    """Things to name in paths. The canary has ended, the proposal too."""
     world = door.world
     waiting = awaiting_approval(world)
     run = waiting.runs["colours"].candidate
@@ -140,7 +139,6 @@ def world_of(folder: Path, *, people_approve: bool = True) -> SmallInstallation:
 
 
 def documented(door: Door) -> set[str]:
-    """Every verb of the API, with the names of WRITES in its path."""
     verbs = {
         f"{method.upper()} {path.removeprefix('/api/v1')}"
         for path, operations in door.document["paths"].items()
@@ -152,7 +150,6 @@ def documented(door: Door) -> set[str]:
 
 
 def reads(door: Door, names: Mapping[str, str]) -> list[str]:
-    """What everybody with a key may read: all but what WRITES has."""
     writes = {verb.partition("?")[0] for verb in WRITES}
     paths = [verb.split()[1] for verb in documented(door) - writes]
     return sorted((path + QUERIES.get(path, "")).format(**names) for path in paths)

@@ -31,7 +31,6 @@ def door(tmp_path: Path) -> Door:
 
 
 def stored(door: Door, name: str) -> list[str]:
-    """What the values are, in order."""
     context = door.app.state.installation.context
     with context.store.read() as tx:
         found = [

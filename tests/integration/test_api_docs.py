@@ -17,7 +17,6 @@ DOCS = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
 
 @contextmanager
 def turning(world: SmallInstallation) -> Iterator[None]:
-    """The control loop, beside the API."""
     done = threading.Event()
 
     def run_turns() -> None:

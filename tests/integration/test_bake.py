@@ -32,7 +32,6 @@ pytestmark = pytest.mark.req("F3", "F8")
 
 @pytest.fixture
 def baking(world: SmallInstallation) -> SmallInstallation:
-    """Its promotions bake for a day."""
     world.policy = replace(POLICY, canary=replace(CANARY, bake_s=DAY.total_seconds()))
     return world
 
@@ -155,7 +154,6 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
 
 
 def record_traffic(world: SmallInstallation, *, requests: int) -> None:
-    """What a router records of this minute, beside a block of its bake."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
     world.feed()

@@ -63,7 +63,6 @@ def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
 
 
 def changes(world: SmallInstallation) -> list[str]:
-    """What each version of the route is called, the newest first."""
     return [
         describe_change(record)
         for record in queries.list_route_versions(world.context(), "chat")
@@ -421,7 +420,6 @@ SERVED = NEXT | {
 
 
 def says(db: Database, **changes: object) -> None:
-    """Confirms bg_1."""
     values = WORD | changes
     columns = ", ".join(f"{name} = :{name}" for name in values)
     db.run(f"UPDATE break_glass SET {columns} WHERE id = 'bg_1'", values)  # noqa: S608

@@ -45,7 +45,6 @@ def skilled(target: Target, item: Item, _epoch: int) -> str:
 
 
 def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
-    """Sets the route's schedule, and lets the control process see it."""
     routes.change_settings(
         world.context(), SYSTEM, "chat", lambda before: replace(before, candidates=plan)
     )
@@ -53,7 +52,6 @@ def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
 
 
 def list_models(world: SmallInstallation, *names: str) -> None:
-    """Stores the provider's list as if it had been read now."""
     with world.store.write() as tx:
         source = tx.providers.all()["sim"].api_base
         found_at = world.clock.now()

@@ -54,7 +54,6 @@ def send_all(world: Routed) -> None:
 
 
 def label(file: Path) -> None:
-    """What a person would do: the right queue for each ticket, and a name."""
     right = {ticket["input"]: ticket["target"] for ticket in tickets()}
     lines = []
     for text in file.read_text(encoding="utf-8").splitlines():

@@ -61,7 +61,6 @@ def approve(world: SmallInstallation, proposal: str) -> None:
 
 
 def refuse(world: SmallInstallation, proposal: str) -> None:
-    """After it was approved, before its canary."""
     approve(world, proposal)
     decisions.refuse_proposal(world.context(), BEN, proposal, "unsafe")
 
@@ -80,7 +79,6 @@ def do_harm(world: SmallInstallation, proposal: str) -> None:
 
 
 def take_back(world: SmallInstallation, proposal: str) -> None:
-    """After its promotion, in its bake."""
     approve(world, proposal)
     world.run_once()
     for signal in (RolloutSignal.PROMOTE, RolloutSignal.ABORT):

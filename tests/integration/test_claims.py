@@ -42,7 +42,6 @@ GATE = replace(POLICY.gate, margin=0.2, cost_ceiling=2.0)
 
 @pytest.fixture
 def plain(tmp_path: Path) -> SmallInstallation:
-    """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
     world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()

@@ -31,7 +31,6 @@ def cli(
 
 
 def measured(cli: CommandLine) -> None:
-    """The control process's turns, until the run is judged."""
     for step in (monitor.run_once, worker_supervision.run_once, monitor.run_once):
         step(cli.world.context())
     cli.world.clock.advance(1)

@@ -24,7 +24,6 @@ SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, and an environment without ours."""
     for name in [variable for variable in os.environ if variable.startswith("SWAPGATE")]:
         if not name.startswith("SWAPGATE_TEST"):
             monkeypatch.delenv(name)

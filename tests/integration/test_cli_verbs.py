@@ -250,7 +250,6 @@ def shadow_verbs(ask: Callable[..., object]) -> None:
 
 
 def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
-    """A captured request, labelled, as a suite; the file's comments stay."""
     now = cli.world.clock.now()
     with cli.world.store.write() as tx:
         for number in range(2):
@@ -475,7 +474,6 @@ def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(
 
 
 def configure(cli: CommandLine, provider: str) -> None:
-    """Add a provider to the file."""
     file = cli.folder / "swapgate.yaml"
     text = file.read_text().replace("suites:\n  colours", f"{provider}suites:\n  colours")
     file.write_text(text)

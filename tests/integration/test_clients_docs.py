@@ -149,7 +149,6 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 def install(client: Client, home: Path) -> Path:
-    """Returns the folder of its programs. Skips where no registry can be reached."""
     home.mkdir()
     if client.registry == "npm":
         node, npm = shutil.which("node"), shutil.which("npm")
@@ -178,7 +177,6 @@ def run(words: list[str], folder: Path) -> None:
 
 
 def commands(client: Client, folder: Path, url: str) -> str:
-    """Writes the section's files; returns its commands."""
     found = []
     for language, title, text in BLOCK.findall(client.section):
         body = text.replace(USUAL_URL, url)

@@ -360,7 +360,6 @@ def test_anthropics_tool_runner_sends_the_whole_conversation(
 ) -> None:
     @beta_tool
     def weather(city: str) -> str:
-        """Of a city."""
         return f"{city} is sunny"
 
     with Anthropic(

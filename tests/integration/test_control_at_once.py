@@ -53,7 +53,6 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 @contextmanager
 def stores(url: str, world: SmallInstallation, count: int) -> Iterator[list[Store]]:
-    """Stores of as many processes as `count`, on the world's database."""
     with ExitStack() as opened:
         yield [
             opened.enter_context(

@@ -56,7 +56,6 @@ def opened(url: str, folder: Path) -> SmallInstallation:
 
 
 def process(world: SmallInstallation, url: str) -> Store:
-    """The store of a process of its own."""
     return Store(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
 
 

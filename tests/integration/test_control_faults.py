@@ -55,7 +55,6 @@ def until_closed(
 
 
 def elsewhere(world: SmallInstallation) -> Proposal:
-    """A proposal on another route, with a suite and a file of its own."""
     folder = world.folder / "mail"
     folder.mkdir()
     world.suites["mail"] = SuiteSettings(name="mail", path=suite_file(folder), scorer="exact")

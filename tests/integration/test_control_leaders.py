@@ -31,7 +31,6 @@ END_S = 240.0
 
 
 def start(place: Site, name: str, database: str) -> None:
-    """Starts a control process of `place` under a name and on a port of its own."""
     place.ports[name] = free_port()
     place.environment[name] = {
         "SWAPGATE__CONTROL__PORT": str(place.ports[name]),
@@ -41,13 +40,10 @@ def start(place: Site, name: str, database: str) -> None:
 
 
 class Leaders:
-    """Reads who leads."""
-
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
     def current(self) -> str:
-        """The leader's process id."""
         return self.installation.store.leader().rpartition("-")[2]
 
     def close(self) -> None:
@@ -69,7 +65,6 @@ def with_route(provider: str) -> dict[str, object]:
 def two_controls(
     folder: Path, database: str, **sections: object
 ) -> Iterator[tuple[Site, Leaders]]:
-    """sections: of the file."""
     with site(folder, {**SETTINGS, **sections, "database_url": database}) as place:
         installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)

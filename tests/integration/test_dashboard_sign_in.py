@@ -27,7 +27,6 @@ def link_for(world: SmallInstallation, maker: Actor, key: str | None = None) -> 
 
 
 def opened(world: SmallInstallation, link: str) -> str:
-    """The cookie that the link brings."""
     return dashboard_sessions.open_link(world.context(), link, secret=SECRET, lasts=LASTS)[1]
 
 

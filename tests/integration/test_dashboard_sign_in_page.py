@@ -58,7 +58,6 @@ def browser(cookie: str = "") -> httpx.AsyncClient:
 
 
 def key_of(house: Installation, name: str = "ben") -> tuple[str, str]:
-    """An approver's key: its id and its text."""
     key, text = keys.create_key(
         house.context, OPERATOR, name, secret=house.secret, role=Role.APPROVER
     )
@@ -97,7 +96,6 @@ async def test_a_key_signs_in_by_a_new_cookie_that_no_script_reads(
 
 @pytest.fixture
 def proxied(house: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
-    """The same behind a proxy that terminates TLS."""
     with Path(os.environ[CONFIG_VARIABLE]).open("a", encoding="utf-8") as file:
         file.write(BEHIND_A_PROXY)
     house.close()

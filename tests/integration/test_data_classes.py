@@ -92,7 +92,6 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 
 def serving(world: SmallInstallation) -> str:
-    """The incumbent's name; there is no canary."""
     table = routes.load_table(world.context())
     assert table.routes["chat"].canary is None
     return table.targets[table.routes["chat"].incumbent].name

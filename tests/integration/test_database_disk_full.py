@@ -163,7 +163,6 @@ def end_by_its_log(node: PostgresNode) -> None:
 
 
 def recorded(fleet: RouterFleet) -> int:
-    """0 while the database does not answer."""
     try:
         return fleet.world.recorded()
     except StoreUnavailable:

@@ -75,13 +75,11 @@ class Operation:
             return ""
 
     def add_key(self, name: str) -> str:
-        """A key that was acknowledged; its text."""
         installation = self.fleet.world.installation
         made = keys.create_key(installation.context, SYSTEM, name, secret=installation.secret)
         return made[1]
 
     def knows(self, key: str) -> bool:
-        """Whether every router does."""
         return all(
             httpx.get(
                 f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=60

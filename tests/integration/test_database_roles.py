@@ -31,7 +31,6 @@ pytestmark = pytest.mark.req("F1", "G5")
 
 @pytest.fixture
 def role(postgres_url: str) -> Iterator[str]:
-    """A role that may log in, and nothing else; gone at the end."""
     name = f"runtime_{secrets.token_hex(4)}"
     owner = Database(postgres_url)
     owner.run(f"CREATE ROLE {name} LOGIN")

@@ -24,7 +24,6 @@ def running_in(folder: Path) -> list[str]:
 
 
 def demo(folder: Path, *options: str) -> str:
-    """The demo's output. Fails when it exits with anything but 0 or leaves a process."""
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "swapgate", "demo", "--once", *options],
         capture_output=True,

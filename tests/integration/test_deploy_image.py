@@ -168,7 +168,6 @@ class Container:
     variables: dict[str, str] = field(default_factory=dict)
 
     def start(self, log: Path, *command: str) -> "subprocess.Popen[bytes]":
-        """Starts the image's command, or another one."""
         for volume in self.image.volumes:
             if not (self.state / volume[1:]).exists():
                 (self.state / volume[1:]).parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +195,6 @@ class Container:
             )
 
     def check_health(self, process: int) -> bool:
-        """Carries out the image's HEALTHCHECK, as one who looks from outside does."""
         return self.run(process, *self.image.health).returncode == 0
 
     def run(self, process: int, *command: str) -> "subprocess.CompletedProcess[str]":

@@ -45,13 +45,11 @@ SELECTOR = re.compile(r"\{(\w+)=")
 
 
 def rules() -> dict[str, str]:
-    """Each alert's query."""
     [group] = yaml.safe_load((PROMETHEUS / "rules.yaml").read_text("utf-8"))["groups"]
     return {rule["alert"]: rule["expr"] for rule in group["rules"]}
 
 
 def panels() -> dict[str, str]:
-    """Each panel's query, as the shipped file has it."""
     shipped = json.loads(dashboard.FILE.read_text("utf-8"))
     return {
         panel["title"]: target["expr"]

@@ -266,7 +266,6 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of requirements/release.lock."""
     bin_folder = tmp_path_factory.mktemp("release") / "venv" / "bin"
     uv = Path(sys.executable).with_name("uv")
     run(uv, "venv", "--quiet", "--python", sys.executable, bin_folder.parent)

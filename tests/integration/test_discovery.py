@@ -32,8 +32,6 @@ from tests.support.site.management_api import Door
 
 @dataclass
 class ListAnswer:
-    """What `GET /v1/models` answers."""
-
     body: str = ""
     status: int = 200
     location: str = ""  # where a redirect leads
@@ -49,8 +47,6 @@ class ListServer:
 
 @contextmanager
 def serving_lists() -> Iterator[ListServer]:
-    """Serves in a thread, on a free port of loopback."""
-
     class Handler(Exchange):
         protocol_version = "HTTP/1.0"  # its end is the connection's
         do_GET = Exchange.do_POST  # noqa: N815 - the base class calls it so

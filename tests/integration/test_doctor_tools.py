@@ -60,7 +60,6 @@ def one_at_a_time(reading: Reading) -> Reply:
 def model(
     kind: str, answer: Callable[[Reading], Reply], *, declared: str = ""
 ) -> Iterator[Strict]:
-    """A strict provider in the file of this folder. declared: of its model, as YAML."""
     wire = WIRES[kind]
     strict = wire.strict()
     read = strict.read

@@ -66,7 +66,6 @@ def alias() -> Alias:
 
 @pytest.fixture
 def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
-    """Rules are the same on every store, which tests/contract looks after."""
     clock = ManualClock()
     made = SmallInstallation(
         tmp_path,

@@ -232,7 +232,6 @@ def test_a_run_that_is_to_stop_asks_nothing_more_that_waited_for_its_turn(
 
 
 def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
-    """A collector of one question, that is asked to stop once it was scheduled."""
     stops = iter([False, True])
     return inspect.collector.Collector(
         EvalJob(PLAIN_RUN, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),

@@ -110,7 +110,6 @@ def results(
 
 
 def samples(result: Mapping[str, Any]) -> list[Sample]:
-    """As they were before they were JSON."""
     return [
         Sample(**{**sample, "error": SampleError(sample["error"]) if sample["error"] else None})
         for sample in result["samples"]

@@ -35,7 +35,6 @@ pytestmark = pytest.mark.slow
 
 
 def says(n: int, model: str) -> str:
-    """What model m answers to item n; `down` is another model and answers nothing."""
     if model == "down" or n == 7:
         return "HTTP 401: key refused"
     if model == "base":

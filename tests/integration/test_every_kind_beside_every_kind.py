@@ -267,7 +267,6 @@ def read_answer(cell: Cell, raw: bytes) -> tuple[str, list[Call]]:
 
 @cache
 def warm_key(route: str, target: str) -> bytes:
-    """A caller who is drawn to keep the target warm."""
     found = (
         f"u{number}"
         for number in range(10_000)
@@ -334,7 +333,6 @@ async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
 
 
 async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
-    """What is wrong with this cell's answer; empty for nothing."""
     wire.failing, wire.asked = cell.failing, []
     mirrored = door.recorder.counters["shadow_mirrored"]
     status, headers, raw = await door.call(

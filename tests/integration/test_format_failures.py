@@ -61,7 +61,6 @@ SAMPLED = {
 
 
 def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> SmallInstallation:
-    """One suite, and models that sit it."""
     models = {model.name: model for model in (BASE, *candidates)}
     world = SmallInstallation(
         tmp_path,

@@ -44,7 +44,6 @@ def to_be_proposed(_: SmallInstallation) -> str:
 
 
 def waiting(world: SmallInstallation) -> str:
-    """A proposal that waits for its approval."""
     world.policy = approved()
     proposal = world.propose("sim/better").id
     assert world.until_decided(proposal).phase is ProposalPhase.AWAITING_APPROVAL
@@ -122,7 +121,6 @@ def cases() -> list[ParameterSet]:
 
 
 def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError | None:
-    """Why it was refused; None where it had its effect."""
     try:
         ask(ctx, actor, subject)
     except SwapgateError as error:

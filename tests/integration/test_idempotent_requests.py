@@ -37,7 +37,6 @@ CIPHER = FernetCipher(lambda: [KEY])
 
 @pytest.fixture
 def other(world: SmallInstallation, database_url: str, tmp_path: Path) -> Iterator[Door]:
-    """Another control process on the world's database; its `world` is the first one's."""
     store = Store(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     second = SmallInstallation(tmp_path, store, clock=world.clock, chance=world.chance)
     with closing(store):

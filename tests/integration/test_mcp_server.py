@@ -40,13 +40,10 @@ READING = {
 
 @dataclass
 class McpSite:
-    """An installation with a router and `swapgate mcp --http`."""
-
     site: AgentsSite
     keys: dict[str, str]
 
     def pipes(self, key: str = "", *words: str) -> Client:
-        """A server of its own, as a client starts it."""
         command = self.site.world.place.command("mcp", *words)
         environ = {name: value for name, value in os.environ.items() if "SWAPGATE" not in name}
         if key:

@@ -114,7 +114,6 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """What is asked of a database inside the block."""
     asked: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:

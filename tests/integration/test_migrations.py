@@ -177,7 +177,6 @@ def test_a_database_from_before_the_first_release_is_refused_and_stays(
 
 
 def dump(url: str) -> dict[str, list[str]]:
-    """All rows, and every column's name."""
     tables = sa.MetaData()
     with connected(url) as db:
         tables.reflect(db)

@@ -69,7 +69,6 @@ class Cell:
     occasion: Occasion
 
     def route(self, turn: int) -> str:
-        """turn: from 0."""
         if turn < 2 or (turn == 3 and self.occasion is Occasion.ROLLED_BACK):
             return f"old.{self.old}"
         if self.occasion in (Occasion.CANARY, Occasion.FALLBACK, Occasion.KILL_SWITCH):
@@ -78,7 +77,6 @@ class Cell:
 
 
 def cells(*occasions: Occasion) -> Iterator[Cell]:
-    """occasions: empty for all."""
     for old, new, endpoint, stream, feature, occasion in product(
         KINDS, KINDS, CLIENTS, (False, True), Feature, occasions or Occasion
     ):
@@ -127,7 +125,6 @@ class ToolLoops(StrictWire):
     together = 1
 
     def reply(self, reading: Reading, provider: Provider) -> Reply:
-        """The next calls, by how many results the history has."""
         results = sum(len(turn.results) for turn in reading.turns)
         thinks = reading.thinks or provider.kind == "deepseek"
         thought = "I look it up." if thinks else ""
@@ -175,7 +172,6 @@ async def test_a_moved_tool_loop_goes_on(
 
 
 async def fault(cell: Cell, door: Door, wire: ToolLoops) -> str:
-    """What is wrong with a turn of this cell; empty for nothing."""
     hosted = cell.endpoint in PROVIDER_KINDS[cell.old].speaks
     client = CLIENTS[cell.endpoint](cell.feature, hosted=hosted)
     wire.together = 2 if cell.feature is Feature.PARALLEL else 1

@@ -83,7 +83,6 @@ def installed(folder: Path, site: OAuthSite, *, open_s: float) -> Iterator[Route
 
 
 def log_in(world: Routed, site: OAuthSite) -> str:
-    """All that the command said; the person approves once they have read the code."""
     command = world.place.command("provider", "key", "login", "copilot")
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -102,7 +101,6 @@ def log_in(world: Routed, site: OAuthSite) -> str:
 
 
 def taken(site: OAuthSite) -> set[str]:
-    """The tokens with which requests were answered."""
     return {token for token, accepted in site.asked if accepted}
 
 

@@ -38,7 +38,6 @@ def test_the_file_and_every_command_work(
 
 
 def checks(said: str) -> list[str]:
-    """The names of doctor's checks, which stand first in their lines."""
     return [line.split("  ")[0] for line in said.splitlines()]
 
 

@@ -30,7 +30,6 @@ CHATS_ALONE = ("deepseek", "groq")
 
 
 async def sent(endpoint: Endpoint, kind: str, target: Target) -> dict[str, Any]:
-    """What the provider is asked, as a chat."""
     dialect = DIALECTS[endpoint]
     request = read_request(json.dumps({"model": "r", **ASKED[endpoint]}).encode(), endpoint)
     transports = Transports(RouterSettings())

@@ -35,7 +35,6 @@ ADMIN = Actor("eve", Role.ADMIN, "pr_eve")
 
 @pytest.fixture
 def world(plain_world: SmallInstallation) -> SmallInstallation:
-    """What the stores do with sightings is tested in tests/contract."""
     return plain_world
 
 
@@ -45,7 +44,6 @@ def awaiting(world: SmallInstallation) -> Proposal:
 
 
 def now_serves(world: SmallInstallation, target: str, model: str) -> None:
-    """As a router, a worker or a check would note it."""
     world.clock.advance(1)
     at = world.clock.now()
     with world.store.write() as tx:
@@ -53,7 +51,6 @@ def now_serves(world: SmallInstallation, target: str, model: str) -> None:
 
 
 def changed(world: SmallInstallation, change: str) -> None:
-    """One piece of the suite, edited under the verdict."""
     suite = world.suites["colours"]
     edits: Mapping[str, Mapping[str, object]] = {
         "scorer": {"scorer": "regex", "scorer_options": {}},

@@ -20,8 +20,6 @@ _TERMINATE: Final = b"X"
 
 
 class TransactionPooler:
-    """Listens on a free port of this machine while the `with` block lasts."""
-
     def __init__(self, server: Path) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -131,7 +131,6 @@ def ask_api(door: Door, names: Mapping[str, str]) -> list[str]:
 
 
 def ask_pages(names: Mapping[str, str]) -> list[str]:
-    """Draws each page of the dashboard. Returns those that fail."""
     app = AppTest.from_file(str(MAIN), default_timeout=300)
     bad = []
     for view in sorted(file.stem for file in MAIN.with_name("views").glob("*.py")):
@@ -269,7 +268,6 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
 
 
 def ask_lists(stored: Listings, since: Any) -> None:
-    """Every list with each of its filters."""
     stored.proposals(route="chat")
     stored.proposals(open_only=True)
     stored.proposals(decided_only=True)
@@ -297,7 +295,6 @@ def ask_lists(stored: Listings, since: Any) -> None:
 
 
 def ask_store(tx: Transaction, since: Any) -> None:
-    """What decisions, metrics and routers ask."""
     tx.proposals.phases()
     tx.proposals.list(open_only=True)
     tx.drift.open_watches()

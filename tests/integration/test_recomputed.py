@@ -45,7 +45,6 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 
 def tamper(world: SmallInstallation, statement: str, **values: object) -> None:
-    """As somebody who owns the database: no trigger is in force for them."""
     with owned(world.store) as db:
         db.execute(sa.text(statement), values)
 
@@ -206,7 +205,6 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
 
 
 def in_canary_with_evidence_times(factor: float, world: SmallInstallation) -> Proposal:
-    """A canary with its traffic, whose verdict has another figure by now."""
     proposal = world.in_canary()
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")

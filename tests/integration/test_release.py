@@ -44,7 +44,6 @@ def test_the_list_of_licences_has_every_locked_package_as_it_is() -> None:
 
 
 def read_list() -> dict[tuple[str, str], str]:
-    """The licence of each package with its version."""
     lines = re.findall(r"^- (.+): (\S+ \d.*)$", licences.FILE.read_text("utf-8"), re.MULTILINE)
     return {
         (name, version): text

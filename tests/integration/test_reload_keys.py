@@ -77,7 +77,6 @@ def test_a_hangup_reaches_every_part_and_a_closed_terminal_ends_all(tmp_path: Pa
 
 
 def answering(world: Routed) -> str:
-    """Says which provider serves the route now; empty where the router gives no answer."""
     try:
         answer = httpx.post(
             f"{world.url}/v1/chat/completions",

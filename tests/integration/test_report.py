@@ -168,7 +168,6 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
 
 
 def example_world(folder: Path) -> SmallInstallation:
-    """Two shipped suites, answered by two of the simulator's models."""
     datasets = package_data.path("datasets")
     suites = {
         name: SuiteSettings(name=name, path=datasets / f"{name}.jsonl", scorer=scorer)
@@ -199,7 +198,6 @@ def example_world(folder: Path) -> SmallInstallation:
 
 
 def decided(world: SmallInstallation, request: ProposalRequest) -> Example:
-    """With a fortnight of traffic before its verdict."""
     made = submission.create_proposal(world.context(), ANN, request)
     a_fortnight_of_traffic(world, made.incumbent)
     return world, world.until_decided(made.id)
@@ -208,7 +206,6 @@ def decided(world: SmallInstallation, request: ProposalRequest) -> Example:
 # Both to read, each made once.
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    """The documented one."""
     world = example_world(tmp_path_factory.mktemp("decided"))
     return decided(world, ProposalRequest("support", "sim/sim-better", "half the price"))
 
@@ -326,7 +323,6 @@ def printed(text: str) -> list[str]:
 
 
 def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> Proposal:
-    """By the printed command, on a database of its own."""
     with world.store.read() as tx:
         providers = tx.providers.all()
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")

@@ -36,7 +36,6 @@ def open_canary(world: SmallInstallation, route: str) -> None:
 
 
 def count_statements(read: Callable[[], object]) -> int:
-    """Counts what a read sends, once its installation is known."""
     read()
     sent = []
 
@@ -52,7 +51,6 @@ def count_statements(read: Callable[[], object]) -> int:
 
 
 def names(world: SmallInstallation, limit: int) -> list[str]:
-    """The routes in order, read in pages of so many."""
     found: list[str] = []
     request = PageRequest(limit)
     while True:

@@ -76,7 +76,6 @@ class CountingRouter:
         classes: Any = CLEARED,
         times: int = 1,
     ) -> tuple[int, bytes]:
-        """The last answer's status and body."""
         self.door.holder.current = served(found, standing, classes)
         for _ in range(times):
             status, _, body = await self.door.call(CHAT, ASK)

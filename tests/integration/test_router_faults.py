@@ -85,7 +85,6 @@ class Scene(SimScene):
     http: httpx.Client
 
     def ask(self, protocol: Protocol = CHAT, *, stream: bool = False) -> str:
-        """The model that served a whole answer of twelve words."""
         answer = self._answer(protocol, stream=stream)
         assert answer.status_code == 200, answer.text
         if stream:

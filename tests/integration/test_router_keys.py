@@ -51,7 +51,6 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
 
 
 def ask(client: openai.OpenAI) -> dict[str, str]:
-    """The answer's headers."""
     raw = client.chat.completions.with_raw_response.create(
         model=ROUTE, messages=[{"role": "user", "content": "hi"}], user="u"
     )

@@ -63,7 +63,6 @@ FAILURES = {
 
 
 def kept() -> Counter[str]:
-    """Objects of requests that nobody has freed, by their type."""
     found = (type(object_) for object_ in gc.get_objects())
     return Counter(kind.__name__ for kind in found if kind in OF_A_REQUEST)
 
@@ -79,7 +78,6 @@ def uncollected() -> Iterator[None]:
 
 
 def connected(world: World, *, stream: bool) -> socket.socket:
-    """A connection of its own, on which a request was sent."""
     words = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
     body = json.dumps({**words, "stream": stream}).encode()
     head = (
@@ -93,7 +91,6 @@ def connected(world: World, *, stream: bool) -> socket.socket:
 
 
 def ask(world: World, *, stream: bool) -> bytes:
-    """All that comes."""
     with connected(world, stream=stream) as client:
         return b"".join(iter(lambda: client.recv(65536), b""))
 

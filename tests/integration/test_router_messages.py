@@ -84,7 +84,6 @@ def test_the_clients_own_mistake_is_told_in_the_providers_words(
 
 
 def kind_of(error: anthropic.APIStatusError) -> tuple[str, str]:
-    """The error's own type; that its request id is the answer's."""
     body = error.body
     assert isinstance(body, dict)
     assert body["type"] == "error"

@@ -246,7 +246,6 @@ def test_a_stream_that_the_provider_refuses_is_an_error_and_no_stream(
 
 
 def native(url: str) -> Snapshot:
-    """A provider whose own endpoint is asked."""
     own = provider(url, models={INCUMBENT: Capabilities(responses="native")})
     return snapshot(url, providers=[own])
 

@@ -72,7 +72,6 @@ class Hostile:
                 sent[place] += len(piece)
 
     def _pieces(self) -> Iterator[bytes]:
-        """Without end, or for 1 GiB."""
         match self.kind:
             case "body":
                 yield JSON_HEAD + b"content-length: %d\r\n\r\n" % GIB
@@ -179,7 +178,6 @@ def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
 
 
 def rss_mib(world: Routed) -> float:
-    """Of the router with all its processes."""
     parent = psutil.Process(world.place.pid("router"))
     total = 0
     for child in (parent, *parent.children(recursive=True)):
@@ -189,8 +187,6 @@ def rss_mib(world: Routed) -> float:
 
 
 class Peak:
-    """The most memory within the block, beyond what there was at its beginning."""
-
     def __init__(self, world: Routed) -> None:
         self._world = world
         self._done = threading.Event()

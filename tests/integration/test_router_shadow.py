@@ -70,7 +70,6 @@ class Scene:
         wait_until(lambda: self.holder.current and self.holder.current.etag == etag)
 
     def ask(self, number: int = 0, *, stream: bool = False, **more: Any) -> str:
-        """What the user gets, and from whom: the incumbent each time."""
         with openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0) as client:
             given: dict[str, Any] = {
                 "model": "support",
@@ -90,7 +89,6 @@ class Scene:
         return stats.requests if stats else 0
 
     def mirroring(self) -> PurposeSpending:
-        """What the month's books have of shadows."""
         with self.ctx.store.read() as tx:
             month = tx.spending.month(month_of(CLOCK.now()))
         return next(row for row in month.purposes if row.purpose is SpendingPurpose.SHADOW)

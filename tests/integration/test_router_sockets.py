@@ -57,7 +57,6 @@ def request(
     key: str | None = KEY,
     length: int | None = -1,
 ) -> bytes:
-    """length: -1 for the body's own, None for no such header."""
     head = [b"%s %s HTTP/%s\r\nhost: x\r\n" % (method, path, version), *lines]
     if key is not None:
         head.append(f"authorization: Bearer {key}\r\n".encode())
@@ -72,7 +71,6 @@ def connect(world: World) -> socket.socket:
 
 
 def until_closed(found: socket.socket) -> bytes:
-    """All that comes until the router closes the connection."""
     out = b""
     try:
         while data := found.recv(65536):
@@ -83,7 +81,6 @@ def until_closed(found: socket.socket) -> bytes:
 
 
 def exchange(world: World, *parts: bytes) -> bytes:
-    """What comes back until the router closes."""
     with connect(world) as found:
         for part in parts:
             try:
@@ -456,7 +453,6 @@ def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:
 
 
 async def many(world: World, *, connections: int, requests: int) -> Counter[int]:
-    """Statuses, by how often they came."""
     port = int(world.url.rpartition(":")[2])
     found: Counter[int] = Counter()
 

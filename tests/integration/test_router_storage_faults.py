@@ -112,7 +112,6 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
 
 
 def while_it_works(slow: Slow, client: openai.OpenAI) -> int:
-    """Requests that are answered from one turn of the database to the next."""
     before = slow.turns
     wait_until(lambda: slow.turns > before)
     # Reading and recording take turns: in this time each is at work once.

@@ -59,7 +59,6 @@ def traced(
     content: bool = False,
     opt_outs: frozenset[OptOut] = frozenset(),
 ) -> Iterator[openai.OpenAI]:
-    """Everything is at the collector when the router has stopped."""
     tracing = OpenTelemetry(TracingSettings(collector.url, content))
     first = snapshot(upstream.url, fallback=True)
     first = replace(first, keys=tuple(replace(key, opt_outs=opt_outs) for key in first.keys))

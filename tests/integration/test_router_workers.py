@@ -42,7 +42,6 @@ CUT_OFF = {"APIConnectionError", "APIError", "RemoteProtocolError"}
 
 @pytest.fixture(scope="module")
 def slow_provider() -> Iterator[str]:
-    """Answers take their time, so that many are under way."""
     with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as url:
         yield url
 
@@ -250,7 +249,6 @@ def outcome(client: openai.OpenAI) -> int:
 
 
 def fresh(world: Routed, text: str, *, times: int) -> list[int]:
-    """Outcomes over a connection of their own."""
     with world.client(text) as client:
         return [outcome(client) for _ in range(times)]
 
@@ -271,7 +269,6 @@ def test_a_worker_may_have_as_many_connections_as_the_system_allows(
 
 
 def configure(world: Routed, text: str | None = None, **router: object) -> None:
-    """Change the file's `router` section."""
     file = world.place.config
     document = yaml.safe_load(text or file.read_text(encoding="utf-8"))
     document["router"].update(router)
@@ -297,7 +294,6 @@ def alive(connection: socket.socket) -> bytes:
 
 
 def replaced(world: Routed, killed: psutil.Process) -> bool:
-    """Whether its parent has noticed, and another worker serves in its stead."""
     found = metrics(world)
     return (
         killed.pid not in {worker.pid for worker in world.workers()}
@@ -307,7 +303,6 @@ def replaced(world: Routed, killed: psutil.Process) -> bool:
 
 
 def in_force(world: Routed) -> bool:
-    """Whether the newest revision has reached every worker."""
     named = metrics(world).items()
     found = [n for name, n in named if name.startswith("swapgate_routing_revision{")]
     return found == [world.revision()] * len(world.workers())

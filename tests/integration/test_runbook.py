@@ -104,7 +104,6 @@ def look_around(run: Callable[..., None]) -> None:
 
 
 def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
-    """A canary on `chat`; proposals that wait for approval on `second` and `third`."""
     for name in ("second", "third"):
         words = ("--incumbent", "sim/base", "--suite", "colours", "--policy", "approved")
         cli.run("route", "create", name, *words)

@@ -51,7 +51,6 @@ def fallbacks(world: SmallInstallation) -> list[str]:
 
 
 def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
-    """The alert's text."""
     for _ in range(10):
         world.feed(failing=True, blocks=5)
         world.run_once()
@@ -175,7 +174,6 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 
 
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
-    """sim/better has been promoted; the actor brings sim/base back."""
     world.in_canary("sim/better", ANN)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
     routes.roll_back(world.context(), actor, "chat", reason="customers complain")

@@ -51,7 +51,6 @@ DATABASE_WORDS = ("doctor --json", "config show --json", "worker r_none --owner 
 
 @contextmanager
 def simulator(secret: str) -> Iterator[str]:
-    """A provider of its own process, which refuses who does not send its key."""
     port = free_port()
     words = ["sim", "--port", str(port), "--key-env", "SIM_WANTS", "--time-scale", "0.02"]
     process = subprocess.Popen(  # noqa: S603 - our own command
@@ -82,7 +81,6 @@ def forms(secret: str) -> tuple[bytes, ...]:
 
 
 def forget() -> None:
-    """The installation that the dashboard keeps for as long as its process lives."""
     if page_frame.installation.cache_info().currsize:
         page_frame.installation().close()
     page_frame.installation.cache_clear()
@@ -98,7 +96,6 @@ def content(file: Path) -> bytes:
 
 
 def dashboard_pages() -> dict[str, bytes]:
-    """All that each of the dashboard's pages sends to a browser, by its name."""
     forget()
     try:
         app = AppTest.from_file(str(MAIN), default_timeout=120).run()
@@ -119,8 +116,6 @@ def dashboard_pages() -> dict[str, bytes]:
 
 @dataclass
 class Seeded:
-    """An installation, its collector of traces, and the receiver of its alerts."""
-
     world: Routed
     collector: Collector
     receiver: Receiver

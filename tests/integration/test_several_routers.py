@@ -51,7 +51,6 @@ COST_USD = 0.008
 
 @pytest.fixture(scope="module")
 def slow_provider() -> Iterator[str]:
-    """Answers take their time, so that many are under way."""
     with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as url:
         yield url
 
@@ -207,19 +206,16 @@ def describe_route(world: Routed, description: str) -> None:
 
 
 def revisions(fleet: RouterFleet) -> set[float]:
-    """Those that workers of the routers serve."""
     prefix = "swapgate_routing_revision{"
     return {value for name in fleet.names for value in fleet.metric(name, prefix)}
 
 
 def states(fleet: RouterFleet) -> set[str]:
-    """What the routers say of themselves."""
     return {httpx.get(f"{url}/readyz", timeout=60).json()["status"] for url in fleet.urls}
 
 
 @contextmanager
 def locked(server: PostgresNode, *tables: str) -> Iterator[None]:
-    """Nobody else reads or writes the tables meanwhile."""
     names = sql.SQL(", ").join(map(sql.Identifier, tables))
     with psycopg.connect(server.dsn) as db:
         db.execute("SET statement_timeout = 0")
@@ -228,7 +224,6 @@ def locked(server: PostgresNode, *tables: str) -> Iterator[None]:
 
 
 def limited_key(fleet: RouterFleet, name: str, limits: KeyLimits) -> tuple[str, str]:
-    """A key that every router knows: its id and its text."""
     context, secret = fleet.world.installation.context, fleet.world.installation.secret
     key, text = keys.create_key(context, SYSTEM, name, secret=secret, limits=limits)
     headers = {"authorization": f"Bearer {text}"}
@@ -263,7 +258,6 @@ def answers_until_refused(url: str, key: str, pause_s: float = 0.0) -> int:
 
 
 def requests_of(fleet: RouterFleet, key: str = "") -> int:
-    """Of one key, or of all, as they were recorded."""
     with fleet.world.installation.store.read() as tx:
         rows = tx.observations.spends(since=EVER.date())
     return sum(row.requests for row in rows if key in ("", row.key))
@@ -273,7 +267,6 @@ def requests_of(fleet: RouterFleet, key: str = "") -> int:
 def entered(
     fleet: RouterFleet, entrance: str, folder: Path, *, callers: int, users_each: int
 ) -> Iterator[Load]:
-    """Load from the official client that comes in by a balancer, or by a round of its own."""
     load = partial(fleet.world.load, callers, users_each=users_each)
     if entrance == "round robin":
         with load(

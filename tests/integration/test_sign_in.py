@@ -48,8 +48,6 @@ COPILOT, CODEX = "github_copilot", "openai_codex"
 
 @dataclass
 class Desk:
-    """One installation, with a person who does on the other screen what `then` says."""
-
     name: str
     world: SmallInstallation
     ctx: Context
@@ -75,7 +73,6 @@ class Desk:
         self.world.clock.advance(seconds)
 
     def token(self) -> str:
-        """What requests carry; empty for none."""
         with self.ctx.store.read() as tx:
             provider = tx.providers.all()[self.name]
         keys = provider_secrets.keys_of_provider(self.ctx, provider)

@@ -38,7 +38,6 @@ CLOCK = SystemClock()
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    """Control's."""
     opened = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with closing(opened) as store:
         with store.write() as tx:
@@ -70,7 +69,6 @@ def holder(store: Store, file: Path) -> SnapshotHolder:
 
 @pytest.fixture
 def router(database_url: str, store: Store, tmp_path: Path) -> Iterator[SnapshotHolder]:  # noqa: ARG001 - it fills the database
-    """One that has public keys alone, and serves."""
     url = database_url
     with closing(Store(url, secret=SECRET, clock=CLOCK, signatures=VERIFIER)) as theirs:
         made = holder(theirs, tmp_path / "snapshot.json")
@@ -120,7 +118,6 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
 
 
 def edited(file: Path, old: str, new: str) -> None:
-    """The snapshot on disk, changed, with a checksum that fits."""
     whole = json.loads(file.read_text())
     assert old in whole["snapshot"]
     content = whole["snapshot"].replace(old, new)

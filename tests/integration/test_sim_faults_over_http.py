@@ -42,7 +42,6 @@ def sim(module_sim: Simulator) -> Iterator[Simulator]:
 
 @pytest.fixture
 def at(sim: Simulator, address: tuple[str, int]) -> tuple[str, int]:  # noqa: ARG001 - cleared
-    """The address of a simulator without faults."""
     return address
 
 
@@ -69,7 +68,6 @@ def set_fault(at: tuple[str, int], kind: str, **fields: Any) -> None:
 
 
 def sent(at: tuple[str, int], **fields: Any) -> socket.socket:
-    """A connection on which the request has been sent."""
     data = json.dumps(PROMPT | fields).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
     connection = socket.create_connection(at, timeout=60)

@@ -247,7 +247,6 @@ def without_rules(database: Database) -> None:
 
 
 def run_unbound(database: Database, text: str, values: dict[str, Any]) -> None:
-    """Without foreign keys either."""
     if database.dialect == "postgresql":
         database.run(text, values)
         return
@@ -320,7 +319,6 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
 
 
 def try_unbound(database: Database, text: str, values: dict[str, Any]) -> bool:
-    """Whether what is left of the schema took it."""
     try:
         run_unbound(database, text, values)
     except (sqlite3.IntegrityError, sa.exc.IntegrityError):

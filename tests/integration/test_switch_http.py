@@ -195,7 +195,6 @@ PICTURE: Final = [
 
 
 def weather(read: Reading) -> Reply:
-    """Two calls at once where it is asked of the weather, else words."""
     newest = read.turns[-1]
     if newest.results:
         return Reply(" and ".join(newest.results))
@@ -240,7 +239,6 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
 
 
 def finish_tools(site: AgentsSite, session: str, content: object) -> Any:
-    """A message whose answer calls both tools, and their results."""
     asked = good(site.send(session, content))
     assert len(asked["openCalls"]) == 2
     for call in asked["openCalls"]:

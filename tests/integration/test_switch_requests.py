@@ -113,7 +113,6 @@ def now_on(ctx: Context, session: AgentSession) -> AgentSession:
 
 
 def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
-    """A message and its answer."""
     incoming = IncomingMessage(MessageRole.USER, content)
     begun = turns.begin_turn(ctx, OWNER, session.id, incoming)
     assert isinstance(begun, BegunTurn)

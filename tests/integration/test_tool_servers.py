@@ -51,7 +51,6 @@ async def add(tools: ToolServers) -> ToolResult:
 
 
 async def until_offered(tools: ToolServers) -> None:
-    """The server may still be starting."""
     for _ in range(300):
         if await offered(tools, "files"):
             return
@@ -69,7 +68,6 @@ def files() -> Iterator[ToolServer]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine takes its time."""
     monkeypatch.setattr(tool_servers, "LIST_S", 240.0)
     monkeypatch.setattr(tool_servers, "LISTED_S", 3600.0)
 

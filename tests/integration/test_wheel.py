@@ -51,7 +51,6 @@ def environment() -> dict[str, str]:
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What the command printed on stdout; fails with all it printed if it failed."""
     done = subprocess.run(  # noqa: S603 - commands of this file
         command,
         cwd=cwd,
@@ -67,7 +66,6 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 
 def uv() -> str:
-    """The uv of our virtual environment, else one on PATH."""
     found = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     assert found is not None, "uv is missing: make setup"
     return found
@@ -287,7 +285,6 @@ def router_tests() -> list[str]:
 
 
 def copy_suite(folder: Path) -> None:
-    """The tests, with imports of the wheel's modules."""
     for file in (ROOT / "tests").rglob("*.py"):
         copy = folder / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)

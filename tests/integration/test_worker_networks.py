@@ -81,17 +81,14 @@ class WorkerHosts:
         return self.run_of(model).state.value in OVER
 
     def host_of(self, model: str) -> str:
-        """Who has its run; empty for nobody."""
         owner = self.run_of(model).lease_owner or ""
         names = (n for n in self.names if owner.startswith(f"worker-{self.place.pid(n)}-"))
         return next(names, "")
 
     def leased(self) -> list[str]:
-        """The models whose runs a host has."""
         return [model for model in self.runs if self.host_of(model)]
 
     def processes(self, name: str) -> list[psutil.Process]:
-        """The host's first process, and those below it."""
         first = psutil.Process(self.place.pid(name))
         return [first, *first.children(recursive=True)]
 
@@ -127,7 +124,6 @@ class TwoGates:
 
 
 def settings(folder: Path, provider: str) -> dict[str, object]:
-    """Each route with an incumbent and a suite of its own."""
     suites = {}
     for route in ROUTES:
         data = folder / f"{route}.jsonl"
@@ -168,7 +164,6 @@ def hosts_in_namespaces(
 
 
 def propose(hosts: WorkerHosts) -> dict[str, str]:
-    """By route its proposal, once all of their runs wait in the queue behind one by hand."""
     hosts.place.start("control", "serve", "control", wait_for="/readyz")
     hosts.queue("by-hand", suite="chat")
     requests = (ProposalRequest(route, f"sim/{route}-new", "a test") for route in ROUTES)
@@ -239,7 +234,6 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
 
 
 def verdict_on(hosts: WorkerHosts, proposal: str) -> SuiteReport:
-    """Its one suite's, recomputed from what is stored."""
     with hosts.installation.store.read() as tx:
         [verdict] = tx.verdicts.for_proposal(proposal)
     assert replay_verdict(verdict) == verdict

@@ -30,7 +30,6 @@ NEAR = 0.05
 
 
 def plan_powers(pair: ModelPair, lift: float, n: int) -> Mapping[Claim, float]:
-    """What the plan says, from an earlier comparison of models that differ as much."""
     a, b = resample_items(pair, lift, (1, 2_000), np.random.default_rng(61))
     spread = measure_spread((b - a).reshape(-1, 1).tolist())
     assert spread is not None

@@ -36,7 +36,6 @@ def lognormal(sigma: float) -> Shape:
 
 
 def runaways(rng: np.random.Generator, n: int) -> Floats:
-    """One answer of ten costs eleven times the others, as one that thinks too long."""
     return np.where(rng.random(n) < 0.1, 5.5, 0.5)
 
 
@@ -52,7 +51,6 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def shown(plan: SuitePlan, theirs: Shape, saving: float, seed: int, trials: int) -> float:
-    """How often the candidate is shown to be cheaper."""
     rng, hits = np.random.default_rng([41, seed]), 0
     for _ in range(trials):
         ours = lognormal(0.5)(rng, plan.n_max)
@@ -89,7 +87,6 @@ def test_one_that_saves_enough_is_hardly_ever_said_not_to() -> None:
 
 @pytest.mark.parametrize("claim", [Claim.SUPERIOR, later(Claim.NON_INFERIOR)])
 def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim) -> None:
-    """Pass/fail and graded items together, each suite at the border of the claim."""
     truth = 0.0 if claim is Claim.SUPERIOR else -0.05
     promoted = []
     pairs = zip(

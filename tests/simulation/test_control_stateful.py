@@ -98,7 +98,6 @@ class ControlPlane(RuleBasedStateMachine):
         routes.create_route(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
 
     def open_store(self, clock: ManualClock) -> Store:
-        """A store with our tables and nothing in them."""
         return open_sqlite(Path(self.folder.name) / "plane.db", clock, secret=SECRET)
 
     def say(self, target: Target, item: Item, epoch: int) -> str:
@@ -151,7 +150,6 @@ class ControlPlane(RuleBasedStateMachine):
         turns: int,
         hours: int,
     ) -> None:
-        """Far enough that something can happen to it: chance alone seldom gets to a canary."""
         table = routes.load_table(self.ctx)
         skill = SKILL[table.targets[table.routes[route].incumbent].model]
         better = min((s, model) for model, s in SKILL.items() if s > skill or s == 12)[1]
@@ -254,7 +252,6 @@ class ControlPlane(RuleBasedStateMachine):
             assert tx.audit.first_break() is None
 
     def check_closed(self, proposal: Proposal) -> None:
-        """What has ended stays as it ended."""
         if not proposal.open:
             assert self.closed.setdefault(proposal.id, proposal) == proposal
 

@@ -21,7 +21,6 @@ def policy() -> Policy:
 
 
 def is_rolled_back(policy: Policy, rng: random.Random) -> bool:
-    """Whether the failing candidate is rolled back before it moves up."""
     step, size = policy.canary.steps[0], policy.canary.block_size
     blocks: list[ObservationBlock] = []
     while sum(block.canary_units for block in blocks) < step.min_exposures:

@@ -157,7 +157,6 @@ def test_more_items_never_pass_fewer_candidates_within_the_margin(
 def draw(
     pair: ModelPair, mean: float, shape: tuple[int, int], rng: np.random.Generator
 ) -> Floats:
-    """Differences with this true mean."""
     return np.asarray(rng.choice(pair.d, size=shape, p=tilt_weights(pair.d, mean)))
 
 

@@ -41,7 +41,6 @@ def is_sound(value: float | None) -> bool:
 
 
 def reaches(candidate: AutoCandidate, floor: float) -> bool:
-    """Written down once more, apart from the code."""
     return (
         candidate.has_evidence
         and candidate.can_answer

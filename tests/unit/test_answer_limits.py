@@ -23,7 +23,6 @@ ASK = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
 async def sent_body(
     folder: Path, kind: str, client: Mapping[str, object], patch: RequestPatch | None = None
 ) -> dict[str, object]:
-    """What the provider is sent."""
     up = provider("http://up", kind=kind)
     door = Door(folder, first=snapshot("http://up", providers=[up], patch=patch))
     status, _, _ = await door.call(

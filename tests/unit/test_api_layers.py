@@ -33,7 +33,6 @@ class Echo:
 
 
 async def run(app: Any, *messages: Message, scope: dict[str, Any] = SCOPE) -> list[Message]:
-    """What the app sends when the client sends `messages`."""
     coming: Iterator[Message] = iter(messages)
     sent: list[Message] = []
 

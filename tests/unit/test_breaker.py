@@ -39,7 +39,6 @@ COUNTED = [failure for failure in F if FAILURE_RULES[failure].breaker is Breaker
 def after(
     breaker: Breaker, now: float, *outcomes: F | None, policy: BreakerPolicy = POLICY
 ) -> Breaker:
-    """One request after another, each admitted."""
     for outcome in outcomes:
         breaker, ticket = admit(breaker, now, policy)
         assert ticket is not None
@@ -214,8 +213,6 @@ def test_a_policy_at_its_limits_is_a_policy() -> None:
 
 
 class AnyTraffic(RuleBasedStateMachine):
-    """Requests begin and end in any order, time passes, and an oracle keeps the books."""
-
     policy = POLICY
 
     def __init__(self) -> None:

@@ -173,7 +173,6 @@ def test_arguments_that_are_cut_never_end_well() -> None:
 
 
 def passed(endpoint: Endpoint, events: list[dict[str, Any]]) -> StreamFilter:
-    """The filter of a stream that is not translated, at its end."""
     request = read_request(b'{"model":"m","stream":true}', endpoint)
     stream = DIALECTS[endpoint].stream(request, None)
     for data in events:

@@ -182,7 +182,6 @@ class Process:
             self._units[number] = unit
 
     def go_on(self, number: int, what: str, now: float) -> None:
-        """An answer, feedback or a verdict comes."""
         if number not in self._units:
             return
         request, unit = self._drawn.requests[number], self._units[number]
@@ -213,7 +212,6 @@ class Process:
 
 
 def serve(drawn: DrawnCanary, processes: int) -> list[ObservationBlock]:
-    """Runs the requests through so many processes, and numbers their blocks."""
     pages: dict[int, bytes] = {}
     crew = [Process(f"w-{n}", drawn, pages) for n in range(processes)]
     choose = random.Random(len(drawn.requests))
@@ -266,7 +264,6 @@ def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
 
 
 def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]:
-    """Units and never-seen ones of each period."""
     units, new = Counter[int](), Counter[int]()
     for block in blocks:
         units[block.period] += block.units
@@ -339,7 +336,6 @@ def test_two_processes_count_the_callers_that_one_would_have_counted(seed: int) 
 
 
 def record_all(seed: int) -> dict[str, str]:
-    """What is decided of a part of the blocks, and a digest of all that is told of it."""
     drawn = draw(seed)
     blocks = serve(drawn, 2)
     looks = {}

@@ -20,14 +20,12 @@ ONE_FAILS = FailureTally(1, 1, 1, 1)
 
 
 def block(number: int, **changes: object) -> ObservationBlock:
-    """One each minute."""
     at = START + timedelta(minutes=number)
     made = replace(PLAIN_BLOCK, opened_at=at, closed_at=at + timedelta(minutes=1))
     return replace(made, sequence=number, number=number, **changes)  # type: ignore[arg-type]
 
 
 def slow(number: int) -> ObservationBlock:
-    """The candidate's values are the highest of all, of whatever is measured."""
     on = (*TIMES, Guardrail.OUTPUT_TOKENS)
     level = ArmLevels(2.0, 1.0)
     return block(number, ranks=dict.fromkeys(on, (0.999,)), levels=dict.fromkeys(on, level))

@@ -177,8 +177,6 @@ def test_a_tally_with_a_cost_that_cannot_be_does_not_fit(
 
 
 class Play:
-    """A ledger of requests with its own time."""
-
     def __init__(self) -> None:
         self.ledger = Ledger("r", "w", RULE)
         self.now = 0.0

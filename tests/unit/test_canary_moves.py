@@ -47,7 +47,6 @@ def give(world: SmallInstallation, signal: RolloutSignal, reason: str) -> None:
 
 
 def moves(world: SmallInstallation) -> list[str]:
-    """The oldest first."""
     events = status.list_canary_moves(world.context(), world.rollout())
     return [event.action for event in reversed(events)]
 

@@ -35,7 +35,6 @@ START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def numbers(name: str) -> st.SearchStrategy[float]:
-    """Anywhere in the field's range, its ends above all."""
     low, high, _ = RANGES[name]
     whole = low == int(low) and not name.endswith("_s") and name not in ("certificate", "alpha")
     inner = (
@@ -144,7 +143,6 @@ def shown(
     now: datetime,
     pace: TrafficPace,
 ) -> None:
-    """All that the loop, the pages and a replay reckon; strict JSON."""
     for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
         found = rollout(policy, state)
         action = decide_action(found, observation_blocks, now)

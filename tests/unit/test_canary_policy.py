@@ -92,7 +92,6 @@ def ask(
 def silent(
     data: Sequence[ObservationBlock], canary: int, control: int
 ) -> list[ObservationBlock]:
-    """The blocks with so many more failures whose outcome is missing."""
     lost = ArmSplit(canary + control, canary)
     return [
         replace(

@@ -47,7 +47,6 @@ HOLD: Final = "On hold: no router has recorded anything of this route for 5 min"
 def blocks(
     count: int, *, bps: int = 100, failing: bool = False, slow: bool = False
 ) -> list[ObservationBlock]:
-    """One each minute."""
     canary = bps // 100
     latency = Guardrail.LATENCY
     return [
@@ -134,7 +133,6 @@ class Situation:
     pause_reason: str = ""
 
     def sentences(self) -> list[str]:
-        """All that people are told."""
         now = START + timedelta(minutes=self.minutes)
         action = decide_action(self.rollout, self.blocks, now)
         found = explain_rollout(self.rollout, action, self.blocks, now)

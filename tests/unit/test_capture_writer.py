@@ -65,7 +65,6 @@ def open_store(folder: Path, kind: type[Store] = Store) -> Store:
 def desk(
     folder: Path, *drafts: CaptureDraft, kind: type[Store] = Store
 ) -> tuple[list[CapturedRequest], Counter[str]]:
-    """What is stored, and what was counted."""
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
     made = CaptureWriter(store, Redactor(), SECRET, counters)

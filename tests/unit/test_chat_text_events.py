@@ -7,6 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harness.client.response_parsing import parse_chunk
+from harness.client.stream import StreamAssembly
+from harness.client.types import Served
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.stream import DONE, ChatStream
 from router.protocols.chat.text_event import TextEventForm
@@ -214,3 +217,39 @@ def test_a_form_that_deviated_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(AssertionError):
         compare(events_with(*[b"a"] * 9), [], keeps=None, skips=False)
+
+
+def assembled(*deltas: dict[str, object]) -> object:
+    assembly = StreamAssembly()
+    for delta in deltas:
+        assembly.add(parse_chunk({"choices": [{"index": 0, "delta": delta}]}))
+    return assembly.response(Served()).message.extra
+
+
+@pytest.mark.req("B1", "C5")
+def test_signed_thoughts_of_a_stream_go_back_with_the_message() -> None:
+    first, second = ({"type": "thinking", "thinking": t, "signature": "s"} for t in "ab")
+
+    extra = assembled(
+        {"thinking_blocks": [first]}, {"content": "x"}, {"thinking_blocks": [second]}
+    )
+
+    assert extra == {"thinking_blocks": [first, second]}
+
+
+@pytest.mark.req("B1", "C5")
+def test_the_pieces_of_a_detail_make_one_detail() -> None:
+    def piece(**fields: object) -> dict[str, object]:
+        return {"reasoning_details": [{"type": "reasoning.text", "index": 0, **fields}]}
+
+    sealed = {"type": "reasoning.encrypted", "index": 1, "data": "…"}
+
+    extra = assembled(
+        piece(text="First ", signature=None),
+        piece(text="this."),
+        piece(text="", signature="s"),
+        {"reasoning_details": [sealed]},
+    )
+
+    whole = {"type": "reasoning.text", "index": 0, "text": "First this.", "signature": "s"}
+    assert extra == {"reasoning_details": [whole, sealed]}

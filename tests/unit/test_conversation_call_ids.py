@@ -21,7 +21,6 @@ START: list[Json] = [{"role": "user", "content": "go on"}]
 
 
 def history(path: str, id_: str) -> Json:
-    """A request behind one call and its result."""
     function = {"name": "f", "arguments": "{}"}
     match path:
         case "/v1/chat/completions":
@@ -44,7 +43,6 @@ def history(path: str, id_: str) -> Json:
 
 
 def answer(path: str, ids: list[str], arguments: object) -> Json:
-    """An answer with a call for each id, whose own id is the first."""
     match path:
         case "/v1/chat/completions":
             calls = [

@@ -35,7 +35,6 @@ def fresh_installation() -> Iterator[None]:
 
 
 def page_text(house: Lived, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the page of a comparison says, and how many charts it has."""
     app = shown(monkeypatch, house.config, "compare", {"id": house.proposals[name]})
     return f"{len(app.get('vega_lite_chart'))} charts\n{text(app)}"
 

@@ -106,7 +106,6 @@ def test_a_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
 
 
 def _fill_in(app: AppTest) -> None:
-    """Chooses and writes what the dialog asks for."""
     choices = [choice for choice in app.selectbox if choice.value is None and choice.options]
     for choice in choices:
         choice.select_index(0)
@@ -120,7 +119,6 @@ def _fill_in(app: AppTest) -> None:
 
 
 def _press(app: AppTest) -> str:
-    """What the dialog says once its button is pressed."""
     for button in app.button:
         if not button.disabled:
             button.click()
@@ -501,7 +499,6 @@ def _opened(words: str) -> AppTest:
 
 
 def _ends(app: AppTest) -> bool:
-    """Presses the button, and tells whether the act was done."""
     app.run()
     assert not app.exception
     return "done" in app.session_state
@@ -512,7 +509,6 @@ def _button(app: AppTest, label: str) -> Button:
 
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:
-    """The buttons of a page, and whether each works."""
     return {(button.label, not button.disabled) for button in app.button}
 
 

@@ -178,7 +178,6 @@ def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None
 
 
 def pages() -> Sequence[str]:
-    """Lists every page of the dashboard."""
     return sorted(path.stem for path in MAIN.parent.glob("views/*.py"))
 
 
@@ -189,7 +188,6 @@ FIELDS = (
 
 
 def fill(app: AppTest, fields: Mapping[str, object], press: str = "") -> None:
-    """Fills in fields by their keys, one after the other, and presses a button."""
     for key, value in fields.items():
         known: list[Any] = [field for kind in FIELDS for field in app.get(kind)]
         (field,) = [field for field in known if field.key == key]
@@ -580,7 +578,6 @@ def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the
 
 
 def refreshed() -> None:
-    """What a part that refreshes itself does, without the page around it."""
     import streamlit as st  # noqa: PLC0415 - AppTest runs this text alone
 
     from dashboard import current_user  # noqa: PLC0415
@@ -622,7 +619,6 @@ def raise_unavailable(_cookie: str) -> ActorSession:
 
 
 def with_sign_on(home: Path) -> Path:
-    """A configuration where nobody reads without single sign-on."""
     config = configured(home)
     oidc = (
         "ui: {oidc: {issuer: 'https://l.example', client_id: swapgate, client_secret_env: S, "

@@ -58,7 +58,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An installation of its own, which main.py would keep for as long as the process lives."""
     forget()
     config = configured(tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
@@ -67,7 +66,6 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def furnish(many: int = 1) -> None:
-    """Two models at a provider, and as many routes and client keys."""
     ctx, secret = page_frame.context(), page_frame.installation().secret
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     for model in ("base", "backup"):

@@ -26,7 +26,6 @@ TWICE = {
 
 
 async def run_here(program: str, timeout_s: float) -> str | None:
-    """Runs a program in a process of its own, as Inspect's sandboxes do."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-"),
         stdin=asyncio.subprocess.PIPE,

@@ -1,16 +1,26 @@
 """Dataset files become items; whatever is wrong in one is named by its place."""
 
+import gc
 import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from inspect import getsource
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals import scorers
 from evals.runner.questions import plan_questions
+from evals.scorers import find_scorer, scorer_identity
+from evals.scorers.code import imports
+from evals.scorers.python_source import parse_literal, parse_source
 from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import ItemGroups, shuffle_items
+from harness.domain.privacy.capture import find_near_duplicates, jaccard_similarity, shingles
 
 
 def jsonl(folder: Path, *records: object) -> Path:
@@ -160,3 +170,77 @@ def test_wanting_more_items_goes_on_where_fewer_ended(
     assert len(fewer) == 2 * min(wanted, len(ids))
     positions = [question.position for question in fewer]
     assert positions == sorted(positions)
+
+
+SOURCE = getsource(scorers)
+NUMBERS = list(range(2000))
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Threads change places whenever they can, also while the collector runs."""
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        for _ in (phase, info) * 20:
+            pass
+
+    interval, (most, *others) = sys.getswitchinterval(), gc.get_threshold()
+    gc.callbacks.append(collected)
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(50, *others)
+    yield
+    gc.set_threshold(most, *others)
+    sys.setswitchinterval(interval)
+    gc.callbacks.remove(collected)
+
+
+def in_threads(do: Callable[[], object]) -> list[object]:
+    with ThreadPoolExecutor(4) as pool:
+        return [future.result() for future in [pool.submit(do) for _ in range(60)]]
+
+
+def test_trees_and_literals_are_built_one_at_a_time() -> None:
+    assert all(in_threads(lambda: parse_source(SOURCE).body))
+    assert in_threads(lambda: parse_literal(str(NUMBERS))) == [NUMBERS] * 60
+
+
+def test_code_and_scorers_are_looked_at_in_threads() -> None:
+    assert in_threads(lambda: imports(SOURCE)) == [f"{SOURCE}\n"] * 60
+    known = scorer_identity(find_scorer("code"), {})
+    assert in_threads(lambda: scorer_identity(find_scorer("code"), {})) == [known] * 60
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
+
+
+@pytest.mark.req("F9")
+@given(texts=st.lists(WORDS, max_size=14), threshold=st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
+def test_the_quick_way_finds_what_comparing_all_with_all_does(
+    texts: list[str], threshold: float
+) -> None:
+    named = {str(number): text for number, text in enumerate(texts)}
+    kept: list[str] = []
+    expected: set[str] = set()
+    for id_, text in named.items():
+        mine = shingles(text)
+        if any(jaccard_similarity(mine, shingles(named[name])) >= threshold for name in kept):
+            expected.add(id_)
+        else:
+            kept.append(id_)
+
+    near_duplicates = find_near_duplicates(named, threshold=threshold)
+
+    assert set(near_duplicates) == expected
+    assert all(
+        kept_id in kept
+        and jaccard_similarity(shingles(named[id_]), shingles(named[kept_id])) >= threshold
+        for id_, kept_id in near_duplicates.items()
+    )
+
+
+@pytest.mark.req("F9")
+def test_one_word_of_many_makes_a_near_duplicate_and_another_question_does_not() -> None:
+    mail = " ".join(f"word{n}" for n in range(60))
+    texts = {"first": mail, "again": f"{mail} thanks", "other": "where is my parcel"}
+
+    assert find_near_duplicates(texts, threshold=0.9) == {"again": "first"}

@@ -40,7 +40,6 @@ def sliced(n_max: int = N, **changes: object) -> SuitePlan:
 
 
 def losing_danish() -> tuple[list[float], list[float]]:
-    """Every second Danish item is lost, half of the others won: better by 17 points."""
     ours = [float(n % 3 == 0) if n % 2 else 0.0 for n in range(N)]
     theirs = [0.0 if n % 3 == 0 else float(n % 2) for n in range(N)]
     return ours, theirs
@@ -143,12 +142,10 @@ def test_a_value_that_could_be_markup_is_refused_with_its_line(
 
 
 def loss_p(d: Sequence[float]) -> float:
-    """The last item's test with the sides exchanged."""
     return float(final_p([-x for x in d], 0.0))
 
 
 def items(d: Sequence[float], lenient: Sequence[float] | None = None) -> list[PairedItem]:
-    """Differences from .5; lenient: those of the lenient scores."""
     return [
         PairedItem(ScorePair(f"q{n}", 0.5, 0.5 + x, 0.5, 0.5 + y))
         for n, (x, y) in enumerate(zip(d, lenient or d, strict=True))

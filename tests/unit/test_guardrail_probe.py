@@ -129,7 +129,6 @@ def bad_of(given: GuardrailProbe, signals: AnswerSignals | None) -> AnswerFault:
 def judged(
     given: GuardrailProbe, text: str, call: str, ended: str
 ) -> tuple[AnswerFault, AnswerFault]:
-    """Whole, and streamed."""
     endpoint = given.request.endpoint
     signals = given.new_signals()
     assert signals is not None

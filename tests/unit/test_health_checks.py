@@ -45,7 +45,6 @@ class Checked(Door):
         return self.turns[json.loads(request.body)["model"]]
 
     async def check(self, after_s: float = INTERVAL_S + 1) -> list[str]:
-        """The models that were checked."""
         self.clock.advance(after_s)
         before = len(self.asked)
         self.app._checks.run_due()

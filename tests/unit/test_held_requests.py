@@ -58,8 +58,6 @@ class ManualLoop:
 
 
 class Written(asyncio.Transport):
-    """Keeps what is written to a client that reads everything."""
-
     def __init__(self) -> None:
         super().__init__()
         self.data = b""
@@ -117,8 +115,6 @@ class Echo:
 
 
 class ClientConnection:
-    """One client's connection to the router, and what it is sent."""
-
     def __init__(self) -> None:
         self.app = Echo()
         config = Config(self.app, interface="asgi3", proxy_headers=False, log_config=None)

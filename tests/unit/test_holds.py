@@ -252,7 +252,6 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
 
 
 def router_fails(world: SmallInstallation, about: str, subject: str = "route chat") -> None:
-    """As a router's alarms tell it (`router.health.worker_alerts`)."""
     kind, now = AlertKind.INTERNAL_ERROR, world.clock.now()
     key = f"{kind.value}:{about}"
     alert = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")

@@ -17,7 +17,6 @@ ENDED = CompletedRequest("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 
 
 
 def add(spends: KeySpendTotals, day: date, *, tokens: int, cost_usd: float | None) -> None:
-    """One request of key k."""
     priced = cost_usd is not None
     ended = ENDED._replace(output_tokens=tokens, cost_usd=cost_usd or 0.0, priced=priced)
     spends.note([ended], datetime.combine(day, time(12), UTC))

@@ -109,8 +109,6 @@ def test_the_workers_of_the_beginning_share_most_of_alpha_and_later_ones_the_res
 
 
 class GuardedRollout:
-    """One rollout's guard, asked in the order in which requests end."""
-
     def __init__(self) -> None:
         self.guard = RolloutGuard("support", 1.0, abort_log_e(0.01, workers=1, turn=0))
         self.now_s = 0.0
@@ -153,8 +151,6 @@ def test_a_key_counts_once() -> None:
 
 
 class Side:
-    """A worker's guards over a snapshot that the test holds."""
-
     def __init__(self, files: GuardFiles, route: Route = ROUTE, *, stale: bool = False) -> None:
         self.announced: list[LocalAbort] = []
         self.alerts: list[LocalAbort] = []

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.api.frame.access import read_bearer
 from harness.domain.errors import InputError
-from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.access import ApiKey, Role, key_hash
 from harness.domain.operations.principals import check_principal_name, fold_name, key_creators
+from tests.support.control.control_plane import SECRET
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -62,3 +64,29 @@ def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
     assert key_creators("unknown", keys) == frozenset()
     circle = {**keys, "k1": replace(first, created_with="k3")}
     assert key_creators("k3", circle) == {"kim", "zoe", "ann"}
+
+
+def test_a_key_is_stored_as_its_hmac_of_sha_256() -> None:
+    # RFC 4231, test case 1.
+    assert key_hash("Hi There", b"\x0b" * 20) == (
+        "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+    )
+
+
+def test_a_text_that_is_no_unicode_is_hashed_all_the_same() -> None:
+    assert len(key_hash("sg-mgmt-\udce9", SECRET)) == 64
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        ("Bearer k", "k"),
+        ("bearer  k ", "k"),
+        ("Basic k", ""),
+        ("k", ""),
+        ("Bearer", ""),
+        ("", ""),
+    ],
+)
+def test_a_key_is_read_from_a_bearer_header_alone(header: str, token: str) -> None:
+    assert read_bearer(header) == token

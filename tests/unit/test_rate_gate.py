@@ -29,7 +29,6 @@ asyncio.run(hold())
 
 @contextmanager
 def holder(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that holds one of two slots."""
     process = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE
     )
@@ -43,7 +42,6 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def free(slots: Slots) -> int:
-    """How many can be had at once."""
     async with AsyncExitStack() as stack:
         for count in range(100):
             try:
@@ -94,7 +92,6 @@ def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
 
 
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
-    """Whether a call may go at once."""
     try:
         async with asyncio.timeout(0.05), pace.acquire(size) as settle:
             if tokens is not None:

@@ -91,7 +91,6 @@ TEXTS = st.builds(placed, st.shared(SECRETS, key="secret"), WORDS, WORDS, EDGES)
 
 
 def within(texts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """The text somewhere in a JSON value: also as JSON within a text."""
     return st.recursive(
         texts,
         lambda inner: st.one_of(

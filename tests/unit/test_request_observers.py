@@ -12,8 +12,6 @@ from tests.support.router.asgi_router import ASK, CHAT, Door
 
 
 class Witness(RequestObserver):
-    """Notes which requests began and which ended."""
-
     part = RouterPart.RECORDING
 
     def __init__(self) -> None:
@@ -37,7 +35,6 @@ def break_off(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
-    """Watches every request of a router that is built afterwards."""
     seen = Witness()
     build = RequestObservers.__init__
 

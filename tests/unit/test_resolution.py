@@ -46,7 +46,6 @@ ALL = [
 
 
 def resolve_name(name: str, *names: str, **given: object) -> Resolution:
-    """names: of the providers that there are; all of them when none is named."""
     there = {model.name: model for model in ALL if not names or model.name in names}
     return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
 

@@ -57,8 +57,6 @@ def ended(*, failed: bool = False) -> CompletedRequest:
 
 
 class Office:
-    """A parent's books, with workers that are reporters in this process."""
-
     def __init__(self, folder: Path) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         live = LiveRollouts()
@@ -112,7 +110,6 @@ def office(tmp_path: Path) -> Office:
 
 
 def block_sums(office: Office) -> tuple[int, int, int]:
-    """Units, failures, missing outcomes."""
     blocks = office.store.blocks.values()
     return (
         sum(block.units for block in blocks),

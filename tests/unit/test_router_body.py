@@ -99,7 +99,6 @@ def test_what_is_accepted_is_what_the_standard_library_reads(text: str) -> None:
 
 
 def as_read(reader: Callable[[], ParsedObject]) -> tuple[dict[str, object], object] | None:
-    """Each member's value and the place of `model`; None for what is refused."""
     try:
         parsed_object = reader()
     except InputError:

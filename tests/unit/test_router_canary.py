@@ -102,7 +102,6 @@ class CanaryPlace(Place):
         return row, block
 
     def charged_units(self) -> tuple[int, int]:
-        """Canary units and canary failures."""
         _, block = self.books()
         return block.canary_units, block.canary_failures
 

@@ -31,8 +31,6 @@ class Answer(NamedTuple):
 
 
 class Scene(Door):
-    """A route with a fallback, whose targets can what `models` says; all answer."""
-
     def __init__(self, folder: Path, models: dict[str, Capabilities], **more: Any) -> None:
         self.turns = {name: completion() for name in (INCUMBENT, CANDIDATE, FALLBACK)}
         own = provider("http://up", models=models)
@@ -60,7 +58,6 @@ class Scene(Door):
         return [body["model"] for body in self.sent]
 
     def count_charged(self) -> tuple[set[str], int]:
-        """The arms, and how many requests were charged."""
         self.recorder.flush(final=True)
         rows = self.kept.traffic
         return {row.arm for row in rows}, sum(row.charged for row in rows)

@@ -50,8 +50,6 @@ END = event(finish="stop")
 
 
 class Routed:
-    """A door with one route of these settings, whose turns are by model."""
-
     def __init__(
         self,
         folder: Path,
@@ -264,7 +262,6 @@ async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path
 
 
 def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    """Grows with each attempt: its model, and how long it may be silent."""
     limits = routed.door.app._calls.dispatcher._limits
     seen: list[tuple[str, float]] = []
     plain = limits.first_s

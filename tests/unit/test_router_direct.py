@@ -282,7 +282,6 @@ async def played(config: Config, sequence: Sequence[Ask], *, direct: bool) -> di
 
 
 def recorded(door: Door) -> dict[str, Any]:
-    """The books, without what the machine's own clock has said in them."""
     door.recorder.start()
     door.recorder.stop()
     failovers = [replace(row, latency_ms=0.0) for row in door.kept.failovers]

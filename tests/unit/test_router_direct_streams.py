@@ -45,7 +45,6 @@ class WatchedCall(DirectCall):
 
 
 async def served(door: Door, kind: type[WatchedCall]) -> bytes:
-    """The whole body."""
     scope = {"method": "POST", "path": CHAT, "headers": [AUTH], "client": None}
     call = kind(scope, door)
     await call.serve(STREAMED)

@@ -40,7 +40,6 @@ class World(Door):
         self.callers = 0
 
     async def ask(self, route: str = "support") -> str:
-        """The id of an answer."""
         self.callers += 1
         said = [{"role": "user", "content": "hi"}]
         body = {"model": route, "messages": said, "user": f"user-{self.callers}"}

@@ -224,7 +224,6 @@ def evidence_of(*, canary: GuardrailSample, incumbent: GuardrailSample) -> Canar
 
 
 def opened(sample: GuardrailSample, opening_s: float) -> GuardrailSample:
-    """The same answer over a connection that had to be opened."""
     values = sample.values
     assert values.latency is not None
     assert values.time_to_first_token is not None

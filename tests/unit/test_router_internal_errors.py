@@ -141,8 +141,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
 
 
 class Spans:
-    """Tracing in memory. Implements Tracing and TracedRequest."""
-
     passed_up: tuple[Header, ...] = ()
 
     def begin(self, observed: ObservedRequest) -> "Spans":  # noqa: ARG002 - the port's
@@ -192,8 +190,6 @@ def watched(weight_bps: int) -> Snapshot:
 
 
 class Scene:
-    """fails: the first target that a request asks answers 500."""
-
     def __init__(self, folder: Path, *, canary: bool, stream: bool) -> None:
         self.stream = stream
         self.fails = False
@@ -225,7 +221,6 @@ class Scene:
         return await self.door.call(CHAT, json.dumps(body).encode(), headers=(AUTH,))
 
     async def fault(self) -> str:
-        """What is wrong with the answer to a request; empty for nothing."""
         try:
             status, headers, raw = await self.ask()
         except Exception as error:  # noqa: BLE001 - any is a fault

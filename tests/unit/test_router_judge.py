@@ -49,8 +49,6 @@ def verdict_turn(verdict: str) -> ScriptedTurn:
 
 
 class Scene:
-    """Half of the requests are the candidate's; the judge says what it is told to say."""
-
     def __init__(
         self,
         folder: Path,
@@ -85,7 +83,6 @@ class Scene:
         return self.says(body)
 
     async def ask(self, times: int, *, stream: bool = False, **more: Any) -> None:
-        """So many callers, each with one request."""
         for _ in range(times):
             self.callers += 1
             user = f"user-{self.callers}"
@@ -94,7 +91,6 @@ class Scene:
             assert status == 200
 
     async def settled(self) -> None:
-        """Every judgement that was begun has ended."""
         await asyncio.gather(*self.door.app._judges._running)
 
     def count(self, name: str) -> int:

@@ -25,8 +25,6 @@ NO_TRAITS = RequestTraits(0)
 
 
 class Play:
-    """A ledger with its own time; requests by number."""
-
     def __init__(self, rule: UnitRule, max_keys: int = 1000) -> None:
         self.ledger = Ledger("r-1", "w-1", rule, max_keys=max_keys)
         self.now = 0.0

@@ -49,7 +49,6 @@ MOST: Final = 4
 
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[str, str, str, bool, float, bool]:
-    """The three targets' turns, whether it streams, time that goes by, whether it hangs."""
     pause = draw(st.sampled_from([0.0, 0.0, 10.0, 130.0, 1000.0]))
     leaves = draw(st.integers(0, 9)) == 0
     return draw(turns), draw(turns), draw(turns), draw(st.booleans()), pause, leaves

@@ -63,8 +63,6 @@ traffic = st.builds(
 
 
 class Bench:
-    """A recorder without its thread: it flushes when it is told to."""
-
     def __init__(
         self,
         folder: Path,
@@ -97,7 +95,6 @@ class Bench:
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Units in blocks, and requests in minutes."""
         units = sum(block.units for block in self.store.blocks.values())
         return units, sum(row.requests for row in self.store.traffic)
 
@@ -122,7 +119,6 @@ def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> N
 
 
 def spooled(bench: Bench, batches: int, *, requests: int = 2) -> None:
-    """So many flushes while the database is away, by default a block each; then it is back."""
     bench.store.away = True
     for _ in range(batches):
         for _ in range(requests):

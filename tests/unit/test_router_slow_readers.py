@@ -38,7 +38,6 @@ class SlowReader(asyncio.Transport):
             self._protocol.pause_writing()
 
     def take(self) -> None:
-        """The client reads all that was written."""
         self.left = self.room
         if self._protocol.full:
             self._protocol.resume_writing()

@@ -192,7 +192,6 @@ def test_a_rollback_by_errors_says_where_they_are() -> None:
 
 
 def raw_block(number: int, failed: int = 11, **changes: Any) -> ObservationBlock:
-    """A block as someone may write it around the product."""
     errors = ErrorTally(100, 25, failed + 1, failed, segments={})
     told = replace(errors, segments=changes.pop("segments", {}))
     return ObservationBlock(

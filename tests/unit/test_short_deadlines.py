@@ -85,7 +85,6 @@ class Scene:
         await self.door.call(CHAT, ASK, headers=sent)
 
     def canary_counts(self) -> list[tuple[int, int]]:
-        """Canary units and failures of the blocks so far."""
         self.door.recorder.flush()
         return [
             (block.canary_units, block.failures) for block in self.door.kept.blocks.values()

@@ -6,17 +6,20 @@ five points of skill disagree on 10 % to 25 % of the items.
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.scorers import ScoreResult
-from evals.sim import answers, profiles, server
-from evals.sim.profiles import Profile
+from evals.sim import answers, profiles, server, simulated_model
+from evals.sim.profiles import Profile, change_profile, find_line
+from evals.sim.server import simulator
 from evals.sim.simulated_model import BankItem, ItemBank, SimulatedModel
 from evals.suites import suite as suites
 from harness import package_data
+from harness.domain.errors import ConfigError, InputError
 from harness.domain.settings import SuiteSettings
 
 SCORERS = {
@@ -128,3 +131,169 @@ def test_any_skill_is_met_on_a_suite_of_any_size(nominal: float, size: int) -> N
     examinee = SimulatedModel(Profile("m", default_skill=nominal), bank)
 
     assert sum(examinee.sit(i).right for i in bank.suites["s"]) == round(nominal * size)
+
+
+SHIPPED = simulated_model.load_suites(
+    simulated_model.suite_files(package_data.path("datasets"))
+)
+BANK = ItemBank(SHIPPED)
+TEMPLATES = (
+    "{input}",
+    "  {input}\n\n",
+    'Question: "{input}"\nThink step by step.',
+    "<task>{input}</task>",
+    "You are careful. Here is a task.\n\n{input}\n\nAnswer:",
+)
+
+
+def item(number: int, text: str) -> BankItem:
+    return BankItem(suite="s", id=f"s-{number}", input=text, target="yes")
+
+
+@given(found=st.sampled_from(SHIPPED), template=st.sampled_from(TEMPLATES))
+def test_a_shipped_item_is_found_inside_any_template(found: BankItem, template: str) -> None:
+    assert BANK.find(template.replace("{input}", found.input)) is found
+
+
+def test_of_worked_examples_and_a_question_the_question_is_found() -> None:
+    first, second = item(1, "How many legs has a spider?"), item(2, "How many legs has a cow?")
+    bank = ItemBank([first, second])
+
+    assert bank.find(f"Q: {first.input} A: 8\nQ: {second.input} A:") is second
+    assert bank.find(f"Q: {second.input} A: 4\nQ: {first.input} A:") is first
+
+
+def test_an_item_that_contains_another_is_the_one_found() -> None:
+    short, long = (
+        item(1, "How many legs has a cow?"),
+        item(2, "Tell me. How many legs has a cow?"),
+    )
+
+    assert ItemBank([short, long]).find(f"Please: {long.input}") is long
+
+
+def test_text_that_holds_no_item_finds_none() -> None:
+    assert BANK.find("Tell me about the weather in words that no data set has.") is None
+    assert BANK.find("") is None
+
+
+def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("question,expected\nWhat is the capital of Peru?,Lima\n", encoding="utf-8")
+
+    (read,) = simulated_model.load_suite_items(
+        SuiteSettings("geo", path=file, input_field="question")
+    )
+
+    assert (read.suite, read.input, read.target) == (
+        "geo",
+        "What is the capital of Peru?",
+        "Lima",
+    )
+
+
+@pytest.mark.parametrize("metadata", ['{"difficulty": 2}', '{"distractors": "no"}'])
+def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, metadata: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(f'{{"id": "m-1", "input": "a", "target": "b", "metadata": {metadata}}}\n')
+
+    with pytest.raises(InputError, match="m-1"):
+        simulated_model.load_suite_items(file)
+
+
+def test_a_simulator_that_learns_a_suite_reports_another_version_of_its_models(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mails.jsonl"
+    versions = {simulator().models["sim-base"].fingerprint}
+    for target in ("refund", "billing"):
+        file.write_text(f'{{"input": "Where is my money?", "target": "{target}"}}\n')
+        for _ in range(2):
+            versions.add(simulator(suites=[file]).models["sim-base"].fingerprint)
+
+    assert len(versions) == 3
+
+
+def test_the_shipped_models_are_there() -> None:
+    assert set(profiles.load_profiles()) == {
+        "sim-base",
+        "sim-better",
+        "sim-worse",
+        "sim-fragile",
+        "sim-fenced",
+        "sim-equal",
+        "sim-backup",
+    }
+
+
+def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("a: {skill: {default: 0.6, tickets: 0.9}}\nb:\n")
+
+    found = profiles.load_profiles(file)
+
+    assert found["b"] == Profile("b")
+    assert (found["a"].skill_in("tickets"), found["a"].skill_in("other")) == (0.9, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: {skil: 0.5}", "a: skil: Unexpected"),
+        ("a: {skill: 1.5}", "a: default_skill: Input should be less than or equal to 1"),
+        ("a: {skill: {tickets: high}}", r"a: skill\.tickets"),
+        ("a: {habits: {json_fence: 0.8}}", r"a: habits\.json_fence: Unexpected"),
+        ("a: {latency: {tokens_per_s: 0}}", r"a: latency\.tokens_per_s"),
+        ("a: {price: 5}", "a: price"),
+        ("a: {serves: [b]}", "a: serves"),
+        ("a: {build: 'b 1'}", "a: build"),
+        ("a: [", "mine.yaml:1: "),
+        ("- a", "must be a mapping"),
+        ("a: {price: {input: 5}}", r"a: price\.input: Unexpected"),
+    ],
+)
+def test_a_fault_in_a_file_is_named_with_its_place(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+
+    with pytest.raises((ConfigError, InputError), match=place):
+        profiles.load_profiles(file)
+
+
+SCRIPT = [
+    {"newest": "found", "earlier": r"order (?P<order>\S+)", "text": "$order is found."},
+    {"newest": r"order (?P<order>\S+)", "tool": "find", "arguments": {"ids": ["$order"]}},
+]
+
+
+def scripted() -> Profile:
+    return change_profile(Profile("m"), {"script": SCRIPT}, place="here")
+
+
+def test_the_first_line_that_fits_is_said_with_what_the_conversation_has() -> None:
+    call = find_line(scripted().script, ["Where is order A-1?"], {"find"})
+    text = find_line(scripted().script, ["Where is order A-1?", "", "found it"], {"find"})
+
+    assert call is not None
+    assert (call.tool, call.arguments) == ("find", {"ids": ["A-1?"]})
+    assert text is not None
+    assert text.text == "A-1? is found."
+
+
+def test_a_model_that_was_not_shown_the_message_says_nothing_of_it() -> None:
+    assert find_line(scripted().script, ["found it"], {"find"}) is None
+
+
+def test_a_tool_that_is_not_offered_is_not_called() -> None:
+    assert find_line(scripted().script, ["Where is order A-1?"], set()) is None
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["a text", ["a text"], [{"newest": "("}], [{"text": "a", "tool": "b"}], [{"unknown": "a"}]],
+)
+def test_a_script_that_is_none_is_refused_with_its_place(script: object) -> None:
+    with pytest.raises(InputError, match="here: script"):
+        change_profile(Profile("m"), {"script": script}, place="here")

@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import answers
+from evals.scorers.judged import with_data
+from evals.sim import answers, faults
+from evals.sim.answers import answer_as_judge as answer
+from evals.sim.faults import Fault, FaultBook, FaultKind
+from evals.sim.profiles import Profile
 from evals.sim.protocols import endpoints, requests
 from evals.sim.protocols.requests import ChatRequest
 from evals.sim.simulated_model import BankItem, SimulatedAnswer
+from harness.domain.canary.judge import build_prompt
+from harness.domain.errors import InputError
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -125,3 +131,98 @@ def test_a_request_that_makes_no_sense_is_refused_by_name(
 
     assert refused.value.status == 400
     assert refused.value.param == param
+
+
+SURE = Profile("sure", skill={"judge": 1.0})
+
+
+def judge_prompt(**data: str) -> str:
+    return with_data("Judge this.", {"task": "Say hello.", **data})[0]["content"]
+
+
+def says(profile: Profile, **data: str) -> object:
+    said = answer(judge_prompt(**data), profile)
+    assert said is not None
+    found = json.loads(said)
+    return found.get("score", found.get("winner"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"answer": "Oh, HELLO  there", "reference": "hello there"}, 1),
+        ({"answer": "Bye", "reference": "hello there"}, 0),
+        ({"answer": "room 7"}, 1),
+        ({"answer": "room"}, 0),
+        ({"A": "one two", "B": "one one"}, "A"),
+        ({"A": "one", "B": "one two"}, "B"),
+        ({"A": "one", "B": "two"}, "tie"),
+    ],
+)
+def test_a_judgement_follows_the_rule(data: dict[str, str], said: object) -> None:
+    assert says(SURE, **data) == said
+
+
+@pytest.mark.parametrize(("words", "verdict"), [("room 7", "good"), ("room", "bad")])
+def test_a_canarys_answer_is_judged_by_the_rule_or_the_contrary(
+    words: str, verdict: str
+) -> None:
+    answered = {"role": "assistant", "content": words}
+    shown = build_prompt("has a digit", {"messages": [], "answer": answered})
+    contrary = answer(shown, Profile("contrary", skill={"judge": 0.0}))
+
+    assert json.loads(answer(shown, SURE) or "")["verdict"] == verdict
+    assert json.loads(contrary or "")["verdict"] != verdict
+
+
+def test_half_a_skill_is_half_of_the_judgements() -> None:
+    half = Profile("half", skill={"judge": 0.5}, seed=4)
+    right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]
+
+    assert 150 < sum(verdict == 1 for verdict in right) < 250
+
+
+@pytest.mark.parametrize("prompt", ["Hello", "DATA:\nnothing", "DATA:\n[1]", 'DATA:\n{"x": 1}'])
+def test_other_prompts_are_no_judgements(prompt: str) -> None:
+    assert answer(prompt, SURE) is None
+
+
+rates = st.integers(0, 1000).map(lambda n: n / 1000)
+
+
+@given(rate=rates, n=st.integers(1, 1200))
+def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> None:
+    book = FaultBook()
+    book.set("m", Fault(FaultKind.STATUS, rate=rate))
+
+    assert abs(sum(bool(book.draw("m")) for _ in range(n)) - rate * n) < 1 + 1e-6
+
+
+def test_a_fault_has_the_defaults_of_its_kind() -> None:
+    assert faults.parse_fault({"kind": "status"}).status == 500
+    assert faults.parse_fault({"kind": "html"}).status == 200
+    assert faults.parse_fault({"kind": "stall"}).after_chunks == 1
+    assert faults.parse_fault({"kind": "reset"}).after_chunks == 0
+    assert faults.parse_fault({"kind": "hang"}).delay_s is None
+    assert faults.parse_fault({"kind": "garbage"}).variant == "text"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "must be a JSON object"),
+        ({}, "kind: Field required"),
+        ({"kind": "explode"}, "kind: Input should be"),
+        ({"kind": "status", "rat": 1}, "rat: Unexpected"),
+        ({"kind": "status", "rate": 1.5}, "rate: Input should be"),
+        ({"kind": "status", "status": 99}, "status: Input should be"),
+        ({"kind": "hang", "delay_s": -1}, "delay_s: Input should be"),
+        ({"kind": "stall", "after_chunks": "few"}, "after_chunks: Input should be"),
+        ({"kind": "garbage", "variant": "odd"}, "variant: Input should be 'text', 'nan'"),
+        ({"kind": "status", "headers": {"a b": "c"}}, "headers"),
+        ({"kind": "status", "headers": {"a": "c\nd: e"}}, "headers"),
+    ],
+)
+def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        faults.parse_fault(data)

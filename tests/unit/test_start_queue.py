@@ -25,15 +25,12 @@ class NotedRequest:
 
 
 class TurnClock:
-    """Counts the turns of an event loop, and which requests started in each."""
-
     def __init__(self) -> None:
         self.turn = 0
         self.started: list[tuple[int, int]] = []
         self.faults: list[object] = []
 
     async def run(self, bursts: list[list[NotedRequest]]) -> None:
-        """Has each burst arrive in a turn of its own."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.faults.append(context["exception"]))
         queue = StartQueue()

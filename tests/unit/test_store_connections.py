@@ -204,8 +204,6 @@ def put_in_its_place(template: Path, file: Path) -> None:
 
 
 class ReplacedStore:
-    """A store whose first commit goes into a file that is replaced just then."""
-
     def __init__(self, url: str, template: Path, when: str) -> None:
         self.inner = open_store(url)
         self.inner.etag()
@@ -230,7 +228,6 @@ class ReplacedStore:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks are given up at once."""
     settings = ("PRAGMA busy_timeout = 1", "PRAGMA foreign_keys = ON")
     monkeypatch.setattr(engine, "_SQLITE_SETTINGS", settings)
 

@@ -30,7 +30,6 @@ GOOD = ToolProbeResult(AT_ONCE, FORCED, AT_ONCE)
 
 
 def judged(result: ToolProbeResult, **can: bool) -> dict[str, ToolFinding]:
-    """can: what is declared of the model; nothing for one that nothing is said of."""
     models = {"m": Capabilities(**can)} if can else {}
     provider = Provider("up", "custom", "http://127.0.0.1:9/v1", models=models)
     return {finding.subject: finding for finding in tool_findings(provider, TARGET, result)}

@@ -74,7 +74,6 @@ def strict(kind: str) -> Strict:
 
 
 def read(body: Json, kind: str) -> Reading:
-    """Reads a chat as the kind does. Raises Refused."""
     rules = RULES.get(kind, ChatRules())
     if rules.fields is not None:
         _known(body, rules.fields)
@@ -141,7 +140,6 @@ def _text(content: Any) -> str:
 
 
 def whole(reply: Reply) -> Json:
-    """A chat's answer with the thoughts that its client sees."""
     answer = openai.whole(reply)
     if reply.reasoning:
         answer["choices"][0]["message"]["reasoning_content"] = reply.reasoning
@@ -172,5 +170,4 @@ def weather(read: Reading) -> Reply:
 
 
 def weather_turn(asked: ReceivedRequest) -> ScriptedTurn:
-    """The same as an upstream's turn."""
     return play(strict("groq"), WireRequest(asked.path, asked.headers, asked.json), weather)

@@ -116,12 +116,10 @@ def _text(content: Any) -> str:
 
 
 def sealed(provider: str) -> str:
-    """Reasoning that this provider encrypted."""
     return f"gAAAAAB{provider}"
 
 
 def whole(reply: Reply, body: Json, provider: str) -> Json:
-    """The response to a request."""
     output: list[Json] = []
     end = REASONED if reply.reasoning else ""
     done = {"status": "completed"}
@@ -158,7 +156,6 @@ def whole(reply: Reply, body: Json, provider: str) -> Json:
 
 
 def events(answer: Json) -> list[bytes]:
-    """The response as a stream."""
     began = {**answer, "status": "in_progress", "output": []}
     told: list[Json] = [{"type": "response.created", "response": began}]
     for index, item in enumerate(answer["output"]):

@@ -51,7 +51,6 @@ OWNER: Final = TurnOwner("here", "1")
 
 
 def configure(home: Path, **agents_section: object) -> Path:
-    """A configuration file and a database with a route."""
     home.mkdir(parents=True, exist_ok=True)
     file = home / "swapgate.yaml"
     fields = ", ".join(f"{key}: {str(value).lower()}" for key, value in agents_section.items())
@@ -73,7 +72,6 @@ def opened(file: Path) -> Iterator[Installation]:
 
 
 def create_key(file: Path, name: str, role: Role = Role.ADMIN) -> str:
-    """A new management key, by its text."""
     with opened(file) as installation:
         ctx, secret = installation.context, installation.secret
         return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
@@ -101,7 +99,6 @@ def converse(
     response_to: str = "",
     **answer_fields: Any,
 ) -> None:
-    """A message, of a user or with a tool's result, and its answer."""
     role = MessageRole.TOOL if response_to else MessageRole.USER
     incoming = IncomingMessage(role, text, response_to)
     begun = turns.begin_turn(ctx, OWNER, session, incoming)

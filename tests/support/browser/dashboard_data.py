@@ -115,14 +115,11 @@ routes:
 
 @dataclass(frozen=True)
 class Lived:
-    """Where the installation is, and the proposals' ids by what became of them."""
-
     config: Path
     proposals: Mapping[str, str]
 
 
 def configured(home: Path) -> Path:
-    """A configuration file and a migrated, empty database without routes."""
     if (home / "swapgate.yaml").exists():  # made before, and perhaps in use
         return home / "swapgate.yaml"
     home.mkdir(parents=True, exist_ok=True)
@@ -157,7 +154,6 @@ def _empty_files() -> Mapping[str, tuple[int, bytes | None]]:
 
 
 def lived(home: Path, now: datetime) -> Lived:
-    """One route for each thing that can happen to a proposal."""
     house = _furnished(home, now)
     _record_traffic(house.config, now)
     return house
@@ -226,8 +222,6 @@ def opened(file: Path, clock: ManualClock) -> Iterator[Installation]:
 
 
 class _Class:
-    """Simulated models and the suites that they sit."""
-
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.catalog = ConfiguredSuites(settings)  # type: ignore[arg-type]  # SuiteSettings by name
         items = sim_suites.load_suites(settings.values())  # type: ignore[arg-type]
@@ -306,12 +300,10 @@ class _House:
         return proposal.id
 
     def run_until_idle(self) -> None:
-        """Until nothing is left to do: each turn takes one step."""
         while reconciler.reconcile(self.ctx).did:
             self.clock.advance(20)
 
     def sit(self, at_most: int) -> None:
-        """Every queued run is answered up to an item, as a worker would."""
         with self.ctx.store.read() as tx:
             targets = tx.routing.targets()
             runs = tx.runs.list(states=[RunState.QUEUED])
@@ -446,13 +438,11 @@ def fails_with_tools(config: Path, route: str) -> None:
 
 
 def paused(config: Path, route: str) -> None:
-    """Pause the route's canary, as a person does."""
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
 
 
 def counted(config: Path, route: str) -> None:
-    """Record a minute of traffic on the route's canary, without a failure of its own."""
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with opened(config, clock) as installation:
         house = _House(installation.context, clock, _Class(installation.settings.suites))
@@ -472,6 +462,5 @@ def counted(config: Path, route: str) -> None:
 
 
 def turned(config: Path) -> Sequence[str]:
-    """One turn of the control process."""
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         return reconciler.reconcile(installation.context).did

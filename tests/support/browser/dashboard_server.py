@@ -72,8 +72,6 @@ def status(url: str) -> int:
 
 @dataclass
 class Listener:
-    """What a page writes to the console, and which hosts it calls."""
-
     page: Page
     lines: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)

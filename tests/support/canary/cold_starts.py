@@ -40,7 +40,6 @@ class ColdStart:
 
     @property
     def callers(self) -> int:
-        """How many are simulated."""
         canary_per_s = self.per_s * self.weight_bps / 10_000
         cold_s = self.cold_s if math.isfinite(self.cold_s) else 0.0
         lasts_s = max(cold_s, DEFAULT.warm_up_s, DEFAULT.cold_units / canary_per_s)
@@ -49,7 +48,6 @@ class ColdStart:
 
 
 def rolled_back(start: ColdStart, seed: Sequence[int]) -> tuple[float, float]:
-    """Counts exposures and seconds until the default policy rolls it back; inf for never."""
     blocks = [replace(b, number=n) for n, b in enumerate(record(start, seed), 1)]
     found = collect_evidence(blocks, DEFAULT)
     if found.block is None:
@@ -59,7 +57,6 @@ def rolled_back(start: ColdStart, seed: Sequence[int]) -> tuple[float, float]:
 
 
 def record(start: ColdStart, seed: Sequence[int]) -> list[ObservationBlock]:
-    """Simulates the blocks that a router records."""
     rng, number = np.random.default_rng(seed), start.callers
     at_s = np.cumsum(rng.exponential(1.0 / start.per_s, number))
     canary = rng.random(number) < start.weight_bps / 10_000

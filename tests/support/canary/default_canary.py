@@ -84,7 +84,6 @@ SceneMaker = Callable[[int, np.random.Generator], Scene]
 
 
 def steady(blocks: int, _: np.random.Generator) -> Scene:
-    """Makes a scene in which nothing happens."""
     return Scene(np.full(blocks, SIZE), np.ones((blocks, 1)), np.ones((blocks, 1)))
 
 

@@ -27,8 +27,6 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Truth:
-    """Failure rates of both arms."""
-
     control: float = 0.01
     canary: float = 0.01
     size: int = 100  # size, canary: units of a block, and how many are canary
@@ -98,8 +96,6 @@ ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
 
 @dataclass(frozen=True)
 class SimulatedHarm:
-    """What is wrong with the canary."""
-
     errors: float = ERRORS  # errors, bad_json: shares
     bad_json: float = BAD_JSON
     slower: float = 1.0  # slower, longer: ratios

@@ -146,7 +146,6 @@ class SmallInstallation:
         return opened
 
     def context(self, store: Store | None = None) -> Context:
-        """A new control process over `store`, by default the world's own."""
         chosen = store or self.store
         return Context(
             store=chosen,
@@ -184,7 +183,6 @@ class SmallInstallation:
         self.add_route("chat")
 
     def add_route(self, name: str, incumbent: str = "sim/base") -> Route:
-        """Another one with the same suite."""
         settings = RouteSettings(suites=(RouteSuite("colours"),))
         return routes.create_route(self.context(), SYSTEM, name, incumbent, settings=settings)
 
@@ -203,24 +201,20 @@ class SmallInstallation:
             return tx.routing.table().routes[name]
 
     def serving(self, name: str = "chat") -> str:
-        """The model that serves a route."""
         with self.store.read() as tx:
             return tx.routing.targets()[self.route(name).incumbent].model
 
     def rollout(self, route: str = "chat") -> Rollout:
-        """The newest one of a route."""
         with self.store.read() as tx:
             return tx.rollouts.list(route=route, limit=1)[0]
 
     def person(
         self, name: str, role: Role = Role.ADMIN, by: Actor = OPERATOR, **also: Any
     ) -> Actor:
-        """Somebody with a key that `by` created, or a service."""
         _, text = keys.create_key(self.context(), by, name, secret=SECRET, role=role, **also)
         return keys.authenticate(self.store, text, secret=SECRET)
 
     def run_once(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
-        """One turn of the loop; a second goes by."""
         done = reconciler.reconcile(ctx or self.context())
         self.clock.advance(1)
         return done
@@ -234,13 +228,11 @@ class SmallInstallation:
         return self.get(proposal)
 
     def in_canary(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
-        """A proposal that the gate has let into its canary."""
         proposal = self.until_decided(self.propose(candidate, actor).id)
         assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
         return proposal
 
     def promoted(self, candidate: str = "sim/better") -> Proposal:
-        """A proposal whose candidate came through its canary."""
         proposal = self.in_canary(candidate)
         for _ in range(40):
             self.run_once()
@@ -286,7 +278,6 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> O
 
 
 def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
-    """The versions of a route, newest first."""
     with ctx.store.read() as tx:
         return tx.routing.history(route)
 

@@ -2,8 +2,6 @@
 
 
 class CountingRandomIds:
-    """Implements ports.Chance; ids are 1, 2, 3 … so that tests can read them."""
-
     def __init__(self) -> None:
         self._count = 0
 

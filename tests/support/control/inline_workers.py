@@ -9,8 +9,6 @@ Work = Callable[[str, str], None]
 
 
 class InlineWorkers:
-    """Implements ports.EvalWorkers, in one thread and one process."""
-
     def __init__(self, work: Work) -> None:
         self._work = work
         self._started = 0

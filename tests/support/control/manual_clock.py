@@ -4,8 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 
 class ManualClock:
-    """Implements ports.Clock; stands still until it is turned."""
-
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now, self._monotonic = start, 0.0
 
@@ -16,7 +14,6 @@ class ManualClock:
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Time goes by: both readings move."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
 

@@ -179,7 +179,6 @@ class Watcher:
 
 
 def check_weights(history: Sequence[RouteRecord]) -> None:
-    """Within a rollout the candidate's share only rises, until it is 0 or all."""
     shares: dict[str, list[int]] = {}
     for record in history:
         if record.route.canary is not None:
@@ -255,7 +254,6 @@ def exposures(blocks: Sequence[ObservationBlock], weight_bps: int) -> int:
 
 
 def check_words(ctx: Context, route: str) -> None:
-    """No duration that is told to people is negative."""
     status = canary_status.explain_canary(ctx, route).status
     explanation = status.explanation
     figures = [explanation.eta_s, *(need.eta_s for need in explanation.needs)]

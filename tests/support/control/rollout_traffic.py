@@ -185,7 +185,6 @@ class Routers:
     def _guard(
         self, worker: str, route: Route, canary: Canary, units: list[Unit], report: Report
     ) -> None:
-        """The worker's own: it stops the canary in every worker, and says so."""
         key = worker, canary.rollout
         guard = self._guards.get(key, WorkerGuard(canary.unit_rule.rho))
         for unit in units:

@@ -11,7 +11,6 @@ from harness.domain.operations.access import SYSTEM
 
 
 def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchRequest:
-    """The request; its session is one of its own, on the route `chat`."""
     client = AgentsClient.of_person(SYSTEM)
     chat = ModelChoice("chat", ModelKind.ROUTE, route="chat")
     agent = agents.create_agent(ctx, client, AgentSpec("helper", chat))

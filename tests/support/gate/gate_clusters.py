@@ -52,7 +52,6 @@ def measure_clusters(
     groups: Sequence[int] = GROUPS,
     correlations: Sequence[float] = CORRELATIONS,
 ) -> Iterator[ClusterRow]:
-    """Measures the gate in every setting of group and correlation."""
     for group in groups:
         for icc in correlations:
             key = [seed, items, group, round(icc * 10)]

@@ -29,8 +29,6 @@ DEAD: Final = "invalid_grant"
 
 @dataclass(frozen=True, slots=True)
 class _SignIn:
-    """said: what the person did. last_poll, ends_at: seconds."""
-
     code: DeviceCode = field(repr=False)
     last_poll: float
     interval_s: float
@@ -71,7 +69,6 @@ class MemoryOAuth:
         )
 
     def revoke(self) -> None:
-        """The vendor ends every sign-in, and all their tokens."""
         self._accounts.clear()
         self._refreshes.clear()
         self._ends.clear()

@@ -26,7 +26,6 @@ class ServerConnection:
     writer: asyncio.StreamWriter
 
     async def request(self) -> tuple[bytes, bytes]:
-        """Head and body of the next one. Raises IncompleteReadError when the client left."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         return head, await self.reader.readexactly(length)

@@ -17,8 +17,6 @@ KEY = "sk-secret-of-the-test"
 
 @dataclass(frozen=True)
 class Response:
-    """What is sent back: a text as a completion; raw bytes, status and headers as they are."""
-
     text: str = ""
     status: int = 200
     raw: bytes | None = None

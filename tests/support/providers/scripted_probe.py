@@ -12,8 +12,6 @@ from harness.runtime.outbound.provider_probe import ProbeRequest
 
 
 class FixedCatalogue:
-    """For tests: has the entries that it is given."""
-
     def __init__(self, *entries: CatalogueEntry) -> None:
         self._all = build_catalogue(entries)
 
@@ -22,8 +20,6 @@ class FixedCatalogue:
 
 
 class ScriptedProviderProbe:
-    """For tests: gives the scripted answers, and keeps what it was asked."""
-
     def __init__(self, answer: Callable[[Provider, str, str], ProbeReply]) -> None:
         self._answer = answer
         self.asked: list[ProbeRequest] = []

@@ -20,8 +20,6 @@ class ScriptedEvent(Enum):
 
 @dataclass(frozen=True)
 class ScriptedTurn:
-    """One answer: its head, then steps: bytes, a pause in seconds, or a ScriptedEvent."""
-
     status: int = 200
     headers: Mapping[str, str] = field(
         default_factory=lambda: {"content-type": "application/json"}

@@ -19,8 +19,6 @@ EVENTS = {"content-type": "text/event-stream"}
 
 @dataclass
 class ReceivedRequest:
-    """connection: the router's port on it."""
-
     headers: dict[str, str]
     body: bytes
     connection: int

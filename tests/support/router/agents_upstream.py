@@ -14,8 +14,6 @@ from tests.support.router.live_router import wait_until
 
 @dataclass
 class PassedRequest:
-    """One request, as it arrived."""
-
     line: str  # method, target and version
     headers: list[tuple[str, str]]  # names in lower case
     body: bytes
@@ -48,8 +46,6 @@ Play = Callable[[PassedRequest, AgentsLine], Awaitable[bool]]
 
 @dataclass
 class AgentsUpstream:
-    """play: answers its requests."""
-
     play: Play
     port: int = 0
     requests: list[PassedRequest] = field(default_factory=list)

@@ -246,7 +246,6 @@ class Place:
         )
 
     async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
-        """The last answer's status and headers."""
         for _ in range(times):
             # Each is another caller.
             self.callers += 1
@@ -255,7 +254,6 @@ class Place:
         return status, headers
 
     async def metrics(self) -> dict[str, float]:
-        """Value by series, as Prometheus writes it."""
         _, _, body = await self.door.call("/metrics", method="GET")
         lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
@@ -266,7 +264,6 @@ class Place:
 
 
 async def leaving(door: Door, body: bytes) -> None:
-    """A caller who hangs up once the request is under way."""
     begun = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> Any:

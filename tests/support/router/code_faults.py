@@ -30,7 +30,6 @@ class Break:
     functions: list[FunctionType] = field(default_factory=list)
 
     def call(self, *args: Any, **named: Any) -> Any:
-        """Instead of the code. Raises Injected where it is to."""
         if self.within is not None and not _runs(self.within):
             first = self.functions[0]
             own = FunctionType(self.code, first.__globals__, closure=first.__closure__)

@@ -121,7 +121,6 @@ def metered(kind: CostedRequest, folder: Path, *, times: int = 16) -> RequestCos
 
 
 def files(kind: CostedRequest, folder: Path) -> Counter[Path]:
-    """How many calls requests of this kind make in each file of the router."""
     with meter_of(kind, folder) as meter:
         return meter.files(kind.path, kind.bodies())
 
@@ -133,5 +132,4 @@ def garbage(kind: CostedRequest, folder: Path) -> Counter[str]:
 
 
 def meter_of(kind: CostedRequest, folder: Path) -> AbstractContextManager[RouterMeter]:
-    """A router whose requests are of one kind."""
     return metered_router(kind.snapshot, kind.packets, folder, body_apart=kind.body_apart)

@@ -88,7 +88,6 @@ class CallCounter:
         self.calls -= 1  # this one
 
     def begin(self) -> None:
-        """Called by the event loop."""
         self._loops = sys._getframe().f_back
         sys.setprofile(self.note)
 
@@ -194,7 +193,6 @@ class RouterMeter:
         self._client.close()
 
     def ask(self, path: str, body: bytes) -> bytes:
-        """Asks once, and waits until the router is done with it."""
         head = (REQUEST % (path, KEY, len(body))).encode()
         if self._body_apart:
             self._client.sendall(head)
@@ -239,7 +237,6 @@ class RouterMeter:
     def files(
         self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 8
     ) -> Counter[Path]:
-        """How many calls several requests make in each file of the router, below its folder."""
         for _ in range(warm_up):
             self.ask(path, next(bodies))
         counter = CallCounter()

@@ -218,7 +218,6 @@ def upstream_keys(of: Snapshot) -> ProviderKeySets:
 def served(
     of: Snapshot, standing: Sequence[KillSwitch] = (), classes: DataClasses = NO_DATA_CLASSES
 ) -> CompiledSnapshot:
-    """Ready, with the keys of this world."""
     return compile_snapshot(of, standing, upstream_keys(of), classes)
 
 

@@ -59,27 +59,23 @@ class RouterFleet:
         return [self.world.place.url(name) for name in self.names]
 
     def start(self, *names: str) -> None:
-        """Starts these, or all, side by side."""
         for name in names or self.names:
             self.world.place.start(name, "serve", "router")
         for name in names or self.names:
             self.world.place.answers(name, "/readyz")
 
     def stop(self) -> list[int]:
-        """Ends all with SIGTERM; their exit codes."""
         for name in self.names:
             self.world.place.children[name].terminate()
         return [self.world.place.children[name].wait(120) for name in self.names]
 
     def metric(self, name: str, prefix: str) -> list[float]:
-        """The values of one router's metrics whose line begins so."""
         headers = {"authorization": f"Bearer {self.world.key}"}
         url = f"{self.world.place.url(name)}/metrics"
         lines = httpx.get(url, headers=headers, timeout=60).text.splitlines()
         return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(prefix)]
 
     def in_force(self) -> bool:
-        """Whether the newest revision has reached every worker of every router."""
         revision = self.world.revision()
         found = [self.metric(name, "swapgate_routing_revision{") for name in self.names]
         return all(values and set(values) == {revision} for values in found)
@@ -93,13 +89,11 @@ class RouterFleet:
 def router_fleet(
     folder: Path, provider: str, database_url: str, *, routers: int = 3, **sections: object
 ) -> Iterator[RouterFleet]:
-    """A migrated, seeded installation with routers that are not running yet."""
     with routed(folder, provider, database_url, **sections) as world:
         yield RouterFleet(world, [f"router-{number}" for number in range(1, routers + 1)])
 
 
 def documented_block(language: str, containing: str) -> str:
-    """The page's block of that language which has the words."""
     text = (DOCS / PAGE).read_text(encoding="utf-8")
     blocks = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     (block,) = (block for block in blocks if containing in block)

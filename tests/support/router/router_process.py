@@ -36,7 +36,6 @@ EVER = datetime(2000, 1, 1, tzinfo=UTC)
 def ask(
     client: openai.OpenAI, *, stream: bool = False, user: str = "u", route: str = ROUTE
 ) -> str:
-    """One whole answer's text."""
     if not stream:
         done = client.chat.completions.create(
             model=route, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
@@ -97,7 +96,6 @@ class Load:
         callers: int,
         http: Callable[[], httpx.Client | None] = lambda: None,
     ) -> Iterator[None]:
-        """Calls until the block ends."""
         threads = [
             threading.Thread(target=self.call, args=(url, key, number, http()))
             for number in range(callers)
@@ -129,8 +127,6 @@ def eventually(condition: object, *, timeout_s: float = 120.0) -> None:
 
 @dataclass
 class Routed:
-    """The installation with its `chat` route; `key` opens it."""
-
     place: Site
     installation: Installation
     key: str
@@ -143,7 +139,6 @@ class Routed:
         self.place.start("router", "serve", "router", *words, wait_for="/readyz")
 
     def workers(self) -> list[psutil.Process]:
-        """The router's live workers."""
         children = psutil.Process(self.place.pid("router")).children()
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
@@ -159,7 +154,6 @@ class Routed:
         )
 
     def counter(self, name: str) -> float:
-        """Of `/metrics`: one without labels."""
         with self.client() as client:
             bearer = {"authorization": f"Bearer {self.key}"}
             text = client._client.get(f"{self.url}/metrics", headers=bearer).text
@@ -192,7 +186,6 @@ class Routed:
             return list(tx.observations.traffic(since=EVER, route=ROUTE))
 
     def blocks(self) -> list[ObservationBlock]:
-        """Of the live canary."""
         with self.installation.store.read() as tx:
             (rollout,) = tx.rollouts.live()
             return list(tx.observations.blocks(rollout.id))

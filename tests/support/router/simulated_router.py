@@ -52,13 +52,11 @@ class SimScene:
         return stats.requests if stats else 0
 
     def gone(self, model: str = OWN) -> int:
-        """Requests of the router that ended before their answer."""
         stats = self.sim.stats.get(model)
         return stats.client_gone if stats else 0
 
 
 def served(headers: Mapping[str, str]) -> str:
-    """The model that answered."""
     return headers["x-swapgate-target"].partition("/")[2]
 
 

@@ -177,7 +177,6 @@ ENDPOINTS: Final = (
 
 
 def documented(document: Mapping[str, Any]) -> set[str]:
-    """The names of all endpoints of an OpenAPI document."""
     methods = {"get", "put", "post", "patch", "delete", "head", "options", "trace"}
     return {
         f"{method.upper()} {path}"
@@ -188,7 +187,6 @@ def documented(document: Mapping[str, Any]) -> set[str]:
 
 
 def body_schema(document: Mapping[str, Any], endpoint: Endpoint) -> Mapping[str, Any] | None:
-    """Of the endpoint's body; None where it takes none."""
     operation = document["paths"][endpoint.path][endpoint.method.lower()]
     if "requestBody" not in operation:
         return None
@@ -197,7 +195,6 @@ def body_schema(document: Mapping[str, Any], endpoint: Endpoint) -> Mapping[str,
 
 
 def resolve(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a `$ref` stands for."""
     while "$ref" in schema:
         *_, name = schema["$ref"].split("/")
         schema = document["components"]["schemas"][name]

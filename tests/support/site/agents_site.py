@@ -22,8 +22,6 @@ OPENAI_KEY = "OPENAI_API_KEY"
 
 @dataclass
 class AgentsSite:
-    """The installation with both processes; `client` asks the router, without a key."""
-
     world: Routed
     upstream: Upstream
     client: httpx.Client = field(init=False)
@@ -38,12 +36,10 @@ class AgentsSite:
         return self.world.place.log("agents")
 
     def create(self, **fields: object) -> str:
-        """A new agent's path."""
         body = {"name": "support", "model": CHAT, **fields}
         return f"/agents/{good(self.client.post('/agents', json=body))['id']}"
 
     def session(self, **fields: object) -> str:
-        """The path of a session of a new agent."""
         agent = self.create(**fields)
         return f"{agent}/sessions/{good(self.client.post(f'{agent}/sessions', json={}))['id']}"
 
@@ -71,7 +67,6 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def events(answer: httpx.Response) -> list[tuple[str, Any]]:
-    """Name and data of each server-sent event."""
     found = []
     for block in answer.text.strip().split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.split("\n") if line[0] != ":")
@@ -81,7 +76,6 @@ def events(answer: httpx.Response) -> list[tuple[str, Any]]:
 
 
 def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
-    """An answer that asks for tools: id, name and arguments each."""
     message = {
         "role": "assistant",
         "content": None,

@@ -18,8 +18,6 @@ class Got:
 
 @dataclass
 class Receiver:
-    """status: what it answers."""
-
     port: int = 0
     status: int = 204
     got: list[Got] = field(default_factory=list)

@@ -75,13 +75,11 @@ class CommandLine:
         return self.run(*words, exits=exits).stdout
 
     def error(self, *words: str, exits: int) -> str:
-        """What stands on stderr; stdout holds nothing."""
         done = self.run(*words, exits=exits)
         assert done.stdout == ""
         return done.stderr
 
     def acting(self, name: str, role: str) -> tuple[str, str]:
-        """Words to act as a new person with a key of this role."""
         file = self.folder / f"{name}.key"
         file.write_text(self.json("key", "create", name, "--role", role)["text"])
         return "--key-file", str(file)

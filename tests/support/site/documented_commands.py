@@ -54,7 +54,6 @@ class DocumentedCommands:
         return whole
 
     def run(self, *, timeout_s: float = 300, **environment: str) -> str:
-        """Runs them all; returns what they printed. Fails at the first that fails."""
         log = self.folder / "log.txt"
         with log.open("wb") as out:
             shell = subprocess.Popen(  # noqa: S603 - the documented commands are what is tried

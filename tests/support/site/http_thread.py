@@ -9,8 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One POST on a connection that is kept; nothing of it on the test's output."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -21,7 +19,6 @@ class Exchange(BaseHTTPRequestHandler):
         self.exchange()
 
     def received_headers(self) -> dict[str, str]:
-        """By their names in small letters."""
         return {name.lower(): value for name, value in self.headers.items()}
 
     def received_body(self) -> bytes:
@@ -42,7 +39,6 @@ class Exchange(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handler: type[Exchange], host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
-    """The server's port; by default a free one."""
     server = ThreadingHTTPServer((host, port), handler)
     server.daemon_threads = True
     thread = threading.Thread(

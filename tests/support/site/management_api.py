@@ -91,7 +91,6 @@ class Door:
         return answer
 
     def get(self, path: str, **options: Any) -> Any:
-        """The JSON of a good answer."""
         return good(self.send("GET", path, **options))
 
     def post(self, path: str, body: object = None, **options: Any) -> Any:
@@ -150,14 +149,12 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def awaiting_approval(world: SmallInstallation) -> Proposal:
-    """A passed proposal of ann's that waits for a person; the policy must ask for one."""
     proposal = world.until_decided(world.propose("sim/better").id)
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     return proposal
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    """A proposal with a live canary; the policy must be automatic."""
     proposal = world.until_decided(world.propose("sim/better").id)
     assert proposal.phase is ProposalPhase.CANARY
     return proposal
@@ -165,7 +162,6 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """The app on a real socket, in a thread; its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, **SERVER))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -17,7 +17,6 @@ PREFIX_BITS: Final = 30  # this machine, the host, and nobody else
 
 
 def run(*words: str) -> None:
-    """Raises CalledProcessError."""
     subprocess.run(words, check=True, capture_output=True)  # noqa: S603 - `ip` of this machine
 
 
@@ -70,7 +69,6 @@ class NetworkHost:
                 run("ip", *words)
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command, to be run on that host."""
         return ["ip", "netns", "exec", self.namespace, *words]
 
     def cut(self) -> None:

@@ -38,7 +38,6 @@ def tool_loop(protocol: str, base_url: str, key: str, model: str) -> dict[str, A
 
 
 def installed() -> tuple[str, Path]:
-    """Node, and the folder with the packages of exactly these pins."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         without("node and npm are not on PATH: Vercel's AI SDK was not tried")

@@ -84,7 +84,6 @@ class Site:
     def run(
         self, *words: str, expect: int | None = 0, code: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """One CLI command, to its end. code: the folder of another version's."""
         done = subprocess.run(  # noqa: S603 - our own command
             self.command(*words),
             capture_output=True,
@@ -97,7 +96,6 @@ class Site:
         return done
 
     def start(self, name: str, *words: str, wait_for: str | None = None) -> None:
-        """wait_for: a path of the process's own address that must answer with 200."""
         command = self.command(*words)
         if name in self.hosts:
             command = self.hosts[name].command(command)
@@ -134,17 +132,14 @@ class Site:
         return self.children[name].pid
 
     def kill(self, name: str) -> None:
-        """SIGKILL."""
         self.children[name].kill()
         self.children[name].wait()
 
     def terminate(self, name: str, timeout_s: float = 120) -> int:
-        """SIGTERM; the exit code."""
         self.children[name].terminate()
         return self.children[name].wait(timeout=timeout_s)
 
     def workers(self) -> list[int]:
-        """Pids of the control process's live eval workers."""
         try:
             found = psutil.Process(self.pid("control")).children()
             return [p.pid for p in found if p.status() != psutil.STATUS_ZOMBIE]

@@ -113,7 +113,6 @@ def add_agent(tx: Transaction) -> None:
 
 
 def with_agent(store: Store) -> Store:
-    """As `add_agent`, in a store without anything."""
     with store.write() as tx:
         tx.routing.add_target(NEW)
         add_agent(tx)

@@ -46,11 +46,9 @@ class Postgres:
         self._server = server
 
     def url(self, database: str) -> str:
-        """SQLAlchemy's address of a database."""
         return self._server.get_uri(database=database, driver="psycopg")
 
     def execute(self, *statements: sql.SQL | sql.Composed) -> None:
-        """Run each statement by itself, outside any transaction, as the superuser."""
         with psycopg.connect(self._server.get_uri(), autocommit=True) as db:
             for statement in statements:
                 db.execute(statement)
@@ -62,13 +60,11 @@ class Postgres:
 
     @contextmanager
     def migrated_database(self) -> Iterator[str]:
-        """The address of a new database with our tables, dropped at the end."""
         with self._copy_of(TEMPLATE) as url:
             yield url
 
     @contextmanager
     def empty_database(self) -> Iterator[str]:
-        """The address of a new database without any table, dropped at the end."""
         with self._copy_of("template1") as url:
             yield url
 
@@ -111,7 +107,6 @@ def join(folder: Path, migrate: Callable[[str], object]) -> Postgres:
 
 
 def stop_server(folder: Path) -> None:
-    """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
         server = started(folder)
         with _PACKAGE:
@@ -121,7 +116,6 @@ def stop_server(folder: Path) -> None:
 
 
 def started(folder: Path) -> PostgresServer:
-    """The server with its data in `folder`, running."""
     folder.mkdir(mode=0o700, exist_ok=True)
     server = get_server(folder, cleanup_mode=None, start=False)
     deadline = time.monotonic() + START_TIMEOUT_S

@@ -41,7 +41,6 @@ SETTINGS: Final[Mapping[str, object]] = {
 
 
 def binary(name: str) -> str:
-    """A program of the PostgreSQL that the tests run on."""
     with warnings.catch_warnings():
         # It misses a runtime folder, and then takes the temporary one: rightly.
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
@@ -112,7 +111,6 @@ class PostgresNode:
         raise AssertionError(self._log.read_text("utf-8"))
 
     def query(self, statement: str) -> object:
-        """The first value of the first row; None without one."""
         with psycopg.connect(self.dsn, autocommit=True) as db:
             cursor = db.execute(sql.SQL(statement))
             row = cursor.fetchone() if cursor.description else None

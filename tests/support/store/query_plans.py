@@ -61,7 +61,6 @@ def is_growing(table: str) -> bool:
 
 @contextmanager
 def recorded() -> Iterator[dict[str, Any]]:
-    """Yields the statements that this process sends meanwhile, with parameters of each."""
     found: dict[str, Any] = {}
 
     def note(

@@ -127,8 +127,6 @@ WAIVER = {"id": "w_1", "route": "a", "target": "t_third", "expires_at": AT}
 
 
 class Database:
-    """Statements as a person with a shell would type them; each is its own transaction."""
-
     def __init__(self, url: str) -> None:
         options, _ = engine.OPTIONS[engine.parse(url).get_backend_name()]
         self.engine = engine.make(engine.parse(url)).execution_options(**options)

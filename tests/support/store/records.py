@@ -252,7 +252,6 @@ def rollout(id_: str = "ro_1", **changes: Any) -> Rollout:
 
 
 def create_route(tx: Transaction, name: str = ROUTE) -> int:
-    """A route with OLD as incumbent and SPARE as fallback; its revision."""
     for target in (OLD, NEW, SPARE):
         tx.routing.add_target(target)
     change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
@@ -260,7 +259,6 @@ def create_route(tx: Transaction, name: str = ROUTE) -> int:
 
 
 def seeded(store: Store, policy: Policy = POLICY) -> None:
-    """The route, an open proposal on it, and its passed verdict."""
     with store.write() as tx:
         create_route(tx)
         tx.proposals.add(proposal(policy=policy))
@@ -268,7 +266,6 @@ def seeded(store: Store, policy: Policy = POLICY) -> None:
 
 
 def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
-    """The rollout `ro_1`, unless it is there, and its canary."""
     if not tx.rollouts.list():
         tx.rollouts.add(rollout())
     change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
@@ -278,7 +275,6 @@ def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -
 
 
 def promote(tx: Transaction, *, version: int = 2) -> int:
-    """The canary of `ro_1` becomes the incumbent, by a person's word."""
     word = Approval("a_1", "p_1", PASSED.id, ApprovalKind.PROMOTION, "pr_bob", "bob", NOW)
     tx.approvals.add(word)
     return tx.routing.commit(

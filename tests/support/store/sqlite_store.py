@@ -15,7 +15,6 @@ from tests.support.site.signing_keys import CONTROL
 
 @cache
 def migrated_file() -> bytes:
-    """The content of a SQLite file with our tables and nothing in them."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "template.db"
         upgrade(f"sqlite:///{file}")
@@ -26,6 +25,5 @@ def migrated_file() -> bytes:
 
 
 def open_sqlite(file: Path, clock: Clock, *, secret: bytes) -> Store:
-    """A store on a new file, which signs as control; the caller closes it."""
     file.write_bytes(migrated_file())
     return Store(f"sqlite:///{file}", secret=secret, clock=clock, signatures=CONTROL)
