@@ -4,11 +4,8 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Final
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
@@ -45,25 +42,14 @@ LEANING_WORDS: Final = re.compile(
 )
 
 
-@cache
-def modules(*folders: str) -> tuple[Path, ...]:
-    """Every file of the folders, relative to the root."""
-    return tuple(
-        file.relative_to(ROOT)
-        for folder in folders
-        for file in sorted((ROOT / folder).rglob("*.py"))
-    )
+def modules(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+    for folder in folders:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            yield file.relative_to(ROOT), ast.parse(file.read_text())
 
 
-# All that a test of names reads of a file; the trees of all files together would be a burden to
-# every test after these.
-@cache
-def names_in(file: Path) -> tuple[tuple[int, str, str], ...]:
+def names_in(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
     """Line, what is named, and its name: a field or parameter after what it belongs to."""
-    return tuple(_names(ast.parse((ROOT / file).read_text())))
-
-
-def _names(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef(name=name, body=body):
@@ -133,35 +119,22 @@ def listed(lines: list[str]) -> str:
     return "\n".join(lines[:SHOWN]) + more
 
 
-@pytest.mark.parametrize("kind", STRANGE)
-def test_nothing_has_a_name_that_only_its_author_understands(kind: str) -> None:
-    strange = [
-        f"{file}:{line}: {name}"
-        for file in modules(*PRODUCT, "tests", "benchmarks")
-        for line, named, name in names_in(file)
-        if named == kind and is_strange(file, kind, name)
-    ]
+def test_names_are_standard_and_of_one_meaning_and_public_docstrings_stand_alone() -> None:
+    strange, leaning = list[str](), list[str]()
+    classes = defaultdict(set)
+    # One pass: to read every file takes seconds.
+    for file, tree in modules(*PRODUCT, "tests", "benchmarks"):
+        of_product = file.parts[0] in PRODUCT
+        for line, kind, name in names_in(tree):
+            if is_strange(file, kind, name):
+                strange.append(f"{file}:{line}: {name}")
+            if of_product and kind == "class" and not name.startswith("_"):
+                classes[name].add(f"{file}")
+        for line, text in docstrings_in(tree) if of_product else ():
+            if text[0].islower() or LEANING_WORDS.match(text):
+                leaning.append(f"{file}:{line}: {text.splitlines()[0]}")
+    twice = [f"{name}: {', '.join(place)}" for name, place in classes.items() if len(place) > 1]
 
     assert not strange, listed(strange)
-
-
-def test_a_public_class_name_has_one_meaning_in_the_product() -> None:
-    places = defaultdict(set)
-    for file in modules(*PRODUCT):
-        for _, kind, name in names_in(file):
-            if kind == "class" and not name.startswith("_"):
-                places[name].add(f"{file}")
-    twice = [f"{name}: {', '.join(place)}" for name, place in places.items() if len(place) > 1]
-
     assert not twice, listed(twice)
-
-
-def test_a_public_docstring_stands_without_its_neighbours() -> None:
-    leaning = [
-        f"{file}:{line}: {text.splitlines()[0]}"
-        for file in modules(*PRODUCT)
-        for line, text in docstrings_in(ast.parse((ROOT / file).read_text()))
-        if text[0].islower() or LEANING_WORDS.match(text)
-    ]
-
     assert not leaning, listed(leaning)

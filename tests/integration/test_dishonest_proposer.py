@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from evals.suites.items import Item
 from harness.control.context import Context
 from harness.control.proposals import decisions, gate_run, review, submission
 from harness.control.proposals.submission import ProposalRequest
@@ -16,7 +15,6 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
-from harness.domain.routing.target import Target
 from harness.domain.settings import (
     ControlSettings,
     RouterSettings,
@@ -41,12 +39,6 @@ LAX = replace(
     gate=replace(POLICY.gate, claim=Claim.NON_INFERIOR, margin=0.9),
     self_approval=True,
 )
-
-
-def twenty_points_worse(target: Target, item: Item, _epoch: int) -> str:
-    number = int(item.id.rpartition("-")[2])
-    right = number % 10 < (5 if target.model == "worse" else 7)
-    return str(item.target) if right else "wrong"
 
 
 def context(world: SmallInstallation, *policies: Policy) -> Context:
