@@ -51,6 +51,7 @@ UNKNOWN_KEY_PREFIX: Final = "nobody's "
 class AsideKind(StrEnum):
     FEEDBACK = "feedback"
     COUNTS = "counting of tokens"
+    FLAGS = "evaluation of flags"
 
 
 # Limits of so many keys are kept as requests use them.

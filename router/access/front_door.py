@@ -21,7 +21,7 @@ from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission
-from router.access.keys import KeyRing
+from router.access.keys import FLAGS_PATH, KeyRing
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.replies import CLOSE, Header, Reply, error_reply
 from router.health.early_recovery import EarlyRecovery
@@ -80,7 +80,7 @@ class Callers:
             elif name == AGENT_HEADER:
                 return self._identify_agent(scope, serving)
         grant = self._keys.grant(authorization, serving)
-        if grant is None and is_anthropics(scope):
+        if grant is None and (is_anthropics(scope) or scope["path"].startswith(FLAGS_PATH)):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
             return self._admission.refuse_unknown_key(self._address(scope))

@@ -14,6 +14,7 @@ from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 
 MODELS: Final = "/v1/models"
+FLAGS_PATH: Final = "/ofrep/v1/evaluate/flags"
 
 
 def list_models(

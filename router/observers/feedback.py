@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
+from harness.domain.routing.table import Arm
 from router.frame.body import FieldError
 from router.frame.bounded_map import BoundedMap
 from router.frame.replies import JSON, Reply, error_reply
@@ -50,6 +51,7 @@ class FeedbackIntake(RequestObserver):
         self._served: BoundedMap[str, tuple[str, str, str, Ticket | None]] = BoundedMap(
             REMEMBERED
         )
+        self._exposed: BoundedMap[str, Ticket] = BoundedMap(REMEMBERED)
         self._labels: set[str] = set()
         recorder.on_feedback(self.enter)
 
@@ -62,6 +64,14 @@ class FeedbackIntake(RequestObserver):
         route, arm = observed.route.route.name, observed.arm._value_
         # A plain tuple: each request makes one, and few are asked for.
         self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
+
+    def remember_exposure(
+        self, request_id: str, route: str, arm: Arm, key_id: str, ticket: Ticket | None
+    ) -> None:
+        """Remembers an exposure without an answer of ours: its feedback is its outcome."""
+        self._served.put(request_id, (route, arm.value, key_id, ticket))
+        if ticket is not None:
+            self._exposed.put(request_id, ticket)
 
     async def take(self, body: bytes, key: str) -> Reply:
         """Takes feedback from a request's body. key: the id of who gives it."""
@@ -91,9 +101,10 @@ class FeedbackIntake(RequestObserver):
         self._metrics.feedback(route, arm, opinion.verdict.value, self._label(opinion.label))
         if ticket is None or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
-        in_time = await self._recorder.note_feedback(
-            ticket, bad=opinion.verdict is FeedbackVerdict.BAD
-        )
+        is_bad = opinion.verdict is FeedbackVerdict.BAD
+        in_time = await self._recorder.note_feedback(ticket, bad=is_bad)
+        if in_time and self._exposed.get(opinion.request_id) is not None:
+            self._recorder.settle_exposure(ticket, failed=is_bad)
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 
     def _label(self, label: str) -> str:

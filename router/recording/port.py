@@ -129,6 +129,10 @@ class Recording:
         """Enters a request that ended in its block and its minute."""
         raise NotImplementedError
 
+    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
+        """Enters the outcome of an exposure without an answer of ours."""
+        raise NotImplementedError
+
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """Enters rows into the failover log; drops and counts what is too much."""
         second = int(self._clock.monotonic())

@@ -20,6 +20,7 @@ from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
+from harness.domain.reliability.failures import ArmFailure
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from harness.store.store import Store
@@ -134,6 +135,12 @@ class Recorder(Recording):
         self.served_names.note(ended.target, ended.model)
         if self._metrics is not None:
             self._metrics.finished((ended,))
+
+    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
+        if isinstance(ticket, ScoredUnit):
+            self.settle(
+                ticket, failed=failed, why=ArmFailure.BAD_FEEDBACK.value if failed else ""
+            )
 
     def settle(
         self,

@@ -23,6 +23,7 @@ from mypy_extensions import mypyc_attr
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.content_hash import short_hash
 from harness.domain.plain_data import from_plain, to_plain
+from harness.domain.reliability.failures import ArmFailure
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.recording import spool
@@ -144,6 +145,14 @@ class Reporter(Recording):
             left = start_of_minute(at) + MINUTE - at
             self._minute_ends = self._clock.monotonic() + left.total_seconds()
         self._ended.append(ended)
+        if self._news is not None:
+            self._wake()
+
+    def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
+        if isinstance(ticket, int):
+            self._units.append(
+                (ticket, int(failed), ArmFailure.BAD_FEEDBACK.value if failed else "")
+            )
         if self._news is not None:
             self._wake()
 

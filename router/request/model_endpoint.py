@@ -109,7 +109,7 @@ class ModelEndpoint:
             return routed
         request, route = routed
         id_ = request_id[1].decode()
-        _, arm, plan, _ = self._assigned(
+        _, arm, plan, _ = self.assign(
             scope, directives.sticky, route, request, grant, id_, None
         )
         now = self.dispatcher.timers.loop.time()
@@ -178,7 +178,7 @@ class ModelEndpoint:
         limit_s = timeout_s if is_hurried else longest_s
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
-        sticky_key, arm, plan, trial = self._assigned(
+        sticky_key, arm, plan, trial = self.assign(
             scope, directives.sticky, route, request, grant, id_, own_limit_s
         )
         observed = ObservedRequest(
@@ -239,7 +239,7 @@ class ModelEndpoint:
             job.span, job.probe = observed.span, observed.probe
         return observed
 
-    def _assigned(
+    def assign(
         self,
         scope: Scope,
         sticky: bytes | None,
@@ -249,7 +249,9 @@ class ModelEndpoint:
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
-        """sticky: what the client's own header says. own_limit_s: all the time that the client
+        """Gives a caller of a route its key, arm, plan and rollout.
+
+        sticky: what the client's own header says. own_limit_s: all the time that the client
         gives it, None for no less than the route does.
         """
         try:

@@ -17,7 +17,7 @@ from harness.ports import Clock, RateBook
 from harness.store.store import Store
 from router.access.admission import Admission, AsideKind
 from router.access.front_door import SOON, Callers, FrontDoor, is_anthropics
-from router.access.keys import list_models
+from router.access.keys import FLAGS_PATH, list_models
 from router.access.rate_limits import LocalRates
 from router.frame.asgi import (
     BODY,
@@ -71,6 +71,7 @@ from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.background import Background
 from router.server.completions import as_chat
+from router.server.flags import MAX_CONTEXT_BYTES, FlagCaller, FlagEvaluation
 from router.server.paths import (
     AGENTS_METHODS,
     ASKED,
@@ -248,6 +249,9 @@ class Router:
             self._names,
             self._alarms.shares,
         )
+        self._flags = FlagEvaluation(
+            self._calls, recorder, self._feedback, self._guards, self._names
+        )
         self._tracing, self._direct, self._on_stop = tracing, direct, on_stop
         self._door = FrontDoor(
             holder, recorder, settings.max_concurrent, callers, self._renewals, self._errors
@@ -376,6 +380,8 @@ class Router:
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
+        if path.startswith(FLAGS_PATH):
+            return await self._evaluate_flags(scope, receive, grant, serving, request_id)
         if path not in ASKED:
             return list_models(
                 serving, grant, path, self._names, anthropic=is_anthropics(scope)
@@ -393,6 +399,21 @@ class Router:
             return body
         too_many = self._admission.admit_aside(AsideKind.FEEDBACK, grant.id, grant.limits)
         return too_many or await self._feedback.take(body, grant.id)
+
+    async def _evaluate_flags(
+        self,
+        scope: Scope,
+        receive: Receive,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply:
+        body = await read_request_body(scope, receive, self._timers, MAX_CONTEXT_BYTES)
+        if isinstance(body, Reply):
+            return body
+        too_many = self._admission.admit_aside(AsideKind.FLAGS, grant.id, grant.limits)
+        caller = FlagCaller(scope, grant, serving, request_id[1].decode())
+        return too_many or self._flags.answer(body, caller)
 
     async def _complete(
         self,

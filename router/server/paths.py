@@ -6,18 +6,19 @@ from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from harness.domain.settings import CorsSettings
-from router.access.keys import MODELS
+from router.access.keys import FLAGS_PATH, MODELS
 from router.frame.asgi import Message, Scope, Send, header
 from router.frame.replies import Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
 from router.request.token_count import COUNT_PATHS
+from router.server.flags import FLAG_PREFIX
 
 METRICS: Final = "/metrics"
 # What asks a model, or about one request to it.
 ASKED: Final = frozenset((*ENDPOINTS, *COUNT_PATHS, COMPLETIONS))
 METHODS: Final[Mapping[str, str]] = {
-    **dict.fromkeys((*ASKED, FEEDBACK_PATH), "POST"),
+    **dict.fromkeys((*ASKED, FEEDBACK_PATH, FLAGS_PATH), "POST"),
     **dict.fromkeys((MODELS, METRICS), "GET"),
 }
 AGENTS_METHODS: Final = "GET, POST, PUT, PATCH, DELETE"
@@ -54,6 +55,8 @@ _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
 
 def method_of(path: str) -> str | None:
     """The method of a path; None for one that is not served."""
+    if path.startswith(FLAG_PREFIX):
+        return "POST"
     return METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
 
 

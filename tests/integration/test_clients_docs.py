@@ -58,18 +58,19 @@ class Client:
     registry: str
     packages: tuple[str, ...]
     versions: tuple[str, ...]
-
-    @property
-    def section(self) -> str:
-        return TEXT.partition(f"\n## {self.name}\n")[2].partition("\n## ")[0]
+    section: str  # of the page
 
 
-def clients() -> list[Client]:
+def clients(page: str = TEXT) -> list[Client]:
     return [
         Client(
-            name, registry, tuple(re.findall(r"`(.+?)`", packages)), (*versions.split(", "),)
+            name,
+            registry,
+            tuple(re.findall(r"`(.+?)`", packages)),
+            (*versions.split(", "),),
+            page.partition(f"\n## {name}\n")[2].partition("\n## ")[0],
         )
-        for name, registry, packages, versions in ROW.findall(TEXT)
+        for name, registry, packages, versions in ROW.findall(page)
     ]
 
 
@@ -193,6 +194,11 @@ def commands(client: Client, folder: Path, url: str) -> str:
     return f"set -eu\n{whole}"
 
 
+def environment(programs: Path, folder: Path, key: str) -> dict[str, str]:
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(folder), "SWAPGATE_KEY": key}
+
+
 @pytest.mark.parametrize("client", clients(), ids=lambda client: client.name)
 def test_a_client_answers_with_the_settings_of_its_block(
     client: Client, scene: Scene, tmp_path: Path
@@ -202,15 +208,10 @@ def test_a_client_answers_with_the_settings_of_its_block(
     folder.mkdir()
     if client.registry == "npm":
         (folder / "node_modules").symlink_to(programs.parent)
-    environment = {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(folder),
-        "SWAPGATE_KEY": KEY,
-    }
     done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
         ["/bin/bash", "-c", commands(client, folder, scene.world.url)],
         cwd=folder,
-        env=environment,
+        env=environment(programs, folder, KEY),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

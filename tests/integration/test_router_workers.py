@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -306,3 +307,37 @@ def in_force(world: Routed) -> bool:
     named = metrics(world).items()
     found = [n for name, n in named if name.startswith("swapgate_routing_revision{")]
     return found == [world.revision()] * len(world.workers())
+
+
+@pytest.mark.req("A1", "F3")
+def test_flags_that_any_worker_evaluates_are_exposures_whose_outcome_is_feedback(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        start_canary(world, tmp_path)
+        world.start("--workers", "2")
+        told = [tell_of_a_flag(world, number) for number in range(60)]
+        variants = {tell_of_a_flag(world, 7)[0] for _ in range(4)}
+        assert world.place.terminate("router") == 0
+        blocks = world.blocks()
+
+    assert {outcome for _, outcome in told} == {"counted"}
+    assert {variant for variant, _ in told} == {"incumbent", "canary"}
+    assert len(variants) == 1
+    assert sum(block.units for block in blocks) == 60
+    assert sum(block.failures for block in blocks) == 20
+    assert not any(block.missing for block in blocks)
+
+
+def tell_of_a_flag(world: Routed, number: int) -> tuple[str, str]:
+    """Returns the caller's variant, and what became of its feedback."""
+    context = {"context": {"targetingKey": f"user-{number}"}}
+    headers = {"authorization": f"Bearer {world.key}"}
+    url = f"{world.url}/ofrep/v1/evaluate/flags/chat"
+    flag = httpx.post(url, json=context, headers=headers).raise_for_status().json()
+    opinion = {
+        "request_id": flag["metadata"]["request_id"],
+        "thumb": "up" if number % 3 else "down",
+    }
+    said = httpx.post(f"{world.url}/v1/feedback", json=opinion, headers=headers)
+    return flag["variant"], said.json()["outcome"]

@@ -39,6 +39,7 @@ class ArmFailure(StrEnum):
     CIRCUIT_OPEN = "circuit_open"  # its circuit left it out
     UNABLE = "unable"  # it cannot do what the request needs, and the incumbent can
     MISSING = "missing"  # no outcome came in time
+    BAD_FEEDBACK = "bad_feedback"  # the caller of a flag said so
 
 
 ErrorClass = FailureClass | ArmFailure

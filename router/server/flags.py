@@ -1,0 +1,187 @@
+"""Flag evaluation answers the OpenFeature Remote Evaluation Protocol (OFREP): a route is a
+flag. Its value is the model that serves a caller, its variant the caller's arm. One evaluated
+flag is an exposure of the route's canary, and feedback is its outcome; without feedback the
+outcome is missing. A bulk evaluation, which clients fetch ahead of use, is no exposure.
+Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
+"""
+
+import json
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from harness.domain.errors import InputError
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import KeyGrant
+from router.access.keys import FLAGS_PATH, is_route_allowed
+from router.frame.asgi import Scope, header
+from router.frame.body import read_request
+from router.frame.json_spans import parse_object
+from router.frame.replies import JSON, Reply
+from router.observers.canary_guard import CanaryGuards
+from router.observers.feedback import FeedbackIntake
+from router.recording.port import Recording
+from router.request.model_endpoint import Assignment, ModelEndpoint
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.route_names import RouteNames
+
+FLAG_PREFIX: Final = f"{FLAGS_PATH}/"
+MAX_CONTEXT_BYTES: Final = 64 * 1024
+LONGEST_KEY: Final = 1024  # characters of a targeting key
+# What stands for the request that the caller will make: nothing of it is known yet.
+_REQUEST: Final = read_request(b'{"model": "flag", "messages": []}', Endpoint.CHAT)
+
+
+class FlagError(StrEnum):
+    """The protocol's error codes that an evaluation answers with."""
+
+    PARSE_ERROR = "PARSE_ERROR"
+    TARGETING_KEY_MISSING = "TARGETING_KEY_MISSING"
+    INVALID_CONTEXT = "INVALID_CONTEXT"
+    FLAG_NOT_FOUND = "FLAG_NOT_FOUND"
+    GENERAL = "GENERAL"
+
+
+class FlagFault(Exception):
+    """A flag that cannot be evaluated. status: of the reply about this flag alone."""
+
+    def __init__(self, code: FlagError, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.status = code, status
+
+    def to_plain(self, flag: str) -> dict[str, object]:
+        return {"key": flag, "errorCode": self.code.value, "errorDetails": str(self)}
+
+
+class FlagCaller(NamedTuple):
+    """Who asks for flags, in which request, and the revision that answers."""
+
+    scope: Scope
+    grant: KeyGrant
+    serving: CompiledSnapshot
+    request_id: str
+
+
+class FlagEvaluation:
+    """Evaluates routes as flags in one worker."""
+
+    def __init__(
+        self,
+        calls: ModelEndpoint,
+        recorder: Recording,
+        feedback: FeedbackIntake,
+        guards: CanaryGuards,
+        names: RouteNames,
+    ) -> None:
+        self._calls = calls
+        self._recorder = recorder
+        self._feedback = feedback
+        self._guards = guards
+        self._names = names
+
+    def answer(self, body: bytes, caller: FlagCaller) -> Reply:
+        """Evaluates the flag that the path names, or all flags that the key may ask."""
+        flag: str = caller.scope["path"][len(FLAG_PREFIX) :]
+        try:
+            targeting_key = _read_targeting_key(body)
+            if not flag:
+                return self._evaluate_all(targeting_key, caller)
+            route = self._find(flag, caller)
+            flagged = self._evaluate(flag, route, targeting_key, caller, exposed=True)
+        except FlagFault as fault:
+            return _reply(fault.to_plain(flag), fault.status)
+        return _reply(flagged)
+
+    def _find(self, flag: str, caller: FlagCaller) -> CompiledRoute:
+        route = caller.serving.routes.get(flag) or self._names.find(flag, caller.serving)
+        if route is None or not is_route_allowed(caller.grant, route.route.name):
+            message = f"this key may use no route {flag[:200]!r}; GET /v1/models lists its own"
+            raise FlagFault(FlagError.FLAG_NOT_FOUND, message, 404)
+        return route
+
+    def _evaluate_all(self, targeting_key: str, caller: FlagCaller) -> Reply:
+        flags: list[dict[str, object]] = []
+        for name, route in sorted(caller.serving.routes.items()):
+            if not is_route_allowed(caller.grant, name):
+                continue
+            try:
+                flags.append(self._evaluate(name, route, targeting_key, caller, exposed=False))
+            except FlagFault as fault:
+                flags.append(fault.to_plain(name))
+        body = json.dumps({"flags": flags}).encode()
+        etag = f'"{blake2b(body, digest_size=16).hexdigest()}"'.encode()
+        headers = ((b"etag", etag), (b"cache-control", b"private, no-cache"))
+        if etag in (header(caller.scope, b"if-none-match") or b""):
+            return Reply(304, headers, b"")
+        return Reply(200, (JSON, *headers), body)
+
+    def _evaluate(
+        self,
+        flag: str,
+        route: CompiledRoute,
+        targeting_key: str,
+        caller: FlagCaller,
+        *,
+        exposed: bool,
+    ) -> dict[str, object]:
+        """Evaluates one flag. exposed: the caller is about to use it, and counts."""
+        canary = route.route.canary
+        if canary is not None and not targeting_key:
+            message = "send `context.targetingKey`: the route has a canary, which is sticky"
+            raise FlagFault(FlagError.TARGETING_KEY_MISSING, message)
+        sticky = targeting_key.encode(errors="replace")
+        assigned = self._calls.assign(
+            caller.scope, sticky, route, _REQUEST, caller.grant, caller.request_id, None
+        )
+        _, arm, plan, _ = assigned
+        if not plan.targets:
+            message = f"no target of route {flag!r} can answer now; `swapgate status` says why"
+            raise FlagFault(FlagError.GENERAL, message, 503)
+        upstream = route.upstreams[plan.targets[0]]
+        metadata: dict[str, object] = {
+            "target": upstream.name,
+            "revision": caller.serving.snapshot.table.revision,
+        }
+        if canary is not None:
+            metadata["rollout"] = canary.rollout
+        if exposed:
+            metadata["request_id"] = caller.request_id
+            self._expose(route, assigned, caller)
+        return {
+            "key": flag,
+            "value": upstream.target.model,
+            "variant": arm.value,
+            "reason": "STATIC" if canary is None else "SPLIT",
+            "metadata": metadata,
+        }
+
+    def _expose(self, route: CompiledRoute, assigned: Assignment, caller: FlagCaller) -> None:
+        """Counts the caller in the rollout, and remembers it for feedback."""
+        key, arm, _, trial = assigned
+        ticket = None
+        if trial is not None and not self._guards.stopped(trial):
+            ticket = self._recorder.admit(trial, arm, key)
+        self._feedback.remember_exposure(
+            caller.request_id, route.route.name, arm, caller.grant.id, ticket
+        )
+
+
+def _read_targeting_key(body: bytes) -> str:
+    """Reads an evaluation's body; empty where it names no caller. Raises FlagFault."""
+    try:
+        context = parse_object(body).get("context") if body else None
+    except InputError as error:
+        raise FlagFault(FlagError.PARSE_ERROR, f"the request body: {error}") from None
+    if context is None:
+        return ""
+    if not isinstance(context, dict):
+        raise FlagFault(FlagError.INVALID_CONTEXT, "`context` must be an object")
+    key = context.get("targetingKey", "")
+    if not isinstance(key, str) or len(key) > LONGEST_KEY:
+        message = f"`context.targetingKey` must be a text of at most {LONGEST_KEY} characters"
+        raise FlagFault(FlagError.INVALID_CONTEXT, message)
+    return key
+
+
+def _reply(plain: dict[str, object], status: int = 200) -> Reply:
+    return Reply(status, (JSON,), json.dumps(plain).encode())
