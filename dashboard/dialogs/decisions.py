@@ -12,7 +12,7 @@ from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import decisions, drawbacks, review
+from harness.control.proposals import cost_ratio, decisions, drawbacks, review
 from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
@@ -25,6 +25,7 @@ OBSERVED = (
     "configuration. It can be rejected."
 )
 CHANGE_MISSING = "The policy asks for a change request: write its reference first."
+COST_MISSING = "Its canary would end for its cost: accept that, for the reason below."
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
@@ -103,10 +104,18 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
         needed = CHANGE_MISSING if proposal.needs_change_reference else ""
         label = "Change request" + ("" if needed else " (optional)")
         change = form.text("change", label, need=needed)
+    accepted = None
+    if found.cost.ends_canary:
+        accepted = st.number_input(
+            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
+            key=form.key("cost"),
+        )  # fmt: skip
+        form.need(accepted, COST_MISSING)
     form.submit(
         "Start the canary", f"approved {proposal.id}; the canary opens within seconds.",
         decisions.approve_proposal, proposal.id, form.reason(),
         expected_verdict=verdict.id if verdict else None, change_reference=change,
+        accept_cost=accepted,
     )  # fmt: skip
 
 
@@ -151,7 +160,8 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     facts.append(("Against", "<br>".join(against) or escape(drawbacks.describe_absence(held))))
     if held.proposal.change_reference:
         facts.append(("Change request", escape(held.proposal.change_reference)))
-    facts.append(("Cost", escape(monthly_bill.describe_forecast(held.forecast))))
+    forecast = monthly_bill.describe_forecast(held.forecast)
+    facts.append(("Cost", escape(f"{found.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     blast = BlastRadius.from_forecast(held.proposal, held.forecast)
     facts.append(("Users", escape(blast.text)))

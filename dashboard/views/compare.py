@@ -68,6 +68,7 @@ def _header(view: ComparisonView) -> None:
         f"{what} {labels.date_time(at)}, {labels.age(at, view.now)}",
         f"proposed by {proposal.proposer}",
         *([f"change request {proposal.change_reference}"] if proposal.change_reference else []),
+        *([proposal.accepted_cost.text] if proposal.accepted_cost else []),
     ]
     route = html.link("routes", strong(proposal.route), route=proposal.route)
     heading = f"{strong(comparison.candidate.name)} instead of "

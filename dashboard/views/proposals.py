@@ -16,11 +16,13 @@ from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label
 from harness.control.canary import duration_estimate, status
-from harness.control.proposals import estimate, route_rules, submission
+from harness.control.proposals import cost_ratio, estimate, route_rules, submission
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.routing import traffic_report
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_score
+from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text
@@ -148,6 +150,8 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
         lines.append(f"Reason: {escape(proposal.reason)}")
     if proposal.change_reference:
         lines.append(f"Change request: {escape(proposal.change_reference)}")
+    if proposal.accepted_cost:
+        lines.append(f"Cost: {escape(proposal.accepted_cost.text)}")
     if row.verdict is not None:
         decided = html.state(labels.verdict_label(row.verdict))
         lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
@@ -172,7 +176,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
         request = _read_form(routes, prefilled, busy)
         why_not = _why_not(request, busy)
         if not why_not:
-            _outlook(request)
+            request, why_not = _accept_cost(request, _outlook(request))
         elif request.route in busy:
             _lead_to(busy[request.route])
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -259,13 +263,38 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
     return ""
 
 
-def _outlook(request: submission.ProposalRequest) -> None:
+def _accept_cost(
+    request: submission.ProposalRequest, cost: CostRatio | None
+) -> tuple[submission.ProposalRequest, str]:
+    """Asks for an acceptance where the canary would end for the candidate's cost. Returns the
+    request with it, and why it cannot be proposed yet.
+    """
+    if cost is None or not cost.ends_canary or cost.free:
+        return request, cost.text if cost and cost.ends_canary else ""
+    if why_not := current_user.why_not(Role.APPROVER):
+        return request, f"Its canary would end for its cost. {why_not}"
+    left, right = st.columns(2)
+    with left:
+        ratio = st.number_input(
+            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
+            key="wish-cost",
+        )  # fmt: skip
+    with right:
+        because = st.text_input("Because", key="wish-because")
+    enough = ratio is not None and cost.ratio is not None and ratio >= cost.ratio
+    if not enough or not because.strip():
+        return request, "Its canary would end for its cost: accept that above, with a reason."
+    return replace(request, accept_cost=ratio, because=because), ""
+
+
+def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
+    """Shows what the proposal would take; returns what the candidate costs, where known."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
         st.html(html.note(f"No forecast is possible: {error}"))
-        return
+        return None
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
     names = queries.titles(ctx)
     rows = [
@@ -283,6 +312,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
     for line in (
         comparison_text.outlook_line(planned),
+        *([terms.cost.text] if terms.cost else []),
         f"This would be the {terms.risk.text}.",
         *(f"Another person has to approve it: {line}" for line in widening),
         *(f"{line}." for line in untaken),
@@ -290,6 +320,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
         *(f"Option: {option}" for option in ramp.options),
     ):
         st.html(html.note(line))
+    return terms.cost
 
 
 if __name__ == "__main__":

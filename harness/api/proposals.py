@@ -76,14 +76,25 @@ class ProposalBody(Body):
         return ProposalRequest(**given, change_reference=reference)
 
 
+class AcceptingProposalBody(ProposalBody):
+    """Proposes a swap. accept_cost, because: how many times the incumbent's cost an approver
+    accepts, beyond the policy's guardrail, and why.
+    """
+
+    accept_cost: Annotated[float, Field(ge=1)] | None = None
+    because: Text = ""
+
+
 class ApprovalBody(Body):
     """Approves a proposal. verdict: the one that the approver saw; refused when it is another
-    by now. change_reference: of the change request, where the proposal names none.
+    by now. change_reference: of the change request, where the proposal names none. accept_cost:
+    how many times the incumbent's cost is accepted, for the reason of the approval.
     """
 
     reason: Text = ""
     expected_verdict: Annotated[Name | None, Field(alias="verdict")] = None
     change_reference: Name | None = None
+    accept_cost: Annotated[float, Field(ge=1)] | None = None
 
 
 class ProposalQuery(PageQuery):
@@ -144,7 +155,7 @@ class ProposalComparison:
 
 
 @endpoint(router, "POST", "/proposals", status=201)
-def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
+def create_proposal(who: BodyFactory, body: AcceptingProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
 
     With `rivals` each candidate gets a proposal; `/proposals/{proposal}/selection` has all.

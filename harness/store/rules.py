@@ -86,6 +86,8 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
     ]
     if before.change_reference:
         fixed.append("change_reference")
+    if before.accepted_cost or before.approver:
+        fixed.append("accepted_cost")
     if before.phase is not ProposalPhase.PROPOSED:
         fixed.append("plans")
     for name in fixed:

@@ -159,7 +159,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     world.script = skilled
     with world.store.read() as tx:
         provider = tx.providers.all()["sim"]
-    prices = {**provider.prices, "good": Price(1.0, 2.0), "better": Price(3.0, 6.0)}
+    prices = {**provider.prices, "good": Price(1.0, 2.0), "better": Price(1.4, 2.8)}
     targets.put_provider(world.context(), SYSTEM, replace(provider, prices=prices))
     world.propose("sim/equal")
     run_until_decided(world)  # now the tokens of an answer are known

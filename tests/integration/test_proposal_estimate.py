@@ -22,6 +22,7 @@ def test_without_a_former_run_cost_time_and_spread_are_guessed(
 
     assert suite_estimate.guessed
     assert suite_estimate.cost_usd is not None
+    assert 0.0 < suite_estimate.cost_usd < 0.1
     assert suite_estimate.duration_s is not None
     assert suite_estimate.spread is None
     assert suite_estimate.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)

@@ -55,7 +55,7 @@ def test_as_good_at_a_tenth_of_the_price_is_asked_as_cheaper_and_not_worse(
         (-1.0, None, Claim.CHEAPER, Claim.SUPERIOR),
         (None, None, Claim.SUPERIOR, Claim.SUPERIOR),
         (None, None, Claim.NON_INFERIOR, Claim.NON_INFERIOR),
-        (0.9, Claim.SUPERIOR, Claim.NON_INFERIOR, Claim.SUPERIOR),
+        (0.9, Claim.SUPERIOR, Claim.NON_INFERIOR, Claim.CHEAPER),
         (0.9, Claim.NON_INFERIOR, Claim.SUPERIOR, Claim.NON_INFERIOR),
         # A saving that so few items cannot show.
         (0.11, None, Claim.SUPERIOR, Claim.SUPERIOR),
@@ -90,7 +90,7 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
         ),
         (480, -9.0, None, "costs 10 times as much, and the claim that it is cheaper needs a"),
         (480, 0.0, None, "both models cost the same, and the claim that it is cheaper needs a"),
-        (480, 0.9, Claim.SUPERIOR, "costs 90 % less, and the claim that it is cheaper was not"),
+        (480, 0.9, Claim.NON_INFERIOR, "costs 90 % less, and the claim that it is cheaper was"),
         (480, 0.9, None, "the candidate costs 90 % less; an equal candidate is shown in"),
     ],
 )

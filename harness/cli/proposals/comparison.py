@@ -65,6 +65,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ),
             ("why", proposal.reason or None),
             ("change", proposal.change_reference or None),
+            ("cost", proposal.accepted_cost.text if proposal.accepted_cost else None),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase_text),
             *[("mind", fault) for fault in comparison.faults],

@@ -11,6 +11,7 @@ from harness.cli.frame.command import (
     OPTIONAL_REASON,
     PAGE,
     WATCH,
+    FiniteRange,
     LazyCommand,
     LazyCommandGroup,
     arg,
@@ -165,12 +166,13 @@ def _print_selection(beside: SelectionComparison) -> None:
 
 
 def _review_json(proposal_review: ProposalReview) -> object:
-    return output.pick(proposal_review, "widened", "risk", "changes")
+    return output.pick(proposal_review, "widened", "risk", "changes", "cost")
 
 
 def _print_review(proposal_review: ProposalReview) -> None:
     click.echo()
     click.echo(proposal_review.risk.text)
+    click.echo(proposal_review.cost.text)
     for line in proposal_review.widened:
         click.echo(f"widened: {line}")
     if proposal_review.changes:
@@ -192,12 +194,21 @@ def approve(
         metavar="REFERENCE",
         default="",
     ),
+    accept_cost: float | None = opt(
+        "Times the incumbent's cost that you accept, for the reason that you give.",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+    ),
 ) -> None:
     """Let a passed proposal into its canary. The proposer cannot."""
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
     made = session.decide(
-        decisions.approve_proposal, proposal_id, reason, change_reference=change
+        decisions.approve_proposal,
+        proposal_id,
+        reason,
+        change_reference=change,
+        accept_cost=accept_cost,
     )
     text = f"{made.id} is approved by {made.approver}: its canary opens next"
     output.answer(made, text)

@@ -3,7 +3,7 @@ what the comparisons would take and risk, registers them, and waits for the gate
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 
 import click
@@ -18,6 +18,7 @@ from harness.control.canary.duration_estimate import RampPlan
 from harness.control.context import Context
 from harness.control.proposals import estimate, route_rules, submission
 from harness.control.proposals.comparison import load_comparison
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
@@ -97,6 +98,12 @@ def create_proposal(
     ),
     reason: str = opt("Reason; required for the claim non_inferior.", default=""),
     change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
+    accept_cost: float | None = opt(
+        "Times the incumbent's cost that you accept, as an approver. [default: the policy's]",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+    ),
+    because: str = opt("Reason to accept that cost.", default=""),
     descends_from: str | None = opt(
         "Target after whose results the candidate was tuned; its looks at the suites count.",
         metavar="TARGET",
@@ -136,6 +143,8 @@ def create_proposal(
         min_saving,
         rivals=tuple(candidates[1:]),
         change_reference=change,
+        accept_cost=accept_cost,
+        because=because,
     )
     terms = submission.preview_proposal(context, request, session.actor)
     planned = submission.create_selection(dry_run_context(context), session.actor, request)
@@ -175,6 +184,7 @@ class _Outlook:
     planning: Sequence[SuiteEstimate]
     bill: CostForecast
     untaken: Sequence[str]  # shares of the route's requests, in words
+    cost: CostRatio | None
 
 
 def _load_outlook(
@@ -185,7 +195,10 @@ def _load_outlook(
         ctx, request.route, request.candidate, planned.plans
     )
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
-    return _Outlook(planned, request.candidate, planning, bill, untaken)
+    cost = submission.preview_proposal(ctx, request).cost
+    if cost is not None:
+        cost = replace(cost, accepted=planned.accepted_cost)
+    return _Outlook(planned, request.candidate, planning, bill, untaken, cost)
 
 
 def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
@@ -197,6 +210,8 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
             output.note(f"waits for another person's approval: {line}")
         for line in outlook.untaken:
             output.paragraph(line)
+        if outlook.cost is not None:
+            output.paragraph(outlook.cost.text)
         forecast = monthly_bill.describe_forecast(outlook.bill)
         basis = monthly_bill.describe_basis(outlook.bill)
         output.paragraph("\n".join(filter(None, (forecast, basis))))
@@ -219,6 +234,7 @@ def _print_documents(
             "proposal": proposal,
             "planning": planning_json(outlook.planning),
             "forecast": outlook.bill,
+            "cost": outlook.cost,
             "untaken": list(outlook.untaken),
             **({} if proposal else _registered(outlook.planned)),
         }

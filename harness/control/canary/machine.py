@@ -14,7 +14,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
-from harness.control.routing import fallback_chain, freezes, routes
+from harness.control.routing import fallback_chain, freezes, monthly_bill, routes
 from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
@@ -26,6 +26,7 @@ from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
 from harness.domain.routing.route_changes import (
     AbortCanary,
@@ -64,7 +65,7 @@ def open_canary(
     recomputation.require_agreement(ctx, tx, proof, proposal)
     route_rules.require_current_rules(ctx, tx, proposal)
     route = routes.require_route(tx, proposal.route)
-    policy = proposal.policy.canary
+    policy = _guard_cost(tx, proposal)
     rollout = Rollout(
         id=ctx.chance.token("r_"),
         proposal=proposal.id,
@@ -99,6 +100,16 @@ def open_canary(
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
+
+
+def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
+    """The proposal's policy with the cost that an approver accepted for it."""
+    names, accepted = tx.routing.targets(), proposal.accepted_cost
+    arms = (names[proposal.incumbent], names[proposal.candidate])
+    return proposal.policy.canary.with_cost(
+        accepted.ratio if accepted else None,
+        priced=all(monthly_bill.find_price(tx, arm) for arm in arms),
+    )
 
 
 def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, estimate
+from harness.control.proposals import alpha_spending, cost_ratio, estimate
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.providers import discovery, model_lookup
@@ -24,7 +24,7 @@ from harness.domain.routing.candidate_schedule import (
     round_alpha,
 )
 from harness.domain.routing.table import Route
-from harness.domain.routing.target import Price
+from harness.domain.routing.target import Price, Target
 from harness.gate.planning.multiplicity import false_pass_risk, total_risk
 from harness.store.transaction import Transaction
 
@@ -170,6 +170,8 @@ def _price(
         estimates = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
         return PlannedCandidate(model.name, None, remark=str(error))
+    if remark := _describe_cost(ctx, route, target, estimates):
+        return PlannedCandidate(model.name, None, remark=remark)
     costs = [suite.cost_usd for suite in estimates]
     if None not in costs:
         cost, own = sum(cost or 0.0 for cost in costs), sum(map(_candidates_own, estimates))
@@ -182,6 +184,18 @@ def _price(
         None,
         remark=f"its cost is unknown: set providers.{provider.name}.prices",
     )
+
+
+def _describe_cost(
+    ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
+) -> str:
+    """Says that the candidate's canary would end for its cost; empty where it would not."""
+    plans = [suite.plan for suite in estimates]
+    policy = ctx.policy(route.settings.policy).canary
+    with ctx.store.read() as tx:
+        arms = (tx.routing.targets()[route.incumbent], target)
+        cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms)
+    return f"{cost.text} An approver may propose it" if cost.ends_canary else ""
 
 
 def _candidates_own(suite: SuiteEstimate) -> float:

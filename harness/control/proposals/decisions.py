@@ -3,16 +3,17 @@ back before its canary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
-from harness.control.proposals import four_eyes
+from harness.control.proposals import cost_ratio, four_eyes
 from harness.control.routing import freezes
 from harness.domain.errors import Conflict, InputError, ProofRefused, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.policy import parse_change_reference
+from harness.domain.proposals.policy import CostAcceptance, parse_change_reference
 from harness.domain.proposals.proposal import (
     REFUSED_BY,
     Approval,
@@ -25,6 +26,10 @@ from harness.domain.proposals.proposal import (
 )
 from harness.store.transaction import Transaction
 
+ACCEPT_AT_APPROVAL: Final = (
+    "Accept it with the approval (`--accept-cost {} --reason …`), or reject the proposal"
+)
+
 
 def approve_proposal(
     ctx: Context,
@@ -34,17 +39,19 @@ def approve_proposal(
     *,
     expected_verdict: str | None = None,
     change_reference: str = "",
+    accept_cost: float | None = None,
 ) -> Proposal:
     """Lets a passed proposal into its canary, bound to the verdict that the approver saw. Needs
     an approver; its proposer may not.
 
     expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
-    change request, where the proposal names none. Raises InputError where the policy asks for
-    one and nobody names it, NotAllowed for the
-    proposer (unless the policy says `self_approval` and nothing is widened), StaleWrite when
-    the verdict is another by now, ProofRefused when it or the time to approve has expired,
-    IllegalTransition when nothing waits for approval, NotAllowed where the installation only
-    observes.
+    change request, where the proposal names none. accept_cost: how many times the incumbent's
+    cost the approver accepts, for the reason of the approval. Raises InputError where the
+    policy asks for a change request and nobody names it, and where the canary would end for a
+    cost that nobody accepts; NotAllowed for the proposer (unless the policy says
+    `self_approval` and nothing is widened), StaleWrite when the verdict is another by now,
+    ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
+    waits for approval, NotAllowed where the installation only observes.
     """
     actor.require(Role.APPROVER)
     freezes.require_swaps(ctx, f"{proposal} cannot be approved")
@@ -71,6 +78,7 @@ def approve_proposal(
                 approved_verdict=found.verdict,
                 updated_at=now,
                 change_reference=_name_change(found, change_reference),
+                accepted_cost=_accept_cost(ctx, tx, actor, found, accept_cost, reason),
             )
         )
         approval = record_approval(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
@@ -81,11 +89,34 @@ def approve_proposal(
         }
         if saved.change_reference:
             details["change"] = saved.change_reference
+        if saved.accepted_cost:
+            details["accepted_cost"] = asdict(saved.accepted_cost)
         remarks = four_eyes.list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
         tx.audit.append(actor, "proposal.approve", f"proposal {saved.id}", details)
     return saved
+
+
+def _accept_cost(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    proposal: Proposal,
+    ratio: float | None,
+    reason: str,
+) -> CostAcceptance | None:
+    """Says which cost is accepted once the proposal is approved. Raises InputError where the
+    canary would end for it, Conflict where another one was accepted before.
+    """
+    accepted = proposal.accepted_cost
+    if ratio is not None:
+        if accepted is not None:
+            raise Conflict(f"{accepted.text}. That cannot change: leave the cost out")
+        accepted = cost_ratio.accept_cost(actor, ratio, reason)
+    cost = cost_ratio.load_ratio(ctx, tx, replace(proposal, accepted_cost=accepted))
+    cost.require_acceptance(ACCEPT_AT_APPROVAL)
+    return accepted
 
 
 def _name_change(proposal: Proposal, given: str) -> str:

@@ -17,6 +17,7 @@ from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts
 from harness.control.proposals import (
     alpha_spending,
+    cost_ratio,
     decisions,
     evaluation,
     route_rules,
@@ -195,13 +196,15 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     if proposal.on_better is OnBetter.NOTIFY:
         _announce_better(ctx, tx, proposal, proof)
         return
-    if proposal.needs_approval or ctx.observe_only:
+    cost = cost_ratio.load_ratio(ctx, tx, proposal)
+    if proposal.needs_approval or ctx.observe_only or cost.ends_canary:
         now = ctx.clock.now()
         waits = tx.proposals.save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        asks += f" {cost.text}"
         if ctx.observe_only:
             asks += f" Nobody can approve it yet: {freezes.OBSERVE_ONLY}."
         alerts.raise_alert(

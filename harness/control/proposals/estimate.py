@@ -155,11 +155,11 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     wished: float | None,
 ) -> SuiteEstimate:
     plan, effect = plans[0], _effect(plans[0], wished)
-    ours, theirs = sides = _sides(ctx, tx, plan, arms)
+    ours, theirs = sides = recorded_answers.estimate_sides(ctx, tx, plan, arms)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
-    test, saving = planned_test(plan, units, known), _saving(tx, arms, sides)
+    test, saving = planned_test(plan, units, known), _saving(ctx, tx, arms, sides)
     advice = advise_claim(plans, chosen, units, known, sides, saving, wished or EFFECT)
     judged = ctx.suites.pin(plan.suite).judged
     warnings = (
@@ -196,21 +196,8 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     )
 
 
-def _sides(
-    ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
-) -> tuple[MeanUsage | None, MeanUsage | None]:
-    """What an answer of either model takes; a candidate without answers is priced by those of
-    the incumbent, and an incumbent without answers by the texts of the items.
-    """
-    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm) for arm in arms)
-    if ours is None:
-        ours = recorded_answers.guess_usage(ctx, tx, plan, arms[0])
-    if ours is not None and theirs is None:
-        theirs = recorded_answers.usage_at_price(ctx, tx, arms[1], ours)
-    return ours, theirs
-
-
 def _saving(
+    ctx: Context,
     tx: Transaction,
     arms: tuple[Target, Target | None],
     sides: tuple[MeanUsage | None, MeanUsage | None],
@@ -220,7 +207,7 @@ def _saving(
     """
     ours, theirs = sides
     if ours is None or theirs is None:
-        before, after = (monthly_bill.find_price(tx, arm) for arm in arms)
+        before, after = (monthly_bill.find_list_price(ctx, tx, arm) for arm in arms)
         return after.saves_on(before) if before and after else None
     if not ours.cost_usd or theirs.cost_usd is None:
         return None

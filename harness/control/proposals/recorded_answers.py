@@ -12,11 +12,12 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
+from harness.control.routing import monthly_bill
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.run import AnswerColumns, Sample, SampleError
+from harness.domain.evals.run import AnswerColumns, Sample, SampleError, is_nothing_readable
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.target import Price, Target
+from harness.domain.routing.target import Target
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage
 from harness.store.transaction import Transaction
@@ -26,7 +27,9 @@ MOST_SAMPLES: Final = 500
 
 
 def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
-    """Computes the means of the newest run with answers; None where there is none."""
+    """Computes the means of the newest run with answers; None where there is none. A run in
+    which nothing can be read tells nothing of the tokens that answers take.
+    """
     if target is None:
         return None
     for run in tx.runs.of_suite(target.id, plan.suite, plan.suite_digest):
@@ -35,7 +38,7 @@ def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanU
             for sample in tx.runs.samples(run.id, below=MOST_SAMPLES)
             if sample.error is not SampleError.INFRA
         ]
-        if answered:
+        if answered and not is_nothing_readable((one.error, one.rule) for one in answered):
             judged = tx.suites.get(plan.suite_digest).judged
             return _means(answered, judged=judged)
     return None
@@ -58,18 +61,9 @@ def usage_at_price(
     ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
 ) -> MeanUsage:
     """Prices a target as if it took the same tokens and time, and the judge as much."""
-    price = find_list_price(ctx, tx, target)
+    price = monthly_bill.find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
-
-
-def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price, of its provider's settings or of the catalogue; None for none."""
-    provider = tx.providers.all().get(target.provider) if target else None
-    if target is None or provider is None:
-        return None
-    entry = ctx.catalogue.find(provider.kind, target.model)
-    return provider.prices.get(target.model) or (entry.price if entry else None)
 
 
 # An answer's time before it was ever measured: to the first token, and for each token.
@@ -89,16 +83,29 @@ def guess_usage(
     tokens = ctx.suites.guess_tokens(plan.suite)
     if tokens is None:
         return None
-    judge, judge_usd = ctx.judges.get(plan.suite), 0.0
+    judge = ctx.judges.get(plan.suite)
+    judge_usd: float | None = 0.0
     if judge is not None:
-        price = find_list_price(ctx, tx, judge)
-        if price is None:
-            return None
+        price = monthly_bill.find_list_price(ctx, tx, judge)
         read = sum(tokens) + GUESSED_RUBRIC_TOKENS
-        judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS)
+        judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS) if price else None
     duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
     unpriced = MeanUsage(0, *tokens, None, duration_s, judge_usd)
     return usage_at_price(ctx, tx, target, unpriced)
+
+
+def estimate_sides(
+    ctx: Context, tx: Transaction, plan: SuitePlan, arms: tuple[Target, Target | None]
+) -> tuple[MeanUsage | None, MeanUsage | None]:
+    """Estimates what an answer of either model takes. A candidate without answers is priced by
+    those of the incumbent, and an incumbent without answers by the texts of the items.
+    """
+    ours, theirs = (mean_usage(tx, plan, arm) for arm in arms)
+    if ours is None:
+        ours = guess_usage(ctx, tx, plan, arms[0])
+    if ours is not None and theirs is None:
+        theirs = usage_at_price(ctx, tx, arms[1], ours)
+    return ours, theirs
 
 
 def measure_spread(

@@ -10,8 +10,9 @@ from typing import Any, Final, Self
 
 from harness.control.context import Context, UnitRolledBack, with_ending_store
 from harness.control.evals import proof_validity
-from harness.control.proposals import alpha_spending, route_rules
+from harness.control.proposals import alpha_spending, cost_ratio, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.evals.cost_forecast import CostForecast
@@ -81,6 +82,7 @@ class ProposalReview:
     widened: Sequence[str]  # in words, one line for each
     risk: FalsePassRisk
     changes: Sequence[RouteChange]  # of the last 90 days, newest first
+    cost: CostRatio  # what the candidate costs, and whether its canary ends for that
 
 
 def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
@@ -100,6 +102,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
+            cost=cost_ratio.load_ratio(ctx, tx, found),
         )
 
 

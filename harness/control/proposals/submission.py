@@ -3,13 +3,19 @@ What people decide about a proposal is in `decisions`; all else is the reconcile
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import alpha_spending, route_rules, suite_registration
+from harness.control.proposals import (
+    alpha_spending,
+    cost_ratio,
+    route_rules,
+    suite_registration,
+)
 from harness.control.proposals.alpha_spending import FalsePassRisk
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.suite_registration import SelectionPlace
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
@@ -29,6 +35,9 @@ from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
 MOST_CANDIDATES: Final = 10  # that are proposed together
+ACCEPT_AT_PROPOSAL: Final = (
+    "An approver accepts it as they propose: `--accept-cost {} --because …`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,9 @@ class ProposalRequest:
     rivals: tuple[str, ...] = ()
     # Of the change request in the team's own system, under which the swap is made.
     change_reference: str = ""
+    # The most that a candidate may cost, in costs of the incumbent, and why: by an approver.
+    accept_cost: float | None = None
+    because: str = ""
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -174,6 +186,7 @@ def _register(
     _check_reason(policy.gate, request)
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
+    accepted = cost_ratio.accept_cost(actor, request.accept_cost, request.because)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     for pin, _ in registered:
@@ -181,6 +194,9 @@ def _register(
     plans = suite_registration.charge_alpha(
         tx, route, policy.gate, registered, candidate.id, lineage, place
     )
+    arms = (incumbent, candidate)
+    cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms, accepted)
+    cost.require_acceptance(ACCEPT_AT_PROPOSAL)
     proposal = Proposal(
         id=ctx.chance.token("p_"),
         route=route.name,
@@ -200,6 +216,7 @@ def _register(
         selection=place.selection,
         place=place.place,
         change_reference=parse_change_reference(request.change_reference),
+        accepted_cost=accepted,
     )
     _check_change(proposal)
     return proposal
@@ -294,6 +311,8 @@ class ProposalPreview:
     widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk
     gate: GatePolicy
+    # What the candidate costs beside the incumbent; None for a name that is no model's yet.
+    cost: CostRatio | None
 
 
 def preview_proposal(
@@ -323,7 +342,23 @@ def preview_proposal(
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
+            _preview_cost(ctx, tx, plans, policy, (route, candidate)),
         )
+
+
+def _preview_cost(
+    ctx: Context,
+    tx: Transaction,
+    plans: Sequence[SuitePlan],
+    policy: Policy,
+    swap: tuple[Route, Target | None],
+) -> CostRatio | None:
+    """The cost ratio as it would be without an acceptance, which needs a person."""
+    route, candidate = swap
+    if candidate is None:
+        return None
+    arms = (tx.routing.targets()[route.incumbent], candidate)
+    return cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms)
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:
@@ -345,6 +380,7 @@ def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
 
 
 def _registration(proposal: Proposal) -> dict[str, object]:
+    accepted = proposal.accepted_cost
     return {
         "route": proposal.route,
         "incumbent": proposal.incumbent,
@@ -355,4 +391,5 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         "widened": dict(proposal.widened),
         **({"selection": proposal.selection} if proposal.selection else {}),
         **({"change": proposal.change_reference} if proposal.change_reference else {}),
+        **({"accepted_cost": asdict(accepted)} if accepted else {}),
     }

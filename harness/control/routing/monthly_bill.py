@@ -54,8 +54,8 @@ def forecast_from_history(
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill = _bill(tx, route, ours)
-        return forecast_cost(bill, measured, find_price(tx, theirs), estimated=True)
+        bill, price = _bill(tx, route, ours), find_list_price(ctx, tx, theirs)
+        return forecast_cost(bill, measured, price, estimated=True)
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
@@ -74,6 +74,15 @@ def find_price(tx: Transaction, target: Target | None) -> Price | None:
     """Finds a model's price; None where nobody said what it costs."""
     provider = tx.providers.all().get(target.provider) if target else None
     return provider.prices.get(target.model) if provider and target else None
+
+
+def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+    """Finds a model's price, of its provider's settings or of the catalogue; None for none."""
+    provider = tx.providers.all().get(target.provider) if target else None
+    if target is None or provider is None:
+        return None
+    entry = ctx.catalogue.find(provider.kind, target.model)
+    return provider.prices.get(target.model) or (entry.price if entry else None)
 
 
 def _earlier(

@@ -1,7 +1,7 @@
 """A policy declares a team's thresholds before any data is seen; it is immutable and hashed."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -10,6 +10,7 @@ from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
+from harness.domain.formatting import format_number
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,63}")
 
@@ -154,6 +155,34 @@ class CanaryPolicy:
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
         return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
+
+    def with_cost(self, accepted: float | None, *, priced: bool) -> "CanaryPolicy":
+        """Returns the policy of a canary whose candidate may cost `accepted` times as much as
+        the incumbent. priced: whether both have a price; without, tokens are guarded instead.
+        """
+        cost, tokens = self.guardrails.cost_per_success, self.guardrails.output_tokens
+        if cost is False:
+            return self
+        cost = max(cost, accepted or 0.0)
+        tokens = cost if tokens is False and not priced else tokens
+        guardrails = replace(self.guardrails, cost_per_success=cost, output_tokens=tokens)
+        return replace(self, guardrails=guardrails)
+
+
+@dataclass(frozen=True, slots=True)
+class CostAcceptance:
+    """Says that a candidate may cost more than the guardrail of its route's policy lets it. It
+    ends with its proposal.
+    """
+
+    ratio: float  # the most that it may cost, in costs of the incumbent
+    because: str
+    by: str  # the approver's name
+
+    @property
+    def text(self) -> str:
+        because = self.because.rstrip(".")
+        return f"{self.by} accepts up to {format_number(self.ratio)} times the cost: {because}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,12 @@ from harness.domain.canary.rollout import CanaryEnd, find_end
 from harness.domain.content_hash import digest
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.proposals.policy import ChangeReferenceRule, Policy, PromotionMode
+from harness.domain.proposals.policy import (
+    ChangeReferenceRule,
+    CostAcceptance,
+    Policy,
+    PromotionMode,
+)
 from harness.domain.ranges import add_seconds
 from harness.domain.routing.candidate_schedule import OnBetter
 from harness.domain.routing.table import Route
@@ -197,6 +202,8 @@ class Proposal:
     change_reference: str = ""
     # What follows its verdict, where the route's schedule made it; None for a person's.
     on_better: OnBetter | None = None
+    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    accepted_cost: CostAcceptance | None = None
 
     @property
     def waits_for_rivals(self) -> bool:

@@ -88,11 +88,15 @@ def advise_claim(
     unless a person changes it. chosen: the claim that a person chose, if any.
 
     Recommended are the chosen claim, or for a cheaper candidate that it is cheaper and not
-    worse, with the registered margin and items: these are never chosen for anybody.
+    worse, also where superior was chosen; with the registered margin and items: these are never
+    chosen for anybody.
     """
     own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
     options = [own, *(one for one in others if one.if_better > 0.0)]
-    wanted = (chosen or _question(options), own.margin)
+    question = _question(options)
+    if chosen is Claim.SUPERIOR and question is Claim.CHEAPER:
+        chosen = None  # a cheaper candidate need not be better
+    wanted = (chosen or question, own.margin)
     options.sort(
         key=lambda one: (one.claim, one.margin, one.population) != (*wanted, own.population)
     )

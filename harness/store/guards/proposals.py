@@ -63,6 +63,9 @@ UPDATE ON proposal AS proposal_proposer_fixed
     registered: a change reference is named once, at the approval at the latest
         NEW.change_reference <> OLD.change_reference
         AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)
+    registered: a cost is accepted once, at the approval at the latest
+        ({changes("accepted_cost")})
+        AND (OLD.accepted_cost IS NOT NULL OR OLD.approver IS NOT NULL)
     four_eyes: rules that were widened wait for another principal
         NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id

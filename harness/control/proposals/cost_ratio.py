@@ -1,0 +1,193 @@
+"""Compares what two models cost for the same answers, by list prices and the tokens that were
+measured or estimated, with the ratio at which the route's canary ends. It is known before
+anything is spent.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import recorded_answers
+from harness.control.routing import monthly_bill
+from harness.domain.errors import InputError
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.formatting import format_number
+from harness.domain.operations.access import Actor, Role
+from harness.domain.proposals.policy import CanaryPolicy, CostAcceptance
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Price, Target
+from harness.gate.planning.budget import MeanUsage
+from harness.store.transaction import Transaction
+
+MOST_ACCEPTED: Final = 1_000.0
+# Where nothing is known of the answers: three tokens are read for each one that is written.
+_BLEND: Final = (3.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CostRatio:
+    """What a candidate costs, in costs of the incumbent for the same answers."""
+
+    candidate: str  # candidate, incumbent: names
+    incumbent: str
+    ratio: float | None  # None where a price is unknown, or the incumbent costs nothing
+    free: bool  # whether the incumbent costs nothing, and the candidate something
+    unpriced: tuple[str, ...]  # names of those whose price is unknown
+    tokens: str  # what the tokens rest on, in words
+    tolerated: float | None  # by the policy's guardrail `cost_per_success`; None where off
+    tolerated_tokens: float | None  # by the guardrail on output tokens; None where off
+    accepted: CostAcceptance | None = None
+
+    @property
+    def limit(self) -> float | None:
+        """The ratio above which the canary ends; None for none."""
+        accepted = self.accepted.ratio if self.accepted else 0.0
+        return None if self.tolerated is None else max(self.tolerated, accepted)
+
+    @property
+    def ends_canary(self) -> bool:
+        limit = self.limit
+        beyond = self.ratio is not None and limit is not None and self.ratio > limit
+        return beyond or (self.free and limit is not None)
+
+    @property
+    def text(self) -> str:
+        """Says in sentences what it costs, and what its canary makes of that."""
+        said = f"{self._cost}. {self._guard}."
+        return f"{said} {self.accepted.text}." if self.accepted else said
+
+    @property
+    def _cost(self) -> str:
+        if self.unpriced:
+            return f"The price of {' and '.join(self.unpriced)} is unknown"
+        if self.ratio is None:
+            return f"{self.incumbent} costs nothing, and {self.candidate} does"
+        times = f"{_times(self.ratio)} as much as"
+        return (
+            f"{self.candidate} costs {times} {self.incumbent}, by list prices and {self.tokens}"
+        )
+
+    @property
+    def _guard(self) -> str:
+        if self.unpriced and self.tolerated is not None and self.tolerated_tokens is not None:
+            return (
+                "In place of the cost, its canary guards output tokens: it ends above "
+                f"{_times(self.tolerated_tokens)} as many"
+            )
+        if self.limit is None or self.unpriced:
+            return "No guardrail of the policy watches the cost in its canary"
+        ends = f"Its canary ends above {_times(self.limit)} as much"
+        return f"{ends}, so this cost ends it" if self.ends_canary else ends
+
+    def require_acceptance(self, how: str) -> None:
+        """Requires that the canary does not end for a cost that is known already. how: the way
+        to accept it, with a place for the ratio. Raises InputError.
+        """
+        if not self.ends_canary:
+            return
+        if self.free:
+            raise InputError(
+                f"{self.text} No multiple of nothing can be accepted: give the route a policy "
+                "with `cost_per_success: off`"
+            )
+        enough = math.ceil((self.ratio or 0.0) * 1.1 * 2) / 2
+        raise InputError(f"{self.text} {how.format(format_number(enough))}")
+
+
+def _times(ratio: float) -> str:
+    return f"{format_number(ratio)} times"
+
+
+def accept_cost(actor: Actor, ratio: float | None, because: str) -> CostAcceptance | None:
+    """Records what an approver accepts; None for nothing. Raises NotAllowed for anybody else,
+    InputError without a reason or for an impossible ratio.
+    """
+    if ratio is None:
+        if because.strip():
+            raise InputError(
+                "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
+            )
+        return None
+    actor.require(Role.APPROVER)
+    if not 1.0 <= ratio <= MOST_ACCEPTED:
+        most = format_number(MOST_ACCEPTED)
+        raise InputError(f"an accepted cost lies between 1 and {most} times, not {ratio}")
+    if not because.strip():
+        raise InputError("an accepted cost needs its reason, which everybody sees")
+    return CostAcceptance(ratio, because.strip(), actor.name)
+
+
+def find_ratio(
+    ctx: Context,
+    tx: Transaction,
+    plans: Sequence[SuitePlan],
+    policy: CanaryPolicy,
+    arms: tuple[Target, Target],
+    accepted: CostAcceptance | None = None,
+) -> CostRatio:
+    """Compares incumbent and candidate on their suites. Stores nothing."""
+    prices = [monthly_bill.find_list_price(ctx, tx, arm) for arm in arms]
+    pairs = [(plan, recorded_answers.estimate_sides(ctx, tx, plan, arms)) for plan in plans]
+    known = [
+        (plan.planned_items * plan.epochs, ours, theirs)
+        for plan, (ours, theirs) in pairs
+        if ours and theirs and _has_tokens(ours) and _has_tokens(theirs)
+    ]
+    before = _cost_usd(prices[0], [(count, ours) for count, ours, _ in known])
+    after = _cost_usd(prices[1], [(count, theirs) for count, _, theirs in known])
+    guardrails = policy.with_cost(None, priced=None not in prices).guardrails
+    return CostRatio(
+        candidate=arms[1].name,
+        incumbent=arms[0].name,
+        ratio=None if before is None or after is None else _ratio(before, after),
+        free=before == 0.0 and bool(after),
+        unpriced=tuple(
+            arm.name for arm, price in zip(arms, prices, strict=True) if price is None
+        ),
+        tokens=_describe_tokens([(ours, theirs) for _, ours, theirs in known]),
+        tolerated=guardrails.cost_per_success or None,
+        tolerated_tokens=guardrails.output_tokens or None,
+        accepted=accepted,
+    )
+
+
+def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
+    """Loads what a stored proposal's candidate costs, by the newest answers of both models."""
+    names = tx.routing.targets()
+    arms = (names[proposal.incumbent], names[proposal.candidate])
+    canary = proposal.policy.canary
+    return find_ratio(ctx, tx, proposal.plans, canary, arms, proposal.accepted_cost)
+
+
+def _has_tokens(usage: MeanUsage) -> bool:
+    return usage.input_tokens + usage.output_tokens > 0.0
+
+
+def _cost_usd(price: Price | None, answers: Sequence[tuple[int, MeanUsage]]) -> float | None:
+    """Sums what all answers cost, without a cache."""
+    if price is None:
+        return None
+    if not answers:
+        return price.cost_usd(*_BLEND)
+    return math.fsum(
+        count * price.cost_usd(usage.input_tokens, usage.output_tokens)
+        for count, usage in answers
+    )
+
+
+def _ratio(before: float, after: float) -> float | None:
+    if before:
+        return after / before
+    return None if after else 1.0
+
+
+def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
+    if not sides:
+        return "three input tokens for each output token"
+    if all(ours.answers and theirs.answers for ours, theirs in sides):
+        return "the tokens that both took on the suites"
+    if all(ours.answers for ours, _ in sides):
+        return "the incumbent's tokens on the suites"
+    return "tokens guessed from the suites' texts"

@@ -1,0 +1,153 @@
+"""A candidate whose canary would end for its cost is found before anything is spent. It goes on
+once an approver accepts the cost.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.api.proposals import ProposalBody
+from harness.control.proposals import candidates, decisions, review, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import targets
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.errors import Conflict, InputError, NotAllowed
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.routing.candidate_schedule import CandidateSchedule
+from harness.domain.routing.target import Price
+from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
+
+pytestmark = pytest.mark.req("A3", "F4")
+CARL = replace(BEN, name="carl", principal="pr_carl")
+
+
+def price(world: SmallInstallation, **prices: Price | None) -> None:
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    listed = {**provider.prices, **prices}
+    known = {model: usd for model, usd in listed.items() if usd is not None}
+    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
+
+
+def propose(
+    world: SmallInstallation, actor: Actor, accept: float | None = None, because: str = ""
+) -> Proposal:
+    request = ProposalRequest("chat", "sim/better", accept_cost=accept, because=because)
+    return submission.create_proposal(world.context(), actor, request)
+
+
+def watching(policy: Policy, **guardrails: float | bool) -> Policy:
+    watched = replace(policy.canary.guardrails, **guardrails)
+    return replace(policy, canary=replace(policy.canary, guardrails=watched))
+
+
+def test_a_candidate_that_its_canary_would_end_for_is_refused_as_it_is_proposed(
+    world: SmallInstallation,
+) -> None:
+    price(world, better=Price(3.2, 6.4))
+    with pytest.raises(InputError, match=r"3\.2 times as much .* above 1\.5 .*accept-cost 4"):
+        propose(world, ANN)
+    with pytest.raises(InputError, match=r"above 2 times as much, so this cost ends it"):
+        propose(world, BEN, 2.0, "it answers more")
+    with pytest.raises(NotAllowed, match="needs approver"):
+        propose(world, ANN, 3.5, "it answers more")
+    with pytest.raises(InputError, match="needs its reason"):
+        propose(world, BEN, 3.5, " ")
+    with world.store.read() as tx:
+        assert not tx.proposals.list()
+
+    world.policy = watching(POLICY, cost_per_success=False)
+    assert propose(world, ANN).accepted_cost is None
+
+
+def test_an_accepted_cost_widens_the_guardrail_of_this_one_canary(
+    world: SmallInstallation,
+) -> None:
+    price(world, better=Price(3.2, 6.4))
+    made = world.until_decided(propose(world, BEN, 3.5, "it answers more.").id)
+
+    assert made.phase is ProposalPhase.CANARY
+    tolerated = world.rollout().policy.tolerated
+    assert tolerated[Guardrail.COST_PER_SUCCESS] == 3.5
+    assert {**tolerated, Guardrail.COST_PER_SUCCESS: 1.5} == POLICY.canary.tolerated
+    seen = review.review_proposal(world.context(), made.id).cost.text
+    assert "ben accepts up to 3.5 times the cost: it answers more." in seen
+    with world.store.read() as tx:
+        found = tx.audit.for_subject(f"proposal {made.id}", since=made.created_at, limit=50)
+    details = next(event.details for event in found if event.action == "proposal.create")
+    accepted = {"ratio": 3.5, "because": "it answers more.", "by": "ben"}
+    assert details["accepted_cost"] == accepted
+
+
+@pytest.mark.both_databases
+def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
+    world: SmallInstallation,
+) -> None:
+    made = propose(world, ANN)
+    price(world, better=Price(3.2, 6.4))
+    waits = world.until_decided(made.id)
+    assert waits.phase is ProposalPhase.AWAITING_APPROVAL
+
+    ctx = world.context()
+    with pytest.raises(InputError, match="Accept it with the approval"):
+        decisions.approve_proposal(ctx, BEN, made.id, "fine")
+    decisions.approve_proposal(ctx, BEN, made.id, "it answers more", accept_cost=4.0)
+    world.run_once()
+    assert world.get(made.id).phase is ProposalPhase.CANARY
+    assert world.rollout().policy.guardrails.cost_per_success == 4.0
+    changed = replace(world.get(made.id), accepted_cost=None)
+    with (
+        pytest.raises(InputError, match="accepted_cost was registered"),
+        world.store.write() as tx,
+    ):
+        tx.proposals.save(changed)
+
+
+def test_a_cost_is_accepted_once(world: SmallInstallation) -> None:
+    world.policy = approved()
+    made = world.until_decided(propose(world, BEN, 2.0, "it answers more").id)
+    with pytest.raises(Conflict, match="That cannot change"):
+        decisions.approve_proposal(world.context(), CARL, made.id, "more", accept_cost=4.0)
+    decisions.approve_proposal(world.context(), CARL, made.id)
+    assert world.get(made.id).accepted_cost == made.accepted_cost
+
+
+def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
+    world: SmallInstallation,
+) -> None:
+    world.policy = watching(POLICY, output_tokens=False)
+    price(world, better=None)
+    made = world.until_decided(propose(world, ANN).id)
+    assert world.rollout().policy.guardrails.output_tokens == 1.5
+    text = review.review_proposal(world.context(), made.id).cost.text
+    assert "The price of sim/better is unknown. In place of the cost, its canary" in text
+    assert "above 1.5 times as many" in text
+
+
+def test_nothing_times_a_number_cannot_be_accepted(world: SmallInstallation) -> None:
+    price(world, base=Price(0.0, 0.0))
+    with pytest.raises(InputError, match="sim/base costs nothing, and sim/better does"):
+        propose(world, BEN, 9.0, "it answers more")
+
+
+def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
+    world: SmallInstallation,
+) -> None:
+    price(world, better=Price(3.2, 6.4))
+    with world.store.write() as tx:
+        source, now = tx.providers.all()["sim"].api_base, world.clock.now()
+        listed = [DiscoveredModel("sim", name, source, now) for name in ("better", "good")]
+        tx.discovered_models.replace("sim", listed)
+    weekly = CandidateSchedule(("sim/*",), "0 3 * * 1", 50.0)
+    plan = candidates.plan_round(world.context(), world.route(), weekly)
+    assert [one.name for one in plan.measured] == ["sim/good"]
+    (waits,) = plan.waiting
+    assert waits.name == "sim/better"
+    assert "An approver may propose it" in waits.remark
+
+
+def test_no_agent_accepts_a_cost_over_mcp() -> None:
+    assert not {"accept_cost", "because"} & set(ProposalBody.model_fields)
