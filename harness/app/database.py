@@ -38,7 +38,7 @@ def require_database(settings: Settings) -> None:
     behind a pooler in transaction mode.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
-    from harness.store.postgres.database_roles import require_own_session  # noqa: PLC0415 - as above
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
     engine.require_file(settings.database_url)
     require_own_session(settings.database_url)
@@ -52,7 +52,7 @@ def upgrade_database(settings: Settings) -> None:
     mode, StoreUnavailable.
     """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
-    from harness.store.postgres.database_roles import require_own_session  # noqa: PLC0415 - as above
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
     require_own_session(settings.database_url)
     if settings.database_url.startswith("sqlite"):
@@ -89,7 +89,7 @@ def schema_state(settings: Settings) -> "SchemaState":
     transaction mode, StoreUnavailable.
     """
     from harness.store import migrate  # noqa: PLC0415
-    from harness.store.postgres.database_roles import require_own_session  # noqa: PLC0415
+    from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415
 
     require_own_session(settings.database_url)
     return migrate.state(settings.database_url)

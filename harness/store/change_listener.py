@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from harness.store import engine
 from harness.store.database_errors import clear_frames, translated
 from harness.store.engine import identity
+from harness.store.postgres.own_session import has_shared_session
 
 # By waking up alone a process uses a quarter of a percent of a core at the shorter one.
 POLL_S: Final = 0.1
@@ -75,10 +76,27 @@ class SqliteListener:
         self._db.close()
 
 
-def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener":
+class PooledListener:
+    """Listens for nothing: behind a pooler in transaction mode, a notification would reach
+    another connection. Every caller of `Changes.wait` looks again after its timeout.
+    """
+
+    def poll_changes(self, timeout_s: float) -> bool:
+        time.sleep(timeout_s)
+        return False
+
+    def close(self) -> None:
+        """Has nothing of its own."""
+
+
+def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledListener":
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
-    return PostgresListener(url)
+    try:
+        return PooledListener() if has_shared_session(url) else PostgresListener(url)
+    except sa.exc.DBAPIError as error:
+        clear_frames(error, error.orig)
+        raise ConnectionError("the connection to PostgreSQL is lost") from error
 
 
 class Changes:
@@ -90,7 +108,7 @@ class Changes:
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
         self._require = require
-        self._ear: SqliteListener | PostgresListener | None = None
+        self._ear: SqliteListener | PostgresListener | PooledListener | None = None
         self._turn = threading.Lock()
         self._changes = 0
         self._seen = threading.local()

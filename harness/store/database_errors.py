@@ -6,15 +6,53 @@ refuses.
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.errors import DatabaseUnusable, InputError, StoreUnavailable, SwapgateError
 
-_NO_FILE = "unable to open database file"
-_DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database")
 _DENIED = "InsufficientPrivilege"
-_NO_TABLES = ("no such table", "UndefinedTable", "no such column", "UndefinedColumn")
+# Signs in the driver's error → ours, and its text.
+_FAILURES: Final = (
+    (
+        ("no such table", "UndefinedTable", "no such column", "UndefinedColumn"),
+        StoreUnavailable,
+        "the database has no tables, or old ones: run `swapgate db upgrade`",
+    ),
+    (
+        ("unable to open database file",),
+        DatabaseUnusable,
+        (
+            "the database's file is missing or cannot be opened: bring it back from a backup, "
+            "fix `database_url`, or make a new one with `swapgate db upgrade`"
+        ),
+    ),
+    (
+        ("file is not a database", "database disk image is malformed", "malformed database"),
+        DatabaseUnusable,
+        (
+            "the database's file is damaged ({}): stop every process, keep the file and what "
+            "lies beside it, and bring a backup to its place"
+        ),
+    ),
+    (
+        ("not allowed in statement pooling mode",),
+        DatabaseUnusable,
+        (
+            "the database is behind a connection pooler in statement mode, which has no "
+            "transactions: set `pool_mode = session`"
+        ),
+    ),
+    (
+        ("unsupported startup parameter",),
+        DatabaseUnusable,
+        (
+            "the connection pooler refuses a parameter ({}): set `ignore_startup_parameters = "
+            "extra_float_digits,options` in pgbouncer.ini"
+        ),
+    ),
+)
 
 
 class RowRefused(InputError):
@@ -73,25 +111,15 @@ def clear_frames(*errors: BaseException | None) -> None:
 
 
 def _failure(error: sa.exc.DBAPIError) -> Exception:
-    if any(sign in f"{error.orig!r}" for sign in _NO_TABLES):
-        return StoreUnavailable(
-            "the database has no tables, or old ones: run `swapgate db upgrade`"
-        )
-    if _NO_FILE in f"{error.orig!r}":
-        return DatabaseUnusable(
-            "the database's file is missing or cannot be opened: bring it back from a backup, "
-            "fix `database_url`, or make a new one with `swapgate db upgrade`"
-        )
-    if any(sign in f"{error.orig!r}" for sign in _DAMAGED):
-        return DatabaseUnusable(
-            f"the database's file is damaged ({_first_line(error)}): stop every process, keep "
-            "the file and what lies beside it, and bring a backup to its place"
-        )
-    if _DENIED in f"{error.orig!r}":
-        return RoleRefused(_first_line(error))
+    cause, line = f"{error.orig!r}", _first_line(error)
+    for signs, kind, text in _FAILURES:
+        if any(sign in cause for sign in signs):
+            return kind(text.format(line))
+    if _DENIED in cause:
+        return RoleRefused(line)
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
-            f"the database does not answer ({_first_line(error)}); the same call may succeed "
+            f"the database does not answer ({line}); the same call may succeed "
             "later, `swapgate doctor` says more"
         )
     return error

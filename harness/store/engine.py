@@ -283,6 +283,9 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
         "keepalives_interval": 5,
         "keepalives_count": 2,
         "tcp_user_timeout": UNANSWERED_MS,
+        # A pooler in transaction mode may run the next statement in another session, which
+        # lacks a statement that was prepared before.
+        "prepare_threshold": None,
     }
     if patience_s is not None:
         patience_ms = int(patience_s * 1000)
@@ -299,6 +302,12 @@ def driver_arguments(url: sa.URL) -> dict[str, Any]:
     return {**_named_arguments(url), **postgres_arguments(url)}
 
 
+_LIMITS: Final = sa.text(
+    f"SELECT set_config('idle_in_transaction_session_timeout', '{PAUSE_LIMIT_MS}', true),"
+    f" set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true)"
+)
+
+
 # A router whose database is away asks twice a second, and each dialect is a cycle of objects
 # that a worker, which seldom looks for garbage, keeps for hours.
 @cache
@@ -307,12 +316,13 @@ def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
     return MappingProxyType(named)
 
 
-def limit_pauses(db: sa.Connection) -> None:
+def limit_waits(db: sa.Connection) -> None:
     """Lets PostgreSQL end an idle transaction, so that a stopped or disconnected process does
-    not hold up others.
+    not hold up others, and limits the wait for a lock: a pooler may leave out what the
+    connection began with.
     """
     if db.dialect.name == "postgresql":
-        db.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {PAUSE_LIMIT_MS}")
+        db.execute(_LIMITS)
 
 
 def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature

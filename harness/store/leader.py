@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine
 from harness.store.database_errors import translated
+from harness.store.postgres.own_session import require_own_session
 
 _KEY: Final = 0x53774C44
 HEARTBEAT_S: Final = 1.0
@@ -112,6 +113,8 @@ class PostgresLeadership:
     def try_lead(self, owner: str) -> bool:
         with self._turn, translated():
             if not self._is_connected():
+                # The lock of a shared session would let several processes lead.
+                require_own_session(self._engine.url)
                 self._db = self._engine.connect()
             if not self._leads:
                 self._take(owner)

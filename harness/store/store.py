@@ -96,7 +96,7 @@ class Store:
         """
         self._require_file()
         with translated(), self._writing.begin() as db:
-            engine.limit_pauses(db)
+            engine.limit_waits(db)
             tx = self._transaction(db, writable=True)
             yield tx
             tx.finish(self._clock.now().astimezone(UTC))

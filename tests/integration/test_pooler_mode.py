@@ -1,17 +1,29 @@
-"""A pooler in transaction mode is refused at the start, with its name."""
+"""A pooler in transaction mode is refused at the start, with its name, and serves a router."""
 
+import re
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+import openai
 import pytest
 import sqlalchemy as sa
 
+from evals.sim import server as sim
 from harness.app.database import require_database, schema_state, upgrade_database
 from harness.app.installation import load_settings
+from harness.control.operations import keys
 from harness.domain.errors import DatabaseUnusable
+from harness.domain.operations.access import SYSTEM
+from tests.support.providers import simulator_thread
+from tests.support.router.router_process import ask, eventually, routed
+from tests.support.site.processes import site
+from tests.support.store.pgbouncer import pgbouncer
+from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
 _HEAD: Final = 5  # of a message: its kind and its length
 _READY: Final = b"Z"
@@ -111,3 +123,63 @@ def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
 
     file.write_text(f"database_url: {postgres_url}\n")
     require_database(load_settings(file))
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[PostgresNode]:
+    with postgres_node() as running:
+        yield running
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    ("mode", "settings", "said"),
+    [
+        ("transaction", {}, "in transaction mode.*`pool_mode = session`.*serve router"),
+        ("transaction", {"server_round_robin": 1}, "in transaction mode"),
+        ("statement", {}, "in statement mode.*`pool_mode = session`"),
+        ("session", {"ignore_startup_parameters": ""}, "`ignore_startup_parameters = "),
+    ],
+)
+def test_a_control_plane_runs_behind_pgbouncer_in_session_mode_alone(
+    node: PostgresNode, tmp_path: Path, mode: str, settings: dict[str, object], said: str
+) -> None:
+    with (
+        pgbouncer(node, mode, settings=settings) as url,
+        site(tmp_path, {"database_url": url}) as place,
+    ):
+        for words in ("init", "db check", "doctor", "serve control"):
+            done = place.run(*words.split(), expect=1)
+            assert re.search(said, " ".join(f"{done.stdout}{done.stderr}".split())), done
+
+
+@pytest.mark.verify
+def test_a_router_serves_and_records_behind_pgbouncer_in_transaction_mode(
+    node: PostgresNode, tmp_path: Path
+) -> None:
+    with (
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        pgbouncer(node, "session") as url,
+        routed(tmp_path, provider, url) as world,
+        pgbouncer(node, "transaction", database=url.rpartition("/")[2]) as pooled,
+    ):
+        world.place.start("control", "serve", "control", wait_for="/readyz")
+        world.place.environment["router"] = {"SWAPGATE__DATABASE_URL": pooled}
+        world.start()
+        installation = world.installation
+        for name in ("one", "two", "three"):
+            key = keys.create_key(
+                installation.context, SYSTEM, name, secret=installation.secret
+            )[1]
+            with world.client(key) as client:
+                eventually(lambda client=client: _is_answered(client))
+                for _ in range(10):
+                    assert ask(client)
+        eventually(lambda: world.recorded() >= 33)
+
+
+def _is_answered(client: openai.OpenAI) -> bool:
+    with suppress(openai.AuthenticationError):
+        return bool(ask(client))
+    time.sleep(0.5)  # the router refuses an address that tries many unknown keys
+    return False

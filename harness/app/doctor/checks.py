@@ -122,7 +122,7 @@ def _unusable(error: SwapgateError, *, answers: bool) -> Findings:
     said = str(error)
     match error:
         case DatabaseUnusable() if not answers:
-            found, _, step = said.partition(": ")
+            found, _, step = said.rpartition(": ")
             yield DoctorFinding("database", "fail", found, step)
         case _ if not answers:
             yield DoctorFinding("database", "fail", said, "start it, or fix `database_url`")
