@@ -113,9 +113,9 @@ def exact_p(d: Sequence[float], theta0: float) -> float:
 
 DESIGNS = [
     Design(Claim.SUPERIOR, 0.05, 40),
-    Design(Claim.SUPERIOR, 0.05, 210),
+    later(Design(Claim.SUPERIOR, 0.05, 210)),
     Design(Claim.NON_INFERIOR, 0.05, 50),
-    Design(Claim.NON_INFERIOR, 0.05, 240),
+    later(Design(Claim.NON_INFERIOR, 0.05, 240)),
 ]
 
 
@@ -207,8 +207,9 @@ def chance(d: Sequence[float], design: Design) -> float:
     n, left = len(d), design.n_max - len(d)
     if not left:
         return 0.0
-    sd = math.sqrt((math.fsum((x - fmean(d)) ** 2 for x in d) + 0.25) / n)
-    ahead = left * (fmean(d) + 2.0 * sd / math.sqrt(n))
+    mean = fmean(d)
+    sd = math.sqrt((math.fsum((x - mean) ** 2 for x in d) + 0.25) / n)
+    ahead = left * (mean + 2.0 * sd / math.sqrt(n))
     z = float(stats.norm.isf(design.levels[design.n_max]))
     limit = z * sd * math.sqrt(design.n_max) + design.theta0 * design.n_max
     return float(stats.norm.cdf((sum(d) + ahead - limit) / (sd * math.sqrt(left))))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import gammaln
 
 from harness.gate.offline.intervals import lower_bound
 
@@ -78,8 +79,7 @@ def ever_above(sums: "np.ndarray[tuple[int], np.dtype[np.float64]]", mean: float
     mean is ruled out, and lies below what was seen.
     """
     n = np.arange(1, len(sums) + 1)
-    lgamma = np.vectorize(math.lgamma)
-    gain = lgamma(sums + 0.5) + lgamma(n - sums + 0.5) - lgamma(n + 1.0) - math.log(math.pi)
+    gain = gammaln(sums + 0.5) + gammaln(n - sums + 0.5) - gammaln(n + 1.0) - math.log(math.pi)
     likelihood = sums * math.log(mean) + (n - sums) * math.log1p(-mean)
     out = (gain - likelihood >= math.log(20.0)) & (sums / n > mean)
     if out.any():
