@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -46,7 +47,6 @@ from tests.support.browser.dashboard_data import (
     Lived,
     configured,
     fails_with_tools,
-    lived,
     lived_copy,
     opened,
     turned,
@@ -99,15 +99,6 @@ def now() -> datetime:
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     house = lived_copy(tmp_path_factory, now())
     hold_session(house, now())
-    return house
-
-
-@pytest.fixture(scope="module")
-def long_ago(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    """The same, and then nobody looked for twenty days."""
-    then = now() - timedelta(days=20)
-    house = lived(tmp_path_factory.mktemp("old"), then)
-    hold_session(house, then)
     return house
 
 
@@ -333,8 +324,15 @@ def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
 
 
 def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
-    long_ago: Lived, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nobody looked for twenty days.
+    later, opening = ManualClock(now() + timedelta(days=20)), page_frame.open_installation
+    monkeypatch.setattr(
+        page_frame,
+        "open_installation",
+        lambda *given, **more: replace(opening(*given, **more), clock=later),
+    )
     says = {
         "alerts": "first seen 20 d ago",
         "audit": "20 d ago",
@@ -348,9 +346,9 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         "suites": "20 d ago",
         "traffic": "No request has been recorded since",
     }
-    queries = {"compare": {"id": long_ago.proposals["failed"]}}
+    queries = {"compare": {"id": lived_in.proposals["failed"]}}
     for page, sentence in says.items():
-        app = shown(monkeypatch, long_ago.config, page, queries.get(page))
+        app = shown(monkeypatch, lived_in.config, page, queries.get(page))
         assert sentence in text(app), page
     # What a page shows that has no age; the settings' is tested with the other settings.
     assert {*pages()} - {*says} == {"keys", "settings"}
