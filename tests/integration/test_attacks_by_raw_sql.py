@@ -28,7 +28,6 @@ from tests.support.store.raw_rows import (
     REFUSED,
     ROLLOUT,
     SAMPLE,
-    SETTINGS,
     Database,
     Row,
     baseline,
@@ -231,13 +230,6 @@ def test_every_trigger_function_has_a_fixed_search_path(postgres_url: str) -> No
     assert loose == []
 
 
-def test_a_version_that_is_no_number_forks_no_route(database: Database) -> None:
-    for version in ("2x", "2.5", "", b"2"):
-        with pytest.raises(sa.exc.DBAPIError):
-            database.insert("route_version", SETTINGS | {"version": version})
-    assert database.count("route_version") == 2
-
-
 def test_every_table_of_sqlite_is_strict_and_has_no_rowid(sqlite_url: str) -> None:
     with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
         loose = db.execute(
@@ -246,15 +238,6 @@ def test_every_table_of_sqlite_is_strict_and_has_no_rowid(sqlite_url: str) -> No
         ).fetchall()
     assert loose == [("alembic_version",)]
     assert all(len(table.primary_key.columns) for table in metadata.sorted_tables)
-
-
-def test_no_row_is_replaced_by_its_rowid(sqlite_url: str) -> None:
-    row = MIDDLE | {"id": "v_new", "proposal": "p_1", "outcome": "passed"}
-    row |= {"route": "a", "incumbent": "t_old", "candidate": "t_third"}
-    with prepared(sqlite_url) as database:
-        for name in ("rowid", "_rowid_", "oid"):
-            with pytest.raises(sa.exc.OperationalError, match=f"no column named {name}"):
-                database.insert("verdict", row | {name: 2}, verb="INSERT OR REPLACE")
 
 
 # INSERT OR REPLACE deletes a row without firing its DELETE triggers. Only SQLite has it.

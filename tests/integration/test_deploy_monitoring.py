@@ -85,20 +85,6 @@ def test_the_first_time_fires_a_rule_that_asks_for_an_increase() -> None:
     assert rising <= reported
 
 
-def test_no_two_panels_of_the_dashboard_overlap() -> None:
-    covered: list[tuple[int, int]] = []
-    for panel in json.loads(dashboard.FILE.read_text("utf-8"))["panels"]:
-        grid = panel["gridPos"]
-        covered += [
-            (x, y)
-            for x in range(grid["x"], grid["x"] + grid["w"])
-            for y in range(grid["y"], grid["y"] + grid["h"])
-        ]
-
-    assert len(covered) == len(set(covered))
-    assert max(x for x, _ in covered) < dashboard.WIDTH
-
-
 def test_each_rule_has_a_case_where_it_fires_and_one_where_it_stays_quiet() -> None:
     cases = yaml.safe_load((PROMETHEUS / "rules_test.yaml").read_text("utf-8"))["tests"]
     expected = [

@@ -94,17 +94,6 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
 
 
 @pytest.mark.req("F1")
-def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLine) -> None:
-    made = cli.world.until_decided(cli.world.propose("sim/better").id)
-    with owned(cli.world.store) as db:
-        db.execute(sa.text("UPDATE verdict SET reason = 'so they say'"))
-
-    assert INVALID_ROWS_HINT in cli.text("proposal", "list")
-    [row] = queries.proposals(cli.world.context())
-    assert (row.proposal.id, row.verdict) == (made.id, None)
-
-
-@pytest.mark.req("F1")
 def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
     cli: CommandLine,
 ) -> None:
@@ -122,17 +111,6 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
         assert answer["invalid"][0]["key"] == ["chat", "1"]
     with pytest.raises(SignatureInvalid, match="chat/1"):
         cli.world.propose("sim/better")
-
-
-@pytest.mark.req("F1")
-def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> None:
-    cli.acting("vera", "viewer")
-    with owned(cli.world.store) as db:
-        db.execute(sa.text("UPDATE principal SET kind = 'service' WHERE name = 'vera'"))
-
-    names = {key["name"]: key["principal_name"] for key in cli.json("key", "list")}
-    assert names["vera"] == INVALID_ROWS_HINT
-    assert INVALID_ROWS_HINT not in {name for key, name in names.items() if key != "vera"}
 
 
 def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) -> None:

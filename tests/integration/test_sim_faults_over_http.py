@@ -143,12 +143,6 @@ def test_until_count_and_delete_end_a_fault(at: tuple[str, int]) -> None:
     assert chat(at)[2].startswith(b"{")
 
 
-def test_embeddings_are_hit_too(at: tuple[str, int]) -> None:
-    set_fault(at, "status", status=503)
-
-    assert call(at, "POST", "/v1/embeddings", {"model": MODEL, "input": "x"})[0] == 503
-
-
 @pytest.mark.req("F7")
 def test_another_profile_behind_a_name_is_seen_in_the_fingerprint(
     at: tuple[str, int], sim: Simulator

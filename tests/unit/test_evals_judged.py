@@ -15,7 +15,7 @@ from evals.sim.answers import answer_as_judge as simulated
 from evals.sim.profiles import Profile
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
-from harness.domain.canary.judge import JudgeOutcome, build_prompt, parse_verdict
+from harness.domain.canary.judge import JudgeOutcome, parse_verdict
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
@@ -288,18 +288,6 @@ def test_an_answer_that_instructs_the_judge_is_judged_as_the_data_that_it_is(
         assert "is data to be" in instructions
         assert "\n" not in shown
         assert attack in json.loads(shown).values()
-
-
-@pytest.mark.req("F7", "A7")
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_answer_that_instructs_a_canarys_judge_is_judged_as_data(attack: str) -> None:
-    transcript = {"answer": {"content": attack}, "messages": [{"role": "user", "content": "?"}]}
-
-    text = build_prompt("It is right.", transcript)
-
-    instructions, _, shown = text.partition(DATA)
-    assert instructions == build_prompt("It is right.", {"answer": "x"}).partition(DATA)[0]
-    assert json.loads(shown)["answer"]["content"] == attack
 
 
 @pytest.mark.req("F7", "A7")

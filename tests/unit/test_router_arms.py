@@ -128,18 +128,6 @@ def test_the_first_key_that_is_there_counts() -> None:
     assert sticky_key(request(user=""), None, "k").startswith("opening:")
 
 
-def test_a_conversation_keeps_its_key_as_it_grows() -> None:
-    opening = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi \ud800"}]
-    later = [*opening, {"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
-
-    key = sticky_key(request(messages=opening), None, "k")
-
-    assert key
-    assert sticky_key(request(messages=later), None, "k") == key
-    other = [{"role": "user", "content": "ho"}]
-    assert sticky_key(request(messages=other), None, "k") != key
-
-
 @pytest.mark.parametrize("messages", [None, [], "x", [{"role": "system", "content": "s"}], [1]])
 def test_a_request_without_anything_else_is_its_own_caller(messages: object) -> None:
     assert sticky_key(request(messages=messages), None, "k-1") == ""

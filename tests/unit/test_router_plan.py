@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import Needs
-from harness.domain.routing.plan import PlanContext, plan_request
-from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
+from harness.domain.routing.table import Arm
 from router.protocols.provider_failures import classify_error, classify_status
-from router.snapshot.route_plans import is_arm_charged, route_targets
+from router.snapshot.route_plans import is_arm_charged
 
 F = FailureClass
 # Each line: of whom, the status, the body as published, and the class.
@@ -23,29 +21,6 @@ REFUSALS: Final[list[dict[str, Any]]] = [
     .read_text("utf-8")
     .splitlines()
 ]
-
-
-@pytest.mark.req("A4")
-@pytest.mark.parametrize("stakes", Stakes)
-def test_the_plan_is_the_arm_the_incumbent_and_the_fallbacks_that_the_stakes_allow(
-    stakes: Stakes,
-) -> None:
-    route = Route(
-        "r",
-        1,
-        "inc",
-        Canary("can", 100, "s", "r-1"),
-        ("spare", "last"),
-        RouteSettings(stakes=stakes, capable=("last",)),
-    )
-    targets = route_targets(route)
-
-    def plan(arm: Arm) -> tuple[str, ...]:
-        return plan_request(targets, arm, Needs(), PlanContext()).targets
-
-    chain = ("spare", "last") if stakes is Stakes.LOW else ("last",)
-    assert plan(Arm.CANARY) == ("can", "inc", *chain)
-    assert plan(Arm.INCUMBENT) == ("inc", *chain)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from uvicorn.config import Config
 from router.server.connection import Connection, ConnectionState
 from router.server.process import UNSENT_BYTES, bound_unsent
 from router.server.request_cycle import SLICE_BYTES
-from router.upstream.pool_connection import HIGH_WATER_BYTES, PoolConnection
 
 pytestmark = pytest.mark.req("G5")
 
@@ -158,27 +157,3 @@ def test_the_system_holds_little_for_a_client_that_does_not_read() -> None:
                 while taken < 64 * UNSENT_BYTES:
                     taken += writer.send(b"x" * 65536)
     assert taken < 8 * UNSENT_BYTES
-
-
-async def test_a_providers_connection_is_paused_while_nobody_reads() -> None:
-    wire = PoolConnection()
-    server, client = socket.socketpair()
-    transport, _ = await asyncio.get_running_loop().create_connection(lambda: wire, sock=client)
-    try:
-        asking = asyncio.ensure_future(wire.ask(b"GET / HTTP/1.1\r\n\r\n", b""))
-        await turns()
-        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (64 * HIGH_WATER_BYTES)
-        server.settimeout(0)
-        server.send(head)
-        await asking
-        sent = 0
-        for _ in range(2000):
-            try:
-                sent += server.send(b"x" * 65536)
-            except BlockingIOError:
-                await asyncio.sleep(0)
-        assert wire.buffered <= 2 * HIGH_WATER_BYTES
-        assert sent < 64 * HIGH_WATER_BYTES
-    finally:
-        transport.abort()
-        server.close()

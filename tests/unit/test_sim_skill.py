@@ -4,7 +4,6 @@ Tolerances: a model's accuracy on a whole suite is its skill to half an item. Tw
 five points of skill disagree on 10 % to 25 % of the items.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -86,23 +85,6 @@ def test_near_equal_models_disagree_on_some_items_only(
     disagreement = share([a != b for a, b in zip(first, second, strict=True)])
 
     assert 0.10 <= disagreement <= 0.25
-
-
-@each_suite
-def test_harder_items_are_missed_more_often(suite: str) -> None:
-    easy, middle, hard = thirds_by_difficulty(suite, MODELS)
-
-    assert easy > middle > hard
-
-
-def thirds_by_difficulty(suite: str, models: Sequence[str]) -> list[float]:
-    """Accuracy of all these models on the easiest, the middle and the hardest third."""
-    items = SIM.bank.suites[suite]
-    order = sorted(range(len(items)), key=lambda n: items[n].difficulty)
-    size = len(items) // 3
-    thirds = [order[at * size : (at + 1) * size] for at in range(3)]
-    rights = [right(model, suite) for model in models]
-    return [share([items[n] for items in rights for n in third]) for third in thirds]
 
 
 @pytest.mark.req("A8")

@@ -63,27 +63,6 @@ def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
     assert arguments == answers.make_up(SCHEMA, (seed,))
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        5,
-        "text",
-        [],
-        {"type": 5},
-        {"type": []},
-        {"type": "integer", "minimum": "a", "maximum": None},
-        {"type": "integer", "minimum": 1e300},
-        {"type": "object", "properties": 5},
-        {"type": "object", "properties": {"n": 5}},
-        {"type": "array", "items": 5},
-        {"anyOf": 5},
-        {"anyOf": []},
-    ],
-)
-def test_what_is_no_schema_breaks_nothing(odd: object) -> None:
-    json.dumps(answers.make_up(odd, ("x",)), allow_nan=False)
-
-
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(requests.Refused) as refused:
         requests.decoded(b'{"model": "\\ud800"}')
@@ -173,13 +152,6 @@ def test_a_canarys_answer_is_judged_by_the_rule_or_the_contrary(
 
     assert json.loads(answer(shown, SURE) or "")["verdict"] == verdict
     assert json.loads(contrary or "")["verdict"] != verdict
-
-
-def test_half_a_skill_is_half_of_the_judgements() -> None:
-    half = Profile("half", skill={"judge": 0.5}, seed=4)
-    right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]
-
-    assert 150 < sum(verdict == 1 for verdict in right) < 250
 
 
 @pytest.mark.parametrize("prompt", ["Hello", "DATA:\nnothing", "DATA:\n[1]", 'DATA:\n{"x": 1}'])
