@@ -20,7 +20,7 @@ from dashboard import current_user, page_frame, sign_in_page
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from dashboard.views.canary import load
-from harness.app.installation import CONFIG_VARIABLE
+from harness.app.installation import CONFIG_VARIABLE, open_installation
 from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
 from harness.control.agents import agents, switches
@@ -327,11 +327,10 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody looked for twenty days.
-    later, opening = ManualClock(now() + timedelta(days=20)), page_frame.open_installation
+    later = ManualClock(now() + timedelta(days=20))
     monkeypatch.setattr(
-        page_frame,
-        "open_installation",
-        lambda *given, **more: replace(opening(*given, **more), clock=later),
+        "dashboard.page_frame.open_installation",
+        lambda: replace(open_installation(), clock=later),
     )
     says = {
         "alerts": "first seen 20 d ago",
