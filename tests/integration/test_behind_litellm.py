@@ -77,22 +77,23 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
     ):
         upstream.turns = dict.fromkeys((INCUMBENT, CANDIDATE), completion())
 
-        def arm(text: str, **named: object) -> str:
+        def arm(text: str, body: dict[str, str], headers: dict[str, str]) -> str:
             answer = client.chat.completions.with_raw_response.create(
                 model="support",
                 messages=[{"role": "user", "content": text}],
-                **named,  # type: ignore[arg-type]  # the caller, by one of its names
+                extra_body=body,
+                extra_headers=headers,
             )
-            return answer.headers[ARM]
+            return str(answer.headers[ARM])
 
-        for named in (
-            {"user": "{}"},
-            {"extra_body": {"safety_identifier": "{}"}},
-            {"extra_headers": {"x-litellm-session-id": "{}"}},
+        names = [f"caller-{number}" for number in range(24)]
+        for callers in (
+            [({"user": name}, {}) for name in names],
+            [({"safety_identifier": name}, {}) for name in names],
+            [({}, {"x-litellm-session-id": name}) for name in names],
         ):
-            callers = [_filled(named, f"caller-{number}") for number in range(24)]
-            first = [arm("Good morning", **caller) for caller in callers]
-            again = [arm("And a good evening", **caller) for caller in callers]
+            first = [arm("Good morning", *caller) for caller in callers]
+            again = [arm("And a good evening", *caller) for caller in callers]
             assert first == again
             assert set(first) == {"incumbent", "canary"}
 
@@ -101,11 +102,3 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
             model="support", messages=[{"role": "user", "content": "hi"}], stream=True
         )
         assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "hello"
-
-
-def _filled(value: object, name: str) -> dict[str, object]:
-    assert isinstance(value, dict)
-    return {
-        key: _filled(inner, name) if isinstance(inner, dict) else name
-        for key, inner in value.items()
-    }
