@@ -87,6 +87,7 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
             return str(answer.headers[ARM])
 
         names = [f"caller-{number}" for number in range(24)]
+        callers: list[tuple[dict[str, str], dict[str, str]]]
         for callers in (
             [({"user": name}, {}) for name in names],
             [({"safety_identifier": name}, {}) for name in names],
