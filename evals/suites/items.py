@@ -3,8 +3,6 @@ line. Also hashes the file for the suite's pin, and reads a judge's references: 
 people's scores.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any, Final
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import read_group, read_slice
+from harness.domain.evals.text_files import csv_records, decode_text, text_lines
 
 TARGET_FIELDS = ("target", "expected")
 
@@ -103,12 +102,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    raw = _bytes(path)
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+    return decode_text(_bytes(path), str(path))
 
 
 def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -131,10 +125,7 @@ DECODER: Final = json.JSONDecoder(parse_constant=_no_nan)
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line that is not blank. Raises InputError as `file:line: …`."""
-    # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in text_lines(_text(path)):
         try:
             record = DECODER.decode(line)
         except json.JSONDecodeError as error:
@@ -149,23 +140,18 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    last = 1
-    try:
-        for row in reader:
-            line, last = last + 1, reader.line_num
-            if None in row:
-                raise InputError(f"{path}:{line}: more cells than the header has names")
-            yield (
-                line,
-                {
-                    key: value if key == input_field else _cell(value)
-                    for key, value in row.items()
-                    if value
-                },
-            )
-    except csv.Error as error:
-        raise InputError(f"{path}:{last + 1}: not CSV: {error}") from None
+    def fault(line: int, wrong: str) -> InputError:
+        return InputError(f"{path}:{line}: {wrong}")
+
+    for line, row in csv_records(_text(path), fault):
+        yield (
+            line,
+            {
+                key: value if key == input_field else _cell(value)
+                for key, value in row.items()
+                if value
+            },
+        )
 
 
 def _cell(value: str) -> object:

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,13 +13,9 @@ from click.testing import CliRunner
 from harness.cli.evals import export_decision, file_decision
 from harness.cli.evals.export_decision import EXPORT_FORMATS, ExportChoice, read_exports
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.scored_run import (
-    ExportedPairs,
-    GapCount,
-    ScoredRun,
-    ScoredSample,
-    pair_runs,
-)
+from harness.domain.evals.exports.formats import parse_inspect, parse_promptfoo
+from harness.domain.evals.exports.pairing import ExportedPairs, GapCount, pair_runs
+from harness.domain.evals.exports.scored_run import ScoredRun, ScoredSample
 
 pytestmark = pytest.mark.req("G1", "F2")
 ROOT = Path(__file__).parent.parent.parent
@@ -210,6 +207,119 @@ def test_no_file_of_another_tool_breaks_the_program_or_the_terminal(tmp_path: Pa
     )
     assert "\N{REPLACEMENT CHARACTER}[2Jb" in done.stdout, done.output
     assert "\x1b" not in done.stdout
+
+
+def sample(id_: str, score: float | None, **more: Any) -> ScoredSample:
+    return ScoredSample(id_, {"m": score}, **more)
+
+
+def pair(
+    ours: Sequence[ScoredSample],
+    theirs: Sequence[ScoredSample],
+    terms: Sequence[dict[str, str]] = ({}, {}),
+) -> ExportedPairs:
+    first = ScoredRun.from_samples("a", ours, terms[0])
+    return pair_runs(first, ScoredRun.from_samples("b", theirs, terms[1]), "m")
+
+
+def test_repeats_of_a_question_are_one_item_whatever_their_ids_and_places_are() -> None:
+    ours = [sample(str(n), n % 2, question=f"q{n // 2}") for n in range(4)]
+    theirs = [sample(f"x{n}", n % 2, question=f"q{(3 - n) // 2}") for n in range(4)]
+    theirs.append(sample("y", 1, question="q9", cached=True))
+
+    result = pair(ours, theirs)
+
+    scored = [(row.item, row.incumbent, row.candidate) for row in result.pairs]
+    assert scored[:2] == [("0", (0, 1), (0, 1)), ("2", (0, 1), (0, 1))]
+    assert scored[2] == ("y", (None,), (1,))
+    assert result.notes == (
+        "candidate: 1 of 5 answers are from a cache",
+        "candidate: 1 without a partner: 'y'",
+    )
+    one_text = [sample(str(n), 1, question="q") for n in range(3)]
+    by_id = pair(one_text, one_text)
+    assert [row.item for row in by_id.pairs] == ["0", "1", "2"]
+    assert by_id.notes[0].startswith("all 3 ids have one text, so each id counts as an item")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "terms", "message"),
+    [
+        ({"question": "p"}, {"question": "q"}, {}, "item '1' is not the same in both runs"),
+        ({"revision": "p"}, {"revision": "q"}, {}, "item '1' is not the same in both runs"),
+        ({}, {}, {"task version": ("1", "2")}, "differ in task version: '1' and '2'"),
+        ({}, {}, {"scorer m": ("{}", "{x}")}, "differ in scorer m"),
+        ({}, {}, {"scorer n": ("{}", "{x}")}, ""),
+        (
+            {"unread": {"m": "A+"}},
+            {},
+            {},
+            "m of run 'a' cannot be read as scores: 1 sample has the value 'A.'",
+        ),
+    ],
+)
+def test_runs_that_are_no_answers_to_the_same_questions_are_refused(
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    terms: dict[str, tuple[str, str]],
+    message: str,
+) -> None:
+    first = [sample("1", None if "unread" in ours else 1, **ours)]
+    both = [{name: values[arm] for name, values in terms.items()} for arm in (0, 1)]
+
+    if not message:
+        assert pair(first, [sample("1", 1)], both).pairs
+        return
+    with pytest.raises(InputError, match=message):
+        pair(first, [sample("1", 1, **theirs)], both)
+
+
+def promptfoo_row(test: int, **vars_: str) -> dict[str, object]:
+    asserts = [{"type": "equals", "value": vars_.pop("wanted", "x")}]
+    return {"testIdx": test, "vars": vars_, "testCase": {"assert": asserts}, "score": 1}
+
+
+def test_promptfoos_item_is_its_variables_and_assertions_and_never_its_row() -> None:
+    rows = [
+        promptfoo_row(0, q="apple"),
+        promptfoo_row(1, q="apple", sessionId="s", _conversation="c"),
+        promptfoo_row(2, q="apple", wanted="y"),
+        promptfoo_row(3, q="plum"),
+    ]
+
+    (run,) = parse_promptfoo(json.dumps({"results": {"results": rows}}))
+
+    keys = [sample.question for sample in run.samples]
+    assert keys[0] == keys[1]
+    assert len({*keys}) == 3
+    with pytest.raises(InputError, match="neither vars nor a prompt"):
+        parse_promptfoo(json.dumps({"results": [{"testIdx": 0, "score": 1}]}))
+
+
+@pytest.mark.parametrize(
+    ("value", "score"),
+    [("C", 1), ("P", 0.5), ("N", 0), ("Yes", 1), ("TRUE", 1), ("no", 0), ("0.5", 0.5)],
+)
+def test_inspects_scores_are_read_as_inspect_reads_them(value: str, score: float) -> None:
+    rows = [
+        {"id": n, "input": f"{n}", "scores": {"s": {"value": given}}}
+        for n, given in enumerate((value, "A+", None, float("nan")))
+    ]
+
+    (run,) = parse_inspect(json.dumps({"samples": rows}))
+
+    assert [one.scores["s"] for one in run.samples] == [score, None, None, None]
+    assert [dict(one.unread) for one in run.samples] == [{}, {"s": "A+"}, {}, {}]
+
+
+def test_inspects_long_and_pictured_questions_are_told_apart_by_their_ids() -> None:
+    long, picture = "x" * 6_000, [{"role": "user", "content": [{"type": "image"}]}]
+    given = ["2+2", "2+2", long, long, picture, picture]
+    rows = [{"id": n, "input": question, "scores": {}} for n, question in enumerate(given)]
+
+    (run,) = parse_inspect(json.dumps({"samples": rows}))
+
+    assert len({one.question for one in run.samples}) == 5
 
 
 def test_scores_beyond_0_to_1_are_refused() -> None:

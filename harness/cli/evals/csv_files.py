@@ -2,22 +2,20 @@
 an InputError that begins with FILE:LINE.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.scored_run import PairRow
+from harness.domain.evals.exports.pairing import PairRow
+from harness.domain.evals.text_files import csv_rows, decode_text
 from harness.domain.suggestions import did_you_mean
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
 # About four million items; they are judged in memory.
 MAX_BYTES = 128 * 2**20
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class _Row:
 
 
 def read_text(path: str) -> str:
-    """Reads the file's text, without a byte order mark. Raises InputError, naming the file.
+    """Reads the file's text, without its byte order mark. Raises InputError, naming the file.
 
     A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
     """
@@ -59,11 +57,7 @@ def read_text(path: str) -> str:
         raise InputError(
             f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that count"
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text; save it as UTF-8 CSV") from None
+    return decode_text(data, path)
 
 
 def parse_pairs(
@@ -125,7 +119,7 @@ def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
 def _rows(
     text: str, place: str, required: Sequence[str], optional: Sequence[str]
 ) -> Iterator[_Row]:
-    numbered = _cells(text, place)
+    numbered = csv_rows(text, lambda line, wrong: InputError(f"{place}:{line}: {wrong}"))
     try:
         line, names = next(numbered)
     except StopIteration:
@@ -142,23 +136,6 @@ def _rows(
         yield _Row(place, line, cells)
 
 
-def _cells(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
-    """(first line, fields) of each row that is not blank."""
-    # Not StringIO: it takes four bytes for each character.
-    lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
-    reader = csv.reader(lines, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(f"{place}:{line}: not CSV: {error}") from None
-        if any(value.strip() for value in values):
-            yield line, values
-
-
 def _check_header(
     where: str, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
 ) -> None:
@@ -169,16 +146,9 @@ def _check_header(
         if name in header:
             continue
         others = [other for other in header if other not in (*required, *optional)]
-        hint = _hint(name, others, required)
+        columns = f"; the columns are {','.join(required)}"
+        hint = did_you_mean(name, others, otherwise=columns)
         raise InputError(f"{where}: column {name!r} is missing{hint}")
-
-
-def _hint(name: str, others: Sequence[str], required: Sequence[str]) -> str:
-    if len(others) == 1:
-        for sign, word in _OTHER_SEPARATORS.items():
-            if sign in others[0]:
-                return f"; this file has {word} between its fields, and needs commas"
-    return did_you_mean(name, others, otherwise=f"; the columns are {','.join(required)}")
 
 
 def _name(row: _Row, column: str) -> str:

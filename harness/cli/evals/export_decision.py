@@ -22,13 +22,13 @@ from harness.domain.evals.exports.formats import (
     parse_openai_evals,
     parse_promptfoo,
 )
-from harness.domain.evals.exports.scored_run import (
+from harness.domain.evals.exports.pairing import (
     ExportedPairs,
-    ScoredRun,
     choose_metric,
     choose_run,
     pair_runs,
 )
+from harness.domain.evals.exports.scored_run import ScoredRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,10 @@ def judge_exports(
         "candidate": exported.candidate,
         **judge_rows(rows, terms),
         "items": len(rows),
+        "epochs": max(len(row.incumbent) for row in rows),
         "incumbent_gaps": asdict(exported.incumbent_gaps),
         "candidate_gaps": asdict(exported.candidate_gaps),
+        **({"notes": list(exported.notes)} if exported.notes else {}),
         "use": REPORT_ONLY,
     }
 

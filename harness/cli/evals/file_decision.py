@@ -227,6 +227,9 @@ def _print(answer: dict[str, object], *, as_json: bool) -> None:
     for name, value in answer.items():
         if isinstance(value, list):
             for row in value:
+                if isinstance(row, str):
+                    click.echo(f"{name:<{width}}  {escape_controls(row)}")
+                    continue
                 said = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
                 click.echo(f"{name:<{width}}  {said}")
         else:

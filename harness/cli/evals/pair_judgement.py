@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.scored_run import PairRow
+from harness.domain.evals.exports.pairing import PairRow
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, MOST_SLICES, SLICE_VALUE, Slice
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport

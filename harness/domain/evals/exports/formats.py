@@ -1,8 +1,7 @@
 """Parses the results of other eval tools, as `gate decide --from` names them."""
 
-import csv
-import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -16,7 +15,10 @@ from harness.domain.evals.exports.scored_run import (
     parse_json,
     parse_json_lines,
     parse_json_rows,
+    question_key,
+    read_scores,
 )
+from harness.domain.evals.text_files import csv_records
 
 
 def parse_openai_evals(text: str) -> list[ScoredRun]:
@@ -34,6 +36,8 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
     functions = spec.get("completion_fns")
     model = str(functions[0]) if isinstance(functions, list) and functions else ""
     scores: dict[str, dict[str, float | None]] = {}
+    asked: dict[str, object] = {}
+    wanted: dict[str, object] = {}
     failed: set[str] = set()
     for row in rows:
         if "sample_id" not in row:
@@ -43,15 +47,27 @@ def _parse_events(rows: Sequence[Mapping[str, object]]) -> ScoredRun:
         match row.get("type"):
             case "match":
                 own["match"] = numeric_score(data.get("correct"))
+                wanted.setdefault(item, data.get("expected"))
             case "metrics":
                 own |= numeric_scores(data)
+            case "sampling":  # the first asks the item, later ones may ask a judge
+                asked.setdefault(item, data.get("prompt"))
             case "error":
                 failed.add(item)
             case _:
                 pass
-    return ScoredRun.from_samples(
-        model, [ScoredSample(item, own, item in failed) for item, own in scores.items()]
-    )
+    samples = [
+        ScoredSample(
+            item,
+            own,
+            item in failed,
+            question_key(asked.get(item)),
+            revision=question_key(wanted.get(item)),
+        )
+        for item, own in scores.items()
+    ]
+    name = spec.get("eval_name")
+    return ScoredRun.from_samples(model, samples, {"eval": str(name)} if name else None)
 
 
 def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
@@ -65,36 +81,47 @@ def _parse_items(rows: Sequence[Mapping[str, object]]) -> list[ScoredRun]:
             passed = numeric_score(result.get("passed"))
             scores[str(result.get("name"))] = passed if score is None else score
         failed = row.get("status") == "error" or bool(answer.get("error"))
-        sample = ScoredSample(str(row.get("datasource_item_id")), scores, failed)
+        question = question_key(row.get("datasource_item"))
+        sample = ScoredSample(str(row.get("datasource_item_id")), scores, failed, question)
         runs.setdefault(str(answer.get("model") or row.get("run_id")), []).append(sample)
     return [ScoredRun.from_samples(model, samples) for model, samples in runs.items()]
 
 
 def parse_lm_eval(text: str) -> list[ScoredRun]:
     """Parses a task's samples. Raises InputError for a file that has none."""
-    merged: dict[str, dict[str, float | None]] = {}
+    merged: dict[str, ScoredSample] = {}
     for line, row in parse_json_lines(text):
         if "doc_id" not in row:
             raise InputError(f"line {line}: has no doc_id: give the file samples_TASK_….jsonl")
         # A filter has a row of its own for each document.
-        merged.setdefault(str(row["doc_id"]), {}).update(_lm_eval_scores(row))
-    return [
-        ScoredRun.from_samples("", [ScoredSample(item, own) for item, own in merged.items()])
-    ]
+        id_, revision = str(row["doc_id"]), str(row.get("doc_hash") or "")
+        scores, unread = _lm_eval_scores(row)
+        asked = question_key(row.get("doc")) or revision
+        before = merged.setdefault(f"{id_} {revision}", ScoredSample(id_, {}))
+        merged[f"{id_} {revision}"] = ScoredSample(
+            id_,
+            {**before.scores, **scores},
+            question=asked,
+            revision=revision,
+            unread={**before.unread, **unread},
+        )
+    return [ScoredRun.from_samples("", tuple(merged.values()))]
 
 
-def _lm_eval_scores(row: Mapping[str, object]) -> dict[str, float | None]:
+def _lm_eval_scores(
+    row: Mapping[str, object],
+) -> tuple[dict[str, float | None], dict[str, str]]:
     """The metrics that the row names, with its filter where that is not the plain one."""
     names = row.get("metrics")
     known = [str(name) for name in names] if isinstance(names, list) else []
     filtered = str(row.get("filter", "none"))
     ending = "" if filtered == "none" else f",{filtered}"
-    found = numeric_scores({name: row.get(name) for name in known})
-    return {f"{name}{ending}": score for name, score in found.items()}
+    return read_scores({f"{name}{ending}": row.get(name) for name in known})
 
 
-# How Inspect's own metrics read the grades of a scorer.
+# How Inspect's own metrics read the grades of a scorer (`value_to_float`).
 _GRADES: Final[Mapping[str, float]] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
 def parse_inspect(text: str) -> list[ScoredRun]:
@@ -103,38 +130,82 @@ def parse_inspect(text: str) -> list[ScoredRun]:
     rows = document.get("samples")
     if not isinstance(rows, list) or not rows:
         raise InputError("has no samples: give the log of an eval that ran with log_samples")
-    model = str(as_mapping(document.get("eval")).get("model", ""))
-    return [ScoredRun.from_samples(model, [_inspect_sample(as_mapping(row)) for row in rows])]
+    spec = as_mapping(document.get("eval"))
+    samples = [_inspect_sample(as_mapping(row)) for row in rows]
+    return [ScoredRun.from_samples(str(spec.get("model", "")), samples, _inspect_terms(spec))]
+
+
+def _inspect_terms(spec: Mapping[str, object]) -> dict[str, str]:
+    named = {"task": "task", "task version": "task_version"}
+    terms = {term: str(spec[key]) for term, key in named.items() if key in spec}
+    scorers = spec.get("scorers")
+    for scorer in map(as_mapping, scorers if isinstance(scorers, list) else ()):
+        options = json.dumps(scorer.get("options") or {}, sort_keys=True)
+        terms[f"scorer {scorer.get('name')}"] = options
+    return terms
 
 
 def _inspect_sample(row: Mapping[str, object]) -> ScoredSample:
-    scores: dict[str, float | None] = {}
+    values: dict[str, object] = {}
     for scorer, score in as_mapping(row.get("scores")).items():
         value = as_mapping(score).get("value")
         if isinstance(value, Mapping):
-            scores |= {f"{scorer}.{name}": _grade(part) for name, part in value.items()}
+            values |= {f"{scorer}.{name}": part for name, part in value.items()}
         else:
-            scores[scorer] = _grade(value)
-    return ScoredSample(str(row.get("id")), scores, bool(row.get("error")))
+            values[scorer] = value
+    scores, unread = read_scores(values, _grade)
+    id_ = str(row.get("id"))
+    question = _inspect_question(row, id_)
+    return ScoredSample(id_, scores, bool(row.get("error")), question, unread=unread)
+
+
+_CUT: Final = 5_120  # characters of a text that a log's summary keeps
+
+
+def _inspect_question(row: Mapping[str, object], id_: str) -> str:
+    """Its content as a log's summary has it; with the id where the summary has not all."""
+    given, target = row.get("input"), row.get("target")
+    if not given:
+        return ""
+    cut = False
+    texts = []
+    for message in given if isinstance(given, list) else [{"content": given}]:
+        content = as_mapping(message).get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for part in map(as_mapping, parts):
+            text = part.get("text") if part.get("type") == "text" else None
+            beside = not isinstance(text, str) or (text.startswith("(") and len(parts) > 1)
+            cut = cut or beside or len(str(text)) > _CUT
+            texts.append("" if beside else str(text)[:_CUT])
+        texts.append(str(as_mapping(message).get("role")))
+    wanted = [str(one)[:_CUT] for one in (target if isinstance(target, list) else [target])]
+    return question_key(texts, wanted, row.get("choices"), id_ if cut else None)
 
 
 def _grade(value: object) -> float | None:
-    return _GRADES.get(value) if isinstance(value, str) else numeric_score(value)
+    if not isinstance(value, str):
+        return numeric_score(value)
+    if value in _GRADES:
+        return _GRADES[value]
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 _FEEDBACK: Final = "feedback."
 _EXAMPLES: Final = ("example_id", "reference_example_id", "example", "reference_example")
 _INPUTS: Final = ("inputs.", "input.", "inputs", "input")
+_REFERENCES: Final = ("reference.", "reference_outputs")
 
 
 def parse_langsmith(text: str) -> list[ScoredRun]:
     """Parses a file of one experiment. Raises InputError for any other file."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise InputError(f"line {reader.line_num}: not CSV: {error}") from None
-    columns = [column for column in reader.fieldnames or () if column]
+    rows = [row for _, row in csv_records(text, _line_fault)]
+    columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
     if not metrics:
         raise InputError("has no columns feedback.NAME, which hold the scores")
@@ -143,20 +214,27 @@ def parse_langsmith(text: str) -> list[ScoredRun]:
     ]
 
 
+def _line_fault(line: int, wrong: str) -> InputError:
+    return InputError(f"line {line}: {wrong}")
+
+
 def _langsmith_sample(
     row: Mapping[str, str], columns: list[str], metrics: list[str]
 ) -> ScoredSample:
     example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
-    if not example:
-        example = "\x1f".join(row[name] or "" for name in columns if name.startswith(_INPUTS))
-    if not example:
+    asked = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
+    wanted = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
+    question = question_key(asked, wanted) if any(asked.values()) else ""
+    if not (example or question):
         raise InputError("has rows with neither an example_id nor inputs")
-    scores = {name.removeprefix(_FEEDBACK): _number(row[name]) for name in metrics}
-    return ScoredSample(example, scores, bool((row.get("error") or "").strip()))
+    named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
+    scores, unread = read_scores(named, _number)
+    failed = bool((row.get("error") or "").strip())
+    return ScoredSample(example or str(asked), scores, failed, question, unread=unread)
 
 
-def _number(text: str | None) -> float | None:
-    plain = (text or "").strip()
+def _number(text: object) -> float | None:
+    plain = str(text or "").strip()
     if plain.lower() in {"true", "false"}:
         return float(plain.lower() == "true")
     try:
@@ -173,8 +251,11 @@ def parse_braintrust(text: str) -> list[ScoredRun]:
     runs: dict[str, list[ScoredSample]] = {}
     for row in rows:
         name = str(row.get("experiment_name") or row.get("experiment_id") or "")
-        scores = numeric_scores(as_mapping(row.get("scores")))
-        sample = ScoredSample(_braintrust_item(row), scores, bool(row.get("error")))
+        scores, unread = read_scores(as_mapping(row.get("scores")))
+        asked = row.get("input")
+        question = question_key(asked, row.get("expected")) if asked else ""
+        failed = bool(row.get("error"))
+        sample = ScoredSample(_braintrust_item(row), scores, failed, question, unread=unread)
         runs.setdefault(name, []).append(sample)
     return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
 
@@ -206,14 +287,18 @@ def parse_promptfoo(text: str) -> list[ScoredRun]:
     if not isinstance(rows, list):
         raise InputError("has no results.results: write it by `promptfoo eval --output`")
     runs: dict[tuple[str, str], list[ScoredSample]] = {}
+    prompts: dict[tuple[str, str], str] = {}
     for row in map(as_mapping, rows):
         key = (_provider(row), str(row.get("promptIdx", 0)))
         runs.setdefault(key, []).append(_promptfoo_sample(row))
+        label = as_mapping(row.get("prompt")).get("label")
+        prompts.setdefault(key, str(row.get("promptId") or label or ""))
     providers = [provider for provider, _ in runs]
     return [
         ScoredRun.from_samples(
             provider if providers.count(provider) == 1 else f"{provider} prompt {prompt}",
             samples,
+            prompt=prompts[provider, prompt],
         )
         for (provider, prompt), samples in runs.items()
     ]
@@ -233,9 +318,33 @@ def _promptfoo_sample(row: Mapping[str, object]) -> ScoredSample:
     failed = reason == _ERROR or (
         reason is None and bool(row.get("error")) and not row.get("gradingResult")
     )
-    scores = {
-        "score": numeric_score(row.get("score")),
-        "pass": numeric_score(row.get("success")),
-        **numeric_scores(as_mapping(row.get("namedScores"))),
+    values = {"score": row.get("score"), "pass": row.get("success")}
+    scores, unread = read_scores(values | dict(as_mapping(row.get("namedScores"))))
+    name, question = _promptfoo_question(row)
+    if not name:
+        raise InputError("has rows with neither vars nor a prompt, which say what was asked")
+    cached = bool(as_mapping(row.get("response")).get("cached") or row.get("cached"))
+    return ScoredSample(name, scores, failed, question, unread=unread, cached=cached)
+
+
+_GRADING: Final = ("provider", "rubricPrompt", "factuality", "transform", "postprocess")
+
+
+def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
+    """What is asked, for people, and a key of that and of the assertions."""
+    test = as_mapping(row.get("testCase"))
+    given = as_mapping(row.get("vars")) or as_mapping(test.get("vars"))
+    # As promptfoo compares: other names are of a run, and not of the test.
+    asked = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("_") and name != "sessionId"
     }
-    return ScoredSample(str(row.get("testIdx")), scores, failed)
+    prompt = row.get("prompt")
+    raw = as_mapping(prompt).get("raw") if isinstance(prompt, Mapping) else prompt
+    options = as_mapping(test.get("options"))
+    graded = [test.get("assert") or [], test.get("threshold")]
+    graded += [options.get(name) for name in _GRADING]
+    what: object = asked or raw
+    name = json.dumps(what, sort_keys=True, ensure_ascii=False) if what else ""
+    return name, question_key([what], graded) if what else ""

@@ -3,18 +3,27 @@ part of them: they count. No verdict is made of them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.suggestions import did_you_mean
+from harness.domain.evals.text_files import text_lines
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    item: str
+    """Holds an answer's scores. What was asked makes the item: samples of equal questions are
+    repeats of one, whatever their ids are.
+    """
+
+    id: str  # as the tool calls the item
     scores: Mapping[str, float | None]  # by metric; None where it was not scored
     failed: bool = False  # the model or the tool gave an error instead of an answer
+    question: str = ""  # key of all that is asked and wanted; empty where the file has none
+    revision: str = ""  # the tool's own hash of the item
+    unread: Mapping[str, str] = field(default_factory=dict)  # metric → what is no score
+    cached: bool = False  # a repeat of an earlier answer: no model was asked
 
     def score(self, metric: str) -> float | None:
         return None if self.failed else self.scores.get(metric)
@@ -29,11 +38,20 @@ class ScoredRun:
     model: str  # or whatever else the file calls it by
     samples: Sequence[ScoredSample]
     metrics: tuple[str, ...] = field(default=())
+    # What both runs have to have alike, as `task version` → `2`; a scorer's by its metric.
+    terms: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""  # the template, where the file has one
 
     @classmethod
-    def from_samples(cls, model: str, samples: Sequence[ScoredSample]) -> "ScoredRun":
+    def from_samples(
+        cls,
+        model: str,
+        samples: Sequence[ScoredSample],
+        terms: Mapping[str, str] | None = None,
+        prompt: str = "",
+    ) -> "ScoredRun":
         metrics = dict.fromkeys(metric for sample in samples for metric in sample.scores)
-        return cls(model, tuple(samples), tuple(metrics))
+        return cls(model, tuple(samples), tuple(metrics), terms or {}, prompt)
 
 
 def parse_json(text: str) -> object:
@@ -51,9 +69,7 @@ def parse_json(text: str) -> object:
 
 def parse_json_lines(text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yields (line, object) of JSON lines. Raises InputError for a line that is none."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in text_lines(text):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -107,116 +123,34 @@ def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
     }
 
 
-_SHOWN = 8
+def read_scores(
+    values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The scores by name, and the values that are there and are none."""
+    scores = {str(name): read(value) for name, value in values.items()}
+    unread = {
+        str(name): str(value)
+        for name, value in values.items()
+        if value not in (None, "") and scores[str(name)] is None and value == value  # noqa: PLR0124
+    }
+    return scores, unread
 
 
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """Holds an item's scores by both models, by epoch; None for a missing one."""
-
-    item: str
-    incumbent: tuple[float | None, ...]
-    candidate: tuple[float | None, ...]
-    groups: tuple[str, ...] = ()  # of a CSV file: its values in the columns of groups
+# What tells rows apart that ask the same.
+_ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "row", "row_id"})
 
 
-@dataclass(frozen=True, slots=True)
-class GapCount:
-    samples: int
-    failed: int  # gave an error instead of an answer
-    unscored: int  # answered, without a score
-    missing: int  # items that only the other run has
-
-    @property
-    def total(self) -> int:
-        return self.failed + self.unscored + self.missing
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedPairs:
-    """Holds the pairs of two exported runs. It is no verdict, and no proof of anything."""
-
-    metric: str
-    incumbent: str
-    candidate: str
-    pairs: tuple[PairRow, ...]
-    incumbent_gaps: GapCount
-    candidate_gaps: GapCount
-
-
-def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
-    """Picks the named run. name: empty where there is one. Raises InputError."""
-    names = [run.model for run in runs]
-    if not name and len(runs) == 1:
-        return runs[0]
-    found = [run for run in runs if run.model == name]
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(map(repr, names[:_SHOWN]))
-    if not name:
-        raise InputError(f"has {len(runs)} runs: name one by {option}: {listed}")
-    hint = did_you_mean(name, names, otherwise=f"; it has {listed}")
-    raise InputError(f"has no run {name!r}{hint}")
-
-
-def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
-    """Picks the metric: the named one, else the only one or the usual one of both runs. Raises
-    InputError.
+def question_key(*parts: object) -> str:
+    """Names what is asked and wanted by its content; a row's own number or id is none of it.
+    Empty for no content.
     """
-    shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
-    if name:
-        if name not in shared:
-            hint = did_you_mean(name, shared, otherwise=f"; they have {', '.join(shared)}")
-            raise InputError(f"the runs have no metric {name!r} in common{hint}")
-        return name
-    if usual in shared or len(shared) == 1:
-        return usual if usual in shared else shared[0]
-    if not shared:
-        raise InputError("the runs have no metric in common")
-    raise InputError(f"name one of the metrics by --metric: {', '.join(shared[:_SHOWN])}")
+    plain = [_content(part) for part in parts]
+    if not any(part not in (None, "", {}, []) for part in plain):
+        return ""
+    return json.dumps(plain, sort_keys=True)
 
 
-def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> ExportedPairs:
-    """Pairs two runs by item; what one of them lacks has no score, and is counted.
-
-    Raises InputError for runs without a common item, and for scores beyond 0 to 1.
-    """
-    ours, theirs = _scores(incumbent, metric), _scores(candidate, metric)
-    if not ours.keys() & theirs.keys():
-        raise InputError("the runs have no item in common: they are of different data")
-    pairs = []
-    for item in dict.fromkeys((*ours, *theirs)):
-        own, other = ours.get(item, []), theirs.get(item, [])
-        epochs = max(len(own), len(other))
-        pairs.append(PairRow(item, _filled(own, epochs), _filled(other, epochs)))
-    return ExportedPairs(
-        metric,
-        incumbent.model or "incumbent",
-        candidate.model or "candidate",
-        tuple(pairs),
-        _gaps(incumbent, metric, sum(pair.incumbent.count(None) for pair in pairs)),
-        _gaps(candidate, metric, sum(pair.candidate.count(None) for pair in pairs)),
-    )
-
-
-def _scores(run: ScoredRun, metric: str) -> dict[str, list[float | None]]:
-    found: dict[str, list[float | None]] = {}
-    for sample in run.samples:
-        score = sample.score(metric)
-        if score is not None and not 0.0 <= score <= 1.0:
-            raise InputError(
-                f"{metric} of item {sample.item[:40]!r} is {score:g}: scores are from 0 to 1"
-            )
-        found.setdefault(sample.item, []).append(score)
-    return found
-
-
-def _filled(scores: Sequence[float | None], epochs: int) -> tuple[float | None, ...]:
-    return (*scores, *[None] * (epochs - len(scores)))
-
-
-def _gaps(run: ScoredRun, metric: str, unscored: int) -> GapCount:
-    """unscored: how many pairs have no score of this run, whatever the reason."""
-    failed = sum(sample.failed for sample in run.samples)
-    plain = sum(not s.failed and s.score(metric) is None for s in run.samples)
-    return GapCount(len(run.samples), failed, plain, unscored - failed - plain)
+def _content(part: object) -> object:
+    if not isinstance(part, Mapping):
+        return part
+    return {name: value for name, value in part.items() if name.lower() not in _ROW_NAMES}
