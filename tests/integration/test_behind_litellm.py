@@ -77,24 +77,20 @@ def test_callers_of_a_litellm_proxy_keep_their_arm_of_the_route_behind_it(
     ):
         upstream.turns = dict.fromkeys((INCUMBENT, CANDIDATE), completion())
 
-        def arm(text: str, body: dict[str, str], headers: dict[str, str]) -> str:
+        def arm(text: str, field: str, caller: str) -> str:
+            named = {field: caller}
             answer = client.chat.completions.with_raw_response.create(
                 model="support",
                 messages=[{"role": "user", "content": text}],
-                extra_body=body,
-                extra_headers=headers,
+                extra_headers=named if field.startswith("x-") else None,
+                extra_body=None if field.startswith("x-") else named,
             )
             return str(answer.headers[ARM])
 
-        names = [f"caller-{number}" for number in range(24)]
-        callers: list[tuple[dict[str, str], dict[str, str]]]
-        for callers in (
-            [({"user": name}, {}) for name in names],
-            [({"safety_identifier": name}, {}) for name in names],
-            [({}, {"x-litellm-session-id": name}) for name in names],
-        ):
-            first = [arm("Good morning", *caller) for caller in callers]
-            again = [arm("And a good evening", *caller) for caller in callers]
+        callers = [f"caller-{number}" for number in range(24)]
+        for field in ("user", "safety_identifier", "x-litellm-session-id"):
+            first = [arm("Good morning", field, caller) for caller in callers]
+            again = [arm("And a good evening", field, caller) for caller in callers]
             assert first == again
             assert set(first) == {"incumbent", "canary"}
 
