@@ -53,7 +53,7 @@ def running_litellm(url: str, folder: Path) -> Iterator[str]:
             [*words, "--port", str(port)], env=environment, stdout=log, stderr=log
         )
         try:
-            wait_until(lambda: is_alive(port), timeout_s=180)
+            wait_until(lambda: is_alive(port), timeout_s=600)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             proxy.terminate()
