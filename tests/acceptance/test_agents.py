@@ -268,6 +268,7 @@ def test_the_documented_requests_work_with_their_literal_bodies(site: Site) -> N
     assert refused.json()["error"]["code"] == "agent_not_found"
 
 
+@pytest.mark.verify
 @pytest.mark.req("E2", "C5")
 def test_sessions_survive_a_kill_of_the_agents_process_and_of_the_router(site: Site) -> None:
     session = site.session()
@@ -400,6 +401,7 @@ def test_the_link_in_the_webhook_shows_the_question_and_a_management_key_decides
     assert not any(secret in json.dumps(told) for secret in (*KEYS.values(), approver))
 
 
+@pytest.mark.verify
 @pytest.mark.req("C4")
 def test_a_switch_that_nobody_decides_expires_and_the_session_stays(site: Site) -> None:
     session = site.session()
@@ -423,6 +425,7 @@ def agents_with(site: Site, **settings: object) -> Iterator[None]:
             yield
 
 
+@pytest.mark.verify
 @pytest.mark.req("C3")
 def test_a_loose_name_finds_the_newest_of_its_family_and_a_doubtful_one_is_asked_back(
     site: Site,

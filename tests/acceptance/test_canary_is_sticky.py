@@ -21,6 +21,7 @@ USERS = 2000
 FEWEST, MOST = 5, 45
 
 
+@pytest.mark.verify
 @pytest.mark.req("F3", "F4")
 def test_one_percent_of_the_callers_get_the_candidate_also_after_restarts(
     installing: Installing,

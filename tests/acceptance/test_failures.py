@@ -372,6 +372,7 @@ def test_one_percent_of_the_callers_keeps_other_providers_warm_and_no_failure_re
     assert {(answer.status, answer.target) for answer in again.values()} == {(200, first)}
 
 
+@pytest.mark.verify
 @pytest.mark.req("B7")
 def test_the_doctor_runs_the_same_tool_loop_on_every_target_of_a_route(
     place: Installation, sim: Simulator

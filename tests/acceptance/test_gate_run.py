@@ -61,6 +61,7 @@ def test_too_little_evidence_ends_with_4(place: Installation) -> None:
     assert "NOT ENOUGH EVIDENCE" in said.out + said.err
 
 
+@pytest.mark.verify
 @pytest.mark.req("A8", "F2")
 def test_a_model_that_wraps_its_json_is_a_format_mismatch(
     place: Installation, tmp_path: Path

@@ -170,6 +170,7 @@ def test_the_api_forces_one_target_on_one_route_until_it_is_lifted(
     assert place.api("POST", "/switches", body, token=viewer).status_code == 403
 
 
+@pytest.mark.verify
 @pytest.mark.req("B11")
 def test_an_environment_variable_or_the_file_forces_a_provider_from_the_start(
     world: World, place: Installation
@@ -323,6 +324,7 @@ def simulator(place: Installation, name: str) -> Iterator[Simulator]:
     made.kill()
 
 
+@pytest.mark.verify
 @pytest.mark.req("D2")
 def test_a_models_name_is_resolved_in_the_promised_order_and_each_rule_is_explained(
     place: Installation,
@@ -374,6 +376,7 @@ def test_the_matrix_says_what_each_provider_can_do_and_how_it_is(
     assert "main" in place.cli("provider", "matrix").out
 
 
+@pytest.mark.verify
 @pytest.mark.req("D5")
 def test_the_self_test_names_what_is_wrong_with_a_provider(
     world: World, place: Installation

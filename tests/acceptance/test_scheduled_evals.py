@@ -8,6 +8,7 @@ from tests.acceptance.providers import Simulator
 from tests.acceptance.swaps import before_simulator
 
 
+@pytest.mark.verify
 @pytest.mark.req("F7")
 def test_a_suite_with_a_cron_expression_is_asked_and_its_scores_are_stored(
     installing: Installing,
