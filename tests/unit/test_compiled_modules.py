@@ -187,6 +187,7 @@ def test_nothing_waits_while_it_handles_an_exception(name: str) -> None:
     )
 
 
+@pytest.mark.verify
 def test_compiled_code_does_what_its_source_does(tmp_path: Path) -> None:
     package = tmp_path / "swapgate"
     package.mkdir()

@@ -73,7 +73,6 @@ data_classes: {{x: [a]}}
     [
         ("router:\n  prot: 1\n", 2, "unknown key 'router.prot'; did you mean 'port'?"),
         ("routr: {}\n", 1, "did you mean 'router'?"),
-        ("router:\n  breaker: {failres: 3}\n", 2, "did you mean 'failures'?"),
         ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
         (
@@ -91,29 +90,9 @@ data_classes: {{x: [a]}}
             "needs `epochs` of 2 or more",
         ),
         (
-            "providers:\n  p: {api_base: x, models: {m: {tols: yes}}}\n",
-            2,
-            "did you mean 'tools'?",
-        ),
-        (
             "providers:\n  p: {api_base: x, more_api_key_envs: [B]}\n",
             2,
             "providers.p.more_api_key_envs: Value error, needs `api_key_env`",
-        ),
-        (
-            "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
-            2,
-            "it must lie in 1 to 1,000,000,000",
-        ),
-        (
-            "providers:\n  p: {api_base: x, eval_limits: {max_concurrent: 0}}\n",
-            2,
-            "it must lie in 1 to 1,000,000",
-        ),
-        (
-            "providers:\n  p: {api_base: x, eval_limits: {request_per_min: 9}}\n",
-            2,
-            "did you mean 'requests_per_min'?",
         ),
         (
             (
@@ -136,9 +115,7 @@ data_classes: {{x: [a]}}
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
-        (f"{ROUTE}    fallbacks: [{{capabel: true}}]\n", 4, "did you mean 'capable'?"),
         (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give `provider` with"),
-        (f"{ROUTE}    fallbacks: [{{target: a/b, provider: b}}]\n", 4, "give `provider` with"),
         (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` with"),
         (f"{ROUTE}    fallbacks: [{{provider: a, tier: x}}]\n", 4, "has no tier 'x'"),
         (f"{PROVIDER}{ROUTE}    fallbacks: [p]\n", 5, "provider 'p' has no tier 'r'"),
@@ -176,17 +153,6 @@ data_classes: {{x: [a]}}
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
         (
-            "policies:\n  a:\n    canary: {bake_bps: 0}\n",
-            3,
-            "lie in 1 to 5,000 basis points",
-        ),
-        (
-            "policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n",
-            4,
-            "is 25; it must lie in 0 to 24",
-        ),
-        (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
-        (
             GUARDED + "latency: -1}\n",
             4,
             "latency: is -1; a tolerated ratio is 0.1",
@@ -196,8 +162,6 @@ data_classes: {{x: [a]}}
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
         (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
         (HEARD.format("sim/m", 0), 5, "without money nothing is judged"),
-        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10,000 basis points"),
-        (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "120 s at the most"),
         (
             HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
             "data_classes: {personal: [p]}\n"
@@ -207,18 +171,7 @@ data_classes: {{x: [a]}}
         ),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
         (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
-        (
-            GUARDED + "latency: slow}\n",
-            4,
-            "canary.guardrails.latency: Input should be a valid n",
-        ),
-        (
-            "policies:\n  a:\n    canary: {local_alpha: -1}\n",
-            3,
-            "lie in 0, or 0.000001 to 0.25",
-        ),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
-        ("alerts:\n  sinks:\n    - {url_env: U, severity: critcal}\n", 3, "mean 'critical'?"),
         (
             "alerts:\n  sinks:\n    - {url_env: U, kinds: [promoted, route-dwn]}\n",
             3,

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import asyncio, sys
 from dashboard import serve
@@ -26,6 +28,7 @@ print(asked)
 """
 
 
+@pytest.mark.verify
 def test_tables_and_charts_are_imported_when_a_browser_comes_and_not_for_a_probe() -> None:
     done = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-W", "error", "-c", SCRIPT],

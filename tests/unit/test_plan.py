@@ -97,19 +97,6 @@ surroundings = st.builds(
 )
 
 
-@pytest.mark.req("A4", "B3")
-def test_the_order_is_the_arms_target_the_incumbent_the_chain() -> None:
-    around = PlanContext()
-
-    def planned(arm: Arm, warm: str | None = None) -> tuple[str, ...]:
-        return plan_request(ROUTE, arm, Needs(), around, warm).targets
-
-    assert planned(Arm.INCUMBENT) == ("inc", "spare", "cheap")
-    assert planned(Arm.CANARY) == ("can", "inc", "spare", "cheap")
-    assert planned(Arm.INCUMBENT, "cheap") == ("cheap", "inc", "spare")
-    assert planned(Arm.CANARY, "cheap") == ("cheap", "inc", "spare")
-
-
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.none() | ids)
 def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
     route: RouteTargets, arm: Arm, need: Needs, around: PlanContext, warm: str | None
@@ -241,16 +228,6 @@ def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
     assert tried == ("cheap",)
 
 
-def test_a_plan_is_a_503_only_when_time_would_help() -> None:
-    blind = dict.fromkeys(("inc", "spare", "cheap"), Capabilities(vision=False))
-    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(vision=True), PlanContext(blind))
-
-    assert plan.targets == ()
-    assert not plan.all_open
-    assert plan.retry_after_s is None
-    assert {excluded.reason for excluded in plan.left_out} == {"lacks vision"}
-
-
 def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
     route = RouteTargets("r", "inc")
     around = replace(FAIL_FAST, health={"inc": TargetAvailability(0.01)})
@@ -270,29 +247,6 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
     assert target_availability(opened, 23.0, policy, pause_s=130.0) == TargetAvailability(
         130.0, 3.0, 130.0
     )
-
-
-@pytest.mark.req("B11")
-def test_a_switch_leaves_only_what_it_forces() -> None:
-    targets = {
-        "inc": SwitchTarget("inc", "a/x", "a"),
-        "spare": SwitchTarget("spare", "b/y", "b"),
-        "cheap": SwitchTarget("cheap", "b/z", "b"),
-        "can": SwitchTarget("can", "c/c", "c"),
-    }
-
-    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
-        around = PlanContext(targets=targets, switches=[switch(kind, name)])
-        return plan_request(route, arm, Needs(), around)
-
-    provider, target = ForceKind.PROVIDER, ForceKind.TARGET
-    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == ("spare", "cheap")
-    assert planned(HIGH, Arm.CANARY, provider, "b").targets == ("spare",)
-    assert planned(ROUTE, Arm.CANARY, target, "cheap").targets == ("cheap",)
-    assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == ("spare",)
-    left_out = planned(ROUTE, Arm.CANARY, provider, "b").guest_left_out
-    assert left_out is not None
-    assert left_out.because is ExclusionReason.SWITCH
 
 
 @pytest.mark.req("B11", "A7")

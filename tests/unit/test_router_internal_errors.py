@@ -60,6 +60,7 @@ from tests.support.router.live_router import (
     provider,
     snapshot,
 )
+from tests.support.sampling import later
 
 NOW: Final = ManualClock().now()
 PRICE: Final = Price(1.0, 2.0)
@@ -255,11 +256,11 @@ ANSWER: Final = ModelEndpoint.answer.__code__
 
 
 @pytest.mark.req("A5", "F2")
-@pytest.mark.parametrize("fails", [False, True], ids=["well", "failing over"])
+@pytest.mark.parametrize("providers", [later("well"), "failing over"])
 async def test_whatever_watches_or_plans_a_request_may_fail_without_it(
-    scene: Scene, *, fails: bool
+    scene: Scene, providers: str
 ) -> None:
-    scene.fails = fails
+    scene.fails = providers == "failing over"
     await scene.ask()
     found = await calls_within(ANSWER, scene.ask)
     attacked = [wait for wait in found if not is_own_way(wait)]
