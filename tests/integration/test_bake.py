@@ -208,19 +208,6 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 
 
-def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
-    baking: SmallInstallation,
-) -> None:
-    candidate = promoted(baking).candidate
-    version, ctx = baking.route().version, baking.context()
-    operations.operate(ctx, BEN, "chat", RolloutSignal.FINISH, "it is fine")
-    routes.roll_back(ctx, BEN, "chat", reason="complaints")
-
-    routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
-
-    assert baking.route().incumbent == candidate
-
-
 def a_router_stops(world: SmallInstallation) -> None:
     stopped = world.rollout().id
     with world.store.write() as tx:

@@ -15,7 +15,6 @@ from evals.sim import profiles, text_numbers
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
-from harness.cli.proposals import comparison
 from harness.cli.routing.route_options import TargetOptions, requested_target
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
@@ -415,31 +414,6 @@ def test_answers_without_a_score_in_another_suite_are_said(example: Example) -> 
 
     assert text.startswith("# PASSED")
     assert "−2.0 to +7.0 with the missing scores" in text
-
-
-def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallation) -> None:
-    report = reported(world)
-    verdict = report.comparison.verdict
-    assert verdict is not None
-    (suite,) = verdict.suites
-    empty = replace(suite, outcome="infra_error", n_used=0, delta=0.0, ci_low=None)
-    parts = [replace(part, report=empty) for part in report.suites]
-
-    assert "| not measured | – | – |" in render_markdown(replace(report, suites=parts))
-    (row,) = comparison.suite_rows(replace(verdict, suites=(empty,)))
-    assert row[2:5] == ["not measured", "–", "–"]
-
-
-def test_a_suite_that_is_not_configured_any_more_leaves_the_report_without_tags(
-    example: Example, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, proposal = example
-    assert any(part.tags for part in gather_report(world.context(), proposal.id).suites)
-    monkeypatch.setattr(world, "suites", {})
-    report = gather_report(world.context(), proposal.id)
-
-    assert not any(part.tags for part in report.suites)
-    assert render_markdown(report).startswith("# PASSED")
 
 
 def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:
