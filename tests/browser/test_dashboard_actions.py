@@ -1,6 +1,4 @@
-"""What people do in the dashboard as only a browser shows it: keys, focus, two tabs, and pages
-that refresh themselves while somebody types.
-"""
+"""What people do in the dashboard as only a browser shows it: keys, focus, two tabs."""
 
 import re
 import shutil

@@ -1,6 +1,4 @@
-"""The first visits in a browser: the page that makes a first route, and single sign-on at an
-OpenID Connect server that runs here.
-"""
+"""The first visits in a browser: the page of a first route, and single sign-on."""
 
 import json
 import subprocess

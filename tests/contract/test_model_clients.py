@@ -1,7 +1,4 @@
-"""What every ModelClient does: sync and async, in this process and over HTTP.
-
-The providers are simulated, over real HTTP; router, database and keys are real.
-"""
+"""What every ModelClient does: sync and async, in this process and over HTTP."""
 
 import json
 import time

@@ -1,6 +1,4 @@
-"""Agents, sessions, messages, turns, switch requests and grants of every store, through the
-ports; and what raw SQL cannot do to them.
-"""
+"""Agents, sessions, turns, switch requests and grants of every store."""
 
 from dataclasses import replace
 from datetime import timedelta

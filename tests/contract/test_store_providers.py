@@ -1,6 +1,4 @@
-"""What is stored of providers, in every store: keys, sign-ins, checks, and the models that they
-list or said they served.
-"""
+"""What is stored of providers: keys, sign-ins, checks, and the models that they list."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

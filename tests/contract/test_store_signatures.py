@@ -1,6 +1,4 @@
-"""Rows are believed when they are signed, whole when their manifest fits; else nothing is built
-on them, by a router or by control.
-"""
+"""Rows are believed when they are signed, whole when their manifest fits."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress

@@ -1,6 +1,4 @@
-"""The monthly cap: the sum of stored costs stops every process, and each one's own costs count
-before they are stored.
-"""
+"""The monthly cap: the sum of stored costs stops every process."""
 
 import subprocess
 import sys

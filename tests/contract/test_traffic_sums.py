@@ -1,6 +1,4 @@
-"""The sums of traffic by hour and day: whatever is written, however late and by whom, a window
-has the figures of its minutes.
-"""
+"""The sums of traffic by hour and day: a window has the figures of its minutes."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,4 @@
-"""A grant that control signed opens its target at a real router, from the database and from the
-router's disk, until it is revoked; the books are those of the key that the caller names.
-"""
+"""A grant that control signed opens its target at a real router until it is revoked."""
 
 import asyncio
 from dataclasses import dataclass, replace

@@ -1,6 +1,4 @@
-"""Turns of agents under the one monthly cap: once it is reached no answer is asked for, and the
-cost of each answer is paid, of one that broke off an estimate.
-"""
+"""Turns of agents under the one monthly cap: each answer is paid, half ones by estimate."""
 
 import asyncio
 import errno

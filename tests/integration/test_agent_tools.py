@@ -1,6 +1,4 @@
-"""Agents use tools of configured MCP servers in their turns, and spawn sub-tasks: through the
-router, with real processes.
-"""
+"""Agents use tools of MCP servers in their turns, and spawn sub-tasks, in processes."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,6 +1,4 @@
-"""Turns of a session, as the agents process takes them: one at a time, stored step by step,
-nothing lost, doubled or out of order, whoever dies in between.
-"""
+"""Turns of a session, one at a time, stored step by step, whoever dies in between."""
 
 import asyncio
 import subprocess

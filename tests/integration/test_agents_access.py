@@ -1,6 +1,4 @@
-"""Who may ask the agents process: keys that are good, wrong and revoked, and, with
-`open_on_loopback`, this machine without one, however a web page or a proxy may put it.
-"""
+"""Who may ask the agents process: keys, and with `open_on_loopback` this machine."""
 
 import asyncio
 import os

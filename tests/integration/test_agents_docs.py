@@ -1,6 +1,4 @@
-"""The commands in docs/reference/agents.md work as they stand, one after the other, and its
-tables have every endpoint and every error.
-"""
+"""The commands in docs/reference/agents.md work as they stand; its tables are complete."""
 
 import json
 import os

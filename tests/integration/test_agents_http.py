@@ -1,6 +1,4 @@
-"""The contract of agents over HTTP: as a client of this machine and with keys, through the
-router, with real processes.
-"""
+"""The contract of agents over HTTP: through the router, with real processes."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,6 +1,4 @@
-"""While the database is away, agents say so and models are served; nothing that was said to a
-session is lost or doubled. `serve all` runs agents with the rest.
-"""
+"""While the database is away, agents say so and models are served; nothing is lost."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,4 @@
-"""What agents were told is kept as the settings say, goes when a person or its time says so,
-and carries no key.
-"""
+"""What agents were told is kept as the settings say, can be deleted, and has no key."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""Conversations survive their process: killed or ended in the middle of an answer, started
-again, and asked by many at once.
-"""
+"""Conversations survive their process, killed or ended in the middle of an answer."""
 
 import threading
 from collections.abc import Iterator

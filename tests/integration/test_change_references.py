@@ -1,6 +1,4 @@
-"""A swap whose policy asks for a change request names one before its canary opens, by the
-service, the command line and the database alike.
-"""
+"""A swap whose policy asks for a change request names one before its canary opens."""
 
 from dataclasses import replace
 

@@ -1,6 +1,4 @@
-"""Two real control processes on one database: one leads; stopped or killed, another takes
-its place, and what the first comes back with is not written.
-"""
+"""Of two control processes on one database one leads; another takes its place."""
 
 import signal
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""A candidate whose canary would end for its cost is found before anything is spent. It goes on
-once an approver accepts the cost.
-"""
+"""A candidate whose canary would end for its cost is found before anything is spent."""
 
 from dataclasses import replace
 

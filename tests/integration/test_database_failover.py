@@ -1,6 +1,4 @@
-"""The primary of PostgreSQL fails and its standby takes over, under routers, control and users:
-what is served meanwhile, what is kept, and what is done about what the standby lacks.
-"""
+"""The primary of PostgreSQL fails and its standby takes over, under traffic."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""The images of deploy/Dockerfile are built step by step, and run as the manifests run them: as
-an unprivileged user, on a read-only root, with the keys of their role in variables.
-"""
+"""The images of deploy/Dockerfile are built, and run as the manifests run them."""
 
 import os
 import re

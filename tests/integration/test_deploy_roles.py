@@ -1,7 +1,4 @@
-"""What deploy/ ships starts the processes of its one table, and gives each what it needs alone.
-
-The Dockerfile is linted here; test_deploy_image.py carries it out.
-"""
+"""What deploy/ ships starts the processes of its one table, with what each needs alone."""
 
 import json
 import re

@@ -1,6 +1,4 @@
-"""Models that providers list (C2): read over real HTTP from a simulator that lists them as
-gateways and local servers do, and as a hostile one would.
-"""
+"""Models that providers list (C2), read over real HTTP, also from a hostile one."""
 
 import itertools
 import json

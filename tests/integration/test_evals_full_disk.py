@@ -1,6 +1,4 @@
-"""An eval run whose disk is full, where Inspect keeps its log meanwhile: it ends with an error
-that names the disk, keeps what it got, and goes on when there is room.
-"""
+"""An eval run whose disk is full says so, keeps what it got, and goes on."""
 
 import json
 from collections.abc import Mapping

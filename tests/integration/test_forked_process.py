@@ -1,6 +1,4 @@
-"""Children that were forked: a supervisor handles them as it does those with a program of their
-own.
-"""
+"""A supervisor handles forked children as it does those with a program of their own."""
 
 import subprocess
 import sys

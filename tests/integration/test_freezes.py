@@ -1,6 +1,4 @@
-"""A frozen route, and one of an installation that only observes, measures and waits: no canary
-opens, advances or is promoted, and back goes always.
-"""
+"""A frozen route measures and waits: no canary moves on, and back goes always."""
 
 from contextlib import closing
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""A batch of observations whose acknowledgement is lost is sent again, and is in the books
-once: traffic, money and counts of shadows add up, so that twice would be another number.
-"""
+"""A batch of observations whose acknowledgement is lost is in the books once."""
 
 import threading
 from collections.abc import Generator

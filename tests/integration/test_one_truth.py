@@ -1,6 +1,4 @@
-"""One database read by pages, by the command line and in the report: the same money, the
-same items, the same suites passed, the same state of a route wherever it is written.
-"""
+"""One database read by pages, by the command line and in the report says the same."""
 
 import re
 import shutil

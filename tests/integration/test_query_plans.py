@@ -1,6 +1,4 @@
-"""No list, page, verb or control turn reads a growing table whole: the database says by its
-plans.
-"""
+"""No list, page, verb or control turn reads a growing table whole."""
 
 import re
 from collections.abc import Iterator, Mapping

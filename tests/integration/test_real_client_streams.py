@@ -1,6 +1,4 @@
-"""The official clients of PyPI and npm, oldest supported and newest, read what the router
-writes: whole answers and streams of every endpoint, translated and passed on.
-"""
+"""The official clients, oldest supported and newest, read what the router writes."""
 
 import json
 import shutil

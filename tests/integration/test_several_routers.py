@@ -1,6 +1,4 @@
-"""Three routers of one installation as processes, each with a home of its own, on one
-PostgreSQL: alone, and behind the balancers of docs/how-to/several-routers.md.
-"""
+"""Three routers of one installation on one PostgreSQL: alone, and behind balancers."""
 
 import itertools
 import sqlite3

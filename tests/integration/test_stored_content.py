@@ -1,6 +1,4 @@
-"""What people and models wrote is gone after the deletion of its user: proven by a search for
-seeded words.
-"""
+"""What people and models wrote is gone after the deletion of its user."""
 
 import json
 import secrets

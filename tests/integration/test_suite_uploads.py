@@ -1,6 +1,4 @@
-"""Suites that people upload: several processes at once, one that fails, and a process that has
-been running since before.
-"""
+"""Suites that people upload: several processes at once, and one that fails."""
 
 import json
 import subprocess

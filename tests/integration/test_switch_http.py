@@ -1,6 +1,4 @@
-"""Switches over HTTP, with real processes: asked by a model or its client, decided by a link,
-by command line or over REST, in force for the next message with all that was said.
-"""
+"""Switches over HTTP: asked by a model or its client, decided, and in force."""
 
 import json
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""Tools of MCP servers over HTTP, in processes of their own: whatever a server does is an error
-of its tool, and the next call is answered.
-"""
+"""Whatever a server of MCP tools does is an error of its tool alone."""
 
 import asyncio
 import json

@@ -1,6 +1,4 @@
-"""Three worker hosts in network namespaces of their own, on one PostgreSQL: two proposals take
-turns on them, and one host loses its network in the middle of a run and comes back.
-"""
+"""Three worker hosts in networks of their own, one of which is lost and comes back."""
 
 import json
 import shutil

@@ -1,6 +1,4 @@
-"""Does a suite show each claim as often as the plan says before anything is asked? Seeded, with
-a known truth.
-"""
+"""Does a suite show each claim as often as the plan says before anything is asked?"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""`auto` (C7): never below the floor, never dearer than another that reaches it, never without
-evidence, and nothing that is no number is ever chosen over the incumbent.
-"""
+"""`auto` (C7): never below the floor, never dearer than need be, never without evidence."""
 
 import math
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""Every move of a canary leaves its trace: in the routing table and its history, in the audit
-log, in alerts, in its proposal. Who looks at it is told what holds it, and how far it reaches.
-"""
+"""Every move of a canary leaves its trace in table, audit log, alerts and proposal."""
 
 from dataclasses import replace
 from datetime import timedelta

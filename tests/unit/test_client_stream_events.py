@@ -1,6 +1,4 @@
-"""The client reads a stream's events by the one parser: any line end, any cut, data on several
-lines.
-"""
+"""The client reads a stream's events by the one parser, however they are cut."""
 
 import json
 from collections.abc import AsyncGenerator, Mapping

@@ -1,6 +1,4 @@
-"""The `agents` section: its defaults, where requests are passed through to, and what is refused
-with file, line and field.
-"""
+"""The `agents` section: its defaults, and what is refused with file, line and field."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,4 @@
-"""No answer and no call comes without an id, or with that of an earlier call of the
-conversation; and a call's arguments are text.
-"""
+"""No call comes without an id of its own, and its arguments are text."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""What people decide on the pages: each dialog when the database goes away while it is open,
-and the buttons of an installation that only observes.
-"""
+"""What people decide on the pages, also while the database goes away."""
 
 import re
 import shutil

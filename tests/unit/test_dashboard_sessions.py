@@ -1,6 +1,4 @@
-"""The Sessions page: who may read what, long transcripts, their cost, and a switch that a
-person decides.
-"""
+"""The Sessions page: who reads what, long transcripts, cost, and switches."""
 
 import re
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""The pages to act: providers, routes, keys and suites, for who may act and who may not, when
-there is much, when there is nothing and when the database is gone; and what their dialogs do.
-"""
+"""The pages to act: providers, routes, keys and suites, and what their dialogs do."""
 
 import errno
 import json

@@ -1,6 +1,4 @@
-"""The pages that people only look at (traffic, alerts, audit, policies, settings) when there is
-nothing, when it is old, when the database is gone, for the wrong role, and with 200 routes.
-"""
+"""The pages that people only look at: empty, old, without database or rights, long."""
 
 import re
 from collections.abc import Iterator

@@ -1,6 +1,4 @@
-"""Lists of models as gateways and local servers write them, and what is taken of a hostile one
-(C2).
-"""
+"""Lists of models as servers write them, and what is taken of a hostile one (C2)."""
 
 import json
 from datetime import UTC, datetime

@@ -1,6 +1,4 @@
-"""Costs against the rule of the claim, written once more item by item, and what a claim makes
-of scores and costs together.
-"""
+"""Costs against the rule of the claim, written once more item by item."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""Planned analyses, their levels, and when a comparison is hopeless: statistics.md §1.3 and
-§1.16, against normal probabilities of scipy.
-"""
+"""Planned analyses and their levels (statistics.md §1.3, §1.16) against scipy."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""The sequential test against the formulas of statistics.md §1.3 to §1.5, §1.12 and §1.17,
-written once more as loops over single items, with scipy's distributions.
-"""
+"""The sequential test against statistics.md §1.3 to §1.5, §1.12 and §1.17, as loops."""
 
 import math
 from collections.abc import Sequence

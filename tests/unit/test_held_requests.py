@@ -1,6 +1,4 @@
-"""A connection holds a request whose body comes in packets of its own until all of it is here,
-and starts it as it is when that takes too long.
-"""
+"""A connection holds a request until all of its body is here, or that takes too long."""
 
 import asyncio
 from collections.abc import Callable

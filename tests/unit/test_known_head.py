@@ -1,6 +1,4 @@
-"""A known head answers for a request without a parser: only where the parser would read the
-same.
-"""
+"""A known head answers for a request only where the parser would read the same."""
 
 from typing import Any
 

@@ -249,6 +249,29 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
     )
 
 
+@pytest.mark.req("B11")
+def test_a_switch_leaves_only_what_it_forces() -> None:
+    targets = {
+        "inc": SwitchTarget("inc", "a/x", "a"),
+        "spare": SwitchTarget("spare", "b/y", "b"),
+        "cheap": SwitchTarget("cheap", "b/z", "b"),
+        "can": SwitchTarget("can", "c/c", "c"),
+    }
+
+    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
+        around = PlanContext(targets=targets, switches=[switch(kind, name)])
+        return plan_request(route, arm, Needs(), around)
+
+    provider, target = ForceKind.PROVIDER, ForceKind.TARGET
+    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == ("spare", "cheap")
+    assert planned(HIGH, Arm.CANARY, provider, "b").targets == ("spare",)
+    assert planned(ROUTE, Arm.CANARY, target, "cheap").targets == ("cheap",)
+    assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == ("spare",)
+    left_out = planned(ROUTE, Arm.CANARY, provider, "b").guest_left_out
+    assert left_out is not None
+    assert left_out.because is ExclusionReason.SWITCH
+
+
 @pytest.mark.req("B11", "A7")
 def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
     targets = {id_: SwitchTarget(id_, id_, "a") for id_ in ("inc", "can", "spare", "cheap")}

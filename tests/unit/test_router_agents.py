@@ -1,6 +1,4 @@
-"""What the agents process may do at the router: stand for a client's key, and open one literal
-target by a grant. Nobody else gets there by its name.
-"""
+"""What the agents process may do at the router for a client's key and by a grant."""
 
 import json
 from collections.abc import Mapping

@@ -1,6 +1,4 @@
-"""A target's health as requests find it: successes that are counted together are worth as much
-as one by one.
-"""
+"""A target's health: successes counted together are worth as much as one by one."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,4 @@
-"""The basis of a verdict says which claims decided it and how many items it rests on, and one
-sentence says what it decided.
-"""
+"""The basis of a verdict says which claims decided it and how many items it rests on."""
 
 from collections.abc import Mapping, Sequence
 

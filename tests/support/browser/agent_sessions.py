@@ -1,6 +1,4 @@
-"""Builds an installation in which agents have held conversations, by the real use cases, for
-the dashboard's tests. Only the models are left out.
-"""
+"""Builds an installation in which agents have held conversations, by real use cases."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

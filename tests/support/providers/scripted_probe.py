@@ -1,6 +1,4 @@
-"""A provider probe that gives scripted answers (`ScriptedProviderProbe`), and a catalogue of
-the entries that a test gives (`FixedCatalogue`).
-"""
+"""A provider probe that gives scripted answers, and a catalogue of given entries."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

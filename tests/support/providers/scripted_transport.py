@@ -1,6 +1,4 @@
-"""The scripted transport stands in for providers in tests: it plays each answer from a script
-(status, bytes, pauses, resets), without a network.
-"""
+"""Plays each answer of a provider from a script, without a network."""
 
 import asyncio
 from collections import deque

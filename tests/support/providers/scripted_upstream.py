@@ -1,6 +1,4 @@
-"""A real HTTP provider for router tests plays a scripted turn per model (bytes, pauses, resets,
-hangs) and keeps the requests; with builders of completions, streams and errors.
-"""
+"""A real HTTP provider plays a scripted turn per model, and keeps the requests."""
 
 import asyncio
 import gzip

@@ -1,6 +1,4 @@
-"""A small agents process for tests of the pass-through: an HTTP server on loopback that keeps
-what it was sent and answers as a test says, with bytes of its own, also half an answer.
-"""
+"""A small agents process that answers with a test's bytes, and keeps what it was sent."""
 
 import asyncio
 import threading

@@ -1,6 +1,4 @@
-"""Calls a router as ASGI in the test's process: `Door` in front of a scripted provider, `Place`
-with answers by model, metrics and circuit-breaker state.
-"""
+"""Calls a router as ASGI in the test's process: `Door`, and `Place` with answers by model."""
 
 import asyncio
 import json

@@ -1,6 +1,4 @@
-"""Injects faults into the product's own code: finds every function that runs within a piece of
-work, and makes one of them raise, always or a number of times.
-"""
+"""Makes one of the product's own functions within a piece of work raise."""
 
 import gc
 import sys

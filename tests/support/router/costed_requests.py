@@ -1,6 +1,4 @@
-"""The kinds of request whose cost has a budget (`tests/golden/calls_per_request.toml`): what is
-asked, what the provider answers, and the routing table in between.
-"""
+"""The kinds of request whose cost has a budget (`tests/golden/calls_per_request.toml`)."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

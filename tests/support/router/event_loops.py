@@ -1,6 +1,4 @@
-"""`on_both_loops` runs a coroutine test on asyncio's event loop and on uvloop, as the router
-may run on either.
-"""
+"""`on_both_loops` runs a coroutine test on asyncio's event loop and on uvloop."""
 
 import asyncio
 import inspect

@@ -1,6 +1,4 @@
-"""Runs a router under uvicorn in a thread, for tests, with a snapshot, keys and settings made
-here. `SwitchableStore` keeps what it records in memory, and can be switched off.
-"""
+"""Runs a router under uvicorn in a thread; `SwitchableStore` keeps what it records."""
 
 import asyncio
 import socket

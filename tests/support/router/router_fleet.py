@@ -1,7 +1,4 @@
-"""Runs several routers of one installation as processes, each with a port and a `home` of its
-own as on another machine, and balancers before them with the configurations of
-docs/how-to/several-routers.md.
-"""
+"""Runs several routers of one installation as processes, and balancers before them."""
 
 import itertools
 import re

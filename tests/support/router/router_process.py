@@ -1,6 +1,4 @@
-"""Runs a router as processes of its own in front of the simulator: load from the official
-OpenAI client, kill -9, what was recorded, and a proposal brought to its canary.
-"""
+"""Runs a router as processes in front of the simulator, under load, with kill -9."""
 
 import sys
 import threading

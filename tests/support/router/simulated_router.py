@@ -1,6 +1,4 @@
-"""Runs a router in front of the simulator, with a fallback, and sets the simulator's faults by
-model; counts what each model was asked.
-"""
+"""Runs a router in front of the simulator, whose faults are set by model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""Runs the agents process and its router before a scripted provider, and asks both as a client
-of this machine, or with a key.
-"""
+"""Runs the agents process and its router before a scripted provider."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,4 @@
-"""A real HTTP server receives alerts (webhooks) and keeps them; it can go down, and come up
-again at the same port.
-"""
+"""A real HTTP server that receives alerts; it can go down, and come up again."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

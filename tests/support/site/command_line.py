@@ -1,6 +1,4 @@
-"""Runs `swapgate` commands in the test's process, on an installation in a folder with its file,
-secret and a real SQLite; checks the exit code.
-"""
+"""Runs `swapgate` commands in the test's process, on an installation in a folder."""
 
 import json
 from collections.abc import Iterator

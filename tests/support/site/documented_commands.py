@@ -1,6 +1,4 @@
-"""Runs the commands of a page of the docs as a reader would: in their order, in one shell, in a
-folder of its own. Ports are replaced by free ones, since others may use the default ones.
-"""
+"""Runs the commands of a page of the docs in their order, with free ports."""
 
 import os
 import re

@@ -1,6 +1,4 @@
-"""Serves HTTP in a thread of the test's own process: a test writes what an `Exchange` does, and
-`serving` runs it on loopback.
-"""
+"""Serves HTTP in a thread: a test writes what an `Exchange` does."""
 
 import threading
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,4 @@
-"""Sends requests to the management API in the test's process as people of each role, and checks
-every answer against its documented schema; `served` puts it on a real socket.
-"""
+"""Sends requests to the management API as each role, and holds answers to its schema."""
 
 import asyncio
 import re

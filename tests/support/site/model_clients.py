@@ -1,6 +1,4 @@
-"""Drives `ModelClient` in its four variants (sync or async, in process or over HTTP) by one set
-of plain calls: complete, stream, leave, tools, embed.
-"""
+"""Drives `ModelClient` in its four variants by one set of plain calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,6 +1,4 @@
-"""Installs the npm clients pinned in tests/node, once per machine, and runs the tool loop of
-Vercel's AI SDK against a router.
-"""
+"""Installs the npm clients pinned in tests/node, and runs Vercel's tool loop."""
 
 import hashlib
 import json

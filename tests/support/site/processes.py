@@ -1,6 +1,4 @@
-"""`Site` owns an installation's processes in a test: runs CLI commands, starts, kills and
-restarts router, control process and dashboard, with ports and logs of their own.
-"""
+"""`Site` owns an installation's processes in a test, with ports and logs of their own."""
 
 import itertools
 import os

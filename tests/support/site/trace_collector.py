@@ -1,6 +1,4 @@
-"""A real OTLP/HTTP collector decodes the protobuf that trace exporters send, and keeps the
-spans.
-"""
+"""A real OTLP/HTTP collector keeps the spans that trace exporters send."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""Valid records of agents, for tests of the store: an agent of a route, its session, a turn, a
-message, a switch request and the grant that answers it.
-"""
+"""Valid records of agents: an agent, its session, a turn, a switch request, a grant."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,6 +1,4 @@
-"""`InterruptedStore` lets something happen before a store's n-th unit of work: another process
-acts, or this one crashes, one step at a time and always alike.
-"""
+"""`InterruptedStore` lets something happen before a store's n-th unit of work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""Runs one real PostgreSQL for a whole test run, shared by all its processes, and hands out a
-fresh database for every test, copied from a migrated template.
-"""
+"""Runs one PostgreSQL for a whole run, with a fresh database for every test."""
 
 import fcntl
 import shutil

@@ -1,6 +1,4 @@
-"""Inserts rows in plain SQL, as a person with a shell would, to test the database's guards:
-valid rows of each table, a prepared database, and one row in each table that only grows.
-"""
+"""Inserts rows in plain SQL, as a person with a shell would."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

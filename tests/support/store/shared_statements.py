@@ -1,6 +1,4 @@
-"""Compiles each SQL statement once in a test process, not once for each test's engine: that
-took a sixth of a test's CPU.
-"""
+"""Compiles each SQL statement once in a test process: a sixth of a test's CPU."""
 
 from typing import Any, Final
 

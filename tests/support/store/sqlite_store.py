@@ -1,6 +1,4 @@
-"""Opens SQLite stores for tests: the schema is made once, and every store gets a copy of the
-file.
-"""
+"""Opens SQLite stores on copies of one migrated file."""
 
 import sqlite3
 import tempfile

@@ -1,6 +1,4 @@
-"""Changes rows past Swapgate, with the database owner's rights (no triggers) or without them,
-and forges a verdict with its evidence and route version.
-"""
+"""Changes rows past Swapgate, by the database's owner or by DML alone."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
