@@ -87,6 +87,7 @@ def grant_target(world: Routed) -> None:
         )
 
 
+@pytest.mark.verify
 def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
     provider: str, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
     assert f":{PORTS['router']}" in ADDRESS
 
 
+@pytest.mark.verify
 @pytest.mark.req("C1", "C4")
 def test_the_commands_of_a_switch_work_and_wait_for_a_person(site: AgentsSite) -> None:
     (commands,) = re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)

@@ -70,7 +70,7 @@ def sending(
     return future
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.verify), True])
 def test_an_answer_whose_process_was_killed_is_interrupted_and_the_key_goes_on(
     site: AgentsSite,
     stream: bool,  # noqa: FBT001 - drawn
@@ -177,6 +177,7 @@ def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
     eventually(lambda: [row["state"] for row in site.messages(session)] == ["complete"] * 2)
 
 
+@pytest.mark.verify
 def test_many_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -> None:
     def echo(asked: ReceivedRequest) -> ScriptedTurn:
         return completion(f"you said {asked.json['messages'][-1]['content']}")

@@ -133,6 +133,7 @@ def test_whoever_leads_and_is_stopped_or_killed_is_replaced(
             assert tx.audit.first_break() is None
 
 
+@pytest.mark.verify
 def test_a_leader_of_a_sqlite_file_is_replaced_when_it_is_killed(
     sqlite_url: str, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def lease_is_over(installation: Installation, run: str) -> bool:
         return not tx.runs.get(run).is_leased(installation.clock.now())
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.req("G5")
 @pytest.mark.timeout(900)

@@ -105,6 +105,7 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
         assert load.answered - known - 60 <= world.recorded() <= load.answered + known
 
 
+@pytest.mark.verify
 @pytest.mark.req("G5")
 def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path: Path) -> None:
     with routed(tmp_path, slow_provider) as world:
@@ -254,6 +255,7 @@ def fresh(world: Routed, text: str, *, times: int) -> list[int]:
         return [outcome(client) for _ in range(times)]
 
 
+@pytest.mark.verify
 @pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="Linux alone tells")
 def test_a_worker_may_have_as_many_connections_as_the_system_allows(
     provider: str, tmp_path: Path

@@ -81,6 +81,7 @@ def decide(link: str, key: str, decision: str = "approve", **more: str) -> httpx
     return httpx.post(link, data={"key": key, "decision": decision, **more})
 
 
+@pytest.mark.verify
 def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_on(
     site: AgentsSite,
 ) -> None:
