@@ -2,15 +2,16 @@
 no item, a tool call, or a judgement.
 
 A tool call has right arguments, wrong ones, or made-up ones that fit the tool's schema where no
-item says what is right. A judge follows a fixed rule. A rubric: 1 when the reference (or,
-without one, any digit) stands in the answer, else 0. A pair: the answer of more different words
-wins; as many are a tie. A canary's answer: good when any digit stands in it. The profile's
-skill in `judge` is the share of judgements that go by the rule; the others are the contrary.
+item says what is right. After the call, the model repeats what the tools said. A judge follows
+a fixed rule. A rubric: 1 when the reference (or, without one, any digit) stands in the answer,
+else 0. A pair: the answer of more different words wins; as many are a tie. A canary's answer:
+good when any digit stands in it. The profile's skill in `judge` is the share of judgements that
+go by the rule; the others are the contrary.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ WORDS = tuple(FILLER.split())
 DEFAULT_WORDS = 24
 MOST_WORDS = 20_000
 ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
+ASKED_AT_ONCE = re.compile(r"\b(?:both|all) tools at once\b", re.IGNORECASE)
 
 
 def answer(
@@ -81,6 +83,11 @@ def filler(prompt: str) -> str:
     start = text_numbers.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."
+
+
+def repeat_results(results: Sequence[str]) -> str:
+    """Writes the answer after tools, where the prompt is no item."""
+    return f"The tools say: {'; '.join(results)}."
 
 
 SUITE = "judge"
@@ -141,31 +148,34 @@ class SimulatedToolCall:
     arguments: str  # as JSON text, the way the API carries them
 
 
-def call_for(
+def calls_for(
     request: ChatRequest, verdict: SimulatedAnswer | None, line: ScriptLine | None = None
-) -> SimulatedToolCall | None:
-    """The call that the model makes, None when it answers in words.
+) -> tuple[SimulatedToolCall, ...]:
+    """The calls that the model makes, empty when it answers in words.
 
     It calls when its script's line does, when the item expects a call and has that tool, or
-    when `tool_choice` forces one. Without a script it does not call again once a tool has
-    answered.
+    when `tool_choice` forces one: all of them, where any is required and the prompt says
+    `both tools at once`. Without a script it does not call again once a tool has answered.
     """
     if line is not None:
-        return written(request, line.tool, line.arguments) if line.tool else None
+        return (written(request, line.tool, line.arguments),) if line.tool else ()
     schemas = request.schemas
     if request.tool_choice == "none" or request.after_tool:
-        return None
+        return ()
     call = verdict.item.tool_call if verdict else None
     if verdict and call and call["name"] in schemas:
         wrong, arguments = verdict.value, call["arguments"]
         if not verdict.right:
             shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
             arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
-        return written(request, str(call["name"]), arguments)
-    name = request.forced_tool
-    if name is None:
-        return None
-    return written(request, name, make_up(schemas[name], (request.prompt, name)))
+        return (written(request, str(call["name"]), arguments),)
+    names: Iterable[str] = (request.forced_tool,) if request.forced_tool else ()
+    several = request.tool_choice == "required" and request.parallel_tool_calls is not False
+    if several and ASKED_AT_ONCE.search(request.prompt):
+        names = schemas
+    return tuple(
+        written(request, name, make_up(schemas[name], (request.prompt, name))) for name in names
+    )
 
 
 def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:

@@ -136,9 +136,9 @@ class Simulator:
         said = line.text if line else answers.answer_as_judge(prompt, profile)
         item = None if line or said else self.bank.find(prompt)
         verdict = model.sit(item, request_seed=request.seed or 0) if item else None
-        call = answers.call_for(request, verdict, line)
+        calls = answers.calls_for(request, verdict, line)
         text, reason, schema = said or "", "stop", request.schema_asked
-        if call:
+        if calls:
             text, reason = "", "tool_calls"
         elif verdict:
             text = answers.answer(
@@ -149,7 +149,8 @@ class Simulator:
                 form_asked=answers.insists_on_form(request.system),
             )
         elif not text and schema is None:
-            text = answers.filler(prompt)
+            results = request.tool_results
+            text = answers.repeat_results(results) if results else answers.filler(prompt)
         elif not text:
             text = answers.bare(answers.make_up(schema, (profile.seed, prompt)))
         if request.limit is not None and text_numbers.count_tokens(text) > request.limit:
@@ -160,11 +161,11 @@ class Simulator:
             model=profile.serves or request.model,
             fingerprint=model.fingerprint,
             text=text,
-            call=call,
+            calls=calls,
             finish_reason=reason,
             prompt_tokens=text_numbers.count_message_tokens(request.texts),
             completion_tokens=text_numbers.count_tokens(
-                call.name + call.arguments if call else text
+                "".join(call.name + call.arguments for call in calls) or text
             ),
         )
 

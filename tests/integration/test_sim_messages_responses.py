@@ -113,6 +113,36 @@ def test_each_call_of_a_conversation_has_an_id_of_its_own(client: openai.OpenAI)
     assert len(ids) == 3
 
 
+@pytest.mark.req("B7")
+def test_both_tools_are_called_at_once_where_the_prompt_says_so(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    prompt = "Ask both tools at once."
+    alarm: ToolParam = {**TOOL, "name": "alarm"}
+    with claude.messages.stream(
+        model=MODEL,
+        max_tokens=100,
+        messages=[{"role": "user", "content": prompt}],
+        tools=[TOOL, alarm],
+        tool_choice={"type": "any"},
+    ) as stream:
+        blocks = stream.get_final_message().content
+    assert [block.name for block in blocks if block.type == "tool_use"] == ["weather", "alarm"]
+
+    functions: list[Any] = [FUNCTION, {**FUNCTION, "name": "alarm"}]
+    for at_once, names in ((True, ["weather", "alarm"]), (False, ["weather"])):
+        with client.responses.stream(
+            model=MODEL,
+            input=prompt,
+            tools=functions,
+            tool_choice="required",
+            parallel_tool_calls=at_once,
+        ) as events:
+            calls: list[Any] = events.get_final_response().output
+        assert [call.name for call in calls] == names
+        assert all(json.loads(call.arguments).keys() == {"city"} for call in calls)
+
+
 def test_both_take_what_agents_send_and_answer_by_the_schema_they_ask_for(
     claude: anthropic.Anthropic, client: openai.OpenAI
 ) -> None:

@@ -75,9 +75,8 @@ def test_a_wrong_call_uses_the_items_distractor() -> None:
     item = BankItem("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
     request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
 
-    made = answers.call_for(request, SimulatedAnswer(item, right=False, value=wrong))
+    (made,) = answers.calls_for(request, SimulatedAnswer(item, right=False, value=wrong))
 
-    assert made is not None
     assert json.loads(made.arguments) == {"city": "Quito"}
 
 

@@ -3,7 +3,7 @@ OpenAI's shapes. `Completion` is the answer that all endpoints write from.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,29 +17,29 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer with what frames it. text is empty when the model calls a tool."""
+    """An answer with what frames it. text is empty when the model calls tools."""
 
     id: str
     created: int
     model: str
     fingerprint: str
     text: str
-    call: SimulatedToolCall | None
+    calls: Sequence[SimulatedToolCall]
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
 
     @property
-    def pieces(self) -> list[str]:
-        """What a stream sends one by one: the words, or those of the call's arguments."""
-        found: list[str] = PIECE.findall(self.call.arguments if self.call else self.text)
-        return found
+    def pieces(self) -> list[list[str]]:
+        """What a stream sends one by one: the words, or those of each call's arguments."""
+        texts = [call.arguments for call in self.calls] or [self.text]
+        return [PIECE.findall(text) for text in texts]
 
 
 def body(answer: Completion) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
-    if answer.call:
-        message["tool_calls"] = [called(answer.call, answer.call.arguments)]
+    if answer.calls:
+        message["tool_calls"] = [called(call, call.arguments) for call in answer.calls]
     return {
         "id": answer.id,
         "object": "chat.completion",
@@ -72,19 +72,22 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
     """The stream of one answer: role, a chunk for each word, finish."""
-    call, frame = answer.call, body(answer) | {"object": "chat.completion.chunk"}
+    frame = body(answer) | {"object": "chat.completion.chunk"}
     usage = frame.pop("usage")
     no_usage = {"usage": None} if request.include_usage else {}
 
     def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
         return event({**frame, "choices": [choice("delta", delta, reason)], **no_usage})
 
-    deltas: list[dict[str, Any]] = [{"content": piece} for piece in answer.pieces]
-    if call:
-        parts = [called(call, ""), *({"function": {"arguments": p}} for p in answer.pieces)]
-        deltas = [{"tool_calls": [{"index": 0, **part}]} for part in parts]
+    deltas: list[dict[str, Any]] = []
+    if not answer.calls:
+        deltas = [{"content": piece} for piece in answer.pieces[0]]
+    for number, call in enumerate(answer.calls):
+        pieces = answer.pieces[number]
+        parts = [called(call, ""), *({"function": {"arguments": p}} for p in pieces)]
+        deltas += [{"tool_calls": [{"index": number, **part}]} for part in parts]
     end = chunk({}, answer.finish_reason)
     if request.include_usage:
         end += event({**frame, "choices": [], "usage": usage})
-    opening = chunk({"role": "assistant", "content": None if call else ""})
+    opening = chunk({"role": "assistant", "content": None if answer.calls else ""})
     return [opening, *map(chunk, deltas), end + DONE]

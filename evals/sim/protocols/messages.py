@@ -41,7 +41,9 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
         invalid("max_tokens: Field required", "max_tokens")
     system = [{"role": "system", "content": data["system"]}] if data.get("system") else []
     choice, output = data.get("tool_choice"), data.get("output_config")
+    one_at_a_time = False
     if isinstance(choice, dict):
+        one_at_a_time = choice.get("disable_parallel_tool_use") is True
         named = {"function": {"name": choice.get("name")}}
         choice = named if choice.get("type") == "tool" else CHOICES.get(str(choice.get("type")))
     return parse_chat(
@@ -52,6 +54,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             "stream": data.get("stream"),
             "tools": function_tools(data.get("tools"), "input_schema"),
             "tool_choice": choice,
+            "parallel_tool_calls": not one_at_a_time,
             "response_format": asked_schema(
                 output.get("format") if isinstance(output, dict) else None
             ),
@@ -77,7 +80,7 @@ def body(answer: Completion) -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "model": answer.model,
-        "content": [block(answer)],
+        "content": blocks(answer),
         "stop_reason": STOP_REASONS[answer.finish_reason],
         "stop_sequence": None,
         "usage": {
@@ -89,12 +92,16 @@ def body(answer: Completion) -> dict[str, Any]:
     }
 
 
-def block(answer: Completion) -> dict[str, Any]:
-    call = answer.call
-    if call is None:
-        return {"type": "text", "text": answer.text}
-    arguments = json.loads(call.arguments)
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+def blocks(answer: Completion) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "tool_use",
+            "id": call.id,
+            "name": call.name,
+            "input": json.loads(call.arguments),
+        }
+        for call in answer.calls
+    ] or [{"type": "text", "text": answer.text}]
 
 
 def error(why: Refused) -> dict[str, Any]:
@@ -105,23 +112,31 @@ def error(why: Refused) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": why.message}}
 
 
+def block_event(part: str, index: int, **fields: object) -> bytes:
+    return event({"type": f"content_block_{part}", "index": index, **fields})
+
+
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     whole = body(answer)
-    empty: dict[str, Any] = {"input": {}} if answer.call else {"text": ""}
-    key, kind = ("partial_json", "input_json") if answer.call else ("text", "text")
+    empty: dict[str, Any] = {"input": {}} if answer.calls else {"text": ""}
+    key, kind = ("partial_json", "input_json") if answer.calls else ("text", "text")
     began: dict[str, Any] = {
         "content": [],
         "stop_reason": None,
         "usage": {**whole["usage"], "output_tokens": 1},
     }
     stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    first = {"type": "content_block_start", "index": 0, "content_block": block(answer) | empty}
-    deltas = [{"type": f"{kind}_delta", key: piece} for piece in answer.pieces]
+    frames: list[bytes] = []
+    for index, (block, pieces) in enumerate(zip(whole["content"], answer.pieces, strict=True)):
+        frames += [
+            block_event("start", index, content_block=block | empty),
+            *(
+                block_event("delta", index, delta={"type": f"{kind}_delta", key: piece})
+                for piece in pieces
+            ),
+            block_event("stop", index),
+        ]
+    frames[0] = event({"type": "message_start", "message": whole | began}) + frames[0] + PING
     end = {"type": "message_delta", "delta": stop, "usage": whole["usage"]}
-    return [
-        event({"type": "message_start", "message": whole | began}) + event(first) + PING,
-        *(event({"type": "content_block_delta", "index": 0, "delta": d}) for d in deltas),
-        event({"type": "content_block_stop", "index": 0})
-        + event(end)
-        + event({"type": "message_stop"}),
-    ]
+    frames[-1] += event(end) + event({"type": "message_stop"})
+    return frames

@@ -5,6 +5,7 @@ endpoints translate theirs to it), and refuses a wrong one in OpenAI's shape, by
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
@@ -66,6 +67,7 @@ class ChatRequest(BaseModel):
     seed: int | None = None
     tools: list[FunctionTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
 
     @cached_property
@@ -93,6 +95,12 @@ class ChatRequest(BaseModel):
     @property
     def after_tool(self) -> bool:
         return self.messages[-1].role == "tool"
+
+    @property
+    def tool_results(self) -> list[str]:
+        """What tools said since the model called them; empty before."""
+        last = takewhile(lambda message: message.role == "tool", reversed(self.messages))
+        return [message.text for message in last][::-1]
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:

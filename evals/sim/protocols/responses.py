@@ -32,6 +32,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
             "stream": data.get("stream"),
             "tools": function_tools(data.get("tools"), "parameters"),
             "tool_choice": choice,
+            "parallel_tool_calls": data.get("parallel_tool_calls"),
             "response_format": asked_schema(
                 text.get("format") if isinstance(text, dict) else None
             ),
@@ -58,7 +59,7 @@ def body(answer: Completion) -> dict[str, Any]:
         "instructions": None,
         "metadata": {},
         "model": answer.model,
-        "output": [item(answer, status)],
+        "output": items(answer, status),
         "parallel_tool_calls": True,
         "temperature": 1.0,
         "tool_choice": "auto",
@@ -74,12 +75,19 @@ def body(answer: Completion) -> dict[str, Any]:
     }
 
 
-def item(answer: Completion, status: str) -> dict[str, Any]:
-    if call := answer.call:
-        named = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-        return {"type": "function_call", "id": f"fc_{answer.id}", **named, "status": status}
+def items(answer: Completion, status: str) -> list[dict[str, Any]]:
     said = {"role": "assistant", "content": [part(answer.text)]}
-    return {"type": "message", "id": f"msg_{answer.id}", "status": status, **said}
+    return [
+        {
+            "type": "function_call",
+            "id": f"fc_{answer.id}_{number}",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+            "status": status,
+        }
+        for number, call in enumerate(answer.calls)
+    ] or [{"type": "message", "id": f"msg_{answer.id}", "status": status, **said}]
 
 
 def part(text: str) -> dict[str, Any]:
@@ -92,9 +100,7 @@ def error_event(error: Mapping[str, Any]) -> bytes:
 
 
 def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
-    call, whole, numbers = answer.call, body(answer), itertools.count()
-    (output,) = whole["output"]
-    place = {"item_id": output["id"], "output_index": 0}
+    whole, numbers = body(answer), itertools.count()
 
     def write(kind: str, **fields: Any) -> bytes:
         kind = f"response.{kind}"
@@ -102,20 +108,27 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
 
     under_way: dict[str, Any] = {"status": "in_progress"}
     began = under_way | {"incomplete_details": None, "output": [], "usage": None}
-    empty = under_way | {"arguments" if call else "content": "" if call else []}
     opening = write("created", response=whole | began)
     opening += write("in_progress", response=whole | began)
-    opening += write("output_item.added", output_index=0, item=output | empty)
-    if call:
-        name, extra = "function_call_arguments", dict[str, Any]()
-        last: dict[str, Any] = {"name": call.name, "arguments": call.arguments}
-    else:
-        name, extra, place = "output_text", {"logprobs": []}, place | {"content_index": 0}
-        last = {"text": answer.text, "logprobs": []}
-        opening += write("content_part.added", **place, part=part(""))
-    deltas = [write(f"{name}.delta", **place, delta=d, **extra) for d in answer.pieces]
-    finish = write(f"{name}.done", **place, **last)
-    if not call:
-        finish += write("content_part.done", **place, part=part(answer.text))
-    finish += write("output_item.done", output_index=0, item=output)
-    return [opening, *deltas, finish + write(whole["status"], response=whole)]
+    frames: list[bytes] = []
+    for index, (output, pieces) in enumerate(zip(whole["output"], answer.pieces, strict=True)):
+        is_call = output["type"] == "function_call"
+        place: dict[str, Any] = {"item_id": output["id"], "output_index": index}
+        empty = under_way | {"arguments" if is_call else "content": "" if is_call else []}
+        added = write("output_item.added", output_index=index, item=output | empty)
+        if is_call:
+            name, extra = "function_call_arguments", dict[str, Any]()
+            last = {"name": output["name"], "arguments": output["arguments"]}
+        else:
+            name, extra, place = "output_text", {"logprobs": []}, place | {"content_index": 0}
+            last = {"text": answer.text, "logprobs": []}
+            added += write("content_part.added", **place, part=part(""))
+        frames.append(added)
+        frames += [write(f"{name}.delta", **place, delta=d, **extra) for d in pieces]
+        done = write(f"{name}.done", **place, **last)
+        if not is_call:
+            done += write("content_part.done", **place, part=part(answer.text))
+        frames.append(done + write("output_item.done", output_index=index, item=output))
+    frames[0] = opening + frames[0]
+    frames[-1] += write(whole["status"], response=whole)
+    return frames

@@ -2,6 +2,7 @@
 for a terminal and plain in a pipe.
 """
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ Row = Sequence[object]
 # A longer word, such as a path, may be cut to fit into a column.
 UNCUT_CHARACTERS = 24
 LINE_COLUMNS = 120
+INDENT = "    "
 GAP = 3  # between columns that are drawn
 
 
@@ -134,6 +136,33 @@ def table_of(
 ) -> None:
     shown = [cells(row) for row in rows]
     table(list(shown[0]) if shown else (), [list(row.values()) for row in shown], empty=empty)
+
+
+def findings(
+    rows: Iterable[T],
+    cells: Callable[[T], Mapping[str, object]],
+    next_step: Callable[[T], str],
+) -> None:
+    """Prints checks as a table of at most LINE_COLUMNS: what was found is wrapped, and below it
+    stands the next step, on a line of its own to copy. next_step: empty for none.
+    """
+    shown = [(cells(row), next_step(row)) for row in rows]
+    if not shown:
+        return
+    texts = [[_cell(value) for value in columns.values()] for columns, _ in shown]
+    aligned = _align_columns([list(shown[0][0]), *texts])
+    begin = aligned[0].rindex(list(shown[0][0])[-1])  # of the last column
+    width = min(LINE_COLUMNS, shutil.get_terminal_size((LINE_COLUMNS, 0)).columns)
+    click.echo(aligned[0])
+    for line, row, (_, step) in zip(aligned[1:], texts, shown, strict=True):
+        room = max(UNCUT_CHARACTERS, width - begin)
+        said = textwrap.wrap(row[-1], room, break_on_hyphens=False)
+        click.echo(line[:begin] + f"\n{' ' * begin}".join(said))
+        if step:
+            advice = f"next: {escape_controls(step)}"
+            room = width - len(INDENT)
+            for part in textwrap.wrap(advice, room, break_on_hyphens=False):
+                click.echo(f"{INDENT}{part}")
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:

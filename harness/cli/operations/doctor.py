@@ -64,17 +64,16 @@ def doctor(
 
     findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
     failed = any(check.status == "fail" for check in findings)
-    output.listing(
-        findings,
-        lambda check: {
-            "CHECK": check.subject,
-            "": MARKS[check.status],
-            "FOUND": check.found,
-            "NEXT STEP": check.next_step or " ",
-        },
-        empty="",
-        as_document=lambda rows: {"ok": not failed, "checks": rows},
-    )
+    if not output.documented({"ok": not failed, "checks": findings}):
+        output.findings(
+            findings,
+            lambda check: {
+                "CHECK": check.subject,
+                "": MARKS[check.status],
+                "FOUND": check.found,
+            },
+            lambda check: check.next_step,
+        )
     return 1 if failed else 0
 
 
@@ -88,18 +87,17 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
         for target, provider in tool_checks.meant(session.installation, name)
     ]
     ok = all(finding.ok for finding in found)
-    output.listing(
-        [(report.target, finding) for report in found for finding in report.findings],
-        lambda pair: {
-            "TARGET": pair[0],
-            "CHECK": pair[1].subject,
-            "": _mark(pair[1].outcome, pair[1].failed),
-            "FOUND": pair[1].found,
-            "NEXT STEP": pair[1].next_step or " ",
-        },
-        empty="",
-        as_document=lambda _: {"ok": ok, "targets": found},
-    )
+    if not output.documented({"ok": ok, "targets": found}):
+        output.findings(
+            [(report.target, finding) for report in found for finding in report.findings],
+            lambda pair: {
+                "TARGET": pair[0],
+                "CHECK": pair[1].subject,
+                "": _mark(pair[1].outcome, pair[1].failed),
+                "FOUND": pair[1].found,
+            },
+            lambda pair: pair[1].next_step,
+        )
     return ok
 
 
@@ -118,7 +116,16 @@ def _live(
             for provider, model in models
         ]
     ok = all(report.ok for report in reports)
-    output.listing(
+    spent = {
+        "ok": ok,
+        "calls": meter.calls,
+        "at_most_usd": meter.spent_usd,
+        "at_most_tokens": meter.spent_tokens,
+        "targets": reports,
+    }
+    if output.documented(spent):
+        return ok
+    output.findings(
         [(report.target, finding) for report in reports for finding in report.findings],
         lambda pair: {
             "TARGET": pair[0],
@@ -126,19 +133,9 @@ def _live(
             "": _mark(pair[1].outcome, pair[1].outcome == "fails"),
             "EXPECTED": pair[1].expected,
             "FOUND": pair[1].found,
-            "NEXT STEP": pair[1].next_step or " ",
         },
-        empty="",
-        as_document=lambda _: {
-            "ok": ok,
-            "calls": meter.calls,
-            "at_most_usd": meter.spent_usd,
-            "at_most_tokens": meter.spent_tokens,
-            "targets": reports,
-        },
+        lambda pair: pair[1].next_step,
     )
-    if session.json:
-        return ok
     click.echo(
         f"{format_quantity(meter.calls, 'call')}: at most {format_usd(meter.spent_usd)} "
         f"and {meter.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
