@@ -94,7 +94,8 @@ class ShadowMirror(SideCalls):
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
         # Where a switch rules, nobody else is asked.
-        if plan.forced is not None or plan.targets[:1] != (plan.incumbent,):
+        is_switched = plan.forced is not None and plan.forced.in_effect
+        if is_switched or plan.targets[:1] != (plan.incumbent,):
             return
         shadow = served.shadow
         over = self._clock.now() >= shadow.expires_at

@@ -276,12 +276,12 @@ class ModelEndpoint:
             trial = route.experiment
             if not scored:
                 self._counters["unscored_in_handover"] += 1
-            # The arms must get what they stand for: not under a switch, and not for practice.
+            # The arms must get what they stand for: no switch's choice, and no practice.
             # While a circuit keeps callers from the candidate, its cause has been counted, and
             # neither arm is scored.
             if trial is not None and (
                 not scored
-                or plan.forced is not None
+                or (plan.forced is not None and self._planner.is_switched(route, request))
                 or arm is _KEEP_WARM
                 or (self._planner.not_closed and not self._planner.is_asked(trial.target))
                 or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
@@ -339,7 +339,7 @@ class ModelEndpoint:
         try:
             if is_serializing_tools(plan, job.request):
                 self._counters["tools_serialized"] += 1
-            if plan.forced is None:
+            if plan.forced is None or plan.forced.idle:
                 return ()
             effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
             self._counters[f"switch_{effect}"] += 1

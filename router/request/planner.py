@@ -170,15 +170,16 @@ class Planner:
         self, route: CompiledRoute, request: ClientRequest, target: str
     ) -> RoutePlan | None:
         """Plans to ask one of the route's targets before the incumbent. None for a target that
-        the route has not, or that cannot be asked now, and while a switch rules.
+        the route has not, or that cannot be asked now, and while a switch is in effect.
         """
         links = {link.target for link in route.targets.chain}
-        if target not in links or active_switches(route.switches, self._clock.now()):
+        if target not in links:
             return None
         needs, can = _needs(route, request)
-        around = self._build_context(route, can, route.upstreams, ())
+        live = active_switches(route.switches, self._clock.now())
+        around = self._build_context(route, can, route.upstreams, live)
         plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, target)
-        return plan if target in plan.targets else None
+        return plan if target in plan.targets and not _is_switched(plan) else None
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
         """Whom to ask now, in order."""
@@ -202,6 +203,12 @@ class Planner:
             return plan_request(route.targets, arm, sure, around)
         return plan
 
+    def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
+        """Tells whether a switch takes a target from the route. The answer is the same for both
+        arms, so that a switch that only the candidate's plan notices unbalances no evidence.
+        """
+        return _is_switched(self.plan(route, _CANARY, request))
+
     def is_asked(self, target: str) -> bool:
         """Tells whether a target's circuit lets a request through now."""
         if self._health.all_well((target,)) or self._health.state(target) is _CLOSED:
@@ -224,6 +231,10 @@ class Planner:
             barred=route.barred,
             when_all_open=self._when_all_open,
         )
+
+
+def _is_switched(plan: RoutePlan) -> bool:
+    return plan.forced is not None and plan.forced.in_effect
 
 
 def _needs(

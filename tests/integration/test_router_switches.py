@@ -97,6 +97,29 @@ async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: 
     assert [block.units for block in door.kept.blocks.values()] == [1]
 
 
+@pytest.mark.req("B11")
+@pytest.mark.parametrize(
+    ("force", "counted", "told"),
+    [
+        ("avoid:provider:elsewhere", 1, ""),
+        # The incumbent's own plan does not have it; its requests are no evidence either.
+        (f"avoid:target:up/{CANDIDATE}", 0, ""),
+        (f"avoid:target:up/{FALLBACK}", 0, f"sw_1; avoid:target:up/{FALLBACK}; in_effect"),
+        ("provider:elsewhere", 1, "sw_1; provider:elsewhere; not_in_effect"),
+    ],
+)
+async def test_a_switch_without_effect_on_a_route_leaves_its_requests_as_they_are(
+    tmp_path: Path, force: str, counted: int, told: str
+) -> None:
+    door = Door(tmp_path)
+    switch = thrown(door, force=parse_force(force))
+    door.holder.current = served(with_switches(switch, weight_bps=1))
+
+    assert await ask_router(door) == Served(f"up/{INCUMBENT}", told)
+    door.recorder.flush(final=True)
+    assert sum(block.units for block in door.kept.blocks.values()) == counted
+
+
 @pytest.mark.req("B11", "D3")
 def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
     door = Door(tmp_path)

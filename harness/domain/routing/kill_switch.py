@@ -112,6 +112,7 @@ class ForcedPlan:
     kept: tuple[str, ...]  # target ids, in order
     in_effect: bool  # False when the route keeps its plan since nothing of it is what is forced
     reason: str  # in words
+    idle: bool = False  # it avoids what the plan does not have
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
@@ -145,7 +146,7 @@ def decide_plan(
     for switch in (*applied, *([ruling] if ruling else [])):
         step = force_plan(switch, left)
         left = tuple(target for target in left if target.id in step.kept)
-        if decided is None or (step.in_effect and not decided.in_effect):
+        if decided is None or decided.idle or (step.in_effect and not decided.in_effect):
             decided = step
         elif step.in_effect or not switch.force.avoids:
             decided = ForcedPlan(
@@ -174,7 +175,9 @@ def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     else:
         why = "this route may use no other target"
     why = f"{said}, but {why}: the route keeps its plan"
-    return ForcedPlan(switch, whole, in_effect=False, reason=why)
+    return ForcedPlan(
+        switch, whole, in_effect=False, reason=why, idle=force.avoids and bool(kept)
+    )
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
