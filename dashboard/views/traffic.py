@@ -15,6 +15,8 @@ from dashboard.text import html, labels
 from dashboard.text.html import Tile, escape, faint, strong
 from dashboard.text.labels import Tone
 from harness.control.operations.queries import count_failovers, list_failovers
+from harness.control.routing.queries import load_target_traffic
+from harness.control.routing.target_traffic import TargetTraffic, hide_single_sums
 from harness.control.routing.traffic_report import (
     RouteTraffic,
     TrafficReport,
@@ -23,7 +25,7 @@ from harness.control.routing.traffic_report import (
     load_traffic_report,
     name_period,
 )
-from harness.domain.formatting import DASH, format_milliseconds, format_percent
+from harness.domain.formatting import DASH, format_latency, format_milliseconds, format_percent
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.reliability.failover import Failover, FailoverReason
 from harness.domain.reliability.failures import failure_words
@@ -36,6 +38,7 @@ WINDOWS: Final = {
 }
 MOST_ROUTES: Final = 25
 MOST_FREQUENT: Final = 15
+MOST_TARGETS: Final = 15
 MOST_FAILOVERS: Final = 20
 MOST_NAMES: Final = 3
 
@@ -70,6 +73,7 @@ def show() -> None:
     if route is None:
         _routes(report.routes)
         _unrouted(report)
+    _targets(load_target_traffic(ctx, report, reasons, route), period)
     _most_frequent(
         "Models that were left, and why",
         f"Failovers in {period}, by model.",
@@ -172,6 +176,28 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
         st.html(html.note(f"{MOST_ROUTES} of {labels.plural(len(found), 'route')}."))
 
 
+def _targets(rows: Sequence[TargetTraffic], period: str) -> None:
+    shown = hide_single_sums(rows)
+    note = f"Answers and failovers of {period}; latency of the last day at most."
+    cells = list(map(_target_cells, shown[:MOST_TARGETS]))
+    st.html(html.listing("Providers and targets", note, cells, "No target answered."))
+    if len(shown) > MOST_TARGETS:
+        st.html(html.note(f"{MOST_TARGETS} of {len(shown):,} lines."))
+
+
+def _target_cells(row: TargetTraffic) -> html.Row:
+    _, _, model = row.target.partition("/")
+    p95 = None if row.p95_ms is None else format_latency(row.p95_ms / 1000)
+    return {
+        "Provider": strong(row.provider),
+        "Target": escape(model) if row.target else faint("all of its targets"),
+        "Answered": labels.count(row.requests),
+        "Times left": strong(labels.count(row.left)) if row.left else faint("none"),
+        "95 % within": escape(p95 or DASH),
+        "Cost": escape(labels.usd(row.known_cost_usd)),
+    }
+
+
 def _to_route(shown: str, name: str) -> str:
     return html.link("routes", shown, route=name)
 
@@ -235,7 +261,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
         user = st.text_input(
             "Only one user's",
             key="user",
-            placeholder="The user's id as your application sends it",
+            placeholder="The user's id as your application sends it, or its hash",
         ).strip()
     else:
         st.html(html.note(f"To look for one user: {current_user.SIGN_IN}"))
@@ -276,6 +302,8 @@ def _failover_cells(failover: Failover) -> html.Row:
         "Why": f"<span>{why}</span>",
         "After": escape(format_milliseconds(failover.latency_ms)),
         "Next model": escape(failover.next_target or "none left"),
+        "User": f'<span class="mono">{escape(failover.user or DASH)}</span>',
+        "Shape": escape(failover.shape),
         "Request": f'<span class="mono">{escape(failover.request or DASH)}</span>',
     }
 

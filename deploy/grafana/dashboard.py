@@ -26,6 +26,60 @@ class Panel(NamedTuple):
     unit: str = "short"
 
 
+# Calls that fail by the request, or by us, say nothing of their provider.
+NO_FAULTS: Final = "|".join(
+    (
+        *("none", "bad_request", "unsupported", "foreign_state"),
+        *("context_window", "content_policy", "cancelled", "internal"),
+    )
+)
+
+
+def list_traffic_panels(label: str) -> Sequence[Panel]:
+    """Lists the panels of requests, errors, latencies and failovers, by `provider` or
+    `target`.
+    """
+    legend = f"{{{{{label}}}}}"
+    calls = f"sum by ({label}) (rate(swapgate_attempts_total"
+
+    def latency(metric: str) -> str:
+        buckets = f'rate({metric}_bucket{{{label}!=""}}[5m])'
+        return f"histogram_quantile(0.95, sum by ({label}, le) ({buckets}))"
+
+    return (
+        Panel(
+            f"Requests answered, by {label}",
+            f'sum by ({label}) (rate(swapgate_requests_total{{{label}!=""}}[5m]))',
+            legend,
+            "reqps",
+        ),
+        Panel(
+            f"Share of calls that fail, by {label}",
+            f'{calls}{{failure_class!~"{NO_FAULTS}"}}[5m])) / {calls}[5m]))',
+            legend,
+            "percentunit",
+        ),
+        Panel(
+            f"Failovers, by the {label} that was left",
+            f"sum by ({label}, failure_class) (rate(swapgate_failovers_total[5m]))",
+            f"{legend} {{{{failure_class}}}}",
+            "reqps",
+        ),
+        Panel(
+            f"95 % of answers are whole within, by {label}",
+            latency("swapgate_request_duration_seconds"),
+            legend,
+            "s",
+        ),
+        Panel(
+            f"95 % of streams begin within, by {label}",
+            latency("swapgate_time_to_first_token_seconds"),
+            legend,
+            "s",
+        ),
+    )
+
+
 ROWS: Final[Mapping[str, Sequence[Panel]]] = {
     "Requests": (
         Panel(
@@ -49,13 +103,6 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "s",
         ),
         Panel(
-            "95 % of streams begin within",
-            "histogram_quantile(0.95, sum by (target, le)"
-            " (rate(swapgate_time_to_first_token_seconds_bucket[5m])))",
-            "{{target}}",
-            "s",
-        ),
-        Panel(
             "Cost an hour, in US dollars",
             "sum by (target) (rate(swapgate_cost_dollars_total[1h])) * 3600",
             "{{target}}",
@@ -67,13 +114,9 @@ ROWS: Final[Mapping[str, Sequence[Panel]]] = {
             "{{target}} {{kind}}",
         ),
     ),
+    "Providers": list_traffic_panels("provider"),
     "Targets": (
-        Panel(
-            "Failovers, by the target that was left",
-            "sum by (route, target, failure_class) (rate(swapgate_failovers_total[5m]))",
-            "{{route}} {{target}} {{failure_class}}",
-            "reqps",
-        ),
+        *list_traffic_panels("target"),
         Panel(
             "Circuits: 0 closed, 1 half open, 2 open",
             "max by (target) (swapgate_breaker_state)",

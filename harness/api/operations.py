@@ -105,7 +105,9 @@ class AlertQuery(PageQuery):
 
 
 class FailoverQuery(PageQuery):
-    """Selects failovers. user: the id as the client sent it. since_s: how far back."""
+    """Selects failovers. user: the id as the client sent it, or a part of its hash. since_s:
+    how far back.
+    """
 
     route: Name | None = None
     user: Name | None = None

@@ -13,6 +13,7 @@ from harness.domain.routing.plan import ExclusionReason
 from harness.ports import Clock
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
+from router.observers.request_accounting import HANDED_ON, fallback_model
 from router.recording.event_log import EventLog
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
@@ -79,6 +80,9 @@ class FailoverLog(RequestObserver):
         if not left:
             return
         answered = progress.upstream
+        next_ = answered.name if answered else None
+        if record is not None and record.outcome == HANDED_ON:
+            next_ = f"{fallback_model(observed)} (fallbackModel)"
         at, user_, sizes = (
             self._clock.now(),
             hash_callers(caller_keys(observed.request, observed.sticky_key), self._secret),
@@ -104,9 +108,7 @@ class FailoverLog(RequestObserver):
                 latency_ms=target.ms,
                 endpoint=job.request.endpoint.value,
                 user_hash=user_,
-                next_target=next_target_name(
-                    left[number:], answered.name if answered else None
-                ),
+                next_target=next_target_name(left[number:], next_),
                 **sizes,
             )
             for number, target in enumerate(left, 1)

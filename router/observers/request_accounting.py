@@ -6,9 +6,11 @@ its minute, its key and its rollout. It counts what no other provider could do o
 from collections import Counter
 from typing import ClassVar, Final
 
+from harness.domain.agents.caller import AgentCaller
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
+from router.access.front_door import CALLER
 from router.protocols.usage import NO_USAGE
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.metrics import RouterMetrics
@@ -51,6 +53,7 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _RESPONSES: Final = Endpoint.RESPONSES
 _REFERENCE: Final = '"item_reference"'
+HANDED_ON: Final = "handed_on"  # an outcome: no answer, and an agent asks another model
 
 
 class RequestAccounting(RequestObserver):
@@ -87,6 +90,8 @@ class RequestAccounting(RequestObserver):
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge
+            if outcome == FAILED and result is None and fallback_model(observed):
+                outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:
@@ -139,6 +144,12 @@ class RequestAccounting(RequestObserver):
             need = native_need(request.endpoint, request.value)
             if need:
                 self._recorder.asked_names.note(need, record.route)
+
+
+def fallback_model(observed: ObservedRequest) -> str:
+    """Names the model that an agent asks where this request has no answer; empty for none."""
+    caller: AgentCaller | None = observed.scope.get(CALLER)
+    return caller.fallback if caller is not None else ""
 
 
 def _minimal_record(observed: ObservedRequest) -> CompletedRequest:

@@ -138,7 +138,7 @@ class RouterMetrics:
         self._without_route.labels(model).inc()
 
     def failover(self, route: str, target: str, failure: str) -> None:
-        self._failovers.labels(route, target, failure).inc()
+        self._failovers.labels(route, _provider(target), target, failure).inc()
 
     def internal_error(self, part: str, arm: str) -> None:
         self._internal.labels(part, arm).inc()
@@ -159,12 +159,14 @@ class RouterMetrics:
             kind = request.route, request.arm, request.target_name, request.outcome
             by_kind.setdefault(kind, []).append(request)
         for kind, requests in by_kind.items():
-            route, _, target, _ = kind
-            self._requests.labels(*kind).inc(len(requests))
-            self._duration.labels(route).observe([r.latency_ms / 1000 for r in requests])
+            route, arm, target, outcome = kind
+            provider = _provider(target)
+            self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
+            durations = self._duration.labels(route, provider, target)
+            durations.observe([r.latency_ms / 1000 for r in requests])
             firsts_s = [r.first_token_s for r in requests if r.first_token_s is not None]
             if firsts_s:
-                self._first_token.labels(route, target).observe(firsts_s)
+                self._first_token.labels(route, provider, target).observe(firsts_s)
             if target:
                 self._tokens.labels(target, "input").inc(sum(r.input_tokens for r in requests))
                 made = sum(r.output_tokens for r in requests)
@@ -175,7 +177,7 @@ class RouterMetrics:
         ends, self._ends = self._ends, {}
         for (target, failure), number in ends.items():
             said = failure.value if failure else NO_FAILURE
-            self._attempts.labels(target, said).inc(number)
+            self._attempts.labels(_provider(target), target, said).inc(number)
 
     def families(self) -> list[object]:
         """Copies the metrics into plain data, for the parent process."""
@@ -194,6 +196,11 @@ class RouterMetrics:
         """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
         self._count_attempts()
         return generate_latest(self._registry)
+
+
+def _provider(target: str) -> str:
+    """Names a target's provider. target: `provider/model`; empty where no target answered."""
+    return target.partition("/")[0]
 
 
 @mypyc_attr(native_class=False)

@@ -47,7 +47,7 @@ class CompletedRequest(NamedTuple):
     internal_errors: int = 0  # faults of our own within it
     model: str = ""  # as the provider names what it served
     target_name: str = ""  # the name of what answered, or ""
-    outcome: str = "unknown"  # ok, failed, client_error, cancelled
+    outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
     first_token_s: float | None = None  # of a stream that began
 
 

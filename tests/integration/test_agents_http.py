@@ -1,10 +1,15 @@
 """The contract of agents over HTTP: through the router, with real processes."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from harness.control.operations.queries import list_failovers
+from harness.control.routing.traffic_report import load_traffic_report
+from harness.domain.agents.agent import literal_route_name
+from harness.domain.pagination import PageRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -17,7 +22,9 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
+from tests.support.router.router_process import eventually
 from tests.support.site.agents_site import (
+    CHAT,
     AgentsSite,
     agents_site,
     calling,
@@ -226,6 +233,31 @@ def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
     assert answer.headers["x-swapgate-agent-fallback"] == "chat"
     assert answer.json()["model"] == "sim:sim-better"
     assert site.messages(session)[-1]["fallback"]["from"] == "chat"
+
+
+@pytest.mark.req("B9")
+def test_an_answer_that_the_fallback_model_saved_is_no_error_to_callers(
+    site: AgentsSite,
+) -> None:
+    ctx, secret = site.world.installation.context, site.world.installation.secret
+    route = literal_route_name("sim/sim-worse")
+    site.upstream.turns["sim-worse"] = error(503)
+
+    def failures() -> tuple[int, int]:
+        report = load_traffic_report(ctx, timedelta(hours=1), route)
+        return report.all.left, report.all.failed
+
+    def asked_next() -> list[str | None]:
+        found = list_failovers(ctx, PageRequest(9), secret=secret, route=route)
+        return [failover.next_target for failover in found]
+
+    saved = site.session(model="sim:sim-worse", config={"fallbackModel": CHAT})
+    good(site.send(saved, "Hi"))
+    eventually(lambda: failures() == (1, 0))
+    lost = site.session(model="sim:sim-worse")
+    assert site.send(lost, "Hi").status_code == 502
+    eventually(lambda: failures() == (2, 1))
+    assert asked_next() == [None, "chat (fallbackModel)"]
 
 
 def test_the_same_message_again_gets_the_same_answer(site: AgentsSite) -> None:

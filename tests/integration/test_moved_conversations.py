@@ -219,7 +219,8 @@ async def test_thinking_of_an_unknown_maker_is_tried_once_and_counted_as_no_fail
     _, _, metrics = await door.call("/metrics", method="GET")
     target = f"anthropic-new/{model_of('anthropic')}"
     refused = f'swapgate_refused_pieces_total{{piece="thinking",target="{target}"}} 1.0'
-    answered = f'swapgate_attempts_total{{failure_class="none",target="{target}"}} 1.0'
+    labels = f'failure_class="none",provider="anthropic-new",target="{target}"'
+    answered = f"swapgate_attempts_total{{{labels}}} 1.0"
     assert all(line in metrics.decode() for line in (refused, answered))
 
 

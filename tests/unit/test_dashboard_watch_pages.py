@@ -157,6 +157,8 @@ def test_failovers_of_one_user_are_found_by_his_id(
 ) -> None:
     app = shown(monkeypatch, busy, "traffic")
     assert "the provider is overloaded" in text(app)
+    assert '<td data-head="Shape"><div>chat, 80 bytes, 0 tools</div></td>' in text(app)
+    assert '<td data-head="Answered"><div>10,000</div></td>' in text(app)
 
     app.text_input(key="user").set_value("alice").run()
     assert "req_1" in text(app)

@@ -178,7 +178,7 @@ def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
 
     one, two, later = asyncio.run(play())
 
-    attempts = 'swapgate_attempts_total{failure_class="server",target="up/m"} 2.0'
+    attempts = 'swapgate_attempts_total{failure_class="server",provider="up",target="up/m"} 2.0'
     assert attempts in one.splitlines()
     assert attempts in two.splitlines()
     assert 'swapgate_router_stale{worker="0"} 4.0' in one.splitlines()

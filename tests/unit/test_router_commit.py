@@ -122,7 +122,9 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     # Charged once, with its failure, and nobody's success.
     assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
     failures = [
-        await routed.metric("swapgate_attempts_total", failure_class=target, target=name)
+        await routed.metric(
+            "swapgate_attempts_total", failure_class=target, provider="up", target=name
+        )
         for name, target in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
     ]
     assert failures == [0, 1]

@@ -76,7 +76,7 @@ async def test_a_client_that_leaves_ends_the_providers_work_and_is_counted(
     assert door.transport.open_replies == 0
     assert door.recorder.counters["callers_gone"] == 1
     text = (await door.call("/metrics", method="GET"))[2].decode()
-    assert 'outcome="cancelled",route="support"' in text
+    assert 'outcome="cancelled",provider=' in text
     assert 'swapgate_attempts_total{failure_class="cancelled"' in text
     assert "swapgate_router_requests_under_way 0.0" in text
 

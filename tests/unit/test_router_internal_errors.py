@@ -325,7 +325,9 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     assert errors.classes == {"internal": ArmSplit(1, 1)}
     series = 'swapgate_internal_errors_total{arm="canary",part="attempt"} 1.0'
     assert series in await metrics(scene.door)
-    assert f'failure_class="internal",target="up/{CANDIDATE}"' in await metrics(scene.door)
+    assert f'failure_class="internal",provider="up",target="up/{CANDIDATE}"' in await metrics(
+        scene.door
+    )
     (alert,) = await internal_error_alerts(scene.door)
     assert (alert.key, alert.subject) == ("internal_error:r-1", "route support")
     assert "in part attempt, arm canary" in alert.text

@@ -44,17 +44,19 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
 
     found = await place.metrics()
 
-    requests = f'{{arm="incumbent",outcome="ok",route="support",target="{OWN}"}}'
+    requests = f'{{arm="incumbent",outcome="ok",provider="up",route="support",target="{OWN}"}}'
+    own = f'{{provider="up",route="support",target="{OWN}"}}'
+    attempts = 'swapgate_attempts_total{{failure_class="{}",provider="up",target="{}"}}'
     expected = {
         f"swapgate_requests_total{requests}": 2,
-        f'swapgate_attempts_total{{failure_class="none",target="{OWN}"}}': 2,
-        f'swapgate_attempts_total{{failure_class="overloaded",target="{OWN}"}}': 2,
-        f'swapgate_attempts_total{{failure_class="bad_request",target="{OWN}"}}': 1,
-        f'swapgate_attempts_total{{failure_class="none",target="{SPARE}"}}': 1,
+        attempts.format("none", OWN): 2,
+        attempts.format("overloaded", OWN): 2,
+        attempts.format("bad_request", OWN): 1,
+        attempts.format("none", SPARE): 1,
         f'swapgate_tokens_total{{kind="input",target="{OWN}"}}': 14,
         f'swapgate_tokens_total{{kind="output",target="{SPARE}"}}': 5,
         f'swapgate_breaker_state{{target="{OWN}"}}': 0,
-        'swapgate_request_duration_seconds_count{route="support"}': 4,
+        f"swapgate_request_duration_seconds_count{own}": 3,
         "swapgate_routing_revision": 3,
         "swapgate_observations_dropped_total": 0,
     }
@@ -66,7 +68,7 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
     }
     assert outcomes == {"ok", "client_error"}
     assert found[f'swapgate_cost_dollars_total{{target="{OWN}"}}'] == pytest.approx(34e-6)
-    left = f'failure_class="overloaded",route="support",target="{OWN}"'
+    left = f'failure_class="overloaded",provider="up",route="support",target="{OWN}"'
     assert found[f"swapgate_failovers_total{{{left}}}"] == 1
     assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
 
@@ -81,15 +83,20 @@ def test_requests_that_end_together_are_counted_by_route_arm_target_and_outcome(
     metrics.finished([whole, whole, whole._replace(first_token_s=0.3), refused])
 
     lines = metrics.text().decode().splitlines()
-    kind = 'arm="incumbent",outcome="{}",route="support",target="{}"'
-    assert f"swapgate_requests_total{{{kind.format('ok', OWN)}}} 3.0" in lines
-    assert f"swapgate_requests_total{{{kind.format('client_error', '')}}} 1.0" in lines
+    kind = 'arm="incumbent",outcome="{}",provider="{}",route="support",target="{}"'
+    assert f"swapgate_requests_total{{{kind.format('ok', 'up', OWN)}}} 3.0" in lines
+    assert f"swapgate_requests_total{{{kind.format('client_error', '', '')}}} 1.0" in lines
     assert f'swapgate_tokens_total{{kind="input",target="{OWN}"}} 21.0' in lines
     assert f'swapgate_cost_dollars_total{{target="{OWN}"}} 1.5' in lines
-    first = f'{{route="support",target="{OWN}"}} 1.0'
+    first = f'{{provider="up",route="support",target="{OWN}"}} 1.0'
     assert f"swapgate_time_to_first_token_seconds_count{first}" in lines
-    # Nothing was asked for the refused one.
-    assert len([line for line in lines if 'target=""' in line]) == 1
+    # Nothing was asked for the refused one: it has a duration alone.
+    named = {line.partition("{")[0] for line in lines if 'target=""' in line}
+    duration = "swapgate_request_duration_seconds"
+    assert named == {
+        "swapgate_requests_total",
+        *(f"{duration}_{part}" for part in ("bucket", "count", "sum")),
+    }
 
 
 @pytest.mark.req("B5", "B8")
@@ -104,9 +111,11 @@ async def test_a_streams_attempt_is_counted_at_its_end_and_its_first_token_once(
 
     found = await place.metrics()
     target = f'target="{OWN}"'
-    assert found[f'swapgate_attempts_total{{failure_class="connect",{target}}}'] == 1
-    assert found[f'swapgate_attempts_total{{failure_class="none",{target}}}'] == 1
-    first = f'swapgate_time_to_first_token_seconds_count{{route="support",{target}}}'
+    failed, answered = (f'failure_class="{name}",provider="up"' for name in ("connect", "none"))
+    assert found[f"swapgate_attempts_total{{{failed},{target}}}"] == 1
+    assert found[f"swapgate_attempts_total{{{answered},{target}}}"] == 1
+    labels = f'provider="up",route="support",{target}'
+    first = f"swapgate_time_to_first_token_seconds_count{{{labels}}}"
     assert found[first] == 2
 
 

@@ -133,7 +133,7 @@ def irregular(what: str, target: str = f"up/{INCUMBENT}") -> str:
     return f'swapgate_irregular_answers_total{{target="{target}",what="{what}"}}'
 
 
-GOOD = f'swapgate_attempts_total{{failure_class="none",target="up/{INCUMBENT}"}}'
+GOOD = f'swapgate_attempts_total{{failure_class="none",provider="up",target="up/{INCUMBENT}"}}'
 
 
 @pytest.mark.usefixtures("impatient")

@@ -15,7 +15,9 @@ from harness.cli.frame.waiting import Watched, show
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.routing import scorecard
+from harness.control.routing.queries import load_target_traffic
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
+from harness.control.routing.target_traffic import TargetTraffic, hide_single_sums
 from harness.control.routing.traffic_report import (
     RouteTraffic,
     TrafficReport,
@@ -35,7 +37,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.pagination import PageRequest
-from harness.domain.reliability.failover import Failover, FailoverReason
+from harness.domain.reliability.failover import FailoverReason
 from harness.domain.reliability.failures import failure_words
 
 MOST_REASONS: Final = 10
@@ -45,6 +47,7 @@ MOST_REASONS: Final = 10
 class _Traffic:
     report: TrafficReport
     reasons: Sequence[FailoverReason]
+    targets: Sequence[TargetTraffic]
     route: str | None
 
     @property
@@ -61,7 +64,7 @@ def route_traffic(
     since: timedelta = opt("How far back: 30m, 2h, 1d.", default="1h"),
     watched: bool = WATCH,
 ) -> None:
-    """Show whether callers get answers: requests, errors, and targets that were left.
+    """Show whether callers get answers: requests, errors, and figures of each target.
 
     Of all routes, those with most errors first, or of ROUTE.
     """
@@ -80,7 +83,8 @@ def route_traffic(
 
 def _load(ctx: Context, route: str | None, window: timedelta) -> _Traffic:
     report = load_traffic_report(ctx, window, route)
-    return _Traffic(report, queries.count_failovers(ctx, report.since, route), route)
+    reasons = queries.count_failovers(ctx, report.since, route)
+    return _Traffic(report, reasons, load_target_traffic(ctx, report, reasons, route), route)
 
 
 def _as_json(traffic: _Traffic) -> dict[str, object]:
@@ -90,6 +94,8 @@ def _as_json(traffic: _Traffic) -> dict[str, object]:
         "since": report.since,
         "all": report.all,
         "routes": report.routes,
+        "providers": [row for row in traffic.targets if not row.target],
+        "targets": [row for row in traffic.targets if row.target],
         "left": traffic.reasons,
         "last_request": report.last_request,
     }
@@ -127,6 +133,9 @@ def _print(traffic: _Traffic) -> None:
                 "COST": format_usd(row.known_cost_usd),
             },
         )
+    if traffic.targets:
+        click.echo()
+        output.table_of(hide_single_sums(traffic.targets), _target_cells)
     if traffic.reasons:
         click.echo()
         output.table_of(
@@ -143,12 +152,24 @@ def _print(traffic: _Traffic) -> None:
         output.note("`swapgate route failovers` lists them one by one")
 
 
+def _target_cells(row: TargetTraffic) -> dict[str, object]:
+    return {
+        "TARGET": row.target or f"{row.provider}, all",
+        "ANSWERED": f"{row.requests:,}",
+        "TIMES LEFT": f"{row.left:,}",
+        "95 % WITHIN": _seconds(row.p95_ms),
+        "COST": format_usd(row.known_cost_usd),
+    }
+
+
 @command(name="failovers")
 def list_failovers(
     session: Session,
     *,
     name: str | None = ONLY_ROUTE,
-    user: str | None = opt("Only this user, by the name that the client sent.", metavar="ID"),
+    user: str | None = opt(
+        "Only this user, by the id that the client sent, or by its hash.", metavar="ID"
+    ),
     since: timedelta = opt("How far back: 90s, 30m, 2h, 1d.", default="1d"),
     page_request: PageRequest = PAGE,
 ) -> None:
@@ -175,16 +196,12 @@ def list_failovers(
             "CODE": f"{failover.code} at {failover.place}" if failover.place else failover.code,
             "MS": round(failover.latency_ms),
             "ASKED NEXT": failover.next_target or "nobody",
-            "SHAPE": _shape(failover),
+            "USER": failover.user,
+            "SHAPE": failover.shape,
             "REQUEST": failover.request,
         },
         empty="no request left a target in that time",
     )
-
-
-def _shape(failover: Failover) -> str:
-    stream = ", stream" if failover.stream else ""
-    return f"{failover.endpoint}{stream}, {failover.body_bytes:,} bytes, {failover.tools} tools"
 
 
 @command(name="measured")

@@ -236,10 +236,12 @@ class Conversation:
             provider = expected_provider(self._messages, model.name, provider)
         # The router compares the session with the grant's.
         granted_to, key = model.granted_to or session.id, agent.owner_key or ""
+        fallback = self._models.fallback if model is self._models.primary else None
+        other = fallback.name if fallback else ""
         return ModelCallRequest(
             model.route,
             build_context(self._messages, provider=provider, instructions=self._instructions),
-            AgentCaller(agent.id, granted_to, key, model.grant, model.target),
+            AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
             self._budget.left_s(self._now_s),
             tuple(offered),
             session.user_id,

@@ -30,8 +30,8 @@ from harness.domain.proposals.proposal import ProposalPhase, ProposalView
 from harness.domain.reliability.failover import (
     Failover,
     FailoverReason,
+    search_hashes,
     sum_failovers,
-    user_hashes,
 )
 from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
@@ -272,14 +272,14 @@ def list_failovers(
     user: str | None = None,
     since: timedelta = DEFAULT_SINCE,
 ) -> Page[Failover]:
-    """Lists the failovers, newest first. user: the id as the client sent it; the log has its
-    hash alone.
+    """Lists the failovers, newest first. user: the id as the client sent it, or a part of its
+    hash; the log has the hash alone.
     """
     return ctx.store.lists.failovers(
         page_request,
         since=ctx.clock.now() - since,
         route=route,
-        user_hashes=user_hashes(user, secret) if user else (),
+        user_hashes=search_hashes(user, secret) if user else (),
     )
 
 

@@ -19,18 +19,23 @@ from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.control.routing.outages import load_outages
 from harness.control.routing.route_status import NEWS, RouteStatus
+from harness.control.routing.target_traffic import TargetTraffic, sum_by_target
+from harness.control.routing.traffic_report import TrafficReport
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.reliability.failover import FailoverReason
 from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
 from harness.store.transaction import Transaction
 
 HOUR: Final = timedelta(hours=1)
+# Older latencies are kept, but many routes have too many of them to read at each visit.
+LATENCIES_OF: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -281,3 +286,21 @@ def _with_verdict(
         standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
         verdict_proposal=tx.verdicts.proposal_of(verdict.id) if verdict else "",
     )
+
+
+def load_target_traffic(
+    ctx: Context,
+    report: TrafficReport,
+    reasons: Iterable[FailoverReason],
+    route: str | None = None,
+) -> Sequence[TargetTraffic]:
+    """Loads the traffic of a report by provider and target. reasons: why requests left targets
+    in its window. route: the report's, None for all.
+    """
+    answered = [total for total in report.totals if total.target]
+    targets = ctx.store.lists.targets_of({total.target for total in answered})
+    since = max(report.since, report.now - LATENCIES_OF)
+    with ctx.store.read() as tx:
+        latencies = tx.observations.latencies(since=since, route=route)
+    names = {id_: target.name for id_, target in targets.items()}
+    return sum_by_target(answered, names, latencies, reasons)

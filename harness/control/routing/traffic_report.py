@@ -101,6 +101,7 @@ class TrafficReport:
     last_request: datetime | None  # also from before the window; None without one in 30 days
     # Of the UTC days that the window touches; the most frequent first. Of one route: none.
     unrouted: Sequence[UnroutedTraffic] = ()
+    totals: Sequence[TrafficTotal] = ()  # by route, arm and target
 
     @property
     def failing(self) -> Sequence[RouteTraffic]:
@@ -137,6 +138,7 @@ def load_traffic_report(
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
         unrouted=_by_model(unrouted, names),
+        totals=totals,
     )
 
 

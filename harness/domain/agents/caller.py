@@ -49,6 +49,7 @@ class AgentCaller:
     grant: str = ""  # id of the grant that opens a literal model; empty for a route
     # Of the route's targets, the id of the one to ask first; empty for the route's own order.
     target: str = ""
+    fallback: str = ""  # the agent's other model, which is asked where this one fails
 
 
 def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:

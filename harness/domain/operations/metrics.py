@@ -20,26 +20,28 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
         "Requests by assigned arm, and by the target that answered; outcome is ok, failed, "
-        "client_error or cancelled",
-        ("route", "arm", "target", "outcome"),
+        "client_error, cancelled, or handed_on: an agent's `fallbackModel` is asked instead",
+        ("route", "arm", "provider", "target", "outcome"),
     ),
     "swapgate_request_duration_seconds": MetricSpec(
-        _H, "From the request to the last byte of its answer", ("route",)
+        _H,
+        "From the request to the last byte of its answer, by the target that answered",
+        ("route", "provider", "target"),
     ),
     "swapgate_time_to_first_token_seconds": MetricSpec(
         _H,
         "From a stream's request to its first output, failovers included",
-        ("route", "target"),
+        ("route", "provider", "target"),
     ),
     "swapgate_attempts": MetricSpec(
         _C,
         "Calls of a provider; failure_class is `none` for calls that answered",
-        ("target", "failure_class"),
+        ("provider", "target", "failure_class"),
     ),
     "swapgate_failovers": MetricSpec(
         _C,
         "Times that a request left a target for the next one, or found its circuit open",
-        ("route", "target", "failure_class"),
+        ("route", "provider", "target", "failure_class"),
     ),
     "swapgate_feedback": MetricSpec(
         _C,

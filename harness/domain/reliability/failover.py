@@ -9,9 +9,13 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
+from harness.domain.formatting import format_quantity
 from harness.domain.operations.access import key_hash
 from harness.domain.privacy.redaction import Redactor
 
+# So much of a hash is shown, and finds its user.
+SHOWN_HASH: Final = 12
+_HASH: Final = re.compile(rf"[0-9a-f]{{{SHOWN_HASH},32}}")
 # Of a provider's sentence, what is read and what is kept.
 _READ: Final = 2000
 MAX_SENTENCE: Final = 300
@@ -46,6 +50,18 @@ class Failover:
     code: str = ""  # of the provider's refusal, in fixed words
     place: str = ""  # in the request, where the provider finds fault: `tools[12]`
     sentence: str = ""  # the provider's, redacted and cut
+
+    @property
+    def shape(self) -> str:
+        """Describes the request without its content: `chat, stream, 1,234 bytes, 2 tools`."""
+        stream = ", stream" if self.stream else ""
+        size, tools = f"{self.body_bytes:,} bytes", format_quantity(self.tools, "tool")
+        return f"{self.endpoint}{stream}, {size}, {tools}"
+
+    @property
+    def user(self) -> str:
+        """Shows a part of the user's hash; empty where the request names no user."""
+        return self.user_hash[:SHOWN_HASH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,12 @@ def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
     kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
     keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
     return tuple(hash_user(key, secret) for key in keys)
+
+
+def search_hashes(user: str, secret: bytes) -> tuple[str, ...]:
+    """Lists what finds a user's rows. user: the id, or a part of its hash as a row shows it."""
+    as_hash = (user,) if _HASH.fullmatch(user) else ()
+    return (*user_hashes(user, secret), *as_hash)
 
 
 @lru_cache(maxsize=256)
