@@ -13,7 +13,7 @@ ENDED: Final = ("promoted", "rolled_back", "rejected", "cancelled")
 # A policy whose whole canary takes some thousand requests.
 SHORT: Final[Document] = {
     "promotion": "automatic",
-    "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_pause_s": 2},
+    "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_patience_s": 600},
     "canary": {
         "block_size": 50,
         "p0": 0.05,
