@@ -230,7 +230,7 @@ def policy(seconds: float) -> dict[str, object]:
     """A canary that lasts most of the run, so that it lives through what is broken."""
     return {
         "promotion": "automatic",
-        "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_pause_s": 2},
+        "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_patience_s": 600},
         "canary": {
             "block_size": 100,
             "p0": 0.05,

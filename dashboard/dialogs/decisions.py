@@ -17,7 +17,7 @@ from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.claim_sentence import describe_claim
 
 OBSERVED = (
@@ -54,9 +54,12 @@ def show_buttons(
             st.html(html.note(reasons), width="content")
     if proposal.phase in EARLY_PHASES:
         own = actor is not None and actor.principal == proposal.proposer_principal
+        waits = isinstance(proposal, ProposalView) and (proposal.waits or proposal.retry_at)
         # Another's comparison is ended by the role that refuses it.
         why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
         with st.container(horizontal=True, vertical_alignment="center"):
+            if waits and st.button("Ask again now", key=f"retry-{key}", disabled=bool(why)):
+                retry(*load(key))
             if st.button("Cancel", key=f"cancel-{key}", disabled=bool(why)):
                 cancel(*load(key))
             if why:
@@ -143,6 +146,15 @@ def cancel(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
     reason = form.text("why", "Reason (optional)")
     done = f"cancelled {proposal.id}."
     form.submit("Cancel the proposal", done, decisions.cancel_proposal, proposal.id, reason)
+
+
+@dialog("Ask again now", Role.PROPOSER, "retry")
+def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
+    proposal = view.comparison.proposal
+    form.say("The provider is asked within seconds, and the patience begins anew.")
+    reason = form.text("why", "Reason (optional)")
+    done = f"{proposal.id} asks again."
+    form.submit("Ask again now", done, decisions.retry_proposal, proposal.id, reason)
 
 
 def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:

@@ -114,19 +114,23 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
+    waits = comparison.proposal.waits
     pairs = sum(map(_both, comparison.suites))
     planned = sum(plan.planned_items for plan in comparison.proposal.plans)
     label = labels.VERDICT_LABELS["running"]
     advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
     return VerdictCard(
         label=labels.Label(label.symbol, label.words, label.tone, advice),
-        lead="The gate reads the items in their registered order and may stop early. "
+        lead=(f"It {waits}. " if waits else "")
+        + "The gate reads the items in their registered order and may stop early. "
         "No difference is shown before it has decided.",
         bullets=[
             (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
             for suite, done, planned in progress(comparison)
         ],
-        next_step="nothing; the verdict comes automatically.",
+        next_step="wait, ask again now, or cancel the proposal."
+        if waits
+        else "nothing; the verdict comes automatically.",
     )
 
 

@@ -104,7 +104,7 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         card = comparison_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
         st.html(html.verdict(replace(card, foot=""), stale=stale))
-        if queries.awaits_decision(comparison.proposal):
+        if queries.awaits_decision(comparison.proposal) or comparison.proposal.waits:
             with st.container(horizontal=True, vertical_alignment="center"):
                 decisions.show_buttons(
                     comparison.proposal, comparison.verdict, comparison.standing, view.now

@@ -6,7 +6,7 @@ in a row.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -43,6 +43,7 @@ from harness.ports import EvalJob
 CANCELLED = ("CancelledError", "Cancelled(")
 ASK_S = 0.5  # how often stop is asked for while no sample starts
 UNDER_WAY_S = 20.0  # how long a run that is to end waits for answers under way
+FINISHES = {"max_tokens": CUT, "content_filter": "content_filter", "model_length": "too_long"}
 LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 
 
@@ -53,7 +54,9 @@ class Collector:
     cancelled. (To let Inspect skip them costs 12 ms for each.)
 
     on_sample and stop run on `thread`, one call at a time: they may wait for a database, and
-    the event loop goes on meanwhile.
+    the event loop goes on meanwhile. away: texts of failures during which a
+    provider answered nobody, each with its name: the run stops, and their samples are asked
+    again.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Collector:
         on_sample: Callable[[Sample], bool],
         stop: Callable[[], bool],
         thread: Executor,
+        away: Mapping[str, str],
     ) -> None:
         self._job = job
         self._suite = suite
@@ -74,6 +78,8 @@ class Collector:
         self._stop = stop
         self.failures: set[str] = set()  # of the provider, in our own words
         self._thread = thread
+        self._away = away
+        self.waits_for: tuple[str, str] | None = None  # a provider that is away, and why
         self._failed_in_a_row = 0
         self._first: list[Sample] = []
         self.remark = ""
@@ -102,9 +108,15 @@ class Collector:
         unpaid = error_kind(sample).rpartition(".")[2] == SpendingPaused.__name__
         if question is None or question.id in self.taken or cancelled or unpaid or self.error:
             return
+        found = self._sample(question, sample)
+        why = next((text for text in self._away if text in found.error_text), "")
+        if why:
+            self.waits_for = self._away[why], why
+            if self._ended is None:
+                self._end(RunState.STOPPED)
+            return
         self.taken.add(question.id)
         try:
-            found = self._sample(question, sample)
             infra = found.error is SampleError.INFRA
             self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
             wanted = await self._call(self._on_sample, found)
@@ -216,7 +228,7 @@ class Collector:
         if sample.error is not None and (told or not answer):
             text = told or f"the task failed with {error_kind(sample)}"
             return replace(failed, error_text=text)
-        ends = [choice.stop_reason for choice in sample.output.choices[:1]]
+        end = sample.output.choices[0].stop_reason if sample.output.choices else ""
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
@@ -228,7 +240,7 @@ class Collector:
             served_build=served.build,
             judge_model=judge.model,
             judge_build=judge.build,
-            finish=CUT if ends == ["max_tokens"] else "",
+            finish=FINISHES.get(end, ""),
         )
         if sample.error is not None:
             why = f"the scorer failed with {error_kind(sample)}"

@@ -29,8 +29,9 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
 from evals.runner.chat_completions import ChatReply, request_body
-from evals.runner.provider_client import EvalProviderClient, ProviderFailed
+from evals.runner.provider_client import EvalProviderClient, ItemRefused, ProviderFailed
 from harness.domain.errors import InputError
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Target
 
 SECONDS = "swapgate_seconds"
@@ -96,6 +97,8 @@ class TargetAPI(ModelAPI):
         )
         try:
             answered = await self._to.client.ask(request)
+        except ItemRefused as error:
+            return refusal_of(self._to.target.model, error)
         except ProviderFailed as error:
             self._to.failures.add(str(error))
             raise
@@ -241,6 +244,15 @@ def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
             CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
         },
     )
+
+
+def refusal_of(model: str, refused: ItemRefused) -> ModelOutput:
+    """An empty answer: the provider refused this item for its content or its length."""
+    too_long = refused.failure is FailureClass.CONTEXT_WINDOW
+    reason: StopReason = "model_length" if too_long else "content_filter"
+    output = ModelOutput.from_content(model, "", stop_reason=reason)
+    output.metadata = {SERVED: ["", ""]}
+    return output
 
 
 def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:

@@ -46,7 +46,7 @@ from evals.runner.judge_calibration import (
 from evals.runner.provider_client import EvalProviderClient
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
-from harness.domain.errors import JudgeUnfit
+from harness.domain.errors import JudgeUnfit, ProviderAway
 from harness.domain.evals.run import JudgeCalibration, RunState, Sample
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
@@ -127,6 +127,7 @@ class InspectRunner:
         self.remark = ""
         self._full_disk = ""  # what is said of the disk of Inspect's log, where it was full
         self.calibration: JudgeCalibration | None = None
+        self._away: dict[str, str] = {}
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -138,6 +139,7 @@ class InspectRunner:
         errors.
         """
         self.remark, self.calibration, self._full_disk = "", None, ""
+        self._away = {}
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = self._attach_judge(job, plain)
         questions = open_questions(job, suite.groups, suite.pin)
@@ -155,11 +157,19 @@ class InspectRunner:
             folder = self._log_dir or stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             collector = Collector(
-                job, suite, questions, on_sample=on_sample, stop=stop, thread=thread
+                job,
+                suite,
+                questions,
+                on_sample=on_sample,
+                stop=stop,
+                thread=thread,
+                away=self._away,
             )
             asyncio.run(self._run(job, suite, collector, folder))
         if collector.error is not None:
             raise collector.error
+        if collector.waits_for is not None:
+            raise ProviderAway(*collector.waits_for)
         state = collector.state()
         if state is RunState.FAILED:
             self.remark = self._full_disk or suite.spent() or collector.remark
@@ -227,6 +237,7 @@ class InspectRunner:
             allowed=self._allowed,
             calls=self._calls,
             spending=ModelSpending(spending, price, target.name) if spending else None,
+            away=self._away,
             **more,
         )
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,11 +22,12 @@ from evals.runner.chat_completions import (
 )
 from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
-from harness.domain.formatting import format_span
+from harness.domain.formatting import format_quantity, format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secret
 from harness.domain.providers.headers import check_request_headers
 from harness.domain.providers.kinds import rename_answer_limit
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.retry import retry_after_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
@@ -53,13 +54,32 @@ class ProviderFailed(UpstreamError):
     """Raised when no answer came after the retries. The text holds neither prompt nor key."""
 
 
+class ItemRefused(ProviderFailed):
+    """Raised when the provider refuses this request for what is in it: that is its answer."""
+
+    def __init__(self, text: str, failure: FailureClass) -> None:
+        super().__init__(text)
+        self.failure = failure
+
+
+ITEM_FAILURES: Final = (FailureClass.CONTENT_POLICY, FailureClass.CONTEXT_WINDOW)
+
+
 class _AttemptFailed(Exception):
     """One attempt failed. pause_s: what the provider asked for, if it did."""
 
-    def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        retry: bool,
+        pause_s: float | None = None,
+        failure: FailureClass | None = None,
+    ) -> None:
         super().__init__(text)
         self.retry = retry
         self.pause_s = pause_s
+        self.failure = failure
 
 
 class EvalProviderClient:
@@ -69,6 +89,7 @@ class EvalProviderClient:
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
     for that. allowed: as `api_base_rules` reads it. calls: what carries them. spending: what
     pays them, None where no cap is kept.
+    away: gets the text of a failure during which the provider answered nobody, and its name.
 
     Raises ConfigError where the provider's kind needs what is not installed.
     """
@@ -86,6 +107,7 @@ class EvalProviderClient:
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
         spending: ModelSpending | None = None,
+        away: MutableMapping[str, str] | None = None,
     ) -> None:
         self._provider, self._key = provider, api_key or ""
         self._secrets = (self._key, *provider.extra_headers.values())
@@ -97,6 +119,8 @@ class EvalProviderClient:
         self._waiting = waiting
         self._spending = spending
         self._allowed = allowed
+        self._away = {} if away is None else away
+        self._answers = 0  # that the provider gave to anybody
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
@@ -120,21 +144,25 @@ class EvalProviderClient:
     ) -> tuple[T, float]:
         """What `read` makes of the answer, and the seconds of the attempt that brought it."""
         request = json.dumps(body, ensure_ascii=False).encode()
-        attempt = 0
+        attempt, answers = 0, self._answers
         while True:
             try:
                 return await self._attempted(path, request, body, read)
             except _AttemptFailed as error:
                 failed = error
+            if failed.failure in ITEM_FAILURES:
+                self._answers += 1
+                raise ItemRefused(str(failed), failed.failure)
             if not failed.retry:
                 raise ProviderFailed(str(failed))
             asked_s = failed.pause_s or 0.0
-            if asked_s > LONGEST_ASKED_S:
-                raise ProviderFailed(
-                    f"{failed} (it asks for a pause of {format_span(asked_s)})"
-                )
-            if attempt == RETRIES:
-                raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
+            if asked_s > LONGEST_ASKED_S or attempt == RETRIES:
+                long = f"it asks for a pause of {format_span(asked_s)}"
+                tries = format_quantity(attempt + 1, "attempt")
+                text = f"{failed} ({long if asked_s > LONGEST_ASKED_S else tries})"
+                if self._answers == answers:
+                    self._away[text] = self._provider.name
+                raise ProviderFailed(text)
             if asked_s and self._pace is not None:
                 self._pace.hold(asked_s)
             await asyncio.sleep(max(self._pause_s(attempt), asked_s))
@@ -164,6 +192,7 @@ class EvalProviderClient:
                 found = read(raw)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
+            self._answers += 1
             if settle is not None:
                 settle(found.tokens)
             if self._spending is not None:
@@ -197,6 +226,7 @@ class EvalProviderClient:
             f"HTTP {posted.status}{said}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),
+            failure=posted.failure,
         )
 
     def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:

@@ -203,6 +203,7 @@ operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_
 for _verb, _decide, _body in (
     ("approve", decisions.approve_proposal, ApprovalBody),
     ("reject", decisions.refuse_proposal, OverruleBody),
+    ("retry", decisions.retry_proposal, ReasonBody),
     ("cancel", decisions.cancel_proposal, ReasonBody),
 ):
     operation(router, f"POST {PROPOSAL}/{_verb}", f"{_verb}_proposal", _decide, _body)

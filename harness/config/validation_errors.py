@@ -25,6 +25,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.session_s": "a caller's first request is the unit",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
     "policies.*.canary.unit=session": "a caller's first request is the unit",
+    "policies.*.gate.infra_pause_s": "`infra_patience_s` says how long a comparison waits",
+    "policies.*.gate.infra_retries": "`infra_patience_s` says how long a comparison waits",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",

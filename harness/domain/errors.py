@@ -26,6 +26,7 @@ SwapgateError
 ├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
+├── ProviderAway           a provider does not answer; the run waits, and asks it again
 ├── SpendingPaused         the monthly cap is reached; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
@@ -181,6 +182,17 @@ class DeliveryFailed(SwapgateError):
 class SpendingPaused(SwapgateError):
     docs_page = "how-to/spending"
     retryable = False  # not before money is there: whoever called waits for that
+
+
+class ProviderAway(SwapgateError):
+    """Raised when a run cannot go on before a provider answers again."""
+
+    docs_page = "how-to/swap"
+
+    def __init__(self, provider: str, why: str) -> None:
+        super().__init__(f"{provider} is away: {why}")
+        self.provider = provider
+        self.why = why
 
 
 class JudgeUnfit(SwapgateError):

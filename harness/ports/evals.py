@@ -117,7 +117,8 @@ class EvalRunner(Protocol):
 
         on_sample: stores it; False ends the run (budget, lease lost). stop: asked between
         samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
-        Raises JudgeUnfit when nothing can be measured with the suite's judge.
+        Raises JudgeUnfit when nothing can be measured with the suite's judge; ProviderAway when
+        no answer comes before the provider is back.
         """
         ...
 

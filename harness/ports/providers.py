@@ -8,6 +8,7 @@ from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer
 from harness.domain.providers.probe import ProbeReply
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 
 
@@ -56,6 +57,7 @@ class Posted:
     status: int
     headers: Mapping[str, str]  # by their names in lower case
     body: bytes = field(repr=False)
+    failure: FailureClass | None = None  # what a status that is not 200 means
 
 
 class ProviderCalls(Protocol):

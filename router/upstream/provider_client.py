@@ -14,6 +14,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import Posted
 from router.frame.failure import UpstreamFailed
+from router.protocols.provider_failures import classify_status
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 
@@ -75,7 +76,8 @@ class ProviderClient:
             name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
             for name, value in reply.headers
         }
-        return Posted(reply.status, headers, raw)
+        failure = None if reply.status == 200 else classify_status(reply.status, raw)
+        return Posted(reply.status, headers, raw, failure)
 
     def _failure_text(self, failed: UpstreamFailed) -> str:
         said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")

@@ -13,6 +13,7 @@ from harness.control.evals import worker_supervision
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
+from harness.domain.evals.patience import FIRST_PAUSE_S
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample
 from harness.domain.evals.suite_plan import SuitePlan
@@ -264,7 +265,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
     assert proposal.infra_errors == 1
     asked.clear()
 
-    plain_world.clock.advance(plain_world.policy.gate.infra_pause_s)
+    plain_world.clock.advance(FIRST_PAUSE_S)
     for _ in range(5):
         plain_world.run_once()
 

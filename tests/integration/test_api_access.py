@@ -36,6 +36,7 @@ WRITES = {
     "POST /proposals": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
     "POST /proposals/preview": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
     "POST /proposals/{proposal}/cancel": ({}, "approver"),  # another's
+    "POST /proposals/{proposal}/retry": ({}, "approver"),
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),

@@ -240,4 +240,5 @@ def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
         on_sample=lambda _: True,
         stop=lambda: next(stops),
         thread=thread,
+        away={},
     )

@@ -67,7 +67,7 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
                 "google": provider("gemini", old.api_base, gemini.MODEL),
                 "claude": provider("anthropic", new.api_base, anthropic.MODEL),
             },
-            "policies": {"quick": {"gate": {"n_max": 120, "infra_pause_s": 0.1}}},
+            "policies": {"quick": {"gate": {"n_max": 120, "infra_patience_s": 0.1}}},
         }
         with site(tmp_path, settings) as place:
             arms = (

@@ -28,7 +28,7 @@ def sim_url() -> Iterator[str]:
 def folder(sim_url: str, tmp_path: Path) -> Path:
     config = {
         "providers": {"sim": {"kind": "sim", "api_base": f"{sim_url}/v1"}},
-        "policies": {"quick": {"gate": {"n_max": 120, "infra_pause_s": 0.1}}},
+        "policies": {"quick": {"gate": {"n_max": 120, "infra_patience_s": 0.1}}},
     }
     (tmp_path / "swapgate.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return tmp_path

@@ -18,6 +18,7 @@ from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, StaleEvidence
+from harness.domain.evals.patience import FIRST_PAUSE_S
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
 from harness.domain.evals.run import Sample
 from harness.domain.evals.verdict import InfraError, Passed
@@ -182,7 +183,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
     assert "that is no one measurement" in first.reason
     assert proposal.phase is ProposalPhase.EVALUATING
 
-    world.clock.advance(world.policy.gate.infra_pause_s)
+    world.clock.advance(FIRST_PAUSE_S)
     for _ in range(4):
         world.run_once()
     after = world.get(proposal.id)
@@ -283,7 +284,7 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
 ) -> None:
     asked = renaming(world, "base")
     proposal = world.until_decided(world.propose("sim/better").id)
-    world.clock.advance(world.policy.gate.infra_pause_s)
+    world.clock.advance(FIRST_PAUSE_S)
     for _ in range(4):
         world.run_once()
 
@@ -313,7 +314,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
     scored = set(asked) - failed
     asked.clear()
     now_serves(world, proposal.candidate, "never-seen")
-    world.clock.advance(world.policy.gate.infra_pause_s)
+    world.clock.advance(FIRST_PAUSE_S)
     for _ in range(4):
         world.run_once()
 

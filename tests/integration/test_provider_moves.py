@@ -15,6 +15,7 @@ from harness.control.routing import seed, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import InputError, ProofRefused
+from harness.domain.evals.patience import FIRST_PAUSE_S
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.headers import check_headers
@@ -230,7 +231,7 @@ def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstall
     made = world.until_decided(world.propose().id)
     assert world.get(made.id).retry_at is not None
     move(world)
-    world.clock.advance(world.policy.gate.infra_pause_s)
+    world.clock.advance(FIRST_PAUSE_S)
     world.run_once()
     assert world.get(made.id).phase is ProposalPhase.REJECTED
     assert "provider sim was moved" in world.get(made.id).closed_because

@@ -135,6 +135,7 @@ def decide(cli: CommandLine, run: Callable[..., None], ids: dict[str, str]) -> N
     another = "swapgate proposal create ROUTE PROVIDER/MODEL --reason WHY"
     run(another, ROUTE="third", **{"PROVIDER/MODEL": "sim/worse"})
     waiting = cli.json("proposal", "list", "--route", "third", "--open")[0]["id"]
+    run("swapgate proposal retry PROPOSAL", exits=6, PROPOSAL=waiting)
     run("swapgate proposal cancel PROPOSAL --reason WHY", PROPOSAL=waiting)
     run("swapgate canary status")
     for verb in ("status", "explain", "plan"):

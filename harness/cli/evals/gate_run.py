@@ -22,7 +22,7 @@ from harness.control.proposals.gate_run import (
     ComparisonRequest,
     register_comparison,
     run_until_decided,
-    without_long_pauses,
+    without_patience,
 )
 from harness.domain.evals.suite_plan import Claim
 from harness.report.content import FILE, variables
@@ -98,7 +98,7 @@ def gate_run(
 
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with temporary_installation(session.config, keep or Path(scratch)) as installation:
-            ctx = without_long_pauses(
+            ctx = without_patience(
                 installation.context, unreadable_is_wrong=unreadable_as_wrong
             )
             found = _decide(session, installation, ctx, question, timeout_s)
@@ -140,8 +140,11 @@ def _progress(ctx: "Context", proposal: "Proposal") -> Progress:
             return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
         done, wanted = evaluation.count_answers(tx, proposal)
         cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+        waits = evaluation.describe_waits(evaluation.load_runs(tx, proposal).values())
     stage = "asking" if wanted else "starting"
-    return Progress(stage, done, wanted, at_most=True, unit="answers", cost_usd=cost)
+    return Progress(
+        stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=waits
+    )
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":

@@ -143,7 +143,7 @@ def _print(session: Session, proposal_id: str) -> None:
 def _print_queue(ctx: Context, proposal_id: str) -> None:
     """Says where the proposal's runs are that no worker has yet, and why they wait."""
     for queued in load_queue(ctx).values():
-        if queued.position and proposal_id in queued.needed_by:
+        if (queued.position or queued.away) and proposal_id in queued.needed_by:
             output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
 
 
@@ -227,6 +227,15 @@ def reject(
     """End a proposal that waits for approval."""
     made = session.decide(decisions.refuse_proposal, proposal_id, reason)
     output.answer(made, f"{made.id} is rejected")
+
+
+@command(proposal)
+def retry(
+    session: Session, proposal_id: str = arg("ID"), *, reason: str = OPTIONAL_REASON
+) -> None:
+    """Ask at once the provider that a proposal waits for; its patience begins anew."""
+    made = session.decide(decisions.retry_proposal, proposal_id, reason)
+    output.answer(made, f"{made.id} asks again")
 
 
 @command(proposal)

@@ -30,6 +30,7 @@ class QueuedRun:
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker has it
     unpaid: str = ""  # why the monthly cap lets it ask nothing now
+    away: bool = False  # it waits for a provider that does not answer
     position: int = 0  # among those that wait, from 1; 0 for one that a worker cannot take
     overtaken: bool = False  # newer runs are before it, since proposals wait for them
 
@@ -39,6 +40,8 @@ class QueuedRun:
             return "a worker has it"
         if self.unpaid:
             return f"waits: {self.unpaid}"
+        if self.away:
+            return self.run.message
         if self.position == 1:
             place = "next in line"
         else:
@@ -74,7 +77,8 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     proposals = tx.proposals.open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
     unpaid = _unpaid_runs(tx, runs, now)
-    kept = {run.id for run in runs if run.is_leased(now)} | unpaid.keys()
+    away = {run.id for run in runs if run.is_waiting(now)}
+    kept = {run.id for run in runs if run.is_leased(now)} | unpaid.keys() | away
     waiting = [run for run in reversed(runs) if run.id not in kept]
     first = [run for run in waiting if run.id in needed]
     others = [run for run in waiting if run.id not in needed]
@@ -94,6 +98,7 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
             needed.get(run.id, ()),
             leased=run.is_leased(now),
             unpaid=unpaid.get(run.id, ""),
+            away=run.id in away,
         )
         for run in reversed(runs)
         if run.id in kept

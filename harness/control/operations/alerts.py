@@ -250,6 +250,15 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
                     proposal.approver
                 )
+            case AlertKind.EVAL_WAITS:
+                proposal = tx.proposals.get(about)
+                measured = proposal.phase is ProposalPhase.EVALUATING
+                runs = [pair for pair in proposal.runs.values() if measured]
+                return not any(
+                    tx.runs.get(run).waits_since
+                    for pair in runs
+                    for run in (pair.incumbent, pair.candidate)
+                )
             case AlertKind.MODEL_SWITCH:
                 request = tx.switch_requests.get(about)
                 return request.state_at(now) is not SwitchState.PENDING

@@ -15,6 +15,7 @@ from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
 from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
+from harness.control.proposals import evaluation
 from harness.control.routing import routes, targets
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
@@ -131,7 +132,10 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
         return None
 
     with ctx.store.read() as tx:
-        return ProposalView.from_proposal(tx.proposals.get(proposal), find_route)
+        found = tx.proposals.get(proposal)
+        return ProposalView.from_proposal(
+            found, find_route, evaluation.describe_proposal_waits(tx, found)
+        )
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:

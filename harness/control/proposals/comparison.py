@@ -14,6 +14,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
+from harness.control.proposals import evaluation
 from harness.control.routing import freezes, monthly_bill
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
@@ -163,7 +164,9 @@ def load_comparison(
         money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None
-        shown = ProposalView.from_proposal(found, tx.routing.route)
+        shown = ProposalView.from_proposal(
+            found, tx.routing.route, evaluation.describe_proposal_waits(tx, found)
+        )
     return Comparison(
         proposal=shown,
         incumbent=arms[0],

@@ -8,9 +8,15 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
-from harness.control.proposals import cost_ratio, four_eyes
+from harness.control.proposals import cost_ratio, evaluation, four_eyes
 from harness.control.routing import freezes
-from harness.domain.errors import Conflict, InputError, ProofRefused, StaleWrite
+from harness.domain.errors import (
+    Conflict,
+    IllegalTransition,
+    InputError,
+    ProofRefused,
+    StaleWrite,
+)
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.policy import CostAcceptance, parse_change_reference
@@ -152,13 +158,42 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
 
     Raises NotAllowed for another's proposal, unless the actor may refuse it.
     """
-    actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
-        proposer = tx.proposals.get(proposal).proposer_principal
-    if proposer != actor.principal:
-        actor.require(Role.APPROVER)
+        _require_own(actor, tx.proposals.get(proposal))
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
     return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
+
+
+def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Asks at once a provider that a proposal waits for; its patience begins anew.
+
+    Raises IllegalTransition where it waits for none, NotAllowed for another's proposal, unless
+    the actor may refuse it.
+    """
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = tx.proposals.get(proposal)
+        _require_own(actor, found)
+        runs = evaluation.load_runs(tx, found)
+        waiting = [run for run in runs.values() if run.is_waiting(now)]
+        if not found.open or not (waiting or found.retry_at):
+            raise IllegalTransition(
+                f"{found.id} {found.predicate} and waits for no provider: nothing to retry"
+            )
+        for run in waiting:
+            tx.runs.wait(run.id, since=now, retry_at=now, message=run.message)
+        retry_at = now if found.retry_at else None
+        again = replace(found, retry_at=retry_at, infra_errors=0, updated_at=now)
+        saved = tx.proposals.save(again)
+        details = {"reason": reason, "route": found.route}
+        tx.audit.append(actor, "proposal.retry", f"proposal {saved.id}", details)
+    return saved
+
+
+def _require_own(actor: Actor, proposal: Proposal) -> None:
+    actor.require(Role.PROPOSER)
+    if proposal.proposer_principal != actor.principal:
+        actor.require(Role.APPROVER)
 
 
 def _end_proposal(

@@ -6,6 +6,7 @@ was first, and the next turn decides again. Everything it knows is in the store,
 at any point.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
@@ -25,7 +26,7 @@ from harness.control.proposals import (
 )
 from harness.control.routing import freezes
 from harness.domain.errors import EvidenceMismatch, ProofRefused, StaleEvidence
-from harness.domain.evals.run import RunState
+from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
@@ -34,7 +35,7 @@ from harness.domain.evals.verdict import (
     Passed,
     Verdict,
 )
-from harness.domain.formatting import format_quantity
+from harness.domain.formatting import format_quantity, format_span
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import (
@@ -93,7 +94,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
-        runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
+        by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
@@ -107,8 +108,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal was made"
         return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
-    by_id = {run.id: run for run in runs}
-    stuck = evaluation.dead_ends(proposal, by_id)
+    stuck = evaluation.dead_ends(proposal, by_id, ctx.clock.now())
     judged = evaluation.drop_unreadable(ctx, proposal, by_id, answers)
     try:
         evaluation.check_arms(proposal, by_id)
@@ -116,9 +116,27 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     except StaleEvidence as error:
         return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
+        _tell_of_wait(ctx, proposal, by_id)
         return _wake(ctx, proposal)
     with ctx.store.write() as tx:
         return _apply(ctx, tx, proposal, verdict)
+
+
+def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+    """Opens the alert on a provider that keeps the proposal waiting."""
+    waits = evaluation.describe_waits(runs.values())
+    if not waits or alerts.is_open(ctx, AlertKind.EVAL_WAITS, proposal.id):
+        return
+    patience = format_span(proposal.policy.gate.infra_patience_s)
+    with ctx.store.write() as tx:
+        alerts.raise_alert(
+            tx,
+            AlertKind.EVAL_WAITS,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"the comparison {proposal.id} {waits}",
+            text=f"It keeps its answers, and ends as not measured after {patience}.",
+        )
 
 
 def _wake(ctx: Context, proposal: Proposal) -> list[str]:
@@ -256,17 +274,22 @@ def _not_measured(
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
     refused = evaluation.find_refused(tx, map(tx.runs.get, evaluation.run_ids(proposal)))
+    attempts = proposal.infra_errors + 1
+    pause_s = gate.infra_pause_s(attempts)
     # Asked again, the same model would answer the same.
     in_vain = refused is not None and not gate.unreadable_is_wrong
-    if proposal.infra_errors >= gate.infra_retries or in_vain:
-        why, attempts = polish_reason(verdict.reason), proposal.infra_errors + 1
-        because = f"not measured after {format_quantity(attempts, 'attempt')}: {why}"
+    waited = evaluation.given_up(proposal, evaluation.load_runs(tx, proposal), now)
+    if not pause_s or in_vain or waited:
+        why, after = polish_reason(verdict.reason), format_quantity(attempts, "attempt")
+        if waited:
+            after = format_span(gate.infra_patience_s)
+        because = f"not measured after {after}: {why}"
         _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
         return
     paused = replace(
         apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
-        infra_errors=proposal.infra_errors + 1,
-        retry_at=now + timedelta(seconds=0.0 if refused else gate.infra_pause_s),
+        infra_errors=attempts,
+        retry_at=now + timedelta(seconds=0.0 if refused else pause_s),
     )
     tx.proposals.save(paused)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)

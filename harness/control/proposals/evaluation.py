@@ -25,6 +25,7 @@ from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import (
     NONCE_CHARACTERS,
     Proposal,
+    ProposalPhase,
     SuiteRuns,
     name_candidate_run,
 )
@@ -268,6 +269,21 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
     )
 
 
+def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
+    return {run: tx.runs.get(run) for run in sorted(run_ids(proposal))}
+
+
+def describe_waits(runs: Iterable[EvalRun]) -> str:
+    """Says for which provider runs wait, and until when; empty where none does."""
+    waiting = (run for run in runs if run.state is RunState.QUEUED and run.waits_since)
+    return "; ".join(dict.fromkeys(run.message for run in waiting))
+
+
+def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
+    measured = proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None
+    return describe_waits(load_runs(tx, proposal).values()) if measured else ""
+
+
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
     wanted = sum(plan.most_answers for plan in proposal.plans)
     done = sum(tx.runs.progress(run)[0] for run in run_ids(proposal))
@@ -310,9 +326,11 @@ def drop_unreadable(
     }
 
 
-def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
-    """Failed runs, and those over budget once the other arm brings no more samples either."""
-    found = []
+def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) -> list[EvalRun]:
+    """Failed runs, and those over budget once the other arm brings no more samples either. A
+    run that has waited for its provider as long as the policy's patience counts as failed.
+    """
+    found = [replace(run, state=RunState.FAILED) for run in given_up(proposal, runs, now)]
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
         both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
@@ -323,6 +341,14 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
             or (arm.state is RunState.OVER_BUDGET and both_ended)
         ]
     return found
+
+
+def given_up(
+    proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime
+) -> Sequence[EvalRun]:
+    """Lists the runs that have waited for a provider as long as the policy's patience."""
+    patience_s = proposal.policy.gate.infra_patience_s
+    return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
 
 
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:

@@ -20,7 +20,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
 from harness.domain.suggestions import did_you_mean
 
-LONGEST_PAUSE_S: Final = 20.0
+LONGEST_PATIENCE_S: Final = 60.0
 ROUTE: Final = "gate-run"
 DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
     ProposalPhase.PROPOSED,
@@ -85,9 +85,9 @@ def _check_provider(settings: Settings, seed: TargetSeed) -> None:
         )
 
 
-def without_long_pauses(ctx: Context, *, unreadable_is_wrong: bool = False) -> Context:
-    """Returns the context without long pauses after InfraError: somebody waits at a terminal or
-    in CI.
+def without_patience(ctx: Context, *, unreadable_is_wrong: bool = False) -> Context:
+    """Returns the context with a minute's patience at most: somebody waits at a terminal or in
+    CI.
 
     unreadable_is_wrong: whatever the policies say of answers in which nothing can be read.
     """
@@ -96,7 +96,7 @@ def without_long_pauses(ctx: Context, *, unreadable_is_wrong: bool = False) -> C
             policy,
             gate=replace(
                 policy.gate,
-                infra_pause_s=min(policy.gate.infra_pause_s, LONGEST_PAUSE_S),
+                infra_patience_s=min(policy.gate.infra_patience_s, LONGEST_PATIENCE_S),
                 unreadable_is_wrong=unreadable_is_wrong or policy.gate.unreadable_is_wrong,
             ),
         )

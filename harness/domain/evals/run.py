@@ -11,6 +11,7 @@ from itertools import chain, compress
 from typing import Final, Self
 
 from harness.domain.content_hash import digest, hash_content
+from harness.domain.evals.patience import LONGEST_PAUSE_S
 from harness.domain.evals.pins import ServedModel
 
 LEASE_S: Final = 10.0
@@ -55,6 +56,24 @@ class EvalRun:
     lease_until: datetime | None = None
     failures: int = 0  # worker ends without success
     message: str = ""
+    # waits_since, retry_at: while the run waits for a provider that is away: since when, and
+    # when it is asked again.
+    waits_since: datetime | None = None
+    retry_at: datetime | None = None
+
+    def is_waiting(self, now: datetime) -> bool:
+        """Tells whether the run waits for a provider now. A later try than any that is planned
+        was set by a clock that has been set back since.
+        """
+        if self.state is not RunState.QUEUED or self.retry_at is None:
+            return False
+        return 0 < (self.retry_at - now).total_seconds() <= LONGEST_PAUSE_S
+
+    def has_waited(self, patience_s: float, now: datetime) -> bool:
+        """Tells whether it has waited for a provider for at least so long."""
+        if self.state is not RunState.QUEUED or self.waits_since is None:
+            return False
+        return (now - self.waits_since).total_seconds() >= patience_s
 
     @property
     def is_manual(self) -> bool:

@@ -53,6 +53,7 @@ class AlertKind(StrEnum):
     SPENDING_CAP = "spending_cap"
     NEW_CANDIDATE = "new_candidate"
     BETTER_CANDIDATE = "better_candidate"
+    EVAL_WAITS = "eval_waits"
     TEST = "test"
 
 
@@ -269,6 +270,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.INFO,
         "read the comparison, then propose the swap with `swapgate proposal create`",
         lasting=False,
+    ),
+    _K.EVAL_WAITS: AlertRule(
+        _S.WARNING,
+        "bring the provider back; `swapgate proposal retry` asks it at once, "
+        "`swapgate proposal cancel` gives the comparison up",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

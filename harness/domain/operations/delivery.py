@@ -14,7 +14,7 @@ from harness.domain.operations.alerts import Alert, AlertKind, Severity
 
 _K: Final = AlertKind
 ALERTS_PAGE: Final = "/alerts"
-OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL})
+OF_A_PROPOSAL: Final = frozenset({_K.AWAITING_APPROVAL, _K.EVAL_WAITS})
 OF_A_CANARY: Final = frozenset(
     {_K.ROLLED_BACK, _K.LOCAL_ABORT, _K.CANARY_PAUSED, _K.CANARY_HELD, _K.SAMPLE_RATIO}
 )

@@ -8,6 +8,7 @@ from typing import Final
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
+from harness.domain.evals.patience import DEFAULT_PATIENCE_S, next_pause_s
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.formatting import format_number
@@ -46,8 +47,9 @@ class GatePolicy:
     n_max: int | None = None  # items per suite, None for the whole suite
     epochs: int = 1  # answers to each item
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
-    infra_retries: int = 3  # how often a run is tried again when the infrastructure failed
-    infra_pause_s: float = 300.0  # before each of these
+    # How long a comparison waits for a provider, or another part of the infrastructure, that
+    # fails. Each pause is twice the one before it; answers are kept.
+    infra_patience_s: float = DEFAULT_PATIENCE_S
     # Whether a run goes on as a retry, its answers counting as wrong, where nothing can be read
     # in the first 5.
     unreadable_is_wrong: bool = False
@@ -73,6 +75,17 @@ class GatePolicy:
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
         return tuple(claim for claim in Claim if claim in (self.claim, *self.claims))
+
+    def infra_pause_s(self, failures: int) -> float:
+        """Returns the pause after so many failures, the newest included; 0 where the patience
+        is over.
+        """
+        waited_s = 0.0
+        for _ in range(failures - 1):
+            waited_s += next_pause_s(waited_s)
+            if waited_s >= self.infra_patience_s:
+                return 0.0
+        return min(next_pause_s(waited_s), self.infra_patience_s - waited_s)
 
     @property
     def largest_margin(self) -> float:

@@ -286,7 +286,7 @@ class Proposal:
         if self.retry_at is None:
             return False
         left = (self.retry_at - now).total_seconds()
-        return not 0 < left <= self.policy.gate.infra_pause_s
+        return not 0 < left <= self.policy.gate.infra_pause_s(self.infra_errors)
 
 
 def apply_event(
@@ -322,6 +322,8 @@ class ProposalView(Proposal):
     # Whether its candidate, once promoted, serves the route now; None in any other phase, and
     # where the route is not as it was signed.
     serves: bool | None = None
+    # For which provider its evals wait, why, and when it is asked again; empty where they run.
+    waits: str = ""
 
     @property
     def phase_text(self) -> str:
@@ -331,7 +333,7 @@ class ProposalView(Proposal):
 
     @classmethod
     def from_proposal(
-        cls, proposal: Proposal, find_route: Callable[[str], Route | None]
+        cls, proposal: Proposal, find_route: Callable[[str], Route | None], waits: str = ""
     ) -> "ProposalView":
         """Shows a proposal. find_route: finds a route as it is now; asked only where the
         proposal is promoted.
@@ -339,4 +341,5 @@ class ProposalView(Proposal):
         promoted = proposal.phase is ProposalPhase.PROMOTED
         route = find_route(proposal.route) if promoted else None
         stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}
-        return cls(**stored, serves=route.incumbent == proposal.candidate if route else None)
+        serves = route.incumbent == proposal.candidate if route else None
+        return cls(**stored, serves=serves, waits=waits)

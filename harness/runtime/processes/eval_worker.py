@@ -18,10 +18,12 @@ from harness.domain.errors import (
     JudgeUnfit,
     LeaseLost,
     NotFound,
+    ProviderAway,
     SpendingPaused,
     StoreUnavailable,
     SwapgateError,
 )
+from harness.domain.evals.patience import describe_wait, next_try
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_usd
@@ -81,7 +83,7 @@ class EvalWorker:
         run = job.run.id
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter, remark = _ProgressMeter(job, *self._progress(run)), ""
+        meter, remark, away = _ProgressMeter(job, *self._progress(run)), "", None
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
@@ -92,10 +94,14 @@ class EvalWorker:
             state, remark = RunState.FAILED, str(error)
         except SpendingPaused as error:
             state, remark = RunState.STOPPED, str(error)
+        except ProviderAway as error:
+            state, away = RunState.STOPPED, error
         finally:
             self._stop.set()
             beat.join()
             self._write_spending()
+        if away is not None and not meter.over and not self._refusal:
+            return self._wait(job.run, away)
         return self._leave(job, state, meter.message or self._refusal or remark)
 
     @property
@@ -192,6 +198,9 @@ class EvalWorker:
 
     def _stored(self, job: EvalJob, sample: Sample) -> bool:
         """Whether it is new. Waits while the database is away: an answer costs money."""
+        if job.run.waits_since is not None and not self._kept:
+            with self.store.write() as tx:
+                tx.runs.end_wait(job.run.id)
         sightings = self._sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
@@ -231,6 +240,18 @@ class EvalWorker:
             after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
+
+    def _wait(self, run: EvalRun, away: ProviderAway) -> RunState | None:
+        """Leaves the run until the provider is asked again. An answer begins a new wait."""
+        now = self.clock.now()
+        since = now if self._kept or run.waits_since is None else run.waits_since
+        retry_at = next_try(since, now)
+        message = describe_wait(away.provider, since, away.why, retry_at)
+        with self.store.write() as tx:
+            ours = tx.runs.wait(
+                run.id, since=since, retry_at=retry_at, message=message, owner=self.owner
+            )
+            return RunState.QUEUED if ours else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
         """Writes the calibration to the audit log once, where several runs share it."""

@@ -81,7 +81,16 @@ _TABLES: Final = (
         evals.eval_run,
         # Workers take and leave runs.
         changing=frozenset(
-            {"wanted", "state", "lease_owner", "lease_until", "failures", "message"}
+            {
+                "wanted",
+                "state",
+                "lease_owner",
+                "lease_until",
+                "failures",
+                "message",
+                "waits_since",
+                "retry_at",
+            }
         ),
     ),
     # The texts may be blanked; their digests stay.

@@ -96,6 +96,7 @@ LEASE = CHANGE_RUN.where(
         eval_run.c.lease_until > sa.bindparam("furthest"),
     ),
 ).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
+NOT_WAITING: Final[Values] = {"waits_since": None, "retry_at": None}
 LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
 SAMPLES = (
     sa.select(sample)
@@ -253,6 +254,24 @@ class EvalRuns(Records[EvalRun]):
             self.get(run)
         return left
 
+    def wait(
+        self, run: str, *, since: datetime, retry_at: datetime, message: str, owner: str = ""
+    ) -> bool:
+        """Queues a run that is to be asked again at `retry_at`, its provider being away.
+
+        owner: the worker that leaves it; False, and nothing done, where the lease is another's.
+        """
+        waits = {"waits_since": since, "retry_at": retry_at}
+        changes = {**_into(RunState.QUEUED, message), **waits}
+        if not owner:
+            self._change_run(run, changes)
+            return True
+        return self._unit.write(LEAVE.values(changes), {"run": run, "owner": owner}) == 1
+
+    def end_wait(self, run: str) -> None:
+        """Notes that the provider of a running run answers again."""
+        self._change_run(run, NOT_WAITING, decides=False)
+
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
         """Blanks the questions and answers of a suite's runs that were queued before a time and
         have ended; of how many runs. Scores, and the hashes of the texts, stay.
@@ -296,7 +315,8 @@ class EvalRuns(Records[EvalRun]):
         """Give up every lease of a dead owner; the runs go back to QUEUED."""
         own = eval_run.c.lease_owner == owner
         given_up = self._unit.read(sa.select(eval_run.c.id).where(own)).scalars().all()
-        self._change(own, lease_owner=None, lease_until=None, state=RunState.QUEUED.value)
+        queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
+        self._change(own, lease_owner=None, lease_until=None, **queued)
         return given_up
 
     def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
@@ -365,7 +385,7 @@ class EvalRuns(Records[EvalRun]):
 def _into(state: RunState, message: str) -> dict[str, object]:
     changes: dict[str, object] = {"state": state.value, "message": message}
     if state is not RunState.RUNNING:
-        changes |= {"lease_owner": None, "lease_until": None}
+        changes |= {"lease_owner": None, "lease_until": None, **NOT_WAITING}
     if state is RunState.FAILED:
         changes["failures"] = eval_run.c.failures + 1
     return changes

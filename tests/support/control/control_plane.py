@@ -89,7 +89,7 @@ SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
 STEPS = (CanaryStep(100, 3), CanaryStep(500, 5), CanaryStep(2500, 10, certify=True))
 CANARY = CanaryPolicy(steps=STEPS, p0=0.2, alpha=0.05, bake_s=0.0)
 POLICY = Policy(
-    "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
+    "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_patience_s=100), canary=CANARY
 )
 
 

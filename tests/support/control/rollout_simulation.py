@@ -122,7 +122,7 @@ def policy_of(draw: Random, dice: Random) -> Policy:
         promotion=draw.choice([PromotionMode.AUTOMATIC, PromotionMode.APPROVED]),
         gate=GatePolicy(
             claim=Claim.SUPERIOR,
-            infra_pause_s=5,
+            infra_patience_s=100,
             verdict_ttl_s=dice.choice([14 * 86_400.0, 14 * 86_400.0, 2400.0]),
         ),
         canary=canary,

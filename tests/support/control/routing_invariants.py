@@ -3,7 +3,7 @@ changes with proof, evidence for every target, one canary per route, one verdict
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 
 from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -112,7 +112,9 @@ def check_verdicts(tx: Transaction, proposal: Proposal) -> None:
     outcomes = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
     decided = [outcome for outcome in outcomes if outcome != "infra_error"]
     assert len(decided) <= 1
-    assert len(outcomes) - len(decided) <= proposal.policy.gate.infra_retries + 1
+    gate = proposal.policy.gate
+    attempts = next(n for n in count(1) if not gate.infra_pause_s(n))
+    assert len(outcomes) - len(decided) <= attempts
     if proposal.phase in PROVEN:
         assert decided == ["passed"]
     if proposal.approver is not None:

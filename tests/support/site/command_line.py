@@ -33,7 +33,7 @@ suites:
 policies:
   default:
     promotion: automatic
-    gate: {claim: superior, infra_pause_s: 5}
+    gate: {claim: superior, infra_patience_s: 20}
     canary: &canary
       p0: 0.2
       bake_s: 20

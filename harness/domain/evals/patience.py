@@ -1,0 +1,33 @@
+"""Patience with what failed: how long a run, or a proposal, waits before it tries again."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+FIRST_PAUSE_S: Final = 10.0
+LONGEST_PAUSE_S: Final = 900.0
+DEFAULT_PATIENCE_S: Final = 86_400.0
+
+
+def next_pause_s(waited_s: float) -> float:
+    """Returns a pause as long as the time waited so far, so that each is twice the last one."""
+    return max(FIRST_PAUSE_S, waited_s)
+
+
+def next_try(since: datetime, now: datetime) -> datetime:
+    """Returns when a provider that is away since then is asked again: after a quarter of an
+    hour at the latest, as one call is cheap.
+    """
+    pause_s = min(LONGEST_PAUSE_S, next_pause_s((now - since).total_seconds()))
+    return now + timedelta(seconds=pause_s)
+
+
+def describe_wait(provider: str, since: datetime, why: str, retry_at: datetime) -> str:
+    """Says `waits for gemma since 19:37 UTC: connection refused; next try 19:52:00`."""
+    why = why.removeprefix("the call failed: ").replace(
+        "ConnectionRefusedError", "connection refused"
+    )
+    day = "" if since.date() == retry_at.date() else "%Y-%m-%d "
+    return (
+        f"waits for {provider} since {since:{day}%H:%M} UTC: {why}; "
+        f"next try {retry_at:%H:%M:%S}"
+    )

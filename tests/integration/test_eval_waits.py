@@ -1,0 +1,128 @@
+"""A comparison waits for a provider that is away: it keeps its answers and goes on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.suites.items import Item
+from harness.control.operations import alerts, queries
+from harness.control.proposals import decisions
+from harness.domain.errors import IllegalTransition, ProviderAway
+from harness.domain.evals.patience import LONGEST_PAUSE_S
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.target import Target
+from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
+
+pytestmark = pytest.mark.req("F2")
+PATIENCE_S = 3_600.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> SmallInstallation:
+    gate = replace(POLICY.gate, infra_patience_s=PATIENCE_S)
+    made = SmallInstallation(tmp_path, policy=replace(POLICY, gate=gate))
+    made.set_up()
+    return made
+
+
+def away_after(world: SmallInstallation, answers: int, away_s: float) -> list[str]:
+    """Lets the candidate's provider go away for so long after so many answers; returns the
+    items that it is asked for.
+    """
+    asked: list[str] = []
+    gone: list[float] = []
+
+    def script(target: Target, item: Item, epoch: int) -> str:
+        if target.model == "better":
+            asked.append(item.id)
+            if len(asked) > answers:
+                now = world.clock.now().timestamp()
+                gone.append(now)
+                if now - gone[0] < away_s:
+                    asked.pop()
+                    raise ProviderAway("sim", "connection refused")
+        return answer(target, item, epoch)
+
+    world.script = script
+    return asked
+
+
+def waiting(world: SmallInstallation) -> Proposal:
+    proposal = world.propose()
+    for _ in range(4):
+        world.run_once()
+    found = queries.find_proposal(world.context(), proposal.id)
+    assert "waits for sim since " in found.waits
+    assert ": connection refused; next try " in found.waits
+    return found
+
+
+def has_open_alert(world: SmallInstallation, proposal: str) -> bool:
+    alerts.run_once(world.context())
+    with world.store.read() as tx:
+        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal}")
+    return record is not None and record.open
+
+
+def test_a_comparison_goes_on_at_its_item_when_its_provider_is_back(
+    world: SmallInstallation,
+) -> None:
+    asked = away_after(world, 5, 1_200)
+    proposal = waiting(world)
+    assert has_open_alert(world, proposal.id)
+    for _ in range(12):
+        world.clock.advance(LONGEST_PAUSE_S / 4)
+        world.run_once()
+    after = world.get(proposal.id)
+    assert after.phase is ProposalPhase.CANARY, after.closed_because
+    assert after.runs == proposal.runs
+    assert len(asked) == len(set(asked))
+    assert after.infra_errors == 0
+    assert not has_open_alert(world, proposal.id)
+
+
+def test_a_provider_that_stays_away_ends_the_comparison_after_the_patience(
+    world: SmallInstallation,
+) -> None:
+    away_after(world, 5, 10 * PATIENCE_S)
+    proposal = waiting(world)
+    world.clock.advance(PATIENCE_S - 60)
+    world.run_once()
+    assert world.get(proposal.id).open
+    world.clock.advance(60)
+    world.run_once()
+    world.run_once()
+    because = world.get(proposal.id).closed_because
+    assert because.startswith("not measured after 1 h: ")
+    assert "connection refused" in because
+
+
+def continued(world: SmallInstallation, proposal: str) -> None:
+    decisions.retry_proposal(world.context(), ANN, proposal)
+    world.run_once()
+    world.run_once()
+
+
+def given_up(world: SmallInstallation, proposal: str) -> None:
+    decisions.cancel_proposal(world.context(), ANN, proposal)
+
+
+@pytest.mark.parametrize(
+    ("act", "phase"),
+    [(continued, ProposalPhase.CANARY), (given_up, ProposalPhase.CANCELLED)],
+)
+def test_a_person_continues_or_gives_up_a_comparison_that_waits(
+    world: SmallInstallation,
+    act: Callable[[SmallInstallation, str], None],
+    phase: ProposalPhase,
+) -> None:
+    away_after(world, 5, 1)
+    proposal = waiting(world)
+    act(world, proposal.id)
+    after = world.get(proposal.id)
+    assert after.phase is phase, after.closed_because
+    with pytest.raises(IllegalTransition, match="nothing to retry"):
+        decisions.retry_proposal(world.context(), ANN, proposal.id)
