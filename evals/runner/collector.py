@@ -54,9 +54,8 @@ class Collector:
     cancelled. (To let Inspect skip them costs 12 ms for each.)
 
     on_sample and stop run on `thread`, one call at a time: they may wait for a database, and
-    the event loop goes on meanwhile. away: texts of failures during which a
-    provider answered nobody, each with its name: the run stops, and their samples are asked
-    again.
+    the event loop goes on meanwhile. away: the provider's name by the text of a failure, where
+    the provider is away: the run stops, and these samples are asked again.
     """
 
     def __init__(

@@ -242,14 +242,19 @@ class InspectRunner:
         )
 
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
-        """Raises JudgeUnfit."""
+        """Raises JudgeUnfit, ProviderAway."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
-            measured = await measure_judge(
-                suite.suite,
-                suite.judging,
-                checks=self._checks,
-                connections=job.max_connections,
-            )
+            try:
+                measured = await measure_judge(
+                    suite.suite,
+                    suite.judging,
+                    checks=self._checks,
+                    connections=job.max_connections,
+                )
+            except JudgeUnfit:
+                for text, provider in self._away.items():
+                    raise ProviderAway(provider, text) from None
+                raise
             if measured is None:
                 return
             # Also of a judge that is refused: nobody measures until it looks good.

@@ -46,6 +46,9 @@ LONGEST_PAUSE_S: Final = 20.0
 # Longer than this, an answer is not waited for, whatever the provider asks.
 LONGEST_ASKED_S: Final = 600.0
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
+# Asked where one item gets no answer, and no other is under way that could get one.
+SHORT_QUESTION: Final = "Say OK."
+OF_AN_ITEM: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
 SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
 SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
 
@@ -89,7 +92,8 @@ class EvalProviderClient:
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
     for that. allowed: as `api_base_rules` reads it. calls: what carries them. spending: what
     pays them, None where no cap is kept.
-    away: gets the text of a failure during which the provider answered nobody, and its name.
+    away: gets the provider's name by the text of a failure, where it answered no other request
+    meanwhile, nor a short question after it.
 
     Raises ConfigError where the provider's kind needs what is not installed.
     """
@@ -160,7 +164,10 @@ class EvalProviderClient:
                 long = f"it asks for a pause of {format_span(asked_s)}"
                 tries = format_quantity(attempt + 1, "attempt")
                 text = f"{failed} ({long if asked_s > LONGEST_ASKED_S else tries})"
-                if self._answers == answers:
+                answered = self._answers != answers
+                if not answered and (
+                    asked_s or not await self._answers_another(path, body, read)
+                ):
                     self._away[text] = self._provider.name
                 raise ProviderFailed(text)
             if asked_s and self._pace is not None:
@@ -198,6 +205,21 @@ class EvalProviderClient:
             if self._spending is not None:
                 self._spending.pay(found)
             return found, seconds
+
+    async def _answers_another(
+        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
+    ) -> bool:
+        """Whether the provider answers a short question, so that what failed is the item's."""
+        short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
+        if "input" in short:
+            short["input"] = SHORT_QUESTION
+        else:
+            short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
+        try:
+            await self._attempted(path, json.dumps(short).encode(), short, read)
+        except _AttemptFailed as error:
+            return not error.retry
+        return True
 
     async def close(self) -> None:
         if self._pace is not None:

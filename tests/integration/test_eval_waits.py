@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
+from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions
 from harness.domain.errors import IllegalTransition, ProviderAway
-from harness.domain.evals.patience import LONGEST_PAUSE_S
+from harness.domain.evals.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
+from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
@@ -28,15 +30,17 @@ def world(tmp_path: Path) -> SmallInstallation:
     return made
 
 
-def away_after(world: SmallInstallation, answers: int, away_s: float) -> list[str]:
-    """Lets the candidate's provider go away for so long after so many answers; returns the
+def away_after(
+    world: SmallInstallation, answers: int, away_s: float, model: str = "better"
+) -> list[str]:
+    """Lets the model's provider go away for so long after so many answers; returns the
     items that it is asked for.
     """
     asked: list[str] = []
     gone: list[float] = []
 
     def script(target: Target, item: Item, epoch: int) -> str:
-        if target.model == "better":
+        if target.model == model:
             asked.append(item.id)
             if len(asked) > answers:
                 now = world.clock.now().timestamp()
@@ -126,3 +130,19 @@ def test_a_person_continues_or_gives_up_a_comparison_that_waits(
     assert after.phase is phase, after.closed_because
     with pytest.raises(IllegalTransition, match="nothing to retry"):
         decisions.retry_proposal(world.context(), ANN, proposal.id)
+
+
+def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
+    away_after(world, 5, 10 * DEFAULT_PATIENCE_S, model="base")
+    run = worker_supervision.queue_run(world.context(), ANN, "colours", "sim/base")
+    assert run is not None
+
+    def found() -> EvalRun:
+        world.run_once()
+        with world.store.read() as tx:
+            return tx.runs.get(run.id)
+
+    assert found().state is RunState.QUEUED
+    world.clock.advance(DEFAULT_PATIENCE_S)
+    assert found().state is RunState.FAILED
+    assert found().message == "gave up after 1 d 1 s: sim is away: connection refused"

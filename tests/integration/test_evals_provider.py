@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from evals.runner.chat_completions import ChatReply
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.settings import RouterSettings
 from harness.ports import RateBook
@@ -26,7 +28,9 @@ BODY = {
 }
 
 
-def ask(served: Served, **more: object) -> tuple[ChatReply, float]:
+def ask(
+    served: Served, away: dict[str, str] | None = None, **more: object
+) -> tuple[ChatReply, float]:
     async def once() -> tuple[ChatReply, float]:
         client = EvalProviderClient(
             served.provider(
@@ -36,6 +40,7 @@ def ask(served: Served, **more: object) -> tuple[ChatReply, float]:
             calls=ProviderClient,
             connections=2,
             first_pause_s=0.001,
+            away=away,
         )
         try:
             return await client.ask({**BODY, **more})
@@ -104,7 +109,7 @@ TOLD = {
     "a lasting one": (
         error(503, "try later"),
         r"HTTP 503: try later \(4 attempts\)",
-        RETRIES + 1,
+        RETRIES + 1 + 1,  # the last one is a short question
     ),
     **{
         f"{status}, which no retry mends": (error(status, "no"), f"HTTP {status}: no", 1)
@@ -183,6 +188,41 @@ def test_nobody_listening_is_a_connection_that_failed() -> None:
 
     with pytest.raises(ProviderFailed, match=r"^the call failed: \w+ \(4 attempts\)$"):
         ask(served)
+
+
+def only_this_item(body: Mapping[str, object]) -> Response:
+    return error(500) if body["messages"] == BODY["messages"] else Response("OK")
+
+
+FILTERED = b'{"error": {"message": "no", "code": "content_filter"}}'
+TOO_LONG = b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'
+REFUSED_MODEL = b'{"error": {"message": "no such model", "code": "model_not_found"}}'
+
+
+@pytest.mark.req("F2")
+@pytest.mark.parametrize(
+    ("script", "away", "refused"),
+    [
+        (in_turn(Response(reset=True)), True, None),
+        (in_turn(error(503)), True, None),
+        (in_turn(error(429, retry_after="7200")), True, None),
+        (only_this_item, False, None),
+        (in_turn(error(401)), False, None),
+        (in_turn(error(403)), False, None),
+        (in_turn(Response(status=404, raw=REFUSED_MODEL)), False, None),
+        (in_turn(Response(status=400, raw=FILTERED)), False, FailureClass.CONTENT_POLICY),
+        (in_turn(Response(status=400, raw=TOO_LONG)), False, FailureClass.CONTEXT_WINDOW),
+    ],
+)
+def test_a_provider_is_away_where_it_answers_no_short_question_either(
+    script: Script, *, away: bool, refused: FailureClass | None
+) -> None:
+    named: dict[str, str] = {}
+    with serving(script) as served, pytest.raises(ProviderFailed) as raised:
+        ask(served, named)
+
+    assert named == ({str(raised.value): "sim"} if away else {})
+    assert getattr(raised.value, "failure", None) == refused
 
 
 def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float]:

@@ -6,6 +6,9 @@ from typing import Final
 FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
 DEFAULT_PATIENCE_S: Final = 86_400.0
+# Before a comparison is measured again that failed while its providers answered: a refused key,
+# a worker that died, a model that changed. Time mends few of these, and each try costs money.
+RETRY_PAUSES_S: Final = (FIRST_PAUSE_S, 60.0, 600.0)
 
 
 def next_pause_s(waited_s: float) -> float:

@@ -8,7 +8,7 @@ from typing import Final
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
-from harness.domain.evals.patience import DEFAULT_PATIENCE_S, next_pause_s
+from harness.domain.evals.patience import DEFAULT_PATIENCE_S, RETRY_PAUSES_S
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.formatting import format_number
@@ -47,8 +47,8 @@ class GatePolicy:
     n_max: int | None = None  # items per suite, None for the whole suite
     epochs: int = 1  # answers to each item
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
-    # How long a comparison waits for a provider, or another part of the infrastructure, that
-    # fails. Each pause is twice the one before it; answers are kept.
+    # How long a comparison waits for a provider that is away. Each pause is twice the one
+    # before it, up to 15 minutes; answers are kept. Another failure is tried again three times.
     infra_patience_s: float = DEFAULT_PATIENCE_S
     # Whether a run goes on as a retry, its answers counting as wrong, where nothing can be read
     # in the first 5.
@@ -77,15 +77,12 @@ class GatePolicy:
         return tuple(claim for claim in Claim if claim in (self.claim, *self.claims))
 
     def infra_pause_s(self, failures: int) -> float:
-        """Returns the pause after so many failures, the newest included; 0 where the patience
-        is over.
+        """Returns the pause after so many failures, at least one, the newest included; 0 where
+        none is tried again.
         """
-        waited_s = 0.0
-        for _ in range(failures - 1):
-            waited_s += next_pause_s(waited_s)
-            if waited_s >= self.infra_patience_s:
-                return 0.0
-        return min(next_pause_s(waited_s), self.infra_patience_s - waited_s)
+        before, after = RETRY_PAUSES_S[: failures - 1], RETRY_PAUSES_S[failures - 1 :]
+        left_s = self.infra_patience_s - sum(before)
+        return max(0.0, min(after[0], left_s)) if after else 0.0
 
     @property
     def largest_margin(self) -> float:

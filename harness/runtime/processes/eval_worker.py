@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
+from harness.control.evals.eval_queue import needed_runs
 from harness.control.operations.spending import spending_purpose
 from harness.control.operations.spending_meter import SpendingMeter
 from harness.domain.errors import (
@@ -23,10 +24,10 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.evals.patience import describe_wait, next_try
+from harness.domain.evals.patience import DEFAULT_PATIENCE_S, describe_wait, next_try
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_span, format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.target import Provider
@@ -198,18 +199,19 @@ class EvalWorker:
 
     def _stored(self, job: EvalJob, sample: Sample) -> bool:
         """Whether it is new. Waits while the database is away: an answer costs money."""
-        if job.run.waits_since is not None and not self._kept:
-            with self.store.write() as tx:
-                tx.runs.end_wait(job.run.id)
         sightings = self._sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
-                return self._store(tx, sample, sightings)
+                return self._store(tx, job.run, sample, sightings)
             time.sleep(STORE_PAUSE_S)
         with self.store.write() as tx:
-            return self._store(tx, sample, sightings)
+            return self._store(tx, job.run, sample, sightings)
 
-    def _store(self, tx: Transaction, sample: Sample, sightings: Sequence[Sighting]) -> bool:
+    def _store(
+        self, tx: Transaction, run: EvalRun, sample: Sample, sightings: Sequence[Sighting]
+    ) -> bool:
+        if run.waits_since is not None and not self._kept:
+            tx.runs.end_wait(run.id)
         tx.sightings.note(sightings)
         return tx.runs.store_sample(sample, owner=self.owner)
 
@@ -242,12 +244,22 @@ class EvalWorker:
             return after if ours else None
 
     def _wait(self, run: EvalRun, away: ProviderAway) -> RunState | None:
-        """Leaves the run until the provider is asked again. An answer begins a new wait."""
+        """Leaves the run until the provider is asked again. An answer begins a new wait.
+
+        The driver ends a proposal's wait, as its policy says; any other run fails here.
+        """
         now = self.clock.now()
         since = now if self._kept or run.waits_since is None else run.waits_since
         retry_at = next_try(since, now)
         message = describe_wait(away.provider, since, away.why, retry_at)
+        waited_s = (now - since).total_seconds()
         with self.store.write() as tx:
+            if waited_s >= DEFAULT_PATIENCE_S and run.id not in needed_runs(
+                tx.proposals.open()
+            ):
+                gave_up = f"gave up after {format_span(waited_s)}: {away}"
+                ours = tx.runs.leave(run.id, self.owner, RunState.FAILED, gave_up)
+                return RunState.FAILED if ours else None
             ours = tx.runs.wait(
                 run.id, since=since, retry_at=retry_at, message=message, owner=self.owner
             )
