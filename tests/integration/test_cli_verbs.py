@@ -91,6 +91,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask("canary", step, "chat", "--reason", "a rehearsal")
     ask("status")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
+    ask("proposal", "retry", fourth["proposal"]["id"], exits=6)  # type: ignore[index]
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")

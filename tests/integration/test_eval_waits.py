@@ -145,4 +145,4 @@ def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
     assert found().state is RunState.QUEUED
     world.clock.advance(DEFAULT_PATIENCE_S)
     assert found().state is RunState.FAILED
-    assert found().message == "gave up after 1 d 1 s: sim is away: connection refused"
+    assert found().message == "gave up after 1 d: sim is away: connection refused"
