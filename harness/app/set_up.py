@@ -77,6 +77,7 @@ class SetUpResult:
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
     has_routes: bool
+    not_warm: tuple[str, ...]  # routes whose fallbacks at another provider get no requests
     admin_key: str | None
     data_key: str | None
     sign_in_link: str | None  # opens the dashboard as its admin, once
@@ -107,7 +108,7 @@ def set_up(given: Path | None) -> SetUpResult:
     try:
         seeded = seed.apply_seed(installation.context, settings)
         admin, data, link = _create_first_keys(installation)
-        has_routes = bool(routes.load_table(installation.context).routes)
+        table = routes.load_table(installation.context)
     finally:
         installation.close()
     return SetUpResult(
@@ -122,7 +123,8 @@ def set_up(given: Path | None) -> SetUpResult:
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
-        has_routes=has_routes,
+        has_routes=bool(table.routes),
+        not_warm=tuple(seed.list_not_warm(table)),
         admin_key=admin,
         data_key=data,
         sign_in_link=link and sign_in_url(settings.ui.url, link),

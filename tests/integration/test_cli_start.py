@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -14,11 +15,14 @@ from jsonschema import Draft202012Validator
 
 from evals.sim.server import simulator
 from harness.app.installation import DOTENV_VARIABLE
+from harness.cli.operations import init as init_command
 from harness.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.processes import free_port
 
+# Of each, its fallback.
+ROUTES = {"one": "b/m", "own": "a/n", "two": "b/m"}
 SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 
 
@@ -42,6 +46,27 @@ def run(*words: str, exits: int = 0) -> Result:
 def statuses(exits: int = 0) -> dict[str, str]:
     found = json.loads(run("doctor", "--json", exits=exits).stdout)
     return {check["subject"]: check["status"] for check in found["checks"]}
+
+
+@pytest.mark.req("B6")
+def test_init_asks_to_keep_a_fallback_at_another_provider_warm(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = "{kind: sim, api_base: 'http://127.0.0.1:9/v1'}"
+    routes = (f"{n}: {{incumbent: a/m, fallbacks: [{f}]}}" for n, f in ROUTES.items())
+    (empty_folder / "swapgate.yaml").write_text(
+        f"providers: {{a: {provider}, b: {provider}}}\nroutes: {{{', '.join(routes)}}}\n"
+    )
+    said = run("init").stderr
+    assert "no request tries the other provider of one, two before it is needed" in said
+
+    monkeypatch.setattr(init_command, "is_terminal", lambda: True)
+    done = CliRunner().invoke(program, ["init"], input="n\ny\n")
+    assert "write `keep_warm: 1%` under routes.two" in done.stderr
+    shown = [run("route", "show", name).stdout for name in ("one", "two")]
+    assert [re.findall(r"keep warm +(.*)", text) for text in shown] == [["0 %"], ["1 %"]]
+    again = CliRunner().invoke(program, ["init"], input="n\n")
+    assert again.stderr.count("[Y/n]") == 1
 
 
 def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) -> None:

@@ -1,8 +1,9 @@
 """`swapgate init`. It prints keys and a link once, and keeps what is there."""
 
 import os
+import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from harness.control.routing.first_route import (
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.keep_warm import parse_keep_warm_share
 from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.target import Provider
 from harness.domain.suggestions import did_you_mean
@@ -82,6 +84,7 @@ def init(
     for name in done.seeded:
         click.echo(f"added {name} from {done.config}")
     _print_keys(done)
+    _ask_keep_warm(session.config, done)
     if guided:
         from harness.cli.operations.init import guide  # noqa: PLC0415 - as above
 
@@ -111,6 +114,48 @@ def _print_keys(done: "SetUpResult") -> None:
         "the dashboard's link signs you in once, within an hour; "
         "`swapgate key sign-in-link` prints another"
     )
+
+
+WARM_SHARE = "1%"
+
+
+def is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
+    """Asks for each route with two providers whether some callers keep its fallback warm."""
+    if not done.not_warm:
+        return
+    if not is_terminal():
+        output.note(
+            f"no request tries the other provider of {output.name_some(done.not_warm)} before "
+            f"it is needed: `swapgate route settings ROUTE --keep-warm {WARM_SHARE}`"
+        )
+        return
+    share = parse_keep_warm_share(WARM_SHARE)
+    question = (
+        f"Send {WARM_SHARE} of {{}}'s callers to its fallback at another provider, to know "
+        "that it works?"
+    )
+    warm = [
+        name
+        for name in done.not_warm
+        if click.confirm(question.format(name), default=True, err=True)
+    ]
+    installation = open_installation(config)
+    try:
+        for name in warm:
+            routes.change_settings(
+                installation.context,
+                OPERATOR,
+                name,
+                lambda settings: replace(settings, keep_warm_bps=share),
+            )
+            place = f"routes.{name} in {done.config}"
+            output.note(f"write `keep_warm: {WARM_SHARE}` under {place}, too")
+    finally:
+        installation.close()
 
 
 def _print_import(done: "ConfigImport") -> None:

@@ -10,7 +10,7 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
-from harness.domain.routing.table import Route, RouteSettings
+from harness.domain.routing.table import Route, RouteSettings, RoutingTable, Stakes
 from harness.domain.settings import RouteSeed, Settings
 from harness.store.transaction import Transaction
 
@@ -51,6 +51,23 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     new = [route for name, route in settings.routes.items() if name not in known]
     _create_all(ctx, SYSTEM, new)
     return [*added, *(f"route {route.name}" for route in new)]
+
+
+def list_not_warm(table: RoutingTable) -> list[str]:
+    """Names the routes with a fallback at another provider that no caller keeps warm."""
+
+    def has_another_provider(route: Route) -> bool:
+        high = route.settings.stakes is Stakes.HIGH
+        warmed = route.settings.capable if high else route.fallbacks
+        own = table.targets[route.incumbent].provider
+        return any(table.targets[id_].provider != own for id_ in warmed)
+
+    return [
+        route.name
+        for route in table.routes.values()
+        if not (route.settings.keep_warm_bps or route.settings.side_effects)
+        and has_another_provider(route)
+    ]
 
 
 def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
