@@ -84,7 +84,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         )
         with processes.announcing(settings, list(processes.HEALTH), said.append):
             until = time.monotonic() + 30
-            while len(said) < 4 and time.monotonic() < until:
+            while len(said) < 5 and time.monotonic() < until:
                 time.sleep(0.05)
         server.shutdown()
 
@@ -93,7 +93,9 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         ["router", f"http://127.0.0.1:{port}/v1"],
         ["control", f"http://127.0.0.1:{port}"],
         ["agents", f"http://127.0.0.1:{port}"],
+        ["note:", "no"],
     ]
+    assert "name a sink under `alerts.sinks`" in said[-1]
 
 
 def test_a_part_that_is_started_alone_on_a_terminal_says_where_it_is(cli: CommandLine) -> None:
