@@ -4,6 +4,7 @@ Tolerances: a model's accuracy on a whole suite is its skill to half an item. Tw
 five points of skill disagree on 10 % to 25 % of the items.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -279,3 +280,20 @@ def test_a_tool_that_is_not_offered_is_not_called() -> None:
 def test_a_script_that_is_none_is_refused_with_its_place(script: object) -> None:
     with pytest.raises(InputError, match="here: script"):
         change_profile(Profile("m"), {"script": script}, place="here")
+
+
+@each_suite
+def test_harder_items_are_missed_more_often(suite: str) -> None:
+    easy, middle, hard = thirds_by_difficulty(suite, MODELS)
+
+    assert easy > middle > hard
+
+
+def thirds_by_difficulty(suite: str, models: Sequence[str]) -> list[float]:
+    """Accuracy of all these models on the easiest, the middle and the hardest third."""
+    items = SIM.bank.suites[suite]
+    order = sorted(range(len(items)), key=lambda n: items[n].difficulty)
+    size = len(items) // 3
+    thirds = [order[at * size : (at + 1) * size] for at in range(3)]
+    rights = [right(model, suite) for model in models]
+    return [share([items[n] for items in rights for n in third]) for third in thirds]
