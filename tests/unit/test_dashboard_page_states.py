@@ -383,23 +383,6 @@ def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
         assert "<h1>" in text(app), page
 
 
-@pytest.mark.parametrize("page", EVERY_PAGE)
-def test_the_copied_command_runs(
-    page: str, lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = shown(monkeypatch, lived_in.config, page)
-
-    for code in app.code:
-        program, *words = shlex.split(code.value)
-        # As in a process of its own: another test may have set up the logs of this one.
-        structlog.reset_defaults()
-        done = CliRunner().invoke(command_line, words, prog_name=program)
-
-        assert program == "swapgate"
-        assert done.exit_code == 0, done.output
-        assert done.output
-
-
 def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_traceback(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -666,14 +649,14 @@ def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
 
 
 @pytest.mark.req("F5")
-def test_who_may_only_read_finds_every_button_shut_and_why(
+def test_who_may_only_read_finds_every_button_shut_and_why_and_copies_commands_that_run(
     lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = copied(lived_in, tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     signed_in_as(monkeypatch, "vera", Role.VIEWER)
 
-    open_buttons, silent = set(), set()
+    open_buttons, silent, commands = set(), set(), set()
     app = shown(monkeypatch, config, "overview")
     for page in pages():
         app.switch_page(f"views/{page}.py").run()
@@ -681,4 +664,12 @@ def test_who_may_only_read_finds_every_button_shut_and_why(
         open_buttons |= {(page, button.label) for button in acts if not button.disabled}
         if acts and not re.search(SHUT, text(app)):
             silent.add(page)
+        commands |= {code.value for code in app.code}
     assert (open_buttons, silent) == (set(), set())
+    assert len(commands) >= len(PAGES)
+    for command in sorted(commands):
+        # As in a process of its own: another test may have set up the logs of this one.
+        structlog.reset_defaults()
+        program, *words = shlex.split(command)
+        done = CliRunner().invoke(command_line, words, prog_name=program)
+        assert (program, done.exit_code, bool(done.output)) == ("swapgate", 0, True), command
