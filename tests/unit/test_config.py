@@ -95,6 +95,16 @@ data_classes: {{x: [a]}}
             "providers.p.more_api_key_envs: Value error, needs `api_key_env`",
         ),
         (
+            "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
+            2,
+            "it must lie in 1 to 1,000,000,000",
+        ),
+        (
+            "providers:\n  p: {api_base: x, eval_limits: {max_concurrent: 0}}\n",
+            2,
+            "it must lie in 1 to 1,000,000",
+        ),
+        (
             (
                 "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n"
                 "      x-a: b\n      x b: c\n"
@@ -153,6 +163,16 @@ data_classes: {{x: [a]}}
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
         (
+            "policies:\n  a:\n    canary: {bake_bps: 0}\n",
+            3,
+            "lie in 1 to 5,000 basis points",
+        ),
+        (
+            "policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n",
+            4,
+            "is 25; it must lie in 0 to 24",
+        ),
+        (
             GUARDED + "latency: -1}\n",
             4,
             "latency: is -1; a tolerated ratio is 0.1",
@@ -162,6 +182,8 @@ data_classes: {{x: [a]}}
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
         (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
         (HEARD.format("sim/m", 0), 5, "without money nothing is judged"),
+        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10,000 basis points"),
+        (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "120 s at the most"),
         (
             HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
             "data_classes: {personal: [p]}\n"
@@ -171,6 +193,11 @@ data_classes: {{x: [a]}}
         ),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
         (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
+        (
+            "policies:\n  a:\n    canary: {local_alpha: -1}\n",
+            3,
+            "lie in 0, or 0.000001 to 0.25",
+        ),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         (
             "alerts:\n  sinks:\n    - {url_env: U, kinds: [promoted, route-dwn]}\n",
