@@ -133,23 +133,6 @@ def refuses(site: AgentsSite) -> bool:
     return False
 
 
-@pytest.mark.verify
-def test_an_answer_that_takes_too_long_for_its_ending_process_is_interrupted(
-    tmp_path: Path,
-) -> None:
-    router = {"flush_interval_s": 0.2, "drain_s": 1.0}
-    with agents_site(tmp_path, sections={"router": router}) as site:
-        site.upstream.turns[BASE] = HANGS
-        session = site.session()
-        with ThreadPoolExecutor(1) as pool:
-            answer = sending(site, pool, session)
-            assert site.world.place.terminate("agents") == 0
-            told = error_of(answer.result(), 503)
-        assert told["code"] == "turn_interrupted"
-        site.start()
-        assert [row["state"] for row in site.messages(session)] == ["complete", "interrupted"]
-
-
 def test_a_second_message_is_refused_until_the_first_has_its_answer(site: AgentsSite) -> None:
     gate, session = Gate.closed(), site.session()
     site.upstream.turns[BASE] = gate.reply

@@ -1,4 +1,4 @@
-"""Evals of targets that speak another protocol: candidate, incumbent and judge, in processes.
+"""Evals of targets that speak another protocol: candidate and incumbent, in processes.
 
 The providers refuse what the real ones refuse (`tests.wire`) and answer as simulated models do.
 """
@@ -11,9 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from evals.scorers.judged import DATA
 from evals.sim import server as sim
-from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.report.content import KEYRING, address
 from tests.support.providers import simulator_thread
@@ -25,7 +23,6 @@ from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
 pytestmark = pytest.mark.slow
 
 USAGE: Final = Usage(input=100, output=20, cached=40)
-ITEMS: Final = 12
 
 
 def examinee(model: str, *, hiccups: int = 0) -> Callable[[Reading], Reply]:
@@ -103,69 +100,6 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert [sample.cost_usd for sample in samples] == pytest.approx([300e-6] * len(samples))
 
 
-@pytest.mark.verify
-@pytest.mark.req("F7", "B7")
-def test_a_judge_of_another_protocol_scores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WIRE_KEY", KEY)
-    jury = anthropic.strict()
-    jury.answers = judging
-    with (
-        simulator_thread.serve_in_thread(sim.simulator(time_scale=0)) as answering,
-        serving(jury),
-        site(tmp_path, judged(tmp_path, answering, jury.api_base)) as place,
-    ):
-        installation = open_installation(place.config, create_secret=True)
-        upgrade_database(installation.settings)
-        try:
-            place.start("control", "serve", "control", wait_for="/healthz")
-            place.run("eval", "run", "replies", "sim/sim-base", "--wait")
-            with installation.store.read() as tx:
-                (run,) = tx.runs.list()
-                samples = tx.runs.samples(run.id)
-        finally:
-            installation.close()
-
-    assert run.state.value == "done"
-    assert [sample.strict for sample in samples] == [0.8] * ITEMS
-    assert {sample.judge_model for sample in samples} == {anthropic.MODEL}
-    assert [sample.judge_cost_usd for sample in samples] == pytest.approx([300e-6] * ITEMS)
-
-
-def judging(read: Reading) -> Reply:
-    answer = json.loads(read.turns[-1].text.rpartition(DATA)[2])["answer"]
-    score = 0.1 if answer.startswith("bad") else 0.8
-    return Reply(json.dumps({"reason": "x", "score": score}), usage=USAGE)
-
-
-def judged(folder: Path, answering: str, jury: str) -> dict[str, object]:
-    data, references = folder / "replies.jsonl", folder / "references.jsonl"
-    rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
-    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    rated = [
-        {"input": "Say it.", "answer": f"{word} {n}", "score": score}
-        for n in range(6)
-        for word, score in (("good", 1), ("bad", 0))
-    ]
-    references.write_text("\n".join(map(json.dumps, rated)), encoding="utf-8")
-    suite = {
-        "path": str(data),
-        "scorer": "rubric",
-        "scorer_options": {"rubric": "Is it good?"},
-        "judge": {"target": f"claude/{anthropic.MODEL}", "references": str(references)},
-    }
-    return {
-        "control": {"reconcile_interval_s": 0.3, "eval_connections": 2},
-        "providers": {
-            "sim": {"kind": "sim", "api_base": f"{answering}/v1"},
-            "claude": provider("anthropic", jury, anthropic.MODEL),
-        },
-        "suites": {"replies": suite},
-        "routes": {"support": {"incumbent": "sim/sim-base", "suites": ["replies"]}},
-    }
-
-
 @pytest.mark.req("A1", "F2")
 def test_a_proposal_says_which_shares_of_the_requests_its_candidate_cannot_take(
     tmp_path: Path,
@@ -207,33 +141,3 @@ def test_a_proposal_says_which_shares_of_the_requests_its_candidate_cannot_take(
         words = f"{share} of chat's requests of the last 7 days used {what}: this candidate"
         assert f"{words} cannot take them" in " ".join(said.split())
     assert "cannot take them" not in native
-
-
-@pytest.mark.req("D5", "B7")
-@pytest.mark.verify
-@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
-def test_a_probe_asks_in_the_providers_words(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WIRE_KEY", KEY)
-    wire = {"anthropic": anthropic, "gemini": gemini}[kind]
-    server = wire.strict()
-    server.reply = Reply("ready", usage=USAGE)
-    with serving(server):
-        settings: Json = {
-            "providers": {"p": provider(kind, server.api_base, wire.MODEL)},
-            "routes": {"chat": {"incumbent": f"p/{wire.MODEL}", "suites": ["colours"]}},
-        }
-        with routed(tmp_path, server.api_base, **settings) as world:
-            place = world.place
-            found = place.run("--json", "model", "probe", f"p/{wire.MODEL}")
-            monkeypatch.setenv("WIRE_KEY", "another")
-            refused = place.run("--json", "model", "probe", f"p/{wire.MODEL}", expect=1)
-    told = json.loads(found.stdout)
-    assert (told["answer"], told["served_model"]) == ("ready", wire.MODEL)
-    assert (told["input_tokens"], told["output_tokens"]) == (USAGE.input, USAGE.output)
-    why = json.loads(refused.stdout)
-    assert (why["status"], why["error"]) == (
-        401,
-        "401: the provider refuses our key (from WIRE_KEY)",
-    )

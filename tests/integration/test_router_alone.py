@@ -3,7 +3,6 @@
 Real processes, real signals, the simulator over HTTP, and databases that are really away.
 """
 
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed, start_canary
-from tests.support.store.postgres_cluster import postgres_node
 
 pytestmark = pytest.mark.slow
 
@@ -63,42 +61,6 @@ def test_a_revoked_key_stays_refused_without_the_database_also_after_a_restart(
         world.start()
         assert world.readyz() == "degraded"
         assert answers() == [True, False]
-
-
-@pytest.mark.postgres
-@pytest.mark.req("A1", "G5")
-@pytest.mark.verify
-def test_while_postgresql_is_stopped_nothing_fails_and_its_time_is_recorded_afterwards(
-    provider: str, tmp_path: Path
-) -> None:
-    with (
-        postgres_node(migrated=True) as server,
-        routed(tmp_path, provider, server.dsn) as world,
-    ):
-        world.start()
-        with world.load() as load:
-            load.more()
-            server.stop()
-            load.more(60)
-            eventually(lambda: world.readyz() == "degraded")
-            server.start()
-            load.more()
-        eventually(lambda: world.readyz() == "ok")
-        eventually(lambda: world.recorded() == load.answered)
-        assert load.errors == []
-
-        server.stop()
-        world.kill()
-        world.start()
-        assert world.readyz() == "degraded"
-        with world.load() as again:
-            again.more(60)
-        assert again.errors == []
-        assert world.place.terminate("router") == 0
-
-        server.start()
-        world.start()
-        eventually(lambda: world.recorded() == load.answered + again.answered)
 
 
 @pytest.mark.req("F1", "F3")
@@ -153,22 +115,6 @@ def test_the_routers_processes_load_nothing_that_they_do_not_need(
         )
 
     assert done.stdout == "[]\n[]\n"
-
-
-@pytest.mark.req("G5")
-@pytest.mark.verify
-def test_a_taken_port_is_one_clear_sentence(provider: str, tmp_path: Path) -> None:
-    with routed(tmp_path, provider) as world:
-        world.start()
-
-        done = world.place.run("serve", "router", expect=2)
-
-    (sentence,) = done.stderr.splitlines()
-    port, holder = world.place.ports["router"], world.place.children["router"].pid
-    # Not every system tells who holds a port.
-    assert re.search(rf"127\.0\.0\.1:{port}: (pid {holder} \(|another process)", sentence)
-    assert "router.port" in sentence
-    assert done.stdout == ""
 
 
 def file_of(world: Routed) -> sqlite3.Connection:
