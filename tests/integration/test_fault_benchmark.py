@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import soak
-from benchmarks.faults.catalogue import PRIMARY, RETRIES, Expect, rows
+from benchmarks.faults.catalogue import RETRIES, Expect, rows
 from benchmarks.faults.client import Ending
 from benchmarks.faults.figures import Figures, figures
 from benchmarks.faults.load import Door, played
@@ -57,17 +57,6 @@ def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
     assert [row.calls / row.requests for row in told] == [1.0, 1.0]
 
 
-@pytest.mark.verify
-def test_without_a_gateway_the_same_faults_reach_the_client(site: Swapgate) -> None:
-    door = Door(site.upstreams.ports["primary"], lambda _: {}, site.door.left, direct)
-    (pinged,) = (row for row in rows() if row.number == 10)
-
-    asked = asyncio.run(played(pinged, door, retries=0, rate=6, seconds=2))
-
-    endings = {request.ending for request in asked if request.stream}
-    assert endings == {Ending.ERROR, Ending.FALSE_END}
-
-
 @pytest.mark.req("B9")
 @pytest.mark.verify
 def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> None:
@@ -77,7 +66,3 @@ def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> 
     assert run.miscounted() == []
     assert run.samples[0].tasks >= 1
     assert run.samples[0].rss_mib > 10
-
-
-def direct(route: str) -> str:
-    return f"{PRIMARY}.{route}"
