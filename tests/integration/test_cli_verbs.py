@@ -75,10 +75,10 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("eval", "list", "--limit", "5")
     ask("eval", "show", run["run"]["id"])
     ann = cli.acting("ann", "proposer")
-    first = ask("proposal", "create", "chat", "sim/better", *ann)
-    second = ask("proposal", "create", "chat2", "sim/better", *ann)
-    third = ask("proposal", "create", "chat3", "sim/better")
-    ids = [created["proposal"]["id"] for created in (first, second, third)]  # type: ignore[index]
+    ids = [
+        ask("proposal", "create", route, "sim/better", *words)["proposal"]["id"]  # type: ignore[index]
+        for route, words in (("chat", ann), ("chat2", ann), ("chat3", ()))
+    ]
     cli.world.until_decided(ids[2])
     ask("proposal", "list", "--limit", "1")
     for about in (("proposal", "show"), ("proposal", "report"), ("gate", "replay")):

@@ -137,12 +137,12 @@ def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
     run = worker_supervision.queue_run(world.context(), ANN, "colours", "sim/base")
     assert run is not None
 
-    def found() -> EvalRun:
+    def turned_run() -> EvalRun:
         world.run_once()
         with world.store.read() as tx:
             return tx.runs.get(run.id)
 
-    assert found().state is RunState.QUEUED
+    assert turned_run().state is RunState.QUEUED
     world.clock.advance(DEFAULT_PATIENCE_S)
-    assert found().state is RunState.FAILED
-    assert found().message == "gave up after 1 d: sim is away: connection refused"
+    assert turned_run().state is RunState.FAILED
+    assert turned_run().message == "gave up after 1 d: sim is away: connection refused"
