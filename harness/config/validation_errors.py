@@ -25,8 +25,6 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.session_s": "a caller's first request is the unit",
     "policies.*.canary.shadow": "`swapgate shadow start` mirrors a route's requests",
     "policies.*.canary.unit=session": "a caller's first request is the unit",
-    "policies.*.gate.infra_pause_s": "`infra_patience_s` says how long a comparison waits",
-    "policies.*.gate.infra_retries": "`infra_patience_s` says how long a comparison waits",
     "policies.*.gate.rule": "the gate has one rule; leave the key out",
     "policies.*.gate.spend": "the first look has all of alpha, all looks together 1.5 times it",
     "archive": "`control.traffic_keep_days` says when old traffic is deleted",
@@ -45,6 +43,8 @@ RETIRED_KEYS: Final[Mapping[str, str]] = {
 IGNORED_KEYS: Final[Mapping[str, str]] = {
     "policies.*.canary.unit": "a caller's first request is the unit; a request without a "
     "caller is a caller of its own",
+    "policies.*.gate.infra_pause_s": "`infra_patience_s` says how long a comparison waits",
+    "policies.*.gate.infra_retries": "`infra_patience_s` says how long a comparison waits",
 }
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
