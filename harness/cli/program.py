@@ -106,6 +106,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 # By heading of the help: each verb with `module:command`, and the first line of its help.
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
+        "try": (
+            ".evals.try_command:try_",
+            "Give a first answer about a candidate, from results that you have.",
+        ),
         "init": (".operations.init:init", "Set up Swapgate in this folder."),
         "serve": (".operations.serve:serve", "Run Swapgate's processes."),
         "worker": (

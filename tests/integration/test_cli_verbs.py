@@ -112,8 +112,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         verbs_of(ask)
     capture_verbs(cli, ask)
     agent_verbs(cli, ask)
-    ask("gate", "decide", "pairs.csv")
-    ask("canary", "decide", "blocks.csv")
+    file_verbs(ask)
 
     assert leaves(program) - PROCESSES <= asked
 
@@ -248,6 +247,12 @@ def shadow_verbs(ask: Callable[..., object]) -> None:
     assert [row["state"] for row in ask("shadow", "status")] == ["mirroring"]  # type: ignore[attr-defined]
     ask("shadow", "stop", "chat", "--reason", "seen enough")
     ask("shadow", "list")
+
+
+def file_verbs(ask: Callable[..., object]) -> None:
+    ask("try", "pairs.csv")
+    ask("gate", "decide", "pairs.csv")
+    ask("canary", "decide", "blocks.csv")
 
 
 def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:

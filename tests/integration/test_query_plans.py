@@ -87,7 +87,7 @@ NOT_READING: Final = frozenset(
         *("config apply", "config schema", "config show", "docs list", "docs open"),
         *(f"db {verb}" for verb in ("accept-restore", "grant", "retire-key")),
         *("db rotate-key", "db remove-forged", "db upgrade", "drift accept", "drift run"),
-        *("eval cancel", "eval run", "gate decide"),
+        *("eval cancel", "eval run", "gate decide", "try"),
         *(f"key {verb}" for verb in ("create", "limits", "opt-outs", "revoke", "sign-in-link")),
         *("model add", "model discover", "model probe", "model search"),
         *(f"person {verb}" for verb in ("link", "separate", "sign-out")),

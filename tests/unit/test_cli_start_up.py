@@ -24,7 +24,7 @@ from tests.support.site.processes import free_port, site
 ROOT = Path(__file__).parents[2]
 HEAVY = (
     *("numpy", "scipy", "pandas", "sqlalchemy", "alembic", "inspect_ai", "fastapi"),
-    *("streamlit", "pydantic", "yaml", "rich", "aiohttp", "uvicorn", "openai"),
+    *("streamlit", "pydantic", "yaml", "rich", "aiohttp", "uvicorn", "openai", "litellm"),
 )
 PRINT_HEAVY = f"""
 import sys
@@ -67,6 +67,32 @@ def test_help_version_and_completion_import_nothing_heavy(
 
     assert done.stdout.strip().startswith(shown)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_first_answer_needs_no_library_of_the_whole_installation() -> None:
+    files = [
+        f"tests/support/evals/exports/deepeval_{arm}.json" for arm in ("incumbent", "candidate")
+    ]
+    left_out = {
+        "streamlit",
+        "litellm",
+        "inspect_ai",
+        "sqlalchemy",
+        "fastapi",
+        "openai",
+        "pandas",
+    }
+
+    done = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", PRINT_HEAVY, "try", *files],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert "4 questions are 4 items" in done.stdout
+    assert not left_out & set(ast.literal_eval(done.stderr))
 
 
 # A process of `serve` up to where it would wait for its first request.

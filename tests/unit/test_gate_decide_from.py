@@ -29,7 +29,9 @@ EXAMPLES = {
     "langsmith": [f"langsmith_{side}.csv" for side in SIDES],
     "openai-evals": [f"openai_evals_{side}.jsonl" for side in SIDES],
     "inspect": [f"inspect_{side}.eval" for side in SIDES],
+    "langfuse": [f"langfuse_{side}.json" for side in SIDES],
 }
+OTHERS = {"lm-eval", "deepeval", "csv"}
 CHOICES = {
     "promptfoo": ExportChoice(
         "promptfoo", "openai:gpt-4o-mini", "anthropic:messages:claude-haiku-4-5"
@@ -80,7 +82,7 @@ def test_output_items_of_the_evals_api_are_read_as_well() -> None:
 
 
 def test_every_format_has_an_example_and_stands_in_the_help() -> None:
-    assert set(EXPORT_FORMATS) == {*EXAMPLES, "lm-eval"} == set(file_decision.EXPORTS)
+    assert set(EXPORT_FORMATS) == {*EXAMPLES, *OTHERS} == set(file_decision.EXPORTS)
 
 
 def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:

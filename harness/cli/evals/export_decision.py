@@ -16,8 +16,9 @@ from harness.cli.evals.pair_judgement import FileTerms, judge_rows
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.formats import (
     parse_braintrust,
+    parse_deepeval,
     parse_inspect,
-    parse_langsmith,
+    parse_langfuse,
     parse_lm_eval,
     parse_openai_evals,
     parse_promptfoo,
@@ -28,7 +29,9 @@ from harness.domain.evals.exports.pairing import (
     choose_run,
     pair_runs,
 )
+from harness.domain.evals.exports.recognition import recognise_format
 from harness.domain.evals.exports.scored_run import ScoredRun
+from harness.domain.evals.exports.table_formats import parse_csv_scores, parse_langsmith
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,13 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
         "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
     ),
     "inspect": ExportFormat("Inspect", "a log, `.eval` or `.json`", parse_inspect),
+    "deepeval": ExportFormat("DeepEval", "`test_run_….json` of a test run", parse_deepeval),
+    "langfuse": ExportFormat(
+        "Langfuse", "an experiment's result, or traces with scores, JSON", parse_langfuse
+    ),
+    "csv": ExportFormat(
+        "CSV", "a row for each answer, with its score", parse_csv_scores, "score"
+    ),
 }
 
 
@@ -132,12 +142,32 @@ def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> Scor
 
 def _parse(file: str, format_name: str) -> list[ScoredRun]:
     form = EXPORT_FORMATS[format_name]
-    zipped = format_name == "inspect" and file.endswith(".eval")
+    zipped = format_name == "inspect" and _is_archive(file)
     try:
         return form.parse(_archive_text(file) if zipped else read_text(file))
     except InputError as error:
         text = str(error).removeprefix(f"{file}: ")
         raise InputError(f"{file}: {text} ({form.title}: {form.files})") from None
+
+
+def title(format_name: str) -> str:
+    """Returns what people call a format."""
+    form = EXPORT_FORMATS.get(format_name)
+    return form.title if form else "pairs of scores"
+
+
+def recognise_file(file: str) -> str:
+    """Returns the name of the file's format, by its content. Raises InputError."""
+    if _is_archive(file):
+        return "inspect"
+    try:
+        return recognise_format(read_text(file))
+    except InputError as error:
+        raise InputError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
+
+
+def _is_archive(file: str) -> bool:
+    return file.endswith(".eval") or (Path(file).is_file() and zipfile.is_zipfile(file))
 
 
 def _archive_text(file: str) -> str:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from harness.domain.canary.guardrails import FailureTally
 
 # What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
-EXPORTS = ("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect")
+EXPORTS = (
+    *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
+    *("deepeval", "langfuse", "csv"),
+)
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:gate_decide",
     "Decide about a candidate from the scores in PAIRS.csv.",
@@ -49,7 +52,7 @@ CANARY_EXITS = {"hold": 0, "rollback": 3}
 P = ParamSpec("P")
 
 
-def _exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
+def exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
@@ -62,7 +65,7 @@ def _exits_on_bad_input(command: Callable[P, int]) -> Callable[P, int]:
 
 
 @command(name="decide")
-@_exits_on_bad_input
+@exits_on_bad_input
 def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
@@ -102,8 +105,8 @@ def gate_decide(
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
-    _between_0_and_1("--margin", margin)
-    _between_0_and_1("--alpha", alpha)
+    between_0_and_1("--margin", margin)
+    between_0_and_1("--alpha", alpha)
     if n_max is not None and n_max < 1:
         raise InputError(f"--n-max is {n_max}; plan at least 1 item")
     # Here, not above: scipy would slow the start of every other command.
@@ -143,7 +146,7 @@ def _judge_pairs(files: Sequence[str], terms: "FileTerms") -> dict[str, object]:
 
 
 @command(name="decide")
-@_exits_on_bad_input
+@exits_on_bad_input
 def canary_decide(
     blocks: str = arg("BLOCKS.csv", type=click.Path()),
     *,
@@ -158,7 +161,7 @@ def canary_decide(
 
     Columns missing,canary_missing are for outcomes that did not come. They never decide.
     """
-    _between_0_and_1("--alpha", alpha)
+    between_0_and_1("--alpha", alpha)
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
     _print(answer, as_json=as_json)
     return CANARY_EXITS[str(answer["action"])]
@@ -214,7 +217,7 @@ def _bounds(row: BlockRow, place: str) -> tuple["FailureTally", "FailureTally"]:
     return favour, against
 
 
-def _between_0_and_1(option: str, value: float) -> None:
+def between_0_and_1(option: str, value: float) -> None:
     if not 0.0 < value < 1.0:
         raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
 

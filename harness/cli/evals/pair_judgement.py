@@ -4,7 +4,7 @@ with guarded slices, where columns of the file name them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -14,6 +14,8 @@ from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
 from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.planning.budget import EFFECT
+from harness.gate.planning.planned_tests import PlannedTest
 
 VERDICT_WORDS: Final = {"infra_error": "not_measured"}
 NO_SCORE: Final = ("no score",)
@@ -85,6 +87,27 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
         **({"items": used} if terms.cluster else {}),
         **({"slices": slices} if terms.slices else {}),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Says which differences items can show with power .8. Shares of 1."""
+
+    smallest: float
+    items_needed: int  # for a difference of EFFECT
+
+
+def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
+    """Finds what the items that both models have answered can show."""
+    items = [item for item in map(_item, rows) if item.complete]
+    differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
+    count = len(differences)
+    # The gate's own prior: items without a difference have not shown that there are none.
+    sd = max(pstdev(differences), (0.25 / (count + 1)) ** 0.5)
+    graded = any(difference not in {-1.0, 0.0, 1.0} for difference in differences)
+    margin = 0.0 if terms.claim is Claim.SUPERIOR else terms.margin
+    test = PlannedTest(terms.alpha, count, count, graded=graded, margin=margin)
+    return Sight(test.smallest_effect(sd, count), test.items_needed(sd, EFFECT))
 
 
 def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:

@@ -31,7 +31,7 @@ NO_NAMES = (
 # the database does not, so they look at a key when they act with it, not before.
 OF_THE_MACHINE: Final = frozenset(
     {
-        *("init", "serve", "doctor", "demo", "sim", "mcp", "worker", "db", "config"),
+        *("init", "serve", "doctor", "demo", "sim", "try", "mcp", "worker", "db", "config"),
         *("eval-worker", "eval-worker-template", "router-worker"),
         *("completion", "docs", "status"),
         *("gate decide", "canary decide"),

@@ -18,7 +18,6 @@ from harness.domain.evals.exports.scored_run import (
     question_key,
     read_scores,
 )
-from harness.domain.evals.text_files import csv_records
 
 
 def parse_openai_evals(text: str) -> list[ScoredRun]:
@@ -196,53 +195,6 @@ def _grade(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-_FEEDBACK: Final = "feedback."
-_EXAMPLES: Final = ("example_id", "reference_example_id", "example", "reference_example")
-_INPUTS: Final = ("inputs.", "input.", "inputs", "input")
-_REFERENCES: Final = ("reference.", "reference_outputs")
-
-
-def parse_langsmith(text: str) -> list[ScoredRun]:
-    """Parses a file of one experiment. Raises InputError for any other file."""
-    rows = [row for _, row in csv_records(text, _line_fault)]
-    columns = list(dict.fromkeys(column for row in rows for column in row if column))
-    metrics = [column for column in columns if column.startswith(_FEEDBACK)]
-    if not metrics:
-        raise InputError("has no columns feedback.NAME, which hold the scores")
-    return [
-        ScoredRun.from_samples("", [_langsmith_sample(row, columns, metrics) for row in rows])
-    ]
-
-
-def _line_fault(line: int, wrong: str) -> InputError:
-    return InputError(f"line {line}: {wrong}")
-
-
-def _langsmith_sample(
-    row: Mapping[str, str], columns: list[str], metrics: list[str]
-) -> ScoredSample:
-    example = next((row[name] for name in _EXAMPLES if row.get(name)), "")
-    asked = {name: row.get(name) for name in columns if name.startswith(_INPUTS)}
-    wanted = {name: row.get(name) for name in columns if name.startswith(_REFERENCES)}
-    question = question_key(asked, wanted) if any(asked.values()) else ""
-    if not (example or question):
-        raise InputError("has rows with neither an example_id nor inputs")
-    named = {name.removeprefix(_FEEDBACK): row.get(name) for name in metrics}
-    scores, unread = read_scores(named, _number)
-    failed = bool((row.get("error") or "").strip())
-    return ScoredSample(example or str(asked), scores, failed, question, unread=unread)
-
-
-def _number(text: object) -> float | None:
-    plain = str(text or "").strip()
-    if plain.lower() in {"true", "false"}:
-        return float(plain.lower() == "true")
-    try:
-        return numeric_score(float(plain))
-    except ValueError:
-        return None
-
-
 def parse_braintrust(text: str) -> list[ScoredRun]:
     """Parses an export. Raises InputError for another file."""
     rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
@@ -348,3 +300,66 @@ def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
     what: object = asked or raw
     name = json.dumps(what, sort_keys=True, ensure_ascii=False) if what else ""
     return name, question_key([what], graded) if what else ""
+
+
+def parse_deepeval(text: str) -> list[ScoredRun]:
+    """Parses a test run. Raises InputError for another file."""
+    document = as_mapping(parse_json(text))
+    cases = document.get("testCases")
+    if not isinstance(cases, list) or not cases:
+        raise InputError("has no testCases: give the file test_run_….json of a test run")
+    samples = [_deepeval_sample(as_mapping(case)) for case in cases]
+    model = as_mapping(document.get("hyperparameters")).get("model")
+    return [ScoredRun.from_samples(str(model or ""), samples)]
+
+
+def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
+    metrics = case.get("metricsData")
+    data = [as_mapping(metric) for metric in (metrics if isinstance(metrics, list) else ())]
+    # A metric that failed has an error and no score.
+    values = {
+        str(one.get("name")): None if one.get("error") else one.get("score") for one in data
+    }
+    scores, unread = read_scores(values)
+    question = question_key(case.get("input"), case.get("expectedOutput"), case.get("context"))
+    failed = case.get("actualOutput") is None
+    return ScoredSample(str(case.get("name")), scores, failed, question, unread=unread)
+
+
+def parse_langfuse(text: str) -> list[ScoredRun]:
+    """Parses an experiment's result, or traces with their scores. Raises InputError."""
+    rows = parse_json_rows(text, "item_results", "itemResults", "data")
+    if not any(isinstance(_langfuse_scores(row), list) for row in rows):
+        raise InputError("has neither item_results with evaluations nor traces with scores")
+    runs: dict[str, list[ScoredSample]] = {}
+    for row in rows:
+        named = _first(row, "dataset_run_name", "datasetRunName", "run_name", "runName")
+        runs.setdefault(str(named or ""), []).append(_langfuse_sample(row))
+    return [ScoredRun.from_samples(name, samples) for name, samples in runs.items()]
+
+
+def _langfuse_scores(row: Mapping[str, object]) -> object:
+    return row.get("evaluations") if "evaluations" in row else row.get("scores")
+
+
+def _langfuse_sample(row: Mapping[str, object]) -> ScoredSample:
+    item = as_mapping(row.get("item")) or row
+    listed = _langfuse_scores(row)
+    values: dict[str, object] = {}
+    for score in map(as_mapping, listed if isinstance(listed, list) else ()):
+        kind = _first(score, "dataType", "data_type")
+        text = _first(score, "stringValue", "string_value")
+        values[str(score.get("name"))] = text if kind == "CATEGORICAL" else score.get("value")
+    scores, unread = read_scores(values)
+    metadata = as_mapping(row.get("metadata"))
+    id_ = _first(row, "dataset_item_id", "datasetItemId") or _first(
+        metadata, "dataset_item_id", "datasetItemId"
+    )
+    wanted = _first(item, "expected_output", "expectedOutput")
+    question = question_key(item.get("input"), wanted) if item.get("input") else ""
+    failed = row.get("level") == "ERROR" or bool(row.get("error"))
+    return ScoredSample(str(id_ or item.get("id")), scores, failed, question, unread=unread)
+
+
+def _first(row: Mapping[str, object], *names: str) -> object:
+    return next((row[name] for name in names if row.get(name) is not None), None)

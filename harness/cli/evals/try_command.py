@@ -1,0 +1,200 @@
+"""`swapgate try` gives a first answer about a candidate, without an installation."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from harness.cli.evals.csv_files import parse_pairs, read_text
+from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
+from harness.cli.frame.command import arg, command, opt
+from harness.domain.errors import InputError
+from harness.domain.formatting import escape_controls, format_number, format_quantity
+
+if TYPE_CHECKING:
+    from harness.cli.evals.export_decision import ExportChoice
+    from harness.cli.evals.pair_judgement import FileTerms, Sight
+    from harness.domain.evals.exports.pairing import ExportedPairs
+
+PAIRS: Final = "pairs"
+
+
+@command(name="try")
+@exits_on_bad_input
+def try_(
+    files: tuple[str, ...] = arg("RESULTS…", type=click.Path(), required=True),
+    *,
+    incumbent: str = opt("Of a file with several runs: which one.", metavar="NAME", default=""),
+    candidate: str = opt("Of a file with several runs: which one.", metavar="NAME", default=""),
+    metric: str = opt("Which score counts, where there are several.", default=""),
+    claim: str = opt(
+        "What the candidate has to show.",
+        type=click.Choice(["superior", "non_inferior"]),
+        default="superior",
+    ),
+    margin: float = opt("Allowed loss, a share of 1.", default=0.05),
+    as_json: bool = opt("One JSON object on stdout.", "--json"),
+) -> int:
+    """Give a first answer about a candidate, from results that you have.
+
+    RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
+    CSV. The content says of which tool. Nothing is stored, and nothing is promoted by it.
+
+    Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
+    """
+    between_0_and_1("--margin", margin)
+    from harness.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
+
+    formats = {file: export_decision.recognise_file(file) for file in files}
+    if not as_json:
+        for file, name in formats.items():
+            click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
+    # After the first lines: numpy and scipy take their time.
+    from harness.cli.evals.pair_judgement import FileTerms, find_sight, judge_rows  # noqa: PLC0415
+    from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
+
+    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=None)
+    choice = export_decision.ExportChoice(_one(formats), incumbent, candidate, metric)
+    exported = _read_pairs(files, choice)
+    answer = judge_rows(exported.pairs, terms)
+    sight = find_sight(exported.pairs, terms)
+    verdict = str(answer["verdict"])
+    next_step = _NEXT[verdict]
+    if as_json:
+        document = {
+            "from": choice.format,
+            "metric": exported.metric,
+            "incumbent": exported.incumbent,
+            "candidate": exported.candidate,
+            **answer,
+            "items": len(exported.pairs),
+            "epochs": _epochs(exported),
+            "smallest_difference": sight.smallest,
+            "items_for_5_points": sight.items_needed,
+            "notes": exported.notes,
+            "next": next_step,
+        }
+        click.echo(json.dumps(document, allow_nan=False))
+    else:
+        for sentence in _sentences(exported, answer, sight, terms):
+            click.echo(escape_controls(sentence))
+        click.echo(f"next: {next_step}")
+    return GATE_EXITS[verdict]
+
+
+def _one(formats: Mapping[str, str]) -> str:
+    from harness.cli.evals.export_decision import title  # noqa: PLC0415 - as above
+
+    names = list(dict.fromkeys(formats.values()))
+    if len(names) > 1 or (names == [PAIRS] and len(formats) > 1):
+        said = ", ".join(f"{file} is of {title(name)}" for file, name in formats.items())
+        raise InputError(f"{said}: give two files that one tool wrote, or one file of pairs")
+    return names[0]
+
+
+def _read_pairs(files: Sequence[str], choice: "ExportChoice") -> "ExportedPairs":
+    from harness.cli.evals.export_decision import read_exports  # noqa: PLC0415 - as above
+    from harness.domain.evals.exports.pairing import ExportedPairs, GapCount  # noqa: PLC0415
+
+    if choice.format != PAIRS:
+        return read_exports(files, choice)
+    rows = parse_pairs(read_text(files[0]), files[0], None, ())
+    if not rows:
+        raise InputError(f"{files[0]}:2: no items")
+    gaps = [
+        GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
+        for scores in ([row.incumbent for row in rows], [row.candidate for row in rows])
+    ]
+    return ExportedPairs("score", "incumbent", "candidate", tuple(rows), gaps[0], gaps[1])
+
+
+_NEXT: Final[Mapping[str, str]] = {
+    "passed": (
+        "nothing is promoted by this report. `swapgate init` sets Swapgate up, which measures "
+        "both models itself, and gives the candidate 1 % of your users first"
+    ),
+    "failed": "keep the incumbent, or try another candidate or prompt on the same questions",
+    "inconclusive": (
+        "add questions, run both models over all of them in your tool, and give the new files "
+        "to `swapgate try`"
+    ),
+    "not_measured": (
+        "have the answers that have no score asked again, and give the new files to "
+        "`swapgate try`"
+    ),
+}
+
+
+def _epochs(exported: "ExportedPairs") -> int:
+    return max(len(row.incumbent) for row in exported.pairs)
+
+
+def _sentences(
+    exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: "FileTerms"
+) -> Iterator[str]:
+    count, epochs = len(exported.pairs), _epochs(exported)
+    questions = format_quantity(count, "question")
+    repeats = {len(row.incumbent) for row in exported.pairs}
+    if epochs > 1:
+        most = "" if len(repeats) == 1 else "up to "
+        questions += f" × {most}{epochs} repeats"
+    be = "is" if count == 1 else "are"
+    yield f"{questions} {be} {format_quantity(count, 'item')}, scored by `{exported.metric}`."
+    yield _outcome(exported, answer, terms)
+    yield _sight_text(count, sight)
+    for side, gaps in (
+        ("incumbent", exported.incumbent_gaps),
+        ("candidate", exported.candidate_gaps),
+    ):
+        if gaps.total:
+            yield (
+                f"mind: {side}: of {gaps.samples:,} answers {gaps.failed} failed, "
+                f"{gaps.unscored} have no score, and {gaps.missing} are missing. A missing "
+                "score never counts for the candidate."
+            )
+    for note in exported.notes:
+        yield f"mind: {note}"
+
+
+def _outcome(
+    exported: "ExportedPairs", answer: Mapping[str, object], terms: "FileTerms"
+) -> str:
+    verdict = answer["verdict"]
+    low, high = answer["ci_low"], answer["ci_high"]
+    if verdict == "not_measured" or not isinstance(low, float) or not isinstance(high, float):
+        return str(answer["reason"])
+    against = f" than {exported.incumbent}" if exported.incumbent != "incumbent" else ""
+    margin = f"at most {_points(terms.margin)} points worse"
+    shown = "better" if terms.claim == "superior" else margin
+    end = {
+        "passed": f"that shows that it is {shown}",
+        "failed": "it is worse" if high < 0.0 else f"it is not {shown}",
+    }.get(str(verdict), "not enough to decide")
+    return f"{exported.candidate} is {_range(low, high)}{against}: {end}."
+
+
+def _range(low: float, high: float) -> str:
+    """An interval of differences in words: `between 31 points worse and 12 better`."""
+    if low < 0.0 < high:
+        return f"between {_points(low)} points worse and {_points(high)} better"
+    word = "better" if high > 0.0 else "worse"
+    near, far = sorted((abs(low), abs(high)))
+    return f"between {_points(near)} and {_points(far)} points {word}"
+
+
+def _points(share: float) -> str:
+    return format_number(abs(share) * 100, 2)
+
+
+def _sight_text(count: int, sight: "Sight") -> str:
+    with_these = "with this one" if count == 1 else f"with these {count:,}"
+    needed = int(float(f"{sight.items_needed:.2g}"))  # of a guess two digits are enough
+    if sight.items_needed <= count:
+        return f"A difference of 5 points can be seen {with_these}."
+    if sight.smallest > 1.0:
+        seen = f"{with_these}, no difference can be seen"
+    else:
+        seen = f"{with_these}, only {_points(sight.smallest)} points can be seen"
+    return f"For a difference of 5 points you need about {needed:,} questions; {seen}."
