@@ -254,7 +254,8 @@ def test_the_configuration_freezes_routes_every_week_and_observes(tmp_path: Path
     with closing(open_installation(file, create_secret=True)) as installation:
         upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
-    said = CliRunner().invoke(program, ["--config", str(file), "doctor"]).output
+    done = CliRunner().invoke(program, ["--config", str(file), "doctor"])
+    said = " ".join(done.output.split())
     assert "there is no route 'chat', which the freeze Fri 16:00 to Mon 08:00" in said
     assert "did you mean 'chats'?" in said
     file.write_text(entry.replace("Fri 16:00", "someday"))
