@@ -177,9 +177,7 @@ def test_a_page_answers_in_its_first_screen_and_fits_into_a_picture(
 
 
 def test_no_other_site_reaches_the_buttons(address: str) -> None:
-    """A page of another site or of another port of this machine, which has our cookies, and a
-    name that was made to point here (DNS rebinding).
-    """
+    """Another site, another port with our cookies, and a name made to point here."""
     stream = f"{address.replace('http', 'ws')}/_stcore/stream"
     with connect(stream, origin=Origin(address)) as ours:
         assert ours.response is not None

@@ -114,9 +114,7 @@ def test_no_request_names_a_server_of_its_own(site: AgentsSite) -> None:
 
 
 def spawning(*tasks: dict[str, Any], then: Script | None = None) -> Script:
-    """The parent spawns these tasks and then says what they answered; a task is answered by its
-    own text, in capitals.
-    """
+    """The parent spawns these tasks and then says what they answered, in capitals."""
 
     def reply(request: ReceivedRequest) -> ScriptedTurn:
         message = request.json["messages"][-1]

@@ -123,9 +123,7 @@ def test_an_answer_under_way_ends_before_its_process_does(tmp_path: Path) -> Non
 
 
 def refuses(site: AgentsSite) -> bool:
-    """The process answers no new connection any more: one that the kernel still took for it is
-    never answered, or is reset.
-    """
+    """The process answers no new connection any more."""
     try:
         httpx.get(f"{site.world.place.url('agents')}/healthz", timeout=10)
     except httpx.TransportError:

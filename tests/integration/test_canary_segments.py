@@ -20,9 +20,7 @@ SAID = "The harm is in requests with tools: "
 
 
 def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
-    """A canary of which errors alone are watched and that fails with tools; its blocks are
-    stored. rate: at which it does.
-    """
+    """A canary that fails with tools at this rate; its blocks are stored."""
     canary = replace(CANARY, guardrails=Guardrails.none())
     world.policy = replace(world.policy, canary=canary)
     world.until_decided(world.propose().id)

@@ -360,9 +360,7 @@ def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: SmallInstal
 
 
 class FrozenInMidRun:
-    """The first worker is as good as frozen while it waits for one answer: meanwhile its lease
-    ends and, with `successor`, another worker takes the run. Then the answer comes.
-    """
+    """The first worker waits for one answer until its lease has ended."""
 
     def __init__(self, world: SmallInstallation, successor: str) -> None:
         self._world, self._successor = world, successor

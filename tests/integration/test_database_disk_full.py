@@ -150,9 +150,7 @@ def log_on_a_small_disk() -> Iterator[tuple[PostgresNode, Path]]:
 
 
 def end_by_its_log(node: PostgresNode) -> None:
-    """Writes until the log takes no more: PostgreSQL ends all its processes then, and cannot
-    start again.
-    """
+    """Writes until the log takes no more, and PostgreSQL ends."""
     server = node.process
     assert server is not None
     until = time.monotonic() + 120.0

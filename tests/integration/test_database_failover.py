@@ -31,10 +31,7 @@ LEADER = (
 
 @dataclass
 class Operation:
-    """Two routers and, where started, two control planes on a primary with its standby.
-
-    rollout: of the canary that is open.
-    """
+    """Two routers, and controls where started, on a primary with its standby."""
 
     cluster: PostgresCluster
     fleet: RouterFleet

@@ -177,9 +177,7 @@ class Prometheus:
 
 @contextmanager
 def scraped(folder: Path) -> Iterator[tuple[Prometheus, Callable[[], None]]]:
-    """An installation with a canary, and with routes that fail over and fail; the function
-    sends a request of each kind.
-    """
+    """An installation with traffic; the function sends a request of each kind."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("prometheus is not here (Debian: prometheus); names alone were checked")

@@ -33,9 +33,7 @@ def world(tmp_path: Path) -> SmallInstallation:
 def away_after(
     world: SmallInstallation, answers: int, away_s: float, model: str = "better"
 ) -> list[str]:
-    """Lets the model's provider go away for so long after so many answers; returns the
-    items that it is asked for.
-    """
+    """Lets the provider go away after so many answers; returns the items it is asked for."""
     asked: list[str] = []
     gone: list[float] = []
 

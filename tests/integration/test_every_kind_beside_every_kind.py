@@ -172,9 +172,7 @@ def cells(role: Role) -> Iterator[Cell]:
 
 
 def sampled_cells(role: Role) -> Iterator[Cell]:
-    """A fifth of the cells, another for each role. A pair of kinds has four forms, so that all
-    forms, endpoints and pairs are among them.
-    """
+    """A fifth of the cells, another for each role, in which all forms and pairs are."""
     yield from islice(cells(role), [*Role].index(role) % SHARE, None, SHARE)
 
 

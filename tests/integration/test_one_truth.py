@@ -109,9 +109,7 @@ def reading(
 
 
 def _happen(cli: CommandLine) -> Mapping[str, str]:
-    """Routes: one whose two primary suites passed on their mean, one whose canary is on hold,
-    and those of ENDS. Returns the proposals' ids by route.
-    """
+    """Returns the proposals' ids by route."""
     world = cli.world
     bakes = replace(POLICY.canary, bake_s=timedelta(days=1).total_seconds())
     world.policy = replace(POLICY, canary=bakes)

@@ -114,9 +114,7 @@ ADDRESSES: Final[Mapping[str, tuple[dict[str, str], ...]]] = {
 
 
 def ask_api(door: Door, names: Mapping[str, str]) -> list[str]:
-    """Asks each GET, then each other verb, which may be refused for the state of what it is
-    about. Returns the failed answers.
-    """
+    """Asks each endpoint; returns the failed answers."""
     bad = []
     for verb in (*(f"GET {path}" for path in reads(door, names)), *WRITES):
         method, path = verb.split()
@@ -147,9 +145,7 @@ def ask_pages(names: Mapping[str, str]) -> list[str]:
 
 
 def ask_cli(names: Mapping[str, str]) -> list[str]:
-    """Runs each command that reads the current folder's installation. Returns those that
-    fail.
-    """
+    """Runs each command that reads the installation; returns those that fail."""
     assert leaves(program) - PROCESSES == READING.keys() | NOT_READING
     bad = []
     for verb, words in READING.items():
@@ -216,9 +212,7 @@ def cli(
 
 
 def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
-    """Two routes: one whose proposal was promoted, with the control loop's turns, and one with
-    a live canary, and what else people ask about. Returns their names.
-    """
+    """One route with a promotion, one with a live canary; returns their names."""
     world = cli.world
     ctx = world.context()
     made = world.until_decided(world.propose("sim/better").id)

@@ -26,9 +26,7 @@ def serve(
     failed: int = 0,
     left: int = 0,
 ) -> None:
-    """Records nine requests of the present minute, which is over then. left: of them, those
-    that the route's own model failed.
-    """
+    """Records nine requests of a minute that is over. left: failed at the route's own model."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     with world.store.write() as tx:
         (id_,) = (id_ for id_, t in tx.routing.targets().items() if t.name == target)

@@ -127,9 +127,7 @@ def installed(
 def lived_in(
     database_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[SmallInstallation]:
-    """With a row in each of the tables, all of them written by the product. That was done once;
-    this is a copy.
-    """
+    """A copy of what the product wrote once: a row in each of the tables."""
     if database_url.startswith("sqlite"):
         lived = request.getfixturevalue("lived_sqlite")
         shutil.copyfile(*(sa.make_url(url).database or "" for url in (lived.url, database_url)))

@@ -205,9 +205,7 @@ def weather(read: Reading) -> Reply:
 
 @pytest.fixture(scope="module")
 def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite, Any]]:
-    """Providers that speak OpenAI's, Anthropic's and Gemini's protocols, and refuse what the
-    real ones refuse.
-    """
+    """Strict providers that speak OpenAI's, Anthropic's and Gemini's protocols."""
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
         servers: dict[str, Strict] = {}

@@ -258,9 +258,7 @@ def test_a_slow_candidate_does_not_hide_its_failures() -> None:
 
 
 def _is_judged_harmful(speed: float, rate: float, seed: int) -> bool:
-    """Whether errors roll a candidate back that takes `speed` times as long. A caller comes
-    each second, and asks again, twice, once the answer is there.
-    """
+    """Whether errors roll a candidate back that takes `speed` times as long."""
     policy, callers = replace(CanaryPolicy(), guardrails=Guardrails.none()), 1500
     rng = np.random.default_rng([83, seed])
     canary = rng.random(callers) < 0.25

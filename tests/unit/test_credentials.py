@@ -194,10 +194,7 @@ def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> 
 
 
 class Refusing:
-    """A door whose incumbent refuses every request as `turn` says, until told otherwise.
-
-    meanwhile: happens once, while a request is under way.
-    """
+    """An incumbent that refuses every request. meanwhile: happens once, during one."""
 
     def __init__(self, folder: Path, turn: ScriptedTurn, first: Snapshot) -> None:
         self.turn: ScriptedTurn | None = turn

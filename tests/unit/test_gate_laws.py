@@ -56,9 +56,7 @@ def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
     ("n", "theta0"), [*product((21, 35, 89), (0.0, -0.03, -0.05, -0.1)), later(268, -0.01)]
 )
 def test_pass_fail_items_promote_no_null_oftener_than_alpha(n: int, theta0: float) -> None:
-    """The chance of promotion is exact: over all wins and losses, at every share of items that
-    differ.
-    """
+    """The chance of promotion is exact: over all wins and losses, at every share."""
     won, lost = (d.ravel() for d in np.indices((n + 1, n + 1)))
     won, lost = won[won + lost <= n], lost[won + lost <= n]
     items = np.arange(n)

@@ -75,9 +75,7 @@ def test_at_most_five_streams_in_a_hundred_ever_have_a_bound_above_the_truth(
 
 
 def ever_above(sums: "np.ndarray[tuple[int], np.dtype[np.float64]]", mean: float) -> bool:
-    """Whether the bound is above the mean at any of its lengths, without its bisection: the
-    mean is ruled out, and lies below what was seen.
-    """
+    """Whether the bound is above the mean at any length, without its bisection."""
     n = np.arange(1, len(sums) + 1)
     gain = gammaln(sums + 0.5) + gammaln(n - sums + 0.5) - gammaln(n + 1.0) - math.log(math.pi)
     likelihood = sums * math.log(mean) + (n - sums) * math.log1p(-mean)

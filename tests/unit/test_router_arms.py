@@ -178,9 +178,7 @@ SHAPES = {
 
 
 def body_of(shape: Shape, talk: int, turn: int) -> bytes:
-    """A turn with all turns before it, a clock, a count and an id in front, and more tools each
-    time.
-    """
+    """A turn with all before it, a clock, a count and an id in front, and more tools."""
     rules = (
         "x-anthropic-billing-header: cc_version=2.1; cch=" * (shape.endpoint is MESSAGES)
         + f"{turn:05x};\n" * (shape.endpoint is MESSAGES)

@@ -156,9 +156,7 @@ class Spans:
 
 
 def watched(weight_bps: int) -> Snapshot:
-    """A route that everything watches: guardrails, judge, feedback, captures, limits; a shadow
-    beside its incumbent.
-    """
+    """A route that everything watches, with a shadow beside its incumbent."""
     first = snapshot(
         "http://up/v1",
         weight_bps=weight_bps,

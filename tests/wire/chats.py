@@ -157,9 +157,7 @@ USAGE: Final = Usage(input=20, output=9, cached=8, reasoning=3)
 
 
 def weather(read: Reading) -> Reply:
-    """Asked with tools it calls them for two cities, at once if it may; then it repeats their
-    results in words.
-    """
+    """Calls tools for two cities where asked, then repeats their results in words."""
     results = [result for turn in read.turns for result in turn.results]
     if read.tools and not results and read.choice != "none":
         cities = ("Oslo",) if read.serial else ("Oslo", "Rome")

@@ -40,10 +40,7 @@ def provider_of(kind: str, name: str) -> Provider:
 
 
 class StrictWire(Transport, ABC):
-    """The wire below all transports. failing: names of providers that do not answer.
-
-    asked: provider and path of each request. refused: in the providers' words.
-    """
+    """failing: providers that do not answer. asked: provider and path. refused: words."""
 
     def __init__(self) -> None:
         self.failing: frozenset[str] = frozenset()

@@ -68,10 +68,7 @@ class Chromium:
 
 
 def find(playwrights_own: Callable[[], Path]) -> Chromium:
-    """The first Chromium that starts: named, on PATH, Playwright's, npm's, Debian's.
-
-    Raises NoBrowserError.
-    """
+    """The first Chromium that starts. Raises NoBrowserError."""
     named = os.environ.get("SWAPGATE_BROWSER")
     if named is not None:
         if Chromium(Path(named)).starts():

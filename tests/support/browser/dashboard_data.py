@@ -135,9 +135,7 @@ def configured(home: Path) -> Path:
 
 @functools.cache
 def _empty_files() -> Mapping[str, tuple[int, bytes | None]]:
-    """By path: mode and content of what `configured` writes, a folder before what is in it.
-    Made once in each process.
-    """
+    """By path: mode and content of what `configured` writes, made once in each process."""
     with TemporaryDirectory() as folder:
         home = Path(folder)
         file = home / "swapgate.yaml"
@@ -172,9 +170,7 @@ def shared_copy(
     now: datetime,
     build: Callable[[Path, datetime], Lived],
 ) -> Lived:
-    """A copy of an installation that only the first of a run's workers builds, a while ago at
-    most.
-    """
+    """A copy of an installation that only the first of a run's workers builds."""
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -381,10 +377,7 @@ def _record_traffic(config: Path, now: datetime) -> None:
 
 
 def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, FailureTally]:
-    """The canary's failures time out, the incumbent's are of its server.
-
-    units: all of a block, and those of the canary.
-    """
+    """The canary's failures time out. units: all of a block, and those of the canary."""
     classes = {"server": ArmSplit(at % 4, 0), "timeout": ArmSplit(canary, canary)}
     return {Guardrail.ERRORS: ErrorTally(*units, canary + at % 4, canary, classes)}
 
@@ -418,9 +411,7 @@ def _marked(sample: Sample, model: str) -> Sample:
 
 
 def fails_with_tools(config: Path, route: str) -> None:
-    """The route's canary fails nearly every request with tools, and no others; nobody has
-    looked at it yet.
-    """
+    """The route's canary fails nearly every request with tools, and no others."""
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with opened(config, clock) as installation, installation.context.store.write() as tx:
         rollout, now = machine.find_live(tx, route), clock.now()

@@ -81,9 +81,7 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
 
 
 def compared(factory: pytest.TempPathFactory, now: datetime) -> Lived:
-    """One route for each kind of comparison, decided an hour before `now`, in a folder of its
-    own.
-    """
+    """One route for each kind of comparison, decided an hour before `now`."""
     return shared_copy(factory, "compared", now, _decided)
 
 

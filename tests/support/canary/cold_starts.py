@@ -1,6 +1,4 @@
-"""Simulates a candidate that is slow when its canary begins, through the router's own ledger:
-callers come one by one, and blocks fill and close as they do in a router.
-"""
+"""Simulates a candidate that is slow when its canary begins, by the router's ledger."""
 
 import math
 from collections.abc import Sequence

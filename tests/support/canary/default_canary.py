@@ -40,9 +40,7 @@ PER_DAY: Final = 400  # blocks
 def exposures(
     harm: SimulatedHarm, *, policy: CanaryPolicy = DEFAULT, cap: int, seed: Sequence[int]
 ) -> float:
-    """Counts exposures, one in each block, until the policy rolls a canary back; inf for never
-    within `cap`.
-    """
+    """Counts exposures until the policy rolls a canary back; inf for never within `cap`."""
     rng = np.random.default_rng(seed)
     blocks: list[ObservationBlock] = []
     more = FIRST

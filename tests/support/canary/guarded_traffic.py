@@ -52,9 +52,7 @@ class SimulatedTraffic:
 def simulate_traffic(
     truth: Truth, blocks: int, rng: np.random.Generator, incident: Sequence[int] = ()
 ) -> SimulatedTraffic:
-    """Simulates the failures of both arms, block by block. incident: indices of blocks in which
-    both arms fail 30 % of their units.
-    """
+    """Failures of both arms by block. incident: blocks in which both fail 30 %."""
     canary = np.full(blocks, truth.canary)
     control = np.full(blocks, truth.control)
     if len(incident):
@@ -229,10 +227,7 @@ def _ranked_by_coin(
 def _ranked(
     applies: Bools, values: Floats, tolerated: float, rng: np.random.Generator
 ) -> list[tuple[tuple[float, ...], ArmLevels]]:
-    """Ranks of the blocks whose canary unit the guardrail applies to.
-
-    One canary value in a block: all the block's control values are its own.
-    """
+    """Ranks of the blocks whose canary unit the guardrail applies to."""
     ranks = ranks_of_rows(
         values[:, 0] / tolerated, values[:, 1:], rng.random(len(values)), among=applies[:, 1:]
     )

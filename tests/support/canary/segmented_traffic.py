@@ -1,6 +1,4 @@
-"""Simulates canaries whose harm is confined to a segment of the traffic, for CanaryBench: every
-request has its segments, one of each kind, and a caller's arm is a coin.
-"""
+"""Simulates canaries whose harm is confined to a segment of the traffic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

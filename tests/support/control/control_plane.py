@@ -58,9 +58,7 @@ from tests.support.store.sqlite_store import open_sqlite
 
 
 class RecordingSinks:
-    """For tests: keeps the messages. down: names of sinks that take nothing now. only: the
-    kinds that a sink gets, where it does not get all.
-    """
+    """Keeps the messages. down: names of sinks that take nothing. only: kinds by sink."""
 
     def __init__(self, *names: str) -> None:
         self.down: set[str] = set()

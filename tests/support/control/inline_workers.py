@@ -1,6 +1,4 @@
-"""`InlineWorkers` replaces `SubprocessWorkers` in tests: an eval worker runs to its end in the
-call that starts it.
-"""
+"""`InlineWorkers` runs an eval worker to its end in the call that starts it."""
 
 from collections.abc import Callable, Mapping, Sequence
 

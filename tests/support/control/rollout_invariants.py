@@ -1,7 +1,4 @@
-"""The invariants that hold after every turn of a simulated rollout.
-
-A `Watcher` keeps what it saw the turn before: much of it is about what may not change.
-"""
+"""The invariants that hold after every turn of a simulated rollout (`Watcher`)."""
 
 import re
 from collections import Counter

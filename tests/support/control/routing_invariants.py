@@ -1,6 +1,4 @@
-"""Asserts the invariants of stored routing tables and proposals: revisions without gaps, legal
-changes with proof, evidence for every target, one canary per route, one verdict.
-"""
+"""Asserts the invariants of stored routing tables and proposals."""
 
 from collections.abc import Sequence
 from itertools import count, pairwise

@@ -1,6 +1,4 @@
-"""`ScriptedJudge` stands in for a judge model: answers by a test's function of what it is
-asked, and keeps the prompts.
-"""
+"""`ScriptedJudge` answers by a test's function, and keeps the prompts."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

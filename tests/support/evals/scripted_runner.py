@@ -1,6 +1,4 @@
-"""`ScriptedRunner` stands in for the Inspect runner: answers come from a test's function, one
-after the other; the real scorers score them.
-"""
+"""`ScriptedRunner` answers by a test's function; the real scorers score."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -39,9 +39,7 @@ class AnsweredSuite:
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRates:
-    """Holds shares promoted and mean items used, over the pairs of models; `worst` of the worst
-    pair.
-    """
+    """Shares promoted and mean items used, over the pairs; `worst` of the worst pair."""
 
     false_mean: float
     worst: float

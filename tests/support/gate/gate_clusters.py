@@ -27,9 +27,7 @@ _UNEVEN_SIZES: Final = (1, 1, 1, 2, 3, 5, 10, 30)
 
 @dataclass(frozen=True)
 class ClusterRow:
-    """Holds the shares promoted in one setting, means over the pairs of models; `worst` of the
-    worst pair.
-    """
+    """Shares promoted in one setting, means over the pairs; `worst` of the worst pair."""
 
     claim: Claim
     items: int

@@ -219,9 +219,7 @@ class RouterMeter:
     def cost(
         self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
     ) -> RequestCost:
-        """The least of several requests: what the worker does once a second comes on top of
-        some.
-        """
+        """The least of several requests: on some the worker's housekeeping comes on top."""
         for _ in range(warm_up):
             self.ask(path, next(bodies))
         counter = CallCounter()
@@ -255,9 +253,7 @@ class RouterMeter:
     def garbage(
         self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
     ) -> Counter[str]:
-        """What the requests leave to the garbage collector of the router's own objects, by
-        their type.
-        """
+        """What requests leave to the garbage collector of the router's objects, by type."""
         for _ in range(warm_up):
             self.ask(path, next(bodies))
         gc.collect()

@@ -167,9 +167,7 @@ def _wait_until_it_balances(url: str, process: subprocess.Popen[bytes], log: Pat
 
 
 class RoundRobin(httpx.BaseTransport):
-    """Balances over routers in the client itself: the next one's turn comes with each request,
-    and a router that refuses the connection is passed over.
-    """
+    """Takes the next router for each request, and passes over one that refuses."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = itertools.cycle([httpx.URL(url) for url in urls])

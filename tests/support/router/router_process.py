@@ -234,10 +234,7 @@ def start_canary(
     *,
     canary: CanaryPolicy = CANARY,
 ) -> SmallInstallation:
-    """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
-
-    Returns the control plane that did.
-    """
+    """Brings a better candidate to a canary at one half; returns the control plane."""
     steps = (CanaryStep(5000, 1000, certify=True),)
     policy = replace(POLICY, canary=replace(canary, steps=steps))
 

@@ -61,10 +61,7 @@ def served(headers: Mapping[str, str]) -> str:
 def snapshot_of(
     sim_url: str, *, own_kind: str = "sim", spare_kind: str = "sim", canary: bool = False
 ) -> Snapshot:
-    """Route `support` with a spare; `other` has none, and is alone the narrow key's.
-
-    canary: the spare is one instead, and takes everybody.
-    """
+    """Route `support` with a spare, which `canary` makes its canary; `other` has none."""
     own, spare, other = Target("up", OWN), Target("other", SPARE), Target("up", OTHER)
     all_ = Canary(spare.id, 10_000, "salt", "r-1", UnitRule())
     support = Route(

@@ -90,9 +90,7 @@ class CommandLine:
 def installed(
     folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
-    """An installation in `folder`, from then on the current one, around a migrated database: a
-    SQLite file moves there.
-    """
+    """An installation in `folder`, from then on the current one, around a database."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
     monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)

@@ -119,9 +119,7 @@ class Door:
 
 
 def installation(world: SmallInstallation, probe: ProviderDoor = UNKNOWING) -> Installation:
-    """One whose adapters are the world's: its store, its clock, its scripted workers. probe:
-    what asks providers.
-    """
+    """Its adapters are the world's. probe: what asks providers."""
     settings = config.load_settings(None, {}, defaults=package_data.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
     key = new_key()

@@ -8,9 +8,7 @@ from harness.store.transaction import Transaction
 
 
 class InterruptedStore:
-    """`act` happens once, before the n-th unit of work, reads counted as well. units: those
-    that have begun.
-    """
+    """`act` happens once, before the n-th unit of work. units: those that have begun."""
 
     def __init__(self, store: Store, *, at: int, act: Callable[[], object]) -> None:
         self._store, self._at, self._act = store, at, act

@@ -67,9 +67,7 @@ class Postgres:
             yield url
 
     def overwrite(self, url: str, source: str) -> None:
-        """Puts a copy of the database at the address `source` in the place of the one at `url`:
-        nobody is connected to either.
-        """
+        """Puts a copy of the database at `source` in the place of the one at `url`."""
         place, template = (
             sql.Identifier(sa.make_url(address).database or "") for address in (url, source)
         )
@@ -92,10 +90,7 @@ def _copy(new: sql.Identifier, template: sql.Identifier) -> sql.Composed:
 
 
 def join(folder: Path, migrate: Callable[[str], object]) -> Postgres:
-    """The server with its data in `folder`, started by whoever comes first.
-
-    migrate: creates our tables in the database at the address it is given; called once.
-    """
+    """The server with its data in `folder`. migrate: creates our tables, called once."""
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         postgres = Postgres(started(folder))

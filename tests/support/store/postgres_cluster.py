@@ -53,9 +53,7 @@ def binary(name: str) -> str:
 
 @dataclass
 class PostgresNode:
-    """One server. prefix: of every command, such as `ip netns exec NAME`. settings: beside
-    those of all servers.
-    """
+    """One server. prefix: of every command. settings: beside those of all servers."""
 
     name: str
     folder: Path
@@ -178,9 +176,7 @@ class PostgresCluster:
         self.primary, self.standby = self.standby, self.primary
 
     def detach(self) -> None:
-        """The standby receives nothing more: what is committed now is the tail that is lost
-        with the primary.
-        """
+        """The standby receives nothing more: what comes now is lost with the primary."""
         self.standby.query("ALTER SYSTEM SET primary_conninfo = ''")
         self.standby.query("SELECT pg_reload_conf()")
         while self.primary.query("SELECT count(*) FROM pg_stat_replication"):

@@ -179,9 +179,7 @@ def _steps(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_end(node: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
-    """Whether PostgreSQL reads one end of an index there, for a minimum or a maximum. It calls
-    that a scan with a limit.
-    """
+    """Whether PostgreSQL reads one end of an index, for a minimum or a maximum."""
     limit = node["Node Type"] == "Limit" and node.get("Parent Relationship") == "InitPlan"
     return limit and inner["Node Type"] == "Index Only Scan" and "Filter" not in inner
 
