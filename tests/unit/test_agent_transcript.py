@@ -17,9 +17,7 @@ from harness.domain.agents.message import (
     SessionMessage,
 )
 from harness.domain.agents.transcript import (
-    NO_RESULT,
     Content,
-    ContextMessage,
     build_context,
     estimate_tokens,
     expected_provider,
@@ -78,15 +76,6 @@ def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
 
     shown = [part.content for part in build_context(told, provider="claude")]
     assert shown == ["Hello", "yes", "42", "while all is down", "Go on"]
-
-
-def test_a_result_that_was_refused_can_be_sent_again() -> None:
-    told = [
-        answer(1, turn="t1", tool_calls=(SIGNED,)),
-        message(2, "tool", "too much", turn="t2", response_to="c1"),
-        answer(3, state=MessageState.FAILED, turn="t2", extra={"refused": True}),
-    ]
-    assert find_open_calls(told, ["search"]) == (SIGNED,)
 
 
 @pytest.mark.parametrize(
@@ -156,15 +145,6 @@ def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
         "the reasoning of google in the messages 2 is left out: only google can read it",
     )
     assert not list_omissions(messages[:1], "claude")
-
-
-def test_a_call_that_was_cut_off_has_a_result_that_says_so() -> None:
-    messages = [answer(1, tool_calls=(SIGNED,)), message(2, "user", "and now?")]
-
-    context = build_context(messages, provider="claude")
-
-    assert context[1] == ContextMessage(MessageRole.TOOL, NO_RESULT, response_to="c1")
-    assert not find_open_calls(messages, ["open_door"])
 
 
 def test_calls_of_the_client_are_open_until_each_has_its_result() -> None:

@@ -365,19 +365,3 @@ def test_an_address_may_come_from_the_environment() -> None:
     conversion = deployment(model="bedrock/m", aws_region_name="os.environ/REGION")
 
     assert "https://bedrock-runtime.eu-west-1.amazonaws.com" in f"{conversion.config}"
-
-
-def test_keys_that_differ_are_providers_that_differ() -> None:
-    keys = ("key-one", "key-two", "os.environ/OPENAI_API_KEY", "key-one")
-    models: list[object] = [
-        {"model_name": "m", "litellm_params": {"model": f"openai/m{number}", "api_key": key}}
-        for number, key in enumerate(keys)
-    ]
-    conversion = converted({"model_list": models})
-
-    providers = conversion.config["providers"]
-    assert isinstance(providers, dict)
-    variables = [entry["api_key_env"] for entry in providers.values()]
-    assert len(set(variables)) == 3
-    assert variables[2] == "OPENAI_API_KEY"
-    assert "key-" not in f"{conversion.config}{conversion.notes}"
