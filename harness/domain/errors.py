@@ -5,6 +5,7 @@ SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
 │   └── RetiredKeys        it has keys that are gone; names all, with their replacements
 ├── InputError             what a caller passed is wrong; says the place (file, line, field)
+│   └── AmbiguousName      several models fit a name equally well; says which
 ├── NotFound               no such route, proposal, run, key, target
 ├── NotAllowed             the caller's role, or the four-eyes rule, forbids it
 ├── Conflict               somebody else was first, or the thing is busy
@@ -77,6 +78,16 @@ class RetiredKeys(ConfigError):
 
 class InputError(SwapgateError):
     exit_code = 2
+
+
+class AmbiguousName(InputError):
+    """Several models fit a name equally well. candidates: their `provider/model`."""
+
+    def __init__(
+        self, *args: object, candidates: Sequence[str] = (), code: str = "model_ambiguous"
+    ) -> None:
+        super().__init__(*args, code=code)
+        self.candidates = tuple(candidates)
 
 
 class PatternTooSlow(SwapgateError): ...

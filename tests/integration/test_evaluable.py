@@ -6,6 +6,7 @@ from harness.control.routing import targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
+from harness.domain.settings import TargetSeed
 from tests.support.control.control_plane import SmallInstallation
 
 
@@ -15,12 +16,13 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
 ) -> None:
     codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
     targets.put_provider(world.context(), SYSTEM, codex)
+    targets.add_target(world.context(), SYSTEM, TargetSeed("codex", "gpt-5-codex"))
 
     with pytest.raises(InputError, match="suites are run over chat"):
         world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:
-        assert all(target.provider != "codex" for target in tx.routing.targets().values())
+        assert not tx.proposals.open()
     assert world.propose("sim/better").route == "chat"
 
 

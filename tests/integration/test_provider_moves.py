@@ -10,7 +10,7 @@ from evals.suites.items import Item
 from harness.control.canary import decision, machine, operations
 from harness.control.evals import proof_validity
 from harness.control.proposals import decisions, review
-from harness.control.providers import credentials, registry
+from harness.control.providers import credentials, named_models, registry
 from harness.control.routing import seed, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
@@ -189,7 +189,7 @@ def test_one_that_was_removed_and_comes_back_has_moved(world: SmallInstallation)
     assert registry.change_provider(ctx, EVE, "away", away).answers_since is None
     world.clock.advance(1)
     with world.store.write() as tx:
-        targets.find_or_register_target(ctx, tx, EVE, "away/model")
+        named_models.register_model(ctx, tx, EVE, "away/model")
     registry.remove_provider(ctx, EVE, "away")
     back = registry.change_provider(ctx, EVE, "away", away)
     assert back.answers_since == world.clock.now()

@@ -14,12 +14,7 @@ from harness.app.installation import open_installation
 from harness.control.agents import agents, sessions, switches, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
-from harness.control.agents.model_matching import (
-    ModelQuestion,
-    choose_model,
-    list_models,
-    read_model_choice,
-)
+from harness.control.agents.model_matching import choose_model, list_models, read_model_choice
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_alerts import list_notes
 from harness.control.agents.switches import SwitchSpec
@@ -47,7 +42,14 @@ from harness.domain.agents.message import (
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn import TurnOwner
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, StaleWrite
+from harness.domain.errors import (
+    AmbiguousName,
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    StaleWrite,
+)
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.discovered_model import DiscoveredModel
@@ -285,15 +287,15 @@ def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
         "sim/claude-sonnet-3", "sim/claude-sonnet-3"
     )
     assert choose_model(ctx, "chat") == CHAT
-    question = choose_model(ctx, "claude")
-    assert isinstance(question, ModelQuestion)
-    assert question.candidates == ("sim/claude-opus-4", "sim/claude-sonnet-4")
+    with pytest.raises(AmbiguousName) as question:
+        choose_model(ctx, "claude")
+    assert question.value.candidates == ("sim/claude-opus-4", "sim/claude-sonnet-4")
     told = call(ctx, session, "switch", "claude")
-    assert (told["status"], told["candidates"]) == ("question", list(question.candidates))
+    assert (told["status"], told["candidates"]) == ("question", list(question.value.candidates))
     with ctx.store.read() as tx:
         assert not tx.switch_requests.of_session(session.id)
-    with pytest.raises(NotFound, match="nobody serves 'gpt-far'"):
-        choose_model(ctx, "gpt-far")  # its provider has no key
+    with pytest.raises(NotFound, match="'gpt-far' is far/gpt-far, whose provider has no key"):
+        choose_model(ctx, "gpt-far")
 
 
 @pytest.mark.req("E1")

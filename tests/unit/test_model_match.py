@@ -309,4 +309,4 @@ def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
     model_match = match_among("openai:gpt 5", among, today=TODAY)
 
     assert model_match.found is None
-    assert "no configured provider of the kind openai" in model_match.reason
+    assert "no configured provider is called 'openai'" in model_match.reason

@@ -192,9 +192,7 @@ def _sign(
 def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
     """Raises InputError and NotFound, naming the field."""
     try:
-        return read_model_choice(
-            request.ctx, text, standing=request.installation.standing_switches
-        )
+        return read_model_choice(request.ctx, text)
     except (InputError, NotFound) as error:
         reason = str(error).removeprefix("model: ")
         raise type(error)(f"{field}: {reason}", code=error.code) from error

@@ -19,7 +19,7 @@ from harness.client.in_process import InProcessChannel
 from harness.client.stream import Channel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, Message, ToolDefinition
-from harness.control.providers import provider_secrets
+from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
 from harness.domain.providers import tool_probe
@@ -64,7 +64,8 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
         if route := table.routes.get(name):
             own = [table.targets[id_] for id_ in route.targets]
             return [(target, targets.provider_of(tx, target)) for target in own]
-        return [targets.find_callable(tx, name)]
+        target = named_models.find_model(ctx, tx, name)
+        return [(target, targets.provider_of(tx, target))]
 
 
 def report(

@@ -14,6 +14,7 @@ from harness.control.providers import (
     deprecations,
     discovery,
     model_lookup,
+    named_models,
     provider_secrets,
     registry,
 )
@@ -255,13 +256,14 @@ def probe(
     """Send one short real chat request to a target; exit code 1 when it fails.
 
     It also tries a local server's own Responses and Messages endpoints. A target that refuses a
-    chat is asked for an embedding. TARGET is an id or PROVIDER/MODEL, which need not be
+    chat is asked for an embedding. TARGET is an id or a model's name, which need not be
     registered.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 
     with session.context_with_providers.store.read() as tx:
-        target, provider = targets.find_callable(tx, name)
+        target = named_models.find_model(session.context_with_providers, tx, name)
+        provider = targets.provider_of(tx, target)
     allowed = session.context.allow_addresses
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)

@@ -10,7 +10,7 @@ from typing import Final
 from harness.control.agents import sessions
 from harness.control.agents.sessions import AgentsClient
 from harness.control.context import Context
-from harness.control.routing import targets
+from harness.control.providers import named_models
 from harness.domain.agents.agent import Agent, AgentGrant, AgentTool, GrantKind, ModelChoice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
@@ -175,7 +175,7 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
     Conflict where the policy allows no further literal model, ConfigError where this process
     has no key of control's.
     """
-    target = targets.find_or_register_target(ctx, tx, actor, model)
+    target = named_models.register_model(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
     now = ctx.clock.now()
     lasts = ctx.agents.literal_lasts if request is None else ctx.agents.switch_lasts

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from harness.control.agents import agents, switches
 from harness.control.agents.conversation import run_unit
-from harness.control.agents.model_matching import ModelQuestion, choose_model, list_models
+from harness.control.agents.model_matching import choose_model, list_models
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.control.providers import credentials
@@ -28,7 +28,7 @@ from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime
 from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, decision_text
 from harness.domain.agents.turn import OfferedTool
-from harness.domain.errors import InputError, SwapgateError
+from harness.domain.errors import AmbiguousName, InputError, SwapgateError
 
 log = structlog.get_logger("swapgate.agents")
 Arguments = Mapping[str, object]
@@ -165,12 +165,13 @@ async def switch_model(
     """
     if action == "list":
         return await run_unit(lambda: _list(ctx, session, model))
-    chosen = await run_unit(lambda: choose_model(ctx, model))
-    if isinstance(chosen, ModelQuestion):
+    try:
+        chosen = await run_unit(lambda: choose_model(ctx, model))
+    except AmbiguousName as question:
         return SwitchModelAnswer(
             status="question",
-            message=f"{chosen.reason}; call it again with one of the candidates",
-            candidates=list(chosen.candidates),
+            message="several models fit: call it again with one of the candidates",
+            candidates=list(question.candidates),
         )
     spec = SwitchSpec(session, (chosen,), reason)
     request = await run_unit(lambda: switches.request_switch(ctx, spec))

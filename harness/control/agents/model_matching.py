@@ -3,10 +3,10 @@ literal model, by its exact name or by whatever words mean it; and says what is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from harness.control.context import Context
-from harness.control.providers import credentials, discovery, model_lookup
+from harness.control.providers import credentials, discovery, model_lookup, named_models
 from harness.control.routing import scorecard
 from harness.domain.agents.agent import (
     AUTO,
@@ -16,70 +16,34 @@ from harness.domain.agents.agent import (
     parse_routed_choice,
 )
 from harness.domain.agents.model_figures import ModelFigures
-from harness.domain.errors import NotFound
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
-from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.target import Provider, Target
 from harness.store.transaction import Transaction
 
-MAX_SHOWN = 100  # of a name, in an error
-SHORT = 28  # of each of three names, in an error of at most 200 characters
 
+def read_model_choice(ctx: Context, text: str) -> ModelChoice:
+    """The model of a client, whose literal name is read as everywhere.
 
-@dataclass(frozen=True, slots=True)
-class ModelQuestion:
-    """A name that several models fit equally well: whoever asked says which one is meant."""
-
-    reason: str
-    candidates: tuple[str, ...]  # `provider/model`
-
-
-def read_model_choice(
-    ctx: Context, text: str, *, standing: Sequence[KillSwitch] = ()
-) -> ModelChoice:
-    """The model of a client, whose literal name is resolved as everywhere.
-
-    standing: switches of the environment and the file. Raises NotFound for a name that neither
-    a route nor a configured provider has, InputError for an empty one, and for an `auto`
-    without its route.
+    Raises NotFound and AmbiguousName for a name that is no route's and not exactly one
+    model's, InputError for an empty one, and for an `auto` without its route.
     """
     routed = _read_routed(ctx, text)
     if routed is not None:
         return routed
-    resolution = model_lookup.resolve_model(ctx, text.strip(), standing=standing)
-    if resolution.target is None:
-        near = " and ".join(name[:SHORT] for name in model_lookup.find_near(ctx, text)[:2])
-        hint = f"near are {near}; " if near else ""
-        raise NotFound(
-            f"model: no provider serves {text[:SHORT]!r}; {hint}`swapgate model add "
-            "PROVIDER/MODEL` adds a model",
-            code="model_not_found",
-        )
-    return literal_choice(text, resolution.target)
+    with ctx.store.read() as tx:
+        target = named_models.find_model(ctx, tx, text)
+    return literal_choice(text, f"{target.provider}/{target.model}")
 
 
-def choose_model(ctx: Context, text: str) -> ModelChoice | ModelQuestion:
-    """The model that an agent's words mean, among those of providers with a key.
-
-    Raises NotFound for a name that neither a route nor a model has, with the nearest ones, and
-    InputError as `read_model_choice`.
+def choose_model(ctx: Context, text: str) -> ModelChoice:
+    """The model that an agent's words mean, under the exact name that a person approves.
+    Raises as `read_model_choice`.
     """
-    routed = _read_routed(ctx, text)
-    if routed is not None:
-        # What a person approves says which route it is.
-        is_auto = routed.kind is ModelKind.AUTO
-        return replace(routed, text=f"{AUTO}:{routed.route}") if is_auto else routed
-    match = model_lookup.match_model(ctx, text, providers=_with_key(ctx))
-    if match.candidates:
-        return ModelQuestion(match.reason, tuple(offer.name for offer in match.candidates))
-    if match.found is None:
-        near = ", ".join(match.near) or "switch_model with the action list shows all"
-        raise NotFound(
-            f"model: nobody serves {text[:MAX_SHOWN]!r}: {match.reason}; near are: {near}",
-            code="model_not_found",
-        )
-    return literal_choice(match.found.name, match.found.name)
+    choice = read_model_choice(ctx, text)
+    is_auto = choice.kind is ModelKind.AUTO
+    exact = f"{AUTO}:{choice.route}" if is_auto else choice.target or choice.text
+    return replace(choice, text=exact)
 
 
 def _read_routed(ctx: Context, text: str) -> ModelChoice | None:
@@ -93,8 +57,8 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
     their names. Never a key.
     """
     wanted = words.lower().split()
-    usable = _with_key(ctx)
     with ctx.store.read() as tx:
+        usable = credentials.find_usable(ctx, tx)
         providers = tx.providers.all()
         verdicts = _newest_verdicts(tx)
         serves = _routes_by_target(tx)
@@ -156,11 +120,6 @@ def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabili
         context_window=own.context_window or known.context_window,
         **able,
     )
-
-
-def _with_key(ctx: Context) -> frozenset[str]:
-    known = credentials.list_credentials(ctx)
-    return frozenset(provider.name for provider in known if not provider.lacks_key)
 
 
 def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ import structlog
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.built_in_tools import Arguments, BuiltInTool, ToolAnswer
 from harness.control.agents.conversation import PostedMessage, TurnOutcome, run_unit
-from harness.control.agents.model_matching import ModelQuestion, choose_model
+from harness.control.agents.model_matching import choose_model
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turn_runner import TurnRun, TurnRunner
@@ -207,7 +207,7 @@ class Spawner:
         """The tasks' models; or the request that asks a person for those without a grant.
 
         Raises NotAllowed for a sub-task and for an agent whose key was revoked, InputError and
-        NotFound for a model that nobody serves.
+        NotFound for a model that no provider serves.
         """
         with self._ctx.store.read() as tx:
             parent = tx.sessions.get(session)
@@ -235,12 +235,7 @@ class Spawner:
     def _choose(self, task: SubTask, parent: AgentSession) -> ModelChoice:
         if not task.model:
             return parent.model
-        choice = choose_model(self._ctx, task.model)
-        if isinstance(choice, ModelQuestion):
-            raise InputError(
-                f"model {task.model!r} may be one of {', '.join(choice.candidates)}: name one"
-            )
-        return choice
+        return choose_model(self._ctx, task.model)
 
     def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
         found = sessions.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)

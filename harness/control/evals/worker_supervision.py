@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from harness.control.context import Context
 from harness.control.evals.eval_queue import list_queue, needed_runs
 from harness.control.proposals import evaluation
-from harness.control.routing import data_class_checks, targets
+from harness.control.providers import named_models
+from harness.control.routing import data_class_checks
 from harness.domain.content_hash import short_hash
 from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.domain.evals.run import (
@@ -200,15 +201,14 @@ def queue_run(
     route: its order of items is another than a proposal's, and so it is never shared with one.
     It is part of what an agent's `auto` knows of a target that is on the route already.
 
-    target: an id or `provider/model`. slot: names the time of a scheduled run; None, and
+    target: an id or a model's name. slot: names the time of a scheduled run; None, and
     nothing queued, where the same run was queued for it, or one is queued or running. Raises
     NotFound for an unknown suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
-    with ctx.store.read() as tx:
-        wanted = targets.find_target(tx, target)
-        targets.provider_of(tx, wanted)
+    with ctx.store.write() as tx:
+        wanted = named_models.register_model(ctx, tx, actor, target)
     found = wanted.id
     data_class_checks.check_suite(ctx, suite, [wanted])
     if items is not None and items < 1:

@@ -13,7 +13,7 @@ from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.providers import discovery, model_lookup
 from harness.control.providers.deprecations import ALERT_AHEAD
-from harness.control.routing import data_class_checks, targets
+from harness.control.routing import data_class_checks
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
 from harness.domain.formatting import format_usd
@@ -160,9 +160,9 @@ def _price(
 ) -> PlannedCandidate | None:
     """What measuring a model costs, or why it is not measured; None where it was already."""
     request = ProposalRequest(route.name, model.name, claim=schedule.prefer.claim)
-    target = targets.plain_target(model.name)
+    target = Target.from_name(model.name)
     with ctx.store.read() as tx:
-        if target is None or was_measured(ctx, tx, route, target.id):
+        if was_measured(ctx, tx, route, target.id):
             return None
         provider = tx.providers.all()[target.provider]
     try:

@@ -10,7 +10,8 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.proposals import recorded_answers, submission, suite_registration
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import monthly_bill, routes, targets
+from harness.control.providers import named_models
+from harness.control.routing import monthly_bill, routes
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -131,8 +132,7 @@ def estimate_proposal(
         route = routes.require_route(tx, request.route)
         arms = (
             tx.routing.targets()[route.incumbent],
-            targets.find_known_target(tx, request.candidate)
-            or targets.plain_target(request.candidate),
+            named_models.find_model(ctx, tx, request.candidate),
         )
         earlier = tx.proposals.list(limit=MOST_EARLIER)
         claims = suite_registration.plan_claims(

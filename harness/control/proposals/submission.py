@@ -17,6 +17,7 @@ from harness.control.proposals import (
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.suite_registration import SelectionPlace
+from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -172,7 +173,7 @@ def _register(
     now = ctx.clock.now()
     route = routes.require_route(tx, request.route)
     _check_baked(route)
-    candidate = targets.find_or_register_target(ctx, tx, actor, request.candidate)
+    candidate = named_models.register_model(ctx, tx, actor, request.candidate)
     if candidate.id == route.incumbent:
         raise InputError(
             f"{candidate.name} serves route {route.name!r} already: nothing to swap"
@@ -328,14 +329,11 @@ def preview_proposal(
     policy = _policy(ctx, route.settings, request)
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
-        candidate = targets.find_known_target(tx, request.candidate) or targets.plain_target(
-            request.candidate
-        )
+        candidate = named_models.find_model(ctx, tx, request.candidate)
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
-        id_ = candidate.id if candidate else ""
         place = SelectionPlace(candidates=len(request.candidates))
         plans = suite_registration.charge_alpha(
-            tx, route, policy.gate, registered, id_, lineage, place
+            tx, route, policy.gate, registered, candidate.id, lineage, place
         )
         return ProposalPreview(
             plans,

@@ -92,6 +92,12 @@ def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
         return [_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values()]
 
 
+def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
+    """Names the providers that have a key, or need none."""
+    known = (_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values())
+    return frozenset(provider.name for provider in known if not provider.lacks_key)
+
+
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
     """Describes the keys of a provider, without their values. Raises NotFound."""
     with ctx.store.read() as tx:

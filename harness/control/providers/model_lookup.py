@@ -16,7 +16,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.model_names import ModelName, parse_model_name
 from harness.domain.providers.name_resolution import Resolution, resolve_model_name
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
-from harness.domain.routing.kill_switch import KillSwitch, active_switches
+from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
 from harness.domain.routing.target import Provider, Target
 from harness.store.transaction import Transaction
 
@@ -95,22 +95,17 @@ def match_among(given: str, among: Sequence[ModelOffer], *, today: date) -> Mode
         return ModelMatch(given, "the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(given.strip(), among)
     low = text.lower()
+    if not here:
+        return _nothing(given, f"no configured provider is called {_front(text)!r}", among)
     if exact := [offer for offer in here if low in (offer.model.lower(), offer.name.lower())]:
         return ModelMatch(given, "it is a model's exact name", min(exact, key=_preference))
-    kind = text.lower().partition(":")[0]
-    if here is among and kind in PROVIDER_KINDS and ":" in text:
-        return ModelMatch(given, f"no configured provider of the kind {kind} offers a model")
     read = [(offer, _named(offer)) for offer in here]
     wanted = parse_model_name(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words})
     bare = any(reading in VENDOR_WORDS for reading in readings)
     best = _all_families(readings, read) if bare else _best_families(readings, read)
     if not best:
-        return _nothing(
-            given,
-            "no model that the configured providers offer has these words in its name",
-            here,
-        )
+        return _nothing(given, "no model has these words in its name", here)
     fitting = [(offer, name) for offer, name in best if _is_meant(name, wanted)]
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
@@ -187,7 +182,9 @@ def _readings(words: Sequence[str], known: Collection[str]) -> list[Words]:
 
 
 def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
-    """Splits off a provider or kind in front, by `/`, `:` or a space."""
+    """Splits off a provider or kind in front, by `/`, `:` or a space. Of another one in front
+    only the models of that vendor are left.
+    """
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
@@ -195,7 +192,19 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
         family = separator == " " and any(head.lower() in _named(offer).words for offer in own)
         if rest.strip() and own and not family:
             return rest.strip(), own
-    return text, among
+    if not (front := _front(text)):
+        return text, among
+    # It may be a vendor at a gateway, and is never left out.
+    return text, [offer for offer in among if offer.model.lower().startswith(f"{front}/")]
+
+
+def _front(text: str) -> str:
+    """What asks for a provider, a kind or a vendor; empty where nothing does."""
+    kind, colon, _ = text.lower().partition(":")
+    if colon and kind in PROVIDER_KINDS:
+        return kind
+    vendor, slash, _ = text.lower().partition("/")
+    return vendor if slash else ""
 
 
 def _named(offer: ModelOffer) -> ModelName:
@@ -223,7 +232,7 @@ def _nothing(given: str, reason: str, here: Sequence[ModelOffer]) -> ModelMatch:
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
     """Lists what the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
-        providers, offers = tx.providers.all(), _list_offers(ctx, tx)
+        providers, offers = tx.providers.all(), read_offers(ctx, tx)
     found = []
     for offer in offers:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
@@ -252,51 +261,53 @@ def resolve_model(
 ) -> Resolution:
     """Finds the provider that takes a name. standing: switches of environment and file."""
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())
-        tokens = {
-            e.provider
-            for e in provider_secrets.list_live_credentials(tx)
-            if e.name == TOKEN_KEY_NAME
-        }
-        signed_in = tokens & {resolution.provider for resolution in tx.sign_ins.all()}
-    # A name belongs to no route: only a switch over all of them says anything about it.
-    for_all = [
-        switch
-        for switch in active_switches(switches, ctx.clock.now())
-        if switch.route is None and not switch.force.avoids
-    ]
+        # A name belongs to no route: only a switch over all of them says anything about it.
+        active = active_switches(switches, ctx.clock.now())
+        forced = [s.force for s in active if s.route is None and not s.force.avoids]
+        return apply_rules(ctx, tx, name, forced=forced[0] if forced else None)
+
+
+def apply_rules(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+    *,
+    forced: Force | None = None,
+    among: Collection[str] | None = None,
+) -> Resolution:
+    """Applies the rules of `name_resolution`. among: providers that may take it; None for all.
+    forced: by a switch. A switch says what answers for now, and not what a name means.
+    """
+    tokens = {
+        e.provider
+        for e in provider_secrets.list_live_credentials(tx)
+        if e.name == TOKEN_KEY_NAME
+    }
+    providers = tx.providers.all()
     return resolve_model_name(
         name,
-        providers,
+        {n: p for n, p in providers.items() if among is None or n in among},
         catalogue=ctx.catalogue,
-        forced=for_all[0].force if for_all else None,
-        signed_in=signed_in,
+        forced=forced,
+        signed_in=tokens & {resolution.provider for resolution in tx.sign_ins.all()},
     )
 
 
-def match_model(
-    ctx: Context, name: str, *, providers: Collection[str] | None = None
-) -> ModelMatch:
-    """Finds the model that somebody means by a name. providers: those that are asked; None for
-    all.
-    """
+def match_model(ctx: Context, name: str) -> ModelMatch:
+    """Finds the model that somebody means by a name, among all that are offered."""
     with ctx.store.read() as tx:
-        offers = _list_offers(ctx, tx)
-    if providers is not None:
-        offers = [offer for offer in offers if offer.provider in providers]
-    today = ctx.clock.now().date()
-    return match_among(name, offers, today=today)
+        offers = read_offers(ctx, tx)
+    return match_among(name, offers, today=ctx.clock.now().date())
 
 
-def find_near(ctx: Context, name: str) -> Sequence[str]:
+def find_near(ctx: Context, tx: Transaction, name: str) -> Sequence[str]:
     """Lists the routes and models with similar names, the nearest first."""
-    with ctx.store.read() as tx:
-        names = {offer.name for offer in _list_offers(ctx, tx)}
-        return _similar_names(name, names | set(tx.routing.table().routes))
+    names = {offer.name for offer in read_offers(ctx, tx)}
+    return _similar_names(name, names | set(tx.routing.table().routes))
 
 
-def _list_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
+def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
     return list_offers(
         tx.providers.all(),
         ctx.catalogue,

@@ -10,7 +10,8 @@ from harness.control.context import Context
 from harness.control.evals.proof_validity import route_time
 from harness.control.operations import alerts
 from harness.control.proposals import four_eyes
-from harness.control.routing import data_class_checks, freezes, routes, targets
+from harness.control.providers import named_models
+from harness.control.routing import data_class_checks, freezes, routes
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -53,7 +54,7 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
     with ctx.store.write() as tx:
         route = routes.require_route(tx, wanted.route)
         _require_person(tx, actor)
-        target = targets.find_or_register_target(ctx, tx, actor, wanted.target)
+        target = named_models.register_model(ctx, tx, actor, wanted.target)
         if target.id == route.incumbent:
             raise InputError(f"{target.name} serves route {route.name!r} already")
         _require_free(tx, route)

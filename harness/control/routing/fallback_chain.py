@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.routing import data_class_checks, routes, targets
+from harness.control.providers import named_models
+from harness.control.routing import data_class_checks, routes
 from harness.control.routing.chain_evidence import WaiverRequest, find_proof
 from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.operations.access import Actor, Role
@@ -137,7 +138,7 @@ def add_fallback(
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        id_ = targets.find_or_register_target(ctx, tx, actor, wanted.target).id
+        id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
         was = next((i for i, request in enumerate(chain) if request.target == id_), len(chain))
         del chain[was : was + 1]
         chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
@@ -153,7 +154,7 @@ def remove_fallback(
     """Removes a target from a route's fallback chain, without proof. Raises NotFound."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        del chain[_place(tx, chain, name, target)]
+        del chain[_place(ctx, tx, chain, name, target)]
 
     return _changed(ctx, actor, name, changed, reason)
 
@@ -164,7 +165,7 @@ def mark_capable(
     """Marks whether a fallback is good enough for high stakes. Raises NotFound."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        place = _place(tx, chain, name, target)
+        place = _place(ctx, tx, chain, name, target)
         chain[place] = replace(chain[place], capable=capable)
 
     return _changed(ctx, actor, name, changed, reason)
@@ -176,7 +177,7 @@ def reorder_chain(
     """Reorders a route's fallbacks. Raises InputError unless `order` names each once."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        wanted = [targets.find_target(tx, target_name).id for target_name in order]
+        wanted = [named_models.find_model(ctx, tx, target_name).id for target_name in order]
         if sorted(wanted) != sorted(request.target for request in chain):
             raise InputError(
                 f"name each fallback of route {name!r} once; "
@@ -207,8 +208,10 @@ def _changed(
         return _commit(ctx, tx, actor, route, chain, reason)
 
 
-def _place(tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str) -> int:
-    id_ = targets.find_target(tx, target).id
+def _place(
+    ctx: Context, tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str
+) -> int:
+    id_ = named_models.find_model(ctx, tx, target).id
     for place, request in enumerate(chain):
         if request.target == id_:
             return place
@@ -226,9 +229,7 @@ def _commit(
     wanted: Sequence[FallbackRequest],
     reason: str,
 ) -> Route:
-    found = [
-        targets.find_or_register_target(ctx, tx, actor, request.target) for request in wanted
-    ]
+    found = [named_models.register_model(ctx, tx, actor, request.target) for request in wanted]
     data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
     proofs = {
         target.id: find_proof(ctx, tx, actor, route, target, request.waive)

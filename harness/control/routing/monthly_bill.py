@@ -8,7 +8,8 @@ from math import fsum
 from statistics import fmean
 
 from harness.control.context import Context
-from harness.control.routing import routes, targets
+from harness.control.providers import named_models
+from harness.control.routing import routes
 from harness.domain.evals.cost_forecast import (
     MONTH,
     CostForecast,
@@ -52,7 +53,7 @@ def forecast_from_history(
     with ctx.store.read() as tx:
         known = tx.routing.targets()
         ours = known[routes.require_route(tx, route).incumbent]
-        theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
+        theirs = named_models.find_model(ctx, tx, candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
         bill, price = _bill(tx, route, ours), find_list_price(ctx, tx, theirs)
         return forecast_cost(bill, measured, price, estimated=True)

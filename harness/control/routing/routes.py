@@ -9,7 +9,8 @@ from typing import Final
 from harness.control.canary.audit import decision_inputs
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
-from harness.control.routing import data_class_checks, targets
+from harness.control.providers import named_models
+from harness.control.routing import data_class_checks
 from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
@@ -135,13 +136,12 @@ def create_route(
                 f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
                 "proposes another model for it, `swapgate route settings` changes the rest"
             )
-        first = targets.find_or_register_target(ctx, tx, actor, incumbent).id
+        first = named_models.register_model(ctx, tx, actor, incumbent).id
         chain = [
-            targets.find_or_register_target(ctx, tx, actor, fallback).id
-            for fallback in fallbacks
+            named_models.register_model(ctx, tx, actor, fallback).id for fallback in fallbacks
         ]
         data_class_checks.check_targets(ctx, settings, _known(tx, [first, *chain]), route=name)
-        marked = tuple(targets.find_target(tx, id_).id for id_ in capable)
+        marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
         commit(tx, actor, change, 0, "created", action="route.create")

@@ -229,35 +229,6 @@ def find_known_target(tx: Transaction, name: str) -> Target | None:
         return None
 
 
-def plain_target(name: str) -> Target | None:
-    """What `provider/model` would be, registered or not; None for another name."""
-    provider, slash, model = name.partition("/")
-    return Target(provider, model) if slash and provider and model else None
-
-
-def find_callable(tx: Transaction, name: str) -> tuple[Target, Provider]:
-    """Finds what can be asked by a name, and its provider. Raises as `find_target`."""
-    plain, providers = plain_target(name), tx.providers.all()
-    known = {target.name for target in tx.routing.targets().values()}
-    if plain is not None and plain.provider in providers and name not in known:
-        return plain, providers[plain.provider]
-    target = find_target(tx, name)
-    return target, provider_of(tx, target)
-
-
-def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
-    """Finds a target by id or name, or registers a plain `provider/model`."""
-    try:
-        target = find_target(tx, name)
-    except NotFound:
-        provider, slash, model = name.partition("/")
-        if not (slash and provider in tx.providers.all()):
-            raise
-        return register_target(ctx, tx, actor, TargetSeed(provider, model))
-    provider_of(tx, target)
-    return target
-
-
 def with_move(
     ctx: Context,
     tx: Transaction,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.routing import targets
+from harness.control.providers import named_models
 from harness.domain.canary.observation import (
     MOST_ASKED_NAMES,
     AskedName,
@@ -151,11 +151,9 @@ def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
         asked = tx.observations.asked_names(since=since.date(), route=route)
         if not asked:
             return ()
-        target = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
-        provider = tx.providers.all().get(target.provider) if target else None
+        target = named_models.find_model(ctx, tx, candidate)
+        provider = tx.providers.all()[target.provider]
         totals = tx.observations.totals(since=since, route=route)
-    if target is None or provider is None:
-        return ()
     can = provider.can(target.model)
     kind = PROVIDER_KINDS[provider.kind]
     native = kind.serves_of(can) - kind.translates(can)

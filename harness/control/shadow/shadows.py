@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Final
 
 from harness.control.context import Context
+from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
 from harness.domain.formatting import (
@@ -128,7 +129,7 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
         raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
     with ctx.store.write() as tx:
         route, now = routes.require_route(tx, wanted.route), ctx.clock.now()
-        candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
+        candidate = named_models.register_model(ctx, tx, actor, wanted.candidate)
         check_shadow(ctx, tx, route, candidate, wanted.limits)
         open_ = tx.proposals.list(route=route.name, open_only=True)
         proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)

@@ -1,0 +1,141 @@
+"""A model's name means the same at every door, which registers the model where it is needed."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.control.agents.model_matching import choose_model
+from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.control.proposals import estimate, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.providers.named_models import find_model
+from harness.control.routing import fallback_chain, routes, targets
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
+from harness.domain.errors import AmbiguousName, NotFound
+from harness.domain.operations.access import SYSTEM
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider
+from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue
+
+pytestmark = pytest.mark.req("C3", "D2")
+
+WAIVER = WaiverRequest("a test", timedelta(days=1))
+PLACE = "http://127.0.0.1:9/v1"
+KINDS = {
+    "main": "openai",
+    "google": "gemini",
+    "openrouter": "openrouter",
+    "far": "anthropic",  # without a key
+    "attic": "custom",  # lists nothing
+}
+KNOWN = {
+    "openai": "gpt-5.1 gpt-5-mini gpt-4o",
+    "gemini": "gemini-2.5-flash gemini-3.8-flash",
+    "anthropic": "claude-opus-4-7 claude-sonnet-4-6",
+}
+LISTED = ("meta-llama/llama-4-scout", "meta-llama/llama-4-maverick", "qwen/qwen3-32b")
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation) -> Context:
+    plain = world.context()
+    for name, kind in KINDS.items():
+        variable = f"{name.upper()}_KEY"
+        targets.put_provider(plain, SYSTEM, Provider(name, kind, PLACE, variable))
+    with plain.store.write() as tx:
+        now = plain.clock.now()
+        tx.discovered_models.replace(
+            "openrouter", [DiscoveredModel("openrouter", name, PLACE, now) for name in LISTED]
+        )
+    entries = [
+        CatalogueEntry(kind, model)
+        for kind, models in KNOWN.items()
+        for model in models.split()
+    ]
+    environ = {f"{name.upper()}_KEY": "sk-a-key-of-a-test" for name in KINDS if name != "far"}
+    return replace(plain, models=FixedCatalogue(*entries), environ=environ)
+
+
+def found(ctx: Context, words: str) -> str:
+    with ctx.store.read() as tx:
+        return find_model(ctx, tx, words).name
+
+
+def test_a_name_means_one_model(ctx: Context) -> None:
+    meant = {
+        "gpt-5-mini": "main/gpt-5-mini",
+        "GPT 5 mini": "main/gpt-5-mini",
+        "openai:gpt-5-mini": "main/gpt-5-mini",
+        "openai:gpt 5 mini": "main/gpt-5-mini",
+        "gemini flash": "google/gemini-3.8-flash",
+        "google/gemini-flash": "google/gemini-3.8-flash",
+        "llama-4 scout": "openrouter/meta-llama/llama-4-scout",
+        "qwen": "openrouter/qwen/qwen3-32b",
+        "qwen/qwen3-32b": "openrouter/qwen/qwen3-32b",
+        "better": "sim/better",
+        # In full: also where the provider's list lacks it, or there is no list, or no key.
+        "main/gpt-6-sol": "main/gpt-6-sol",
+        "attic/qwen": "attic/qwen",
+        "far/claude-opus-4-7": "far/claude-opus-4-7",
+        # A server of one's own that lists nothing takes a plain name.
+        "my-own-model": "attic/my-own-model",
+    }
+
+    assert {words: found(ctx, words) for words in meant} == meant
+    with ctx.store.write() as tx:
+        own = DiscoveredModel("attic", "own-model", PLACE, ctx.clock.now())
+        tx.discovered_models.replace("attic", [own])
+    assert found(ctx, "own") == "attic/own-model"
+    with pytest.raises(NotFound, match="near are attic/own-model"):
+        found(ctx, "my-own-model")
+
+
+@pytest.mark.parametrize("words", ["gpt 5 mini", "openai:gpt-5-mini"])
+def test_every_door_reads_the_same_name_and_registers_the_model(
+    ctx: Context, words: str
+) -> None:
+    name = "main/gpt-5-mini"
+    assert choose_model(ctx, words).target == name
+    estimate.estimate_proposal(ctx, ProposalRequest("chat", words))
+    made = submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    route = routes.create_route(ctx, SYSTEM, "other", words, settings=settings)
+    wish = FallbackRequest(words, waive=WAIVER)
+    chain = fallback_chain.add_fallback(ctx, SYSTEM, "chat", wish, reason="a test")
+    run = worker_supervision.queue_run(ctx, ANN, "colours", words)
+
+    with ctx.store.read() as tx:
+        known = tx.routing.targets()
+    assert run is not None
+    used = (made.candidate, route.incumbent, chain.fallbacks[-1], run.target)
+    assert [known[id_].name for id_ in used] == [name] * 4
+    after = fallback_chain.remove_fallback(ctx, SYSTEM, "chat", words, reason="a test")
+    assert chain.fallbacks[-1] not in after.fallbacks
+
+
+def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
+    with ctx.store.read() as tx:
+        before = dict(tx.routing.targets())
+    refused = [
+        ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
+        ("openai/gpt", AmbiguousName, "may be one of main/"),
+        ("gpt 9", NotFound, "near are main/gpt"),
+        ("opus", NotFound, "far/claude-opus-4-7, whose provider has no key"),
+        ("groq/gpt-4o", NotFound, "no provider serves 'groq.gpt-4o'; near are"),
+        ("groq:gpt-4o", NotFound, "no provider serves 'groq.gpt-4o'; near are"),
+        ("gone/better", NotFound, "no provider serves 'gone/better'; near are sim/better"),
+        ("xyzzy zyx", NotFound, "no provider serves 'xyzzy zyx'"),
+    ]
+    for words, error, said in refused:
+        with pytest.raises(error, match=said):
+            submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
+
+    with ctx.store.read() as tx:
+        assert dict(tx.routing.targets()) == before
+        assert not tx.proposals.open()
