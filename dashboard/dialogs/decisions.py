@@ -177,6 +177,8 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     blast = BlastRadius.from_forecast(held.proposal, held.forecast)
     facts.append(("Users", escape(blast.text)))
+    if found.unlisted:
+        facts.append(("Listing", escape(found.unlisted)))
     if found.widened:
         facts.append(("Widened", "<br>".join(map(escape, found.widened))))
     return facts

@@ -11,7 +11,6 @@ from dashboard.text.html import escape, strong
 from harness.control.drift import watches
 from harness.control.drift.watches import DriftStatus
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, list_facts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.drift import DriftCheckState, DriftWatchState
@@ -45,7 +44,7 @@ def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     bill = scorecard.bill
     if bill.requests:
         # An unknown cost names what is unknown.
-        month = f"{'a month ' if bill.month_usd is None else ''}{describe_month(bill)}"
+        month = f"{'a month ' if bill.month_usd is None else ''}{bill.month_text}"
         lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 

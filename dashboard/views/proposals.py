@@ -311,8 +311,10 @@ def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
     ramp = duration_estimate.estimate_for_route(ctx, request.route)
     for line in (
+        f"The candidate is {terms.candidate}.",
+        *filter(None, [terms.unlisted]),
         comparison_text.outlook_line(planned),
-        *([terms.cost.text] if terms.cost else []),
+        terms.cost.text,
         f"This would be the {terms.risk.text}.",
         *(f"Another person has to approve it: {line}" for line in widening),
         *(f"{line}." for line in untaken),

@@ -132,6 +132,8 @@ def set_credential(
     output.answer(shown, f"{provider}: key {key!r} is stored")
     for entry in () if session.json else shown.outdated:
         output.note(f"waits for new proof: {entry}")
+    if shown.listing:
+        output.note(shown.listing)
 
 
 def _value(provider: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,8 @@ from harness.config.source_locations import Document
 from harness.domain.errors import InputError
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
+from harness.domain.providers.catalogue import Catalogue
+from harness.domain.providers.name_resolution import resolve_model_name
 from harness.domain.routing.candidate_schedule import CandidateSchedule, check_schedule
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
@@ -24,7 +27,7 @@ from harness.domain.routing.table import (
     Stakes,
     StreamCommit,
 )
-from harness.domain.routing.target import RequestPatch
+from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.suggestions import did_you_mean
 
@@ -118,6 +121,7 @@ class RouteEntry(BaseModel):
 @dataclass(frozen=True, slots=True)
 class FileContext:
     document: Document
+    providers: Mapping[str, Provider]
     tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model
     data_classes: Mapping[str, frozenset[str]]
 
@@ -139,9 +143,9 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     fallbacks = []
     for index, value in enumerate(entry.fallbacks):
         with at("fallbacks", index):
-            fallbacks.append(_target(value, name, known.tiers))
+            fallbacks.append(_target(value, name, known))
     with at("incumbent"):
-        incumbent = _target(entry.incumbent, name, known.tiers)
+        incumbent = _target(entry.incumbent, name, known)
     with at("keep_warm"):
         keep_warm_bps = parse_keep_warm_share(entry.keep_warm)
     with at("candidates"):
@@ -180,22 +184,21 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
             raise known.document.error(("routes", name, "overrides", kind.value), error)
 
 
-def _target(
-    entry: str | TargetEntry, route: str, tiers: Mapping[str, Mapping[str, str]]
-) -> TargetSeed:
+def _target(entry: str | TargetEntry, route: str, known: FileContext) -> TargetSeed:
     """A provider alone means its model of the tier that the route is named after.
 
     Raises InputError.
     """
+    tiers = known.tiers
     if isinstance(entry, str):
         if entry in tiers:
             return TargetSeed(entry, _of_tier(entry, route, tiers))
-        return target_seed(entry)
+        return target_seed(entry, known.providers)
     given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
     if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
         raise InputError("give `provider` with `model` or `tier`, or `target: provider/model`")
     if entry.target:
-        named = target_seed(entry.target)
+        named = target_seed(entry.target, known.providers)
     elif entry.tier:
         named = TargetSeed(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
     else:
@@ -214,9 +217,15 @@ def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -
     return known[tier]
 
 
-def target_seed(name: str) -> TargetSeed:
-    """Parses `provider/model` as a target; the model may contain slashes. Raises InputError."""
+def target_seed(
+    name: str, providers: Mapping[str, Provider] = MappingProxyType({})
+) -> TargetSeed:
+    """Parses `provider/model` as a target; the model may contain slashes. Raises InputError,
+    which suggests one of the providers.
+    """
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
-        raise InputError(f"{name!r} is not a target: write provider/model, e.g. openai/gpt-5")
+        near = resolve_model_name(name, providers, catalogue=Catalogue()).target
+        hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
+        raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return TargetSeed(provider, model)

@@ -35,7 +35,7 @@ from harness.domain.proposals.policy import (
 )
 from harness.domain.providers.api_base_rules import api_base_example
 from harness.domain.providers.catalogue import ABILITIES
-from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind
 from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
@@ -76,9 +76,10 @@ class ProviderEntry(BaseModel):
     @field_validator("kind")
     @classmethod
     def _a_kind(cls, value: str) -> str:
-        if value not in PROVIDER_KINDS:
-            raise ValueError(f"is {value!r}: must be one of {', '.join(PROVIDER_KINDS)}")
-        return value
+        try:
+            return check_kind(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("api_base")
     @classmethod

@@ -68,8 +68,10 @@ def build_settings(
         raise document.error(path, message)
     _check_providers(config, document)
     _check_queue(config, document)
+    providers = {name: _provider(name, p) for name, p in config.providers.items()}
     known = FileContext(
         document,
+        providers,
         {name: provider.tiers for name, provider in config.providers.items()},
         {name: frozenset(names) for name, names in config.data_classes.items()},
     )
@@ -86,7 +88,7 @@ def build_settings(
         control=config.control,
         ui=config.ui,
         agents=config.agents,
-        providers={name: _provider(name, p) for name, p in config.providers.items()},
+        providers=providers,
         suites={
             name: replace(
                 _suite(name, entry, known, base, shipped),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.domain.errors import ConfigError, RetiredKeys
-from harness.domain.suggestions import did_you_mean
+from harness.domain.suggestions import did_you_mean, format_fault
 
 _LOG: Final = logging.getLogger(__name__)
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
@@ -66,6 +66,16 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
+# What others call a key.
+_OTHER_KEYS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("dashboard", "frontend", "web"), "ui"),
+    **dict.fromkeys(("model", "primary"), "incumbent"),
+    **dict.fromkeys(("database", "db"), "database_url"),
+    "gateway": "router",
+    "proxy": "router",
+    "base_url": "api_base",
+    "type": "kind",
+}
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _NO_WORD_OF_A_LIST = ("literal_error", "enum")
 
@@ -80,13 +90,16 @@ def config_error(
     path = tuple(p for p in first["loc"] if not _is_branch(p))
     place, unknown = document.place(path), str(path[-1]) if path else ""
     if first["type"] in _UNKNOWN:
-        hint = did_you_mean(unknown, _siblings(path, schema))
+        keys = _siblings(path, schema)
+        listed = f"; known here: {', '.join(keys)}" if keys else ""
+        hint = did_you_mean(_OTHER_KEYS.get(unknown, unknown), keys, otherwise=listed)
         return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
     if first["type"] in _NO_WORD_OF_A_LIST:
         words = re.findall("'([^']*)'", first["ctx"]["expected"])
-        if hint := did_you_mean(str(first["input"]), words):
-            return document.error(path, f"unknown word {first['input']!r}{hint}")
-    return document.error(path, first["msg"])
+        listed = f"; known here: {', '.join(words)}"
+        hint = did_you_mean(str(first["input"]), words, otherwise=listed)
+        return document.error(path, f"unknown word {first['input']!r}{hint}")
+    return document.error(path, format_fault(first["msg"]))
 
 
 def require_no_retired_keys(document: Document) -> None:

@@ -1,4 +1,6 @@
-"""Suggests the nearest right name for a wrong one, for the end of an error message."""
+"""Suggests the nearest right name for a wrong one, for the end of an error message; takes
+pydantic's own words from the beginning.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -28,3 +30,8 @@ def find_nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
         if near := get_close_matches(spelled, spellings, n=1, cutoff=cutoff):
             return spellings[near[0]]
     return ""
+
+
+def format_fault(message: object) -> str:
+    """The reason alone of a fault that pydantic reports."""
+    return str(message).removeprefix("Value error, ")

@@ -11,7 +11,8 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.proposals import candidate_rounds, candidates
-from harness.control.providers import discovery, model_lookup, registry
+from harness.control.providers import credentials, discovery, model_lookup, registry
+from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import routes, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, DiscoveryFailed, NotFound
@@ -112,6 +113,21 @@ def answers(sim: ListServer, **switch: object) -> None:
 
 def names(ctx: Context, provider: str = "attic") -> list[str]:
     return [model.model for model in discovery.list_discovered(ctx, provider)]
+
+
+def test_a_stored_key_reads_its_providers_list(ctx: Context, sim: ListServer) -> None:
+    lists(sim, listing("new-one"))
+    put = credentials.put_credential
+
+    stored = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-a-key-of-a-test"))
+    moved = put(ctx, SYSTEM, "attic", CredentialChange(api_base=f"{sim.url}/v1"))
+
+    assert (stored.listing, moved.listing) == ("models that it lists: 1", "")
+    assert [model.model for model in discovery.list_discovered(ctx, "attic")] == ["new-one"]
+    answers(sim, status=500)
+    kept = put(ctx, SYSTEM, "attic", CredentialChange(value="sk-another-of-a-test"))
+    assert kept.listing.startswith("its models are not known: provider 'attic'")
+    assert discovery.list_discovered(ctx, "attic")
 
 
 @pytest.mark.parametrize(

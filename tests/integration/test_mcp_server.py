@@ -233,6 +233,9 @@ async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSi
             client, "spawn", session="se_none", tasks=[{"task": "one"}]
         )
         assert "session" in await refused(client, "spawn", tasks=[{"task": "one"}])
+        assert "session" in await refused(client, "switch_model", action="switch", model="x")
+        listed = await called(client, "switch_model", action="list")
+        assert {row["provider"] for row in listed["providers"]} == {"sim"}
     async with connect("data") as client:
         # Not its own.
         assert "no session" in await refused(

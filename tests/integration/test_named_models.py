@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control.agents.model_matching import choose_model
+from harness.control.agents.model_matching import choose_model, load_figures
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import estimate, submission
+from harness.control.proposals import estimate, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers.named_models import find_model
 from harness.control.routing import fallback_chain, routes, targets
@@ -62,7 +62,7 @@ def ctx(world: SmallInstallation) -> Context:
     return replace(plain, models=FixedCatalogue(*entries), environ=environ)
 
 
-def found(ctx: Context, words: str) -> str:
+def find_name(ctx: Context, words: str) -> str:
     with ctx.store.read() as tx:
         return find_model(ctx, tx, words).name
 
@@ -87,13 +87,13 @@ def test_a_name_means_one_model(ctx: Context) -> None:
         "my-own-model": "attic/my-own-model",
     }
 
-    assert {words: found(ctx, words) for words in meant} == meant
+    assert {words: find_name(ctx, words) for words in meant} == meant
     with ctx.store.write() as tx:
         own = DiscoveredModel("attic", "own-model", PLACE, ctx.clock.now())
         tx.discovered_models.replace("attic", [own])
-    assert found(ctx, "own") == "attic/own-model"
+    assert find_name(ctx, "own") == "attic/own-model"
     with pytest.raises(NotFound, match="near are attic/own-model"):
-        found(ctx, "my-own-model")
+        find_name(ctx, "my-own-model")
 
 
 @pytest.mark.parametrize("words", ["gpt 5 mini", "openai:gpt-5-mini"])
@@ -119,6 +119,19 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
     assert chain.fallbacks[-1] not in after.fallbacks
 
 
+def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Context) -> None:
+    request = ProposalRequest("chat", "openrouter/qwen/qwen4")
+    made = submission.create_proposal(ctx, ANN, request)
+
+    said = "openrouter does not list qwen/qwen4 among 3; did you mean 'qwen/qwen3-32b'?"
+    assert review.review_proposal(ctx, made.id).unlisted == said
+    preview = submission.preview_proposal(ctx, request)
+    assert (preview.candidate, preview.unlisted) == (request.candidate, said)
+    with ctx.store.read() as tx:
+        target = find_model(ctx, tx, "openrouter/qwen/qwen4")
+        assert load_figures(ctx, tx, target).quality_text == f"not measured; {said}"
+
+
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
         before = dict(tx.routing.targets())
@@ -132,8 +145,8 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
         ("gone/better", NotFound, "no provider serves 'gone/better'; near are sim/better"),
         ("xyzzy zyx", NotFound, "no provider serves 'xyzzy zyx'"),
     ]
-    for words, error, said in refused:
-        with pytest.raises(error, match=said):
+    for words, error, message in refused:
+        with pytest.raises(error, match=message):
             submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
 
     with ctx.store.read() as tx:

@@ -20,7 +20,6 @@ from harness.control.canary import operations
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, scorecard, targets
-from harness.control.routing.monthly_bill import describe_month
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.verdict import VerdictBasis
@@ -221,7 +220,7 @@ def _read(cli: CommandLine, made: Mapping[str, str]) -> Reading:
     return Reading(
         texts={**texts, **_pages(made)},
         basis=compared.basis,
-        month=describe_month(bill),
+        month=bill.month_text,
         month_usd=format_month_usd(bill.month_usd),
         hold=alert["text"],
         next_steps={

@@ -324,6 +324,29 @@ def test_the_list_says_when_a_provider_listed_a_model_itself(
     assert listed["listedOn"] == f"{now:%Y-%m-%d}"
 
 
+def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
+    ctx: Context, session: AgentSession
+) -> None:
+    now = ctx.clock.now()
+    targets.put_provider(ctx, SYSTEM, Provider("big", "vllm", "http://127.0.0.1:9/v1"))
+    targets.put_provider(ctx, SYSTEM, Provider("unasked", "vllm", "http://127.0.0.1:8/v1"))
+    many = [
+        DiscoveredModel("big", f"m-{n:03}", "http://127.0.0.1:9/v1", now) for n in range(300)
+    ]
+    with ctx.store.write() as tx:
+        tx.discovered_models.replace("big", many)
+
+    told = call(ctx, session, "list")
+
+    rows = {row["provider"]: row for row in told["providers"]}
+    assert set(rows) == {"big", "sim", "unasked"}
+    few, big = rows["sim"]["models"], rows["big"]
+    assert (rows["sim"]["shown"], big["models"], big["shown"]) == (few, 300, 100 - few)
+    assert "swapgate model discover unasked" in rows["unasked"]["note"]
+    assert f"{200 + few} more" in told["message"]
+    assert len(told["models"]) == 100
+
+
 def test_a_plain_auto_is_the_one_route_with_a_floor_for_whoever_approves_it(
     ctx: Context, session: AgentSession
 ) -> None:

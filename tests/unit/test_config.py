@@ -73,6 +73,20 @@ data_classes: {{x: [a]}}
     [
         ("router:\n  prot: 1\n", 2, "unknown key 'router.prot'; did you mean 'port'?"),
         ("routr: {}\n", 1, "did you mean 'router'?"),
+        ("dashboard: {}\n", 1, "did you mean 'ui'?"),
+        ("xyzzy: {}\n", 1, "unknown key 'xyzzy'; known here: database_url, "),
+        (
+            "providers:\n  p: {kind: llama_cpp}\n",
+            2,
+            "kind: is 'llama_cpp'; did you mean 'custom'?",
+        ),
+        ("providers:\n  p: {kind: opnai}\n", 2, "kind: is 'opnai'; did you mean 'openai'?"),
+        (
+            "providers:\n  p: {kind: openai}\nroutes:\n  r:\n    incumbent: gpt-5-mini\n",
+            5,
+            "write provider/model; did you mean 'p/gpt-5-mini'?",
+        ),
+        (f"{ROUTE}    stakes: urgent\n", 4, "unknown word 'urgent'; known here: low, high"),
         ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
         (
@@ -92,7 +106,7 @@ data_classes: {{x: [a]}}
         (
             "providers:\n  p: {api_base: x, more_api_key_envs: [B]}\n",
             2,
-            "providers.p.more_api_key_envs: Value error, needs `api_key_env`",
+            "providers.p.more_api_key_envs: needs `api_key_env`",
         ),
         (
             "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
@@ -137,7 +151,7 @@ data_classes: {{x: [a]}}
         (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
         (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
-        (f"{ROUTE}    on_content_policy: retry\n", 4, "'fail' or 'fallback'"),
+        (f"{ROUTE}    on_content_policy: retry\n", 4, "'retry'; known here: fail, fallback"),
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
         (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
         (f"{ROUTE}    overrides: {{visoin: s}}\n", 4, "did you mean 'vision'?"),

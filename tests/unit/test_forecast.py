@@ -121,10 +121,10 @@ def test_one_line_says_it() -> None:
 def test_a_month_is_unknown_below_a_day_of_traffic_and_names_its_window_above() -> None:
     young = replace(TRAFFIC, first=NOW - timedelta(minutes=17))
 
-    assert monthly_bill.describe_month(measure_bill([young], OLD, DEAR, NOW)) == (
+    assert measure_bill([young], OLD, DEAR, NOW).month_text == (
         "unknown: less than a day of traffic is recorded (17 min)"
     )
-    assert monthly_bill.describe_month(measure_bill([TRAFFIC], OLD, DEAR, NOW)) == (
+    assert measure_bill([TRAFFIC], OLD, DEAR, NOW).month_text == (
         "about $120 a month, reckoned from 3 days of traffic"
     )
     day = replace(TRAFFIC, first=NOW - timedelta(days=1))

@@ -23,8 +23,9 @@ from harness.api.agents.bodies import (
 from harness.api.frame.endpoint import PageQuery
 from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.built_in_tools import SwitchModelAnswer, switch_answer, switch_model
+from harness.control.agents.built_in_tools import switch_model
 from harness.control.agents.model_matching import read_model_choice
+from harness.control.agents.switch_answers import SwitchModelAnswer, switch_answer
 from harness.domain.agents.agent import (
     BUILT_IN_TOOLS,
     Agent,

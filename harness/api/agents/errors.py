@@ -24,6 +24,7 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
+from harness.domain.suggestions import format_fault
 
 STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     **error_status.STATUS,
@@ -107,7 +108,7 @@ async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
     places = [
         (
             ".".join(str(part) for part in fault["loc"][1:] if part != PARTS),
-            str(fault["msg"]).removeprefix("Value error, "),
+            format_fault(fault["msg"]),
         )
         for fault in error.errors()
     ]

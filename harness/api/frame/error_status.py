@@ -29,6 +29,7 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.pagination import Page
+from harness.domain.suggestions import format_fault
 from harness.ports import Chance
 
 T = TypeVar("T")
@@ -121,7 +122,8 @@ async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
 
 def describe_places(errors: Sequence[Any]) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors
+        f"{'.'.join(str(part) for part in error['loc'])}: {format_fault(error['msg'])}"
+        for error in errors
     )
 
 

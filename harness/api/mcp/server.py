@@ -30,12 +30,13 @@ from harness.api.frame.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.sessions import AgentsClient
+from harness.control.agents.switch_answers import list_available
 from harness.control.operations import queries
 from harness.control.proposals import leaderboard
 from harness.control.providers import credentials
 from harness.control.routing import queries as route_queries
 from harness.control.routing.route_status import RouteStatus
-from harness.domain.agents.agent import MANAGE_CREDENTIALS
+from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.domain.operations.access import Actor, Role
@@ -293,6 +294,10 @@ class McpServer:
             raise InputError(
                 f"{SESSION}: this server acts in the name of {self._session} alone"
             )
+        if not session and name == SWITCH_MODEL and arguments.get("action") == "list":
+            words = str(arguments.get("model") or "")
+            listed = anyio.to_thread.run_sync(list_available, self._ctx, client.routes, words)
+            return _result((await listed).model_dump_json(by_alias=True, exclude_unset=True))
         if not isinstance(session, str) or not session:
             raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
 
@@ -334,16 +339,12 @@ def _describe_management(tool: ManagementTool) -> Tool:
 
 def _describe_in_session(tool: BuiltInTool, *, bound: bool) -> Tool:
     """bound: the session is known, and need not be named."""
-    schema = dict(tool.offered.parameters)
+    offered, schema = tool.offered, dict[str, Any](tool.offered.parameters)
     if not bound:
-        properties = schema.get("properties")
-        known = dict(properties) if isinstance(properties, Mapping) else {}
-        needed = schema.get("required")
-        schema["properties"] = {**known, SESSION: _SESSION_FIELD}
-        schema["required"] = [*(needed if isinstance(needed, list) else ()), SESSION]
-    return Tool(
-        name=tool.offered.name, description=tool.offered.description, input_schema=schema
-    )
+        schema["properties"] = {**schema.get("properties", {}), SESSION: _SESSION_FIELD}
+        if offered.name != SWITCH_MODEL:  # its list needs none
+            schema["required"] = [*schema.get("required", ()), SESSION]
+    return Tool(name=offered.name, description=offered.description, input_schema=schema)
 
 
 def _result(text: str, *, is_error: bool = False) -> CallToolResult:

@@ -166,13 +166,15 @@ def _print_selection(beside: SelectionComparison) -> None:
 
 
 def _review_json(proposal_review: ProposalReview) -> object:
-    return output.pick(proposal_review, "widened", "risk", "changes", "cost")
+    return output.pick(proposal_review, "widened", "risk", "changes", "cost", "unlisted")
 
 
 def _print_review(proposal_review: ProposalReview) -> None:
     click.echo()
     click.echo(proposal_review.risk.text)
     click.echo(proposal_review.cost.text)
+    if proposal_review.unlisted:
+        click.echo(proposal_review.unlisted)
     for line in proposal_review.widened:
         click.echo(f"widened: {line}")
     if proposal_review.changes:
@@ -201,7 +203,10 @@ def approve(
     ),
 ) -> None:
     """Let a passed proposal into its canary. The proposer cannot."""
-    for line in review.review_proposal(session.context, proposal_id).widened:
+    found = review.review_proposal(session.context, proposal_id)
+    if found.unlisted:
+        output.note(found.unlisted)
+    for line in found.widened:
         output.note(f"widened: {line}")
     made = session.decide(
         decisions.approve_proposal,

@@ -180,38 +180,38 @@ def create_proposal(
 @dataclass(frozen=True)
 class _Outlook:
     planned: Proposal
-    candidate: str
+    candidate: str  # in full
+    unlisted: str  # that its provider does not list it
     planning: Sequence[SuiteEstimate]
     bill: CostForecast
     untaken: Sequence[str]  # shares of the route's requests, in words
-    cost: CostRatio | None
+    cost: CostRatio
 
 
 def _load_outlook(
     ctx: Context, request: ProposalRequest, effect: float | None, planned: Proposal
 ) -> _Outlook:
+    preview = submission.preview_proposal(ctx, request)
     planning = estimate.estimate_proposal(ctx, request, effect)
     bill = monthly_bill.forecast_from_history(
         ctx, request.route, request.candidate, planned.plans
     )
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
-    cost = submission.preview_proposal(ctx, request).cost
-    if cost is not None:
-        cost = replace(cost, accepted=planned.accepted_cost)
-    return _Outlook(planned, request.candidate, planning, bill, untaken, cost)
+    cost = replace(preview.cost, accepted=planned.accepted_cost)
+    return _Outlook(planned, preview.candidate, preview.unlisted, planning, bill, untaken, cost)
 
 
 def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
     for outlook in outlooks:
-        if len(outlooks) > 1:
-            click.echo(f"{outlook.candidate}:")
+        click.echo(f"candidate: {outlook.candidate}")
+        if outlook.unlisted:
+            output.note(outlook.unlisted)
         print_planning(outlook.planning)
         for line in route_rules.describe_second_person_reasons(outlook.planned.widened):
             output.note(f"waits for another person's approval: {line}")
         for line in outlook.untaken:
             output.paragraph(line)
-        if outlook.cost is not None:
-            output.paragraph(outlook.cost.text)
+        output.paragraph(outlook.cost.text)
         forecast = monthly_bill.describe_forecast(outlook.bill)
         basis = monthly_bill.describe_basis(outlook.bill)
         output.paragraph("\n".join(filter(None, (forecast, basis))))
@@ -232,6 +232,8 @@ def _print_documents(
     several = [
         {
             "proposal": proposal,
+            "candidate": outlook.candidate,
+            "unlisted": outlook.unlisted,
             "planning": planning_json(outlook.planning),
             "forecast": outlook.bill,
             "cost": outlook.cost,

@@ -8,16 +8,15 @@ value.
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import structlog
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.control.agents import agents, switches
+from harness.control.agents import switch_answers, switches
 from harness.control.agents.conversation import run_unit
-from harness.control.agents.model_matching import choose_model, list_models
+from harness.control.agents.model_matching import choose_model
+from harness.control.agents.switch_answers import SwitchModelAnswer
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.control.providers import credentials
@@ -25,10 +24,9 @@ from harness.control.serialize import to_plain
 from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
 from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
 from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime, no_such_tool
-from harness.domain.agents.model_figures import ModelFigures
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState, decision_text
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import AmbiguousName, InputError, SwapgateError
+from harness.domain.suggestions import format_fault
 
 log = structlog.get_logger("swapgate.agents")
 Arguments = Mapping[str, object]
@@ -94,61 +92,6 @@ class ServerTools:
         return no_such_tool(call)
 
 
-# A model pays for what it reads, in each further step.
-MOST_MODELS: Final = 100
-
-
-class SwitchToolAnswer(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=AliasGenerator(serialization_alias=to_camel), frozen=True
-    )
-
-
-class ListedModelAnswer(SwitchToolAnswer):
-    """A model of a provider with a key. Prices are per million tokens, null where not known.
-    listed_on: the day on which its provider listed it itself.
-    """
-
-    model: str
-    input_usd_per_mtok: float | None
-    output_usd_per_mtok: float | None
-    context_window: int | None
-    last_verdict: str | None
-    routes: list[str]
-    listed_on: str | None
-
-    @classmethod
-    def from_figures(cls, figures: ModelFigures) -> "ListedModelAnswer":
-        price = figures.price
-        return cls(
-            model=figures.name,
-            input_usd_per_mtok=price.input_usd_per_mtok if price else None,
-            output_usd_per_mtok=price.output_usd_per_mtok if price else None,
-            context_window=figures.context_window,
-            last_verdict=figures.verdict or None,
-            routes=list(figures.routes),
-            listed_on=figures.listed_on or None,
-        )
-
-
-class SwitchModelAnswer(SwitchToolAnswer):
-    """Says what a call of the switch tool led to. status: `listed` with routes and models;
-    `question` with candidates of which one is meant; else what became of the request so far:
-    `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: what the model will
-    not be shown.
-    """
-
-    status: str
-    message: str
-    request: str | None = None
-    model: str | None = None
-    omissions: list[str] = []
-    expires_at: datetime | None = None
-    candidates: list[str] = []
-    routes: list[str] = []
-    models: list[ListedModelAnswer] = []
-
-
 async def switch_model(
     ctx: Context,
     session: str,
@@ -164,7 +107,7 @@ async def switch_model(
     Conflict as `request_switch`.
     """
     if action == "list":
-        return await run_unit(lambda: _list(ctx, session, model))
+        return await run_unit(lambda: switch_answers.list_for_session(ctx, session, model))
     try:
         chosen = await run_unit(lambda: choose_model(ctx, model))
     except AmbiguousName as question:
@@ -178,42 +121,7 @@ async def switch_model(
     if wait_s > 0:
         wait_s = min(wait_s, ctx.agents.switch_timeout_s)
         request = await switches.wait_for_decision(ctx, request.id, wait_s)
-    return switch_answer(ctx, request)
-
-
-def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
-    state = request.state_at(ctx.clock.now())
-    message = decision_text(request, state)
-    if state is SwitchState.PENDING:
-        message = (
-            f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
-            "session stays on its model: go on with it."
-        )
-    return SwitchModelAnswer(
-        status=state.value,
-        message=message,
-        request=request.id,
-        model=request.wanted,
-        omissions=list(request.omissions),
-        expires_at=request.expires_at,
-    )
-
-
-def _list(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
-    models = list_models(ctx, words)
-    with ctx.store.read() as tx:
-        agent = tx.agents.get(tx.sessions.get(session).agent)
-        opened = agents.owner_of(tx, agent).routes
-        known = tx.routing.table().routes
-        routes = sorted(name for name in known if not opened or name in opened)
-    rest = len(models) - MOST_MODELS
-    more = f"; {rest} more: give words of the name as `model`" if rest > 0 else ""
-    return SwitchModelAnswer(
-        status="listed",
-        message=f"{len(models)} models{more}",
-        routes=routes,
-        models=[ListedModelAnswer.from_figures(figures) for figures in models[:MOST_MODELS]],
-    )
+    return switch_answers.switch_answer(ctx, request)
 
 
 class ToolArguments(BaseModel):
@@ -263,7 +171,7 @@ def _build_tool(
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
-            raise InputError(f"{place}: {fault['msg']}") from None
+            raise InputError(f"{place}: {format_fault(fault['msg'])}") from None
         return ToolAnswer(await answer(given, caller))
 
     schema = kind.model_json_schema()

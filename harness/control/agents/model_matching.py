@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.control.providers import credentials, discovery, model_lookup, named_models
+from harness.control.providers import discovery, model_lookup, named_models, provider_secrets
 from harness.control.routing import scorecard
 from harness.domain.agents.agent import (
     AUTO,
@@ -58,13 +58,13 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
     """
     wanted = words.lower().split()
     with ctx.store.read() as tx:
-        usable = credentials.find_usable(ctx, tx)
+        usable = provider_secrets.find_usable(ctx, tx)
         providers = tx.providers.all()
         verdicts = _newest_verdicts(tx)
         serves = _routes_by_target(tx)
         listed_on = {
             f"{model.provider}/{model.model}": f"{model.found_at:%Y-%m-%d}"
-            for model in discovery.read_lists(tx)
+            for model in model_lookup.read_lists(tx)
         }
     models = []
     for name, entry in model_lookup.list_configured_offers(ctx):
@@ -101,6 +101,7 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
         _routes_by_target(tx).get(target.id, ()),
+        unlisted=discovery.find_unlisted(tx, target),
     )
 
 

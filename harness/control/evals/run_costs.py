@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
 
-from harness.control.routing.monthly_bill import find_price
+from harness.domain.agents.model_figures import find_price
 from harness.domain.evals.run import AnswerColumns
 from harness.store.transaction import Transaction
 
@@ -35,11 +35,12 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
     """Sums what the stored answers of runs have cost; None where a model has no price."""
-    targets = tx.routing.targets()
+    providers, targets = tx.providers.all(), tx.routing.targets()
     usd = 0.0
     for run in runs:
         answers, cost, _, _ = tx.runs.progress(run)
-        if answers and find_price(tx, targets.get(tx.runs.get(run).target)) is None:
+        target = targets.get(tx.runs.get(run).target)
+        if answers and (target is None or find_price(providers, target.name) is None):
             return None
         usd += cost
     return usd

@@ -14,7 +14,7 @@ from harness.control.operations import alerts
 from harness.control.proposals import candidates, submission
 from harness.control.proposals.candidates import RoundPlan
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
-from harness.control.providers import deprecations, discovery, provider_secrets
+from harness.control.providers import deprecations, discovery, model_lookup, provider_secrets
 from harness.domain.content_hash import short_hash
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_usd
@@ -150,7 +150,7 @@ def refresh_lists(ctx: Context) -> ListReading:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-        before = discovery.read_lists(tx)
+        before = model_lookup.read_lists(tx)
     read_at = {model.provider: model.found_at for model in before}
     announced: list[str] = []
     failed: list[str] = []

@@ -11,7 +11,7 @@ from harness.control.context import Context
 from harness.control.proposals import alpha_spending, cost_ratio, estimate
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
-from harness.control.providers import discovery, model_lookup
+from harness.control.providers import model_lookup
 from harness.control.providers.deprecations import ALERT_AHEAD
 from harness.control.routing import data_class_checks
 from harness.domain.errors import SwapgateError
@@ -77,7 +77,7 @@ def select_candidates(
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        lists = discovery.read_lists(tx)
+        lists = model_lookup.read_lists(tx)
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()

@@ -13,6 +13,7 @@ from harness.control.evals import proof_validity
 from harness.control.proposals import alpha_spending, cost_ratio, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
 from harness.control.proposals.cost_ratio import CostRatio
+from harness.control.providers import discovery
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.evals.cost_forecast import CostForecast
@@ -83,6 +84,7 @@ class ProposalReview:
     risk: FalsePassRisk
     changes: Sequence[RouteChange]  # of the last 90 days, newest first
     cost: CostRatio  # what the candidate costs, and whether its canary ends for that
+    unlisted: str = ""  # that the candidate's provider does not list it
 
 
 def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
@@ -103,6 +105,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
             cost=cost_ratio.load_ratio(ctx, tx, found),
+            unlisted=discovery.find_unlisted(tx, tx.routing.targets()[found.candidate]),
         )
 
 

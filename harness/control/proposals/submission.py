@@ -17,7 +17,7 @@ from harness.control.proposals import (
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.suite_registration import SelectionPlace
-from harness.control.providers import named_models
+from harness.control.providers import discovery, named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -312,8 +312,9 @@ class ProposalPreview:
     widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk
     gate: GatePolicy
-    # What the candidate costs beside the incumbent; None for a name that is no model's yet.
-    cost: CostRatio | None
+    cost: CostRatio  # before any acceptance, which needs a person
+    candidate: str  # in full, as the request's words were read
+    unlisted: str  # that the candidate's provider does not list it; empty for nothing to say
 
 
 def preview_proposal(
@@ -330,6 +331,7 @@ def preview_proposal(
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_model(ctx, tx, request.candidate)
+        incumbent = tx.routing.targets()[route.incumbent]
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))
         plans = suite_registration.charge_alpha(
@@ -340,23 +342,10 @@ def preview_proposal(
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
-            _preview_cost(ctx, tx, plans, policy, (route, candidate)),
+            cost_ratio.find_ratio(ctx, tx, plans, policy.canary, (incumbent, candidate)),
+            candidate.name,
+            discovery.find_unlisted(tx, candidate),
         )
-
-
-def _preview_cost(
-    ctx: Context,
-    tx: Transaction,
-    plans: Sequence[SuitePlan],
-    policy: Policy,
-    swap: tuple[Route, Target | None],
-) -> CostRatio | None:
-    """The cost ratio as it would be without an acceptance, which needs a person."""
-    route, candidate = swap
-    if candidate is None:
-        return None
-    arms = (tx.routing.targets()[route.incumbent], candidate)
-    return cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms)
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.providers import provider_secrets
+from harness.control.providers import discovery, provider_secrets
 from harness.control.routing import targets
 from harness.control.routing.targets import ProviderChange
 from harness.control.serialize import CamelCase
@@ -24,7 +24,7 @@ from harness.domain.providers.credentials import (
     lacks_key,
     place_new_key,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
 from harness.domain.providers.oauth_kinds import check_kind_takes_key
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.target import Provider
@@ -61,6 +61,8 @@ class ProviderCredentials(CamelCase):
     stored: Sequence[StoredKeyView]
     # What waits for new proof, in words, in the answer to a change that moved the provider.
     outdated: Sequence[str] = ()
+    # In the answer to a new key: what the provider said when it was asked for its models.
+    listing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +92,6 @@ def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
     """Lists every provider, and whether it has a key; never the key."""
     with ctx.store.read() as tx:
         return [_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values()]
-
-
-def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
-    """Names the providers that have a key, or need none."""
-    known = (_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values())
-    return frozenset(provider.name for provider in known if not provider.lacks_key)
 
 
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
@@ -136,13 +132,22 @@ def put_credential(
     create_only: bool = False,
 ) -> ProviderCredentials:
     """Sets a key of a provider, and where it is: a kind's name adds the provider where it is
-    missing. Routers obey within two seconds. create_only: raises Conflict where a key is
-    stored.
+    missing. Routers obey within two seconds. With a new key, the provider is asked for its
+    models. create_only: raises Conflict where a key is stored.
 
     Raises NotFound for another unknown name, InputError (also for a kind that people sign in
     for, or a move without its reason), NotAllowed (also for a new address of a provider that
     may see a data class).
     """
+    shown = _put(ctx, actor, name, change, create_only=create_only)
+    if change.value is None:
+        return shown
+    return replace(shown, listing=discovery.describe_list(ctx, actor, name))
+
+
+def _put(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange, *, create_only: bool
+) -> ProviderCredentials:
     actor.require(Role.ADMIN)
     value = None if change.value is None else check_key_value(change.value)
     check_key_name(change.key)
@@ -203,9 +208,7 @@ def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provid
             f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
             f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
         )
-    if kind not in PROVIDER_KINDS:
-        raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
-    row = PROVIDER_KINDS[kind]
+    row = PROVIDER_KINDS[check_kind(kind)]
     return Provider(name, kind, row.api_base, row.key_env or None if with_variable else None)
 
 

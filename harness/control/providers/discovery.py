@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import provider_secrets
+from harness.control.providers import model_lookup, provider_secrets
 from harness.control.routing import targets
 from harness.domain.errors import (
     ConfigError,
@@ -70,7 +70,32 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
             discover_models(ctx, actor, target.provider)
         except SwapgateError as error:
             return f"its models are not known: {error}"
-    names = {model.model for model in list_discovered(ctx, target.provider)}
+    with ctx.store.read() as tx:
+        return find_unlisted(tx, target)
+
+
+def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
+    """Asks a provider for its models, and says what came of it; empty where this process asks
+    no provider.
+    """
+    if ctx.door is None:
+        return ""
+    try:
+        listed = discover_models(ctx, actor, provider)
+    except SwapgateError as error:
+        return f"its models are not known: {error}"
+    return f"models that it lists: {len(listed.models):,}"
+
+
+def find_unlisted(tx: Transaction, target: Target) -> str:
+    """Says that the provider's last list lacks a model; empty where it has it, or there is no
+    list.
+    """
+    names = {
+        model.model
+        for model in model_lookup.read_lists(tx)
+        if model.provider == target.provider
+    }
     if not names or target.model in names:
         return ""
     hint = did_you_mean(target.model, names)
@@ -95,13 +120,7 @@ def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
     """What the provider listed when somebody asked last. Raises NotFound."""
     with ctx.store.read() as tx:
         targets.require_provider(tx, provider)
-        return [model for model in read_lists(tx) if model.provider == provider]
-
-
-def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
-    """What all providers listed, each where it is now: nothing from before it moved."""
-    known, listed = tx.providers.all(), tx.discovered_models.all()
-    return [model for model in listed if model.source == known[model.provider].api_base]
+        return [model for model in model_lookup.read_lists(tx) if model.provider == provider]
 
 
 def has_own_models(provider: Provider) -> bool:

@@ -9,7 +9,7 @@ from itertools import islice, product
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import discovery, provider_secrets
+from harness.control.providers import provider_secrets
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
@@ -225,7 +225,7 @@ def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
 
 def _nothing(given: str, reason: str, here: Sequence[ModelOffer]) -> ModelMatch:
     by_model = {offer.model: offer for offer in reversed(here)}
-    near = _similar_names(given, by_model)[:MAX_SUGGESTIONS]
+    near = _similar_names(given, by_model)
     return ModelMatch(given, reason, near=tuple(by_model[model].name for model in near))
 
 
@@ -253,7 +253,6 @@ def search_catalogue(
 LEAST: Final = 80.0  # of 100: one wrong letter in five
 LEAST_LETTERS: Final = 4  # shorter words are too often near to another
 LEAST_OF_NAMES: Final = 55.0
-MOST: Final = 5
 
 
 def resolve_model(
@@ -312,8 +311,14 @@ def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
         tx.providers.all(),
         ctx.catalogue,
         tx.routing.targets().values(),
-        discovery.read_lists(tx),
+        read_lists(tx),
     )
+
+
+def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
+    """What all providers listed, each where it is now: nothing from before it moved."""
+    known, listed = tx.providers.all(), tx.discovered_models.all()
+    return [model for model in listed if model.source == known[model.provider].api_base]
 
 
 def _similar_words(word: str, among: Collection[str]) -> Sequence[str]:
@@ -324,7 +329,7 @@ def _similar_words(word: str, among: Collection[str]) -> Sequence[str]:
     if len(word) < LEAST_LETTERS:
         return ()
     found = process.extract(
-        word, sorted(among), scorer=fuzz.ratio, score_cutoff=LEAST, limit=MOST
+        word, sorted(among), scorer=fuzz.ratio, score_cutoff=LEAST, limit=MAX_SUGGESTIONS
     )
     nearest = max((score for _, score, _ in found), default=0.0)
     return tuple(offer for offer, score, _ in found if score == nearest)
@@ -340,6 +345,6 @@ def _similar_names(name: str, among: Collection[str]) -> Sequence[str]:
         scorer=fuzz.token_sort_ratio,
         processor=utils.default_process,
         score_cutoff=LEAST_OF_NAMES,
-        limit=MOST,
+        limit=MAX_SUGGESTIONS,
     )
     return tuple(offer for offer, _, _ in found)

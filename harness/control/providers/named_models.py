@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import credentials, model_lookup
+from harness.control.providers import model_lookup, provider_secrets
 from harness.control.providers.model_lookup import ModelMatch, ModelOffer
 from harness.control.routing import targets
 from harness.domain.errors import AmbiguousName, InputError, NotFound
@@ -56,7 +56,7 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
 
 
 def _full_name(ctx: Context, tx: Transaction, name: str) -> str:
-    usable = credentials.find_usable(ctx, tx)
+    usable = provider_secrets.find_usable(ctx, tx)
     every = model_lookup.read_offers(ctx, tx)
     offers = [offer for offer in every if offer.provider in usable]
     taken = model_lookup.apply_rules(ctx, tx, name)

@@ -14,6 +14,7 @@ from harness.domain.providers.credentials import (
     ProviderKeySets,
     StoredKey,
     keys_from_environment,
+    lacks_key,
 )
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
@@ -108,6 +109,20 @@ def list_live_credentials(tx: Transaction) -> list[Credential]:
 def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
     """The stored keys of a provider, also those taken away."""
     return [one for one in tx.credentials.all() if one.provider == provider]
+
+
+def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
+    """Names the providers that have a key, or need none."""
+    ever, now = tx.credentials.all(), ctx.clock.now()
+    before = {one.provider for one in ever}
+    have = {one.provider for one in ever if one.live(now)}
+    return frozenset(
+        name
+        for name, provider in tx.providers.all().items()
+        if name in have
+        or keys_from_environment(provider, ctx.environ)
+        or not lacks_key(provider, (), stored_before=name in before)
+    )
 
 
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:

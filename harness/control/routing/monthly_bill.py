@@ -128,14 +128,6 @@ def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
     }
 
 
-def describe_month(bill: RouteBill) -> str:
-    """Says what 30 days cost, and from how much traffic that is reckoned."""
-    if bill.month_usd is None:
-        return f"unknown: {bill.unknown}"
-    usd, window = format_month_usd(bill.month_usd), format_estimate(bill.window_s)
-    return f"about {usd} a month, reckoned from {window} of traffic"
-
-
 def describe_forecast(forecast: CostForecast) -> str:
     """Says in one line what the route costs now, and what it would cost after the swap."""
     bill = forecast.current

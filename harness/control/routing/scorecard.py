@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.routing import routes
-from harness.control.routing.monthly_bill import describe_month
 from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import SignatureInvalid, SwapgateError
@@ -109,7 +108,7 @@ def list_facts(
     return (
         *((f"score, {names.get(s.suite, s.suite)}", scored(s)) for s in scorecard.scores),
         ("cost per 1,000 requests", scorecard.price_text),
-        ("cost a month", describe_month(bill) if bill.requests else None),
+        ("cost a month", bill.month_text if bill.requests else None),
         ("latency", None if p50 == DASH else f"median {p50}, 95th percentile {p95}"),
         ("callers that failed", share(scorecard.failed)),
         ("failures of the model", share(scorecard.charged)),

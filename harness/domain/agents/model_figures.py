@@ -41,6 +41,7 @@ class ModelFigures:
     # The day on which its provider listed it itself; empty where nobody asked it. What no
     # catalogue knows of its price and window is then the provider's own word.
     listed_on: str = ""
+    unlisted: str = ""  # that its provider does not list it, in words
 
     @property
     def price_text(self) -> str:
@@ -54,7 +55,8 @@ class ModelFigures:
         parts = [score.text for score in self.scores]
         if self.verdict:
             parts.append(f"last verdict {self.verdict}")
-        return "; ".join(parts) or "not measured"
+        listing = [self.unlisted] if self.unlisted else []
+        return "; ".join([*(parts or ["not measured"]), *listing])
 
     @property
     def window_text(self) -> str:

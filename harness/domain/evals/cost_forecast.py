@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.domain.canary.observation import TrafficTotal, observed_seconds
-from harness.domain.formatting import format_estimate
+from harness.domain.formatting import format_estimate, format_month_usd
 from harness.domain.routing.target import Price
 
 MONTH: Final = timedelta(days=30)
@@ -71,6 +71,14 @@ class RouteBill:
         if usd_per_request is None or not self.reckons_month:
             return None
         return usd_per_request * self.requests_per_month
+
+    @property
+    def month_text(self) -> str:
+        """Says what 30 days cost, and from how much traffic that is reckoned."""
+        if self.month_usd is None:
+            return f"unknown: {self.unknown}"
+        usd, window = format_month_usd(self.month_usd), format_estimate(self.window_s)
+        return f"about {usd} a month, reckoned from {window} of traffic"
 
     @property
     def unknown(self) -> str:

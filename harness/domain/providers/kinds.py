@@ -10,6 +10,7 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import NATIVE, Capabilities, Endpoint
+from harness.domain.suggestions import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _SHOWN: Final = 40
@@ -245,8 +246,31 @@ _ALL: Final = (
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
+# What others call a kind: LiteLLM, vendors, and servers that speak OpenAI's protocol.
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("azure", "azureopenai", "azureai"), "azure_openai"),
+    **dict.fromkeys(("aws", "awsbedrock", "amazon"), "bedrock"),
+    **dict.fromkeys(("google", "googleai", "aistudio"), "gemini"),
+    **dict.fromkeys(("llamacpp", "llamaserver", "llamafile"), "custom"),
+    **dict.fromkeys(("openaicompatible", "openailike", "litellm", "sglang", "tgi"), "custom"),
+    "chatgpt": "openai",
+    "claude": "anthropic",
+    "vertexai": "vertex",
+    "hostedvllm": "vllm",
+    "copilot": "github_copilot",
+    "codex": "openai_codex",
+}
 # What a router can call.
 SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)
+
+
+def check_kind(name: str) -> str:
+    """Returns the name of a kind. Raises InputError for another, with the nearest right one."""
+    if name in PROVIDER_KINDS:
+        return name
+    own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
+    near = did_you_mean(own or name, PROVIDER_KINDS)
+    raise InputError(f"is {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
