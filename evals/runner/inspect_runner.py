@@ -233,7 +233,7 @@ class InspectRunner:
             provider,
             api_key,
             connections=job.max_connections,
-            pace=self._paces.gate_for(provider.name) if self._paces else None,
+            pace=self._paces.gate_for(provider.name, target.model) if self._paces else None,
             allowed=self._allowed,
             calls=self._calls,
             spending=ModelSpending(spending, price, target.name) if spending else None,

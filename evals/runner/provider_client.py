@@ -20,7 +20,7 @@ from evals.runner.chat_completions import (
     parse_embeddings,
     parse_reply,
 )
-from evals.runner.rate_gate import RateGate
+from evals.runner.rate_gate import RateGate, Turn
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
 from harness.domain.formatting import format_quantity, format_span
 from harness.domain.providers.api_base_rules import check_api_base
@@ -28,7 +28,7 @@ from harness.domain.providers.credentials import hide_secret
 from harness.domain.providers.headers import check_request_headers
 from harness.domain.providers.kinds import rename_answer_limit
 from harness.domain.reliability.failures import FailureClass
-from harness.domain.reliability.retry import retry_after_s
+from harness.domain.reliability.retry import retry_after_s, used_up_for_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
 
@@ -45,6 +45,7 @@ FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
 # Longer than this, an answer is not waited for, whatever the provider asks.
 LONGEST_ASKED_S: Final = 600.0
+LONGEST_USED_UP_S: Final = 60.0  # of a rate: it fills again meanwhile
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
 # Asked where one item gets no answer, and no other is under way that could get one.
 SHORT_QUESTION: Final = "Say OK."
@@ -66,6 +67,8 @@ class ItemRefused(ProviderFailed):
 
 
 ITEM_FAILURES: Final = (FailureClass.CONTENT_POLICY, FailureClass.CONTEXT_WINDOW)
+# A call without any answer counts as one, too: nothing tells a full server from a dead one.
+OVERLOADS: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED, FailureClass.TIMEOUT)
 
 
 class _AttemptFailed(Exception):
@@ -83,6 +86,7 @@ class _AttemptFailed(Exception):
         self.retry = retry
         self.pause_s = pause_s
         self.failure = failure
+        self.overloaded = retry and (failure is None or failure in OVERLOADS)
 
 
 class EvalProviderClient:
@@ -180,12 +184,12 @@ class EvalProviderClient:
     ) -> tuple[T, float]:
         """Raises _AttemptFailed; SpendingPaused when the monthly cap is reached."""
         async with AsyncExitStack() as stack:
-            settle = None
+            turn: Turn | None = None
             if self._pace is not None:
                 async with self._waiting():
                     try:
-                        turn = self._pace.acquire(len(request))
-                        settle = await stack.enter_async_context(turn)
+                        waited = self._pace.acquire(len(request))
+                        turn = await stack.enter_async_context(waited)
                     except OSError as error:
                         why = error.strerror or error
                         text = f"the provider's limits cannot be kept: {why}"
@@ -193,15 +197,20 @@ class EvalProviderClient:
             if self._spending is not None:
                 await self._spending.require_money()
             started = time.perf_counter()
-            raw = await self._post(path, request, body)
+            try:
+                raw = await self._post(path, request, body)
+            except _AttemptFailed as error:
+                if error.overloaded and turn is not None:
+                    turn.overloaded()
+                raise
             seconds = time.perf_counter() - started
             try:
                 found = read(raw)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
             self._answers += 1
-            if settle is not None:
-                settle(found.tokens)
+            if turn is not None:
+                turn.answered(found.tokens)
             if self._spending is not None:
                 self._spending.pay(found)
             return found, seconds
@@ -240,6 +249,9 @@ class EvalProviderClient:
             raise _AttemptFailed(str(error), retry=False) from None
         except NoAnswer as error:
             raise _AttemptFailed(str(error), retry=error.again) from None
+        used_up_s = used_up_for_s(posted.headers, _time_of(posted))
+        if used_up_s and self._pace is not None:
+            self._pace.hold(min(LONGEST_USED_UP_S, used_up_s))
         if posted.status == 200:
             return posted.body
         retry = posted.status >= 500 or posted.status in RETRYABLE

@@ -1,4 +1,5 @@
-"""The rate gate delays calls, so that all eval workers of a machine keep a provider's limits.
+"""The rate gate delays calls, so that all eval workers of a machine keep a provider's limits,
+and ask each target no faster than it answers well.
 
 The limits hold for both arms of a comparison and for judges alike, and include the pauses that
 a provider asks for. A slot is a file that its holder has locked: the kernel frees it however
@@ -10,13 +11,22 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import Struct
 from typing import Final
 
 from harness.domain.content_hash import short_hash
+from harness.domain.reliability.call_speed import (
+    MOST_CALLS,
+    EndedCall,
+    CallSpeed,
+    current_speed,
+    note_answer,
+    note_overload,
+)
 from harness.domain.reliability.rate_limits import (
     EvalLimits,
     RateDecision,
@@ -32,25 +42,28 @@ LONGEST_SLOT_NAP_S: Final = 0.2
 
 
 class Slots:
-    """Holds `count` slots, each a locked file of the folder: all processes of this machine that
-    use the same folder and count share them.
+    """Holds slots, each a locked file of the folder: all processes of this machine that use the
+    same folder share them. count: how many may be held now; it may change.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: Callable[[], int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._count = count
+        self._freed = asyncio.Event()
         self._files: dict[int, int] = {}
         self._ours: set[int] = set()
         # One at a time looks for a free slot; the others come in order.
         self._first = asyncio.Lock()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Waits until one is free. Raises OSError when the folder fails."""
+    async def one(self) -> AsyncIterator[int]:
+        """Waits until one is free, and gives its number, the lowest one that is. Raises OSError
+        when the folder fails.
+        """
         slot = await self._acquire()
         try:
-            yield
+            yield slot
         finally:
             self._left(slot)
 
@@ -61,6 +74,7 @@ class Slots:
 
     def _left(self, slot: int) -> None:
         self._ours.discard(slot)
+        self._freed.set()
         if slot in self._files:
             fcntl.flock(self._files[slot], fcntl.LOCK_UN)
 
@@ -68,11 +82,15 @@ class Slots:
         nap_s = SHORTEST_NAP_S
         async with self._first:
             while True:
-                for slot in range(self._count):
+                self._freed.clear()
+                for slot in range(self._count()):
                     if slot not in self._ours and self._try_lock(slot):
                         self._ours.add(slot)
                         return slot
-                await asyncio.sleep(nap_s * JITTER.uniform(0.5, 1.5))
+                # One of ours wakes us; nothing tells of another process's.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(nap_s * JITTER.uniform(0.5, 1.5)):
+                        await self._freed.wait()
                 nap_s = min(LONGEST_SLOT_NAP_S, nap_s * 1.5)
 
     def _try_lock(self, slot: int) -> bool:
@@ -102,13 +120,73 @@ class RateGates:
     book: RateBook  # book, folder: shared by all workers of this machine
     folder: Path  # of the slots of all providers
 
-    def gate_for(self, provider: str) -> "RateGate":
-        """Opens the gate for one client of a provider; close it in the same event loop."""
+    def gate_for(self, provider: str, model: str) -> "RateGate":
+        """Opens the gate for one client of a target; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         most = limits.max_concurrent
-        # A provider's name may hold what a file's name may not.
-        slots = Slots(self.folder / short_hash(provider).hex(), most) if most else None
-        return RateGate(provider, limits.rate, self.book, slots)
+        # A name may hold what a file's name may not.
+        folder = self.folder / short_hash(provider).hex()
+        slots = [Slots(folder, lambda: most)] if most else []
+        speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
+        return RateGate(provider, limits.rate, self.book, speed, slots)
+
+
+SPEED: Final = Struct(f"{len(CallSpeed._fields)}d")
+
+
+class SharedSpeed:
+    """Keeps the call speed of one target, and its slots, for all processes of this machine.
+
+    Inspect's own adaptive concurrency knows neither the time of answers nor other processes.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.most = most
+        self.slots = Slots(folder, self.count_calls)
+        self._file = os.open(folder / "speed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def count_calls(self) -> int:
+        return min(self.most, int(current_speed(self._load(), time.monotonic()).calls))
+
+    def note(self, decide: Callable[[CallSpeed], CallSpeed]) -> None:
+        """Replaces the speed by what is decided of it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            os.pwrite(self._file, SPEED.pack(*decide(self._load())), 0)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        self.slots.close()
+        os.close(self._file)
+
+    def _load(self) -> CallSpeed:
+        kept = os.pread(self._file, SPEED.size, 0)
+        return CallSpeed(*SPEED.unpack(kept)) if len(kept) == SPEED.size else CallSpeed()
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call that may go now. Its end is noted once: the target's speed follows from it."""
+
+    gate: "RateGate"
+    estimated: float  # tokens
+    full: bool  # as many calls as allowed are under way
+    started_at: float = field(default_factory=time.monotonic)
+
+    def answered(self, tokens: int) -> None:
+        """Notes an answer, and how many tokens it took."""
+        self.gate.settle(self.estimated, tokens)
+        call, most = self._ended_call(tokens), self.gate.speed.most
+        self.gate.speed.note(lambda speed: note_answer(speed, call, most))
+
+    def overloaded(self) -> None:
+        """Notes that the target could not take the call."""
+        call = self._ended_call()
+        self.gate.speed.note(lambda speed: note_overload(speed, call))
+
+    def _ended_call(self, tokens: int = 1) -> EndedCall:
+        return EndedCall(self.started_at, time.monotonic(), self.full, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +194,27 @@ class RateGate:
     provider: str
     limit: RateLimit
     book: RateBook
-    slots: Slots | None  # None for no limit of calls under way
+    speed: SharedSpeed  # of the target
+    slots: Sequence[Slots] = ()  # of the provider, where its calls under way are limited
     # One at a time waits for the rate; the others come in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
-    async def acquire(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
-        """Waits until a request of about that size may go, and holds its slot.
-
-        Gives a callback that takes the number of tokens used. Raises OSError when the folder of
-        the slots fails.
+    async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
+        """Waits until a request of about that size may go, and holds its slots. Raises OSError
+        when their folder fails.
         """
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
-            if self.slots is not None:
-                await stack.enter_async_context(self.slots.one())
+            slot = await stack.enter_async_context(self.speed.slots.one())
+            full = slot + 1 >= self.speed.count_calls()
+            for slots in self.slots:
+                await stack.enter_async_context(slots.one())
             async with self._first:
                 # What is waited for is in a file: others change it, and nothing tells us.
                 while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
-            yield lambda actual: self._settle(tokens, actual)
+            yield Turn(self, tokens, full)
 
     def hold(self, seconds: float) -> None:
         """Keeps all who share the book from asking the provider for so long: it said so."""
@@ -146,8 +225,9 @@ class RateGate:
         )
 
     def close(self) -> None:
-        if self.slots is not None:
-            self.slots.close()
+        self.speed.close()
+        for slots in self.slots:
+            slots.close()
 
     def _wait_s(self, tokens: float) -> float:
         """0 when it may go; then it is counted."""
@@ -166,7 +246,7 @@ class RateGate:
         self.book.change(self.provider, change)
         return decided[-1].retry_after_s
 
-    def _settle(self, estimated: float, actual: int) -> None:
+    def settle(self, estimated: float, actual: int) -> None:
         if self.limit.tokens_per_min is not None:
             now = time.monotonic()
             self.book.change(

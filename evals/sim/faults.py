@@ -30,6 +30,9 @@ class FaultKind(StrEnum):
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
     HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
+    CROWDED = (
+        "crowded"  # `delay_s` for each call to the model that is under way, then the answer
+    )
     STALL = "stall"  # silence after `after_chunks`: for `delay_s`, else until the client leaves
     RESET = "reset"  # TCP RST: before the first byte, or after `after_chunks`
     CLOSE = "close"  # TCP FIN at the same places
@@ -116,9 +119,11 @@ class FaultBook:
 
 
 async def replace_answer(
-    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
+    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect, under_way: int
 ) -> bool:
-    """Carries out a fault that leaves nothing of the answer; False if an answer follows."""
+    """Carries out a fault that leaves nothing of the answer; False if an answer follows.
+    under_way: the model's calls, this one included.
+    """
     exchange.extra = fault.headers
     match fault.kind:
         case FaultKind.STATUS:
@@ -138,6 +143,9 @@ async def replace_answer(
             await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         case FaultKind.HANG:
             await exchange.pause(fault.delay_s)
+            return False
+        case FaultKind.CROWDED:
+            await exchange.pause((fault.delay_s or 0.0) * under_way)
             return False
         case _:
             return False

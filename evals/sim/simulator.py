@@ -33,6 +33,8 @@ class Written(NamedTuple):
 class Stats:
     requests: int = 0
     client_gone: int = 0  # clients seen leaving before the end
+    under_way: int = 0
+    most_under_way: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
@@ -116,10 +118,12 @@ class Simulator:
         """Counts the request, draws its fault, and sends the answer at the model's pace."""
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
+        stats.under_way += 1
+        stats.most_under_way = max(stats.most_under_way, stats.under_way)
         if fault := self.faults.draw(name):
             stats.faults[fault.kind] += 1
         try:
-            if fault and await replace_answer(exchange, fault, name, dialect):
+            if fault and await replace_answer(exchange, fault, name, dialect, stats.under_way):
                 return
             answer, profile = written(), self.model(name).profile
             z = text_numbers.normal("latency", profile.seed, next(self._numbers))
@@ -129,6 +133,8 @@ class Simulator:
         except ClientDisconnect:
             stats.client_gone += 1
             raise
+        finally:
+            stats.under_way -= 1
 
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
         profile, prompt = model.profile, request.prompt

@@ -91,7 +91,6 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask("canary", step, "chat", "--reason", "a rehearsal")
     ask("status")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
-    ask("proposal", "retry", fourth["proposal"]["id"], exits=6)  # type: ignore[index]
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
@@ -228,6 +227,7 @@ def provider_verbs(ask: Callable[..., object]) -> None:
 
 
 def trouble_verbs(ask: Callable[..., object]) -> None:
+    ask("proposal", "retry", "prop_none", exits=1)
     ask("eval", "cancel", "run_none", "--reason", "a rehearsal", exits=1)
     ask("route", "failovers")
     ask("alert", "list")

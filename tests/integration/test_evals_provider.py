@@ -14,8 +14,11 @@ import pytest
 from evals.runner.chat_completions import ChatReply
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
+from evals.sim.faults import Fault, FaultKind
+from evals.sim.simulator import Simulator
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.rate_limits import EvalLimits
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
@@ -229,7 +232,9 @@ def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float
     """One question from a worker that shares book and slots with others."""
 
     async def once() -> tuple[ChatReply, float]:
-        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).gate_for("sim")
+        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).gate_for(
+            "sim", "m"
+        )
         client = EvalProviderClient(
             served.provider(),
             KEY,
@@ -253,3 +258,30 @@ def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) 
         assert paced(served, book, tmp_path)[0].text == "at last"
     held = book.change("hold:sim", lambda state: state).requests_until
     assert held >= began + 0.3
+
+
+@pytest.mark.req("A5", "F2")
+def test_a_small_local_server_gets_few_calls_at_once_and_no_time_out(
+    sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    """Its latency grows with the calls under way: all at once would be too many for it."""
+    asked, model = 40, "sim-base"
+    sim.faults.set(model, Fault(FaultKind.CROWDED, delay_s=0.03))
+
+    async def ask_all() -> None:
+        client = EvalProviderClient(
+            Provider("sim", "openai", f"{sim_url}/v1"),
+            None,
+            calls=ProviderClient,
+            connections=asked,
+            pace=RateGates({}, LocalRates(), tmp_path).gate_for("sim", model),
+        )
+        try:
+            await asyncio.gather(*(client.ask({**BODY, "model": model}) for _ in range(asked)))
+        finally:
+            await client.close()
+
+    asyncio.run(ask_all())
+    stats = sim.stats[model]
+    assert (stats.requests, stats.client_gone) == (asked, 0)
+    assert 2 < stats.most_under_way < asked / 2

@@ -19,7 +19,7 @@ from pathlib import Path
 from evals.runner.rate_gate import Slots
 
 async def hold():
-    async with Slots(Path(sys.argv[1]), 2).one():
+    async with Slots(Path(sys.argv[1]), lambda: 2).one():
         print("held", flush=True)
         await asyncio.sleep(600)
 
@@ -56,11 +56,14 @@ async def free(slots: Slots) -> int:
 def test_workers_share_a_providers_slots_and_a_killed_one_leaves_its_own(
     tmp_path: Path,
 ) -> None:
-    with closing(Slots(tmp_path, 2)) as slots, holder(tmp_path) as other:
-        assert asyncio.run(free(slots)) == 1
-        other.kill()
-        other.wait()
-        assert asyncio.run(free(slots)) == 2
+    async def counted() -> list[int]:
+        with closing(Slots(tmp_path, lambda: 2)) as slots, holder(tmp_path) as other:
+            before = await free(slots)
+            other.kill()
+            other.wait()
+            return [before, await free(slots)]
+
+    assert asyncio.run(counted()) == [1, 2]
 
 
 def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) -> None:
@@ -76,8 +79,8 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
 
     async def calls() -> None:
         with (
-            closing(Slots(tmp_path, 3)) as slots,
-            closing(Slots(tmp_path, 3)) as others,
+            closing(Slots(tmp_path, lambda: 3)) as slots,
+            closing(Slots(tmp_path, lambda: 3)) as others,
         ):
             under_way: list[int] = []
             both = [call(limit, under_way) for limit in (slots, others) for _ in range(20)]
@@ -88,14 +91,14 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
 
 
 def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
-    return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p")
+    return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p", "m")
 
 
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
     try:
-        async with asyncio.timeout(0.05), pace.acquire(size) as settle:
+        async with asyncio.timeout(0.05), pace.acquire(size) as turn:
             if tokens is not None:
-                settle(tokens)
+                turn.answered(tokens)
             return True
     except TimeoutError:
         return False
@@ -120,22 +123,34 @@ def test_tokens_that_the_provider_counted_are_what_the_next_one_waits_for(
 def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -> None:
     book = LocalRates()
     paces = RateGates({}, book, tmp_path)
-    paces.gate_for("p").hold(60)
-    assert not asyncio.run(goes(paces.gate_for("p")))
-    assert asyncio.run(goes(paces.gate_for("q")))
+    paces.gate_for("p", "m").hold(60)
+    assert not asyncio.run(goes(paces.gate_for("p", "m")))
+    assert asyncio.run(goes(paces.gate_for("q", "m")))
 
 
 def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
     book = LocalRates()
-    pace = RateGates({}, book, tmp_path).gate_for("p")
+    pace = RateGates({}, book, tmp_path).gate_for("p", "m")
     pace.hold(600)
     long: RateState = book.change("hold:p", lambda state: state)
     pace.hold(1)
     assert book.change("hold:p", lambda state: state) == long
 
 
+def test_a_target_gets_two_calls_at_first_however_many_runs_ask_it(tmp_path: Path) -> None:
+    paces = RateGates({}, LocalRates(), tmp_path)
+
+    async def ask_all() -> list[bool]:
+        async with paces.gate_for("p", "m").acquire(1), paces.gate_for("p", "m").acquire(1):
+            return [await goes(paces.gate_for("p", model)) for model in ("m", "other")]
+
+    assert asyncio.run(ask_all()) == [False, True]
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "a b"])
 def test_any_name_of_a_provider_has_slots(tmp_path: Path, name: str) -> None:
     limits = {name: EvalLimits(max_concurrent=1)}
-    with closing(RateGates(limits, LocalRates(), tmp_path / "evals").gate_for(name)) as pace:
+    with closing(
+        RateGates(limits, LocalRates(), tmp_path / "evals").gate_for(name, name)
+    ) as pace:
         assert asyncio.run(goes(pace))

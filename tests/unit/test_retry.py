@@ -15,6 +15,7 @@ from harness.domain.reliability.retry import (
     fits_budget,
     retry_after_s,
     retry_wait_s,
+    used_up_for_s,
 )
 
 pytestmark = pytest.mark.req("A5")
@@ -51,6 +52,30 @@ def test_a_providers_wait_is_read_in_every_form_and_the_largest_counts(
     headers: dict[str, str], expected: float
 ) -> None:
     assert retry_after_s(headers, NOW) == expected
+
+
+OPENAI, ANTHROPIC = "x-ratelimit-{}-tokens", "anthropic-ratelimit-tokens-{}"
+
+
+@pytest.mark.parametrize(
+    ("form", "remaining", "reset", "expected"),
+    [
+        (OPENAI, "0", "1m0.5s", 60.5),
+        (OPENAI, "0", "20ms", 0.02),
+        (OPENAI, "1", "1m0.5s", 0.0),
+        (OPENAI, "0", "soon", 0.0),
+        (OPENAI, "0", "", 0.0),
+        (ANTHROPIC, "0", "2026-03-01T12:00:09Z", 9.0),
+        (ANTHROPIC, "0", "2026-03-01T11:00:00Z", 0.0),
+        (ANTHROPIC, "0", "2026-03-01T12:00:09", 0.0),
+    ],
+)
+def test_a_rate_that_headers_call_used_up_is_waited_for(
+    form: str, remaining: str, reset: str, expected: float
+) -> None:
+    headers = {form.format("remaining"): remaining, form.format("reset"): reset}
+    assert used_up_for_s(headers, NOW) == expected
+    assert used_up_for_s({form.format("remaining"): remaining}, NOW) == 0.0
 
 
 @pytest.mark.parametrize(

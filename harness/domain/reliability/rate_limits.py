@@ -164,7 +164,8 @@ class EvalLimits:
     count. At most five seconds' worth comes at once.
     """
 
-    max_concurrent: int | None = None  # requests at a time; null for no limit
+    # The most requests at a time; null for no limit. Evals begin with 2 for each target.
+    max_concurrent: int | None = None
     requests_per_min: float | None = None  # null for no limit
     tokens_per_min: float | None = None  # null for no limit
 

@@ -5,6 +5,7 @@ is left. Pure: `uniform` is a number in [0, 1), times are seconds.
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,10 @@ _NUMBERS: Final[Mapping[str, float]] = {
 # float() alone would take "1_0", "infinity" and digits of any script.
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST: Final = 64
+# Go's spelling of a span.
+_SPANS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_SPAN_PART: Final = re.compile(r"(\d+\.?\d*)(ms|h|m|s)", re.ASCII)
+_SPAN: Final = re.compile(rf"({_SPAN_PART.pattern})+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,28 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
         and (wait := _wait_s(text.strip(), per_second, now)) is not None
     ]
     return max(waits, default=None)
+
+
+def used_up_for_s(headers: Mapping[str, str], now: datetime) -> float:
+    """Seconds until a rate is there again that a provider's headers call used up; 0 where they
+    call none so. Reads OpenAI's `x-ratelimit-…` (a span such as `1m0.5s`), also of Groq and
+    others, and Anthropic's (a time). headers, now: as above.
+    """
+    waits = [0.0]
+    for kind in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{kind}", "").strip() == "0":
+            waits.append(_span_s(headers.get(f"x-ratelimit-reset-{kind}", "").strip()))
+        if headers.get(f"anthropic-ratelimit-{kind}-remaining", "").strip() == "0":
+            with suppress(LookupError, ValueError, TypeError):
+                then = datetime.fromisoformat(headers[f"anthropic-ratelimit-{kind}-reset"])
+                waits.append((then - now).total_seconds())
+    return max(waits)
+
+
+def _span_s(text: str) -> float:
+    if len(text) > _LONGEST or not _SPAN.fullmatch(text):
+        return 0.0
+    return sum(float(number) * _SPANS[unit] for number, unit in _SPAN_PART.findall(text))
 
 
 def _wait_s(text: str, per_second: float, now: datetime) -> float | None:

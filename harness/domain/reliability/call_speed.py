@@ -1,0 +1,93 @@
+"""Call speed decides how many eval calls a target gets at once: one more while answers come no
+slower, fewer where they do, half where the target is overloaded. Pure; monotonic seconds.
+
+Sources: Chiu and Jain 1989, additive increase and multiplicative decrease; Brakmo and Peterson
+1995 (TCP Vegas), which compares the time of answers with that of the first ones.
+"""
+
+from typing import Final, NamedTuple
+
+START_CALLS: Final = 2.0
+MOST_CALLS: Final = 256
+ROUND_ANSWERS: Final = 4  # of each decision, at least
+# Answers that take so many times as long per token as the first ones are too slow: a further
+# call would only wait for the others.
+TOO_SLOW: Final = 2.0
+SLOWER_SHARE: Final = 0.75  # of the calls, where answers are too slow
+OVERLOAD_SHARE: Final = 0.5
+FORGET_S: Final = 600.0  # without an answer: what was learnt may hold no more
+
+
+class CallSpeed(NamedTuple):
+    """How many calls one target gets at once, and what its answers have taken."""
+
+    calls: float = START_CALLS
+    changed_at: float = 0.0  # an answer to an older call says nothing about `calls`
+    used_at: float = 0.0
+    first_s: float = 0.0  # first_s, first_tokens: of all answers at START_CALLS or fewer
+    first_tokens: float = 0.0
+    round_s: float = 0.0  # round_s and below: of the answers since the last decision
+    round_tokens: float = 0.0
+    round_answers: float = 0.0
+    round_full: float = 0.0  # 1 where all calls that are allowed were under way at a time
+
+
+class EndedCall(NamedTuple):
+    """One call that has ended."""
+
+    started_at: float
+    now: float
+    full: bool  # as many calls as allowed were under way
+    tokens: int = 1
+
+    @property
+    def seconds(self) -> float:
+        return self.now - self.started_at
+
+
+def current_speed(speed: CallSpeed, now: float) -> CallSpeed:
+    """Returns the speed, anew where it is old, or of a clock that has begun anew since."""
+    return speed if 0 <= now - speed.used_at <= FORGET_S else CallSpeed(used_at=now)
+
+
+def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
+    """Counts an answer, and decides once a round of them is full. most: the ceiling."""
+    speed = current_speed(speed, call.now)._replace(used_at=call.now)
+    if call.started_at < speed.changed_at:
+        return speed
+    tokens = max(1, call.tokens)
+    if speed.calls <= START_CALLS:
+        speed = speed._replace(
+            first_s=speed.first_s + call.seconds, first_tokens=speed.first_tokens + tokens
+        )
+    speed = speed._replace(
+        round_s=speed.round_s + call.seconds,
+        round_tokens=speed.round_tokens + tokens,
+        round_answers=speed.round_answers + 1,
+        round_full=max(speed.round_full, float(call.full)),
+    )
+    if speed.round_answers < max(ROUND_ANSWERS, int(speed.calls)):
+        return speed
+    if speed.round_s * speed.first_tokens > TOO_SLOW * speed.first_s * speed.round_tokens:
+        return _change(speed, speed.calls * SLOWER_SHARE, call.now)
+    more = speed.calls + speed.round_full
+    return _change(speed, min(float(most), more), call.now)
+
+
+def note_overload(speed: CallSpeed, call: EndedCall) -> CallSpeed:
+    """Halves the calls once for all that were under way when the target was overloaded."""
+    speed = current_speed(speed, call.now)._replace(used_at=call.now)
+    if call.started_at < speed.changed_at:
+        return speed
+    return _change(speed, speed.calls * OVERLOAD_SHARE, call.now)
+
+
+def _change(speed: CallSpeed, calls: float, now: float) -> CallSpeed:
+    return speed._replace(
+        calls=max(1.0, calls),
+        changed_at=now if calls != speed.calls else speed.changed_at,
+        round_s=0.0,
+        round_tokens=0.0,
+        round_answers=0.0,
+        round_full=0.0,
+    )
