@@ -21,8 +21,8 @@ from typing import Final
 from harness.domain.content_hash import short_hash
 from harness.domain.reliability.call_speed import (
     MOST_CALLS,
-    EndedCall,
     CallSpeed,
+    EndedCall,
     current_speed,
     note_answer,
     note_overload,

@@ -8,8 +8,8 @@ import pytest
 from harness.domain.reliability.call_speed import (
     FORGET_S,
     START_CALLS,
-    EndedCall,
     CallSpeed,
+    EndedCall,
     current_speed,
     note_answer,
     note_overload,
