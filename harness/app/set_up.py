@@ -221,18 +221,23 @@ def _write(file: Path, text: str) -> None:
 
 
 @contextmanager
-def temporary_installation(given: Path | None, folder: Path) -> Iterator[Installation]:
-    """Opens the configuration's installation, with its state in `folder`. Raises InputError."""
+def temporary_installation(
+    given: Path | None, folder: Path, *, goes_on: bool = False
+) -> Iterator[Installation]:
+    """Opens the configuration's installation, with its state in `folder`. goes_on: with the
+    state of an earlier call, and a secret that stays there. Raises InputError.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / FILE).exists():
+    if (folder / FILE).exists() and not goes_on:
         raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
     # The workers are processes of their own, and read this too.
     os.environ[DATABASE] = address(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
     os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
-    os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
-    installation = open_with_workers(given)
+    if not goes_on:
+        os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
+    installation = open_with_workers(given, create_secret=goes_on)
     try:
         signing_keys.create_keys(installation.settings)
         if any(provider.extra_headers for provider in installation.settings.providers.values()):

@@ -108,7 +108,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
         "try": (
             ".evals.try_command:try_",
-            "Give a first answer about a candidate, from results that you have.",
+            "Give a first answer about a candidate, from results or questions that you have.",
         ),
         "init": (".operations.init:init", "Set up Swapgate in this folder."),
         "serve": (".operations.serve:serve", "Run Swapgate's processes."),

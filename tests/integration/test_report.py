@@ -37,6 +37,7 @@ from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report, list_pinned
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
+from harness.report.page import render_page
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers
@@ -133,6 +134,19 @@ def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
     assert shown.count("# PASSED") == 0
     assert "<script>" not in shown
     assert "![]" not in shown
+
+
+def test_what_a_model_wrote_is_text_on_the_page_which_loads_nothing(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>![x](http://example.com/x.png)"
+
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        return str(item.target) if target.model == "base" else hostile
+
+    page = render_page(written(script, tmp_path))
+
+    assert "&lt;script&gt;alert(1)" in page
+    assert not [tag for tag in ("<script", "<img", "<link", "src=", "@import") if tag in page]
+    assert page.count("<svg") == 1
 
 
 def test_what_a_proposer_wrote_stays_data(world: SmallInstallation) -> None:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from harness.cli.evals.csv_files import parse_pairs, read_text
 from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
-from harness.cli.frame.command import arg, command, opt
+from harness.cli.frame.command import EXISTING_FILE, FILE, FiniteRange, arg, command, opt
+from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.formatting import escape_controls, format_number, format_quantity
 
@@ -23,10 +26,41 @@ PAIRS: Final = "pairs"
 @command(name="try")
 @exits_on_bad_input
 def try_(
-    files: tuple[str, ...] = arg("RESULTS…", type=click.Path(), required=True),
+    session: Session,
+    files: tuple[str, ...] = arg("RESULTS…", type=click.Path()),
     *,
-    incumbent: str = opt("Of a file with several runs: which one.", metavar="NAME", default=""),
-    candidate: str = opt("Of a file with several runs: which one.", metavar="NAME", default=""),
+    suite: Path | None = opt(
+        "Ask both models these questions: JSON lines or CSV.",
+        type=EXISTING_FILE,
+        metavar="FILE",
+    ),
+    incumbent: str = opt(
+        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+    ),
+    candidate: str = opt(
+        "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
+    ),
+    max_usd: float = opt(
+        "With --suite: the most that the answers may cost, in US dollars.",
+        type=FiniteRange(min=0, min_open=True),
+        default=1.0,
+    ),
+    scorer: str = opt(
+        "With --suite: how an answer is scored.", metavar="NAME", default="exact"
+    ),
+    system: str = opt("With --suite: the system message.", metavar="TEXT", default=""),
+    template: str = opt(
+        "With --suite: the message, which has {input}.", metavar="TEXT", default="{input}"
+    ),
+    max_output_tokens: int = opt(
+        "With --suite: of an answer.", type=click.IntRange(min=1), default=512
+    ),
+    page: Path = opt(
+        "With --suite: where the page is written.",
+        "--html",
+        type=FILE,
+        default="swapgate-try.html",
+    ),
     metric: str = opt("Which score counts, where there are several.", default=""),
     claim: str = opt(
         "What the candidate has to show.",
@@ -34,17 +68,56 @@ def try_(
         default="superior",
     ),
     margin: float = opt("Allowed loss, a share of 1.", default=0.05),
-    as_json: bool = opt("One JSON object on stdout.", "--json"),
 ) -> int:
-    """Give a first answer about a candidate, from results that you have.
+    """Give a first answer about a candidate, from results or questions that you have.
 
     RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
     CSV. The content says of which tool. Nothing is stored, and nothing is promoted by it.
 
+    --suite asks both models instead, with the keys in the environment or .env, or providers of
+    ./swapgate.yaml. Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd,
+    the same command goes on.
+
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
     between_0_and_1("--margin", margin)
+    if suite is not None:
+        if files or not (incumbent and candidate):
+            raise InputError(
+                "--suite needs --incumbent and --candidate, and no files of results"
+            )
+        from harness.cli.evals.try_suite import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
+        from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
+
+        click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
+        settings = {
+            "scorer": scorer,
+            "system": system,
+            "template": template,
+            "max_output_tokens": max_output_tokens,
+        }
+        trial = SuiteTrial(
+            suite, incumbent, candidate, Claim(claim), margin, max_usd, settings, page
+        )
+        return try_suite(trial, session.config)
+    if not files:
+        raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
+    return _try_files(
+        files, FileChoice(incumbent, candidate, metric, claim, margin), as_json=session.json
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FileChoice:
+    incumbent: str
+    candidate: str
+    metric: str
+    claim: str
+    margin: float
+
+
+def _try_files(files: Sequence[str], wanted: FileChoice, *, as_json: bool) -> int:
     from harness.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
     formats = {file: export_decision.recognise_file(file) for file in files}
@@ -55,8 +128,10 @@ def try_(
     from harness.cli.evals.pair_judgement import FileTerms, find_sight, judge_rows  # noqa: PLC0415
     from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
 
-    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=None)
-    choice = export_decision.ExportChoice(_one(formats), incumbent, candidate, metric)
+    terms = FileTerms(Claim(wanted.claim), wanted.margin, alpha=0.05, n_max=None)
+    choice = export_decision.ExportChoice(
+        _one(formats), wanted.incumbent, wanted.candidate, wanted.metric
+    )
     exported = _read_pairs(files, choice)
     answer = judge_rows(exported.pairs, terms)
     sight = find_sight(exported.pairs, terms)
