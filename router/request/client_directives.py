@@ -143,12 +143,12 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
-    """Lists all that names the caller of a request: its sticky key, and what the body says. A
-    header decides the arm; the body may still say whose request it is.
+    """Lists all that names the caller of a request: what the body says, then its sticky key,
+    which a header or the conversation may decide.
     """
     cache_key = request.value("prompt_cache_key")
     more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
-    return [sticky_key, *body_callers(request.members.found), *more]
+    return [*body_callers(request.members.found), sticky_key, *more]
 
 
 def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:

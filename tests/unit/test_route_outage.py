@@ -106,11 +106,15 @@ def test_an_outage_counts_since_its_first_minute_and_names_the_newest_fallback()
         # Requests tell more than circuits, while they come.
         ([row(0, 9)], 1.9, ["own", "first", "second"], False),
         ([row(0, 9)], 2, ["own", "first", "second"], True),
+        # Some of this minute's requests came before; the circuits say what comes now.
+        ([row(0, 9), row(0, 1, 1, 1, "")], 0.5, ["own", "first", "second"], True),
+        ([row(0, 9), row(0, 1, 1, 1, "")], 0.5, ["own", "first"], False),
     ],
 )
-def test_without_requests_the_circuits_of_all_targets_tell(
+def test_the_circuits_of_all_targets_tell_at_once_where_no_request_is_answered(
     rows: list[TrafficMinute], minutes: float, shut: list[str], *, down: bool
 ) -> None:
     found = outage(rows, minutes, shut)
     assert (found is not None) is down
-    assert found in (None, RouteOutage(DOWN, NOON - timedelta(minutes=9), no_answers=True))
+    if found is not None:
+        assert (found.since, found.no_answers) == (NOON - timedelta(minutes=9), True)

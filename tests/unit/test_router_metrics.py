@@ -19,7 +19,7 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
-from tests.support.router.asgi_router import ASK, Place
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
 
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
@@ -71,6 +71,20 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
     left = f'failure_class="overloaded",provider="up",route="support",target="{OWN}"'
     assert found[f"swapgate_failovers_total{{{left}}}"] == 1
     assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
+
+
+@pytest.mark.req("B5")
+async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
+    for sticky in (b"first", b"second"):
+        header = (b"x-swapgate-sticky", sticky)
+        await place.door.call(CHAT, ASK[:-1] + b',"user":"alice"}', headers=(AUTH, header))
+
+    first, second = (str(entry["user"]).split() for entry in events(place))
+    assert first[0] == second[0]
+    assert first[1] != second[1]
 
 
 @pytest.mark.req("B9")

@@ -77,19 +77,20 @@ def find_outage(
     """Finds the outage of a route; None while its own model serves.
 
     minutes: the route's, of the last hour. shut: since when routers leave a target out, by its
-    id; it decides where nobody has asked for a while.
+    id. Where they leave out all, the route is down at once, unless requests are answered.
     """
     tallies = _tally(route, minutes)
-    newest = tallies[0].begin if tallies else None
-    if newest is None or now - newest >= FRESH:
-        answering = route.may_answer
-        if answering and all(target in shut for target in answering):
-            since = max(shut[target] for target in answering)
-            return RouteOutage(OutageKind.DOWN, since, no_answers=True)
-    if newest is None or now - newest >= RECENT:
-        return None
-    windows = list(_windows(tallies, now))
+    newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
+    windows = list(_windows(tallies, now)) if newest else []
     kind = windows[0].kind if windows else None
+    answering = route.may_answer
+    if kind is not OutageKind.DOWN and answering and all(t in shut for t in answering):
+        since = max(shut[target] for target in answering)
+        if newest is None or now - newest.begin >= FRESH:
+            return RouteOutage(OutageKind.DOWN, since, no_answers=True)
+        if newest.failed:
+            requests, failed = newest.requests, newest.failed
+            return RouteOutage(OutageKind.DOWN, since, requests, failed, no_answers=True)
     return _describe(kind, windows) if kind else None
 
 
