@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from evals.suites.foreign_records import read_record
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import read_group, read_slice
@@ -109,10 +110,30 @@ def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return json_lines(path)
-        case ".csv":
+        case ".json":
+            return _json_array(path)
+        case ".csv" | ".tsv":
             return _csv_rows(path, input_field)
+        case ".yaml" | ".yml":
+            raise InputError(
+                f"{path}: a configuration, such as promptfoo's, holds no items; use .jsonl, "
+                ".json or .csv"
+            )
         case other:
-            raise InputError(f"{path}: unknown kind of file {other!r}; use .jsonl or .csv")
+            raise InputError(
+                f"{path}: unknown kind of file {other!r}; use .jsonl, .json or .csv"
+            )
+
+
+def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and object of each element of a JSON array."""
+    try:
+        records = DECODER.decode(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:1: not JSON: {error}") from None
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise InputError(f"{path}:1: must be an array of objects, one for each item")
+    yield from enumerate(records, start=1)
 
 
 def _no_nan(constant: str) -> float:
@@ -172,14 +193,14 @@ def _item(
     input_field: str,
     target_field: str,
 ) -> Item:
+    wanted = tuple(target_field.split("+")) if target_field else TARGET_FIELDS
+    record = read_record(record, place, input_field=input_field, target_fields=wanted)
     asked = _required(record, (input_field,), place)
     if not isinstance(asked, str) or not asked.strip():
         raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
     if "+" in target_field:
-        parts = target_field.split("+")
-        target: object = {part: _required(record, (part,), place) for part in parts}
+        target: object = {part: _required(record, (part,), place) for part in wanted}
     else:
-        wanted = (target_field,) if target_field else TARGET_FIELDS
         target = _required(record, wanted, place)
     given = record.get("id")
     if given is not None and not (isinstance(given, str | int) and str(given).strip()):
