@@ -198,7 +198,7 @@ class SpendingPaused(SwapgateError):
 class ProviderAway(SwapgateError):
     """Raised when a run cannot go on before a provider answers again."""
 
-    docs_page = "how-to/swap"
+    docs_page = "reference/policies"
 
     def __init__(self, provider: str, why: str) -> None:
         super().__init__(f"{provider} is away: {why}")
