@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from harness import config, package_data
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import (
+    DOTENV_VARIABLE,
     Installation,
     config_file,
     load_settings,
@@ -23,6 +24,7 @@ from harness.app.installation import (
 )
 from harness.config.source_locations import parse_file
 from harness.control.operations import dashboard_sessions, keys, queries
+from harness.control.providers.credentials import name_variables
 from harness.control.routing import routes, seed
 from harness.domain.config_conversion import Conversion, SourceConfig
 from harness.domain.errors import ConfigError, InputError
@@ -30,6 +32,7 @@ from harness.domain.litellm_import import convert_litellm
 from harness.domain.operations.access import FIRST_LINK_LASTS, Role, sign_in_url
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.pagination import PageRequest
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RunQueueKind
 from harness.report.content import DATABASE, FILE, address
 from harness.runtime import secret_files, signing_keys
@@ -66,6 +69,19 @@ home: .swapgate
 
 
 @dataclass(frozen=True, slots=True)
+class FoundKey:
+    """A variable with the key of a vendor, of which there is no provider yet."""
+
+    provider: str
+    variable: str
+    place: str  # `.env` or `the environment`
+
+    @property
+    def text(self) -> str:
+        return f"{self.variable} in {self.place}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetUpResult:
     """Lists what `swapgate init` made and what it found. Keys: None where the database had some
     already.
@@ -76,6 +92,7 @@ class SetUpResult:
     created: tuple[str, ...]
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
+    found_keys: tuple[FoundKey, ...]  # whose providers were not written
     has_routes: bool
     not_warm: tuple[str, ...]  # routes whose fallbacks at another provider get no requests
     admin_key: str | None
@@ -83,17 +100,24 @@ class SetUpResult:
     sign_in_link: str | None  # opens the dashboard as its admin, once
 
 
-def set_up(given: Path | None) -> SetUpResult:
+def set_up(
+    given: Path | None, *, takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False
+) -> SetUpResult:
     """Make what an installation needs and does not have yet; change nothing that is there.
 
-    given: the configuration file, if one was named. Raises ConfigError for a folder that cannot
-    be written.
+    given: the configuration file, if one was named. takes: says whether the providers of keys
+    in the environment are written into a file that has no providers. Raises ConfigError for a
+    folder that cannot be written.
     """
     file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
     wanted = {file: TEMPLATE, schema: json.dumps(config.json_schema(), indent=2) + "\n"}
     created = {path: _write_new(path, text) for path, text in wanted.items()}
     settings = load_settings(file)
+    found = _find_keys(settings.providers.values())
+    if found and "providers" not in parse_file(file).values and takes(found):
+        _append_providers(file, found)
+        settings = load_settings(file)
     secret_file = settings.home / secret_files.SECRET_FILE
     database = Path(settings.database_url.removeprefix("sqlite:///"))
     secret_there = secret_file.exists()
@@ -109,6 +133,8 @@ def set_up(given: Path | None) -> SetUpResult:
         seeded = seed.apply_seed(installation.context, settings)
         admin, data, link = _create_first_keys(installation)
         table = routes.load_table(installation.context)
+        with installation.context.store.read() as tx:
+            found = _find_keys(tx.providers.all().values())
     finally:
         installation.close()
     return SetUpResult(
@@ -123,12 +149,37 @@ def set_up(given: Path | None) -> SetUpResult:
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
+        found_keys=found,
         has_routes=bool(table.routes),
         not_warm=tuple(seed.list_not_warm(table)),
         admin_key=admin,
         data_key=data,
         sign_in_link=link and sign_in_url(settings.ui.url, link),
     )
+
+
+def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
+    known = list(known)
+    there = {provider.name for provider in known}
+    from_file = os.environ.get(DOTENV_VARIABLE, "").split(",")
+    return tuple(
+        FoundKey(name, variable, ".env" if variable in from_file else "the environment")
+        for name, variable in name_variables(known)
+        if name not in there and os.environ.get(variable, "").strip()
+    )
+
+
+def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
+    """Raises ConfigError for a file that cannot be written."""
+    rows = [
+        f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
+        for key in found
+    ]
+    try:
+        with file.open("a", encoding="utf-8") as written:
+            written.write("\n".join(("", "providers:", *rows, "")))
+    except OSError as error:
+        raise ConfigError(f"cannot write {file} ({error.strerror})") from None
 
 
 def _create_first_keys(

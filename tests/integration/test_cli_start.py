@@ -97,6 +97,33 @@ def test_a_command_or_a_key_file_that_is_not_there_is_said_with_what_there_is() 
     )
 
 
+def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".env").write_text("OPENAI_API_KEY=sk-a-key-of-a-test\n")
+    monkeypatch.setenv("GROQ_API_KEY", "gsk-a-key-of-a-test")
+    for taken_from_file in ("OPENAI_API_KEY", DOTENV_VARIABLE):
+        monkeypatch.setenv(taken_from_file, "")  # it goes with the test
+        monkeypatch.delenv(taken_from_file)
+    file = empty_folder / "swapgate.yaml"
+
+    assert "found OPENAI_API_KEY in .env, of which nothing was made" in run("init").stderr
+    assert "\nproviders:" not in file.read_text()
+    monkeypatch.setattr(init_command, "is_terminal", lambda: True)
+    refused = CliRunner().invoke(program, ["init"], input="n\n")
+    assert "Write their providers (openai, groq)? [Y/n]" in refused.stderr
+    assert "\nproviders:" not in file.read_text()
+    written = run("init", "--yes")
+
+    assert "found OPENAI_API_KEY in .env, GROQ_API_KEY in the environment" in written.stderr
+    assert "  groq: {kind: groq, api_key_env: GROQ_API_KEY}" in file.read_text()
+    known = {
+        row["name"]: row for row in json.loads(run("provider", "key", "list", "--json").stdout)
+    }
+    assert known["openai"]["hasValue"]
+    assert "found" not in run("init", "--yes").stderr
+
+
 def test_init_again_changes_nothing(empty_folder: Path) -> None:
     run("init")
     (empty_folder / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")

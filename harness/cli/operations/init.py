@@ -15,8 +15,8 @@ from harness.cli.frame.session import Session
 from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
-    from harness.app.set_up import ConfigImport, SetUpResult
-from collections.abc import Callable, Mapping
+    from harness.app.set_up import ConfigImport, FoundKey, SetUpResult
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.app.installation import open_installation
 from harness.control.providers.registry import default_provider
@@ -56,11 +56,15 @@ def init(
         type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
         metavar="GATEWAY FILE",
     ),
+    yes: bool = opt("Write the providers of the keys that it finds, without asking."),
 ) -> None:
     """Set up Swapgate in this folder.
 
     Writes swapgate.yaml and its schema, makes the secret and the database, and prints an
     admin's key and a client's key, this once. It keeps files that are there.
+
+    It names the providers' keys that it finds in `.env` and the environment, and writes those
+    providers into swapgate.yaml once you agree.
 
     --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and reports on
     each key of it.
@@ -70,19 +74,12 @@ def init(
     if guided and session.json:
         raise click.UsageError("--guided asks questions, and --json answers none")
     taken = import_config(*source, session.config) if source else None
-    done = set_up(session.config)
+    done = set_up(session.config, takes=lambda found: _agrees(found, yes=yes))
     if output.documented({"import": taken, **asdict(done)} if taken else done):
         return
     if taken:
         _print_import(taken)
-    for name in done.created:
-        click.echo(f"created {name}")
-    for name in done.kept:
-        if taken and name == taken.config:
-            continue
-        click.echo(f"kept {name}: it was there, and is as it was")
-    for name in done.seeded:
-        click.echo(f"added {name} from {done.config}")
+    _print_files(done, taken)
     _print_keys(done)
     _ask_keep_warm(session.config, done)
     if guided:
@@ -96,6 +93,31 @@ def init(
     if done.has_routes:
         first = ""
     output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
+
+
+def _print_files(done: "SetUpResult", taken: "ConfigImport | None") -> None:
+    for name in done.created:
+        click.echo(f"created {name}")
+    for name in done.kept:
+        if taken and name == taken.config:
+            continue
+        click.echo(f"kept {name}: it was there, and is as it was")
+    for name in done.seeded:
+        click.echo(f"added {name} from {done.config}")
+    for key in done.found_keys:
+        output.note(
+            f"found {key.text}, of which nothing was made: `swapgate provider add "
+            f"{key.provider}` adds its provider"
+        )
+
+
+def _agrees(found: "Sequence[FoundKey]", *, yes: bool) -> bool:
+    """Asks on a terminal alone."""
+    if not (yes or is_terminal()):
+        return False
+    output.note(f"found {', '.join(key.text for key in found)}")
+    names = ", ".join(key.provider for key in found)
+    return yes or click.confirm(f"Write their providers ({names})?", default=True, err=True)
 
 
 def _print_keys(done: "SetUpResult") -> None:

@@ -303,7 +303,7 @@ def import_credentials(
     done = []
     named = [
         (provider, variable, value)
-        for provider, variable in _named(known.values())
+        for provider, variable in name_variables(known.values())
         if (value := environ.get(variable, "").strip())
     ]
     for provider, _, _ in named:
@@ -316,8 +316,8 @@ def import_credentials(
     return done
 
 
-def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
-    """Provider and variable: of the configured ones, then of kinds that have none."""
+def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
+    """Yields provider and variable: of the configured ones, then of kinds that have none."""
     configured = {provider.name: provider for provider in known}
     for provider in configured.values():
         kind = PROVIDER_KINDS.get(provider.kind)
