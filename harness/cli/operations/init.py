@@ -74,7 +74,7 @@ def init(
     if guided and session.json:
         raise click.UsageError("--guided asks questions, and --json answers none")
     taken = import_config(*source, session.config) if source else None
-    done = set_up(session.config, takes=lambda found: _agrees(found, yes=yes))
+    done = set_up(session.config, takes=lambda keys: _agrees(keys, yes=yes))
     if output.documented({"import": taken, **asdict(done)} if taken else done):
         return
     if taken:

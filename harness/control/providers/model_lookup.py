@@ -303,7 +303,7 @@ def match_model(ctx: Context, name: str) -> ModelMatch:
 def find_near(ctx: Context, tx: Transaction, name: str) -> Sequence[str]:
     """Lists the routes and models with similar names, the nearest first."""
     names = {offer.name for offer in read_offers(ctx, tx)}
-    return _similar_names(name, names | set(tx.routing.table().routes))
+    return _similar_names(name, names | set(tx.routing.table().routes), least=0.0, most=20)
 
 
 def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
@@ -335,7 +335,13 @@ def _similar_words(word: str, among: Collection[str]) -> Sequence[str]:
     return tuple(offer for offer, score, _ in found if score == nearest)
 
 
-def _similar_names(name: str, among: Collection[str]) -> Sequence[str]:
+def _similar_names(
+    name: str,
+    among: Collection[str],
+    *,
+    least: float = LEAST_OF_NAMES,
+    most: int = MAX_SUGGESTIONS,
+) -> Sequence[str]:
     """Lists a few similar names, the nearest first, for the caller to choose from."""
     from rapidfuzz import fuzz, process, utils  # noqa: PLC0415 - see above
 
@@ -344,7 +350,7 @@ def _similar_names(name: str, among: Collection[str]) -> Sequence[str]:
         sorted(among),
         scorer=fuzz.token_sort_ratio,
         processor=utils.default_process,
-        score_cutoff=LEAST_OF_NAMES,
-        limit=MAX_SUGGESTIONS,
+        score_cutoff=least,
+        limit=most,
     )
     return tuple(offer for offer, _, _ in found)

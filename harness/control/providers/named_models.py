@@ -24,7 +24,8 @@ from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.store.transaction import Transaction
 
-SHORT: Final = 28  # characters of each of three names, in an error of at most 200
+SHORT: Final = 28  # characters of what was written, in an error of at most 200
+ROOM: Final = 62  # characters of the nearest names together, as above
 UNKNOWN: Final = "model_not_found"  # an error's code
 NEAREST: Final = 2  # names, in an error
 _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
@@ -121,8 +122,13 @@ def _lists_models(provider: str | None, offers: Sequence[ModelOffer]) -> bool:
 
 
 def _not_found(ctx: Context, tx: Transaction, name: str, match: ModelMatch) -> NotFound:
-    near = (match.near or model_lookup.find_near(ctx, tx, name))[:NEAREST]
-    hint = f"near are {' and '.join(one[:SHORT] for one in near)}; " if near else ""
+    every = dict.fromkeys((*match.near, *model_lookup.find_near(ctx, tx, name)))
+    near: list[str] = []
+    for one in every:
+        # A name that is cut cannot be copied.
+        if len(near) < NEAREST and sum(map(len, near)) + len(one) <= ROOM:
+            near.append(one)
+    hint = f"near are {' and '.join(near)}; " if near else ""
     return NotFound(
         f"no provider serves {name[:SHORT]!r}; {hint}`swapgate model add PROVIDER/MODEL` "
         "adds a model",
