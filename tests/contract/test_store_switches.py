@@ -30,7 +30,7 @@ ON_ROUTE = replace(
     SWITCH,
     id="sw_2",
     route="triage",
-    force=Force(ForceKind.TARGET, "sim/old-1"),
+    force=Force(ForceKind.AVOID_TARGET, "sim/old-1"),
     created_at=NOW + timedelta(seconds=1),
     expires_at=None,
     source=SwitchSource.REST,

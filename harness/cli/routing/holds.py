@@ -189,7 +189,7 @@ def throw(
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {timestamp(made.expires_at)}" if made.expires_at else "until it is lifted"
     lift_it = f"`swapgate switch lift {made.id}`"
-    said = f"{made.force} is {made.force.effect} for {scope} {until}: {lift_it}"
+    said = f"{made.force.text} for {scope} {until}: {lift_it}"
     output.answer(made, made.id, advice=said)
     preview = kill_switch.preview_switch(session.context, made.force, made.route)
     kept = () if session.json else preview.unaffected

@@ -67,7 +67,7 @@ def list_observe_banners(ctx: Context) -> Sequence[Banner]:
 
 def _describe_switch(switch: KillSwitch) -> Banner:
     scope = "all routes" if switch.route is None else f"route {switch.route}"
-    heading = f"✕ Kill switch: {switch.force} is {switch.force.effect} for {scope}."
+    heading = f"✕ Kill switch: {switch.force.text} for {scope}."
     if switch.source in (SwitchSource.ENVIRONMENT, SwitchSource.CONFIG):
         end = "It ends when the router restarts without it."
     else:

@@ -71,6 +71,10 @@ class Force:
     def effect(self) -> str:
         return "avoided" if self.avoids else "forced"
 
+    @property
+    def text(self) -> str:
+        return f"{str(self).removeprefix('avoid:')} is {self.effect}"
+
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
