@@ -12,7 +12,7 @@ from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import cost_ratio, decisions, drawbacks, review
+from harness.control.proposals import accepted_costs, decisions, drawbacks, review
 from harness.control.proposals.review import BlastRadius, ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
@@ -108,9 +108,9 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
         label = "Change request" + ("" if needed else " (optional)")
         change = form.text("change", label, need=needed)
     accepted = None
-    if found.cost.ends_canary:
+    if view.comparison.cost.ends_canary:
         accepted = st.number_input(
-            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
+            "Accept a cost of up to … times", 1.0, accepted_costs.MOST_ACCEPTED, None, 0.5,
             key=form.key("cost"),
         )  # fmt: skip
         form.need(accepted, COST_MISSING)
@@ -173,7 +173,7 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     if held.proposal.change_reference:
         facts.append(("Change request", escape(held.proposal.change_reference)))
     forecast = monthly_bill.describe_forecast(held.forecast)
-    facts.append(("Cost", escape(f"{found.cost.text} {forecast}")))
+    facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     blast = BlastRadius.from_forecast(held.proposal, held.forecast)
     facts.append(("Users", escape(blast.text)))

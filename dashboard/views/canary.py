@@ -128,6 +128,8 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
     if status.shared_key:
         st.html(html.note(status.shared_key))
+    if status.accepted_cost:
+        st.html(html.note(f"{status.accepted_cost.text}."))
     if status.callers:
         st.html(html.note(f"Callers: {status.callers}"))
     needs = canary_text.needs(status)

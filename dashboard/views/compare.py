@@ -68,7 +68,6 @@ def _header(view: ComparisonView) -> None:
         f"{what} {labels.date_time(at)}, {labels.age(at, view.now)}",
         f"proposed by {proposal.proposer}",
         *([f"change request {proposal.change_reference}"] if proposal.change_reference else []),
-        *([proposal.accepted_cost.text] if proposal.accepted_cost else []),
     ]
     route = html.link("routes", strong(proposal.route), route=proposal.route)
     heading = f"{strong(comparison.candidate.name)} instead of "
@@ -147,7 +146,9 @@ def next_button(view: ComparisonView) -> None:
 
 def figures(view: ComparisonView, *, stale: bool) -> None:
     comparison = view.comparison
+    cost = f"<p>{escape(comparison.cost.text)}</p>"
     if comparison.candidate_figures.samples == 0:
+        st.html(html.block(cost))
         return
     st.html(
         html.tiles(
@@ -158,7 +159,7 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     why = monthly_bill.describe_basis(comparison.forecast)
     st.html(
         html.block(
-            f"<p>{escape(monthly_bill.describe_forecast(comparison.forecast))}</p>"
+            f"{cost}<p>{escape(monthly_bill.describe_forecast(comparison.forecast))}</p>"
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )

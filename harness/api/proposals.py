@@ -24,6 +24,7 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost
 from harness.control.operations import queries
 from harness.control.proposals import (
+    accepted_costs,
     comparison,
     decisions,
     estimate,
@@ -32,6 +33,7 @@ from harness.control.proposals import (
     submission,
 )
 from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.proposals.submission import (
     MOST_CANDIDATES,
@@ -97,6 +99,14 @@ class ApprovalBody(Body):
     accept_cost: Annotated[float, Field(ge=1)] | None = None
 
 
+class AcceptedCostBody(Body):
+    """Accepts how many times the incumbent's cost a candidate may cost, before its proposal."""
+
+    candidate: Name
+    ratio: Annotated[float, Field(ge=1)]
+    because: Text
+
+
 class ProposalQuery(PageQuery):
     """Selects proposals. open: only those that go on. decided: only those that the gate has
     decided on.
@@ -135,7 +145,8 @@ class SuiteComparison:
 @dataclass(frozen=True)
 class ProposalComparison:
     """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
-    the route's bill, in US dollars per 30 days. standing: whether the verdict is proof still.
+    the route's bill, in US dollars per 30 days. cost: of the candidate, in costs of the
+    incumbent for the same answers. standing: whether the verdict is proof still.
     shadow: the one that comes before the canary. lost_by_form: of a FORMAT MISMATCH, what broke
     and what mends it. faults: why answers of a model may be no evidence, whatever the gate
     makes of them.
@@ -149,6 +160,7 @@ class ProposalComparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: CostForecast
+    cost: CostRatio
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]
     faults: Sequence[str]
@@ -194,6 +206,14 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     return extend(PlannedProposal, preview, advice=advice)
 
 
+operation(
+    router,
+    "POST /routes/{route}/accepted-costs",
+    "accept_cost",
+    accepted_costs.accept_cost_of,
+    AcceptedCostBody,
+    status=201,
+)
 PROPOSAL = "/proposals/{proposal}"
 operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
 operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)

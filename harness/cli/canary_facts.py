@@ -19,7 +19,7 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 # Of a canary, in the document as they are.
 SHOWN: Final = (
     *("incumbent", "candidate", "action", "explanation", "state", "moved", "held", "faults"),
-    *("callers", "shared_key"),
+    *("accepted_cost", "callers", "shared_key"),
 )
 
 
@@ -51,6 +51,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("exposures", f"{action.exposures:,}"),
         ("callers", status.callers or None),
         ("one key", status.shared_key or None),
+        ("cost", status.accepted_cost.text if status.accepted_cost else None),
         ("harm", harm_text(action.distance_to_trip)),
         (
             f"for {ends}",

@@ -120,8 +120,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     )
     if comparison.proposal.change_reference:
         why += f" Change request: {code(comparison.proposal.change_reference)}."
-    if comparison.proposal.accepted_cost:
-        why += f" Cost: {cell(comparison.proposal.accepted_cost.text)}."
+    why += f" Cost: {cell(comparison.cost.text)}"
     yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {said}.{why}")
     if comparison.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")

@@ -39,6 +39,10 @@ WRITES = {
     "POST /proposals/{proposal}/retry": ({}, "approver"),
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
+    "POST /routes/chat/accepted-costs": (
+        {"candidate": "sim/equal", "ratio": 2, "because": "it helps"},
+        "approver",
+    ),
     "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),
     "POST /canaries/chat/pause": ({"reason": "a drill"}, "approver"),
     "POST /canaries/chat/resume": ({"reason": "a drill"}, "approver"),

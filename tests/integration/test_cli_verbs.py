@@ -85,6 +85,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask(*about, ids[0])
     ask("proof", "export", ids[0])
     ask("proposal", "approve", ids[1])
+    ask(
+        "proposal", "accept-cost", "chat3", "sim/equal", "--up-to", "2", "--because", "it helps"
+    )
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
     for step in ("pause", "resume", "abort"):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.api.proposals import ProposalBody
-from harness.control.proposals import candidates, decisions, review, submission
+from harness.control.proposals import accepted_costs, candidates, decisions, submission
+from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import targets
 from harness.domain.canary.guardrails import Guardrail
@@ -71,13 +72,42 @@ def test_an_accepted_cost_widens_the_guardrail_of_this_one_canary(
     tolerated = world.rollout().policy.tolerated
     assert tolerated[Guardrail.COST_PER_SUCCESS] == 3.5
     assert {**tolerated, Guardrail.COST_PER_SUCCESS: 1.5} == POLICY.canary.tolerated
-    seen = review.review_proposal(world.context(), made.id).cost.text
+    seen = load_comparison(world.context(), made.id).cost.text
     assert "ben accepts up to 3.5 times the cost: it answers more." in seen
     with world.store.read() as tx:
         found = tx.audit.for_subject(f"proposal {made.id}", since=made.created_at, limit=50)
     details = next(event.details for event in found if event.action == "proposal.create")
     accepted = {"ratio": 3.5, "because": "it answers more.", "by": "ben"}
     assert details["accepted_cost"] == accepted
+
+
+def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
+    world: SmallInstallation,
+) -> None:
+    price(world, better=Price(3.2, 6.4), good=Price(3.2, 6.4))
+
+    def accept(actor: Actor) -> None:
+        because = "it answers more"
+        accepted_costs.accept_cost_of(
+            world.context(), actor, "chat", "sim/better", ratio=3.5, because=because
+        )
+
+    with pytest.raises(NotAllowed, match="needs approver"):
+        accept(ANN)
+    accept(BEN)
+    with pytest.raises(InputError, match="sim/good costs"):
+        world.propose("sim/good")
+    made = propose(world, ANN)
+    assert made.accepted_cost is not None
+    assert made.accepted_cost.text == "ben accepts up to 3.5 times the cost: it answers more"
+
+    decisions.cancel_proposal(world.context(), ANN, made.id)
+    with pytest.raises(InputError, match="before you do: `swapgate proposal accept-cost"):
+        propose(world, ANN)
+    accept(BEN)
+    world.clock.advance(31 * 86_400)
+    with pytest.raises(InputError, match=r"above 1\.5 times"):
+        propose(world, ANN)
 
 
 @pytest.mark.both_databases
@@ -120,7 +150,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
     price(world, better=None)
     made = world.until_decided(propose(world, ANN).id)
     assert world.rollout().policy.guardrails.output_tokens == 1.5
-    text = review.review_proposal(world.context(), made.id).cost.text
+    text = load_comparison(world.context(), made.id).cost.text
     assert "The price of sim/better is unknown. In place of the cost, its canary" in text
     assert "above 1.5 times as many" in text
 
@@ -144,7 +174,7 @@ def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
     assert [one.name for one in plan.measured] == ["sim/good"]
     (waits,) = plan.waiting
     assert waits.name == "sim/better"
-    assert "An approver may propose it" in waits.remark
+    assert "`swapgate proposal accept-cost chat sim/better`" in waits.remark
 
 
 def test_no_agent_accepts_a_cost_over_mcp() -> None:

@@ -91,7 +91,10 @@ NOT_READING: Final = frozenset(
         *(f"key {verb}" for verb in ("create", "limits", "opt-outs", "revoke", "sign-in-link")),
         *("model add", "model discover", "model probe", "model search"),
         *(f"person {verb}" for verb in ("link", "separate", "sign-out")),
-        *(f"proposal {verb}" for verb in ("approve", "cancel", "create", "reject", "retry")),
+        *(
+            f"proposal {verb}"
+            for verb in ("accept-cost", "approve", "cancel", "create", "reject", "retry")
+        ),
         *(f"provider {verb}" for verb in ("add", "remove", "set")),
         *(f"provider key {verb}" for verb in ("import", "login", "logout", "remove")),
         *("provider key rotate-encryption", "provider key set"),

@@ -148,7 +148,8 @@ MANAGEMENT_TOOLS: Final = (
     ManagementTool(
         "compare",
         "A comparison of two models on a route's suites: the verdict with its evidence, "
-        "scores, costs, and whether it is proof still. By proposal, or the newest of a route.",
+        "scores, costs and their ratio, and whether it is proof still. By proposal, or the "
+        "newest of a route.",
         CompareArguments,
         _compare,
     ),
@@ -168,7 +169,8 @@ MANAGEMENT_TOOLS: Final = (
     ManagementTool(
         "propose_swap",
         "Propose another model for a route. Both are measured, and a canary follows; where the "
-        "policy asks for a person, a person approves it, never an agent.",
+        "policy asks for a person, a person approves it, never an agent. Refused where the "
+        "candidate's cost would end its canary: an approver may propose it and accept that.",
         proposals.ProposalBody,
         proposals.create_proposal,
         Role.PROPOSER,

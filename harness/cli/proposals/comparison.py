@@ -24,7 +24,7 @@ EXAMPLE_CHARACTERS = 200
 # Of a comparison, in the document as they are.
 SHOWN = (
     *("proposal", "incumbent", "candidate", "verdict", "standing", "faults"),
-    *("incumbent_figures", "candidate_figures", "forecast"),
+    *("incumbent_figures", "candidate_figures", "forecast", "cost"),
 )
 HEADINGS = (
     "SUITE",
@@ -65,7 +65,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ),
             ("why", proposal.reason or None),
             ("change", proposal.change_reference or None),
-            ("cost", proposal.accepted_cost.text if proposal.accepted_cost else None),
+            ("cost", comparison.cost.text),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase_text),
             *[("mind", fault) for fault in comparison.faults],

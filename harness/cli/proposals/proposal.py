@@ -27,7 +27,7 @@ from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
-from harness.control.proposals import decisions, review, selections
+from harness.control.proposals import accepted_costs, decisions, review, selections
 from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
@@ -166,13 +166,12 @@ def _print_selection(beside: SelectionComparison) -> None:
 
 
 def _review_json(proposal_review: ProposalReview) -> object:
-    return output.pick(proposal_review, "widened", "risk", "changes", "cost", "unlisted")
+    return output.pick(proposal_review, "widened", "risk", "changes", "unlisted")
 
 
 def _print_review(proposal_review: ProposalReview) -> None:
     click.echo()
     click.echo(proposal_review.risk.text)
-    click.echo(proposal_review.cost.text)
     if proposal_review.unlisted:
         click.echo(proposal_review.unlisted)
     for line in proposal_review.widened:
@@ -220,6 +219,27 @@ def approve(
     for approval in decisions.list_approvals(session.context, made.id):
         for remark in approval.remarks:
             output.note(remark)
+
+
+@command(proposal)
+def accept_cost(
+    session: Session,
+    route: str,
+    candidate: str,
+    *,
+    up_to: float = opt(
+        "Times the incumbent's cost that you accept.",
+        type=FiniteRange(min=1),
+        metavar="TIMES",
+        required=True,
+    ),
+    because: str = opt("Reason, which every view of the proposal shows.", required=True),
+) -> None:
+    """Accept what CANDIDATE costs on ROUTE, for its next proposal. Needs an approver."""
+    made = session.decide(
+        accepted_costs.accept_cost_of, route, candidate, ratio=up_to, because=because
+    )
+    output.answer(made, f"{made.text}. Now propose {candidate} for {route}")
 
 
 @command(proposal)

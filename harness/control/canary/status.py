@@ -21,6 +21,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.policy import CostAcceptance
 from harness.domain.routing.table import RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
@@ -51,6 +52,8 @@ class CanaryStatus:
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
     rollback: RouteRecord | None = None  # of its promotion, after the bake
+    # A cost beyond the policy's guardrail that an approver accepted; None for none.
+    accepted_cost: CostAcceptance | None = None
     shared_key: str = ""  # says which key carries too many of the route's requests
 
     @property
@@ -108,7 +111,10 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         _check_proofs(tx, rollouts)
         preload_canaries(tx, rollouts)
         return [
-            build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now)
+            replace(
+                build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
+                accepted_cost=tx.proposals.get(rollout.proposal).accepted_cost,
+            )
             for rollout in rollouts
         ]
 

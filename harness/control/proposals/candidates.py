@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, cost_ratio, estimate
+from harness.control.proposals import accepted_costs, alpha_spending, cost_ratio, estimate
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.providers import model_lookup
@@ -194,8 +194,10 @@ def _describe_cost(
     policy = ctx.policy(route.settings.policy).canary
     with ctx.store.read() as tx:
         arms = (tx.routing.targets()[route.incumbent], target)
-        cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms)
-    return f"{cost.text} An approver may propose it" if cost.ends_canary else ""
+        accepted = accepted_costs.find_accepted_cost(ctx, tx, route.name, target)
+        cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
+    command = f"swapgate proposal accept-cost {route.name} {target.name}"
+    return f"{cost.text} An approver may accept it: `{command}`" if cost.ends_canary else ""
 
 
 def _candidates_own(suite: SuiteEstimate) -> float:

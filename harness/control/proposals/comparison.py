@@ -14,7 +14,8 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
-from harness.control.proposals import evaluation
+from harness.control.proposals import cost_ratio, evaluation
+from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.routing import freezes, monthly_bill
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
@@ -110,6 +111,7 @@ class Comparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: CostForecast
+    cost: CostRatio  # what the candidate costs, and whether its canary ends for that
     standing: ProofValidity | None = None  # whether it is proof still
     next_step: str = ""  # what to do next, in words; empty without a verdict
     # Whether the samples are without their texts, and their signatures not checked.
@@ -164,6 +166,7 @@ def load_comparison(
         money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None
+        ratio = cost_ratio.load_ratio(ctx, tx, found)
         shown = ProposalView.from_proposal(
             found, tx.routing.route, evaluation.describe_proposal_waits(tx, found)
         )
@@ -176,6 +179,7 @@ def load_comparison(
         incumbent_figures=compute_arm_figures(AnswerColumns.join(arm for arm, _ in answers)),
         candidate_figures=compute_arm_figures(AnswerColumns.join(arm for _, arm in answers)),
         forecast=money,
+        cost=ratio,
         standing=standing_,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,

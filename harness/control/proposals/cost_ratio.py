@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import recorded_answers
+from harness.control.proposals import answer_usage
 from harness.control.routing import monthly_bill
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_number
-from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import CanaryPolicy, CostAcceptance
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Price, Target
 from harness.gate.planning.budget import MeanUsage
 from harness.store.transaction import Transaction
 
-MOST_ACCEPTED: Final = 1_000.0
 # Where nothing is known of the answers: three tokens are read for each one that is written.
 _BLEND: Final = (3.0, 1.0)
 
@@ -100,25 +98,6 @@ def _times(ratio: float) -> str:
     return f"{format_number(ratio)} times"
 
 
-def accept_cost(actor: Actor, ratio: float | None, because: str) -> CostAcceptance | None:
-    """Records what an approver accepts; None for nothing. Raises NotAllowed for anybody else,
-    InputError without a reason or for an impossible ratio.
-    """
-    if ratio is None:
-        if because.strip():
-            raise InputError(
-                "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
-            )
-        return None
-    actor.require(Role.APPROVER)
-    if not 1.0 <= ratio <= MOST_ACCEPTED:
-        most = format_number(MOST_ACCEPTED)
-        raise InputError(f"an accepted cost lies between 1 and {most} times, not {ratio}")
-    if not because.strip():
-        raise InputError("an accepted cost needs its reason, which everybody sees")
-    return CostAcceptance(ratio, because.strip(), actor.name)
-
-
 def find_ratio(
     ctx: Context,
     tx: Transaction,
@@ -129,7 +108,7 @@ def find_ratio(
 ) -> CostRatio:
     """Compares incumbent and candidate on their suites. Stores nothing."""
     prices = [monthly_bill.find_list_price(ctx, tx, arm) for arm in arms]
-    pairs = [(plan, recorded_answers.estimate_sides(ctx, tx, plan, arms)) for plan in plans]
+    pairs = [(plan, answer_usage.estimate_sides(ctx, tx, plan, arms)) for plan in plans]
     known = [
         (plan.planned_items * plan.epochs, ours, theirs)
         for plan, (ours, theirs) in pairs

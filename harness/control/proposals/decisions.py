@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
-from harness.control.proposals import cost_ratio, evaluation, four_eyes
+from harness.control.proposals import accepted_costs, cost_ratio, evaluation, four_eyes
 from harness.control.routing import freezes
 from harness.domain.errors import (
     Conflict,
@@ -119,7 +119,7 @@ def _accept_cost(
     if ratio is not None:
         if accepted is not None:
             raise Conflict(f"{accepted.text}. That cannot change: leave the cost out")
-        accepted = cost_ratio.accept_cost(actor, ratio, reason)
+        accepted = accepted_costs.accept_cost(actor, ratio, reason)
     cost = cost_ratio.load_ratio(ctx, tx, replace(proposal, accepted_cost=accepted))
     cost.require_acceptance(ACCEPT_AT_APPROVAL)
     return accepted

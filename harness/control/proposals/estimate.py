@@ -8,7 +8,12 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import recorded_answers, submission, suite_registration
+from harness.control.proposals import (
+    answer_usage,
+    recorded_answers,
+    submission,
+    suite_registration,
+)
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import named_models
 from harness.control.routing import monthly_bill, routes
@@ -155,7 +160,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     wished: float | None,
 ) -> SuiteEstimate:
     plan, effect = plans[0], _effect(plans[0], wished)
-    ours, theirs = sides = recorded_answers.estimate_sides(ctx, tx, plan, arms)
+    ours, theirs = sides = answer_usage.estimate_sides(ctx, tx, plan, arms)
     spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units

@@ -10,9 +10,8 @@ from typing import Any, Final, Self
 
 from harness.control.context import Context, UnitRolledBack, with_ending_store
 from harness.control.evals import proof_validity
-from harness.control.proposals import alpha_spending, cost_ratio, route_rules
+from harness.control.proposals import alpha_spending, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
-from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.providers import discovery
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
@@ -83,7 +82,6 @@ class ProposalReview:
     widened: Sequence[str]  # in words, one line for each
     risk: FalsePassRisk
     changes: Sequence[RouteChange]  # of the last 90 days, newest first
-    cost: CostRatio  # what the candidate costs, and whether its canary ends for that
     unlisted: str = ""  # that the candidate's provider does not list it
 
 
@@ -104,7 +102,6 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            cost=cost_ratio.load_ratio(ctx, tx, found),
             unlisted=discovery.find_unlisted(tx, tx.routing.targets()[found.candidate]),
         )
 

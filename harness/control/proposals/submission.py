@@ -9,6 +9,7 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.proposals import (
+    accepted_costs,
     alpha_spending,
     cost_ratio,
     route_rules,
@@ -22,7 +23,12 @@ from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.policy import GatePolicy, Policy, parse_change_reference
+from harness.domain.proposals.policy import (
+    CostAcceptance,
+    GatePolicy,
+    Policy,
+    parse_change_reference,
+)
 from harness.domain.proposals.proposal import (
     Proposal,
     ProposalEvent,
@@ -37,7 +43,8 @@ from harness.store.transaction import Transaction
 
 MOST_CANDIDATES: Final = 10  # that are proposed together
 ACCEPT_AT_PROPOSAL: Final = (
-    "An approver accepts it as they propose: `--accept-cost {} --because …`"
+    "An approver accepts it as they propose (`--accept-cost {0} --because …`), or before you "
+    "do: `swapgate proposal accept-cost ROUTE CANDIDATE --up-to {0} --because …`"
 )
 
 
@@ -187,7 +194,7 @@ def _register(
     _check_reason(policy.gate, request)
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
-    accepted = cost_ratio.accept_cost(actor, request.accept_cost, request.because)
+    accepted = _find_accepted_cost(ctx, tx, actor, request, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     for pin, _ in registered:
@@ -221,6 +228,19 @@ def _register(
     )
     _check_change(proposal)
     return proposal
+
+
+def _find_accepted_cost(
+    ctx: Context, tx: Transaction, actor: Actor, request: ProposalRequest, candidate: Target
+) -> CostAcceptance | None:
+    """What the request accepts, or an approver before it. Raises as `accept_cost`."""
+    if request.accept_cost is not None:
+        return accepted_costs.accept_cost(actor, request.accept_cost, request.because)
+    if request.because.strip():
+        raise InputError(
+            "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
+        )
+    return accepted_costs.find_accepted_cost(ctx, tx, request.route, candidate)
 
 
 def _check_change(proposal: Proposal) -> None:
@@ -312,7 +332,7 @@ class ProposalPreview:
     widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk
     gate: GatePolicy
-    cost: CostRatio  # before any acceptance, which needs a person
+    cost: CostRatio  # with what an approver accepted before
     candidate: str  # in full, as the request's words were read
     unlisted: str  # that the candidate's provider does not list it; empty for nothing to say
 
@@ -337,12 +357,15 @@ def preview_proposal(
         plans = suite_registration.charge_alpha(
             tx, route, policy.gate, registered, candidate.id, lineage, place
         )
+        accepted = accepted_costs.find_accepted_cost(ctx, tx, route.name, candidate)
         return ProposalPreview(
             plans,
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
-            cost_ratio.find_ratio(ctx, tx, plans, policy.canary, (incumbent, candidate)),
+            cost_ratio.find_ratio(
+                ctx, tx, plans, policy.canary, (incumbent, candidate), accepted
+            ),
             candidate.name,
             discovery.find_unlisted(tx, candidate),
         )
