@@ -47,8 +47,9 @@ def show() -> None:
         matrix(view, view.selection)
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
-        effects(view)
-        slices(view, view.comparison.verdict.suites)
+        if view.comparison.is_measured:
+            effects(view)
+            slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
     # Samples must not influence a decision that is still open.
@@ -103,7 +104,9 @@ def decide(view: ComparisonView, *, stale: bool) -> None:
         card = comparison_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
         st.html(html.verdict(replace(card, foot=""), stale=stale))
-        if queries.awaits_decision(comparison.proposal) or comparison.proposal.waits:
+        proposal = comparison.proposal
+        paused = proposal.open and proposal.retry_at is not None
+        if queries.awaits_decision(proposal) or proposal.waits or paused:
             with st.container(horizontal=True, vertical_alignment="center"):
                 decisions.show_buttons(
                     comparison.proposal, comparison.verdict, comparison.standing, view.now

@@ -55,7 +55,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
         format_latency(figures.p50_s, DASH),
         format_range(figures.p50_interval_s, format_latency, missing=DASH),
         format_latency(figures.p95_s, DASH),
-        format_percent(figures.failed, 1),
+        format_percent(figures.failed, 1) if figures.samples else DASH,
     ]
 
 

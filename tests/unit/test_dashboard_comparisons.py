@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from harness.app.installation import open_installation
 from harness.control.proposals.comparison import load_comparison, with_texts
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.domain.evals.run import Sample
+from harness.domain.evals.verdict import InfraError
 from tests.support.browser.dashboard_data import Lived
 from tests.support.browser.suite_comparisons import compared
 from tests.unit.test_dashboard_page_states import forget, now, shown, text
@@ -193,3 +194,9 @@ def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_expl
     unsure = list_drawbacks(replace(swapped, candidate_figures=fewer))[-1]
     assert (unsure.what, unsure.clear) == ("0.90 s slower at p95", False)
     assert unsure.text.endswith("Too few answers for an interval.")
+    verdict = InfraError(
+        **{field.name: getattr(found.verdict, field.name) for field in fields(InfraError)}
+    )
+    unmeasured = replace(swapped, verdict=verdict)
+    assert list_drawbacks(unmeasured) == []
+    assert describe_absence(unmeasured) == "Nothing is known: it was not measured."

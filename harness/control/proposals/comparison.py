@@ -123,6 +123,13 @@ class Comparison:
         return VerdictBasis.from_verdict(self.verdict) if self.verdict else None
 
     @property
+    def is_measured(self) -> bool:
+        """Tells whether figures of it say something about the candidate: a verdict that says
+        NOT MEASURED rests on what an outage left.
+        """
+        return self.verdict is None or self.verdict.outcome != "infra_error"
+
+    @property
     def faults(self) -> Sequence[str]:
         """Says why answers of a model may be no evidence, whatever the gate makes of them."""
         models = self.incumbent.model, self.candidate.model

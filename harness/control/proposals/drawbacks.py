@@ -77,9 +77,11 @@ class _Figure:
 def list_drawbacks(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Sequence[Drawback]:
-    """Lists what speaks against a swap beside its verdict, the clear ones first. titles: of the
-    suites, by name.
+    """Lists what speaks against a swap beside its verdict, the clear ones first; nothing where
+    it was not measured. titles: of the suites, by name.
     """
+    if not comparison.is_measured:
+        return []
     names = titles or {}
     found = [*_of_canary(comparison), *_of_arms(comparison)]
     if comparison.basis is not None:
@@ -90,7 +92,9 @@ def list_drawbacks(
 def describe_absence(comparison: Comparison) -> str:
     """Says which drawbacks were looked for, where none was found."""
     before, after = comparison.incumbent_figures, comparison.candidate_figures
-    if not (before.samples and after.samples):
+    if not comparison.is_measured:
+        return "Nothing is known: it was not measured."
+    if None in (before.p50_s, after.p50_s):
         return "Nothing was measured of its latency, cost and failures."
     parts = ["not slower (median, p95)"]
     priced = None not in (before.cost_usd_per_1000, after.cost_usd_per_1000)

@@ -10,6 +10,7 @@ from harness.control.context import Context
 from harness.control.routing import targets
 from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
+from harness.domain.evals.patience import end_wait
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
 from harness.domain.evals.run import (
     FIRST_ANSWERS,
@@ -330,7 +331,10 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) ->
     """Failed runs, and those over budget once the other arm brings no more samples either. A
     run that has waited for its provider as long as the policy's patience counts as failed.
     """
-    found = [replace(run, state=RunState.FAILED) for run in given_up(proposal, runs, now)]
+    found = [
+        replace(run, state=RunState.FAILED, message=end_wait(run.message))
+        for run in given_up(proposal, runs, now)
+    ]
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
         both_ended = not any(arm.state in MAY_GO_ON for arm in arms)

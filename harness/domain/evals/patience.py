@@ -5,6 +5,7 @@ from typing import Final
 
 FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
+NEXT_TRY: Final = "; next try "
 DEFAULT_PATIENCE_S: Final = 86_400.0
 # Before a comparison is measured again that failed while its providers answered: a refused key,
 # a worker that died, a model that changed. Time mends few of these, and each try costs money.
@@ -31,6 +32,10 @@ def describe_wait(provider: str, since: datetime, why: str, retry_at: datetime) 
     )
     day = "" if since.date() == retry_at.date() else "%Y-%m-%d "
     return (
-        f"waits for {provider} since {since:{day}%H:%M} UTC: {why}; "
-        f"next try {retry_at:%H:%M:%S}"
+        f"waits for {provider} since {since:{day}%H:%M} UTC: {why}{NEXT_TRY}{retry_at:%H:%M:%S}"
     )
+
+
+def end_wait(message: str) -> str:
+    """Says `waited for gemma since 19:37 UTC: connection refused` of a wait that is over."""
+    return f"waited {message.removeprefix('waits ').partition(NEXT_TRY)[0]}"
