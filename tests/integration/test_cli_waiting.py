@@ -275,7 +275,7 @@ def test_a_run_that_ends_early_says_how(
 def test_a_run_that_makes_no_sense_is_not_queued(cli: CommandLine) -> None:
     for items, target, code, words in (
         ("0", "sim/base", 2, "at least one item"),
-        ("3", "sim/nope", 1, "no target"),
+        ("3", "nope/base", 1, "no provider"),
     ):
         run = ("eval", "run", "colours", target, "--items", items)
         assert words in cli.error(*run, exits=code)

@@ -93,6 +93,7 @@ OF_THEIR_OWN = {
 
 # Pages whose commands other tests run.
 ELSEWHERE = {
+    "choose-models": "test_choose_models_docs",
     "clients": "test_clients_docs",
     "overrides": "test_overrides_docs",
     "proofs": "test_proof_export",
