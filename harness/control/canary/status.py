@@ -110,10 +110,11 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         targets = tx.routing.targets()
         _check_proofs(tx, rollouts)
         preload_canaries(tx, rollouts)
+        accepted = {proposal.id: proposal.accepted_cost for proposal in tx.proposals.open()}
         return [
             replace(
                 build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
-                accepted_cost=tx.proposals.get(rollout.proposal).accepted_cost,
+                accepted_cost=accepted.get(rollout.proposal),  # it ends with its proposal
             )
             for rollout in rollouts
         ]
