@@ -81,6 +81,8 @@ def test_a_name_means_one_model(ctx: Context) -> None:
         "better": "sim/better",
         # In full: also where the provider's list lacks it, or there is no list, or no key.
         "main/gpt-6-sol": "main/gpt-6-sol",
+        "main/gpt-5-minii": "main/gpt-5-minii",
+        "sim/betterx": "sim/betterx",
         "attic/qwen": "attic/qwen",
         "far/claude-opus-4-7": "far/claude-opus-4-7",
         # A server of one's own that lists nothing takes a plain name.

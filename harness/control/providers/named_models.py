@@ -10,6 +10,7 @@ A name is read in this order:
 5. the name as it is, where the provider that takes it never said which models it has
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -94,11 +95,18 @@ def _at_named_provider(
     if is_offered or not _lists_models(taken.provider, offers):
         return taken.target
     match = _match(ctx, f"{taken.provider}/{taken.model}", offers)
-    if match.found is not None:
+    # A full name may be a short one of a model; a typing error must not choose another model.
+    if match.found is not None and (
+        name != taken.target or _parts(taken.target) <= _parts(match.found.name)
+    ):
         return match.found.name
     if len(name.split()) > 1:
         raise _not_found(ctx, tx, name, match)
     return taken.target
+
+
+def _parts(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def _match(ctx: Context, name: str, offers: Sequence[ModelOffer]) -> ModelMatch:
