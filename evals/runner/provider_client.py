@@ -128,7 +128,7 @@ class EvalProviderClient:
         self._spending = spending
         self._allowed = allowed
         self._away = {} if away is None else away
-        self._answers = 0  # that the provider gave to anybody
+        self._answers = 0  # that the provider gave, in all runs
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 

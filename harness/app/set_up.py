@@ -70,7 +70,7 @@ home: .swapgate
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A variable with the key of a vendor, of which there is no provider yet."""
+    """A variable with the key of a vendor that has no provider here yet."""
 
     provider: str
     variable: str

@@ -308,7 +308,7 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
 def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     world: SmallInstallation, ctx: Context
 ) -> None:
-    """Its candidate has passed and is cheap, and nobody let it in."""
+    """Its candidate has passed and is cheap, and waits for an approval."""
     passed = world.until_decided(world.propose("sim/better").id)
     assert passed.verdict
     change_provider(ctx, prices={**PRICES, "better": Price(0, 0)})

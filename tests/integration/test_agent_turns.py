@@ -1,4 +1,4 @@
-"""Turns of a session, one at a time, stored step by step, whoever dies in between."""
+"""Turns of a session, stored step by step, also where a process dies in between."""
 
 import asyncio
 import subprocess

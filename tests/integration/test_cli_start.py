@@ -107,7 +107,7 @@ def test_init_writes_the_providers_of_keys_that_it_finds_once_somebody_agrees(
         monkeypatch.delenv(taken_from_file)
     file = empty_folder / "swapgate.yaml"
 
-    assert "found OPENAI_API_KEY in .env, of which nothing was made" in run("init").stderr
+    assert "found OPENAI_API_KEY in .env, and no provider uses it" in run("init").stderr
     assert "\nproviders:" not in file.read_text()
     monkeypatch.setattr(init_command, "is_terminal", lambda: True)
     refused = CliRunner().invoke(program, ["init"], input="n\n")

@@ -448,7 +448,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
 
 
 @pytest.mark.parametrize("why", ["stale", "expired"])
-def test_an_approved_proposal_whose_proof_holds_no_more_lets_nobody_in(
+def test_an_approved_proposal_whose_proof_holds_no_more_opens_no_canary(
     world: SmallInstallation, why: str
 ) -> None:
     gate = replace(world.policy.gate, verdict_ttl_s=60.0)

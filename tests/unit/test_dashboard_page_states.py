@@ -326,7 +326,7 @@ def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
 def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nobody looked for twenty days.
+    # Twenty days later.
     later = ManualClock(now() + timedelta(days=20))
     monkeypatch.setattr(
         "dashboard.page_frame.open_installation",

@@ -182,7 +182,9 @@ class Warmed(Door):
         return found
 
 
-async def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(tmp_path: Path) -> None:
+async def test_a_warmed_target_that_fails_costs_no_caller_and_gets_no_more(
+    tmp_path: Path,
+) -> None:
     door = Warmed(tmp_path, error(401))
 
     served = await door.ask_all()
@@ -196,7 +198,7 @@ async def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(tmp_path
     assert rows == {"keep_warm": (1, 1, 0), "incumbent": (ASKED - 1, 0, 0)}
 
 
-async def test_nobody_waits_for_a_second_try_of_a_warmed_target(tmp_path: Path) -> None:
+async def test_no_caller_waits_for_a_second_try_of_a_warmed_target(tmp_path: Path) -> None:
     door = Warmed(tmp_path, replace(error(503), headers={"retry-after": "1"}))
 
     served = await door.ask_all()
@@ -220,7 +222,7 @@ def thrown() -> KillSwitch:
     ],
     ids=["off", "side effects", "a switch is in force"],
 )
-async def test_nobody_is_drawn_where_it_is_off_or_could_do_harm(
+async def test_no_request_is_drawn_where_it_is_off_or_could_do_harm(
     tmp_path: Path, staged: Mapping[str, Any]
 ) -> None:
     served = await Warmed(tmp_path, **staged).ask_all()

@@ -275,7 +275,7 @@ def test_processes_share_one_limit(tmp_path: Path) -> None:
     assert alone.communicate("go\n", timeout=60)[0] == "100\n"
 
 
-def test_a_process_that_stopped_in_the_middle_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_process_that_stopped_in_the_middle_holds_up_no_request(tmp_path: Path) -> None:
     file = tmp_path / "rates.book"
     with closing(SharedRates(file)) as book:
         stuck = child(STUCK, file)

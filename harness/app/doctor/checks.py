@@ -75,7 +75,7 @@ def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     if not sinks.names():
         next_step = "name one under `alerts.sinks`, then `swapgate alert test`"
-        yield DoctorFinding("alert sinks", "warn", "none: no alert reaches anybody", next_step)
+        yield DoctorFinding("alert sinks", "warn", "none: no person gets an alert", next_step)
     for name in sinks.names():
         subject = f"alert sink {name}"
         if lacks := sinks.lacks(name):

@@ -106,7 +106,7 @@ def _print_files(done: "SetUpResult", taken: "ConfigImport | None") -> None:
         click.echo(f"added {name} from {done.config}")
     for key in done.found_keys:
         output.note(
-            f"found {key.text}, of which nothing was made: `swapgate provider add "
+            f"found {key.text}, and no provider uses it: `swapgate provider add "
             f"{key.provider}` adds its provider"
         )
 

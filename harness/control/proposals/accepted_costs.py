@@ -23,7 +23,7 @@ MOST_READ: Final = 200  # of the acceptances on a route
 
 
 def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
-    """Says what an approver accepts. Raises NotAllowed for anybody else, InputError without a
+    """Says what an approver accepts. Raises NotAllowed for other roles, InputError without a
     reason or for an impossible ratio.
     """
     actor.require(Role.APPROVER)

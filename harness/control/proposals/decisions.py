@@ -53,8 +53,8 @@ def approve_proposal(
     expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
     change request, where the proposal names none. accept_cost: how many times the incumbent's
     cost the approver accepts, for the reason of the approval. Raises InputError where the
-    policy asks for a change request and nobody names it, and where the canary would end for a
-    cost that nobody accepts; NotAllowed for the proposer (unless the policy says
+    policy asks for a change request and none is named, and where the canary would end for a
+    cost that no approver accepted; NotAllowed for the proposer (unless the policy says
     `self_approval` and nothing is widened), StaleWrite when the verdict is another by now,
     ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
     waits for approval, NotAllowed where the installation only observes.

@@ -10,6 +10,7 @@ from statistics import fmean
 from harness.control.context import Context
 from harness.control.providers import named_models
 from harness.control.routing import routes
+from harness.domain.agents import model_figures
 from harness.domain.evals.cost_forecast import (
     MONTH,
     CostForecast,
@@ -72,9 +73,8 @@ def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price; None where nobody said what it costs."""
-    provider = tx.providers.all().get(target.provider) if target else None
-    return provider.prices.get(target.model) if provider and target else None
+    """Finds a model's price in its provider's settings; None without one."""
+    return model_figures.find_price(tx.providers.all(), target.name) if target else None
 
 
 def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
@@ -83,7 +83,7 @@ def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Pri
     if target is None or provider is None:
         return None
     entry = ctx.catalogue.find(provider.kind, target.model)
-    return provider.prices.get(target.model) or (entry.price if entry else None)
+    return find_price(tx, target) or (entry.price if entry else None)
 
 
 def _earlier(

@@ -73,7 +73,7 @@ class AlertRule:
 
 
 NO_SINK: Final = (
-    "no alert reaches anybody: name a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
+    "no person gets an alert: name a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
     "docs open reference/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"

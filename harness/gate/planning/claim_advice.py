@@ -87,9 +87,8 @@ def advise_claim(
     """Compares claims on one suite. plans: one for each possible claim; the first is registered
     unless a person changes it. chosen: the claim that a person chose, if any.
 
-    Recommended are the chosen claim, or for a cheaper candidate that it is cheaper and not
-    worse, also where superior was chosen; with the registered margin and items: these are never
-    chosen for anybody.
+    Recommends the chosen claim. For a cheaper candidate it recommends that it is cheaper and
+    not worse, also where superior was chosen. A person alone changes margin and items.
     """
     own, *others = (_option(plan, suite_items, known, sides, saving, effect) for plan in plans)
     options = [own, *(one for one in others if one.if_better > 0.0)]

@@ -84,7 +84,7 @@ def pair_runs(incumbent: ScoredRun, candidate: ScoredRun, metric: str) -> Export
     """Pairs two runs by question, else by id; what one of them lacks has no score, and counts.
 
     Raises InputError for runs of different tasks, scorers or data, for scores beyond 0 to 1,
-    and for a run of which no score can be read.
+    and for a run without a readable score.
     """
     _check_terms(incumbent, candidate, metric)
     ours, theirs = _grouped(incumbent, candidate)

@@ -141,7 +141,7 @@ _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "r
 
 
 def question_key(*parts: object) -> str:
-    """Names what is asked and wanted by its content; a row's own number or id is none of it.
+    """Names a question and its wanted answer by their content, without a row's number or id.
     Empty for no content.
     """
     plain = [_content(part) for part in parts]
