@@ -64,9 +64,9 @@ class ListedProviderAnswer(SwitchToolAnswer):
 
 class SwitchModelAnswer(SwitchToolAnswer):
     """Says what a call of the switch tool led to. status: `listed` with routes, providers and
-    models; `question` with the candidates that the name may mean; else what became
-    of the request so far: `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: what the model will
-    not be shown.
+    models; `question` with the candidates that the name may mean; else what became of the
+    request so far: `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions:
+    what the model will not be shown.
     """
 
     status: str
