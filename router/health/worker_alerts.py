@@ -31,7 +31,7 @@ from router.upstream.learned_repairs import LearnedFields
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in
 # harness.domain.operations.alerts.
-STILL_S: Final = 300.0
+STILL_S: Final = 60.0
 # How often the database hears that faults of our own go on.
 AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
@@ -40,6 +40,8 @@ SHARED_KEYS: Final = "keys of "
 SHOWN_KEY: Final = 60  # characters of one
 PAUSE: Final = "pause of "
 REPAIRS: Final = "repairs of "
+REVISION: Final = "revision"
+OF_WORKER: Final = (NO_KEY, REVISION)
 OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 KIND_OF: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
@@ -291,12 +293,12 @@ class WorkerAlerts:
             return
         self._refused = refused
         if not refused:
-            self._resolve("revision")
+            self._resolve(REVISION)
             return
         restored = self._holder.undercut
         kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
         self._raise(
-            "revision",
+            REVISION,
             kind,
             "routing table",
             "",
@@ -343,11 +345,12 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """Closes the alerts as the worker ends; the next worker raises its own."""
-        now = self._clock.now()
-        self._recorder.notify(
-            *(alert.now(AlertEvent.LEFT, now) for alert in self._open.values())
-        )
+        """Ends the alerts on this worker's own keys and revision as the worker ends. The next
+        worker raises its own at once. It takes longer to find the other causes again: their
+        alerts end by silence.
+        """
+        for name in [open_name for open_name in self._open if open_name.startswith(OF_WORKER)]:
+            self._resolve(name)
         self._recorder.notify(*self._faults_untold.values())
         self._open.clear()
 

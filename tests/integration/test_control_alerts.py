@@ -307,13 +307,13 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
     )
     with world.store.write() as tx:
         tx.alerts.fold([opened])
-    world.clock.advance(1200)
+    world.clock.advance(200)
     with world.store.write() as tx:
         tx.alerts.fold([opened.now(AlertEvent.STILL, world.clock.now())])
-    world.clock.advance(1200)
+    world.clock.advance(200)
     deliver(world)
     assert len(open_alerts(world)) == 1
-    world.clock.advance(1200)
+    world.clock.advance(200)
     deliver(world)
     world.clock.advance(30)
     deliver(world)

@@ -148,14 +148,3 @@ def test_a_quiet_route_whose_targets_are_all_left_out_is_down(world: SmallInstal
         )
     # One key of several is refused.
     assert not route_queries.load_overview(world.context()).active
-
-
-def test_no_route_is_down_for_a_key_that_is_back(world: SmallInstallation) -> None:
-    """A router that ended in between never took its alert back."""
-    with world.store.write() as tx:
-        gone = Alert(
-            AlertKind.OUR_KEY, "provider sim", "our_key:sim:none", "t", "x", tx.now(), "w"
-        )
-        tx.alerts.fold([gone])
-
-    assert not route_queries.load_overview(world.context()).active

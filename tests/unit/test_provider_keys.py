@@ -143,7 +143,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
 
 
 @pytest.mark.req("A5", "D4")
-async def test_the_alert_of_the_only_key_ends_when_it_is_taken_away_and_none_is_left(
+async def test_the_alert_of_the_only_key_ends_with_it_and_that_of_none_with_the_worker(
     tmp_path: Path,
 ) -> None:
     door = Keyed(tmp_path)
@@ -157,9 +157,14 @@ async def test_the_alert_of_the_only_key_ends_when_it_is_taken_away_and_none_is_
         # A second look tells nothing twice.
         door.app._alarms.evaluate()
 
-    raised, ended, none = door.kept_alerts()
-    assert raised.key == ended.key
-    assert (raised.news, ended.news) == (AlertEvent.RAISED, AlertEvent.ENDED)
+    door.app._alarms.close()
+
+    raised, ended, none, over = door.kept_alerts()
+    assert (raised.key, none.key) == (ended.key, over.key)
+    assert [alert.news for alert in (raised, ended, none, over)] == [
+        AlertEvent.RAISED,
+        AlertEvent.ENDED,
+    ] * 2
     assert "has no key" in none.title
 
 

@@ -12,7 +12,6 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertNotice
-from harness.control.providers import provider_secrets
 from harness.control.routing import routes
 from harness.control.routing.monthly_bill import find_price
 from harness.control.routing.scorecard import load_target_scores
@@ -90,17 +89,12 @@ class _Shut:
     providers: Mapping[str, datetime]
 
     @classmethod
-    def from_alerts(cls, open_: Iterable[AlertRecord], keyed: Collection[str]) -> "_Shut":
-        """keyed: providers that have a key now. A router that ended took back no alert that
-        they have none.
-        """
+    def from_alerts(cls, open_: Iterable[AlertRecord]) -> "_Shut":
         targets, providers = {}, {}
         for record in open_:
             _, about, *part = record.key.split(":")
             if record.kind in _TARGETS_SHUT:
                 targets[about] = record.first_seen
-            elif part == [_NO_KEY] and about in keyed:
-                continue
             elif record.kind in _PROVIDERS_SHUT and part in ([], [_NO_KEY]):
                 providers[about] = record.first_seen
         return cls(targets, providers)
@@ -119,7 +113,7 @@ def load_outages(
     found = {}
     with ctx.store.read() as tx:
         open_ = [record for record in tx.alerts.unsettled() if record.open]
-        shut = _Shut.from_alerts(open_, provider_secrets.find_usable(ctx, tx))
+        shut = _Shut.from_alerts(open_)
         begun = {rec.key: rec.first_seen for rec in open_}
         suspects = set(tx.observations.failing_routes(since=now - RECENT))
         if shut.targets or shut.providers:

@@ -68,8 +68,6 @@ class AlertRecord:
 QUIET_PERIOD: Final = timedelta(minutes=15)
 REMIND_AFTER: Final = timedelta(hours=24)
 SETTLING_TIME: Final = timedelta(seconds=30)
-# What a successor of a worker has to see a cause itself: without traffic, by health checks.
-HANDOVER_TIME: Final = timedelta(minutes=3)
 
 
 def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
@@ -79,8 +77,6 @@ def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     """
     if alert.news is AlertEvent.ENDED:
         return None if record is None else _ended(record, alert)
-    if alert.news is AlertEvent.LEFT:
-        return None if record is None else _left(record, alert)
     lasting = ALERT_RULES[alert.kind].lasting
     sources = {alert.source: alert.at} if lasting else {}
     if record is None or _is_past(record, alert.at):
@@ -166,17 +162,6 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
-
-
-def _left(record: AlertRecord, alert: Alert) -> AlertRecord:
-    """Treats the source as silent since so long ago that it is dropped after HANDOVER_TIME."""
-    silent = ALERT_RULES[record.kind].silent
-    if silent is None:
-        return _ended(record, alert)
-    if alert.source not in record.sources or alert.at < record.sources[alert.source]:
-        return record
-    heard_at = alert.at - silent + HANDOVER_TIME
-    return replace(record, sources={**record.sources, alert.source: heard_at})
 
 
 def _settling(kind: AlertKind) -> timedelta:

@@ -77,8 +77,10 @@ NO_SINK: Final = (
     "docs open reference/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
-# Several times the rhythm in which a worker says that a cause goes on.
-_WORKER: Final = timedelta(minutes=30)
+# Several times the rhythm in which a worker says that a cause goes on. Without traffic, the
+# successor of a worker finds a cause itself by health checks: it has the rest of this.
+_WORKER: Final = timedelta(minutes=4)
+_TOLD_ONCE: Final = timedelta(minutes=30)  # where a worker may not say that it goes on
 _K, _S = AlertKind, Severity
 ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.BREAKER_OPEN: AlertRule(
@@ -121,19 +123,19 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "fix what the alert names, or go back with `swapgate route rollback`; the old revision "
         "goes on serving",
-        silent=_WORKER,
+        silent=_TOLD_ONCE,
     ),
     _K.OBSERVATIONS_DROPPED: AlertRule(
         _S.CRITICAL,
         "bring back the database and free the disk under `home`; canaries hold while "
         "observations are missing",
-        silent=_WORKER,
+        silent=_TOLD_ONCE,
     ),
     _K.SPOOL_FULL: AlertRule(
         _S.WARNING,
         "bring back the database: observations are in memory now, and are lost when that is "
         "full or the router ends",
-        silent=_WORKER,
+        silent=_TOLD_ONCE,
     ),
     _K.ROLLED_BACK: AlertRule(
         _S.CRITICAL,
@@ -284,7 +286,6 @@ class AlertEvent(StrEnum):
     RAISED = "raised"
     STILL = "still"  # it goes on: not counted again
     ENDED = "ended"
-    LEFT = "left"  # its source is gone, and the cause perhaps not
 
 
 @dataclass(frozen=True, slots=True)
