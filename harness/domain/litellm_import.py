@@ -19,12 +19,14 @@ SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings")
 _KINDS: Final[Mapping[str, str]] = {
     **{kind: kind for kind in ("openai", "anthropic", "gemini", "bedrock", "groq", "deepseek")},
     **{kind: kind for kind in ("mistral", "openrouter", "ollama", "lm_studio", "vllm")},
+    "litellm_proxy": "litellm",
+    "llamafile": "llama_cpp",
     "azure": "azure_openai",
     "vertex_ai": "vertex",
     "ollama_chat": "ollama",
     "hosted_vllm": "vllm",
     "bedrock_converse": "bedrock",
-    **dict.fromkeys(("litellm_proxy", "openai_like", "custom_openai", "azure_ai"), "custom"),
+    **dict.fromkeys(("openai_like", "custom_openai", "azure_ai"), "custom"),
 }
 # Providers that speak OpenAI's protocol: name, address, and the usual variable of the key.
 _PLACES: Final[Mapping[str, tuple[str, str]]] = {

@@ -43,6 +43,7 @@ async def sent_body(
         ("deepseek", OLD),
         ("ollama", OLD),
         ("lm_studio", OLD),
+        ("tgi", OLD),
     ],
 )
 @pytest.mark.parametrize("client", [OLD, NEW])

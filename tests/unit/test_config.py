@@ -76,9 +76,9 @@ data_classes: {{x: [a]}}
         ("dashboard: {}\n", 1, "did you mean 'ui'?"),
         ("xyzzy: {}\n", 1, "unknown key 'xyzzy'; known here: database_url, "),
         (
-            "providers:\n  p: {kind: llama_cpp}\n",
+            "providers:\n  p: {kind: llamafile}\n",
             2,
-            "kind: is 'llama_cpp'; did you mean 'custom'?",
+            "kind: is 'llamafile'; did you mean 'llama_cpp'?",
         ),
         ("providers:\n  p: {kind: opnai}\n", 2, "kind: is 'opnai'; did you mean 'openai'?"),
         (

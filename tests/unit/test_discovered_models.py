@@ -86,6 +86,7 @@ def listed(document: object) -> list[tuple[str, int | None, Price | None]]:
     [
         ({"data": [{"id": "b"}, {"id": "a"}]}, [("a", None, None), ("b", None, None)]),
         ({"data": [{"id": "q", "max_model_len": 32768}]}, [("q", 32768, None)]),
+        ({"data": [{"id": "/m/q.gguf", "meta": {"n_ctx": 1024}}]}, [("/m/q.gguf", 1024, None)]),
         ({"data": [{"id": "q", "max_context_length": 8192}]}, [("q", 8192, None)]),
         ({"models": [{"name": "models/g", "inputTokenLimit": 9}]}, [("g", 9, None)]),
         ([{"id": "t", "context_length": 7}], [("t", 7, None)]),

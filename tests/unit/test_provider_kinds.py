@@ -10,7 +10,7 @@ from harness.domain.routing.target import Provider
 
 REQUIRED = (
     "openai anthropic gemini azure_openai bedrock vertex groq deepseek mistral openrouter \
-ollama lm_studio vllm ovms custom openai_codex github_copilot sim"
+ollama lm_studio vllm llama_cpp sglang tgi ovms litellm custom openai_codex github_copilot sim"
 )
 
 pytestmark = pytest.mark.req("D1", "D7")

@@ -97,8 +97,9 @@ def _name(entry: object) -> str:
 
 
 def _window(entry: Mapping[str, object]) -> int | None:
-    for field in _WINDOWS:
-        value = entry.get(field)
+    meta = entry.get("meta")
+    of_a_slot = meta.get("n_ctx") if isinstance(meta, Mapping) else None  # llama.cpp
+    for value in (of_a_slot, *map(entry.get, _WINDOWS)):
         if type(value) is int and 0 < value <= _LARGEST_WINDOW:
             return value
     return None
