@@ -93,6 +93,7 @@ class SetUpResult:
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
     found_keys: tuple[FoundKey, ...]  # whose providers were not written
+    has_providers: bool
     has_routes: bool
     not_warm: tuple[str, ...]  # routes whose fallbacks at another provider get no requests
     admin_key: str | None
@@ -134,7 +135,7 @@ def set_up(
         admin, data, link = _create_first_keys(installation)
         table = routes.load_table(installation.context)
         with installation.context.store.read() as tx:
-            found = _find_keys(tx.providers.all().values())
+            providers = tx.providers.all()
     finally:
         installation.close()
     return SetUpResult(
@@ -149,7 +150,8 @@ def set_up(
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
-        found_keys=found,
+        found_keys=_find_keys(providers.values()),
+        has_providers=bool(providers),
         has_routes=bool(table.routes),
         not_warm=tuple(seed.list_not_warm(table)),
         admin_key=admin,

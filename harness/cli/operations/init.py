@@ -87,9 +87,8 @@ def init(
 
         guide(session.config)
         return
-    first = (
-        f"name a provider and a route in {done.config}, or let `swapgate init --guided` ask; "
-    )
+    missing = "a route" if done.has_providers else "a provider and a route"
+    first = f"name {missing} in {done.config}, or let `swapgate init --guided` ask; "
     if done.has_routes:
         first = ""
     output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
