@@ -19,13 +19,14 @@ from harness.domain.operations.access import SYSTEM
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.router.router_process import eventually
+from tests.support.site import documented_commands
 from tests.support.site.agents_endpoints import ENDPOINTS
 from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site
+from tests.support.site.documented_commands import run_in_bash, shell_blocks
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs/reference/agents.md").read_text(encoding="utf-8")
+DOCS = (documented_commands.DOCS / "reference/agents.md").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:8080"
 
 
@@ -57,22 +58,14 @@ def json_values(text: str) -> Iterator[Any]:
 
 
 def test_every_command_works(site: AgentsSite) -> None:
-    commands = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL))
+    commands = "".join(shell_blocks("reference/agents.md"))
     assert ADDRESS in commands
     here = commands.replace(ADDRESS, site.world.url.replace("127.0.0.1", "localhost"))
 
-    done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
-        ["bash", "-euo", "pipefail", "-c", here],  # noqa: S607
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=300,
-    )
+    said = run_in_bash(here)
 
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "event: turn.completed" in done.stdout
-    shown = list(json_values(done.stdout))
+    assert "event: turn.completed" in said
+    shown = list(json_values(said))
     assert [value["content"] for value in shown if value.get("steps")] == ["It was 1001."] * 2
     assert shown[-1] == {"items": [], "total": 0, "next": None}
     assert {value.get("model") for value in shown if value.get("name") == "support"} == {

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import pytest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.site.agents_site import AgentsSite, agents_site
+from tests.support.site.documented_commands import run_in_bash, shell_blocks
 from tests.support.site.processes import free_port
 
 pytestmark = [pytest.mark.req("C1", "C6", "C7", "C8"), pytest.mark.verify]
-
-ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs/how-to/choose-models.md").read_text(encoding="utf-8")
 
 
 def answer(asked: ReceivedRequest) -> ScriptedTurn:
@@ -41,7 +38,7 @@ def site(tmp_path: Path) -> Iterator[AgentsSite]:
 
 
 def test_every_command_works(site: AgentsSite) -> None:
-    commands = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL))
+    commands = "".join(shell_blocks("how-to/choose-models.md"))
     place = site.world.place
     for address, here in (
         ("http://localhost:8080", site.world.url.replace("127.0.0.1", "localhost")),
@@ -50,19 +47,11 @@ def test_every_command_works(site: AgentsSite) -> None:
         assert address in commands
         commands = commands.replace(address, here)
     swapgate = " ".join(place.command())
-    done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
-        ["bash", "-euo", "pipefail", "-c", f'swapgate() {{ {swapgate} "$@"; }}\n{commands}'],  # noqa: S607
-        env=os.environ,
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=300,
-    )
+    said = run_in_bash(f'swapgate() {{ {swapgate} "$@"; }}\n{commands}', **os.environ)
 
-    assert done.returncode == 0, done.stderr + done.stdout
-    shown = re.findall(r'"content": ?"(.*?)"', done.stdout)
+    shown = re.findall(r'"content": ?"(.*?)"', said)
     assert "About Is a whale a fish?" in shown
-    assert done.stdout.count("by the other") >= 2
-    assert '"from":"auto:chat-web"' in done.stdout
-    assert "About Name three whales." in done.stdout
-    assert r"\"name\": \"sim\", \"kind\": \"sim\", \"hasValue\": false" in done.stdout
+    assert said.count("by the other") >= 2
+    assert '"from":"auto:chat-web"' in said
+    assert "About Name three whales." in said
+    assert r"\"name\": \"sim\", \"kind\": \"sim\", \"hasValue\": false" in said

@@ -1,9 +1,8 @@
 """Suites with tools and with code, through Inspect and over HTTP: asked, scored, stored."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,18 +23,9 @@ TOOL = {
     },
 }
 OTHER = {"type": "function", "function": {"name": "clock", "parameters": {}}}
-ROWS = [
-    {
-        "id": "right",
-        "input": "right",
-        "target": {"name": "weather", "arguments": {"city": "A"}},
-    },
-    {"id": "text", "input": "text", "target": {"name": "weather", "arguments": {"city": "A"}}},
-    {
-        "id": "broken",
-        "input": "broken",
-        "target": {"name": "weather", "arguments": {"city": "A"}},
-    },
+CALL = {"name": "weather", "arguments": {"city": "A"}}
+ROWS: list[dict[str, Any]] = [
+    *({"id": name, "input": name, "target": CALL} for name in ("right", "text", "broken")),
     {
         "id": "none",
         "input": "none",
@@ -43,6 +33,19 @@ ROWS = [
         "metadata": {"tools": [OTHER], "tool_choice": "none"},
     },
 ]
+CODE_ROWS = [
+    {
+        "id": name,
+        "input": f"def {name}():",
+        "target": {
+            "prompt": f"def {name}():\n",
+            "test": f"def check(made):\n    assert made() == {wanted}",
+            "entry_point": name,
+        },
+    }
+    for name, wanted in (("one", 1), ("two", 2), ("uno", 1))
+]
+Results = Sequence[Mapping[str, Any]]
 
 
 def provider_says(body: Mapping[str, Any]) -> Response:
@@ -53,7 +56,7 @@ def provider_says(body: Mapping[str, Any]) -> Response:
     if asked.startswith("def "):
         return Response("    return 1")
     if asked == "text":
-        return Response(json.dumps({"name": "weather", "arguments": {"city": "A"}}))
+        return Response(json.dumps(CALL))
     if asked == "none":
         return Response("No tool of mine tells that.")
     if asked == "broken":
@@ -74,22 +77,37 @@ def assignment(suite: SuiteSettings, items: int, served: Served) -> Assignment:
     return Assignment(suites, EvalJob(run, target, served.provider(), None))
 
 
-@pytest.mark.req("A8")
-def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path: Path) -> None:
-    file = tmp_path / "calls.jsonl"
-    file.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
-    suite = SuiteSettings(
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Served]:
+    """All runs in one process: tools, code outside of a container, and code within one."""
+    folder = tmp_path_factory.mktemp("suites")
+    calls, code = folder / "calls.jsonl", folder / "code.jsonl"
+    for file, rows in ((calls, ROWS), (code, CODE_ROWS)):
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with_tools = SuiteSettings(
         "calls",
-        path=file,
+        path=calls,
         scorer="tool_call",
         request={"tools": [TOOL], "tool_choice": "auto"},
     )
+    contained = SuiteSettings("code", path=code, scorer="code")
+    # Inspect's sandbox `local`: no machine of the tests has Docker.
+    uncontained = replace(contained, code_uncontained=True)
     with serving(provider_says) as served:
-        (result,) = carry_out([assignment(suite, len(ROWS), served)])
+        asked = (with_tools, ROWS), (uncontained, CODE_ROWS), (contained, CODE_ROWS)
+        results = carry_out([assignment(suite, len(rows), served) for suite, rows in asked])
+    return results, served
+
+
+@pytest.mark.req("A8")
+def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(
+    answers: tuple[Results, Served],
+) -> None:
+    (result, *_), served = answers
     sent = {request["messages"][-1]["content"]: request for request in served.requests}
     found = {sample["item"]: sample for sample in result["samples"]}
 
-    assert (result["state"], len(served.requests)) == ("done", len(ROWS))
+    assert (result["state"], len(served.requests)) == ("done", len(ROWS) + len(CODE_ROWS))
     assert (sent["right"]["tools"], sent["right"]["tool_choice"]) == ([TOOL], "auto")
     assert (sent["none"]["tools"], sent["none"]["tool_choice"]) == ([OTHER], "none")
     scores = {item: (sample["strict"], sample["rule"]) for item, sample in found.items()}
@@ -100,32 +118,13 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path:
         "none": (1, ""),
     }
     assert all(sample["lenient"] == 1 for sample in found.values())
-    assert json.loads(found["right"]["answer"])["tool_calls"] == [ROWS[0]["target"]]
+    assert json.loads(found["right"]["answer"])["tool_calls"] == [CALL]
     assert found["none"]["answer"] == "No tool of mine tells that."
 
 
 @pytest.mark.req("A8")
-def test_code_is_run_and_scored(tmp_path: Path) -> None:
-    file = tmp_path / "code.jsonl"
-    rows = [
-        {
-            "id": name,
-            "input": f"def {name}():",
-            "target": {
-                "prompt": f"def {name}():\n",
-                "test": f"def check(made):\n    assert made() == {wanted}",
-                "entry_point": name,
-            },
-        }
-        for name, wanted in (("one", 1), ("two", 2), ("uno", 1))
-    ]
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    contained = SuiteSettings("code", path=file, scorer="code")
-    # Inspect's sandbox `local`: no machine of the tests has Docker.
-    suite = replace(contained, code_uncontained=True)
-    with serving(provider_says) as served:
-        (result,) = carry_out([assignment(suite, len(rows), served)])
-        (refused,) = carry_out([assignment(contained, len(rows), served)])
+def test_code_is_run_and_scored(answers: tuple[Results, Served]) -> None:
+    (_, result, refused), _ = answers
 
     scores = {
         sample["item"]: (sample["strict"], sample["lenient"]) for sample in result["samples"]

@@ -173,7 +173,7 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
         assert tx.routing.targets()[incumbent].model == "good"
 
 
-@pytest.mark.parametrize("unit", sampled(range(1, 9), (1, 3, 5, 7)))
+@pytest.mark.parametrize("unit", sampled(range(1, 9), (3, 7)))
 def test_an_alert_is_sent_once_to_each_sink(
     world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:
@@ -197,7 +197,7 @@ def test_an_alert_is_sent_once_to_each_sink(
     assert [len(world.sinks.kept[sink]) for sink in ("chat", "mail")] == [1, 1]
 
 
-@pytest.mark.parametrize("unit", sampled(range(1, 6), (1, 3, 5)))
+@pytest.mark.parametrize("unit", sampled(range(1, 6), (1, 5)))
 def test_a_scheduled_eval_is_queued_once(
     world: SmallInstallation, elsewhere: Store, unit: int
 ) -> None:

@@ -38,6 +38,14 @@ def verified(folder: Path, text: str) -> ProofFindings:
     return verify_proof(folder / "proof.json", folder / "signing.pub")
 
 
+@pytest.fixture(scope="module")
+def promotion(tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    """Of a promotion; its file is the same whichever database it came from."""
+    world = SmallInstallation(tmp_path_factory.mktemp("promotion"))
+    world.set_up()
+    return exported(world, world.promoted().id)
+
+
 @pytest.mark.both_databases
 def test_a_promotion_is_verified_without_database_and_secret(
     world: SmallInstallation, tmp_path: Path
@@ -132,10 +140,9 @@ def add_a_fallback(whole: Whole) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_change_is_named(
-    world: SmallInstallation, tmp_path: Path, change: Callable[[Whole], None], named: str
+    promotion: Proof, tmp_path: Path, change: Callable[[Whole], None], named: str
 ) -> None:
-    proposal = world.promoted()
-    whole = json.loads(format_proof(exported(world, proposal.id)))
+    whole = json.loads(format_proof(promotion))
 
     change(whole)
     found = verified(tmp_path, json.dumps(whole, indent=1, sort_keys=True) + "\n")
@@ -158,25 +165,24 @@ def resigned(proof: Proof, table: str, rows: Iterable[Mapping[str, Any]]) -> str
 
 
 def test_a_proof_says_how_many_answers_an_eval_worker_signed(
-    world: SmallInstallation, tmp_path: Path
+    promotion: Proof, tmp_path: Path
 ) -> None:
-    proof = exported(world, world.promoted().id)
-    by_worker = [dict(row) for row in proof.rows["sample"]]
+    rows = promotion.rows
+    by_worker = [dict(row) for row in rows["sample"]]
     for row in by_worker[::2]:
         covered = {name: value for name, value in row.items() if name != "signature"}
-        row["signature"] = WORKER.sign(row_payload("sample", proof.installation, covered))
-    forged = replace(proof, rows={**proof.rows, "sample": by_worker})
+        row["signature"] = WORKER.sign(row_payload("sample", promotion.installation, covered))
+    forged = replace(promotion, rows={**rows, "sample": by_worker})
 
-    said = "".join(verified(tmp_path, resigned(forged, "rollout", proof.rows["rollout"])).shown)
+    said = "".join(verified(tmp_path, resigned(forged, "rollout", rows["rollout"])).shown)
 
     assert re.search(r"[1-9]\d* answers that an eval worker signed and [1-9]\d* answers", said)
 
 
 def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
-    world: SmallInstallation, tmp_path: Path
+    promotion: Proof, tmp_path: Path
 ) -> None:
-    text = format_proof(exported(world, world.until_decided(world.propose().id).id))
-    (tmp_path / "proof.json").write_text(text, encoding="utf-8")
+    (tmp_path / "proof.json").write_text(format_proof(promotion), encoding="utf-8")
     (tmp_path / "signing.pub").write_text(format_keyring([PUBLIC[KeyPurpose.WORKER]]), "utf-8")
 
     faults = verify_proof(tmp_path / "proof.json", tmp_path / "signing.pub").faults
@@ -194,12 +200,11 @@ def test_a_keyring_of_another_installation_is_said_once_for_all_rows(
     ],
 )
 def test_a_signed_row_of_another_swap_is_named(
-    world: SmallInstallation, tmp_path: Path, table: str, column: str, named: str
+    promotion: Proof, tmp_path: Path, table: str, column: str, named: str
 ) -> None:
-    proof = exported(world, world.promoted().id)
-    rows = [{**row, column: "another"} for row in proof.rows[table]]
+    rows = [{**row, column: "another"} for row in promotion.rows[table]]
 
-    found = verified(tmp_path, resigned(proof, table, rows))
+    found = verified(tmp_path, resigned(promotion, table, rows))
 
     assert any(named in fault for fault in found.faults), found.faults
 
@@ -231,12 +236,10 @@ def test_terms_that_were_registered_after_the_answers_are_named(
     ids=["blank", "cut", "empty", "newer"],
 )
 def test_a_file_that_is_not_as_it_was_written_is_refused_with_its_place(
-    world: SmallInstallation, tmp_path: Path, change: Callable[[str], str], named: str
+    promotion: Proof, tmp_path: Path, change: Callable[[str], str], named: str
 ) -> None:
-    text = format_proof(exported(world, world.until_decided(world.propose().id).id))
-
     with pytest.raises(InputError, match=named):
-        verified(tmp_path, change(text))
+        verified(tmp_path, change(format_proof(promotion)))
 
 
 def test_export_and_verify_are_two_commands_and_the_second_needs_two_files(

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site.documented_commands import DocumentedCommands
+from tests.support.site.documented_commands import UNTIL_UP, DocumentedCommands
 
-UP = ("8080/readyz", "8081/readyz", "8501/_stcore/health")
-# What the reader does after "once they answer".
-WAIT = "\n".join(
-    f"until curl -sf http://127.0.0.1:{path} >/dev/null; do sleep 0.2; done" for path in UP
-)
 # Return at each question, but the simulator is on another port here.
 ANSWERS = r"printf '\nhttp://127.0.0.1:9000/v1\n\n\n\n\n\n' | swapgate init --guided"
 
@@ -27,7 +22,7 @@ def test_the_tutorial_ends_with_a_promoted_and_a_rolled_back_swap(tmp_path: Path
             "make setup\n": "",
             ". .venv/bin/activate": f". {sys.prefix}/bin/activate",
             "swapgate init --guided": ANSWERS,
-            "swapgate doctor": f"{WAIT}\nswapgate doctor",
+            "swapgate doctor": f"{UNTIL_UP}\nswapgate doctor",
         },
     )
 

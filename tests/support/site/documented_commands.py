@@ -14,6 +14,11 @@ from tests.support.site.processes import free_port
 
 DOCS = Path(__file__).parents[3] / "docs"
 USUAL_PORTS = ("8080", "8081", "8085", "8501", "9000", "9090")
+# What a reader does after "once they answer".
+UNTIL_UP = "\n".join(
+    f"until curl -sf http://127.0.0.1:{path} >/dev/null; do sleep 0.2; done"
+    for path in ("8080/readyz", "8081/readyz", "8501/_stcore/health")
+)
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -21,6 +26,20 @@ def shell_blocks(page: str) -> list[str]:
     """The blocks of commands of docs/`page`. `console` and `text` are only to be read."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return [textwrap.dedent(block) for block in BLOCK.findall(text)]
+
+
+def run_in_bash(commands: str, **environment: str) -> str:
+    """What the commands say, which all have to succeed."""
+    done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
+        ["/bin/bash", "-euo", "pipefail", "-c", commands],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
 
 
 @dataclass
