@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 OUTAGES_EVERY_S = 5.0
-# Cron has minutes. A provider whose list could not be read is asked again after so long.
+# Cron has minutes, and a provider that was just stored has its list read before the next one.
 CANDIDATES_EVERY_S = 5.0
-MODEL_LISTS_EVERY_S = 900.0
 
 log = structlog.get_logger("swapgate.schedule")
 
@@ -105,7 +104,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         ),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
         leading("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
-        leading("model lists", candidate_rounds.refresh_lists, every_s=MODEL_LISTS_EVERY_S),
+        leading("model lists", candidate_rounds.ListRefresh(), every_s=CANDIDATES_EVERY_S),
         leading("renewals", sign_in.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # Of its own: no fault of the others keeps what is to be deleted.

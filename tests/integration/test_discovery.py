@@ -383,3 +383,49 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     names, warnings = candidates.select_candidates(ctx, "chat", "sim/base", plan)
     assert [model.name for model in names] == ["sim/better"]
     assert "could not be read since" in warnings[0]
+
+
+@pytest.mark.req("A3", "C2")
+def test_the_first_list_is_read_at_once_and_a_failed_one_again_after_a_while_or_with_a_key(
+    world: SmallInstallation, sim: ListServer
+) -> None:
+    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1"))
+    refresh = candidate_rounds.ListRefresh()
+
+    def failures() -> int:
+        return sum("attic" in fault for fault in refresh(ctx).failed)
+
+    answers(sim, status=500)
+    assert [failures(), failures()] == [1, 0]
+    world.clock.advance(candidate_rounds.RETRY.total_seconds())
+    assert [failures(), failures()] == [1, 0]
+    change = CredentialChange(value="sk-a-key-of-a-test")
+    credentials.put_credential(ctx, SYSTEM, "attic", change)
+    lists(sim, listing("new-one"))
+    assert not failures()
+    assert names(ctx) == ["new-one"]
+
+
+@pytest.mark.req("A3")
+def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
+    ctx: Context, sim: ListServer, world: SmallInstallation
+) -> None:
+    provider = f"{sim.url}/v1"
+    registry.change_provider(ctx, SYSTEM, "cellar", ProviderChange("custom", provider))
+    lists(sim, listing("new-one"))
+    route = world.route()
+
+    def faults(*models: str) -> str:
+        plan = CandidateSchedule(models, "0 3 * * 1", 50.0)
+        changed = replace(route, settings=replace(route.settings, candidates=plan))
+        return "; ".join(candidate_rounds.judge_schedules(ctx, [changed]))
+
+    assert "selects no model" not in faults("cellar/new-*")
+    assert names(ctx, "cellar") == ["new-one"]
+    assert "there is no provider 'celar'; did you mean 'cellar'?" in faults("celar/*")
+    registry.change_provider(ctx, SYSTEM, "barn", ProviderChange("custom", provider))
+    answers(sim, status=500)
+    said = faults("barn/*")
+    assert "provider 'barn' lists no models: " in said
+    assert "barn/* selects no model of route chat now: the list of barn was never read" in said

@@ -63,7 +63,7 @@ def apply(
     Routes of the database stay as they are; it names each difference with the command that
     changes it.
     """
-    from harness.control.proposals import candidates  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.proposals import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
     from harness.control.routing import routes, seed  # noqa: PLC0415 - as above
 
     done = session.decide(seed.apply_file, session.settings, reason)
@@ -78,9 +78,9 @@ def apply(
     for difference in done.not_taken:
         output.note(f"not taken: {difference}")
     table = routes.load_table(session.context).routes
-    for name in session.settings.routes:
-        for fault in candidates.describe_faults(session.context, table[name]):
-            output.note(fault)
+    of_file = [table[name] for name in session.settings.routes]
+    for fault in candidate_rounds.judge_schedules(session.context, of_file):
+        output.note(fault)
 
 
 def _show_origin(session: Session, section: str) -> None:

@@ -12,7 +12,7 @@ from harness.cli.frame import output
 from harness.cli.frame.command import Reads, command, opt, taken_from
 from harness.cli.frame.session import Session
 from harness.config.routing import target_seed
-from harness.control.proposals import candidates
+from harness.control.proposals import candidate_rounds
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuiteRole
@@ -306,5 +306,7 @@ def settings(
 
     made = session.decide(routes.change_settings, name, changed, reason=reason)
     output.answer(made, f"route {name} is at version {made.version}")
-    for fault in () if session.json else candidates.describe_faults(session.context, made):
+    for fault in (
+        () if session.json else candidate_rounds.judge_schedules(session.context, [made])
+    ):
         output.note(fault)

@@ -1,10 +1,10 @@
 """Runs the routes' candidate schedules. `run_once`, a job of the control process, begins each
 round that is due: a selection of all candidates that were never measured. The reconciler drives
-it like any other. `refresh_lists` reads the providers' lists of models each day, and announces
-new ones that a route's schedule selects.
+it like any other. `ListRefresh`, another one, reads the providers' lists of models each day,
+and announces new ones that a route's schedule selects.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -25,11 +25,13 @@ from harness.domain.routing.candidate_schedule import (
     BY_SCHEDULE,
     CandidateRound,
     CandidateSchedule,
+    parse_patterns,
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
 
 LISTS_EVERY: Final = timedelta(days=1)
+RETRY: Final = timedelta(minutes=15)  # of a provider whose list could not be read
 REGISTERED: Final = "the schedule was set"
 
 
@@ -88,6 +90,7 @@ def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -
 
 
 def _begin(ctx: Context, route: Route, schedule: CandidateSchedule, because: str) -> list[str]:
+    _read_lists_of(ctx, [route])
     plan = candidates.plan_round(ctx, route, schedule)
     made: tuple[str, ...] = ()
     if plan.measured:
@@ -137,34 +140,55 @@ def _store(
 
 @dataclass(frozen=True, slots=True)
 class ListReading:
-    """What one daily reading of the providers' lists brought, in words."""
+    """What one reading of the providers' lists brought, in words."""
 
-    announced: tuple[str, ...]
-    failed: tuple[str, ...]
+    announced: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
-def refresh_lists(ctx: Context) -> ListReading:
+class ListRefresh:
+    """The control process's job that reads each list once a day, and a new provider's at once.
+    A provider that gave none is asked again after RETRY, or when it has another address or key.
+    """
+
+    def __init__(self) -> None:
+        self._tried: dict[str, tuple[object, datetime]] = {}
+
+    def __call__(self, ctx: Context) -> ListReading:
+        return refresh_lists(ctx, self._is_due)
+
+    def _is_due(self, ctx: Context, provider: Provider) -> bool:
+        keys = provider_secrets.keys_of_provider(ctx, provider)
+        now, asked = ctx.clock.now(), (provider, tuple(keys))
+        before, tried_at = self._tried.get(provider.name, (None, now))
+        if before == asked and now - tried_at < RETRY:
+            return False
+        self._tried[provider.name] = asked, now
+        return not lacks_key(provider, keys)
+
+
+def refresh_lists(
+    ctx: Context, wanted: Callable[[Context, Provider], bool] = lambda _ctx, _provider: True
+) -> ListReading:
     """Reads the list of each provider that was not read for a day, and announces new models
-    that a route's schedule selects. A list that cannot be read stays as it was.
+    that a route's schedule selects. A list that cannot be read stays as it was. wanted: selects
+    the providers that are asked.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         before = model_lookup.read_lists(tx)
     read_at = {model.provider: model.found_at for model in before}
+    due = [
+        provider
+        for name, provider in sorted(providers.items())
+        if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(ctx, provider)
+    ]
     announced: list[str] = []
     failed: list[str] = []
-    for name, provider in sorted(providers.items()):
-        if name in read_at and now - read_at[name] < LISTS_EVERY:
-            continue
-        if _lacks_key(ctx, provider):
-            continue
-        try:
-            listed = discovery.discover_models(ctx, SYSTEM, name)
-        except StoreUnavailable:
-            raise
-        except SwapgateError as error:
-            failed.append(str(error))
+    for name, listed in discovery.discover_several(ctx, SYSTEM, due).items():
+        if isinstance(listed, SwapgateError):
+            failed.append(str(listed))
             continue
         known = {model.model for model in before if model.provider == name}
         if known:  # the first list of a provider is no news
@@ -173,8 +197,22 @@ def refresh_lists(ctx: Context) -> ListReading:
     return ListReading(tuple(announced), tuple(failed))
 
 
-def _lacks_key(ctx: Context, provider: Provider) -> bool:
-    return lacks_key(provider, provider_secrets.keys_of_provider(ctx, provider))
+def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+    """Says in words what of the routes' schedules will not work, by lists of today where their
+    providers can be read. Raises as `candidates.describe_faults`.
+    """
+    failed = _read_lists_of(ctx, routes).failed
+    faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
+    return [*failed, *faults]
+
+
+def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> ListReading:
+    """Reads the lists of the providers that the routes' schedules name."""
+    schedules = [route.settings.candidates for route in routes if route.settings.candidates]
+    patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
+    return refresh_lists(
+        ctx, lambda _ctx, provider: any(p.takes_provider(provider.name) for p in patterns)
+    )
 
 
 def _announce(ctx: Context, new: set[str]) -> list[str]:

@@ -2,7 +2,7 @@
 that were never measured, and the cost of their round (`plan_round`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,12 +19,14 @@ from harness.domain.evals.verdict import Failed, Inconclusive, Passed
 from harness.domain.formatting import format_usd
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.candidate_schedule import (
+    CandidatePattern,
     CandidateSchedule,
     parse_patterns,
     round_alpha,
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Price, Target
+from harness.domain.suggestions import did_you_mean
 from harness.gate.planning.multiplicity import false_pass_risk, total_risk
 from harness.store.transaction import Transaction
 
@@ -77,7 +79,7 @@ def select_candidates(
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        lists = model_lookup.read_lists(tx)
+        lists, providers = model_lookup.read_lists(tx), tx.providers.all()
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
@@ -97,16 +99,28 @@ def select_candidates(
             matched = True
             if name != incumbent:
                 found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
-        provider = pattern.name.partition("/")[0]
         if not matched:
-            unread = "" if provider in read_at else ": its provider's list was never read"
-            warnings.append(f"{pattern.text} selects no model of route {route} now{unread}")
-        elif provider in read_at and now - read_at[provider] > LIST_AGE:
-            warnings.append(
-                f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it "
-                "could not be read since"
-            )
-    return sorted(found.values(), key=lambda model: model.name), warnings
+            why = _explain_none(pattern, providers, read_at)
+            warnings.append(f"{pattern.text} selects no model of route {route} now{why}")
+        warnings += [
+            f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it could "
+            "not be read since"
+            for provider in filter(pattern.takes_provider, sorted(read_at))
+            if now - read_at[provider] > LIST_AGE
+        ]
+    return sorted(found.values(), key=lambda model: model.name), list(dict.fromkeys(warnings))
+
+
+def _explain_none(
+    pattern: CandidatePattern, providers: Collection[str], read_at: Collection[str]
+) -> str:
+    """Says why a pattern may select no model: no such provider, or a list never read."""
+    asked = sorted(filter(pattern.takes_provider, providers))
+    if not asked:
+        hint = did_you_mean(pattern.provider, providers)
+        return f": there is no provider {pattern.provider!r}{hint}"
+    unread = [name for name in asked if name not in read_at]
+    return f": the list of {' and '.join(unread)} was never read" if unread else ""
 
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:

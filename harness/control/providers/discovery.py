@@ -2,7 +2,8 @@
 never calls a model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from harness.control.context import Context
@@ -13,6 +14,7 @@ from harness.domain.errors import (
     Conflict,
     DiscoveryFailed,
     InputError,
+    StoreUnavailable,
     SwapgateError,
 )
 from harness.domain.operations.access import Actor, Role
@@ -30,6 +32,7 @@ from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
 TIMEOUT_S: Final = 10.0
+AT_ONCE: Final = 8
 _OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
@@ -40,7 +43,42 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, name)
-    reply = _ask(ctx, provider)
+    return _keep(ctx, actor, provider, _ask(ctx, provider))
+
+
+def discover_several(
+    ctx: Context, actor: Actor, providers: Sequence[Provider]
+) -> Mapping[str, DiscoveredList | SwapgateError]:
+    """Reads the lists of several providers at once, by their names: each list that was kept, or
+    why there is none. It takes little longer than the slowest provider, at most TIMEOUT_S.
+    """
+    actor.require(Role.PROPOSER)
+
+    def ask(provider: Provider) -> ProbeReply | SwapgateError:
+        try:
+            return _ask(ctx, provider)
+        except SwapgateError as error:
+            return error
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        replies = list(pool.map(ask, providers))
+    found: dict[str, DiscoveredList | SwapgateError] = {}
+    for provider, reply in zip(providers, replies, strict=True):
+        try:
+            found[provider.name] = (
+                reply
+                if isinstance(reply, SwapgateError)
+                else _keep(ctx, actor, provider, reply)
+            )
+        except StoreUnavailable:
+            raise
+        except SwapgateError as error:
+            found[provider.name] = error
+    return found
+
+
+def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> DiscoveredList:
+    name = provider.name
     if reply.error:
         raise DiscoveryFailed(f"provider {name!r} lists no models: {reply.error}")
     try:

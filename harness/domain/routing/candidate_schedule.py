@@ -86,6 +86,14 @@ class CandidatePattern:
     def is_exact(self) -> bool:
         return not any(sign in self.name for sign in _WILDCARDS)
 
+    @property
+    def provider(self) -> str:
+        return self.name.partition("/")[0]
+
+    def takes_provider(self, name: str) -> bool:
+        """Tells whether it may select models of a provider."""
+        return fnmatchcase(name, self.provider)
+
     def takes(self, name: str, price: Price | None) -> bool:
         """Tells whether it selects a model. An unknown price is below no ceiling."""
         if not fnmatchcase(name, self.name):
