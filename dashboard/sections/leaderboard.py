@@ -124,7 +124,7 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     plan = board.next_round
     when = labels.date_time(board.next_round_at) if board.next_round_at else "never"
     names = ", ".join(one.name for one in plan.measured)
-    cost = f", about {format_usd(plan.cost_usd)}" if names else ""
+    cost = f", {plan.cost_text}" if names else ""
     lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]
     lines.append(f"Schedule: {board.schedule}.")
     lines += [f"{one.name} waits: {one.remark}." for one in plan.waiting]

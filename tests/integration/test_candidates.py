@@ -20,6 +20,7 @@ from harness.domain.routing.candidate_schedule import (
     CandidateRound,
     CandidateSchedule,
     OnBetter,
+    Preference,
     parse_patterns,
     round_alpha,
 )
@@ -57,6 +58,13 @@ def list_models(world: SmallInstallation, *names: str) -> None:
         found_at = world.clock.now()
         models = [DiscoveredModel("sim", name, source, found_at) for name in names]
         tx.discovered_models.replace("sim", models)
+
+
+def set_prices(world: SmallInstallation, **prices: Price | None) -> None:
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    known = {model: usd for model, usd in {**provider.prices, **prices}.items() if usd}
+    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
 
 
 def run_schedule(world: SmallInstallation) -> list[str]:
@@ -108,7 +116,7 @@ def test_a_round_measures_every_listed_model_and_proposes_the_best(
 
 
 @pytest.mark.req("A3")
-def test_nothing_is_measured_twice_while_suite_and_incumbent_stay(
+def test_nothing_is_measured_twice_while_suite_incumbent_and_claim_stay(
     world: SmallInstallation,
 ) -> None:
     world.script = skilled
@@ -123,6 +131,10 @@ def test_nothing_is_measured_twice_while_suite_and_incumbent_stay(
     assert len(proposals(world)) == 1
     assert [len(one.proposals) for one in rounds(world)] == [0, 1, 0]
 
+    ctx, cheaper = world.context(), replace(WEEKLY, prefer=Preference.CHEAPER)
+    again = candidates.plan_round(ctx, world.route(), cheaper)
+    assert [one.name for one in again.measured] == ["sim/equal"]  # for another claim
+
     list_models(world, "base", "equal", "better")
     wait_until(world, MONDAY + timedelta(days=14))
     run_schedule(world)
@@ -134,10 +146,7 @@ def test_all_rounds_of_a_quarter_spend_less_than_its_alpha(world: SmallInstallat
     world.script = skilled
     names = [f"new-{n}" for n in range(26)]
     RIGHT.update(dict.fromkeys(names, 25))
-    with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
-    prices = dict.fromkeys(["base", *names], Price(1.0, 2.0))
-    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=prices))
+    set_prices(world, **dict.fromkeys(["base", *names], Price(1.0, 2.0)))
     list_models(world, "base")
     schedule(world, WEEKLY)
     for week in range(13):
@@ -157,32 +166,58 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     world: SmallInstallation,
 ) -> None:
     world.script = skilled
-    with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
-    prices = {**provider.prices, "good": Price(1.0, 2.0), "better": Price(1.4, 2.8)}
-    targets.put_provider(world.context(), SYSTEM, replace(provider, prices=prices))
+    set_prices(world, good=Price(1.0, 2.0), better=Price(1.4, 2.8))
     world.propose("sim/equal")
     run_until_decided(world)  # now the tokens of an answer are known
     list_models(world, "base", "good", "better")
     schedule(world, WEEKLY)
     both = candidates.plan_round(world.context(), world.route(), WEEKLY)
     assert [one.name for one in both.measured] == ["sim/good", "sim/better"]
-    tight = replace(WEEKLY, budget_usd=both.cost_usd * 0.6)
+    tight = replace(WEEKLY, budget_usd=(both.cost_usd or 0.0) * 0.6)
     schedule(world, tight)
 
     wait_until(world, MONDAY)
     run_schedule(world)
     assert rounds(world)[0].waiting == ("sim/better",)
-    assert rounds(world)[0].cost_usd <= tight.budget_usd
+    assert (rounds(world)[0].cost_usd or 0.0) <= tight.budget_usd
     run_until_decided(world)
     with world.store.read() as tx:
         waits = next(p for p in tx.proposals.open())
     decisions.cancel_proposal(world.context(), SYSTEM, waits.id)
 
-    schedule(world, replace(WEEKLY, budget_usd=both.cost_usd))
+    schedule(world, replace(WEEKLY, budget_usd=both.cost_usd or 0.0))
     wait_until(world, MONDAY + timedelta(days=7))
     run_schedule(world)
     assert set(proposals(world)) == {"equal", "good", "better"}
+
+
+@pytest.mark.req("A3", "F4")
+def test_a_candidate_of_unknown_price_comes_last_and_is_bounded_by_tokens(
+    world: SmallInstallation,
+) -> None:
+    world.script = skilled
+    set_prices(world, better=None)
+    list_models(world, "base", "good", "better")
+    ctx = world.context()
+    plan = candidates.plan_round(ctx, world.route(), WEEKLY)
+    assert [one.name for one in plan.measured] == ["sim/good", "sim/better"]
+    assert plan.cost_usd is None
+    bound = plan.measured[1].most_tokens
+    assert plan.measured[1].cost_text == f"price unknown, at most {bound:,} tokens"
+    assert f"and 1 candidate of unknown price with at most {bound:,} tok" in plan.cost_text
+    cheaper = replace(WEEKLY, prefer=Preference.CHEAPER)
+    (waits,) = candidates.plan_round(ctx, world.route(), cheaper).waiting
+    assert waits.remark.startswith("the price of sim/better is unknown, so no saving")
+
+    schedule(world, WEEKLY)
+    wait_until(world, MONDAY)
+    run_schedule(world)
+    made = run_until_decided(world)
+    assert rounds(world)[0].cost_usd is None
+    with world.store.read() as tx:
+        runs = {name: tx.runs.get(p.runs["colours"].candidate) for name, p in made.items()}
+    assert runs["better"].budget.max_tokens == bound
+    assert runs["good"].budget.max_tokens is None
 
 
 @pytest.mark.req("A3")
@@ -263,12 +298,12 @@ def test_a_round_waits_while_a_person_s_swap_is_under_way(world: SmallInstallati
 @pytest.mark.req("F11")
 def test_a_model_that_leaves_the_list_leaves_the_candidates(world: SmallInstallation) -> None:
     list_models(world, "base", "good", "better")
-    ctx, route = world.context(), world.route()
-    found, _ = candidates.select_candidates(ctx, "chat", "sim/base", WEEKLY)
+    ctx = world.context()
+    found, _ = candidates.select_candidates(ctx, "sim/base", WEEKLY)
     assert [model.name for model in found] == ["sim/better", "sim/good"]
 
     list_models(world, "base", "better")
-    found, _ = candidates.select_candidates(ctx, route.name, "sim/base", WEEKLY)
+    found, _ = candidates.select_candidates(ctx, "sim/base", WEEKLY)
     assert [model.name for model in found] == ["sim/better"]
 
 

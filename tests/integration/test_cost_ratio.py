@@ -174,7 +174,7 @@ def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(
     assert [one.name for one in plan.measured] == ["sim/good"]
     (waits,) = plan.waiting
     assert waits.name == "sim/better"
-    assert "`swapgate proposal accept-cost chat sim/better`" in waits.remark
+    assert "`swapgate proposal accept-cost chat sim/better --up-to 4" in waits.remark
 
 
 def test_no_agent_accepts_a_cost_over_mcp() -> None:

@@ -380,7 +380,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     sim.answer.status = 500
     world.clock.advance(2 * 86_400)
     assert candidate_rounds.refresh_lists(ctx).failed
-    names, warnings = candidates.select_candidates(ctx, "chat", "sim/base", plan)
+    names, warnings = candidates.select_candidates(ctx, "sim/base", plan)
     assert [model.name for model in names] == ["sim/better"]
     assert "could not be read since" in warnings[0]
 
@@ -428,4 +428,4 @@ def test_a_schedule_is_judged_by_lists_that_are_read_for_it(
     answers(sim, status=500)
     said = faults("barn/*")
     assert "provider 'barn' lists no models: " in said
-    assert "barn/* selects no model of route chat now: the list of barn was never read" in said
+    assert "barn/* selects no model now: the list of barn was never read" in said

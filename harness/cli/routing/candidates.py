@@ -65,12 +65,9 @@ def _print_next(board: Leaderboard) -> None:
     at = timestamp(board.next_round_at) if board.next_round_at else "never"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
-    measured = ", ".join(
-        f"{one.name} ({format_usd(one.cost_usd)} alone)" for one in plan.measured
-    )
-    costs = f"about {format_usd(plan.cost_usd)} in all"
+    measured = ", ".join(f"{one.name} ({one.cost_text})" for one in plan.measured)
     output.paragraph(
-        f"next round, {at}: {measured}; {costs}"
+        f"next round, {at}: {measured}; {plan.cost_text} in all"
         if measured
         else f"next round, {at}: nothing new"
     )

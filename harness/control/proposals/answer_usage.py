@@ -2,6 +2,7 @@
 the items' texts.
 """
 
+import math
 from dataclasses import replace
 from statistics import fmean
 from typing import Final
@@ -82,6 +83,16 @@ def guess_usage(
     duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]
     unpriced = MeanUsage(0, *tokens, None, duration_s, judge_usd)
     return usage_at_price(ctx, tx, target, unpriced)
+
+
+def bound_tokens(ours: MeanUsage | None, plan: SuitePlan, ceiling: float) -> int | None:
+    """Returns the most tokens that a run of unknown price may take: `ceiling` times those of
+    the incumbent. None where the incumbent's are unknown. ours: the incumbent's answer.
+    """
+    if ours is None:
+        return None
+    each = max(1.0, ours.input_tokens + ours.output_tokens)
+    return math.ceil(ceiling * each * plan.planned_items * plan.epochs)
 
 
 def estimate_sides(

@@ -17,7 +17,6 @@ from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.control.providers import deprecations, discovery, model_lookup, provider_secrets
 from harness.domain.content_hash import short_hash
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
-from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import lacks_key
@@ -225,15 +224,14 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
         if schedule is None or not new:
             continue
         incumbent = targets[route.incumbent].name
-        selected, _ = candidates.select_candidates(ctx, name, incumbent, schedule)
+        selected, _ = candidates.select_candidates(ctx, incumbent, schedule)
         plan = candidates.plan_round(ctx, route, schedule)
         planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
         for model in selected:
             if model.name not in new:
                 continue
             one = planned.get(model.name)
-            cost = one.cost_usd if one else None
-            about = f", about {format_usd(cost)}" if cost is not None else ""
+            about = f", {one.cost_text}" if one and not one.remark else ""
             provider, _, short = model.name.partition("/")
             text = (
                 f"It matches {model.pattern} of {name}'s candidates. It is measured "

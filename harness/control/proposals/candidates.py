@@ -8,16 +8,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import accepted_costs, alpha_spending, cost_ratio, estimate
-from harness.control.proposals.estimate import SuiteEstimate
-from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.control.proposals import alpha_spending
+from harness.control.proposals.round_costs import (
+    PlannedCandidate,
+    price_candidate,
+    rank_cost,
+    sum_costs,
+)
+from harness.control.proposals.submission import MOST_CANDIDATES
 from harness.control.providers import model_lookup
 from harness.control.providers.deprecations import ALERT_AHEAD
-from harness.control.routing import data_class_checks
-from harness.domain.errors import SwapgateError
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
-from harness.domain.formatting import format_usd
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.formatting import format_quantity, format_usd
 from harness.domain.routing.candidate_schedule import (
     CandidatePattern,
     CandidateSchedule,
@@ -32,8 +35,6 @@ from harness.store.transaction import Transaction
 
 # A provider's list is read daily; an older one is said with its age.
 LIST_AGE: Final = timedelta(hours=36)
-# Models that run on the team's own machines cost no money per token.
-_FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,6 @@ class SelectedModel:
     name: str  # provider/model
     pattern: str
     price: Price | None
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCandidate:
-    """A candidate of the next round, or one that waits."""
-
-    name: str
-    cost_usd: float | None  # at most, where it is measured alone
-    shared_usd: float = 0.0  # of that, the incumbent's answers, which a round pays once
-    remark: str = ""  # why it is not measured; empty for one that is
 
 
 @dataclass(frozen=True)
@@ -65,12 +56,29 @@ class RoundPlan:
     warnings: tuple[str, ...] = ()
 
     @property
-    def cost_usd(self) -> float:
-        return _sum_costs(self.measured)
+    def cost_usd(self) -> float | None:
+        """At most; None with a candidate of unknown price."""
+        return None if self._unpriced else sum_costs(self.measured)
+
+    @property
+    def cost_text(self) -> str:
+        """Says what the round costs, and what of it has no price."""
+        said = []
+        if len(self._unpriced) < len(self.measured):
+            said.append(f"about {format_usd(sum_costs(self.measured))}")
+        if self._unpriced:
+            tokens = sum(one.most_tokens for one in self._unpriced)
+            whose = format_quantity(len(self._unpriced), "candidate")
+            said.append(f"{whose} of unknown price with at most {tokens:,} tokens")
+        return " and ".join(said)
+
+    @property
+    def _unpriced(self) -> Sequence[PlannedCandidate]:
+        return [one for one in self.measured if one.cost_usd is None]
 
 
 def select_candidates(
-    ctx: Context, route: str, incumbent: str, schedule: CandidateSchedule
+    ctx: Context, incumbent: str, schedule: CandidateSchedule
 ) -> tuple[list[SelectedModel], list[str]]:
     """Lists the models that the schedule selects, by name, and says in words which patterns
     select none and which lists are old. incumbent: `provider/model`.
@@ -101,7 +109,7 @@ def select_candidates(
                 found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
         if not matched:
             why = _explain_none(pattern, providers, read_at)
-            warnings.append(f"{pattern.text} selects no model of route {route} now{why}")
+            warnings.append(f"{pattern.text} selects no model now{why}")
         warnings += [
             f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it could "
             "not be read since"
@@ -117,7 +125,9 @@ def _explain_none(
     """Says why a pattern may select no model: no such provider, or a list never read."""
     asked = sorted(filter(pattern.takes_provider, providers))
     if not asked:
-        hint = did_you_mean(pattern.provider, providers)
+        hint = did_you_mean(
+            pattern.provider, providers, otherwise=" (`swapgate provider list`)"
+        )
         return f": there is no provider {pattern.provider!r}{hint}"
     unread = [name for name in asked if name not in read_at]
     return f": the list of {' and '.join(unread)} was never read" if unread else ""
@@ -125,19 +135,27 @@ def _explain_none(
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
     """Plans the next round: every selected model that was never measured against the incumbent
-    on the suites as they are, the cheapest first, as far as the budget goes.
+    on the suites as they are, the cheapest first, as far as the budget goes. Those of unknown
+    price come last.
     """
     with ctx.store.read() as tx:
         incumbent = tx.routing.targets()[route.incumbent].name
         spent = _spent_alpha(tx, route.name, ctx.clock.now())
-    selected, warnings = select_candidates(ctx, route.name, incumbent, schedule)
-    due = [_price(ctx, route, schedule, model) for model in selected]
-    known = [one for one in due if one is not None]
+    selected, warnings = select_candidates(ctx, incumbent, schedule)
+    with ctx.store.read() as tx:
+        new = [
+            model.name
+            for model in selected
+            if not was_measured(
+                ctx, tx, route, Target.from_name(model.name).id, schedule.prefer.claim
+            )
+        ]
+    known = [price_candidate(ctx, route, schedule, name) for name in new]
     ready = [one for one in known if not one.remark]
     waiting = [one for one in known if one.remark]
     measured: list[PlannedCandidate] = []
-    for candidate in sorted(ready, key=lambda one: (one.cost_usd or 0.0, one.name)):
-        cost = _sum_costs([*measured, candidate])
+    for candidate in sorted(ready, key=rank_cost):
+        cost = sum_costs([*measured, candidate])
         if len(measured) == MOST_CANDIDATES:
             remark = f"a round has at most {MOST_CANDIDATES} candidates"
         elif cost > schedule.budget_usd:
@@ -154,12 +172,6 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
     )
 
 
-def _sum_costs(measured: Sequence[PlannedCandidate]) -> float:
-    """What candidates cost that share the incumbent's answers."""
-    own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
-    return own + max((one.shared_usd for one in measured), default=0.0)
-
-
 def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
     """What the rounds of the last 90 days could pass by luck, all candidates together."""
     return total_risk(
@@ -169,71 +181,29 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
     )
 
 
-def _price(
-    ctx: Context, route: Route, schedule: CandidateSchedule, model: SelectedModel
-) -> PlannedCandidate | None:
-    """What measuring a model costs, or why it is not measured; None where it was already."""
-    request = ProposalRequest(route.name, model.name, claim=schedule.prefer.claim)
-    target = Target.from_name(model.name)
-    with ctx.store.read() as tx:
-        if was_measured(ctx, tx, route, target.id):
-            return None
-        provider = tx.providers.all()[target.provider]
-    try:
-        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
-        estimates = estimate.estimate_proposal(ctx, request)
-    except SwapgateError as error:
-        return PlannedCandidate(model.name, None, remark=str(error))
-    if remark := _describe_cost(ctx, route, target, estimates):
-        return PlannedCandidate(model.name, None, remark=remark)
-    costs = [suite.cost_usd for suite in estimates]
-    if None not in costs:
-        cost, own = sum(cost or 0.0 for cost in costs), sum(map(_candidates_own, estimates))
-        return PlannedCandidate(model.name, cost, shared_usd=max(0.0, cost - own))
-    kind = PROVIDER_KINDS.get(provider.kind)
-    if model.price is None and kind is not None and kind.group in _FREE:
-        return PlannedCandidate(model.name, 0.0)
-    return PlannedCandidate(
-        model.name,
-        None,
-        remark=f"its cost is unknown: set providers.{provider.name}.prices",
-    )
-
-
-def _describe_cost(
-    ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
-) -> str:
-    """Says that the candidate's canary would end for its cost; empty where it would not."""
-    plans = [suite.plan for suite in estimates]
-    policy = ctx.policy(route.settings.policy).canary
-    with ctx.store.read() as tx:
-        arms = (tx.routing.targets()[route.incumbent], target)
-        accepted = accepted_costs.find_accepted_cost(ctx, tx, route.name, target)
-        cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
-    command = f"swapgate proposal accept-cost {route.name} {target.name}"
-    return f"{cost.text} An approver may accept it: `{command}`" if cost.ends_canary else ""
-
-
-def _candidates_own(suite: SuiteEstimate) -> float:
-    """The cost of the candidate's own answers on one suite."""
-    usd = suite.candidate.cost_usd if suite.candidate else None
-    return (usd or 0.0) * suite.plan.planned_items * suite.plan.epochs
-
-
-def was_measured(ctx: Context, tx: Transaction, route: Route, candidate: str) -> bool:
-    """Tells whether the gate decided on a target against the route's incumbent, on the suites
-    as they are now, or is about to. Where it could not measure, it did not decide.
+def was_measured(
+    ctx: Context, tx: Transaction, route: Route, candidate: str, claim: Claim
+) -> bool:
+    """Tells whether the gate decided on a claim about a target against the route's incumbent,
+    on the suites as they are now, or is about to. Where it could not measure, it did not
+    decide.
     """
     digests = {
         suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
     }
+    claimed = replace(ctx.policy(route.settings.policy).gate, claim=claim).claimed
     return any(
         proposal.route == route.name
         and proposal.incumbent == route.incumbent
         and {plan.suite: plan.suite_digest for plan in proposal.plans} == digests
         and (
             proposal.open
-            or isinstance(_verdict_of(tx, proposal.verdict), Passed | Failed | Inconclusive)
+            or (
+                proposal.policy.gate.claimed == claimed
+                and isinstance(
+                    _verdict_of(tx, proposal.verdict), Passed | Failed | Inconclusive
+                )
+            )
         )
         for proposal in tx.proposals.of_candidates([candidate])
     )

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
-from harness.control.routing import targets
+from harness.control.proposals import answer_usage
+from harness.control.routing import monthly_bill, targets
 from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
 from harness.domain.evals.patience import end_wait
@@ -219,7 +220,8 @@ def _new(
     run = _run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
-        run = replace(run, id=name_candidate_run(proposal, nonce))
+        budget = _bound_unpriced(ctx, tx, proposal, plan, run.budget)
+        run = replace(run, id=name_candidate_run(proposal, nonce), budget=budget)
     tx.runs.add(run)
     return run.id
 
@@ -238,6 +240,21 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
+
+
+def _bound_unpriced(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, budget: RunBudget
+) -> RunBudget:
+    """Bounds the tokens of a candidate of unknown price that a schedule measures, as no budget
+    in money can.
+    """
+    by_id, gate = tx.routing.targets(), proposal.policy.gate
+    arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
+    if proposal.on_better is None or monthly_bill.find_list_price(ctx, tx, arms[1]):
+        return budget
+    ours, _ = answer_usage.estimate_sides(ctx, tx, plan, arms)
+    limits = (budget.max_tokens, answer_usage.bound_tokens(ours, plan, gate.cost_ceiling))
+    return replace(budget, max_tokens=min(filter(None, limits), default=None))
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:

@@ -76,6 +76,12 @@ class GatePolicy:
     def allowed_claims(self) -> tuple[Claim, ...]:
         return tuple(claim for claim in Claim if claim in (self.claim, *self.claims))
 
+    @property
+    def claimed(self) -> tuple[Claim, float, float]:
+        """What a candidate has to show: the claim, its allowed loss and the share saved."""
+        loss = 0.0 if self.claim is Claim.SUPERIOR else self.margin
+        return self.claim, loss, self.min_saving if self.claim is Claim.CHEAPER else 0.0
+
     def infra_pause_s(self, failures: int) -> float:
         """Returns the pause after so many failures, at least one, the newest included; 0 where
         none is tried again.

@@ -134,7 +134,7 @@ class CandidateRound:
     because: str  # `schedule`, or why it did not wait for it
     proposals: tuple[str, ...] = ()  # ids, the cheapest candidate first
     waiting: tuple[str, ...] = ()  # names that the budget did not reach
-    cost_usd: float = 0.0  # estimated, at most
+    cost_usd: float | None = 0.0  # estimated, at most; None with a candidate of unknown price
 
 
 BY_SCHEDULE: Final = "schedule"
