@@ -14,7 +14,8 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
-from harness.control.routing import fallback_chain, freezes, monthly_bill, routes
+from harness.control.providers import prices
+from harness.control.routing import fallback_chain, freezes, routes
 from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
@@ -108,7 +109,7 @@ def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
         accepted.ratio if accepted else None,
-        priced=all(monthly_bill.find_price(tx, arm) for arm in arms),
+        priced=all(prices.find_price(tx, arm) for arm in arms),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals.run_costs import sum_judging_cost
-from harness.control.routing import monthly_bill
+from harness.control.providers import prices
 from harness.domain.evals.run import AnswerColumns, is_nothing_readable
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.routing.target import Target
@@ -52,7 +52,7 @@ def usage_at_price(
     ctx: Context, tx: Transaction, target: Target | None, of: MeanUsage
 ) -> MeanUsage:
     """Prices a target as if it took the same tokens and time, and the judge as much."""
-    price = monthly_bill.find_list_price(ctx, tx, target)
+    price = prices.find_list_price(ctx, tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
 
@@ -77,7 +77,7 @@ def guess_usage(
     judge = ctx.judges.get(plan.suite)
     judge_usd: float | None = 0.0
     if judge is not None:
-        price = monthly_bill.find_list_price(ctx, tx, judge)
+        price = prices.find_list_price(ctx, tx, judge)
         read = sum(tokens) + GUESSED_RUBRIC_TOKENS
         judge_usd = price.cost_usd(read, GUESSED_VERDICT_TOKENS) if price else None
     duration_s = GUESSED_START_S + GUESSED_TOKEN_S * tokens[1]

@@ -57,7 +57,7 @@ class RoundPlan:
 
     @property
     def cost_usd(self) -> float | None:
-        """At most; None with a candidate of unknown price."""
+        """The most that the round costs; None with a candidate of unknown price."""
         return None if self._unpriced else sum_costs(self.measured)
 
     @property

@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.proposals import answer_usage
-from harness.control.routing import monthly_bill
+from harness.control.providers import prices
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_number
@@ -107,23 +107,23 @@ def find_ratio(
     accepted: CostAcceptance | None = None,
 ) -> CostRatio:
     """Compares incumbent and candidate on their suites. Stores nothing."""
-    prices = [monthly_bill.find_list_price(ctx, tx, arm) for arm in arms]
+    by_arm = [prices.find_list_price(ctx, tx, arm) for arm in arms]
     pairs = [(plan, answer_usage.estimate_sides(ctx, tx, plan, arms)) for plan in plans]
     known = [
         (plan.planned_items * plan.epochs, ours, theirs)
         for plan, (ours, theirs) in pairs
         if ours and theirs and _has_tokens(ours) and _has_tokens(theirs)
     ]
-    before = _cost_usd(prices[0], [(count, ours) for count, ours, _ in known])
-    after = _cost_usd(prices[1], [(count, theirs) for count, _, theirs in known])
-    guardrails = policy.with_cost(None, priced=None not in prices).guardrails
+    before = _cost_usd(by_arm[0], [(count, ours) for count, ours, _ in known])
+    after = _cost_usd(by_arm[1], [(count, theirs) for count, _, theirs in known])
+    guardrails = policy.with_cost(None, priced=None not in by_arm).guardrails
     return CostRatio(
         candidate=arms[1].name,
         incumbent=arms[0].name,
         ratio=None if before is None or after is None else _ratio(before, after),
         free=before == 0.0 and bool(after),
         unpriced=tuple(
-            arm.name for arm, price in zip(arms, prices, strict=True) if price is None
+            arm.name for arm, price in zip(arms, by_arm, strict=True) if price is None
         ),
         tokens=_describe_tokens([(ours, theirs) for _, ours, theirs in known]),
         tolerated=guardrails.cost_per_success or None,

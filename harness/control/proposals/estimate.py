@@ -15,8 +15,8 @@ from harness.control.proposals import (
     suite_registration,
 )
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.providers import named_models
-from harness.control.routing import monthly_bill, routes
+from harness.control.providers import named_models, prices
+from harness.control.routing import routes
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import RunBudget
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -212,7 +212,7 @@ def _saving(
     """
     ours, theirs = sides
     if ours is None or theirs is None:
-        before, after = (monthly_bill.find_list_price(ctx, tx, arm) for arm in arms)
+        before, after = (prices.find_list_price(ctx, tx, arm) for arm in arms)
         return after.saves_on(before) if before and after else None
     if not ours.cost_usd or theirs.cost_usd is None:
         return None

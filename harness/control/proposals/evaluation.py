@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from harness.control.context import Context
 from harness.control.proposals import answer_usage
-from harness.control.routing import monthly_bill, targets
+from harness.control.providers import prices
+from harness.control.routing import targets
 from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
 from harness.domain.evals.patience import end_wait
@@ -250,7 +251,7 @@ def _bound_unpriced(
     """
     by_id, gate = tx.routing.targets(), proposal.policy.gate
     arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
-    if proposal.on_better is None or monthly_bill.find_list_price(ctx, tx, arms[1]):
+    if proposal.on_better is None or prices.find_list_price(ctx, tx, arms[1]):
         return budget
     ours, _ = answer_usage.estimate_sides(ctx, tx, plan, arms)
     limits = (budget.max_tokens, answer_usage.bound_tokens(ours, plan, gate.cost_ceiling))

@@ -8,9 +8,8 @@ from math import fsum
 from statistics import fmean
 
 from harness.control.context import Context
-from harness.control.providers import named_models
+from harness.control.providers import named_models, prices
 from harness.control.routing import routes
-from harness.domain.agents import model_figures
 from harness.domain.evals.cost_forecast import (
     MONTH,
     CostForecast,
@@ -23,7 +22,7 @@ from harness.domain.evals.cost_forecast import (
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd
-from harness.domain.routing.target import Price, Target
+from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
 # Input, output, and of the input what came from a cache.
@@ -37,7 +36,7 @@ def forecast_from_answers(
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
     """Forecasts a swap's bill. arms: incumbent and candidate; answers: theirs, by suite."""
-    bill, price = _bill(tx, route, arms[0]), find_price(tx, arms[1])
+    bill, price = _bill(tx, route, arms[0]), prices.find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
@@ -56,7 +55,7 @@ def forecast_from_history(
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = named_models.find_model(ctx, tx, candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
-        bill, price = _bill(tx, route, ours), find_list_price(ctx, tx, theirs)
+        bill, price = _bill(tx, route, ours), prices.find_list_price(ctx, tx, theirs)
         return forecast_cost(bill, measured, price, estimated=True)
 
 
@@ -69,21 +68,7 @@ def bill_of_route(tx: Transaction, route: str) -> RouteBill:
 def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
     now = tx.now()
     totals = tx.observations.totals(since=now - MONTH, route=route)
-    return measure_bill(totals, incumbent.id, find_price(tx, incumbent), now)
-
-
-def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price in its provider's settings; None without one."""
-    return model_figures.find_price(tx.providers.all(), target.name) if target else None
-
-
-def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price, of its provider's settings or of the catalogue; None for none."""
-    provider = tx.providers.all().get(target.provider) if target else None
-    if target is None or provider is None:
-        return None
-    entry = ctx.catalogue.find(provider.kind, target.model)
-    return find_price(tx, target) or (entry.price if entry else None)
+    return measure_bill(totals, incumbent.id, prices.find_price(tx, incumbent), now)
 
 
 def _earlier(

@@ -12,8 +12,8 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertNotice
+from harness.control.providers.prices import find_price
 from harness.control.routing import routes
-from harness.control.routing.monthly_bill import find_price
 from harness.control.routing.scorecard import load_target_scores
 from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.errors import NotFound, SignatureInvalid

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from harness.control.context import Context
+from harness.control.providers.prices import fill_prices
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
 from harness.control.routing import data_class_checks
 from harness.domain.errors import Conflict, InputError, NotFound
@@ -18,7 +19,6 @@ from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
-from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
@@ -56,7 +56,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
         tx.audit.append(actor, "model.add", f"target {target.id}", target.as_json())
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
-    priced = with_catalogue_prices(provider, ctx.catalogue, [target.model])
+    priced = fill_prices(ctx, tx, provider, [target.model])
     if priced != provider:
         _put(tx, actor, priced)
     return target
@@ -175,10 +175,10 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    """Adds the catalogue's prices of the models that targets and judges use."""
+    """Adds the prices of the models that targets and judges use."""
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
-    return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
+    return fill_prices(ctx, tx, provider, models) if models else provider
 
 
 def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:

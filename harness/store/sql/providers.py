@@ -191,6 +191,13 @@ class DiscoveredModels(Records[DiscoveredModel]):
         query = self._select(provider.c.removed_at.is_(None))
         return self._all(query.join_from(discovered_model, provider, is_there))
 
+    def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
+        """Finds a model in the list of its provider; None where the list has no such model."""
+        columns = discovered_model.c
+        return self._first(
+            self._select(columns.provider == of_provider, columns.model == model)
+        )
+
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
         """Replaces all models of one provider. Raises InputError for an unknown provider."""
         # Of two that replace the same list the second waits.

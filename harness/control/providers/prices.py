@@ -1,0 +1,47 @@
+"""Finds what a model costs: by its provider's settings, the catalogue, or the list that the
+provider gave last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from harness.control.context import Context
+from harness.domain.agents import model_figures
+from harness.domain.providers.catalogue import with_catalogue_prices
+from harness.domain.routing.target import Price, Provider, Target
+from harness.store.transaction import Transaction
+
+
+def find_price(tx: Transaction, target: Target | None) -> Price | None:
+    """Finds a model's price in its provider's settings; None without one."""
+    return model_figures.find_price(tx.providers.all(), target.name) if target else None
+
+
+def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
+    """Finds a model's price in its provider's settings, the catalogue or the list that the
+    provider gave last; None where none of them has one.
+    """
+    provider = tx.providers.all().get(target.provider) if target else None
+    if target is None or provider is None:
+        return None
+    known = fill_prices(ctx, tx, provider, [target.model]).prices
+    return find_price(tx, target) or known.get(target.model)
+
+
+def fill_prices(
+    ctx: Context, tx: Transaction, provider: Provider, models: Iterable[str]
+) -> Provider:
+    """Adds the prices that a provider lacks, as the router has neither catalogue nor lists."""
+    wanted = list(models)
+    known = with_catalogue_prices(provider, ctx.catalogue, wanted)
+    listed = [
+        tx.discovered_models.find(provider.name, model)
+        for model in wanted
+        if model not in known.prices
+    ]
+    found = {
+        one.model: one.price
+        for one in listed
+        if one and one.price and one.source == provider.api_base
+    }
+    return replace(known, prices={**known.prices, **found}) if found else known
