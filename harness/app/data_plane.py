@@ -24,6 +24,7 @@ from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.settings import Settings
 from harness.imports import leave_modules_alone
 from harness.runtime import secret_files, telemetry
+from harness.runtime.processes.interruption import RELOAD, reload_at_hangup
 from harness.runtime.processes.tcp_ports import is_free, require_free
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def serve_router(
         listeners,
         WorkerAggregator(recorder, live),
         lambda: _worker_spec(_reload_settings(given, installation, workers)),
+        reload_on=RELOAD,
     )
+    reload_at_hangup()
     leave_modules_alone()
     recorder.start()
     try:

@@ -203,11 +203,12 @@ def supervise(
     imported what is then in memory once. In each of these it returns the part's name: it is
     that part from then on. One that dies is started by its command.
     """
-    from harness.runtime.processes.interruption import interrupts  # noqa: PLC0415
+    from harness.runtime.processes.interruption import interrupts, supervise_reloads  # noqa: PLC0415
     from harness.runtime.processes.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415
 
     children: dict[str, Child] = {}
     part = None
+    supervise_reloads()
     with interrupts(reloads=True) as over:
         if can_fork():
             with pause_garbage_collection():

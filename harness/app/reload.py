@@ -17,7 +17,12 @@ import structlog
 from harness.app.installation import load_settings
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
-from harness.runtime.processes.interruption import ends_with_terminal, has_terminal
+from harness.runtime.processes.interruption import (
+    RELOAD,
+    ends_with_terminal,
+    has_terminal,
+    reload_at_hangup,
+)
 
 log = structlog.get_logger("swapgate.reload")
 
@@ -66,7 +71,7 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
 
 @contextmanager
 def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
-    """Runs the block until it ends. A SIGHUP ends the block as Ctrl-C does, and `command` takes
+    """Runs the block until it ends. A RELOAD ends the block as Ctrl-C does, and `command` takes
     the place of this process, with its pid. Where the configuration is wrong, the block goes
     on, and the log says what is wrong.
     """
@@ -74,8 +79,9 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
     hung_up, written = os.pipe()
     load = partial(reload_settings, given, old)
     watch = partial(_watch, hung_up, wanted, load, on_terminal=ends_with_terminal())
-    signal.signal(signal.SIGHUP, lambda *_: os.write(written, b"."))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.signal(RELOAD, lambda *_: os.write(written, b"."))
+    reload_at_hangup()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {RELOAD, signal.SIGHUP})
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
@@ -83,8 +89,8 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
         if not wanted.is_set():
             raise
     if wanted.is_set():
-        # A SIGHUP that comes before `command` listens waits for it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        # A signal that comes before `command` listens waits for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD, signal.SIGHUP})
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(command[0], list(command))  # noqa: S606 - our own command
@@ -93,7 +99,7 @@ def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iter
 def _watch(
     hung_up: int, wanted: threading.Event, load: Callable[[], Settings], *, on_terminal: bool
 ) -> None:
-    """Waits for SIGHUPs in a thread: what a signal's handler interrupts may hold any lock."""
+    """Waits for RELOADs in a thread: what a signal's handler interrupts may hold any lock."""
     while os.read(hung_up, 1):
         if on_terminal and not has_terminal():
             os.kill(os.getpid(), signal.SIGTERM)

@@ -23,6 +23,7 @@ from harness.domain.settings import Settings, TracingSettings
 from harness.ports import Cipher
 from harness.runtime import secret_files, telemetry
 from harness.runtime.clock import SystemClock
+from harness.runtime.processes.interruption import pass_hangups_on
 from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
@@ -217,8 +218,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     if not isinstance(settings, Settings):
         raise TypeError("a router's worker is started by `swapgate serve router` alone")
     telemetry.configure()
-    # A hangup is for the parent, which then starts others.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    pass_hangups_on(orphaned=lambda: None)  # the parent starts others
     installation = Installation(
         settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
     )

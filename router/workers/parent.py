@@ -1,5 +1,5 @@
 """The parent process of a router serves no request: it starts the pool of workers, makes a new
-one when the configuration is reloaded (SIGHUP), and ends all of them on SIGTERM or SIGINT. A
+one when the configuration is reloaded, and ends all of them on SIGTERM or SIGINT. A
 reload that fails leaves the old workers serving.
 """
 
@@ -26,7 +26,7 @@ MOST_RETIRING: Final = 2
 class WorkerParent:
     """Runs the pools of workers until a signal ends them. again: reads the configuration anew,
     for new workers; raises SwapgateError when it is not valid. books: gathers what all workers
-    report.
+    report. reload_on: the signal that asks for new workers.
     """
 
     def __init__(
@@ -34,10 +34,13 @@ class WorkerParent:
         listeners: Sequence[socket.socket],
         books: WorkerAggregator,
         again: Callable[[], WorkerSpec],
+        *,
+        reload_on: signal.Signals = signal.SIGHUP,
     ) -> None:
         self._listeners = listeners
         self._books = books
         self._again = again
+        self._reload_on = reload_on
         self._stopping = asyncio.Event()
         self._signal = signal.SIGTERM
         self._reload = asyncio.Event()
@@ -48,7 +51,8 @@ class WorkerParent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(self._reload_on, self._reload.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {self._reload_on})
         crew = WorkerPool(orders, self._listeners, self._books)
         code = await self._started(crew)
         while code == 0 and await self._reload_wanted():

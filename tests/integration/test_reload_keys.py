@@ -14,6 +14,7 @@ import pytest
 from harness.app.installation import read_dotenv
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
+from harness.runtime.processes.interruption import supervise_reloads
 from harness.runtime.processes.supervisor import Supervisor
 from tests.support.router.router_process import Routed, eventually, routed
 from tests.support.site.processes import free_port
@@ -47,33 +48,42 @@ def test_a_variable_of_dotenv_follows_its_line_and_the_environment_wins(tmp_path
 
 
 def supervise() -> None:
-    """Runs one part until it is ended; the part's program notes each SIGHUP in a file."""
+    """Runs two parts until they are ended; each leaves a file with its pid at each reload."""
     code = (
-        "import pathlib, signal, sys, time\nnotes = pathlib.Path(sys.argv[1])\n"
-        "signal.signal(signal.SIGHUP, lambda *_: notes.write_text('hung up'))\n"
-        "notes.write_text('ready')\ntime.sleep(600)"
+        "import os, pathlib, signal, sys, time\n"
+        "from harness.runtime.processes.interruption import RELOAD, reload_at_hangup\n"
+        "note = pathlib.Path(sys.argv[1], str(os.getpid()))\n"
+        "signal.signal(RELOAD, lambda *_: note.touch())\n"
+        "reload_at_hangup()\nnote.touch()\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {RELOAD})\ntime.sleep(600)"
     )
+    supervise_reloads()
     part = [sys.executable, "-c", code, sys.argv[1]]
-    raise SystemExit(Supervisor({"part": part}, lambda _: None).run())
+    raise SystemExit(Supervisor({"one": part, "two": part}, lambda _: None).run())
 
 
-def test_a_hangup_reaches_every_part_and_a_closed_terminal_ends_all(tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
+def test_a_hangup_of_any_process_reloads_every_part_and_a_closed_terminal_ends_all(
+    tmp_path: Path,
+) -> None:
     code = "from tests.integration.test_reload_keys import supervise; supervise()"
     pid, terminal = pty.fork()
     if not pid:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.execv(sys.executable, [sys.executable, "-c", code, str(notes)])  # noqa: S606
-    eventually(lambda: notes.exists() and notes.read_text() == "ready")
-    (part,) = psutil.Process(pid).children()
+        os.execv(sys.executable, [sys.executable, "-c", code, str(tmp_path)])  # noqa: S606
+    eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+    parts = psutil.Process(pid).children()
+    notes = {tmp_path / str(part.pid) for part in parts}
 
-    os.kill(pid, signal.SIGHUP)
-    eventually(lambda: notes.read_text() == "hung up")
-    assert part.is_running()
+    for process in (pid, *(part.pid for part in parts)):
+        for note in notes:
+            note.unlink()
+        os.kill(process, signal.SIGHUP)
+        eventually(lambda: set(tmp_path.iterdir()) == notes)
+    assert all(part.is_running() for part in parts)
 
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not part.is_running()
+    assert not any(part.is_running() for part in parts)
 
 
 def answering(world: Routed) -> str:
@@ -138,9 +148,13 @@ def test_a_key_that_leaves_dotenv_makes_the_fallback_answer_until_it_is_back(
             parts = ["router", "control"]
         pids = [world.place.pid(part) for part in parts]
         eventually(lambda: (answering(world), has_value(world, viewer)) == ("first", True))
-        for text, name, known in (("", "second", False), (LINE, "first", True)):
+        router = [psutil.Process(pids[0]).children()[0].pid] if together else pids
+        for hung_up, text, name, known in (
+            (pids, "", "second", False),
+            (router, LINE, "first", True),
+        ):
             dotenv.write_text(text, encoding="utf-8")
-            for pid in pids:
+            for pid in hung_up:
                 os.kill(pid, signal.SIGHUP)
             eventually(lambda: answering(world) == name)  # noqa: B023 - called at once
             eventually(lambda: has_value(world, viewer) is known)  # noqa: B023 - as above

@@ -10,12 +10,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.2
+# Tells one process to read the configuration again. A SIGHUP is for all that a supervisor runs.
+RELOAD: Final = signal.SIGUSR2
+SUPERVISOR_VARIABLE: Final = "SWAPGATE_SUPERVISOR_PID"
 
 
 def has_terminal() -> bool:
@@ -30,6 +34,41 @@ def has_terminal() -> bool:
 def ends_with_terminal() -> bool:
     """Tells whether the closing of its terminal is to end this process: not under `nohup`."""
     return has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+
+def supervise_reloads() -> None:
+    """Makes this process the one to which its children pass their SIGHUPs. A RELOAD waits until
+    the child listens.
+    """
+    os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD})
+
+
+def reload_at_hangup() -> None:
+    """Turns each SIGHUP into a RELOAD of all parts where a supervisor runs this process, and
+    else of this process alone.
+    """
+
+    def reload() -> None:
+        os.kill(os.getpid(), RELOAD)
+
+    if os.environ.get(SUPERVISOR_VARIABLE) == str(os.getppid()):
+        pass_hangups_on(orphaned=reload)
+    else:
+        signal.signal(signal.SIGHUP, lambda *_: reload())
+
+
+def pass_hangups_on(orphaned: Callable[[], None]) -> None:
+    """Passes each SIGHUP on to the parent process. orphaned: called instead once it is gone."""
+    parent = os.getppid()
+
+    def pass_on(*_: object) -> None:
+        if os.getppid() == parent:
+            os.kill(parent, signal.SIGHUP)
+        else:
+            orphaned()
+
+    signal.signal(signal.SIGHUP, pass_on)
 
 
 @dataclass

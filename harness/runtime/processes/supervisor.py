@@ -1,7 +1,6 @@
 """Starts a group of child processes, restarts dead ones, and ends all together."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.domain.formatting import format_span
-from harness.runtime.processes.interruption import LOOK_EVERY_S, Interruption, interrupts
+from harness.runtime.processes.interruption import (
+    LOOK_EVERY_S,
+    RELOAD,
+    Interruption,
+    interrupts,
+)
 
 # Doubled each time that a child dies soon after its start, up to the longest.
 RESTART_PAUSE_S = 1.0
@@ -42,8 +46,8 @@ class Child(Protocol):
 @dataclass
 class Supervisor:
     """A child that dies is started again after a pause, which grows while it dies soon after
-    each start; a signal ends all of them and leaves none behind. A SIGHUP goes to each child,
-    which reads the configuration again. A child that ends with
+    each start; a signal ends all of them and leaves none behind. After a SIGHUP, also to one
+    child, each child reads the configuration again. A child that ends with
     `MISCONFIGURED` while all are starting ends all: it would end so again. Later its neighbours
     go on serving.
     """
@@ -107,7 +111,7 @@ class Supervisor:
         self.say(f"SIGHUP: {', '.join(self.children)} read the configuration again")
         for child in self.children.values():
             if child.poll() is None:
-                child.send_signal(signal.SIGHUP)
+                child.send_signal(RELOAD)
 
     def _note_death(self, name: str, code: int) -> None:
         now = time.monotonic()
