@@ -55,6 +55,8 @@ def show(routes: Sequence[str]) -> None:
     except SwapgateError as error:
         st.html(html.note(str(error)))
         return
+    if board.ending:
+        st.html(html.note(board.ending))
     if board.rows:
         frame = points(board.rows)
         if len(frame) >= FEWEST_POINTS:

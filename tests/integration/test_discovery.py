@@ -10,17 +10,26 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.control.context import Context
-from harness.control.proposals import candidate_rounds, candidates
-from harness.control.providers import credentials, discovery, model_lookup, registry
+from harness.control.operations import alerts
+from harness.control.proposals import candidate_rounds, candidates, leaderboard
+from harness.control.providers import (
+    credentials,
+    deprecations,
+    discovery,
+    model_lookup,
+    registry,
+)
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import routes, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, DiscoveryFailed, NotFound
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.target import Price, Target
+from harness.domain.settings import TargetSeed
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import ANN, SmallInstallation
@@ -163,6 +172,8 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
         (world.clock.now(), window)
     }
     assert "provider.discover" in {event.action for event in last_events(ctx)}
+    targets.add_target(ctx, ANN, TargetSeed("attic", "vendor/model-2"))
+    assert registry.get_provider(ctx, "attic").prices.get("vendor/model-2") == price
 
 
 def last_events(ctx: Context) -> list[AuditEvent]:
@@ -361,49 +372,82 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
 
+    refresh = candidate_rounds.ListRefresh()
     answer("base")
-    assert not candidate_rounds.refresh_lists(ctx).announced  # the first list is no news
+    assert not refresh(ctx)  # the first list is no news
     answer("base", "better", "good")
-    assert not candidate_rounds.refresh_lists(ctx).announced  # not asked twice in a day
-    world.clock.advance(86_400)
-    read = candidate_rounds.refresh_lists(ctx)
-    world.clock.advance(86_400)
-    again = candidate_rounds.refresh_lists(ctx)
-
-    assert read.announced == ("new at sim: better, for route chat",)
-    assert not again.announced
+    assert not refresh(ctx)  # not asked twice in a day
+    world.clock.advance(3_600)
+    discovery.discover_models(ctx, ANN, "sim")
+    assert refresh(ctx) == ["new at sim: better, for route chat"]
+    assert not candidate_rounds.ListRefresh()(ctx)  # in a process that starts
     with world.store.read() as tx:
         alert = tx.alerts.newest("new_candidate:chat:sim/better")
     assert alert is not None
     assert "It is measured on Monday 2026-01-05 at 03:00 UTC, about $" in alert.text
 
     sim.answer.status = 500
-    world.clock.advance(2 * 86_400)
-    assert candidate_rounds.refresh_lists(ctx).failed
-    names, warnings = candidates.select_candidates(ctx, "sim/base", plan)
+    world.clock.advance(3 * 86_400)
+    changed = replace(world.route(), settings=replace(world.route().settings, candidates=plan))
+    failed, old, *_ = candidate_rounds.judge_schedules(ctx, [changed])
+    assert "provider 'sim' lists no models" in failed
+    assert "could not be read since" in old
+    names, _ = candidates.select_candidates(ctx, "sim/base", plan)
     assert [model.name for model in names] == ["sim/better"]
-    assert "could not be read since" in warnings[0]
+
+
+@pytest.mark.req("A3", "F11")
+def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
+    world: SmallInstallation, sim: ListServer
+) -> None:
+    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
+    plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
+    lists(sim, listing("base", "better"))
+    routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
+    discovery.discover_models(ctx, ANN, "sim")
+    candidate_rounds.run_once(ctx)
+    assert not candidate_rounds.run_once(ctx)
+
+    lists(sim, listing("better"))
+    discovery.discover_models(ctx, ANN, "sim")
+    unlisted = "sim/base is not on its provider's list since 2026-01-01"
+    assert candidate_rounds.run_once(ctx) == [
+        f"route chat: candidates by {unlisted}: sim/better"
+    ]
+    assert not candidate_rounds.run_once(ctx)
+    deprecations.update_deprecation_alerts(ctx, leaderboard.describe_shortlist)
+    assert (AlertKind.MODEL_ENDED, world.route().incumbent) in alerts.list_open(
+        ctx, AlertKind.MODEL_ENDED
+    )
+    for _ in range(12):
+        world.run_once()
+    assert leaderboard.load_leaderboard(ctx, "chat").ending.startswith(
+        f"{unlisted}. Measured for chat: sim/better (+"
+    )
 
 
 @pytest.mark.req("A3", "C2")
-def test_the_first_list_is_read_at_once_and_a_failed_one_again_after_a_while_or_with_a_key(
+def test_a_list_is_read_at_once_and_one_that_failed_again_after_a_while(
     world: SmallInstallation, sim: ListServer
 ) -> None:
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim.url}/v1"))
     refresh = candidate_rounds.ListRefresh()
-
-    def failures() -> int:
-        return sum("attic" in fault for fault in refresh(ctx).failed)
-
     answers(sim, status=500)
-    assert [failures(), failures()] == [1, 0]
-    world.clock.advance(candidate_rounds.RETRY.total_seconds())
-    assert [failures(), failures()] == [1, 0]
-    change = CredentialChange(value="sk-a-key-of-a-test")
-    credentials.put_credential(ctx, SYSTEM, "attic", change)
+    refresh(ctx)
     lists(sim, listing("new-one"))
-    assert not failures()
+    refresh(ctx)
+    assert not names(ctx)
+    world.clock.advance(candidate_rounds.RETRY.total_seconds())
+    refresh(ctx)
+    assert names(ctx) == ["new-one"]
+
+    moved = ProviderChange(api_base=f"{sim.url}/v2", reason="a test")
+    registry.change_provider(ctx, SYSTEM, "attic", moved)
+    refresh(ctx)
     assert names(ctx) == ["new-one"]
 
 

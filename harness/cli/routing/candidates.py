@@ -30,6 +30,8 @@ def list_candidates(session: Session, name: str) -> None:
     )
     if any(row.is_cheapest_so_good for row in board.rows):
         output.note("* no other model is both better and cheaper")
+    if board.ending:
+        output.paragraph(board.ending)
     _print_next(board)
 
 

@@ -123,7 +123,8 @@ def _ends(ending: Deprecation | None) -> str:
     if ending is None:
         return ""
     then = f", then {ending.successor.name}" if ending.successor else ""
-    return f"{ending.end_date.isoformat()}{then}"
+    unlisted = "not listed since " if ending.unlisted else ""
+    return f"{unlisted}{ending.end_date.isoformat()}{then}"
 
 
 @command(model)

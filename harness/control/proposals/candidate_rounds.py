@@ -5,8 +5,8 @@ and announces new ones that a route's schedule selects.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from harness.control.context import Context
@@ -20,6 +20,7 @@ from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, Swap
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import lacks_key
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.candidate_schedule import (
     BY_SCHEDULE,
     CandidateRound,
@@ -30,6 +31,8 @@ from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
 
 LISTS_EVERY: Final = timedelta(days=1)
+NEWS_FOR: Final = timedelta(days=2)  # a model is new for this time, to a process that starts
+STORED_WITHIN: Final = timedelta(minutes=1)  # a list, after it was read
 RETRY: Final = timedelta(minutes=15)  # of a provider whose list could not be read
 REGISTERED: Final = "the schedule was set"
 
@@ -79,9 +82,15 @@ def _store_start(ctx: Context, route: Route) -> list[str]:
 
 
 def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
-    """Says that the incumbent's end is announced, and no round was begun for that yet."""
+    """Says that the incumbent's end is announced, or that its provider lists it no more, and no
+    round was begun for that yet.
+    """
     for ending in deprecations.list_deprecations(ctx):
-        because = f"{ending.name} ends on {ending.end_date.isoformat()}"
+        because = (
+            ending.text
+            if ending.unlisted
+            else f"{ending.name} ends on {ending.end_date.isoformat()}"
+        )
         known = any(one.because == because for one in rounds)
         if ending.target == route.incumbent and not known:
             return because
@@ -137,24 +146,34 @@ def _store(
             tx.audit.append(SYSTEM, "candidates.round", f"route {route.name}", details)
 
 
-@dataclass(frozen=True, slots=True)
-class ListReading:
-    """What one reading of the providers' lists brought, in words."""
-
-    announced: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-
-
 class ListRefresh:
     """The control process's job that reads each list once a day, and a new provider's at once.
     A provider that gave none is asked again after RETRY, or when it has another address or key.
+
+    It announces each new model that a route's schedule selects, whichever process read it.
     """
 
     def __init__(self) -> None:
         self._tried: dict[str, tuple[object, datetime]] = {}
+        self._looked_at: datetime | None = None
 
-    def __call__(self, ctx: Context) -> ListReading:
-        return refresh_lists(ctx, self._is_due)
+    def __call__(self, ctx: Context) -> Sequence[str]:
+        refresh_lists(ctx, partial(self._is_due, ctx))
+        now = ctx.clock.now()
+        since = self._looked_at - STORED_WITHIN if self._looked_at else now - NEWS_FOR
+        self._looked_at = now
+        with ctx.store.read() as tx:
+            listed = model_lookup.read_lists(tx)
+        first = _find_first(listed)
+        return _announce(
+            ctx,
+            {
+                f"{model.provider}/{model.model}"
+                for model in listed
+                # The first list of a provider is no news.
+                if model.listed_since and model.listed_since > max(since, first[model.provider])
+            },
+        )
 
     def _is_due(self, ctx: Context, provider: Provider) -> bool:
         keys = provider_secrets.keys_of_provider(ctx, provider)
@@ -166,51 +185,47 @@ class ListRefresh:
         return not lacks_key(provider, keys)
 
 
-def refresh_lists(
-    ctx: Context, wanted: Callable[[Context, Provider], bool] = lambda _ctx, _provider: True
-) -> ListReading:
-    """Reads the list of each provider that was not read for a day, and announces new models
-    that a route's schedule selects. A list that cannot be read stays as it was. wanted: selects
-    the providers that are asked.
+def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
+    """Returns when each provider's models were first listed."""
+    first: dict[str, datetime] = {}
+    for model in listed:
+        since = model.listed_since or model.found_at
+        first[model.provider] = min(since, first.get(model.provider, since))
+    return first
+
+
+def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
+    """Reads the list of each wanted provider that was not read for a day, and says in words
+    which could not be read. Such a list stays as it was.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-        before = model_lookup.read_lists(tx)
-    read_at = {model.provider: model.found_at for model in before}
+        read_at = {model.provider: model.found_at for model in model_lookup.read_lists(tx)}
     due = [
         provider
         for name, provider in sorted(providers.items())
-        if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(ctx, provider)
+        if not (name in read_at and now - read_at[name] < LISTS_EVERY) and wanted(provider)
     ]
-    announced: list[str] = []
-    failed: list[str] = []
-    for name, listed in discovery.discover_several(ctx, SYSTEM, due).items():
-        if isinstance(listed, SwapgateError):
-            failed.append(str(listed))
-            continue
-        known = {model.model for model in before if model.provider == name}
-        if known:  # the first list of a provider is no news
-            new = {f"{name}/{m.model}" for m in listed.models if m.model not in known}
-            announced += _announce(ctx, new)
-    return ListReading(tuple(announced), tuple(failed))
+    found = discovery.discover_several(ctx, SYSTEM, due).values()
+    return [str(error) for error in found if isinstance(error, SwapgateError)]
 
 
 def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
     """Says in words what of the routes' schedules will not work, by lists of today where their
     providers can be read. Raises as `candidates.describe_faults`.
     """
-    failed = _read_lists_of(ctx, routes).failed
+    failed = _read_lists_of(ctx, routes)
     faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
     return [*failed, *faults]
 
 
-def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> ListReading:
-    """Reads the lists of the providers that the routes' schedules name."""
+def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
+    """Reads the lists of the providers that the routes' schedules name, as `refresh_lists`."""
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
     patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
     return refresh_lists(
-        ctx, lambda _ctx, provider: any(p.takes_provider(provider.name) for p in patterns)
+        ctx, lambda provider: any(p.takes_provider(provider.name) for p in patterns)
     )
 
 
@@ -228,26 +243,32 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
         plan = candidates.plan_round(ctx, route, schedule)
         planned = {one.name: one for one in (*plan.measured, *plan.waiting)}
         for model in selected:
-            if model.name not in new:
+            about = f"{name}:{model.name}"
+            if model.name not in new or _was_announced(ctx, about):
                 continue
             one = planned.get(model.name)
-            about = f", {one.cost_text}" if one and not one.remark else ""
+            cost = f", {one.cost_text}" if one and not one.remark else ""
             provider, _, short = model.name.partition("/")
             text = (
                 f"It matches {model.pattern} of {name}'s candidates. It is measured "
-                f"{_when(ctx, name, schedule)}{about}."
+                f"{_when(ctx, name, schedule)}{cost}."
             )
             with ctx.store.write() as tx:
                 alerts.raise_alert(
                     tx,
                     AlertKind.NEW_CANDIDATE,
-                    f"{name}:{model.name}",
+                    about,
                     subject=f"route {name}",
                     title=f"new at {provider}: {short}",
                     text=text,
                 )
             said.append(f"new at {provider}: {short}, for route {name}")
     return said
+
+
+def _was_announced(ctx: Context, about: str) -> bool:
+    with ctx.store.read() as tx:
+        return tx.alerts.newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
 def _when(ctx: Context, route: str, schedule: CandidateSchedule) -> str:

@@ -13,6 +13,7 @@ from harness.control.context import Context
 from harness.control.proposals import candidate_rounds, candidates, selections
 from harness.control.proposals.candidates import RoundPlan
 from harness.control.proposals.comparison import compute_arm_figures, is_large
+from harness.control.providers import deprecations
 from harness.control.routing import routes
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import Claim, SuiteRole
@@ -77,6 +78,7 @@ class Leaderboard:
     schedule: str  # of candidates, in words; empty without one
     next_round_at: datetime | None
     next_round: RoundPlan
+    ending: str  # of the incumbent, with the measured models that could replace it; or empty
     rounds: Sequence[CandidateRound]  # the newest first
 
 
@@ -94,10 +96,13 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
             rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
         rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
     schedule = route.settings.candidates
+    ranked = mark_frontier(sorted(rows, key=_rank))
+    endings = [e for e in deprecations.list_deprecations(ctx) if e.target == route.incumbent]
     return Leaderboard(
         route=name,
         incumbent=names[route.incumbent],
-        rows=mark_frontier(sorted(rows, key=_rank)),
+        rows=ranked,
+        ending=" ".join(f"{e.text}. {_describe_best(name, ranked)}" for e in endings).strip(),
         schedule=schedule.text if schedule else "",
         next_round_at=candidate_rounds.find_next_round(ctx, name, schedule)
         if schedule
@@ -267,13 +272,14 @@ def describe_shortlist(ctx: Context, target: str) -> str:
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)
-    return " ".join(filter(None, (_describe_best(ctx, name) for name in serving)))
+    boards = [load_leaderboard(ctx, name) for name in serving]
+    return " ".join(filter(None, (_describe_best(one.route, one.rows) for one in boards)))
 
 
-def _describe_best(ctx: Context, route: str) -> str:
+def _describe_best(route: str, rows: Sequence[LeaderboardRow]) -> str:
     """Writes `Measured for chat: openai/gpt-5.1 (+3.1 points, $0.80 for 1,000 answers).`"""
     fit = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
-    best = [row for row in load_leaderboard(ctx, route).rows if row.standing in fit]
+    best = [row for row in rows if row.standing in fit]
     named = [
         f"{row.name} ({format_points(row.delta)} points, {format_usd(row.usd_per_1000)} for "
         "1,000 answers)"

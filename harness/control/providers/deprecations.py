@@ -1,5 +1,5 @@
-"""Finds models in use that their provider takes away within 90 days, or has (F11), with a
-successor, and keeps an alert on each until it is unused.
+"""Finds models in use that their provider takes away within 90 days, has taken away or lists no
+more (F11), with a successor, and keeps an alert on each until it is unused.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from harness.control.operations import alerts
 from harness.domain.formatting import format_usd
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Price, Provider, Target
@@ -31,15 +32,25 @@ class Successor:
 class Deprecation:
     target: str  # its id
     name: str
-    end_date: date
+    end_date: date  # or when its provider's list lacked it first
     days: int  # until the end, 0 or less once it has come
     uses: tuple[str, ...]  # where it is used, such as `incumbent of chat`
     price: Price | None = None
     successor: Successor | None = None  # None where its family has none that can do as much
+    unlisted: bool = False  # no end is announced, and its provider lists it no more
 
     @property
     def over(self) -> bool:
         return self.days <= 0
+
+    @property
+    def text(self) -> str:
+        day = self.end_date.isoformat()
+        if self.unlisted:
+            return f"{self.name} is not on its provider's list since {day}"
+        if self.over:
+            return f"{self.name} has ended on {day}"
+        return f"{self.name} ends on {day}, in {self.days} days"
 
 
 def find_deprecations(
@@ -47,17 +58,32 @@ def find_deprecations(
     providers: Mapping[str, Provider],
     known: Catalogue,
     today: date,
+    gone: Iterable[DiscoveredModel] = (),
 ) -> tuple[Deprecation, ...]:
-    """Returns the used models that end within ALERT_AHEAD, the earliest end first."""
+    """Returns the used models that end within ALERT_AHEAD, the earliest end first. gone: what
+    providers listed once, and list no more.
+    """
+    gone_on = {
+        (model.provider, model.model, model.source): model.gone_at.date()
+        for model in gone
+        if model.gone_at
+    }
     found = []
     for target, uses in used:
         provider = providers.get(target.provider)
-        entry = known.find(provider.kind, target.model) if provider else None
-        if provider is None or entry is None or entry.end_date is None:
+        if provider is None:
             continue
-        if entry.end_date - today > ALERT_AHEAD:
+        entry = known.find(provider.kind, target.model)
+        ends = entry.end_date if entry else None
+        announced = ends is not None and ends - today <= ALERT_AHEAD
+        end_date = (
+            ends
+            if announced
+            else gone_on.get((target.provider, target.model, provider.api_base))
+        )
+        if end_date is None:
             continue
-        follows, successor = find_successor(entry, known, today), None
+        follows, successor = find_successor(entry, known, today) if entry else None, None
         if follows is not None:
             name = f"{provider.name}/{follows.model}"
             price = provider.prices.get(follows.model, follows.price)
@@ -65,11 +91,12 @@ def find_deprecations(
         deprecation = Deprecation(
             target=target.id,
             name=target.name,
-            end_date=entry.end_date,
-            days=(entry.end_date - today).days,
+            end_date=end_date,
+            days=(end_date - today).days,
             uses=tuple(uses),
-            price=provider.prices.get(target.model, entry.price),
+            price=provider.prices.get(target.model, entry.price if entry else None),
             successor=successor,
+            unlisted=not announced,
         )
         found.append(deprecation)
     return tuple(sorted(found, key=lambda ending: (ending.end_date, ending.name)))
@@ -104,9 +131,8 @@ def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequen
     """Lists the models in use that end within 90 days or have ended, the earliest end first."""
     with ctx.store.read() as tx:
         used = _used(ctx, table or tx.routing.table())
-        return find_deprecations(
-            used, tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
-        )
+        gone, today = tx.discovered_models.gone(), ctx.clock.now().date()
+        return find_deprecations(used, tx.providers.all(), ctx.catalogue, today, gone)
 
 
 def list_endings(
@@ -158,11 +184,9 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
 
 
 def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
-    day = ending.end_date.isoformat()
-    when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
     return alerts.AlertNotice(
         f"target {ending.name}",
-        f"{ending.name} {when}",
+        ending.text,
         f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
         f"{_next(ending)}{shortlist and f' {shortlist}'}",
     )

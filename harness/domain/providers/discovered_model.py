@@ -7,8 +7,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -16,6 +16,7 @@ from harness.domain.providers.probe import MAX_REPLY_BYTES
 from harness.domain.routing.target import Price, Provider
 
 MAX_MODELS: Final = 5_000
+GONE_KEPT: Final = timedelta(days=90)  # what a provider lists no more
 # Letters beyond ASCII could look like others: a person reads the name before approving it.
 _NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 # What gateways and servers call the size of a context window: OpenRouter and Together, vLLM,
@@ -42,6 +43,8 @@ class DiscoveredModel:
     found_at: datetime
     context_window: int | None = None  # tokens
     price: Price | None = None
+    listed_since: datetime | None = None  # when it was first found; None for `found_at`
+    gone_at: datetime | None = None  # when a later list lacked it; None while it is listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,31 @@ def parse_listed_models(
             left_out += 1
             continue
         place, window, price = provider.api_base, _window(entry), _price(entry)
-        model = DiscoveredModel(provider.name, name, place, found_at, window, price)
+        model = DiscoveredModel(provider.name, name, place, found_at, window, price, found_at)
         models.setdefault(name, model)
     return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
+
+
+def merge_lists(
+    known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
+) -> Sequence[DiscoveredModel]:
+    """Merges a provider's new list with what it listed before: a model keeps the date of its
+    first list, and one that is listed no more stays for GONE_KEPT.
+    """
+    names = {model.model for model in listed}
+    sources = {model.source for model in listed}
+    now = max((model.found_at for model in listed), default=None)
+    since = {model.model: model.listed_since for model in known if not model.gone_at}
+    gone = [
+        replace(model, gone_at=model.gone_at or now or model.found_at)
+        for model in known
+        if model.model not in names and (not sources or model.source in sources)
+    ]
+    first = [
+        replace(model, listed_since=since.get(model.model) or model.found_at)
+        for model in listed
+    ]
+    return [*first, *(old for old in gone if not now or now - (old.gone_at or now) < GONE_KEPT)]
 
 
 def _entries(content: bytes) -> Sequence[object]:

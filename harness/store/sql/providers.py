@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.evals.pins import Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
-from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.providers.discovered_model import DiscoveredModel, merge_lists
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
@@ -32,7 +32,7 @@ from harness.store.schema.providers import (
     served_model,
     sign_in,
 )
-from harness.store.sql.records import Records
+from harness.store.sql.records import Query, Records
 from harness.store.unit_of_work import Unit
 
 
@@ -187,9 +187,16 @@ class DiscoveredModels(Records[DiscoveredModel]):
         """Lists the discovered models by provider and name, without those of a removed
         provider.
         """
+        return self._all(self._of_providers(discovered_model.c.gone_at.is_(None)))
+
+    def gone(self) -> Sequence[DiscoveredModel]:
+        """Lists the models that their provider listed once, and lists no more."""
+        return self._all(self._of_providers(discovered_model.c.gone_at.is_not(None)))
+
+    def _of_providers(self, condition: sa.ColumnElement[bool]) -> Query:
         is_there = provider.c.name == discovered_model.c.provider
-        query = self._select(provider.c.removed_at.is_(None))
-        return self._all(query.join_from(discovered_model, provider, is_there))
+        query = self._select(condition, provider.c.removed_at.is_(None))
+        return query.join_from(discovered_model, provider, is_there)
 
     def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
         """Finds a model in the list of its provider; None where the list has no such model."""
@@ -199,13 +206,17 @@ class DiscoveredModels(Records[DiscoveredModel]):
         )
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
-        """Replaces all models of one provider. Raises InputError for an unknown provider."""
+        """Replaces the list of one provider, and remembers the models that it lacks now. Raises
+        InputError for an unknown provider.
+        """
         # Of two that replace the same list the second waits.
         self._unit.serialize_by(discovered_model.name)
         if not _has_row(self._unit, of_provider):
             raise _unknown_provider(of_provider)
-        self._delete(discovered_model.c.provider == of_provider)
-        if rows := [self.record.write(model) for model in models]:
+        of_it = discovered_model.c.provider == of_provider
+        merged = merge_lists(self._all(self._select(of_it)), list(models))
+        self._delete(of_it)
+        if rows := [self.record.write(model) for model in merged]:
             self._unit.write(sa.insert(discovered_model), rows)
 
 
