@@ -244,6 +244,10 @@ class Collector:
         if sample.error is not None:
             why = f"the scorer failed with {error_kind(sample)}"
             return scored_sample(came, UNSCORED, why_unscored=why)
+        if came.finish == CUT and not text_after_thinking(answer):
+            at = f"{came.output_tokens:,} tokens" if came.output_tokens else "its limit"
+            why = f"the answer was cut at {at} before any text: the limit went into thinking"
+            return scored_sample(came, UNSCORED, why_unscored=why)
         try:
             scored, why = self._suite.scored(sample)
         except NotJudged as error:
@@ -254,6 +258,12 @@ class Collector:
         """Our own words, found again in Inspect's, which may hold the whole request."""
         message = sample.error.message if sample.error else ""
         return next((text for text in self.failures if text in message), "")
+
+
+def text_after_thinking(answer: str) -> str:
+    """The answer without what a model of one's own thinks aloud; empty where it never ended."""
+    text = answer.strip()
+    return "" if text.startswith("<think>") and "</think>" not in text else text
 
 
 def error_kind(sample: EvalSample) -> str:

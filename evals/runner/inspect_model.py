@@ -8,7 +8,7 @@ is kept here, under the model's name.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -37,6 +37,26 @@ from harness.domain.routing.target import Target
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"
 CALLS = "swapgate_calls"
+MEASURED_ON: Final = 10  # answers
+LEAST_MEASURED: Final = 512  # tokens
+
+
+class MeasuredLimit:
+    """The limit of answers whose suite says `max_output_tokens: auto`."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+
+    @property
+    def tokens(self) -> int | None:
+        """Returns the limit; None until enough answers came, which have the model's own."""
+        if len(self._first) < MEASURED_ON:
+            return None
+        return max(LEAST_MEASURED, 4 * max(self._first))
+
+    def learn(self, output_tokens: int) -> None:
+        if len(self._first) < MEASURED_ON:
+            self._first.append(output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,7 @@ class TargetConnection:
     target: Target
     client: EvalProviderClient
     failures: set[str]  # texts of the errors after which a sample went without an answer
+    limit: MeasuredLimit | None = None  # None where the suite has one of its own
 
 
 _connections: dict[str, TargetConnection] = {}
@@ -86,7 +107,9 @@ class TargetAPI(ModelAPI):
         tool_choice: ToolChoice,
         config: GenerateConfig,
     ) -> ModelOutput:
-        settings = generation_settings(config)
+        settings, limit = generation_settings(config), self._to.limit
+        if limit is not None and limit.tokens is not None:
+            settings["max_tokens"] = limit.tokens
         if tools:
             settings["tool_choice"] = tool_choice_of(tool_choice)
         request = request_body(
@@ -102,6 +125,8 @@ class TargetAPI(ModelAPI):
         except ProviderFailed as error:
             self._to.failures.add(str(error))
             raise
+        if limit is not None:
+            limit.learn(answered[0].output_tokens)
         return output_of(*answered)
 
     def connection_key(self) -> str:

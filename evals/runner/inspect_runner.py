@@ -34,7 +34,7 @@ from inspect_ai.util import display_type
 
 from evals.runner.call_spending import ModelSpending
 from evals.runner.collector import Collector
-from evals.runner.inspect_model import TargetConnection, open_model
+from evals.runner.inspect_model import MeasuredLimit, TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge_calibration import (
     CalibrationCache,
@@ -185,7 +185,9 @@ class InspectRunner:
         try:
             await self._confirm(job, suite)
             target = job.provider.as_sent(job.target)
-            model = open_model(TargetConnection(target, client, collector.failures))
+            measured = isinstance(suite, DataSuite) and suite.fixed_limit is None
+            limit = MeasuredLimit() if measured else None
+            model = open_model(TargetConnection(target, client, collector.failures, limit))
             evaluation = _evaluate(suite, collector, model, folder, job.max_connections)
             eval_ = asyncio.create_task(evaluation)
             ended = asyncio.create_task(collector.ended())

@@ -141,11 +141,17 @@ class DataSuite:
             solver=asked_as_written(),
             scorer=self._scorer(),
             config=GenerateConfig(
-                temperature=settings.temperature, max_tokens=settings.max_output_tokens
+                temperature=settings.temperature, max_tokens=self.fixed_limit
             ),
             early_stopping=stopping,
             sandbox=self._sandbox(),
         )
+
+    @property
+    def fixed_limit(self) -> int | None:
+        """The most tokens of an answer; None where the first answers of a run say it."""
+        limit = self.suite.settings.max_output_tokens
+        return None if limit == "auto" else limit
 
     def _sandbox(self) -> str | tuple[str, str] | None:
         """Names Inspect's sandbox for a model's code. Raises ConfigError without Docker."""

@@ -25,6 +25,7 @@ from evals.suites.suite import Suite
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import CUT
 from harness.domain.formatting import format_usd
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import JudgeSettings, SuiteSettings
@@ -112,6 +113,12 @@ class Judge:
         except ProviderFailed as error:
             raise self._away(error) from None
         self._pay(reply.served, reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+        if reply.finish == CUT and "}" not in reply.text:
+            most = f"{self._settings.max_output_tokens:,} tokens"
+            raise NotJudged(
+                f"the judge {self._settings.target.name} was cut at {most} (finish reason: "
+                "length): raise the suite's judge.max_output_tokens"
+            )
         return reply.text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:

@@ -131,8 +131,9 @@ class Suite:
             for item in self.items
         )
         wanted = fmean(len(written(item.target)) for item in self.items.values())
-        output = min(self.settings.max_output_tokens, 16 + wanted / CHARACTERS_PER_TOKEN)
-        return (beside + asked) / CHARACTERS_PER_TOKEN, output
+        output, limit = 16 + wanted / CHARACTERS_PER_TOKEN, self.settings.max_output_tokens
+        least = output if limit == "auto" else min(limit, output)
+        return (beside + asked) / CHARACTERS_PER_TOKEN, least
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""

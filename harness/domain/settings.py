@@ -347,7 +347,8 @@ class SuiteFields:
     input_field: str = "input"  # field of an item with the question
     # Field of an item with the expected answer; empty for `target` or `expected`.
     target_field: str = ""
-    max_output_tokens: int = 512  # of one answer
+    # Of one answer. auto: four times the longest of a run's first 10 answers, which have none.
+    max_output_tokens: int | Literal["auto"] = 512
     temperature: float = 0.0  # of every request
     # tools, tool_choice, response_format: sent with every item
     request: Mapping[str, object] = field(default_factory=dict)

@@ -5,6 +5,7 @@ Inspect is imported by the fixture, once: it takes seconds.
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 from evals.runner.chat_completions import ChatReply, ReplyToolCall
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import RunState
+from harness.domain.evals.run import AnswerColumns, RunState, Sample, count_cut
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
@@ -231,13 +232,76 @@ def test_a_run_that_is_to_stop_asks_nothing_more_that_waited_for_its_turn(
     assert sent == []
 
 
-def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
+@pytest.mark.req("F2")
+@pytest.mark.parametrize(
+    ("text", "score", "told"),
+    [
+        ("", None, "cut at 64 tokens before any text"),
+        ("<think>so far, so", None, "cut at 64 tokens before any text"),
+        ("<think>so</think>42", 0.0, ""),
+    ],
+)
+def test_an_answer_that_was_cut_while_the_model_thought_is_not_a_wrong_one(
+    inspect: SimpleNamespace, tmp_path: Path, text: str, score: float | None, told: str
+) -> None:
+    file = tmp_path / "suite.jsonl"
+    file.write_text('{"id": "i", "input": "6 * 7", "target": "42"}')
+    from inspect_ai.log import EvalSample  # noqa: PLC0415 - see above
+    from inspect_ai.scorer import Score  # noqa: PLC0415 - as above
+
+    loaded = inspect.tasks.inspect_suite(SuiteSettings("mine", path=file))
+    reply = ChatReply(text, (), "length", 9, 0, 64, "m", "")
+    usage = {"m": inspect.model.output_of(reply, 0.1).usage}
+    noted = {inspect.tasks.LENIENT: 0.0, inspect.tasks.RULE: "empty_answer"}
+    answered = EvalSample(
+        id="i#1",
+        epoch=1,
+        input="6 * 7",
+        target="42",
+        output=inspect.model.output_of(reply, 0.1),
+        model_usage=usage,
+        scores={"swapgate": Score(value=0.0, metadata=noted)},
+    )
+    taken: list[Sample] = []
+
+    async def take() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            collector = stopping(inspect, thread, loaded, taken.append)
+            await collector.take(answered)
+
+    asyncio.run(take())
+    (sample,) = taken
+    cut = count_cut(AnswerColumns.from_samples(taken))
+
+    assert (sample.strict, sample.finish) == (score, "length")
+    assert told in sample.error_text
+    assert cut is not None
+    assert (cut.silent, cut.limit) == (int(score is None), 64)
+    assert "or to 4,096" in cut.advice
+
+
+def test_a_limit_is_measured_on_the_first_answers(inspect: SimpleNamespace) -> None:
+    limit = inspect.model.MeasuredLimit()
+    for tokens in (900, *[20] * 8):
+        limit.learn(tokens)
+    assert limit.tokens is None
+    for tokens in (30, 5_000):
+        limit.learn(tokens)
+    assert limit.tokens == 3_600
+
+
+def stopping(
+    inspect: SimpleNamespace,
+    thread: Executor,
+    suite: Any = None,
+    on_sample: Callable[[Sample], object] = bool,
+) -> Any:
     stops = iter([False, True])
     return inspect.collector.Collector(
         EvalJob(PLAIN_RUN, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),
-        None,
+        suite,
         [inspect.collector.Question(0, "i", 1)],
-        on_sample=lambda _: True,
+        on_sample=lambda sample: bool(on_sample(sample)),
         stop=lambda: next(stops),
         thread=thread,
         away={},

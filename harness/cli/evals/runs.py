@@ -19,7 +19,14 @@ from harness.control.evals.eval_queue import QueuedRun, load_queue
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
 from harness.control.proposals import comparison
-from harness.domain.evals.run import AnswerColumns, EvalRun, RunBudget, RunState, SampleError
+from harness.domain.evals.run import (
+    AnswerColumns,
+    EvalRun,
+    RunBudget,
+    RunState,
+    SampleError,
+    count_cut,
+)
 from harness.domain.formatting import (
     DASH,
     format_excerpt,
@@ -181,7 +188,9 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     with session.context.store.read() as tx:
         samples = tx.runs.samples(run_id)
     names = queries.load_target_names(session.context, {run.target})
-    figures = comparison.compute_arm_figures(AnswerColumns.from_samples(samples))
+    answers = AnswerColumns.from_samples(samples)
+    figures = comparison.compute_arm_figures(answers)
+    unscored, cut = len(samples) - answers.error.count(None), count_cut(answers)
     queued = load_queue(session.context).get(run_id)
     strict = _mean(sample.strict for sample in samples)
     lenient = _mean(sample.lenient for sample in samples)
@@ -193,6 +202,7 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             "strict": strict,
             "lenient": lenient,
             "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
+            "cut": cut,
         }
         output.document({**shown, "answers": samples} if with_samples else shown)
         return
@@ -206,6 +216,11 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             ("proposal", _needed_by(queued) or None),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
             ("score", _scores(strict, lenient)),
+            ("without a score", f"{unscored} of {len(samples)}" if unscored else None),
+            (
+                "cut",
+                f"{cut.number} of {len(samples)} {cut.text}; {cut.advice}" if cut else None,
+            ),
             ("failed calls", format_percent(figures.failed, 1) if samples else None),
             ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
             ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),

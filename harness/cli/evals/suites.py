@@ -6,11 +6,13 @@ captured from production, redacted (F9).
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from harness.cli.frame import output
 from harness.cli.frame.command import (
+    ANSWER_LIMIT,
     EXISTING_FILE,
     FILE,
     ONLY_ROUTE,
@@ -73,7 +75,9 @@ def import_suite(
         "--option",
         metavar="NAME=JSON",
     ),
-    max_output_tokens: int = opt("Of an answer.", type=click.IntRange(min=1), default=512),
+    max_output_tokens: int | Literal["auto"] = opt(
+        "Of an answer; auto measures it.", type=ANSWER_LIMIT, default=512
+    ),
     replace_: bool = opt("Instead of the suite of this name."),
 ) -> None:
     """Make a suite of labelled captures.

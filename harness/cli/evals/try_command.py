@@ -4,13 +4,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from harness.cli.evals.csv_files import parse_pairs, read_text
 from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
-from harness.cli.frame.command import EXISTING_FILE, FILE, FiniteRange, arg, command, opt
+from harness.cli.frame.command import (
+    ANSWER_LIMIT,
+    EXISTING_FILE,
+    FILE,
+    FiniteRange,
+    arg,
+    command,
+    opt,
+)
 from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.formatting import escape_controls, format_number, format_quantity
@@ -52,8 +60,8 @@ def try_(
     template: str = opt(
         "With --suite: the message, which has {input}.", metavar="TEXT", default="{input}"
     ),
-    max_output_tokens: int = opt(
-        "With --suite: of an answer.", type=click.IntRange(min=1), default=512
+    max_output_tokens: int | Literal["auto"] = opt(
+        "With --suite: of an answer; auto measures it.", type=ANSWER_LIMIT, default="auto"
     ),
     page: Path = opt(
         "With --suite: where the page is written.",

@@ -14,7 +14,7 @@ from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from click.shell_completion import CompletionItem
@@ -192,6 +192,17 @@ class Reads(click.ParamType[Value]):
             return self._read(value)
         except InputError as error:
             self.fail(str(error), param, ctx)
+
+
+def _read_answer_limit(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{text!r} is no limit: write a number of tokens, or auto")
+    return int(text)
+
+
+ANSWER_LIMIT: Final = Reads("TOKENS|auto", _read_answer_limit)
 
 
 class EnumChoice(click.Choice[Word]):

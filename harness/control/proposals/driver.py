@@ -273,12 +273,15 @@ def _not_measured(
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
-    refused = evaluation.find_refused(tx, map(tx.runs.get, evaluation.run_ids(proposal)))
+    runs = evaluation.load_runs(tx, proposal)
+    refused = evaluation.find_refused(tx, runs.values())
     attempts = proposal.infra_errors + 1
     pause_s = gate.infra_pause_s(attempts)
     # Asked again, the same model would answer the same.
-    in_vain = refused is not None and not gate.unreadable_is_wrong
-    waited = evaluation.given_up(proposal, evaluation.load_runs(tx, proposal), now)
+    in_vain = evaluation.has_silent_cut(tx, proposal) or (
+        refused is not None and not gate.unreadable_is_wrong
+    )
+    waited = evaluation.given_up(proposal, runs, now)
     if not pause_s or in_vain or waited:
         why, after = polish_reason(verdict.reason), format_quantity(attempts, "attempt")
         if waited:

@@ -324,6 +324,12 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     }
 
 
+def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
+    """Whether an answer ended at the limit of tokens before any text."""
+    arms = (arm for answers in load_answers(tx, proposal).values() for arm in answers)
+    return any(answer.is_silent_cut for arm in arms for answer in arm)
+
+
 def drop_unreadable(
     ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun], found: Mapping[str, Answers]
 ) -> Mapping[str, Answers]:

@@ -113,6 +113,7 @@ ANSWER_PLACEHOLDER: Final = (
 
 
 CUT: Final = "length"
+LEAST_THINKING: Final = 4_096  # tokens of an answer's limit that leave room to think
 # Rules of form of answers in which nothing can be read, and what such answers do.
 UNREADABLE: Final[Mapping[str, str]] = {
     "empty_answer": "are empty",
@@ -176,6 +177,11 @@ class Sample:
     def answer_sha256(self) -> str:
         """Hashes the answer as it is here, which may be blanked."""
         return hash_content(self.answer)
+
+    @property
+    def is_silent_cut(self) -> bool:
+        """Whether it ended at the limit of tokens before any text: the model still thought."""
+        return self.error is SampleError.UNSCORED and self.finish == CUT
 
     @property
     def is_unreadable(self) -> bool:
@@ -285,15 +291,15 @@ def describe_faults(
 
     whole = zip(answers.rule, answers.finish, strict=True)
     rules = Counter(rule for rule, end in whole if rule in UNREADABLE and end != CUT)
+    if cut := count_cut(answers):
+        of = f"{cut.number} of {model}'s {'first ' if first else ''}{total} answers"
+        faults.append(f"{of} were {cut.text}: {cut.advice}")
     for rule, number in rules.most_common():
         say(
             number, f"{UNREADABLE[rule]}: it may lack a chat template, or a prompt for the form"
         )
-    say(
-        answers.finish.count(CUT),
-        "were cut at the limit of tokens: raise the suite's max_output_tokens",
-    )
-    lost = [why for error, why in zip(answers.error, answers.error_text, strict=True) if error]
+    ends = zip(answers.error, answers.error_text, answers.finish, strict=True)
+    lost = [why for error, why, end in ends if error and end != CUT]
     if lost:
         (why, _), *_ = Counter(lost).most_common(1)
         say(len(lost), f"have no score: {why.rstrip('. ') or 'no reply'}")
@@ -301,6 +307,38 @@ def describe_faults(
     if total >= FIRST_ANSWERS and len(texts) == 1 and not texts & NO_TEXT:
         say(total, "are all the same text")
     return faults
+
+
+@dataclass(frozen=True, slots=True)
+class CutAnswers:
+    """Answers that ended at the limit of tokens. silent: those of them that brought no text:
+    the model thought until then. limit: where they ended; 0 where no usage was reported.
+    """
+
+    number: int
+    silent: int
+    limit: int
+
+    @property
+    def text(self) -> str:
+        at = f"{self.limit:,} tokens" if self.limit else "the limit of tokens"
+        before = f", {self.silent} of them before any answer" if self.silent else ""
+        return f"cut at {at} (finish reason: length){before}"
+
+    @property
+    def advice(self) -> str:
+        least = max(LEAST_THINKING, 4 * self.limit)
+        return f"set the suite's max_output_tokens to `auto`, or to {least:,}"
+
+
+def count_cut(answers: AnswerColumns) -> CutAnswers | None:
+    """Counts the answers that ended at the limit of tokens; None where none did."""
+    rows = zip(answers.finish, answers.error, answers.output_tokens, strict=True)
+    cut = [(error, tokens) for finish, error, tokens in rows if finish == CUT]
+    if not cut:
+        return None
+    silent = sum(error == SampleError.UNSCORED for error, _ in cut)
+    return CutAnswers(len(cut), silent, max(tokens for _, tokens in cut))
 
 
 def refuse_first(answers: Sequence[Sample], model: str) -> str:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import AnswerColumns, is_nothing_readable
+from harness.domain.evals.run import AnswerColumns, count_cut, is_nothing_readable
 from harness.domain.evals.verdict import BaseVerdict
 from harness.domain.formatting import (
     format_bps,
@@ -82,6 +84,11 @@ def _measure_again(decided: DecidedProposal) -> str:
         return f"it is measured again at {_time(proposal.retry_at)}."
     if step := _unreadable_step(decided):
         return step
+    cut = filter(None, map(count_cut, chain.from_iterable(decided.answers.values())))
+    if longest := max(
+        (one for one in cut if one.silent), key=attrgetter("limit"), default=None
+    ):
+        return f"{longest.advice}, then propose again. This says nothing about the candidate."
     lost = any(report.figures.measured is not None for report in decided.verdict.suites)
     return MISSING_SCORES if lost else NEXT_STEPS["infra_error"]
 
