@@ -43,7 +43,6 @@ from tests.support.providers.scripted_upstream import (
     completion,
     error,
     event,
-    running_upstream,
 )
 from tests.support.router.router_process import EVER, Routed, eventually, routed
 from tests.support.site.processes import free_port
@@ -64,12 +63,6 @@ def provider() -> Iterator[str]:
 def world(provider: str, tmp_path: Path) -> Iterator[Routed]:
     """Without a router of its own."""
     with routed(tmp_path, provider) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with running_upstream() as made:
         yield made
 
 
@@ -483,7 +476,7 @@ def ask(client: ModelClient) -> str:
 WRONG = RIGHT.replace("answer.text", "answer.usage").replace('"a"', "1")
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.req("B1")
 def test_a_user_s_code_is_type_checked_against_the_client(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(RIGHT)

@@ -54,8 +54,8 @@ from tests.unit.test_gate_combinations import rounded
 pytestmark = pytest.mark.req("A7", "F3")
 
 SEEDS = range(24)
-# `make test` has every third; the others are `make verify`'s.
-SAMPLED = sampled(SEEDS, SEEDS[::3])
+# `make test` has every sixth; the others are `make verify`'s.
+SAMPLED = sampled(SEEDS, SEEDS[::6])
 GOLDEN = Path(__file__).parent.parent / "golden" / "canaries.json"
 # Of the blocks, how many are in when somebody looks.
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -271,6 +271,7 @@ def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]
     return {period: (units[period], new[period]) for period in units}
 
 
+@pytest.mark.verify
 def test_the_draws_hold_every_kind_of_canary_and_harm_is_told_from_health() -> None:
     canaries = [draw(seed) for seed in SEEDS]
     policies = [drawn.policy for drawn in canaries]

@@ -264,6 +264,7 @@ def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
     assert (found.tripped, found.log_e <= 0.0, found.rests_on_missing) == (None, True, True)
 
 
+@pytest.mark.verify
 def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None:
     """Half of all verdicts are missing, whoever answered."""
     rng, runs, fell = Random(7), 200, 0
