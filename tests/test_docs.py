@@ -54,8 +54,7 @@ ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    ("name", "table"),
-    [("proposal", proposal.TRANSITIONS), ("rollout", rollout.TRANSITIONS)],
+    ("name", "table"), [("proposal", proposal.TRANSITIONS), ("rollout", rollout.TRANSITIONS)]
 )
 def test_the_diagram_has_every_transition_and_no_other(
     name: str, table: dict[tuple[str, str], str]

@@ -103,11 +103,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
                 "fast": {"incumbent": "sim"},
                 "mixed": {
                     "incumbent": "own/echo",
-                    "overrides": {
-                        "subagent": "fast",
-                        "vision": "chat",
-                        "embedding": "chat",
-                    },
+                    "overrides": {"subagent": "fast", "vision": "chat", "embedding": "chat"},
                 },
                 "serial": {"incumbent": "own/agent", "fallbacks": ["own/serial"]},
                 **{name: {"incumbent": f"own/{name}"} for name in upstream.turns},

@@ -286,10 +286,7 @@ def test_nothing_is_decided_on_an_edited_row(sql_stores: Opener) -> None:
         with store.read() as tx:
             decide(tx)
         with changed(store, table, edit(table, change)):
-            with (
-                pytest.raises(SignatureInvalid, match=f"row {table} "),
-                store.read() as tx,
-            ):
+            with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
                 decide(tx)
             assert any(fault.startswith(f"{table} ") for fault in faults(store)), change
 
@@ -411,9 +408,7 @@ def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Ope
             assert fault.table == table
 
 
-def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(
-    sql_stores: Opener,
-) -> None:
+def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(sql_stores: Opener) -> None:
     store = sql_stores()
     filled(store)
     with written(store) as db:

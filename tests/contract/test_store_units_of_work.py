@@ -151,11 +151,7 @@ def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
 def change_settings(store: Store) -> None:
     with store.write() as tx:
         tx.routing.commit(
-            ChangeSettings(ROUTE, SETTINGS),
-            expected_version=1,
-            actor="a",
-            reason="r",
-            now=NOW,
+            ChangeSettings(ROUTE, SETTINGS), expected_version=1, actor="a", reason="r", now=NOW
         )
 
 

@@ -189,10 +189,7 @@ def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoin
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(batches, max_size=6), since=moments, until=moments)
 def test_every_window_has_the_figures_of_its_minutes(
-    recorded: Recorded,
-    written: list[list[TrafficMinute]],
-    since: datetime,
-    until: datetime,
+    recorded: Recorded, written: list[list[TrafficMinute]], since: datetime, until: datetime
 ) -> None:
     recorded.begin_anew()
     for batch in written:

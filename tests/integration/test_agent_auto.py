@@ -55,19 +55,11 @@ REASON = "a test"
 @pytest.fixture
 def ctx(world: SmallInstallation) -> Context:
     """A dear incumbent; a good and a bad fallback, which are cheaper. Nothing is measured."""
-    ctx = replace(
-        world.context(),
-        data_classes={"internal": frozenset({"sim"})},
-    )
+    ctx = replace(world.context(), data_classes={"internal": frozenset({"sim"})})
     change_provider(ctx, prices=PRICES)
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(
-        ctx,
-        SYSTEM,
-        ROUTE,
-        "sim/better",
-        fallbacks=["sim/good", "sim/worse"],
-        settings=settings,
+        ctx, SYSTEM, ROUTE, "sim/better", fallbacks=["sim/good", "sim/worse"], settings=settings
     )
     return ctx
 

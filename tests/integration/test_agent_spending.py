@@ -58,9 +58,7 @@ class Answering:
     may: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(
-        self,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None = None,
+        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None = None
     ) -> ModelCallAnswer:
         del request
         self.asked += 1

@@ -253,9 +253,7 @@ class Answering:
 
 
 async def start(
-    runner: TurnRunner,
-    session: AgentSession,
-    keep: Callable[[TurnOutcome], str] = lambda _: "",
+    runner: TurnRunner, session: AgentSession, keep: Callable[[TurnOutcome], str] = lambda _: ""
 ) -> TurnRun:
     posted = PostedMessage(KEY, session.agent, session.id, HELLO, keep=keep)
     run = await runner.start(posted)
@@ -278,9 +276,7 @@ class Scripted(Answering):
         self.asked: list[str] = []
 
     async def ask(
-        self,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None = None,
+        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None = None
     ) -> ModelCallAnswer:
         self.asked.append(request.model)
         assert 0 < request.timeout_s <= 300

@@ -141,9 +141,7 @@ def test_while_the_control_plane_is_away_literal_models_wait_and_routes_do_not(
         assert door.send("POST", link, content=b"", headers=form).status_code == 503
 
 
-def test_the_control_plane_signs_only_what_the_agents_process_passes_on(
-    tmp_path: Path,
-) -> None:
+def test_the_control_plane_signs_only_what_the_agents_process_passes_on(tmp_path: Path) -> None:
     literal = {"name": "literal", "model": "sim:sim-better"}
     for agents in open_door(tmp_path, is_open=True):
         control = replace(agents, app=SignsForAgents(agents.app, agents.installation))

@@ -235,8 +235,7 @@ def test_the_true_peer_is_signed_and_a_clients_word_on_it_is_dropped(
 
 
 @pytest.mark.parametrize(
-    "header",
-    ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"],
+    "header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"]
 )
 def test_who_comes_through_a_proxy_of_this_machine_is_nobody_of_it(
     world: World, agents: AgentsUpstream, header: str

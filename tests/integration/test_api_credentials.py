@@ -58,9 +58,7 @@ def test_an_idempotency_key_knows_another_value_without_keeping_it(door: Door) -
     assert VALUE.encode() not in b"".join(stored_bytes)
 
 
-def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(
-    door: Door,
-) -> None:
+def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(door: Door) -> None:
     path = "/credentials/providers/openai"
     door.send("PUT", path, json={"value": "one"})
     shown = door.send("PUT", path, json={"value": "two", "overlapS": 3600}).json()

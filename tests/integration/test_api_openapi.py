@@ -76,9 +76,7 @@ def test_every_operation_needs_the_bearer_key(document: dict[str, Any]) -> None:
     assert not [node for node in nodes(document["paths"]) if "security" in node]
 
 
-def test_idempotency_keys_are_offered_where_something_is_made(
-    document: dict[str, Any],
-) -> None:
+def test_idempotency_keys_are_offered_where_something_is_made(document: dict[str, Any]) -> None:
     offered = {
         path
         for path, verbs in document["paths"].items()

@@ -178,9 +178,7 @@ def test_a_database_that_is_away_means_try_again_later(door: Door) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_an_unforeseen_fault_shows_an_id_that_the_log_has_and_nothing_else(
-    door: Door,
-) -> None:
+def test_an_unforeseen_fault_shows_an_id_that_the_log_has_and_nothing_else(door: Door) -> None:
     def broken() -> None:
         raise RuntimeError("password=hunter2")
 

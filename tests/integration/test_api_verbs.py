@@ -94,9 +94,7 @@ def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> Non
 
 
 @pytest.mark.req("A7", "F5")
-def test_a_proposal_is_created_evaluated_approved_and_its_verdict_shown(
-    careful: Door,
-) -> None:
+def test_a_proposal_is_created_evaluated_approved_and_its_verdict_shown(careful: Door) -> None:
     wish = {"route": "chat", "candidate": "sim/better", "reason": "cheaper"}
     made = careful.post("/proposals", wish, role="proposer")
     assert (made["phase"], made["proposer"]) == ("proposed", "ann")

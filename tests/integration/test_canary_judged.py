@@ -93,8 +93,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
                 f"{provider}/sim/faults/sim-backup", json={"kind": "status", "status": 503}
             )
             eventually(
-                lambda: world.counter("swapgate_router_judge_resting_total") > 0,
-                timeout_s=180,
+                lambda: world.counter("swapgate_router_judge_resting_total") > 0, timeout_s=180
             )
             load.more(60)
         assert load.errors == []

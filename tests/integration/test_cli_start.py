@@ -150,9 +150,7 @@ def test_init_brings_in_what_the_file_names(empty_folder: Path) -> None:
     assert json.loads(run("route", "show", "triage", "--json").stdout)
 
 
-def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(
-    empty_folder: Path,
-) -> None:
+def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(empty_folder: Path) -> None:
     run("init", "--guided", "--json", exits=2)
     with serve_in_thread(simulator(time_scale=0)) as url:
         # A name with a slip and no address, and a route's name that none can have, are asked

@@ -445,9 +445,7 @@ def test_a_probe_asks_each_kind_at_the_endpoints_that_it_has(cli: CommandLine) -
 
 
 @pytest.mark.req("D5")
-def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(
-    cli: CommandLine,
-) -> None:
+def test_a_probe_says_how_it_failed_or_that_embeddings_alone_are_made(cli: CommandLine) -> None:
     vector = Response(raw=b'{"data":[{"index":0,"embedding":[0.5,0.25,1]}],"model":"m"}')
     answers: dict[str, Response] = {}
     with serving(

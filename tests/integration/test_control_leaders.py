@@ -168,19 +168,12 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
     body = {"route": "support", "candidate": "sim/sim-better", "reason": "a test"}
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        two_controls(tmp_path, postgres_url, **with_route(provider)) as (
-            place,
-            leaders,
-        ),
+        two_controls(tmp_path, postgres_url, **with_route(provider)) as (place, leaders),
         ThreadPoolExecutor(1) as clients,
     ):
         installation = leaders.installation
         _, key = keys.create_key(
-            installation.context,
-            SYSTEM,
-            "ann",
-            secret=installation.secret,
-            role=Role.PROPOSER,
+            installation.context, SYSTEM, "ann", secret=installation.secret, role=Role.PROPOSER
         )
 
         def propose(at: str) -> httpx.Response:

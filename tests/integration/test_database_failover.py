@@ -50,10 +50,7 @@ class Operation:
     def load(self) -> Iterator[Load]:
         urls = self.fleet.urls
         with self.fleet.world.load(
-            3,
-            url=urls[0],
-            http=lambda: httpx.Client(transport=RoundRobin(urls)),
-            users_each=40,
+            3, url=urls[0], http=lambda: httpx.Client(transport=RoundRobin(urls)), users_each=40
         ) as load:
             yield load
 
@@ -102,11 +99,7 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         router_fleet(
-            folder,
-            provider,
-            cluster.url(),
-            routers=2,
-            control={"reconcile_interval_s": 0.3},
+            folder, provider, cluster.url(), routers=2, control={"reconcile_interval_s": 0.3}
         ) as fleet,
     ):
         fleet.start()
@@ -123,10 +116,7 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
 def test_a_standby_takes_over_from_a_primary_and_nobody_notices(
     fault: str, tmp_path: Path
 ) -> None:
-    with (
-        postgres_cluster(synchronous=True) as cluster,
-        operation(tmp_path, cluster) as site,
-    ):
+    with postgres_cluster(synchronous=True) as cluster, operation(tmp_path, cluster) as site:
         site.start_controls()
         eventually(lambda: bool(site.leader()))
         with site.load() as load:

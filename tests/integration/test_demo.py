@@ -41,9 +41,7 @@ def demo(folder: Path, *options: str) -> str:
 @pytest.mark.verify
 @pytest.mark.timeout(1200)
 @pytest.mark.req("F1", "F2", "F3", "F4", "B3")
-def test_the_other_candidate_wins_once_the_models_exchange_their_skills(
-    tmp_path: Path,
-) -> None:
+def test_the_other_candidate_wins_once_the_models_exchange_their_skills(tmp_path: Path) -> None:
     # The simulator alone knows of the exchange.
     assert_verdicts(demo(tmp_path, "--swap"), better="lite", worse="2")
 

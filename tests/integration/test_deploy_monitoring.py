@@ -26,11 +26,7 @@ from tests.support.site.processes import free_port
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
-SUFFIXES = {
-    "counter": ("_total",),
-    "gauge": ("",),
-    "histogram": ("_bucket", "_sum", "_count"),
-}
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 # By the name that Prometheus stores.
 SERIES = {
     f"{name}{suffix}": set(spec.labels)

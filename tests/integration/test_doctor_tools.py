@@ -20,10 +20,7 @@ from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving
 
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
 WIRES: dict[str, Any] = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
-CALLS = (
-    (STOCK_TOOL, {"item": "lamp"}),
-    (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}),
-)
+CALLS = ((STOCK_TOOL, {"item": "lamp"}), (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}))
 SAID = f"There are {TOOL_ANSWERS[STOCK_TOOL]:,} lamps at {TOOL_ANSWERS[PRICE_TOOL]} EUR each."
 
 

@@ -68,11 +68,7 @@ def alias() -> Alias:
 def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
     clock = ManualClock()
     made = SmallInstallation(
-        tmp_path,
-        clock=clock,
-        script=alias,
-        served=alias.served,
-        drift={"colours": POLICY},
+        tmp_path, clock=clock, script=alias, served=alias.served, drift={"colours": POLICY}
     )
     made.set_up()
     return made

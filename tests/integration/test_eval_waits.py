@@ -113,8 +113,7 @@ def given_up(world: SmallInstallation, proposal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("act", "phase"),
-    [(continued, ProposalPhase.CANARY), (given_up, ProposalPhase.CANCELLED)],
+    ("act", "phase"), [(continued, ProposalPhase.CANARY), (given_up, ProposalPhase.CANCELLED)]
 )
 def test_a_person_continues_or_gives_up_a_comparison_that_waits(
     world: SmallInstallation,

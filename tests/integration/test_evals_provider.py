@@ -146,10 +146,7 @@ TOLD = {
 @pytest.mark.parametrize("failure", TOLD)
 def test_a_failure_is_told_after_as_many_attempts_as_may_mend_it(failure: str) -> None:
     response, told, attempts = TOLD[failure]
-    with (
-        serving(in_turn(response)) as served,
-        pytest.raises(ProviderFailed, match=f"^{told}$"),
-    ):
+    with serving(in_turn(response)) as served, pytest.raises(ProviderFailed, match=f"^{told}$"):
         ask(served)
     assert len(served.requests) == attempts
 

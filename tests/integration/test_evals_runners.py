@@ -104,10 +104,7 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
         "tooled": replace(mine, name="tooled", task=f"{task}:tooled"),
         "two": replace(mine, name="two", task=f"{task}:two_scores"),
         "chosen": replace(
-            mine,
-            name="chosen",
-            task=f"{task}:two_scores",
-            scorer_options={"metric": "second"},
+            mine, name="chosen", task=f"{task}:two_scores", scorer_options={"metric": "second"}
         ),
     }
 

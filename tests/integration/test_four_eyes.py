@@ -276,11 +276,4 @@ def test_the_database_itself_refuses_one_principal_on_both_sides(database: Datab
 
 
 PRINCIPAL = {"kind": "person", "created_at": AT}
-KEY = {
-    "name": "ada",
-    "hash": "1",
-    "hint": "1",
-    "role": 4,
-    "routes": "[]",
-    "created_at": AT,
-}
+KEY = {"name": "ada", "hash": "1", "hint": "1", "role": 4, "routes": "[]", "created_at": AT}

@@ -179,12 +179,7 @@ def test_an_alert_is_sent_once_to_each_sink(
 ) -> None:
     with world.store.write() as tx:
         alerts.raise_alert(
-            tx,
-            AlertKind.JOB_FAILED,
-            "a job",
-            subject="a job",
-            title="it failed",
-            text="x",
+            tx, AlertKind.JOB_FAILED, "a job", subject="a job", title="it failed", text="x"
         )
     frozen = InterruptedStore(
         world.store, at=unit, act=lambda: alerts.run_once(world.context(elsewhere))

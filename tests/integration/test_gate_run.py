@@ -91,8 +91,7 @@ def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("candidate", "code"),
-    [("sim/sim-better", "0"), ("sim/sim-worse", "3")],
+    ("candidate", "code"), [("sim/sim-better", "0"), ("sim/sim-worse", "3")]
 )
 @pytest.mark.verify
 def test_the_action_runs_its_step_with_inputs_as_data(

@@ -82,13 +82,7 @@ SQLITE = {
     "spending": INSTALLED,
     "privacy": INSTALLED,
 }
-OF_THEIR_OWN = {
-    "alerts",
-    "backup",
-    "credentials",
-    "postgresql",
-    "migrate-from-litellm",
-}
+OF_THEIR_OWN = {"alerts", "backup", "credentials", "postgresql", "migrate-from-litellm"}
 
 
 # Pages whose commands other tests run.

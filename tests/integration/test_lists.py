@@ -68,9 +68,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
 
 
 @pytest.mark.req("F1")
-def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
-    cli: CommandLine,
-) -> None:
+def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: CommandLine) -> None:
     bad, good = forged(cli)
     said = f"proposal {bad}: {INVALID_ROWS_HINT}"
 

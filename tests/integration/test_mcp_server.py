@@ -29,13 +29,7 @@ from tests.support.site.processes import free_port
 pytestmark = pytest.mark.req("C1", "C6", "C8")
 BASE, BETTER = "sim-base", "sim-better"
 ROOT = Path(__file__).parents[2]
-READING = {
-    "list_routes",
-    "compare",
-    "canary_status",
-    "list_candidates",
-    "manage_credentials",
-}
+READING = {"list_routes", "compare", "canary_status", "list_candidates", "manage_credentials"}
 
 
 @dataclass

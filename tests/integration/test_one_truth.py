@@ -186,8 +186,7 @@ def _record_traffic(cli: CommandLine) -> None:
             *(("held", now - number * MINUTE) for number in range(10, 70)),
         ]
         tx.observations.append(
-            [],
-            [_minute(name, minute, table[name].incumbent) for name, minute in minutes],
+            [], [_minute(name, minute, table[name].incumbent) for name, minute in minutes]
         )
 
 

@@ -160,8 +160,7 @@ def tampered_while_it_waited(world: SmallInstallation, change: Change) -> Propos
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
-    world: SmallInstallation,
-    change: Change,
+    world: SmallInstallation, change: Change
 ) -> None:
     after = tampered_while_it_waited(world, change)
 

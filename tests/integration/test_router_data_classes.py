@@ -44,13 +44,7 @@ def route(
     ramp = Canary(canary.id, 10_000, "s", "r") if canary else None
     held = Canary(holdback.id, 10_000, "s", "r", control=True) if holdback else None
     made = Route(
-        "support",
-        1,
-        incumbent.id,
-        ramp,
-        tuple(target.id for target in chain),
-        settings,
-        held,
+        "support", 1, incumbent.id, ramp, tuple(target.id for target in chain), settings, held
     )
     targets = {target.id: target for target in (OWN, NEAR, AWAY)}
     first = snapshot("http://up", providers=[provider("http://away", "away")])

@@ -110,11 +110,7 @@ def test_names_without_a_route_fill_no_metric_without_bound(
 def test_aliases_stand_in_the_list_of_models_and_a_pattern_shows_what_it_fits(
     client: openai.OpenAI,
 ) -> None:
-    assert [model.id for model in client.models.list()] == [
-        "openai/gpt-4o",
-        "other",
-        "support",
-    ]
+    assert [model.id for model in client.models.list()] == ["openai/gpt-4o", "other", "support"]
     for name in ("openai/gpt-4o", "claude-haiku-4-5", "support"):
         assert client.models.retrieve(name).id == name
     for name in ("@cf/meta/llama", "unknown"):

@@ -209,8 +209,7 @@ def test_before_the_first_words_the_next_target_answers(
 
 @pytest.mark.req("B3", "B8")
 @pytest.mark.parametrize(
-    ("kind", "protocol", "first"),
-    one_in(5, product(BREAKS, PROTOCOLS, ("nothing", "role"))),
+    ("kind", "protocol", "first"), one_in(5, product(BREAKS, PROTOCOLS, ("nothing", "role")))
 )
 def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_target(
     stage: Stage, kind: str, protocol: str, first: str

@@ -278,10 +278,7 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     up = replace(first.providers["up"], models=models)
     first = replace(first, providers={**first.providers, "up": up})
     sim.stats.clear()
-    with (
-        running_router(first, tmp_path, QUICK) as world,
-        client_of(world.url) as client,
-    ):
+    with running_router(first, tmp_path, QUICK) as world, client_of(world.url) as client:
         raw = client.messages.with_raw_response.create(**ASK)
         assert served(raw.headers) == SPARE
         with pytest.raises(anthropic.UnprocessableEntityError) as refused:

@@ -137,9 +137,7 @@ def mounted_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.req("G5")
-def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
-    disk: Path,
-) -> None:
+def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(disk: Path) -> None:
     # Database, spool, snapshot, rates and logs: all of it is on that disk.
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,

@@ -150,10 +150,7 @@ def test_a_broken_stream_says_so_in_both_spans(
 ) -> None:
     half = event({"content": "half"})
     upstream.turns = {INCUMBENT: broken_stream(ROLE, half, ScriptedEvent.RESET)}
-    with (
-        traced(upstream, collector, tmp_path) as client,
-        pytest.raises(openai.APIError),
-    ):
+    with traced(upstream, collector, tmp_path) as client, pytest.raises(openai.APIError):
         chat(client, stream=True)
 
     whole, (attempt,) = request_and_attempts(collector)

@@ -138,10 +138,7 @@ def edited(file: Path, old: str, new: str) -> None:
     ],
 )
 def test_a_snapshot_on_disk_that_was_edited_serves_nobody(
-    router: SnapshotHolder,
-    tmp_path: Path,
-    old: str,
-    new: str,
+    router: SnapshotHolder, tmp_path: Path, old: str, new: str
 ) -> None:
     file = tmp_path / "snapshot.json"
     edited(file, old, new)

@@ -29,7 +29,7 @@ CALL_ITEM = {
     "target": {"name": "weather", "arguments": {"city": "Lima", "unit": "C"}},
 }
 MODELS = profiles.load_profiles() | {
-    "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0)),
+    "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0))
 }
 
 
@@ -71,9 +71,7 @@ def test_a_plain_answer_is_the_items_and_says_that_it_is_simulated(
 @pytest.mark.req("B7")
 def test_an_item_that_expects_a_call_gets_it(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
-        model="sim-sure",
-        messages=[{"role": "user", "content": CALL_PROMPT}],
-        tools=[WEATHER],
+        model="sim-sure", messages=[{"role": "user", "content": CALL_PROMPT}], tools=[WEATHER]
     )
 
     assert answer.choices[0].finish_reason == "tool_calls"

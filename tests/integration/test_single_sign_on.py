@@ -240,9 +240,7 @@ def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
 
 
 @pytest.mark.both_databases
-def test_the_database_itself_refuses_one_person_on_both_sides(
-    world: SmallInstallation,
-) -> None:
+def test_the_database_itself_refuses_one_person_on_both_sides(world: SmallInstallation) -> None:
     ctx, ana = world.context(), world.person("ana", Role.ADMIN)
     by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
     people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")

@@ -268,10 +268,7 @@ def names_of_faults(world: SmallInstallation) -> set[str]:
     ids=str,
 )
 def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
-    lived_in: SmallInstallation,
-    database: Database,
-    tables: Sequence[str],
-    verbs: Sequence[str],
+    lived_in: SmallInstallation, database: Database, tables: Sequence[str], verbs: Sequence[str]
 ) -> None:
     """What the database lets through adds a fault of its own."""
     known = set[str]()

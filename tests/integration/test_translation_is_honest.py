@@ -33,10 +33,7 @@ MODELS: Final = {
     "vertex": vertex.MODEL,
 }
 USER: Final = {"role": "user", "content": "Rain?"}
-TOOL: Final = {
-    "type": "function",
-    "function": {"name": "f", "parameters": {"type": "object"}},
-}
+TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")

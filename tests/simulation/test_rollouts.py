@@ -62,11 +62,7 @@ def check_calibration(endings: Sequence[Ending]) -> None:
 @pytest.mark.no_cover  # other tests cover what it plays, and tracing makes it slower
 @pytest.mark.verify
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "seeds",
-    [SAMPLE, *OTHERS],
-    ids=str,
-)
+@pytest.mark.parametrize("seeds", [SAMPLE, *OTHERS], ids=str)
 def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) -> None:
     endings = played(seeds)
     assert len(endings) >= 4 * len(seeds)
@@ -77,11 +73,7 @@ def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) 
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, later(13)])
-@pytest.mark.parametrize(
-    "database_url",
-    ["sqlite", later("postgresql")],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["sqlite", later("postgresql")], indirect=True)
 def test_they_hold_on_a_database_with_two_control_processes(
     database_url: str, seed: int
 ) -> None:

@@ -37,13 +37,7 @@ PICTURE = ({"type": "image_url", "image_url": {"url": "https://example.com/cat.p
 
 def message(position: int, role: str, content: Content = "", **fields: Any) -> SessionMessage:
     return SessionMessage(
-        "se_1",
-        position,
-        f"ms_{position}",
-        MessageRole(role),
-        NOW,
-        content,
-        **fields,
+        "se_1", position, f"ms_{position}", MessageRole(role), NOW, content, **fields
     )
 
 

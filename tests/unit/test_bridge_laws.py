@@ -114,11 +114,7 @@ def blocks(message: Json) -> Said:
     return found
 
 
-@given(
-    answer=ANSWERS,
-    mixed=st.booleans(),
-    places=st.lists(st.integers(0, 10**6), max_size=8),
-)
+@given(answer=ANSWERS, mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     *, answer: Json, mixed: bool, places: list[int]
 ) -> None:
@@ -170,11 +166,7 @@ def response_of(events: bytes) -> tuple[list[str], Json]:
     return kinds, data["response"]
 
 
-@given(
-    answer=ANSWERS,
-    mixed=st.booleans(),
-    places=st.lists(st.integers(0, 10**6), max_size=8),
-)
+@given(answer=ANSWERS, mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
 def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     *, answer: Json, mixed: bool, places: list[int]
 ) -> None:

@@ -55,10 +55,7 @@ STREAMS: list[tuple[list[Piece], Calls]] = [
     ),
     # Two calls in one index: by id, with the same id, without ids, and without an index.
     *(
-        (
-            [piece("find_town", '{"n":1}', **first), piece(name, '{"n":2}', **second)],
-            TWO,
-        )
+        ([piece("find_town", '{"n":1}', **first), piece(name, '{"n":2}', **second)], TWO)
         for name, first, second in (
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "b"}),
             ("find_town", {"index": 0, "id": "a"}, {"index": 0, "id": "a"}),

@@ -82,12 +82,7 @@ def test_what_somebody_asks_stays_and_an_open_question_follows_the_price(
             None,
             "costs 90 % less, and the claim that it is cheaper needs about 52 items",
         ),
-        (
-            480,
-            None,
-            None,
-            "a price is unknown or 0, and the claim that it is cheaper needs",
-        ),
+        (480, None, None, "a price is unknown or 0, and the claim that it is cheaper needs"),
         (480, -9.0, None, "costs 10 times as much, and the claim that it is cheaper needs a"),
         (480, 0.0, None, "both models cost the same, and the claim that it is cheaper needs a"),
         (480, 0.9, Claim.NON_INFERIOR, "costs 90 % less, and the claim that it is cheaper was"),

@@ -98,11 +98,7 @@ data_classes: {{x: [a]}}
         ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "is 2; it must lie in 0.000001 to 0.5"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
-        (
-            "policies:\n  a:\n    gate: {population: these}\n",
-            3,
-            "needs `epochs` of 2 or more",
-        ),
+        ("policies:\n  a:\n    gate: {population: these}\n", 3, "needs `epochs` of 2 or more"),
         (
             "providers:\n  p: {api_base: x, more_api_key_envs: [B]}\n",
             2,
@@ -157,11 +153,7 @@ data_classes: {{x: [a]}}
         (f"{ROUTE}    overrides: {{visoin: s}}\n", 4, "did you mean 'vision'?"),
         (f"{ROUTE}    overrides:\n      vision: s\n", 5, "there is no such route"),
         (f"{ROUTE}    overrides:\n      image: r\n", 5, "names the route itself"),
-        (
-            CARELESS,
-            5,
-            "routes.r.overrides.vision: route 'r': the override for vision names",
-        ),
+        (CARELESS, 5, "routes.r.overrides.vision: route 'r': the override for vision names"),
         (
             (
                 "suites:\n  s:\n    path: s.jsonl\n    data_class: pii\n"
@@ -170,27 +162,15 @@ data_classes: {{x: [a]}}
             5,
             "may not see pii data; allowed are local",
         ),
-        (
-            FALLING_STEPS,
-            5,
-            "above the one before",
-        ),
+        (FALLING_STEPS, 5, "above the one before"),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
-        (
-            "policies:\n  a:\n    canary: {bake_bps: 0}\n",
-            3,
-            "lie in 1 to 5,000 basis points",
-        ),
+        ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "lie in 1 to 5,000 basis points"),
         (
             "policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n",
             4,
             "is 25; it must lie in 0 to 24",
         ),
-        (
-            GUARDED + "latency: -1}\n",
-            4,
-            "latency: is -1; a tolerated ratio is 0.1",
-        ),
+        (GUARDED + "latency: -1}\n", 4, "latency: is -1; a tolerated ratio is 0.1"),
         (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, who reads the answers"),
         (JUDGED.format("sim/m", 5), 4, "needs what is tolerated"),
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),

@@ -206,12 +206,7 @@ async def test_what_a_provider_refuses_it_is_asked_without(
             "c2ln",
             anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
         ),
-        (
-            RESPONSES_PATH,
-            REASONS,
-            "rs_1",
-            openais("Item with id 'rs_1' not found."),
-        ),
+        (RESPONSES_PATH, REASONS, "rs_1", openais("Item with id 'rs_1' not found.")),
         (
             MESSAGES_PATH,
             {"messages": FILED["messages"]},

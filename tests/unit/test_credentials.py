@@ -220,61 +220,41 @@ class Refusing:
 
 
 @pytest.mark.req("B4", "D3")
-@pytest.mark.parametrize("turn", REFUSALS, ids=["401", "402", "403", "not this account's"])
-async def test_the_first_request_after_a_new_key_is_tried_with_it(
-    tmp_path: Path, turn: ScriptedTurn
+@pytest.mark.parametrize(
+    ("turn", "changed", "then", "answers", "asked"),
+    [
+        *((refusal, world(SECOND, "two"), None, INCUMBENT, 4) for refusal in REFUSALS),
+        (
+            error(402),
+            world(FIRST, "two", StoredKey("up", "default", "written again")),
+            *(None, INCUMBENT, 4),
+        ),
+        (error(402), world(FIRST, "two", team="another"), None, INCUMBENT, 4),
+        (error(401), world(SECOND, "two"), error(401), FALLBACK, 2),
+        (error(401), world(FIRST, "two"), error(401), FALLBACK, 1),
+    ],
+    ids=[
+        *("401", "402", "403", "not this account's", "the same key written again", "a header"),
+        *("a key that is refused too", "no new key"),
+    ],
+)
+async def test_whatever_proves_who_asks_is_tried_by_the_first_request_after_its_change(
+    tmp_path: Path,
+    turn: ScriptedTurn,
+    changed: Snapshot,
+    then: ScriptedTurn | None,
+    answers: str,
+    asked: int,
 ) -> None:
     scene = Refusing(tmp_path, turn, world(FIRST, "one"))
     assert [await scene.ask() for _ in range(3)] == [FALLBACK] * 3
     assert scene.asked[INCUMBENT] == 1
 
-    scene.turn = None
-    scene.change(world(SECOND, "two"))
-
-    assert [await scene.ask() for _ in range(3)] == [INCUMBENT] * 3
-
-
-@pytest.mark.req("B4", "D3")
-@pytest.mark.parametrize(
-    "changed",
-    [
-        world(FIRST, "two", StoredKey("up", "default", "written again")),
-        world(FIRST, "two", team="another"),
-    ],
-    ids=["the same key written again", "a header"],
-)
-async def test_whatever_proves_who_asks_is_a_credential(
-    tmp_path: Path, changed: Snapshot
-) -> None:
-    scene = Refusing(tmp_path, error(402), world(FIRST, "one"))
-    assert await scene.ask() == FALLBACK
-
-    scene.turn = None
+    scene.turn = then
     scene.change(changed)
 
-    assert await scene.ask() == INCUMBENT
-
-
-@pytest.mark.req("B4", "D3")
-async def test_a_new_key_that_is_refused_too_opens_the_circuit_again(tmp_path: Path) -> None:
-    scene = Refusing(tmp_path, error(401), world(FIRST, "one"))
-    await scene.ask()
-
-    scene.change(world(SECOND, "two"))
-
-    assert [await scene.ask() for _ in range(3)] == [FALLBACK] * 3
-    assert scene.asked[INCUMBENT] == 2
-
-
-@pytest.mark.req("B4", "D3")
-async def test_a_snapshot_without_a_new_credential_closes_no_circuit(tmp_path: Path) -> None:
-    scene = Refusing(tmp_path, error(401), world(FIRST, "one"))
-    await scene.ask()
-
-    scene.change(world(FIRST, "two"))
-
-    assert await scene.ask() == FALLBACK
-    assert scene.asked[INCUMBENT] == 1
+    assert [await scene.ask() for _ in range(3)] == [answers] * 3
+    assert scene.asked[INCUMBENT] == asked
 
 
 @pytest.mark.req("B4", "D3")

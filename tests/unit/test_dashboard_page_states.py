@@ -55,10 +55,7 @@ from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
-EVERY_PAGE = (
-    *PAGES,
-    *("alerts", "audit", "keys", "settings", "suites", "traffic"),
-)
+EVERY_PAGE = (*PAGES, *("alerts", "audit", "keys", "settings", "suites", "traffic"))
 # What fills an empty page; of the others it is `swapgate init`.
 FILLED_BY = {
     "alerts": "Nobody is told: no sink is configured",

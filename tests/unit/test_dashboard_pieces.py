@@ -166,14 +166,8 @@ def test_words_that_went_are_struck_and_those_that_came_underlined_where_some_st
         "paid 42.<del>50</del> now",
         "paid 42.<ins>5</ins> now",
     )
-    assert answers.difference("shipping", "an <outage>") == (
-        "shipping",
-        "an &lt;outage&gt;",
-    )
-    assert answers.difference("I do not know.", "team 8.") == (
-        "I do not know.",
-        "team 8.",
-    )
+    assert answers.difference("shipping", "an <outage>") == ("shipping", "an &lt;outage&gt;")
+    assert answers.difference("I do not know.", "team 8.") == ("I do not know.", "team 8.")
 
 
 @given(st.text(alphabet="<>&\"'abc "))

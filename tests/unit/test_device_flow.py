@@ -61,11 +61,7 @@ def test_nothing_shows_a_secret() -> None:
     assert "WDJB-MJHT" in said
 
 
-@given(
-    st.lists(st.sampled_from(GOES_ON), max_size=60),
-    st.floats(0, 1e9),
-    st.floats(0, 1e9),
-)
+@given(st.lists(st.sampled_from(GOES_ON), max_size=60), st.floats(0, 1e9), st.floats(0, 1e9))
 def test_it_ends_in_its_time_and_is_never_asked_without_a_pause(
     answers: list[PollAnswer], life_s: float, interval_s: float
 ) -> None:

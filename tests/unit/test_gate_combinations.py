@@ -186,11 +186,7 @@ def first(sides: Sides, items: int) -> Sides:
     return ours, [sample for sample in theirs if sample.position < items]
 
 
-def check_again(
-    verdict: Verdict,
-    drawn: AnsweredSuites,
-    found: Mapping[str, Sides],
-) -> None:
+def check_again(verdict: Verdict, drawn: AnsweredSuites, found: Mapping[str, Sides]) -> None:
     stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
     recomputation = recompute_verdict(stored, proposed(drawn), found)

@@ -77,10 +77,7 @@ def drawn(seed: int) -> tuple[list[CostPair], SuitePlan]:
         ours = 0.0 if free else rng.lognormvariate(0.0, 0.4)
         theirs = rng.lognormvariate(0.0, tail) * price
         pairs.append(
-            (
-                None if rng.random() < gone else ours,
-                None if rng.random() < missing else theirs,
-            )
+            (None if rng.random() < gone else ours, None if rng.random() < missing else theirs)
         )
     asked = claim(
         n + rng.choice((0, 40)), rng.choice((0.0, 0.3)), alpha=rng.choice((0.05, 0.01))

@@ -288,15 +288,7 @@ def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
     found = answer(decide(text, "--cluster", "document", "--json"))
 
     assert found["verdict"] == report.outcome
-    for name in (
-        "how",
-        "n_used",
-        "delta",
-        "ci_low",
-        "ci_high",
-        "log_e_bad",
-        "p_final",
-    ):
+    for name in ("how", "n_used", "delta", "ci_low", "ci_high", "log_e_bad", "p_final"):
         assert found[name] == getattr(report, name)
     fewer = answer(decide(text, "--cluster", "document", "--n-max", "200", "--json"))
     assert fewer["n"] == 200

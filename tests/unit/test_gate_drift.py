@@ -31,8 +31,7 @@ def test_one_item_that_fell_is_worth_the_odds_of_a_coin() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=5),
-    st.integers(1, 2),
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=5), st.integers(1, 2)
 )
 def test_over_all_orders_of_the_runs_the_mean_is_one(scores: list[float], size: int) -> None:
     orders = list(itertools.permutations(scores))

@@ -54,9 +54,7 @@ def proposal(asked: SuitePlan = PLAN) -> Proposal:
 
 
 def recompute(
-    verdict: Verdict,
-    registered: Proposal | None = None,
-    found: Any = SIDES,
+    verdict: Verdict, registered: Proposal | None = None, found: Any = SIDES
 ) -> Recomputation:
     return recompute_verdict(verdict, registered or proposal(), {"math": found})
 
@@ -66,7 +64,7 @@ def test_every_byte_of_a_verdict_is_in_its_canonical_form() -> None:
     body = json.loads(verdict_bytes(verdict))
 
     assert set(body) == {
-        *("id", "outcome", "route", "incumbent", "candidate", "reason", "suites", "inputs"),
+        *("id", "outcome", "route", "incumbent", "candidate", "reason", "suites", "inputs")
     }
     assert body["outcome"] == "passed"
     assert (body["route"], body["incumbent"], body["candidate"]) == ("triage", "t_old", "t_new")
@@ -110,8 +108,7 @@ def test_other_terms_than_the_registered_ones_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "runs",
-    [{}, {"math": SuiteRuns("x", "run_b_math")}, {"math": SuiteRuns("run_a_math", "x")}],
+    "runs", [{}, {"math": SuiteRuns("x", "run_b_math")}, {"math": SuiteRuns("run_a_math", "x")}]
 )
 def test_other_runs_than_the_registered_ones_are_told(runs: dict[str, SuiteRuns]) -> None:
     found = recompute(decided(), replace(proposal(), runs=runs))

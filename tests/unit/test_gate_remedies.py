@@ -83,10 +83,7 @@ def test_nothing_broken_needs_no_remedy() -> None:
 
 
 CANDIDATE = Target(
-    "sim",
-    "m",
-    {"effort": "high", "top_p": 0.5},
-    RequestPatch({"seed": 7}, "Don't hurry."),
+    "sim", "m", {"effort": "high", "top_p": 0.5}, RequestPatch({"seed": 7}, "Don't hurry.")
 )
 
 

@@ -76,12 +76,7 @@ def sides(
 
 def broken(sample: Sample) -> Sample:
     return replace(
-        sample,
-        answer="",
-        strict=None,
-        lenient=None,
-        error=SampleError.INFRA,
-        error_text="503",
+        sample, answer="", strict=None, lenient=None, error=SampleError.INFRA, error_text="503"
     )
 
 

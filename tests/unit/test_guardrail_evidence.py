@@ -93,11 +93,7 @@ def test_a_guardrail_that_is_off_is_never_looked_at(
     assert collect_evidence([seen], policy).log_e == 0.0
 
 
-CARRYING = replace(
-    POLICY,
-    guardrails=Guardrails.none(),
-    alpha=0.05,
-)
+CARRYING = replace(POLICY, guardrails=Guardrails.none(), alpha=0.05)
 ALL_NEW = NeverSeen(100, 1, 10, 1)
 
 

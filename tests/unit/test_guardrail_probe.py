@@ -31,11 +31,7 @@ from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
 RULE = UnitRule(guardrails=Guardrails().tolerated())
-CITY = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CHAT_JSON: dict[str, object] = {
     "response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}
 }

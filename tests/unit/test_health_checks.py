@@ -25,10 +25,7 @@ class Checked(Door):
     """A route with a fallback; `turns` by model; `asked` has the checks and all else."""
 
     def __init__(
-        self,
-        folder: Path,
-        models: dict[str, Capabilities] | None = None,
-        kind: str = "custom",
+        self, folder: Path, models: dict[str, Capabilities] | None = None, kind: str = "custom"
     ) -> None:
         self.turns: dict[str, ScriptedTurn] = {INCUMBENT: completion(), FALLBACK: completion()}
         self.asked: list[UpstreamRequest] = []

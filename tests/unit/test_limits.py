@@ -122,8 +122,7 @@ def test_a_limit_that_lets_nothing_through_is_refused(field: str, value: float) 
 
 
 @given(
-    per_minute=st.integers(1, 300),
-    pauses=st.lists(st.floats(0, 20), min_size=1, max_size=200),
+    per_minute=st.integers(1, 300), pauses=st.lists(st.floats(0, 20), min_size=1, max_size=200)
 )
 def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
     per_minute: int, pauses: list[float]

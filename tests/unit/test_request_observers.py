@@ -86,11 +86,7 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
     ids=lambda part: part if isinstance(part, str) else "",
 )
 async def test_who_saw_the_beginning_sees_the_end_whatever_fails_on_the_way(
-    witness: Witness,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    owner: object,
-    name: str,
+    witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
 ) -> None:
     monkeypatch.setattr(owner, name, break_off)
 

@@ -52,8 +52,7 @@ def test_what_anthropics_models_refuse_or_lack_is_said_otherwise_and_named(kind:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("n", 2), ("functions", [{"name": "f"}]), ("audio", {"voice": "a"})],
+    ("name", "value"), [("n", 2), ("functions", [{"name": "f"}]), ("audio", {"voice": "a"})]
 )
 def test_what_changes_the_answer_is_refused_by_name(
     kind: str, name: str, value: object

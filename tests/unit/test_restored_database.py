@@ -70,9 +70,7 @@ class Place:
 
     def new_holder(self) -> SnapshotHolder:
         return SnapshotHolder(
-            self.store,
-            self.folder / "snapshot.json",
-            restored=self._verified,
+            self.store, self.folder / "snapshot.json", restored=self._verified
         )
 
     def _verified(self, stored: Snapshot) -> Snapshot:

@@ -389,9 +389,7 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
 
 
 @pytest.mark.req("F3")
-def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
-    office: Office,
-) -> None:
+def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(office: Office) -> None:
     outcomes: list[FeedbackOutcome | None] = []
 
     async def play() -> None:

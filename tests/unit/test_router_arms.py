@@ -40,10 +40,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 def request(**fields: object) -> ClientRequest:
-    messages = [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "hi"},
-    ]
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
     return read_request(
         json.dumps({"model": "support", "messages": messages, **fields}).encode(), Endpoint.CHAT
     )

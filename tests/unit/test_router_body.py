@@ -359,9 +359,7 @@ def test_the_quick_way_finds_no_other_model_than_the_walk(
 ) -> None:
     colon = ":" if compact else ": "
     text = json.dumps(
-        {**before, "model": model, **after},
-        separators=(",", colon),
-        ensure_ascii=ascii_only,
+        {**before, "model": model, **after}, separators=(",", colon), ensure_ascii=ascii_only
     )
 
     quick = parse_object(text.encode()).with_text("model", '"new"')

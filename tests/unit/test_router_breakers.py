@@ -280,8 +280,7 @@ async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: byt
 
 @pytest.mark.req("F4", "B4")
 @pytest.mark.parametrize(
-    ("own", "weight_bps", "arm"),
-    [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")],
+    ("own", "weight_bps", "arm"), [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")]
 )
 async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evidence_once(
     tmp_path: Path, own: str, weight_bps: int, arm: str

@@ -209,10 +209,7 @@ async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
 async def test_a_stream_of_nothing_that_can_be_read_is_still_passed_over(
     tmp_path: Path,
 ) -> None:
-    turns = {
-        INCUMBENT: broken_stream(*[b"data: {oops\n\n"] * 3),
-        FALLBACK: streamed("spare"),
-    }
+    turns = {INCUMBENT: broken_stream(*[b"data: {oops\n\n"] * 3), FALLBACK: streamed("spare")}
 
     _, _, answer = await Routed(tmp_path, turns, SKIP).ask()
 
@@ -294,10 +291,7 @@ async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     await routed.ask(ASK)
 
     assert used[:MIN_ANSWERS] == [(INCUMBENT, math.inf)] * MIN_ANSWERS
-    assert used[MIN_ANSWERS:] == [
-        *[(INCUMBENT, MIN_LIMIT_S)] * 3,
-        (FALLBACK, math.inf),
-    ]
+    assert used[MIN_ANSWERS:] == [*[(INCUMBENT, MIN_LIMIT_S)] * 3, (FALLBACK, math.inf)]
 
 
 @pytest.mark.interpreted("replaces a method of one object")

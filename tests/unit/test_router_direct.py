@@ -228,15 +228,9 @@ def streamed_asks() -> st.SearchStrategy[Ask]:
     )
 
 
-CONFIGS: Final = st.builds(
-    Config,
-    st.sampled_from((0, 5_000, 10_000)),
-    *[st.booleans()] * 6,
-)
+CONFIGS: Final = st.builds(Config, st.sampled_from((0, 5_000, 10_000)), *[st.booleans()] * 6)
 STREAM_CONFIGS: Final = st.builds(
-    Config,
-    st.sampled_from((0, 5_000, 10_000)),
-    *[st.booleans()] * 8,
+    Config, st.sampled_from((0, 5_000, 10_000)), *[st.booleans()] * 8
 )
 
 

@@ -35,9 +35,7 @@ pytestmark = pytest.mark.req("F3")
 JUDGE = "m-judge"
 CRITIC = CanaryJudge(f"critic/{JUDGE}", "It helps.", max_usd=1.0)
 POLICY = CanaryPolicy(
-    block_size=8,
-    guardrails=replace(Guardrails.none(), judge=1.25),
-    judge=CRITIC,
+    block_size=8, guardrails=replace(Guardrails.none(), judge=1.25), judge=CRITIC
 )
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 PRICE = Price(1.0, 2.0)

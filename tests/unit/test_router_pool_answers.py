@@ -183,8 +183,7 @@ NOISE = st.binary(max_size=40)
 
 
 @given(
-    pieces=st.lists(GRAMMAR | NOISE, max_size=8),
-    cuts=st.lists(st.integers(1, 200), max_size=6),
+    pieces=st.lists(GRAMMAR | NOISE, max_size=8), cuts=st.lists(st.integers(1, 200), max_size=6)
 )
 @example(pieces=[OK, OK], cuts=[])
 def test_no_answer_hangs_or_raises_anything_else_or_reaches_the_next_request(

@@ -192,46 +192,34 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
 
 
 FIRST_OF_TWO = (event({"content": "one"}), FINISHED)
+SECOND_OF_TWO = (0.3, event({"content": "two"}, index=1), event(finish="stop", index=1))
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("end", [end for end in ENDS if end != "silent"])
-async def test_a_stream_that_ends_before_each_choice_that_was_asked_for_came_is_broken(
-    tmp_path: Path, end: str
+@pytest.mark.parametrize(
+    ("rest", "whole"),
+    [
+        *((rest, False) for end, rest in ENDS.items() if end != "silent"),
+        # One choice after another, with the last event and without it.
+        (SECOND_OF_TWO, True),
+        ((*SECOND_OF_TWO, DONE), True),
+        # A provider that makes fewer choices says so by its last event.
+        ((DONE,), True),
+    ],
+)
+async def test_a_stream_is_whole_once_each_choice_that_was_asked_for_came_or_the_last_event(
+    tmp_path: Path, rest: tuple[bytes | float | ScriptedEvent, ...], *, whole: bool
 ) -> None:
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, *ENDS[end])))
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, *rest)))
 
     _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
 
     assert b"one" in body
-    assert b'"error"' in body
-    assert DONE not in body
-    assert GOOD not in await metrics(router)
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("last", [(), (DONE,)], ids=["closed", "done"])
-async def test_choices_may_come_one_after_another(
-    tmp_path: Path, last: tuple[bytes, ...]
-) -> None:
-    second = (event({"content": "two"}, index=1), event(finish="stop", index=1))
-    turn = ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, 0.3, *second, *last))
-    router = door(tmp_path, turn)
-
-    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
-
-    assert b"two" in body
-    assert body.endswith(DONE)
-
-
-async def test_a_provider_that_makes_fewer_choices_says_so_by_its_last_event(
-    tmp_path: Path,
-) -> None:
-    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, DONE)))
-
-    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
-
-    assert body.endswith(DONE)
+    assert (b"two" in body) is (0.3 in rest)
+    assert body.endswith(DONE) is whole
+    assert (DONE in body) is whole
+    assert (b'"error"' in body) is not whole
+    assert (GOOD in await metrics(router)) is whole
 
 
 PING = b": ping\n\n"
@@ -320,10 +308,7 @@ GOES_ON = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "path"),
-    [*(("", path) for path in NAMED), *TRANSLATED],
-)
+@pytest.mark.parametrize(("kind", "path"), [*(("", path) for path in NAMED), *TRANSLATED])
 async def test_a_tools_name_alone_does_not_commit_a_stream(
     tmp_path: Path, kind: str, path: str
 ) -> None:

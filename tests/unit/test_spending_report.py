@@ -11,10 +11,7 @@ pytestmark = pytest.mark.req("G5")
 
 
 def report(
-    spent_usd: float,
-    unpriced: int,
-    cap_usd: float | None = None,
-    reason: str = "",
+    spent_usd: float, unpriced: int, cap_usd: float | None = None, reason: str = ""
 ) -> SpendingReport:
     evals = PurposeSpending(SpendingPurpose.EVALS, spent_usd, 257, unpriced)
     return SpendingReport(

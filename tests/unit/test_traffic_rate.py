@@ -78,11 +78,7 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
 
 @pytest.mark.parametrize(
     ("counted", "per_hour", "measured"),
-    [
-        (None, 1_200.0, False),
-        (40.0, 40.0, True),
-        (9_000.0, 1_200.0, True),
-    ],
+    [(None, 1_200.0, False), (40.0, 40.0, True), (9_000.0, 1_200.0, True)],
 )
 def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_that_of_requests(
     counted: float | None, per_hour: float, *, measured: bool

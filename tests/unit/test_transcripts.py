@@ -15,10 +15,7 @@ CALL = {
     "type": "function",
     "function": {"name": "mail", "arguments": '{"to": "a"}'},
 }
-ASKED = [
-    {"role": "system", "content": "Be kind."},
-    {"role": "user", "content": "Write to a."},
-]
+ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Write to a."}]
 
 
 def events(*data: dict[str, Any], done: bool = False, end: str = "\n\n") -> str:

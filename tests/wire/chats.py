@@ -44,8 +44,7 @@ class ChatRules(NamedTuple):
 
 RULES: Final[Mapping[str, ChatRules]] = {
     "mistral": ChatRules(
-        re.compile(r"[A-Za-z0-9]{9}"),
-        (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL,
+        re.compile(r"[A-Za-z0-9]{9}"), (FIELDS | {"random_seed"}) - _NOT_AT_MISTRAL
     ),
     "groq": ChatRules(fields=FIELDS - _NOT_AT_GROQ),
     "deepseek": ChatRules(wants_reasoning=True),

@@ -190,8 +190,7 @@ def _choice(choice: Any, read: str) -> Step:
 
 
 FORCED: Final = Conversation(
-    "a named tool",
-    (_choice({"type": "function", "function": {"name": "weather"}}, "weather"),),
+    "a named tool", (_choice({"type": "function", "function": {"name": "weather"}}, "weather"),)
 )
 REQUIRED: Final = Conversation("a required tool", (_choice("required", "any"),))
 NO_TOOL: Final = Conversation("tools that must not be called", (_choice("none", "none"),))

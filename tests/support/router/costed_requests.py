@@ -93,10 +93,7 @@ def _framed(*events: bytes) -> bytes:
 
 
 STREAMED: Final = ASKED % b',"stream":true'
-ALL_GUARDRAILS: Final = UnitRule(
-    guardrails=Guardrails().tolerated(),
-    local_alpha=0.01,
-)
+ALL_GUARDRAILS: Final = UnitRule(guardrails=Guardrails().tolerated(), local_alpha=0.01)
 PLAIN: Final = CostedRequest(CHAT, ASKED % b"", whole(COMPLETION))
 KINDS: Final[Mapping[str, CostedRequest]] = {
     "plain": PLAIN,

@@ -320,15 +320,7 @@ def _serving(
         await reporter.aclose()
         await transports.aclose()
 
-    app = Router(
-        holder,
-        reporter,
-        transports,
-        settings,
-        SECRET,
-        clock,
-        on_stop=stop,
-    )
+    app = Router(holder, reporter, transports, settings, SECRET, clock, on_stop=stop)
     listener = socket.create_server(("127.0.0.1", 0))
     runner = server(app, drain_s=2)
     loops: list[asyncio.AbstractEventLoop] = []

@@ -229,10 +229,7 @@ def routed(
 
 
 def start_canary(
-    world: Routed,
-    folder: Path,
-    *,
-    canary: CanaryPolicy = CANARY,
+    world: Routed, folder: Path, *, canary: CanaryPolicy = CANARY
 ) -> SmallInstallation:
     """Brings a better candidate to a canary at one half; returns the control plane."""
     steps = (CanaryStep(5000, 1000, certify=True),)

@@ -31,12 +31,7 @@ def for_everybody(status: int) -> dict[Kind, int]:
 
 def to_the_owner(status: int, *, viewer: int) -> dict[Kind, int]:
     """Of a place below an agent that a data key owns."""
-    return {
-        **for_everybody(status),
-        Kind.OTHER: UNSEEN,
-        Kind.OPEN: UNSEEN,
-        Kind.VIEWER: viewer,
-    }
+    return {**for_everybody(status), Kind.OTHER: UNSEEN, Kind.OPEN: UNSEEN, Kind.VIEWER: viewer}
 
 
 @dataclass(frozen=True)
@@ -140,10 +135,7 @@ ENDPOINTS: Final = (
         f"{AGENT}/sessions",
         to_the_owner(CREATED, viewer=REFUSED),
         {"userId": "user-1"},
-        {
-            "userId": ("x" * 201,),
-            "metadata": ({f"key-{number}": 1 for number in range(65)},),
-        },
+        {"userId": ("x" * 201,), "metadata": ({f"key-{number}": 1 for number in range(65)},)},
     ),
     Endpoint("GET", f"{AGENT}/sessions", to_the_owner(DONE, viewer=DONE)),
     Endpoint("GET", SESSION, to_the_owner(DONE, viewer=DONE)),

@@ -200,11 +200,7 @@ def baseline(id_: str, route: str, target: str) -> Row:
 
 
 def proven(id_: str, route: str, target: str, verdict: str, **changes: object) -> Row:
-    proof = {
-        "verdict_id": verdict,
-        "verdict_incumbent": "t_old",
-        "verdict_outcome": "passed",
-    }
+    proof = {"verdict_id": verdict, "verdict_incumbent": "t_old", "verdict_outcome": "passed"}
     return {**baseline(id_, route, target), "kind": "verdict", **proof, **changes}
 
 
