@@ -17,7 +17,7 @@ the simulator: Gemma 3 270M and SmolLM2 135M Instruct, served by llama.cpp's own
 suite has 120 orders in one sentence, from which a model has to extract three fields by a JSON
 schema. Users stream answers through the official `openai` client.
 
-The models come from the package index (340 MB) and are no part of Swapgate. Gemma's weights
+The models come from the package index (340 MB), not with Swapgate. Gemma's weights come
 under [Google's Gemma terms](https://ai.google.dev/gemma/terms), SmolLM2's under Apache 2.0.
 """
 

@@ -90,14 +90,14 @@ class Story:
 
     def ask_what_they_are(self) -> None:
         for one in self.place.api("POST", "/check").json()["providers"]:
-            seen = "; ".join(f"{each['subject']}: {each['found']}" for each in one["findings"])
+            seen = "; ".join(f"{item['subject']}: {item['found']}" for item in one["findings"])
             self.check(f"`/check` of {one['provider']}", seen, good=bool(one["ok"]))
         listed = self.place.cli("model", "discover", "gemma").out
         window = str(CONTEXT // SLOTS)
         self.check("a slot's context is known", f"{window} tokens", good=window in listed)
         document = self.place.json("doctor", "--tools", SMOLLM, code=1)
         (one,) = document["targets"]
-        outcomes = {each["subject"]: each["outcome"] for each in one["findings"]}
+        outcomes = {each["subject"]: each["outcome"] for item in one["findings"]}
         seen = "; ".join(f"{subject}: {outcome}" for subject, outcome in outcomes.items())
         self.check("`doctor --tools` of SmolLM2, which calls no tools", seen,
                    good=outcomes["tools"] == "does not")  # fmt: skip
