@@ -97,7 +97,7 @@ class Story:
         self.check("a slot's context is known", f"{window} tokens", good=window in listed)
         document = self.place.json("doctor", "--tools", SMOLLM, code=1)
         (one,) = document["targets"]
-        outcomes = {each["subject"]: each["outcome"] for item in one["findings"]}
+        outcomes = {item["subject"]: item["outcome"] for item in one["findings"]}
         seen = "; ".join(f"{subject}: {outcome}" for subject, outcome in outcomes.items())
         self.check("`doctor --tools` of SmolLM2, which calls no tools", seen,
                    good=outcomes["tools"] == "does not")  # fmt: skip
