@@ -22,6 +22,7 @@ from harness.domain.evals.verdict import BaseVerdict, SuiteReport, VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_latency,
+    format_number,
     format_percent,
     format_points,
     format_points_interval,
@@ -55,6 +56,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
         format_latency(figures.p50_s, DASH),
         format_range(figures.p50_interval_s, format_latency, missing=DASH),
         format_latency(figures.p95_s, DASH),
+        DASH if figures.tokens_per_s is None else format_number(figures.tokens_per_s),
         format_percent(figures.failed, 1) if figures.samples else DASH,
     ]
 

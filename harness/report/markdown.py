@@ -339,7 +339,7 @@ def _tag_row(row: TagRow) -> Sequence[str]:
 
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
     heads = ("", "answers", "cost per 1,000", "95 % interval", "median", "95 % interval",
-             "95th percentile", "calls that failed")  # fmt: skip
+             "95th percentile", "tokens a second", "calls that failed")  # fmt: skip
     rows = [(code(name), f"{arm.samples:,}", *figure_cells(arm)) for name, arm in arms]
     yield from table(heads, rows)
     (_, ours), (_, theirs) = arms

@@ -197,7 +197,7 @@ def _print_arms(comparison: Comparison) -> None:
         output.table(
             [
                 *("TARGET", "ANSWERS", "COST PER 1,000", "95 % INTERVAL"),
-                *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "FAILED"),
+                *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "TOKENS/S", "FAILED"),
             ],
             [[name, figures.samples, *figure_cells(figures)] for name, figures in arms],
             empty="",

@@ -53,6 +53,7 @@ class ArmFigures:
     p50_interval_s: tuple[float, float] | None = None
     p95_interval_s: tuple[float, float] | None = None
     failed_interval: tuple[float, float] | None = None
+    tokens_per_s: float | None = None  # of output, of one call's whole time
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,4 +318,5 @@ def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
         p50_interval_s=median_interval(times),
         p95_interval_s=quantile_interval(times, 0.95),
         failed_interval=share_interval(len(answers) - len(answered), len(answers)),
+        tokens_per_s=sum(answered.output_tokens) / sum(times) if sum(times) else None,
     )
