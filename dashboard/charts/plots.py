@@ -122,7 +122,8 @@ def quality_against_cost(frame: pd.DataFrame, palette: Palette) -> alt.LayerChar
     x = alt.X(
         "usd:Q",
         title="US dollars for 1,000 answers",
-        scale=alt.Scale(zero=False, nice=True),
+        # Room for the names, which stand above and right of the points.
+        scale=alt.Scale(domain=[0, float(frame["usd"].max() or 1.0) * 1.2], nice=False),
         axis=alt.Axis(tickCount=7),
     )
     y = alt.Y("score:Q", title="score, points of 100", scale=alt.Scale(zero=False))
@@ -140,7 +141,7 @@ def quality_against_cost(frame: pd.DataFrame, palette: Palette) -> alt.LayerChar
     point = base.mark_point(size=110, filled=True, opacity=1).encode(
         x=x, y=y, color=colour, shape=shape
     )
-    text = base.mark_text(dy=-14, fontSize=12, color=palette.text).encode(
+    text = base.mark_text(dx=8, dy=-10, align="left", fontSize=12, color=palette.text).encode(
         x=x, y=y, text="name:N"
     )
     return dressed(alt.layer(line, whisker, point, text), palette, COST_HEIGHT)

@@ -25,7 +25,7 @@ OBSERVED = (
     "configuration. It can be rejected."
 )
 CHANGE_MISSING = "The policy asks for a change request: write its reference first."
-COST_MISSING = "Its canary would end for its cost: accept that, for the reason below."
+COST_MISSING = "Its canary would end for its cost: accept at least that, for the reason below."
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 
 
@@ -108,12 +108,13 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
         label = "Change request" + ("" if needed else " (optional)")
         change = form.text("change", label, need=needed)
     accepted = None
-    if view.comparison.cost.ends_canary:
+    cost = view.comparison.cost
+    if cost.ends_canary:
         accepted = st.number_input(
             "Accept a cost of up to … times", 1.0, accepted_costs.MOST_ACCEPTED, None, 0.5,
             key=form.key("cost"),
         )  # fmt: skip
-        form.need(accepted, COST_MISSING)
+        form.need(accepted is not None and cost.is_covered_by(accepted), COST_MISSING)
     form.submit(
         "Start the canary", f"approved {proposal.id}; the canary opens within seconds.",
         decisions.approve_proposal, proposal.id, form.reason(),

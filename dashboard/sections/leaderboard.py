@@ -62,6 +62,9 @@ def show(routes: Sequence[str]) -> None:
         if len(frame) >= FEWEST_POINTS:
             chart = plots.quality_against_cost(frame, page_frame.palette())
             st.altair_chart(chart, theme=None, width="stretch")
+            if unpriced := [row.name for row in board.rows if row.usd_per_1000 is None]:
+                names = ", ".join(unpriced)
+                st.html(html.note(f"Without a known price, and so not in the chart: {names}."))
         st.html(html.table([row_cells(row, route) for row in board.rows], stacked=True))
     else:
         st.html(html.note("No candidate was measured on these suites, as they are, yet."))
@@ -125,6 +128,8 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
         return [f"No candidates are measured by the clock. {command} names them."]
     plan = board.next_round
     when = labels.date_time(board.next_round_at) if board.next_round_at else "never"
+    if board.obstacle:
+        when = f"once the route is free ({board.obstacle})"
     names = ", ".join(one.name for one in plan.measured)
     cost = f", {plan.cost_text}" if names else ""
     lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]

@@ -281,7 +281,7 @@ def _accept_cost(
         )  # fmt: skip
     with right:
         because = st.text_input("Because", key="wish-because")
-    if ratio is None or cost.ratio is None or ratio < cost.ratio or not because.strip():
+    if ratio is None or not cost.is_covered_by(ratio) or not because.strip():
         return request, "Its canary would end for its cost: accept that above, with a reason."
     if st.button("Accept this cost for another person's proposal"):
         current_user.attempt(

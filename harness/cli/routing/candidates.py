@@ -65,6 +65,8 @@ def _print_next(board: Leaderboard) -> None:
         )
         return
     at = timestamp(board.next_round_at) if board.next_round_at else "never"
+    if board.obstacle:
+        at = f"once it is free ({board.obstacle})"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
     measured = ", ".join(f"{one.name} ({one.cost_text})" for one in plan.measured)

@@ -29,6 +29,7 @@ from harness.domain.routing.candidate_schedule import (
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
+from harness.store.transaction import Transaction
 
 LISTS_EVERY: Final = timedelta(days=1)
 NEWS_FOR: Final = timedelta(days=2)  # a model is new for this time, to a process that starts
@@ -63,16 +64,26 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
     assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
     with ctx.store.read() as tx:
         newest = tx.candidate_rounds.newest(route.name, 50)
-        busy = any(one.route == route.name for one in tx.proposals.open())
+        waits = find_obstacle(tx, route)
     if not newest:
         return _store_start(ctx, route)
     because = _find_ending(ctx, route, newest)
     due = ctx.calendar.next_time(schedule.every, newest[0].due_at)
     if not because and (due is None or due > now):
         return []
-    if busy or route.experiment is not None or route.break_glass is not None:
+    if waits:
         return []  # the next turn asks again
     return _begin(ctx, route, schedule, because or BY_SCHEDULE)
+
+
+def find_obstacle(tx: Transaction, route: Route) -> str:
+    """Says what a route's round waits for; empty for nothing."""
+    for proposal in tx.proposals.open():
+        if proposal.route == route.name:
+            return f"proposal {proposal.id} is open"
+    if route.experiment is not None:
+        return "a canary or its bake is under way"
+    return "the route is served without proof" if route.break_glass is not None else ""
 
 
 def _store_start(ctx: Context, route: Route) -> list[str]:

@@ -50,6 +50,10 @@ class CostRatio:
         beyond = self.ratio is not None and limit is not None and self.ratio > limit
         return beyond or (self.free and limit is not None)
 
+    def is_covered_by(self, accepted: float) -> bool:
+        """Tells whether the canary does not end for this cost where so much is accepted."""
+        return self.ratio is not None and accepted >= self.ratio
+
     @property
     def text(self) -> str:
         """Says in sentences what it costs, and what its canary makes of that."""
@@ -62,9 +66,10 @@ class CostRatio:
             return f"The price of {' and '.join(self.unpriced)} is unknown"
         if self.ratio is None:
             return f"{self.incumbent} costs nothing, and {self.candidate} does"
-        times = f"{_times(self.ratio)} as much as"
+        times = format_number(self.ratio)
+        much = "as much as" if times == "1" else f"{times} times as much as"
         return (
-            f"{self.candidate} costs {times} {self.incumbent}, by list prices and {self.tokens}"
+            f"{self.candidate} costs {much} {self.incumbent}, by list prices and {self.tokens}"
         )
 
     @property

@@ -77,6 +77,7 @@ class Leaderboard:
     rows: Sequence[LeaderboardRow]
     schedule: str  # of candidates, in words; empty without one
     next_round_at: datetime | None
+    obstacle: str  # what the next round waits for, in words; empty for nothing
     next_round: RoundPlan
     ending: str  # of the incumbent, with the measured models that could replace it; or empty
     rounds: Sequence[CandidateRound]  # the newest first
@@ -95,6 +96,7 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
         if measured:
             rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
         rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
+        obstacle = candidate_rounds.find_obstacle(tx, route)
     schedule = route.settings.candidates
     ranked = mark_frontier(sorted(rows, key=_rank))
     endings = [e for e in deprecations.list_deprecations(ctx) if e.target == route.incumbent]
@@ -107,6 +109,7 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
         next_round_at=candidate_rounds.find_next_round(ctx, name, schedule)
         if schedule
         else None,
+        obstacle=obstacle if schedule else "",
         next_round=candidates.plan_round(ctx, route, schedule) if schedule else RoundPlan(),
         rounds=[one for one in rounds if one.because != candidate_rounds.REGISTERED],
     )

@@ -57,8 +57,8 @@ class BlastRadius:
         share = format_bps(self.weight_bps)
         if not self.requests:
             return (
-                f"{share} of the requests get the candidate's answers at first; how many that "
-                "is nobody knows: no traffic of this route was recorded."
+                f"{share} of the requests get the candidate's answers at first. Their number "
+                "is unknown: no traffic of this route was recorded."
             )
         days = self.window_s / timedelta(days=1).total_seconds()
         if days >= 1:

@@ -5,6 +5,7 @@ be made, and which claim answers the question that people have (statistics.md §
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
 from harness.domain.formatting import format_number, format_percent, format_score
@@ -12,6 +13,9 @@ from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
 from harness.gate.planning.budget import POWER, DesignOption, DifferenceSpread, MeanUsage
 from harness.gate.planning.planned_tests import cheapest_design, planned_test
+
+# Shares of a cost below this are noise of the arithmetic.
+SAME_COST: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +126,12 @@ def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | N
     """Explains the known prices, and why the cost claim is not recommended."""
     if saving is None:
         known = "a price is unknown or 0"
+    elif abs(saving) < SAME_COST:
+        known = "both models cost the same"
     elif saving > 0.0:
         known = f"the candidate costs {format_percent(saving, significant=2)} less"
-    elif saving < 0.0:
-        known = f"the candidate costs {format_number(1.0 - saving)} times as much"
     else:
-        known = "both models cost the same"
+        known = f"the candidate costs {format_number(1.0 - saving)} times as much"
     if best.claim is Claim.CHEAPER:
         return known
     plan = next((plan for plan in plans if plan.claim is Claim.CHEAPER), None)
