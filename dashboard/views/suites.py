@@ -18,7 +18,14 @@ from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.operations.queries import SuiteSummary
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.run import CALIBRATED, EVER, EvalRun, JudgeCalibration, RunState
+from harness.domain.evals.run import (
+    CALIBRATED,
+    EVER,
+    EvalRun,
+    JudgeCalibration,
+    RunState,
+    describe_waits,
+)
 from harness.domain.formatting import format_score
 from harness.domain.pagination import PageRequest
 from harness.domain.plain_data import from_plain
@@ -230,7 +237,7 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
         "Run": noted(strong(run.id), labels.age(run.created_at, now)),
         "Suite": escape(titles.get(run.suite, run.suite)),
         "Model": escape(view.target),
-        "State": noted(state(STATES[run.state]), run.message),
+        "State": noted(state(STATES[run.state]), describe_waits([run], now) or run.message),
         "Samples": escape(f"{view.samples:,} of {run.wanted * run.epochs:,}"),
         "Cost": escape(labels.usd(view.cost_usd) if known else "no known cost"),
     }

@@ -6,7 +6,7 @@ in a row.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -54,8 +54,8 @@ class Collector:
     cancelled. (To let Inspect skip them costs 12 ms for each.)
 
     on_sample and stop run on `thread`, one call at a time: they may wait for a database, and
-    the event loop goes on meanwhile. away: the provider's name by the text of a failure, where
-    the provider is away: the run stops, and these samples are asked again.
+    the event loop goes on meanwhile. away: the texts of failures that say that a provider is
+    away: the run stops, and these samples are asked again.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Collector:
         on_sample: Callable[[Sample], bool],
         stop: Callable[[], bool],
         thread: Executor,
-        away: Mapping[str, str],
+        away: Collection[str],
     ) -> None:
         self._job = job
         self._suite = suite
@@ -78,7 +78,7 @@ class Collector:
         self.failures: set[str] = set()  # of the provider, in our own words
         self._thread = thread
         self._away = away
-        self.waits_for: tuple[str, str] | None = None  # a provider that is away, and why
+        self.waits_for = ""  # why a provider is away
         self._failed_in_a_row = 0
         self._first: list[Sample] = []
         self.remark = ""
@@ -110,7 +110,7 @@ class Collector:
         found = self._sample(question, sample)
         why = next((text for text in self._away if text in found.error_text), "")
         if why:
-            self.waits_for = self._away[why], why
+            self.waits_for = why
             if self._ended is None:
                 self._end(RunState.STOPPED)
             return

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -127,7 +128,7 @@ class InspectRunner:
         self.remark = ""
         self._full_disk = ""  # what is said of the disk of Inspect's log, where it was full
         self.calibration: JudgeCalibration | None = None
-        self._away: dict[str, str] = {}
+        self._away: dict[str, tuple[str, float]] = {}
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -168,8 +169,8 @@ class InspectRunner:
             asyncio.run(self._run(job, suite, collector, folder))
         if collector.error is not None:
             raise collector.error
-        if collector.waits_for is not None:
-            raise ProviderAway(*collector.waits_for)
+        if collector.waits_for:
+            raise self._provider_away(collector.waits_for)
         state = collector.state()
         if state is RunState.FAILED:
             self.remark = self._full_disk or suite.spent() or collector.remark
@@ -243,6 +244,10 @@ class InspectRunner:
             **more,
         )
 
+    def _provider_away(self, text: str) -> ProviderAway:
+        provider, first_failed = self._away[text]
+        return ProviderAway(provider, text, time.perf_counter() - first_failed)
+
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
         """Raises JudgeUnfit, ProviderAway."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
@@ -254,8 +259,8 @@ class InspectRunner:
                     connections=job.max_connections,
                 )
             except JudgeUnfit:
-                for text, provider in self._away.items():
-                    raise ProviderAway(provider, text) from None
+                for text in self._away:
+                    raise self._provider_away(text) from None
                 raise
             if measured is None:
                 return

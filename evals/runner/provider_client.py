@@ -96,7 +96,8 @@ class EvalProviderClient:
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
     for that. allowed: as `api_base_rules` reads it. calls: what carries them. spending: what
     pays them, None where no cap is kept.
-    away: gets the provider's name by the text of a failure, where it answered no other request
+    away: gets the provider's name, and when its first call failed since it answered (by
+    `time.perf_counter`), by the text of a failure, where it answered no other request
     meanwhile, nor a short question after it.
 
     Raises ConfigError where the provider's kind needs what is not installed.
@@ -115,7 +116,7 @@ class EvalProviderClient:
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
         spending: ModelSpending | None = None,
-        away: MutableMapping[str, str] | None = None,
+        away: MutableMapping[str, tuple[str, float]] | None = None,
     ) -> None:
         self._provider, self._key = provider, api_key or ""
         self._secrets = (self._key, *provider.extra_headers.values())
@@ -129,6 +130,7 @@ class EvalProviderClient:
         self._allowed = allowed
         self._away = {} if away is None else away
         self._answers = 0  # that the provider gave, in all runs
+        self._first_failed: tuple[int, float] = (-1, 0.0)  # answers before it, and when
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
@@ -158,6 +160,8 @@ class EvalProviderClient:
                 return await self._attempted(path, request, body, read)
             except _AttemptFailed as error:
                 failed = error
+            if self._first_failed[0] != self._answers:
+                self._first_failed = self._answers, time.perf_counter()
             if failed.failure in ITEM_FAILURES:
                 self._answers += 1
                 raise ItemRefused(str(failed), failed.failure)
@@ -172,7 +176,7 @@ class EvalProviderClient:
                 if not answered and (
                     asked_s or not await self._answers_another(path, body, read)
                 ):
-                    self._away[text] = self._provider.name
+                    self._away[text] = self._provider.name, self._first_failed[1]
                 raise ProviderFailed(text)
             if asked_s and self._pace is not None:
                 self._pace.hold(asked_s)

@@ -50,6 +50,8 @@ SwapgateError
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from harness.domain.evals.patience import AWAY
+
 
 class SwapgateError(Exception):
     """Every error that we raise is one of these. `retryable`: the same call, unchanged, may yet
@@ -196,14 +198,15 @@ class SpendingPaused(SwapgateError):
 
 
 class ProviderAway(SwapgateError):
-    """Raised when a run cannot go on before a provider answers again."""
+    """Raised when a run cannot go on before a provider answers again. silent_s: how long it has
+    answered nothing, in seconds.
+    """
 
     docs_page = "reference/policies"
 
-    def __init__(self, provider: str, why: str) -> None:
-        super().__init__(f"{provider} is away: {why}")
-        self.provider = provider
-        self.why = why
+    def __init__(self, provider: str, why: str, silent_s: float = 0.0) -> None:
+        super().__init__(f"{provider}{AWAY}{why}")
+        self.silent_s = silent_s
 
 
 class JudgeUnfit(SwapgateError):

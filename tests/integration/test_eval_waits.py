@@ -1,7 +1,8 @@
 """A comparison waits for a provider that is away: it keeps its answers and goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from evals.suites.items import Item
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, queries
-from harness.control.proposals import decisions
+from harness.control.proposals import decisions, evaluation
 from harness.domain.errors import IllegalTransition, ProviderAway
 from harness.domain.evals.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
 from harness.domain.evals.run import EvalRun, RunState
@@ -31,21 +32,28 @@ def world(tmp_path: Path) -> SmallInstallation:
 
 
 def away_after(
-    world: SmallInstallation, answers: int, away_s: float, model: str = "better"
+    world: SmallInstallation,
+    answers: int,
+    away_s: float,
+    models: Sequence[str] = ("better",),
+    during: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Lets the provider go away after so many answers; returns the items it is asked for."""
+    """Lets the provider go away after so many answers; returns the items it is asked for.
+    during: is called while it is asked.
+    """
     asked: list[str] = []
     gone: list[float] = []
 
     def script(target: Target, item: Item, epoch: int) -> str:
-        if target.model == model:
+        if target.model in models:
             asked.append(item.id)
             if len(asked) > answers:
                 now = world.clock.now().timestamp()
                 gone.append(now)
                 if now - gone[0] < away_s:
                     asked.pop()
-                    raise ProviderAway("sim", "connection refused")
+                    during()
+                    raise ProviderAway("sim", "connection refused", 20.0)
         return answer(target, item, epoch)
 
     world.script = script
@@ -60,6 +68,39 @@ def waiting(world: SmallInstallation) -> Proposal:
     assert "waits for sim since " in found.waits
     assert ": connection refused; next try " in found.waits
     return found
+
+
+def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
+    world: SmallInstallation,
+) -> None:
+    tried: list[str] = []
+
+    def during() -> None:
+        with world.store.read() as tx:
+            (proposal,) = tx.proposals.open()
+            tried.append(evaluation.describe_proposal_waits(tx, proposal))
+        if len(tried) > 2:
+            decisions.retry_proposal(world.context(), ANN, proposal.id)
+
+    begun = world.clock.now()
+    away_after(world, 0, 3_000, models=["base", "better"], during=during)
+    proposal = waiting(world)
+    paused = queries.find_proposal(world.context(), proposal.id).waits
+    since = paused.partition("; next try ")[0]
+    # Both models are its provider's.
+    assert paused.count("sim") == 1
+    assert f"since {begun - timedelta(seconds=20):%Y-%m-%d %H:%M} UTC" in since
+    for _ in range(2):
+        world.clock.advance(LONGEST_PAUSE_S)
+        world.run_once()
+    assert tried[0] == ""
+    assert tried[-1] == f"{since}; trying again now"
+    world.run_once()
+    with world.store.read() as tx:
+        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+    now = queries.find_proposal(world.context(), proposal.id).waits
+    assert record is not None
+    assert record.title == f"the comparison {proposal.id} {now}"
 
 
 def has_open_alert(world: SmallInstallation, proposal: str) -> bool:
@@ -130,7 +171,7 @@ def test_a_person_continues_or_gives_up_a_comparison_that_waits(
 
 
 def test_a_run_of_no_proposal_waits_for_a_day(world: SmallInstallation) -> None:
-    away_after(world, 5, 10 * DEFAULT_PATIENCE_S, model="base")
+    away_after(world, 5, 10 * DEFAULT_PATIENCE_S, models=["base"])
     run = worker_supervision.queue_run(world.context(), ANN, "colours", "sim/base")
     assert run is not None
 

@@ -32,7 +32,7 @@ BODY = {
 
 
 def ask(
-    served: Served, away: dict[str, str] | None = None, **more: object
+    served: Served, away: dict[str, tuple[str, float]] | None = None, **more: object
 ) -> tuple[ChatReply, float]:
     async def once() -> tuple[ChatReply, float]:
         client = EvalProviderClient(
@@ -217,11 +217,13 @@ REFUSED_MODEL = b'{"error": {"message": "no such model", "code": "model_not_foun
 def test_a_provider_is_away_where_it_answers_no_short_question_either(
     script: Script, *, away: bool, refused: FailureClass | None
 ) -> None:
-    named: dict[str, str] = {}
+    named: dict[str, tuple[str, float]] = {}
+    begun = time.perf_counter()
     with serving(script) as served, pytest.raises(ProviderFailed) as raised:
         ask(served, named)
 
-    assert named == ({str(raised.value): "sim"} if away else {})
+    found = {text: (name, at >= begun) for text, (name, at) in named.items()}
+    assert found == ({str(raised.value): ("sim", True)} if away else {})
     assert getattr(raised.value, "failure", None) == refused
 
 

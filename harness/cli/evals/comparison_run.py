@@ -54,7 +54,7 @@ def _progress(ctx: "Context", proposal: "Proposal") -> Progress:
             return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
         done, wanted = evaluation.count_answers(tx, proposal)
         cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
-        waits = evaluation.describe_waits(evaluation.load_runs(tx, proposal).values())
+        waits = evaluation.describe_proposal_waits(tx, proposal)
     stage = "asking" if wanted else "starting"
     return Progress(
         stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=waits

@@ -165,7 +165,7 @@ def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
 def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
     if queued is None:
         return {"needed_by": [], "position": None, "waits": None}
-    waits = None if queued.leased else queued.text
+    waits = None if queued.leased and not queued.away else queued.text
     place = queued.position or None
     return {"needed_by": list(queued.needed_by), "position": place, "waits": waits}
 

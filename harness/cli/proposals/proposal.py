@@ -133,6 +133,8 @@ def _print(session: Session, proposal_id: str) -> None:
     comparison.print_comparison(proposal_review, ours)
     if proposal_review.proposal.selection:
         _print_selection(selections.load_selection(context, proposal_id))
+    if waits := proposal_review.proposal.waits:
+        output.note(f"it {waits}")
     _print_queue(context, proposal_id)
     _print_review(seen)
     for row in stood_up:
@@ -143,7 +145,7 @@ def _print(session: Session, proposal_id: str) -> None:
 def _print_queue(ctx: Context, proposal_id: str) -> None:
     """Says where the proposal's runs are that no worker has yet, and why they wait."""
     for queued in load_queue(ctx).values():
-        if (queued.position or queued.away) and proposal_id in queued.needed_by:
+        if queued.position and not queued.away and proposal_id in queued.needed_by:
             output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
 
 

@@ -99,11 +99,11 @@ def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Pr
 
 def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
     """Says why none of its runs is worked on; empty where a worker has one."""
+    if waits := evaluation.describe_proposal_waits(tx, proposal):
+        return waits
     ours = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
     if any(queued.leased for queued in ours):
         return ""
-    if away := next((queued for queued in ours if queued.away), None):
-        return away.text
     first = next((queued for queued in ours if queued.position > 1), None)
     return first.text if first is not None and first is ours[0] else ""
 

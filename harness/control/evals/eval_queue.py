@@ -12,7 +12,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import spending
 from harness.control.proposals import evaluation
-from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, describe_waits
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -30,18 +30,18 @@ class QueuedRun:
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker has it
     unpaid: str = ""  # why the monthly cap lets it ask nothing now
-    away: bool = False  # it waits for a provider that does not answer
+    away: str = ""  # which provider that does not answer it waits for, in words
     position: int = 0  # among those that wait, from 1; 0 for one that a worker cannot take
     overtaken: bool = False  # newer runs are before it, since proposals wait for them
 
     @property
     def text(self) -> str:
+        if self.away:
+            return self.away
         if self.leased:
             return "a worker has it"
         if self.unpaid:
             return f"waits: {self.unpaid}"
-        if self.away:
-            return self.run.message
         if self.position == 1:
             place = "next in line"
         else:
@@ -86,6 +86,7 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
         QueuedRun(
             run,
             needed.get(run.id, ()),
+            away=describe_waits([run], now),
             position=place,
             overtaken=run.id not in needed
             and any(before.created_at > run.created_at for before in first),
@@ -98,7 +99,7 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
             needed.get(run.id, ()),
             leased=run.is_leased(now),
             unpaid=unpaid.get(run.id, ""),
-            away=run.id in away,
+            away=describe_waits([run], now),
         )
         for run in reversed(runs)
         if run.id in kept

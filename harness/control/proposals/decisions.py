@@ -175,13 +175,13 @@ def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") 
         found = tx.proposals.get(proposal)
         _require_own(actor, found)
         runs = evaluation.load_runs(tx, found)
-        waiting = [run for run in runs.values() if run.is_waiting(now)]
+        waiting = [run for run in runs.values() if run.waits_since is not None]
         if not found.open or not (waiting or found.retry_at):
             raise IllegalTransition(
                 f"{found.id} {found.predicate} and waits for no provider: nothing to retry"
             )
         for run in waiting:
-            tx.runs.wait(run.id, since=now, retry_at=now, message=run.message)
+            tx.runs.ask_again(run.id, now)
         retry_at = now if found.retry_at else None
         again = replace(found, retry_at=retry_at, infra_errors=0, updated_at=now)
         saved = tx.proposals.save(again)

@@ -26,7 +26,7 @@ from harness.control.proposals import (
 )
 from harness.control.routing import freezes
 from harness.domain.errors import EvidenceMismatch, ProofRefused, StaleEvidence
-from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.evals.run import EvalRun, RunState, describe_waits
 from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
@@ -37,7 +37,7 @@ from harness.domain.evals.verdict import (
 )
 from harness.domain.formatting import format_quantity, format_span
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.alerts import AlertEvent, AlertKind
 from harness.domain.proposals.proposal import (
     POLICY_APPROVER,
     Proposal,
@@ -123,9 +123,13 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Opens the alert on a provider that keeps the proposal waiting."""
-    waits = evaluation.describe_waits(runs.values())
-    if not waits or alerts.is_open(ctx, AlertKind.EVAL_WAITS, proposal.id):
+    """Opens the alert on a provider that keeps the proposal waiting; its title follows."""
+    waits = describe_waits(runs.values(), ctx.clock.now())
+    title = f"the comparison {proposal.id} {waits}"
+    with ctx.store.read() as tx:
+        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+    is_open = record is not None and record.open
+    if not waits or (record is not None and is_open and record.title == title):
         return
     patience = format_span(proposal.policy.gate.infra_patience_s)
     with ctx.store.write() as tx:
@@ -134,8 +138,9 @@ def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun])
             AlertKind.EVAL_WAITS,
             proposal.id,
             subject=f"route {proposal.route}",
-            title=f"the comparison {proposal.id} {waits}",
+            title=title,
             text=f"It keeps its answers, and ends as not measured after {patience}.",
+            news=AlertEvent.STILL if is_open else AlertEvent.RAISED,
         )
 
 

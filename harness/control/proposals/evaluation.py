@@ -12,7 +12,7 @@ from harness.control.providers import prices
 from harness.control.routing import targets
 from harness.domain.errors import StaleEvidence
 from harness.domain.evals import pins
-from harness.domain.evals.patience import end_wait
+from harness.domain.evals.patience import describe_absence
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
 from harness.domain.evals.run import (
     FIRST_ANSWERS,
@@ -21,6 +21,7 @@ from harness.domain.evals.run import (
     RunBudget,
     RunState,
     Sample,
+    describe_waits,
     is_nothing_readable,
 )
 from harness.domain.evals.suite_plan import SuitePlan
@@ -292,15 +293,9 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
     return {run: tx.runs.get(run) for run in sorted(run_ids(proposal))}
 
 
-def describe_waits(runs: Iterable[EvalRun]) -> str:
-    """Says for which provider runs wait, and until when; empty where none does."""
-    waiting = (run for run in runs if run.state is RunState.QUEUED and run.waits_since)
-    return "; ".join(dict.fromkeys(run.message for run in waiting))
-
-
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
     measured = proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None
-    return describe_waits(load_runs(tx, proposal).values()) if measured else ""
+    return describe_waits(load_runs(tx, proposal).values(), tx.now()) if measured else ""
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
@@ -356,7 +351,11 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) ->
     run that has waited for its provider as long as the policy's patience counts as failed.
     """
     found = [
-        replace(run, state=RunState.FAILED, message=end_wait(run.message))
+        replace(
+            run,
+            state=RunState.FAILED,
+            message=f"waited for {describe_absence(run.message, run.waits_since or now, now)}",
+        )
         for run in given_up(proposal, runs, now)
     ]
     for pair in proposal.runs.values():

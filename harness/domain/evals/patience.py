@@ -5,7 +5,7 @@ from typing import Final
 
 FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
-NEXT_TRY: Final = "; next try "
+AWAY: Final = " is away: "
 DEFAULT_PATIENCE_S: Final = 86_400.0
 # Before a comparison is measured again that failed while its providers answered: a refused key,
 # a worker that died, a model that changed. Time mends few of these, and each try costs money.
@@ -25,17 +25,11 @@ def next_try(since: datetime, now: datetime) -> datetime:
     return now + timedelta(seconds=pause_s)
 
 
-def describe_wait(provider: str, since: datetime, why: str, retry_at: datetime) -> str:
-    """Says `waits for gemma since 19:37 UTC: connection refused; next try 19:52:00`."""
+def describe_absence(away: str, since: datetime, now: datetime) -> str:
+    """Says `gemma since 19:37 UTC: connection refused`. away: the text of a ProviderAway."""
+    provider, _, why = away.partition(AWAY)
     why = why.removeprefix("the call failed: ").replace(
         "ConnectionRefusedError", "connection refused"
     )
-    day = "" if since.date() == retry_at.date() else "%Y-%m-%d "
-    return (
-        f"waits for {provider} since {since:{day}%H:%M} UTC: {why}{NEXT_TRY}{retry_at:%H:%M:%S}"
-    )
-
-
-def end_wait(message: str) -> str:
-    """Says `waited for gemma since 19:37 UTC: connection refused` of a wait that is over."""
-    return f"waited {message.removeprefix('waits ').partition(NEXT_TRY)[0]}"
+    day = "" if since.date() == now.date() else "%Y-%m-%d "
+    return f"{provider} since {since:{day}%H:%M} UTC: {why}"

@@ -11,7 +11,7 @@ from itertools import chain, compress
 from typing import Final, Self
 
 from harness.domain.content_hash import digest, hash_content
-from harness.domain.evals.patience import LONGEST_PAUSE_S
+from harness.domain.evals.patience import AWAY, LONGEST_PAUSE_S, describe_absence
 from harness.domain.evals.pins import ServedModel
 
 LEASE_S: Final = 10.0
@@ -57,9 +57,10 @@ class EvalRun:
     failures: int = 0  # worker ends without success
     message: str = ""
     # waits_since, retry_at: while the run waits for a provider that is away: since when, and
-    # when it is asked again.
+    # when it is asked again. `message` then says which, and why.
     waits_since: datetime | None = None
     retry_at: datetime | None = None
+    patience_since: datetime | None = None  # waits_since, or when a person had it asked again
 
     def is_waiting(self, now: datetime) -> bool:
         """Tells whether the run waits for a provider now. A later try than any that is planned
@@ -71,9 +72,9 @@ class EvalRun:
 
     def has_waited(self, patience_s: float, now: datetime) -> bool:
         """Tells whether it has waited for a provider for at least so long."""
-        if self.state is not RunState.QUEUED or self.waits_since is None:
+        if self.state is not RunState.QUEUED or self.patience_since is None:
             return False
-        return (now - self.waits_since).total_seconds() >= patience_s
+        return (now - self.patience_since).total_seconds() >= patience_s
 
     @property
     def is_manual(self) -> bool:
@@ -90,6 +91,24 @@ class EvalRun:
         """
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
+
+
+def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
+    """Says for which providers runs wait, since when, why, and when each is asked again; empty
+    where none waits.
+    """
+    waiting = [run for run in runs if run.state in RUNNABLE_STATES and run.waits_since]
+    by_provider: dict[str, list[EvalRun]] = {}
+    for run in sorted(waiting, key=lambda run: (run.waits_since or now, run.id)):
+        by_provider.setdefault(run.message.partition(AWAY)[0], []).append(run)
+    texts = []
+    for first, *others in by_provider.values():
+        away = describe_absence(first.message, first.waits_since or now, now)
+        pauses = all(run.is_waiting(now) for run in (first, *others))
+        next_try = min(run.retry_at or now for run in (first, *others))
+        then = f"next try {next_try:%H:%M:%S}" if pauses else "trying again now"
+        texts.append(f"waits for {away}; {then}")
+    return "; ".join(texts)
 
 
 def manual_order_seed(suite_digest: str) -> int:

@@ -24,7 +24,7 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.evals.patience import DEFAULT_PATIENCE_S, describe_wait, next_try
+from harness.domain.evals.patience import DEFAULT_PATIENCE_S, next_try
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import CALIBRATED, EVER, LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_span, format_usd
@@ -102,7 +102,7 @@ class EvalWorker:
             beat.join()
             self._write_spending()
         if away is not None and not meter.over and not self._refusal:
-            return self._wait(job.run, away)
+            return self._wait(run, away)
         return self._leave(job, state, meter.message or self._refusal or remark)
 
     @property
@@ -119,7 +119,10 @@ class EvalWorker:
         with self.store.write() as tx:
             if not self._lease(tx.runs.lease, run):
                 return None
-            tx.runs.set_state(run, RunState.RUNNING)
+            before = tx.runs.get(run)
+            tx.runs.set_state(
+                run, RunState.RUNNING, before.message if before.waits_since else ""
+            )
             eval_run = tx.runs.get(run)
             target = tx.routing.targets()[eval_run.target]
             provider = tx.providers.all().get(target.provider)
@@ -243,27 +246,31 @@ class EvalWorker:
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
 
-    def _wait(self, run: EvalRun, away: ProviderAway) -> RunState | None:
+    def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
         """Leaves the run until the provider is asked again. An answer begins a new wait.
 
         The driver ends a proposal's wait, as its policy says; any other run fails here.
         """
         now = self.clock.now()
-        since = now if self._kept or run.waits_since is None else run.waits_since
-        retry_at = next_try(since, now)
-        message = describe_wait(away.provider, since, away.why, retry_at)
-        waited_s = (now - since).total_seconds()
+        first_failed = now - timedelta(seconds=away.silent_s)
         with self.store.write() as tx:
-            if waited_s >= DEFAULT_PATIENCE_S and run.id not in needed_runs(
-                tx.proposals.open()
-            ):
+            run = tx.runs.get(id_)
+            since, patience_since = run.waits_since, run.patience_since
+            if since is None or patience_since is None:
+                since = patience_since = first_failed
+            waited_s = (now - patience_since).total_seconds()
+            if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(tx.proposals.open()):
                 gave_up = f"gave up after {format_span(waited_s)}: {away}"
-                ours = tx.runs.leave(run.id, self.owner, RunState.FAILED, gave_up)
+                ours = tx.runs.leave(id_, self.owner, RunState.FAILED, gave_up)
                 return RunState.FAILED if ours else None
-            ours = tx.runs.wait(
-                run.id, since=since, retry_at=retry_at, message=message, owner=self.owner
+            waits = replace(
+                run,
+                waits_since=since,
+                patience_since=patience_since,
+                retry_at=next_try(patience_since, now),
+                message=str(away),
             )
-            return RunState.QUEUED if ours else None
+            return RunState.QUEUED if tx.runs.wait(waits, self.owner) else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
         """Writes the calibration to the audit log once, where several runs share it."""

@@ -90,6 +90,7 @@ _TABLES: Final = (
                 "message",
                 "waits_since",
                 "retry_at",
+                "patience_since",
             }
         ),
     ),

@@ -96,7 +96,7 @@ LEASE = CHANGE_RUN.where(
         eval_run.c.lease_until > sa.bindparam("furthest"),
     ),
 ).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
-NOT_WAITING: Final[Values] = {"waits_since": None, "retry_at": None}
+NOT_WAITING: Final[Values] = {"waits_since": None, "retry_at": None, "patience_since": None}
 LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
 SAMPLES = (
     sa.select(sample)
@@ -254,23 +254,22 @@ class EvalRuns(Records[EvalRun]):
             self.get(run)
         return left
 
-    def wait(
-        self, run: str, *, since: datetime, retry_at: datetime, message: str, owner: str = ""
-    ) -> bool:
-        """Queues a run that is to be asked again at `retry_at`, its provider being away.
+    def wait(self, run: EvalRun, owner: str) -> bool:
+        """Queues a run that waits for a provider, as its fields say.
 
         owner: the worker that leaves it; False, and nothing done, where the lease is another's.
         """
-        waits = {"waits_since": since, "retry_at": retry_at}
-        changes = {**_into(RunState.QUEUED, message), **waits}
-        if not owner:
-            self._change_run(run, changes)
-            return True
-        return self._unit.write(LEAVE.values(changes), {"run": run, "owner": owner}) == 1
+        waits = {name: getattr(run, name) for name in NOT_WAITING}
+        changes = {**_into(RunState.QUEUED, run.message), **waits}
+        return self._unit.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
+
+    def ask_again(self, run: str, now: datetime) -> None:
+        """Ends the pause of a run that waits for a provider; its patience begins anew."""
+        self._change_run(run, {"retry_at": now, "patience_since": now})
 
     def end_wait(self, run: str) -> None:
         """Notes that the provider of a running run answers again."""
-        self._change_run(run, NOT_WAITING, decides=False)
+        self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
         """Blanks the questions and answers of a suite's runs that were queued before a time and
