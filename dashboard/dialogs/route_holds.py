@@ -132,7 +132,7 @@ def throw(form: Form, route: str) -> None:
         preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
         form.say(*_effect(preview))
     form.need(preview is not None and preview.affected, "It would change no route.")
-    done = f"all requests go to {_say(force or '')} {lasts}."
+    done = f"sent all requests to {_say(force or '')} {lasts}."
     reason = form.reason()
 
     def act(ctx: Context, actor: Actor) -> None:

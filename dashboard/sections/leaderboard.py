@@ -102,13 +102,15 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     measured = row.measured_at.date().isoformat() if row.measured_at else ""
     look = f", look {row.look}" if row.look > 1 else ""
     best = "no other is both better and cheaper" if row.is_cheapest_so_good else ""
+    ending = row.ending.removeprefix(f"{row.name} ")
+    about = "; ".join(filter(None, (best, ending)))
     propose = (
         ""
         if row.standing is Standing.INCUMBENT
         else html.link("proposals", "Propose", route=route, candidate=row.name)
     )
     return {
-        "Model": noted(strong(row.name), best),
+        "Model": noted(strong(row.name), about),
         "Standing": html.state(STANDINGS[row.standing]),
         "Score": noted(escape(score), interval),
         "Difference": faint(DASH)

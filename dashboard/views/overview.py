@@ -247,7 +247,8 @@ def _serves(status: RouteStatus) -> str:
     if not status.serves:
         return f"no model answers; its own is {own}"
     if status.serves != status.incumbent.name:
-        return f"now served by {strong(status.serves)}, in place of {own}"
+        by = ", by a kill switch" if status.outage is None else ""
+        return f"now served by {strong(status.serves)}, in place of {own}{by}"
     return f"serves {own}"
 
 

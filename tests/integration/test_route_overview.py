@@ -1,6 +1,7 @@
 """An overview of many routes: what needs somebody first, and the others a page at a time."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -10,13 +11,17 @@ from harness.control.canary.status import list_canaries
 from harness.control.operations import queries
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import fallback_chain, kill_switch, routes
 from harness.control.routing import queries as route_queries
-from harness.control.routing import routes
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.control.routing.route_status import describe_needs
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
+from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.store.tampering import owned
@@ -174,3 +179,25 @@ def test_canaries_are_not_listed_with_a_forged_proof(world: SmallInstallation) -
         assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
     with pytest.raises(SignatureInvalid, match="verdict"):
         list_canaries(world.context())
+
+
+@pytest.mark.req("B11")
+def test_a_route_names_the_fallback_that_a_kill_switch_puts_in_its_models_place(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    waiver = WaiverRequest("a test", timedelta(days=1))
+    wish = FallbackRequest("sim/good", waive=waiver)
+    fallback_chain.add_fallback(ctx, SYSTEM, "chat", wish, reason="a test")
+
+    def throw(force: str) -> str:
+        wanted = SwitchRequest(parse_force(force), "a test")
+        thrown = kill_switch.throw_switch(ctx, BEN, wanted, source=SwitchSource.CLI)
+        serves = route_queries.load_status(ctx, "chat").serves
+        kill_switch.lift_switch(ctx, BEN, thrown.id, reason="a test")
+        return serves
+
+    assert throw("avoid:target:sim/base") == "sim/good"
+    assert throw("target:sim/good") == "sim/good"
+    assert throw("avoid:target:sim/good") == "sim/base"
+    assert route_queries.load_status(ctx, "chat").serves == "sim/base"

@@ -30,6 +30,9 @@ def list_candidates(session: Session, name: str) -> None:
     )
     if any(row.is_cheapest_so_good for row in board.rows):
         output.note("* no other model is both better and cheaper")
+    for row in board.rows:
+        if row.ending and row.name != board.incumbent:
+            output.note(row.ending)
     if board.ending:
         output.paragraph(board.ending)
     _print_next(board)

@@ -66,6 +66,7 @@ class LeaderboardRow:
     measured_at: datetime | None = None
     look: int = 1  # which look at these items it was
     is_cheapest_so_good: bool = False  # no other model is both better and cheaper
+    ending: str = ""  # that it ends or is not on its provider's list, in words; or empty
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
     """Loads the leaderboard of a route. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        names = {id_: target.name for id_, target in tx.routing.targets().items()}
+        known, providers = tx.routing.targets(), tx.providers.all()
+        names = {id_: target.name for id_, target in known.items()}
         measured = _list_measured(ctx, tx, route)
         rows = [
             _row(tx, proposal, names[proposal.candidate], route.incumbent)
@@ -98,13 +100,16 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
         rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
         obstacle = candidate_rounds.find_obstacle(tx, route)
     schedule = route.settings.candidates
+    shown = [known[id_] for id_ in {route.incumbent, *(row.target for row in rows)}]
+    endings = {e.target: e.text for e in deprecations.list_endings(ctx, shown, providers)}
+    rows = [replace(row, ending=endings.get(row.target, "")) for row in rows]
     ranked = mark_frontier(sorted(rows, key=_rank))
-    endings = [e for e in deprecations.list_deprecations(ctx) if e.target == route.incumbent]
+    ending = endings.get(route.incumbent)
     return Leaderboard(
         route=name,
         incumbent=names[route.incumbent],
         rows=ranked,
-        ending=" ".join(f"{e.text}. {_describe_best(name, ranked)}" for e in endings).strip(),
+        ending=f"{ending}. {_describe_best(name, ranked)}".strip() if ending else "",
         schedule=schedule.text if schedule else "",
         next_round_at=candidate_rounds.find_next_round(ctx, name, schedule)
         if schedule
@@ -282,11 +287,16 @@ def describe_shortlist(ctx: Context, target: str) -> str:
 def _describe_best(route: str, rows: Sequence[LeaderboardRow]) -> str:
     """Writes `Measured for chat: openai/gpt-5.1 (+3.1 points, $0.80 for 1,000 answers).`"""
     fit = (Standing.BETTER, Standing.NOT_WORSE, Standing.OPEN)
-    best = [row for row in rows if row.standing in fit]
+    best = [row for row in rows if row.standing in fit and not row.ending]
     named = [
-        f"{row.name} ({format_points(row.delta)} points, {format_usd(row.usd_per_1000)} for "
-        "1,000 answers)"
+        f"{row.name} ({format_points(row.delta)} points, {_describe_price(row)})"
         for row in best[:SHORTLISTED]
         if row.delta is not None
     ]
     return f"Measured for {route}: {'; '.join(named)}." if named else ""
+
+
+def _describe_price(row: LeaderboardRow) -> str:
+    if row.usd_per_1000 is None:
+        return "price unknown"
+    return f"{format_usd(row.usd_per_1000)} for 1,000 answers"

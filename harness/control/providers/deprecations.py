@@ -140,7 +140,10 @@ def list_endings(
 ) -> Sequence[Deprecation]:
     """Lists the targets that end within 90 days or have ended, without their uses."""
     today = ctx.clock.now().date()
-    return find_deprecations([(target, ()) for target in used], providers, ctx.catalogue, today)
+    with ctx.store.read() as tx:
+        gone = tx.discovered_models.gone()
+    unused = [(target, ()) for target in used]
+    return find_deprecations(unused, providers, ctx.catalogue, today, gone)
 
 
 def update_deprecation_alerts(

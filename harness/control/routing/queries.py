@@ -28,6 +28,12 @@ from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import FailoverReason
+from harness.domain.routing.kill_switch import (
+    KillSwitch,
+    SwitchTarget,
+    active_switches,
+    decide_plan,
+)
 from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
@@ -44,6 +50,7 @@ class CurrentActivity:
 
     proposals: Mapping[str, Proposal]
     rollouts: Mapping[str, Rollout]
+    switches: Sequence[KillSwitch]  # of the database, that are not lifted; of every route
 
     def includes(self, head: RouteHead, at: datetime) -> bool:
         """Whether something may go on on a route, or ended within a day."""
@@ -101,6 +108,7 @@ def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity
     return CurrentActivity(
         {proposal.route: proposal for proposal in tx.proposals.open(route=route)},
         {rollout.route: rollout for rollout in rollouts},
+        tx.switches.not_lifted(),
     )
 
 
@@ -240,6 +248,7 @@ def _build_state(
         rollout=rollout,
         traffic=(),
         proposed=targets.get(open_.candidate) if open_ else None,
+        forced=_find_forced(route, targets, active_switches(now.switches, ctx.clock.now())),
     )
     if rollout is None:
         return status if _stands_by_proposal(status) else _with_last_rollout(tx, status)
@@ -250,6 +259,18 @@ def _build_state(
         # None is newer than the live one: a route has one at a time.
         last_rollout=rollout if rollout.live else tx.rollouts.newest(route.name),
     )
+
+
+def _find_forced(
+    route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
+) -> Target | None:
+    """Finds the target that kill switches put in the place of the route's own."""
+    ids = (route.incumbent, *route.fallbacks)
+    plan = [SwitchTarget(id_, targets[id_].name, targets[id_].provider) for id_ in ids]
+    decided = decide_plan(switches, route.name, plan)
+    if decided is None or not decided.in_effect or decided.kept[0] == route.incumbent:
+        return None
+    return targets[decided.kept[0]]
 
 
 def _stands_by_proposal(status: RouteStatus) -> bool:

@@ -114,6 +114,7 @@ class RouteStatus:
     proposed: Target | None = None  # of the open proposal
     rollback: RouteRecord | None = None  # of what its newest rollout promoted
     outage: OutageView | None = None  # None while its own model serves
+    forced: Target | None = None  # serves in the place of its own model, by a kill switch
 
     @property
     def needs_decision(self) -> bool:
@@ -129,7 +130,7 @@ class RouteStatus:
     def serves(self) -> str:
         """Names what answers callers now; empty where no target does."""
         if self.outage is None:
-            return self.incumbent.name
+            return (self.forced or self.incumbent).name
         if self.outage.fallback is not None:
             return self.outage.fallback.name
         return "" if self.outage.outage.no_answers else self.incumbent.name
