@@ -33,6 +33,7 @@ NO_FAULTS: Final = "|".join(
         *("context_window", "content_policy", "cancelled", "internal"),
     )
 )
+ANSWERED: Final = 'outcome!~"failed|handed_on"'
 
 
 def list_traffic_panels(label: str) -> Sequence[Panel]:
@@ -49,7 +50,7 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
     return (
         Panel(
             f"Requests answered, by {label}",
-            f'sum by ({label}) (rate(swapgate_requests_total{{{label}!=""}}[5m]))',
+            f'sum by ({label}) (rate(swapgate_requests_total{{{label}!="",{ANSWERED}}}[5m]))',
             legend,
             "reqps",
         ),

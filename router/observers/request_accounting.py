@@ -18,6 +18,7 @@ from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
 from router.request.attempt import UpstreamAnswer
 from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_state import RequestProgress
 from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
@@ -54,6 +55,7 @@ def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> in
 _RESPONSES: Final = Endpoint.RESPONSES
 _REFERENCE: Final = '"item_reference"'
 HANDED_ON: Final = "handed_on"  # an outcome: no answer, and an agent asks another model
+UNANSWERED: Final = (FAILED, HANDED_ON)
 
 
 class RequestAccounting(RequestObserver):
@@ -93,6 +95,9 @@ class RequestAccounting(RequestObserver):
             if outcome == FAILED and result is None and fallback_model(observed):
                 outcome = HANDED_ON
         target = progress.attempts[-1].upstream if result is not None else None
+        name = target.name if target else ""
+        if result is None and outcome in UNANSWERED:
+            name = _last_target(observed, progress)
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:
             cost_usd = target.price.cost_usd(*usage)
@@ -119,7 +124,7 @@ class RequestAccounting(RequestObserver):
             charge,
             0,
             result.model if isinstance(result, ANSWERS) else "",
-            target.name if target else "",
+            name,
             outcome,
             progress.first_token_s,
         )
@@ -144,6 +149,14 @@ class RequestAccounting(RequestObserver):
             need = native_need(request.endpoint, request.value)
             if need:
                 self._recorder.asked_names.note(need, record.route)
+
+
+def _last_target(observed: ObservedRequest, progress: RequestProgress) -> str:
+    """Names the last target that was tried; where none was, the last that was left out."""
+    if progress.attempts:
+        return progress.attempts[-1].upstream.name
+    out = (*(excluded.target for excluded in observed.plan.left_out), *progress.shut_out)
+    return observed.route.upstreams[out[-1]].name if out else ""
 
 
 def fallback_model(observed: ObservedRequest) -> str:

@@ -154,20 +154,22 @@ class RouterMetrics:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
     def finished(self, ended: Iterable[CompletedRequest]) -> None:
-        by_kind: dict[tuple[str, str, str, str], list[CompletedRequest]] = {}
+        by_kind: dict[tuple[str, str, str, str, bool], list[CompletedRequest]] = {}
         for request in ended:
-            kind = request.route, request.arm, request.target_name, request.outcome
+            is_answered, outcome = bool(request.target), request.outcome
+            kind = request.route, request.arm, request.target_name, outcome, is_answered
             by_kind.setdefault(kind, []).append(request)
         for kind, requests in by_kind.items():
-            route, arm, target, outcome = kind
+            route, arm, target, outcome, is_answered = kind
             provider = _provider(target)
             self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
-            durations = self._duration.labels(route, provider, target)
+            served = (route, provider, target) if is_answered else (route, "", "")
+            durations = self._duration.labels(*served)
             durations.observe([r.latency_ms / 1000 for r in requests])
             firsts_s = [r.first_token_s for r in requests if r.first_token_s is not None]
             if firsts_s:
-                self._first_token.labels(route, provider, target).observe(firsts_s)
-            if target:
+                self._first_token.labels(*served).observe(firsts_s)
+            if is_answered:
                 self._tokens.labels(target, "input").inc(sum(r.input_tokens for r in requests))
                 made = sum(r.output_tokens for r in requests)
                 self._tokens.labels(target, "output").inc(made)
@@ -199,7 +201,7 @@ class RouterMetrics:
 
 
 def _provider(target: str) -> str:
-    """Names a target's provider. target: `provider/model`; empty where no target answered."""
+    """Names a target's provider. target: `provider/model`; empty for none."""
     return target.partition("/")[0]
 
 

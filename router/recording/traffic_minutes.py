@@ -46,7 +46,7 @@ class CompletedRequest(NamedTuple):
     charge: str = ""  # the name of the failure (`name_failure`), where it did
     internal_errors: int = 0  # faults of our own within it
     model: str = ""  # as the provider names what it served
-    target_name: str = ""  # the name of what answered, or ""
+    target_name: str = ""  # of what answered or was tried last; empty for none
     outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
     first_token_s: float | None = None  # of a stream that began
 

@@ -1,5 +1,6 @@
 """What Prometheus and the failover log are told of requests."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
     assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
 
 
+@pytest.mark.req("B9")
+async def test_a_request_that_failed_is_counted_under_the_last_target(tmp_path: Path) -> None:
+    limited = replace(error(429), headers={"retry-after": "7200"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: limited}, fallback=True)
+    # The second finds both of them paused.
+    await place.ask(times=2)
+
+    found = await place.metrics()
+    labels = f'arm="incumbent",outcome="failed",provider="up",route="support",target="{SPARE}"'
+    assert found[f"swapgate_requests_total{{{labels}}}"] == 2
+    durations = "swapgate_request_duration_seconds_count"
+    assert found[f'{durations}{{provider="",route="support",target=""}}'] == 2
+
+
 @pytest.mark.req("B5")
 async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
     tmp_path: Path,
@@ -91,7 +106,7 @@ async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
 def test_requests_that_end_together_are_counted_by_route_arm_target_and_outcome() -> None:
     metrics = RouterMetrics(lambda: MetricReading({}, {}, {}, {}))
     whole = CompletedRequest(
-        "support", "incumbent", input_tokens=7, cost_usd=0.5, target_name=OWN, outcome="ok"
+        "support", "incumbent", "t", input_tokens=7, cost_usd=0.5, target_name=OWN, outcome="ok"
     )
     refused = CompletedRequest("support", "incumbent", outcome="client_error")
     metrics.finished([whole, whole, whole._replace(first_token_s=0.3), refused])

@@ -19,8 +19,9 @@ _C, _G, _H = "counter", "gauge", "histogram"
 ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
-        "Requests by assigned arm, and by the target that answered; outcome is ok, failed, "
-        "client_error, cancelled, or handed_on: an agent's `fallbackModel` is asked instead",
+        "Requests by assigned arm, and by the target that answered or was tried last; outcome "
+        "is ok, failed, client_error, cancelled, or handed_on: an agent's `fallbackModel` is "
+        "asked instead",
         ("route", "arm", "provider", "target", "outcome"),
     ),
     "swapgate_request_duration_seconds": MetricSpec(
