@@ -67,7 +67,10 @@ def apply(
     from harness.control.routing import routes, seed  # noqa: PLC0415 - as above
 
     done = session.decide(seed.apply_file, session.settings, reason)
-    if output.documented(done):
+    table = routes.load_table(session.context).routes
+    of_file = [table[name] for name in session.settings.routes]
+    faults = list(candidate_rounds.judge_schedules(session.context, of_file))
+    if output.documented({**dataclasses.asdict(done), "faults": faults}):
         return
     for name in done.changed:
         click.echo(f"changed provider {name}")
@@ -77,9 +80,7 @@ def apply(
         click.echo("nothing to change")
     for difference in done.not_taken:
         output.note(f"not taken: {difference}")
-    table = routes.load_table(session.context).routes
-    of_file = [table[name] for name in session.settings.routes]
-    for fault in candidate_rounds.judge_schedules(session.context, of_file):
+    for fault in faults:
         output.note(fault)
 
 

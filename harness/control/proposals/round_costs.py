@@ -13,7 +13,7 @@ from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks
-from harness.domain.errors import InputError, SwapgateError
+from harness.domain.errors import InputError, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_usd
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.candidate_schedule import CandidateSchedule, Preference
@@ -66,6 +66,8 @@ def price_candidate(
         if name in cost.unpriced:
             return _bound(ctx, route, name, estimates)
         return _add_up(name, estimates, with_incumbent=not cost.unpriced)
+    except StoreUnavailable:
+        raise
     except SwapgateError as error:
         return PlannedCandidate(name, None, remark=str(error))
 

@@ -383,7 +383,10 @@ def _check_candidates(ctx: Context, wanted: CandidateSchedule | None, policy: Po
         return
     check_schedule(wanted)
     if ctx.calendar is not None:
-        ctx.calendar.next_time(wanted.every, ctx.clock.now())
+        try:
+            ctx.calendar.next_time(wanted.every, ctx.clock.now())
+        except InputError as error:
+            raise InputError(f"candidates: every: {error}") from None
     if wanted.on_better is OnBetter.CANARY and policy.promotion is PromotionMode.APPROVED:
         raise InputError(
             f"on_better: canary opens canaries by itself, and the policy {policy.name!r} asks "
