@@ -35,7 +35,6 @@ DOORS = {
     "httpx2": ("harness/runtime/tool_servers.py",),
     "mcp": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),
     "mcp_types": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),
-    "rapidfuzz": ("harness/control/providers/model_lookup.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }

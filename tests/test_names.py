@@ -28,7 +28,7 @@ STRANGE: Final = {
 # No part of the name of a function or class, public or private.
 WORDS: Final = frozenset(["haste", "heard", "said", "told", "wish", "wishes"])
 # Users see these names: in the API's answers, in the command line's JSON, in the database.
-EXEMPT: Final = frozenset(["CaptureSummary.seen", "CapturedRequest.seen", "ModelMatch.asked"])
+EXEMPT: Final = frozenset(["CaptureSummary.seen", "CapturedRequest.seen"])
 # A scorer's source is hashed into the pins of its suites: another name there is another scorer,
 # and every proof of a suite with it would be void.
 HASHED: Final = Path("evals/scorers")

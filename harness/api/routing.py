@@ -26,7 +26,7 @@ from harness.api.frame.endpoint import (
 from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import queries
 from harness.control.proposals import leaderboard
-from harness.control.providers import deprecations, discovery, model_lookup
+from harness.control.providers import deprecations, discovery, named_models
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
@@ -313,9 +313,9 @@ def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEn
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-operation(router, "GET /models/resolve", "resolve_model", model_lookup.resolve_model, NameQuery)
+operation(router, "GET /models/resolve", "resolve_model", named_models.explain_name, NameQuery)
 operation(router, "GET /models/ending", "list_endings", deprecations.list_deprecations)
-operation(router, "GET /models/match", "match_model", model_lookup.match_model, NameQuery)
+operation(router, "GET /models/match", "match_model", named_models.explain_name, NameQuery)
 operation(router, "GET /models/{model:path}", "get_model", queries.find_target)
 operation(router, "GET /routes/{route}", "get_route", queries.find_route)
 operation(

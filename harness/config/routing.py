@@ -13,7 +13,8 @@ from harness.domain.errors import InputError
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.name_resolution import resolve_model_name
+from harness.domain.providers.model_match import list_offers
+from harness.domain.providers.name_resolution import ModelNameQuery
 from harness.domain.routing.candidate_schedule import CandidateSchedule, check_schedule
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
@@ -225,7 +226,8 @@ def target_seed(
     """
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
-        near = resolve_model_name(name, providers, catalogue=Catalogue()).target
+        offers = list_offers(providers, Catalogue(), ())
+        near = ModelNameQuery(name, providers, offers).resolve().target
         hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return TargetSeed(provider, model)

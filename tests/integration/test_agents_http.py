@@ -77,8 +77,14 @@ def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
     schemas = good(site.client.get("/agents/openapi.json"))["components"]["schemas"]
     examples = {name: schema.get("examples", []) for name, schema in schemas.items()}
     on_route, literal = examples["AgentBody"]
-    agent = f"/agents/{good(site.client.post('/agents', json=on_route))['id']}"
-    good(site.client.post("/agents", json={**literal, "model": "sim:sim-better"}))
+    made = good(site.client.post("/agents", json=on_route))
+    agent = f"/agents/{made['id']}"
+    loose = good(site.client.post("/agents", json={**literal, "model": "sim:sim-better"}))
+    said = "sim never listed its models, and sim-better was not looked up: "
+    assert (made["notes"], loose["notes"]) == (
+        [],
+        [f"{said}`swapgate model discover sim` asks it"],
+    )
     for body in examples["AgentPatchBody"]:
         good(site.client.patch(agent, json=body))
     for body in examples["SessionBody"]:

@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control.agents.model_matching import choose_model, load_figures
+from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.proposals import estimate, review, submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.providers.named_models import find_model
+from harness.control.providers.named_models import explain_name, find_model
 from harness.control.routing import fallback_chain, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -20,6 +20,7 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
+from harness.domain.settings import TargetSeed
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -63,8 +64,12 @@ def ctx(world: SmallInstallation) -> Context:
 
 
 def find_name(ctx: Context, words: str) -> str:
+    """As every door finds it, and as `model match` and `model resolve` explain it."""
+    explained = explain_name(ctx, words).found
     with ctx.store.read() as tx:
-        return find_model(ctx, tx, words).name
+        found = find_model(ctx, tx, words)
+    assert found == explained
+    return found.name
 
 
 def test_a_name_means_one_model(ctx: Context) -> None:
@@ -91,9 +96,13 @@ def test_a_name_means_one_model(ctx: Context) -> None:
 
     assert {words: find_name(ctx, words) for words in meant} == meant
     with ctx.store.write() as tx:
-        own = DiscoveredModel("attic", "own-model", PLACE, ctx.clock.now())
-        tx.discovered_models.replace("attic", [own])
+        own = [
+            DiscoveredModel("attic", name, PLACE, ctx.clock.now())
+            for name in ("gpt-4o", "own-model")
+        ]
+        tx.discovered_models.replace("attic", own)
     assert find_name(ctx, "own") == "attic/own-model"
+    assert find_name(ctx, "gpt-4o") == "main/gpt-4o"  # its maker's comes first
     with pytest.raises(NotFound, match="near are attic/own-model"):
         find_name(ctx, "my-own-model")
 
@@ -134,6 +143,22 @@ def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Conte
         assert load_figures(ctx, tx, target).quality_text == f"not measured; {said}"
 
 
+def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> None:
+    name = "openrouter/qwen/qwen4"
+    with pytest.raises(NotFound) as unlisted:
+        choose_model(ctx, name)
+    said = f"no provider lists {name!r}; near are openrouter/qwen/qwen3-32b"
+    assert str(unlisted.value).startswith(said)
+    assert f"`swapgate model add {name}` adds it" in str(unlisted.value)
+    with ctx.store.write() as tx:
+        targets.register_target(ctx, tx, SYSTEM, TargetSeed("openrouter", "qwen/qwen4"))
+
+    chosen = [choose_model(ctx, words) for words in (name, "attic/x", "gpt-5-mini")]
+
+    notes = [note.partition(":")[0] for note in describe_unchecked(ctx, chosen)]
+    assert notes == ["attic never listed its models, and x was not looked up"]
+
+
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
         before = dict(tx.routing.targets())
@@ -141,13 +166,15 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
         ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
         ("openai/gpt", AmbiguousName, "may be one of main/"),
         ("gpt 9", NotFound, "near are main/gpt"),
+        ("gpt-5-minii", NotFound, "lists 'gpt-5-minii'; near are main/gpt-5-mini and"),
         ("opus", NotFound, "far/claude-opus-4-7, whose provider has no key"),
-        ("groq/gpt-4o", NotFound, "no provider serves 'groq.gpt-4o'; near are"),
-        ("groq:gpt-4o", NotFound, "no provider serves 'groq.gpt-4o'; near are"),
-        ("gone/better", NotFound, "no provider serves 'gone/better'; near are sim/better"),
-        ("xyzzy zyx", NotFound, r"no provider serves 'xyzzy zyx'; near are \S+ and \S+; "),
+        ("groq/gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; near are"),
+        ("groq:gpt-4o", NotFound, "no provider lists 'groq.gpt-4o'; near are"),
+        ("gone/better", NotFound, "no provider lists 'gone/better'; near are sim/better"),
+        ("xyzzy zyx", NotFound, r"no provider lists 'xyzzy zyx'; near are \S+ and \S+; "),
     ]
     for words, error, message in refused:
+        assert explain_name(ctx, words).found is None
         with pytest.raises(error, match=message):
             submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
 

@@ -11,7 +11,7 @@ from harness.control.context import Context
 from harness.control.operations import alerts, queries
 from harness.control.providers import (
     credentials,
-    model_lookup,
+    named_models,
     provider_secrets,
     registry,
     sign_in,
@@ -268,13 +268,17 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     name = f"{desk.name}/gpt-5"
     desk.log_in()
     chosen, guessed = (
-        model_lookup.resolve_model(desk.ctx, name),
-        model_lookup.resolve_model(desk.ctx, "gpt-5"),
+        named_models.explain_name(desk.ctx, name),
+        named_models.explain_name(desk.ctx, "gpt-5"),
     )
     sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
-    without = model_lookup.resolve_model(desk.ctx, name)
+    without = named_models.explain_name(desk.ctx, name)
 
-    assert (chosen.target, guessed.target, without.target) == (name, None, None)
+    assert (chosen.found and chosen.found.name, guessed.found, without.found) == (
+        name,
+        None,
+        None,
+    )
     (why,) = (rule.reason for rule in without.rules if rule.rule is ResolutionRule.OAUTH)
     assert f"`swapgate provider key login {desk.name}`" in why
 
@@ -300,7 +304,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
             value = desk.ctx.cipher.encrypt("sk-1")
             tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
 
-    assert model_lookup.resolve_model(desk.ctx, f"{desk.name}/gpt-5").target is None
+    assert named_models.explain_name(desk.ctx, f"{desk.name}/gpt-5").found is None
 
 
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:

@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.providers.model_lookup import (
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.domain.providers.model_match import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
     ModelMatch,
     ModelOffer,
+    list_nearest,
     list_offers,
     match_among,
 )
-from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
 from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.target import Price, Provider, Target
 
@@ -126,10 +127,6 @@ def match_name(name: str) -> ModelMatch:
         ("bedrock:claude opus", "aws/anthropic.claude-opus-4-7"),
         ("openai gpt 5", "main/gpt-5"),
         ("anthropic sonnet", "anthropic/claude-sonnet-4-6"),
-        # a slip
-        ("claud sonet", "anthropic/claude-sonnet-4-6"),
-        ("gemni flash", "google/gemini-3.8-flash"),
-        ("deepsek v3.2", "deepseek/deepseek-v3.2"),
         # exactly as it is written, also an alias that others come before
         ("main/gpt-4o-2024-11-20", "main/gpt-4o-2024-11-20"),
         ("CLAUDE-HAIKU-4-5-20251001", "anthropic/claude-haiku-4-5-20251001"),
@@ -174,7 +171,6 @@ def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str)
         ("opus 4", "claude-opus-4-5"),
         ("sonnet 20200101", "claude-sonnet-4-6"),
         ("gpt 9", "gpt-5.1"),
-        ("gpt-4o-minx", "gpt-4o-mini"),
     ],
 )
 def test_a_version_that_there_is_not_is_no_other_version(name: str, near: str) -> None:
@@ -185,9 +181,27 @@ def test_a_version_that_there_is_not_is_no_other_version(name: str, near: str) -
     assert near in [candidate.partition("/")[2] for candidate in match_.near]
 
 
-@pytest.mark.parametrize("name", ["", "xyzzy", "grok", "ft:gpt", "/", ":"])
+@pytest.mark.parametrize("name", ["", "xyzzy", "grok", "ft:gpt", "/", ":", "claud sonet"])
 def test_what_nobody_offers_is_not_found(name: str) -> None:
     assert match_name(name).found is None
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        # the likest letters, where no part is shared
+        ("claud sonet", "anthropic/claude-sonnet-4-6"),
+        ("gemni flash", "google/gemini-3.8-flash"),
+        # the family and the version, however like another name is
+        ("gpt-5-minii", "main/gpt-5-mini"),
+        ("gpt-5-mimi", "main/gpt-5-mini"),
+        ("gpt5minii", "main/gpt-5-mini"),
+        # the provider
+        ("aws/claude-9", "aws/anthropic.claude-opus-4-7"),
+    ],
+)
+def test_the_nearest_name_shares_most_parts_and_then_most_letters(name: str, near: str) -> None:
+    assert list_nearest(name, [offer.name for offer in OFFERS])[0] == near
 
 
 MODELS = [offer.name for offer in OFFERS]
@@ -296,8 +310,8 @@ def test_any_text_can_be_read(name: str) -> None:
 
 
 def test_without_models_or_a_name_the_reason_says_so() -> None:
-    assert match_among("claude", (), today=TODAY) == ModelMatch("claude", NOTHING_OFFERED)
-    assert match_name(" ") == ModelMatch(" ", "the name is empty")
+    assert match_among("claude", (), today=TODAY) == ModelMatch(NOTHING_OFFERED)
+    assert match_name(" ") == ModelMatch("the name is empty")
 
 
 def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:

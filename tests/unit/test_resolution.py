@@ -1,16 +1,19 @@
 """Which provider takes a model's name (D2), rule by rule, and what is said of it."""
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.providers.catalogue import CatalogueEntry, build_catalogue
 from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.model_match import list_offers
 from harness.domain.providers.name_resolution import (
+    ModelNameQuery,
     Resolution,
     ResolutionRule,
     RuleOutcome,
-    resolve_model_name,
 )
 from harness.domain.routing.kill_switch import Force, ForceKind
 from harness.domain.routing.target import Price, Provider
@@ -47,7 +50,13 @@ ALL = [
 
 def resolve_name(name: str, *names: str, **given: object) -> Resolution:
     there = {model.name: model for model in ALL if not names or model.name in names}
-    return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
+    return resolve(name, there, **given)
+
+
+def resolve(name: str, there: Mapping[str, Provider], **given: object) -> Resolution:
+    offers = list_offers(there, KNOWN, ())
+    query = ModelNameQuery(name.strip(), there, offers, catalogue=KNOWN, **given)  # type: ignore[arg-type]
+    return query.resolve()
 
 
 @pytest.mark.parametrize(
@@ -60,18 +69,19 @@ def resolve_name(name: str, *names: str, **given: object) -> Resolution:
         ("home:llama3:8b", "", "home/llama3:8b", "prefix"),
         ("ollama/llama3", "", "home/llama3", "prefix"),
         ("anthropic/claude-sonnet-4-5", "", "anthropic/claude-sonnet-4-5", "prefix"),
-        # keyword: who has exactly this model, else whose names begin so
+        # keyword: the model that the words mean, else whose names begin so
         ("openai/gpt-oss-120b", "groq openrouter", "groq/openai/gpt-oss-120b", "keyword"),
         ("house-model", "", "own/house-model", "keyword"),
         ("gemini-3-pro", "", "gemini/gemini-3-pro", "keyword"),
         ("gemini-3-pro", "vertex", "vertex/gemini-3-pro", "keyword"),
         ("claude-sonnet-4-5", "", "anthropic/claude-sonnet-4-5", "keyword"),
-        ("GPT-99", "", "main/GPT-99", "keyword"),
-        ("google/gemini-2.5-pro", "gemini openrouter", "gemini/gemini-2.5-pro", "keyword"),
+        ("gpt", "main home", "main/gpt-5", "keyword"),
+        ("CLAUDE-9", "", "anthropic/CLAUDE-9", "keyword"),
         # local: plain names that nobody sells
         ("llama3:8b", "home openrouter", "home/llama3:8b", "local"),
         ("mistral", "home openrouter", "home/mistral", "local"),
         # gateway: the whole name
+        ("google/gemini", "gemini openrouter", "openrouter/google/gemini", "gateway"),
         (
             "anthropic/claude-sonnet-4-5",
             "openrouter home",
@@ -94,11 +104,13 @@ def test_the_first_rule_that_fits_decides(
 @pytest.mark.parametrize(
     ("name", "there", "said"),
     [
-        ("claude-opus-5", "main", "such names belong to anthropic, of which no provider is"),
+        ("claude-opus-5", "main", "such names belong to anthropic, of which no provider with"),
+        ("GPT-99", "", "whose models are known, and GPT-99 is not among them"),
+        ("claude nine", "anthropic", "a name of several words is not taken as it is written"),
         ("gpt-5", "home", "it is no local model: the catalogue has it for openai"),
         ("qwen/qwen3-32b", "home", "a local provider takes plain names alone"),
         ("llama3", "main", "no local provider with an apiBase is configured"),
-        ("llama3", "main", "no gateway (openrouter) is configured"),
+        ("llama3", "main", "no gateway (openrouter) with a key is configured"),
         ("bedrock/m", "main", "bedrock is a kind, of which no provider is configured"),
         ("elsewhere/m", "main", "'elsewhere' is neither a configured provider nor a kind"),
         ("grok-4.7", "codex", "an OAuth provider is taken by its own prefix alone"),
@@ -120,12 +132,10 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
     disguised = {"openai": provider("openai", "ollama")}
     beside = {**disguised, "main": provider("main", "openai")}
 
-    assert resolve_model_name("openai:gpt-5", disguised, catalogue=KNOWN).target is None
-    assert resolve_model_name("openai:gpt-5", beside, catalogue=KNOWN).target == "main/gpt-5"
+    assert resolve("openai:gpt-5", disguised).target is None
+    assert resolve("openai:gpt-5", beside).target == "main/gpt-5"
     # As a target is written, which has the provider's name in front.
-    assert (
-        resolve_model_name("openai/llama3", beside, catalogue=KNOWN).target == "openai/llama3"
-    )
+    assert resolve("openai/llama3", beside).target == "openai/llama3"
 
 
 @given(
@@ -137,7 +147,7 @@ def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     kind: str, model: str, there: set[str]
 ) -> None:
     configured = {model.name: model for model in ALL if model.name in there}
-    resolution = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
+    resolution = resolve(f"{kind}:{model}", configured)
 
     assert resolution.provider is None or configured[resolution.provider].kind == kind
 
@@ -185,7 +195,7 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
     name: str, there: set[str]
 ) -> None:
     configured = {model.name: model for model in ALL if model.name in there}
-    resolution = resolve_model_name(name, configured, catalogue=KNOWN)
+    resolution = resolve(name, configured)
 
     took = [t for t in resolution.rules if t.outcome is RuleOutcome.TOOK]
     assert [t.rule for t in resolution.rules] == list(ResolutionRule)

@@ -24,7 +24,7 @@ from harness.api.frame.endpoint import PageQuery
 from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import switch_model
-from harness.control.agents.model_matching import read_model_choice
+from harness.control.agents.model_matching import describe_unchecked, read_model_choice
 from harness.control.agents.switch_answers import SwitchModelAnswer, switch_answer
 from harness.domain.agents.agent import (
     BUILT_IN_TOOLS,
@@ -45,7 +45,7 @@ SESSION = "/agents/{agent_id}/sessions/{session_id}"
 
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
-def create_agent(request: AgentsRequestParam, body: AgentBody) -> Agent | Response:
+def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | Response:
     """A literal model needs the key of an approver: no route's proof covers it."""
     spec = AgentSpec(
         name=body.name,
@@ -58,7 +58,9 @@ def create_agent(request: AgentsRequestParam, body: AgentBody) -> Agent | Respon
     )
     if (signed := _sign(request, body, spec.model, spec.fallback_model)) is not None:
         return signed
-    return agents.create_agent(request.ctx, request.client, spec, body.reason)
+    return _with_notes(
+        request, agents.create_agent(request.ctx, request.client, spec, body.reason)
+    )
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
@@ -78,7 +80,7 @@ def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
 def change_agent(
     request: AgentsRequestParam, agent_id: str, body: AgentPatchBody
-) -> Agent | Response:
+) -> AgentAnswer | Response:
     """Another model holds for sessions that are opened from now on."""
     plain = {"name", "description", "instructions"}
     changes: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
@@ -93,13 +95,14 @@ def change_agent(
     models = (changes.get("model"), changes.get("fallback_model"))
     if (signed := _sign(request, body, *models)) is not None:
         return signed
-    return agents.change_agent(
+    changed = agents.change_agent(
         request.ctx,
         request.client,
         agent_id,
         lambda known: replace(known, **changes),
         body.reason,
     )
+    return _with_notes(request, changed)
 
 
 @router.delete(ONE, status_code=204, summary="Delete an agent")
@@ -188,6 +191,12 @@ def _sign(
         return None
     content = body.model_dump_json(by_alias=True, exclude_unset=True).encode()
     return pass_on(request.control, request.installation, request.http, content)
+
+
+def _with_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:
+    choices = (agent.model, agent.fallback_model)
+    notes = describe_unchecked(request.ctx, [choice for choice in choices if choice])
+    return AgentAnswer.model_validate(agent).model_copy(update={"notes": notes})
 
 
 def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:

@@ -79,6 +79,7 @@ class AgentAnswer(AgentsAnswer):
     data_class: str
     created_at: datetime
     updated_at: datetime
+    notes: list[str] = []  # of a creation or change: what was not checked of its models
 
 
 class SessionAnswer(AgentsAnswer):

@@ -19,11 +19,12 @@ from harness.control.providers import (
     registry,
 )
 from harness.control.providers.deprecations import Deprecation
-from harness.control.providers.model_lookup import NOTHING_OFFERED, ModelMatch
+from harness.control.providers.named_models import NameReading
 from harness.control.routing import targets
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.model_match import NOTHING_OFFERED
 from harness.domain.routing.target import Price, Provider
 
 
@@ -200,16 +201,15 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
 @command(model, "resolve")
 def resolve_name(session: Session, name: str) -> int:
     """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
-    standing = session.installation.standing_switches
-    found = model_lookup.resolve_model(session.context_with_providers, name, standing=standing)
-    if not output.documented(found):
+    reading = _read(session, name)
+    if not output.documented(reading):
         output.table(
             ["RULE", "OUTCOME", "WHY"],
-            [[rule.rule.value, rule.outcome.value, rule.reason] for rule in found.rules],
+            [[rule.rule.value, rule.outcome.value, rule.reason] for rule in reading.rules],
             empty="",
         )
-        output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
-    return 0 if found.target else 1
+        _show_meaning(reading)
+    return 0 if reading.provider else 1
 
 
 @command(model, "search")
@@ -227,19 +227,24 @@ def match_name(session: Session, name: str) -> int:
 
     Exit code 1 when nothing fits, 6 when several families fit equally well.
     """
-    model_match = model_lookup.match_model(session.context_with_providers, name)
-    if not output.documented(model_match):
-        _show_match(model_match)
-    return 0 if model_match.found else CONFLICT if model_match.candidates else 1
+    reading = _read(session, name)
+    if not output.documented(reading):
+        _show_meaning(reading)
+    return 0 if reading.found else CONFLICT if reading.candidates else 1
 
 
-def _show_match(match: ModelMatch) -> None:
-    if match.found is not None:
-        click.echo(match.found.name)
-    for candidate in match.candidates:
-        click.echo(candidate.name)
-    near = f"; near are {', '.join(match.near)}" if match.near else ""
-    output.note(f"{match.asked}: {match.reason}{near}")
+def _read(session: Session, name: str) -> NameReading:
+    standing = session.installation.standing_switches
+    return named_models.explain_name(session.context_with_providers, name, standing=standing)
+
+
+def _show_meaning(reading: NameReading) -> None:
+    names = [reading.found.name] if reading.found else reading.candidates
+    for name in names:
+        click.echo(name)
+    output.note(f"{reading.name}: {reading.reason}")
+    if reading.unlisted:
+        output.note(reading.unlisted)
 
 
 @command(model)

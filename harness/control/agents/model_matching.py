@@ -2,11 +2,11 @@
 literal model, by its exact name or by whatever words mean it; and says what is known of models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.control.providers import discovery, model_lookup, named_models, provider_secrets
+from harness.control.providers import model_lookup, named_models, provider_secrets
 from harness.control.routing import scorecard
 from harness.domain.agents.agent import (
     AUTO,
@@ -26,13 +26,14 @@ def read_model_choice(ctx: Context, text: str) -> ModelChoice:
     """The model of a client, whose literal name is read as everywhere.
 
     Raises NotFound and AmbiguousName for a name that is no route's and not exactly one
-    model's, InputError for an empty one, and for an `auto` without its route.
+    listed or registered model's, InputError for an empty one, and for an `auto` without its
+    route.
     """
     routed = _read_routed(ctx, text)
     if routed is not None:
         return routed
     with ctx.store.read() as tx:
-        target = named_models.find_model(ctx, tx, text)
+        target = named_models.find_listed_model(ctx, tx, text)
     return literal_choice(text, f"{target.provider}/{target.model}")
 
 
@@ -44,6 +45,14 @@ def choose_model(ctx: Context, text: str) -> ModelChoice:
     is_auto = choice.kind is ModelKind.AUTO
     exact = f"{AUTO}:{choice.route}" if is_auto else choice.target or choice.text
     return replace(choice, text=exact)
+
+
+def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str]:
+    """Says which literal models were taken as written, as nothing is known of them."""
+    named = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
+    with ctx.store.read() as tx:
+        notes = (named_models.describe_unchecked(ctx, tx, target) for target in named)
+        return [note for note in notes if note]
 
 
 def _read_routed(ctx: Context, text: str) -> ModelChoice | None:
@@ -101,7 +110,7 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
         _routes_by_target(tx).get(target.id, ()),
-        unlisted=discovery.find_unlisted(tx, target),
+        unlisted=model_lookup.find_unlisted(tx, target),
     )
 
 

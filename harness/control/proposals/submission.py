@@ -18,7 +18,7 @@ from harness.control.proposals import (
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.suite_registration import SelectionPlace
-from harness.control.providers import discovery, named_models
+from harness.control.providers import model_lookup, named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -367,7 +367,7 @@ def preview_proposal(
                 ctx, tx, plans, policy.canary, (incumbent, candidate), accepted
             ),
             candidate.name,
-            discovery.find_unlisted(tx, candidate),
+            model_lookup.find_unlisted(tx, candidate),
         )
 
 

@@ -28,8 +28,6 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.name_resolution import GATEWAYS
 from harness.domain.providers.probe import ProbeReply, models_path
 from harness.domain.routing.target import Provider, Target
-from harness.domain.suggestions import did_you_mean
-from harness.store.transaction import Transaction
 
 TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 8
@@ -109,7 +107,7 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
         except SwapgateError as error:
             return f"its models are not known: {error}"
     with ctx.store.read() as tx:
-        return find_unlisted(tx, target)
+        return model_lookup.find_unlisted(tx, target)
 
 
 def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
@@ -123,21 +121,6 @@ def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
     except SwapgateError as error:
         return f"its models are not known: {error}"
     return f"models that it lists: {len(listed.models):,}"
-
-
-def find_unlisted(tx: Transaction, target: Target) -> str:
-    """Says that the provider's last list lacks a model; empty where it has it, or there is no
-    list.
-    """
-    names = {
-        model.model
-        for model in model_lookup.read_lists(tx)
-        if model.provider == target.provider
-    }
-    if not names or target.model in names:
-        return ""
-    hint = did_you_mean(target.model, names)
-    return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:

@@ -1,35 +1,55 @@
-"""Finds the model that a person's or an agent's words mean. Proposals, routes, agents, tools
+"""Reads the model that a person's or an agent's words mean. Proposals, routes, agents, tools
 and commands all read names here, so that a name means the same model everywhere.
 
-A name is read in this order:
-
-1. a registered target, by its id or its name
-2. with a provider or a kind in front: that provider's model, else the name as it is
-3. exactly a model that a provider with a key offers, by the order of `name_resolution`
-4. the one model of these providers that the words fit (`model_lookup.match_among`)
-5. the name as it is, where the provider that takes it never said which models it has
+A registered target is meant by its id and its name. For all others the rules of
+`name_resolution` decide.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.context import Context
 from harness.control.providers import model_lookup, provider_secrets
-from harness.control.providers.model_lookup import ModelMatch, ModelOffer
 from harness.control.routing import targets
 from harness.domain.errors import AmbiguousName, InputError, NotFound
 from harness.domain.operations.access import Actor
-from harness.domain.providers.name_resolution import Resolution, ResolutionRule, RuleOutcome
+from harness.domain.providers.model_match import ModelOffer, list_nearest, match_among
+from harness.domain.providers.name_resolution import (
+    ModelNameQuery,
+    Resolution,
+    ResolutionRule,
+    RuleResult,
+)
+from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.store.transaction import Transaction
 
 SHORT: Final = 28  # characters of what was written, in an error of at most 200
-ROOM: Final = 62  # characters of the nearest names together, as above
+ROOM: Final = 55  # characters of the nearest names together, as above
 UNKNOWN: Final = "model_not_found"  # an error's code
 NEAREST: Final = 2  # names, in an error
+MOST_NEAR: Final = 5
 _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
+
+
+@dataclass(frozen=True, slots=True)
+class NameReading:
+    """What a model's name means. provider, model: that the rules name, also without a key; None
+    where no rule took the name.
+    """
+
+    name: str
+    provider: str | None
+    model: str | None
+    rules: tuple[RuleResult, ...]
+    reason: str  # why this model is found, or none
+    found: Target | None = None  # the model that is meant, registered or not
+    candidates: tuple[str, ...] = ()  # models that the name means equally well
+    near: tuple[str, ...] = ()  # names to choose from where no model is found
+    unlisted: str = ""  # that the provider's own list lacks the model
 
 
 def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
@@ -38,15 +58,44 @@ def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
     Raises NotFound with the nearest names, AmbiguousName with the names to choose from,
     InputError for an empty name.
     """
-    name = words.strip()
-    if not name:
-        raise InputError("the model's name is empty: write PROVIDER/MODEL")
-    known = targets.find_known_target(tx, name)
-    if known is not None:
-        targets.provider_of(tx, known)
-        return known
-    full = _full_name(ctx, tx, name)
-    return targets.find_known_target(tx, full) or Target.from_name(full)
+    reading = read_name(ctx, tx, words)
+    if reading.found is not None:
+        return reading.found
+    if reading.candidates:
+        raise AmbiguousName(reading.reason, candidates=reading.candidates)
+    raise NotFound(reading.reason, code=UNKNOWN)
+
+
+def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
+    """Finds the target that the words mean, and refuses one that is neither registered nor on
+    its provider's own list. Raises as `find_model`.
+    """
+    target = find_model(ctx, tx, words)
+    if target.id in tx.routing.targets() or not model_lookup.find_unlisted(tx, target):
+        return target
+    name = target.name
+    near = list_nearest(name, (offer.name for offer in model_lookup.read_offers(ctx, tx)))
+    copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
+    add = f"`swapgate model add {copied}` adds it"
+    raise NotFound(_say_unlisted(name, near) + add, code=UNKNOWN)
+
+
+def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
+    """Says that a model was taken as it is written, as nothing is known of it; empty where its
+    provider or the catalogue lists it.
+    """
+    provider = targets.provider_of(tx, target)
+    known = model_lookup.read_lists(tx)
+    if (
+        any(model.provider == provider.name for model in known)
+        or target.model in {*provider.models, *provider.prices}
+        or ctx.catalogue.find(provider.kind, target.model)
+    ):
+        return ""
+    return (
+        f"{provider.name} never listed its models, and {target.model} was not looked up: "
+        f"`swapgate model discover {provider.name}` asks it"
+    )
 
 
 def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
@@ -57,88 +106,114 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
     return targets.register_target(ctx, tx, actor, TargetSeed(target.provider, target.model))
 
 
-def _full_name(ctx: Context, tx: Transaction, name: str) -> str:
+def explain_name(
+    ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
+) -> NameReading:
+    """Reads a name, and says by which rules. A switch over all routes says which provider
+    answers for now, and not what the name means. standing: of environment and file.
+    """
+    with ctx.store.read() as tx:
+        reading = read_name(ctx, tx, name)
+        switches = (*standing, *tx.switches.not_lifted())
+        active = active_switches(switches, ctx.clock.now())
+        forced = [s.force for s in active if s.route is None and not s.force.avoids]
+        if not forced:
+            return reading
+        sent = _apply_rules(ctx, tx, name, (), forced=forced[0])
+    return replace(reading, provider=sent.provider, model=sent.model, rules=sent.rules)
+
+
+def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
+    """Reads a name by the rules. Raises InputError for an empty name, and for one of several
+    registered targets.
+    """
+    name = words.strip()
+    if not name:
+        raise InputError("the model's name is empty: write PROVIDER/MODEL")
+    offers = model_lookup.read_offers(ctx, tx)
+    known = targets.find_known_target(tx, name)
+    if known is not None:
+        targets.provider_of(tx, known)
+        taken = _apply_rules(ctx, tx, f"{known.provider}/{known.model}", offers)
+        return replace(_read_as(tx, taken, "it is registered", known), name=name)
     usable = provider_secrets.find_usable(ctx, tx)
-    every = model_lookup.read_offers(ctx, tx)
-    offers = [offer for offer in every if offer.provider in usable]
-    taken = model_lookup.apply_rules(ctx, tx, name)
-    if _deciding_rule(taken) in _NAMES_PROVIDER:
-        return _at_named_provider(ctx, tx, name, taken, every)
-    taken = model_lookup.apply_rules(ctx, tx, name, among=usable)
-    # A vendor in front is part of the name: without it another provider would be taken.
-    as_written = taken.target if taken.model == name else None
-    if as_written and any(offer.name == as_written for offer in offers):
-        return as_written
-    match = _match(ctx, name, offers)
-    if match.found is not None:
-        return match.found.name
-    elsewhere = model_lookup.match_among(name, every, today=ctx.clock.now().date()).found
-    if elsewhere is not None:
-        raise NotFound(
-            f"{name[:SHORT]!r} is {elsewhere.name}, whose provider has no key: "
-            f"`swapgate provider key set {elsewhere.provider}`",
-            code=UNKNOWN,
-        )
-    is_one_word = len(name.split()) == 1
-    if as_written and is_one_word and not _lists_models(taken.provider, offers):
-        return as_written
-    raise _not_found(ctx, tx, name, match)
-
-
-def _at_named_provider(
-    ctx: Context, tx: Transaction, name: str, taken: Resolution, every: Sequence[ModelOffer]
-) -> str:
+    taken = _apply_rules(ctx, tx, name, offers, usable=usable)
+    if taken.target is None and not taken.candidates:
+        taken = _apply_rules(ctx, tx, name, offers)
+    if taken.candidates:
+        said = f"{name[:SHORT]!r} may be one of {', '.join(taken.candidates)}: name one"
+        return replace(_reading(taken, said), candidates=taken.candidates)
     if taken.target is None:
-        raise NotFound(taken.reason, code=UNKNOWN)
-    offers = [offer for offer in every if offer.provider == taken.provider]
-    is_offered = any(offer.name == taken.target for offer in offers)
-    if is_offered or not _lists_models(taken.provider, offers):
-        return taken.target
-    match = _match(ctx, f"{taken.provider}/{taken.model}", offers)
-    # A full name may be a short one of a model; a typing error must not choose another model.
-    if match.found is not None and (
-        name != taken.target or _parts(taken.target) <= _parts(match.found.name)
-    ):
-        return match.found.name
-    if len(name.split()) > 1:
-        raise _not_found(ctx, tx, name, match)
-    return taken.target
+        return _not_found(ctx, tx, taken, offers)
+    if taken.provider not in usable and not _decided_by(taken, *_NAMES_PROVIDER):
+        return _reading(
+            taken,
+            f"{name[:SHORT]!r} is {taken.target}, whose provider has no key: "
+            f"`swapgate provider key set {taken.provider}`",
+        )
+    target = targets.find_known_target(tx, taken.target) or Target.from_name(taken.target)
+    return _read_as(tx, taken, taken.reason, target)
 
 
-def _parts(name: str) -> set[str]:
-    return set(re.split(r"[^a-z0-9]+", name.lower()))
-
-
-def _match(ctx: Context, name: str, offers: Sequence[ModelOffer]) -> ModelMatch:
-    """Raises AmbiguousName."""
-    match = model_lookup.match_among(name, offers, today=ctx.clock.now().date())
-    if match.candidates:
-        names = [candidate.name for candidate in match.candidates]
-        said = f"{name[:SHORT]!r} may be one of {', '.join(names)}: name one"
-        raise AmbiguousName(said, candidates=names)
-    return match
-
-
-def _deciding_rule(taken: Resolution) -> ResolutionRule | None:
-    decided = (RuleOutcome.TOOK, RuleOutcome.REFUSED)
-    return next((result.rule for result in taken.rules if result.outcome in decided), None)
-
-
-def _lists_models(provider: str | None, offers: Sequence[ModelOffer]) -> bool:
-    """Whether the catalogue or the provider itself says which models there are."""
-    return any(offer.entry is not None for offer in offers if offer.provider == provider)
-
-
-def _not_found(ctx: Context, tx: Transaction, name: str, match: ModelMatch) -> NotFound:
-    every = dict.fromkeys((*match.near, *model_lookup.find_near(ctx, tx, name)))
-    near: list[str] = []
-    for one in every:
-        # A name that is cut cannot be copied.
-        if len(near) < NEAREST and sum(map(len, near)) + len(one) <= ROOM:
-            near.append(one)
-    hint = f"near are {' and '.join(near)}; " if near else ""
-    return NotFound(
-        f"no provider serves {name[:SHORT]!r}; {hint}`swapgate model add PROVIDER/MODEL` "
-        "adds a model",
-        code=UNKNOWN,
+def _apply_rules(
+    ctx: Context,
+    tx: Transaction,
+    name: str,
+    offers: Sequence[ModelOffer],
+    *,
+    forced: Force | None = None,
+    usable: Collection[str] | None = None,
+) -> Resolution:
+    tokens = {
+        e.provider
+        for e in provider_secrets.list_live_credentials(tx)
+        if e.name == TOKEN_KEY_NAME
+    }
+    query = ModelNameQuery(
+        name,
+        tx.providers.all(),
+        offers,
+        today=ctx.clock.now().date(),
+        catalogue=ctx.catalogue,
+        usable=usable,
+        forced=forced,
+        signed_in=tokens & {one.provider for one in tx.sign_ins.all()},
     )
+    return query.resolve()
+
+
+def _decided_by(taken: Resolution, *rules: ResolutionRule) -> bool:
+    return taken.deciding is not None and taken.deciding.rule in rules
+
+
+def _reading(taken: Resolution, reason: str) -> NameReading:
+    return NameReading(taken.name, taken.provider, taken.model, taken.rules, reason)
+
+
+def _read_as(tx: Transaction, taken: Resolution, reason: str, target: Target) -> NameReading:
+    unlisted = model_lookup.find_unlisted(tx, target)
+    return replace(_reading(taken, reason), found=target, unlisted=unlisted)
+
+
+def _not_found(
+    ctx: Context, tx: Transaction, taken: Resolution, offers: Sequence[ModelOffer]
+) -> NameReading:
+    if _decided_by(taken, ResolutionRule.OAUTH):  # the account is not signed in
+        return _reading(taken, taken.reason)
+    name = taken.name
+    versions = match_among(name, offers, today=ctx.clock.now().date()).near
+    known = {*(offer.name for offer in offers), *tx.routing.table().routes}
+    near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
+    add = "`swapgate model add PROVIDER/MODEL` adds a model"
+    return replace(_reading(taken, _say_unlisted(name, near) + add), near=near)
+
+
+def _say_unlisted(name: str, near: Sequence[str]) -> str:
+    """Ends in `; `, for the command that adds a model."""
+    named: list[str] = []
+    for one in near:
+        # A name that is cut cannot be copied.
+        if len(named) < NEAREST and sum(map(len, named)) + len(one) <= ROOM:
+            named.append(one)
+    hint = f"near are {' and '.join(named)}; " if named else ""
+    return f"no provider lists {name[:SHORT]!r}; {hint}"

@@ -3,23 +3,34 @@ reason. Pure.
 
 1. forced     a kill switch over all routes names the provider, or the target
 2. prefix     `openrouter/anthropic/claude-…`, `openai:gpt-…`: a provider's name, or its kind
-3. keyword    a provider that offers exactly this model; else the kind that such names belong to
+3. keyword    the model that the words mean; else the kind that such names belong to
 4. local      a provider on one's own machine takes plain names
 5. gateway    a provider that sells everybody's models takes the name as it is
 6. oauth      a person's account: by its own prefix alone, and signed in
 
-The first rule that finds a provider decides. A later one is still listed, as not asked. A kind
-in front is never left for another one: without a provider of that kind only who offers exactly
-this name takes it, or a gateway, which has others' models under `vendor/model`.
+The first rule that finds a provider decides. A later one is still listed, as not asked. After
+a prefix the model is taken as it is written, or is a short form whose parts the model's name
+has. The kind's keyword, `local` and `gateway` take a name as it is written, and no name that is
+missing where the provider's models are known. A kind in front is never left for another one:
+without a provider of that kind only a model of exactly this name is taken, or a gateway, which
+has others' models under `vendor/model`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.model_match import (
+    HOSTED,
+    ModelOffer,
+    is_short_for,
+    know_models,
+    match_among,
+)
 from harness.domain.routing.kill_switch import Force, ForceKind
 from harness.domain.routing.target import Provider
 
@@ -57,18 +68,21 @@ class Resolution:
     provider: str | None  # provider, model: None where no rule took the name
     model: str | None
     rules: tuple[RuleResult, ...]  # all six, in their order
+    candidates: tuple[str, ...] = ()  # models that the name means equally well
 
     @property
     def target(self) -> str | None:
         return None if self.provider is None else f"{self.provider}/{self.model}"
 
     @property
+    def deciding(self) -> RuleResult | None:
+        decided = (RuleOutcome.TOOK, RuleOutcome.REFUSED)
+        return next((result for result in self.rules if result.outcome in decided), None)
+
+    @property
     def reason(self) -> str:
         """Returns the reason of the rule that decided, else of all rules that did not."""
-        decided = [
-            t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)
-        ]
-        told = decided or [t for t in self.rules if t.outcome is RuleOutcome.NO]
+        told = [self.deciding] if self.deciding else self.rules
         return "; ".join(f"{result.rule.value}: {result.reason}" for result in told)
 
 
@@ -82,56 +96,50 @@ class _Took:
 @dataclass(frozen=True, slots=True)
 class _Refused:
     reason: str
+    candidates: tuple[str, ...] = ()
 
 
 _Found = _Took | _Refused | str
 
 
-def resolve_model_name(
-    name: str,
-    providers: Mapping[str, Provider],
-    *,
-    catalogue: Catalogue,
-    forced: Force | None = None,
-    signed_in: Collection[str] = (),
-) -> Resolution:
-    """Finds the provider that takes a model's name; of several the first name wins. forced: of
-    the switch that rules all routes. signed_in: the OAuth providers with stored tokens.
-    """
-    query = _NameQuery(name.strip(), providers, catalogue, forced, frozenset(signed_in))
-    taken: _Took | None = None
-    ended = False
-    tried: list[RuleResult] = []
-    for rule in ResolutionRule:
-        if ended:
-            tried.append(RuleResult(rule, RuleOutcome.NOT_ASKED, "a rule before it decided"))
-            continue
-        match query.by(rule):
-            case _Took() as found:
-                taken, ended = found, True
-                tried.append(RuleResult(rule, RuleOutcome.TOOK, found.reason))
-            case _Refused(reason):
-                ended = True
-                tried.append(RuleResult(rule, RuleOutcome.REFUSED, reason))
-            case reason:
-                tried.append(RuleResult(rule, RuleOutcome.NO, reason))
-    return Resolution(
-        name,
-        taken.provider if taken else None,
-        taken.model if taken else None,
-        tuple(tried),
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class _NameQuery:
+class ModelNameQuery:
+    """Asks which provider takes a model's name; of several the first name wins."""
+
     name: str
     providers: Mapping[str, Provider]
-    catalogue: Catalogue
-    forced: Force | None
-    signed_in: frozenset[str]
+    offers: Sequence[ModelOffer] = ()
+    today: date = date.min
+    catalogue: Catalogue = field(default_factory=Catalogue)  # for what hosted kinds sell
+    usable: Collection[str] | None = None  # those that take a name without their prefix; all
+    forced: Force | None = None  # by the switch that rules all routes
+    signed_in: Collection[str] = ()  # the OAuth providers with stored tokens
 
-    def by(self, rule: ResolutionRule) -> _Found:
+    def resolve(self) -> Resolution:
+        taken: _Took | None = None
+        refused: _Refused | None = None
+        tried: list[RuleResult] = []
+        for rule in ResolutionRule:
+            if taken or refused:
+                said = "a rule before it decided"
+                tried.append(RuleResult(rule, RuleOutcome.NOT_ASKED, said))
+                continue
+            match self._by(rule):
+                case _Took() as taken:
+                    tried.append(RuleResult(rule, RuleOutcome.TOOK, taken.reason))
+                case _Refused() as refused:
+                    tried.append(RuleResult(rule, RuleOutcome.REFUSED, refused.reason))
+                case reason:
+                    tried.append(RuleResult(rule, RuleOutcome.NO, reason))
+        return Resolution(
+            self.name,
+            taken.provider if taken else None,
+            taken.model if taken else None,
+            tuple(tried),
+            refused.candidates if refused else (),
+        )
+
+    def _by(self, rule: ResolutionRule) -> _Found:
         if not self.name:
             return "the name is empty"
         # Whoever names an account of a person wants that one and no other.
@@ -142,7 +150,7 @@ class _NameQuery:
         ask: Mapping[ResolutionRule, Callable[[], _Found]] = {
             ResolutionRule.FORCED: self._forced,
             ResolutionRule.PREFIX: self._prefix,
-            ResolutionRule.KEYWORD: lambda: self._offered() or absent or self._keyword(),
+            ResolutionRule.KEYWORD: lambda: self._meant() or absent or self._keyword(),
             ResolutionRule.LOCAL: lambda: absent or self._local(),
             ResolutionRule.GATEWAY: lambda: (self._has_colon() and absent) or self._gateway(),
             ResolutionRule.OAUTH: lambda: self._account(chosen),
@@ -172,13 +180,30 @@ class _NameQuery:
         if not rest:
             return "the name has no prefix"
         if self._names_provider(head):
-            return _Took(head, rest, f"{head} is the name of a configured provider")
+            return self._at(head, rest, f"{head} is the name of a configured provider")
         if head not in PROVIDER_KINDS:
             return f"{head!r} is neither a configured provider nor a kind"
         of_kind = self._of_kind(head)
         if not of_kind:
             return f"{head} is a kind, of which no provider is configured"
-        return _Took(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
+        return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
+
+    def _at(self, provider: str, model: str, why: str) -> _Found:
+        """The named provider's model, as it is written, or the one that it is short for."""
+        own = [offer for offer in self.offers if offer.provider == provider]
+        full = f"{provider}/{model}"
+        if provider not in know_models(own) or any(offer.name == full for offer in own):
+            return _Took(provider, model, why)
+        match = match_among(full, own, today=self.today)
+        meant = [offer for offer in (match.found, *match.candidates) if offer]
+        fits = [offer for offer in meant if is_short_for(model, offer.model)]
+        if len(fits) == 1:
+            return _Took(provider, fits[0].model, f"{why}; {match.reason}")
+        if fits:
+            return _Refused(match.reason, candidates=tuple(offer.name for offer in fits))
+        if self._is_plain:
+            return _Took(provider, model, why)
+        return _Refused(match.reason)
 
     def _names_provider(self, head: str) -> bool:
         """Whether the name asks for this provider. A colon after a kind asks for the kind:
@@ -190,9 +215,7 @@ class _NameQuery:
         )
 
     def _absent_kind(self) -> str:
-        """Why only who offers exactly this name may take it: it asks for a kind that is not
-        there.
-        """
+        """Says that the name asks for a kind of which no provider is there."""
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
             return ""
@@ -200,49 +223,58 @@ class _NameQuery:
             return ""
         return f"the name asks for the kind {head}, of which no provider is configured"
 
-    def _offered(self) -> _Found | None:
-        """A provider that says, or of whose kind is known, that it has exactly this model."""
-        others = [n for n, p in self._others() if self.name in {*p.models, *p.prices}]
-        if others:
-            return _Took(
-                others[0], self.name, f"{_first_of(others)} lists the model in its settings"
-            )
-        known = [n for n, p in self._others() if self.catalogue.find(p.kind, self.name)]
-        own = [n for n in known if self.providers[n].kind == self._kind()]
-        if found := own or known:
-            return _Took(
-                found[0], self.name, f"the catalogue has the model for {_first_of(found)}"
-            )
-        return None
+    def _meant(self) -> _Found | None:
+        """The model that the words mean: of a provider that takes names, else of another."""
+        offers = [offer for offer in self.offers if self._takes_names(offer.provider)]
+        match = match_among(self.name, offers, today=self.today)
+        if match.candidates:
+            names = tuple(candidate.name for candidate in match.candidates)
+            return _Refused(match.reason, candidates=names)
+        if match.found is None:
+            match = match_among(self.name, self.offers, today=self.today)
+        if match.found is None:
+            return None
+        return _Took(match.found.provider, match.found.model, match.reason)
 
     def _keyword(self) -> _Found:
         kind = self._kind()
         if kind is None:
             return "no kind's keyword stands at the beginning of the model's name"
-        of_kind = self._of_kind(kind)
+        of_kind = [name for name in self._of_kind(kind) if self._takes_names(name)]
         if not of_kind:
-            return f"such names belong to {kind}, of which no provider is configured"
+            return f"such names belong to {kind}, of which no provider with a key is configured"
         why = f"such names belong to {kind}, the kind of {_first_of(of_kind)}"
-        return _Took(of_kind[0], self._last, why)
+        return self._as_written(of_kind[0], why)
+
+    def _as_written(self, provider: str, why: str) -> _Found:
+        if not self._is_plain:
+            return "a name of several words is not taken as it is written"
+        if provider in know_models(self.offers):
+            return _Refused(f"{why}, whose models are known, and {self.name} is not among them")
+        return _Took(provider, self.name, why)
 
     def _local(self) -> _Found:
         local = [
-            n for n, p in self._others() if _group(p) is ProviderGroup.LOCAL and p.api_base
+            name
+            for name in sorted(self.providers)
+            if self._group(name) is ProviderGroup.LOCAL and self.providers[name].api_base
+            if self._takes_names(name)
         ]
         if not local:
             return "no local provider with an apiBase is configured"
         if "/" in self.name:
             return "a local provider takes plain names alone, and this one has a slash"
-        sold = [e.kind for e in self.catalogue if e.model == self.name and _hosted(e.kind)]
+        sold = [e.kind for e in self.catalogue if e.model == self.name and e.kind in HOSTED]
         if sold:
             return f"it is no local model: the catalogue has it for {sold[0]}"
-        return _Took(local[0], self.name, f"a plain name goes to {_first_of(local)}")
+        return self._as_written(local[0], f"a plain name goes to {_first_of(local)}")
 
     def _gateway(self) -> _Found:
-        gateways = [n for kind in GATEWAYS for n in self._of_kind(kind)]
+        every = [name for kind in GATEWAYS for name in self._of_kind(kind)]
+        gateways = [name for name in every if self._takes_names(name)]
         if not gateways:
-            return f"no gateway ({', '.join(GATEWAYS)}) is configured"
-        return _Took(gateways[0], self.name, f"{_first_of(gateways)} takes the name as it is")
+            return f"no gateway ({', '.join(GATEWAYS)}) with a key is configured"
+        return self._as_written(gateways[0], f"{_first_of(gateways)} takes the name as it is")
 
     def _account(self, chosen: tuple[str, str] | None) -> _Found:
         if chosen is None:
@@ -269,13 +301,15 @@ class _NameQuery:
         return None
 
     @property
-    def _last(self) -> str:
-        """The name without a vendor in front, as other providers write it."""
-        return self.name.rpartition("/")[2]
+    def _is_plain(self) -> bool:
+        return len(self.name.split()) == 1
+
+    def _takes_names(self, provider: str) -> bool:
+        return self.usable is None or provider in self.usable
 
     def _kind(self) -> str | None:
         """Whose keyword the name begins with; the longest one counts."""
-        low = self._last.lower()
+        low = self.name.lower()
         fits = [
             (len(word), kind.name)
             for kind in PROVIDER_KINDS.values()
@@ -302,23 +336,12 @@ class _NameQuery:
             name for name, provider in self.providers.items() if provider.kind == kind
         )
 
-    def _others(self) -> Iterator[tuple[str, Provider]]:
-        """Yields the providers by name, without those that use a person's account."""
-        for name in sorted(self.providers):
-            if not self._is_account(name):
-                yield name, self.providers[name]
-
     def _is_account(self, provider: str) -> bool:
-        return _group(self.providers[provider]) is ProviderGroup.OAUTH
+        return self._group(provider) is ProviderGroup.OAUTH
 
-
-def _group(provider: Provider) -> ProviderGroup | None:
-    kind = PROVIDER_KINDS.get(provider.kind)
-    return kind.group if kind else None
-
-
-def _hosted(kind: str) -> bool:
-    return PROVIDER_KINDS[kind].group is ProviderGroup.HOSTED
+    def _group(self, provider: str) -> ProviderGroup | None:
+        kind = PROVIDER_KINDS.get(self.providers[provider].kind)
+        return kind.group if kind else None
 
 
 def _first_of(names: Sequence[str]) -> str:
