@@ -18,6 +18,7 @@ from harness.config.source_locations import parse_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Price
+from harness.domain.suggestions import describe_fault
 
 DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
 T = TypeVar("T")
@@ -110,7 +111,8 @@ def parse(kind: type[T], data: object, place: str) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{place}: {where}: {first['msg']}") from None
+        said = describe_fault(first, first["loc"], adapter(kind).json_schema())
+        raise InputError(f"{place}: {where}: {said}") from None
     return made
 
 

@@ -120,10 +120,12 @@ class ProposalQuery(PageQuery):
 @dataclass(frozen=True, slots=True)
 class PlannedProposal(ProposalPreview):
     """What a proposal would measure, cost and need. advice: by suite, which claims may be made
-    there, how often each would be shown, and which one is recommended: the first.
+    there, how often each would be shown, and which one is recommended: the first. cost_text:
+    what the candidate costs and what its canary makes of that, in sentences.
     """
 
     advice: Mapping[str, ClaimAdvice]
+    cost_text: str
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> PlannedProposal:
     preview = submission.preview_proposal(who.ctx, request, who.actor)
     planning = estimate.estimate_proposal(who.ctx, request)
     advice = {suite.plan.suite: suite.advice for suite in planning}
-    return extend(PlannedProposal, preview, advice=advice)
+    return extend(PlannedProposal, preview, advice=advice, cost_text=preview.cost.text)
 
 
 operation(

@@ -4,7 +4,6 @@ Keys that were retired before 0.1.0 become one error that names them and their r
 """
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, Final
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.config.source_locations import Document, KeyPath, dotted_path
 from harness.domain.errors import ConfigError, RetiredKeys
-from harness.domain.suggestions import did_you_mean, format_fault
+from harness.domain.suggestions import UNKNOWN_KEY, describe_fault
 
 _LOG: Final = logging.getLogger(__name__)
 # A key by its path in the file; `*` for any name or place in a list. `path=value`: that value.
@@ -66,40 +65,20 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
 }
 
 
-# What others call a key.
-_OTHER_KEYS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("dashboard", "frontend", "web"), "ui"),
-    **dict.fromkeys(("model", "primary"), "incumbent"),
-    **dict.fromkeys(("database", "db"), "database_url"),
-    "gateway": "router",
-    "proxy": "router",
-    "base_url": "api_base",
-    "type": "kind",
-}
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-_NO_WORD_OF_A_LIST = ("literal_error", "enum")
-
-
 def config_error(
     document: Document, error: ValidationError, schema: Mapping[str, object]
 ) -> ConfigError:
     """Builds the error of the first unknown key, with the nearest right one, or fault."""
     faults = error.errors(include_url=False)
     # Where several shapes were tried, an unknown key says more than "not a string".
-    first = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
+    first = next((fault for fault in faults if fault["type"] in UNKNOWN_KEY), faults[0])
     path = tuple(p for p in first["loc"] if not _is_branch(p))
-    place, unknown = document.place(path), str(path[-1]) if path else ""
-    if first["type"] in _UNKNOWN:
-        keys = _siblings(path, schema)
-        listed = f"; known here: {', '.join(keys)}" if keys else ""
-        hint = did_you_mean(_OTHER_KEYS.get(unknown, unknown), keys, otherwise=listed)
-        return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
-    if first["type"] in _NO_WORD_OF_A_LIST:
-        words = re.findall("'([^']*)'", first["ctx"]["expected"])
-        listed = f"; known here: {', '.join(words)}"
-        hint = did_you_mean(str(first["input"]), words, otherwise=listed)
-        return document.error(path, f"unknown word {first['input']!r}{hint}")
-    return document.error(path, format_fault(first["msg"]))
+    is_key = first["type"] in UNKNOWN_KEY
+    named = dotted_path(path) if is_key else str(first["input"])
+    said = describe_fault(first, path, schema, named=named)
+    return (
+        ConfigError(f"{document.place(path)}: {said}") if is_key else document.error(path, said)
+    )
 
 
 def require_no_retired_keys(document: Document) -> None:
@@ -159,34 +138,3 @@ def _is_branch(part: str | int) -> bool:
         "FallbackEntry",
         "RouteSuite",
     )
-
-
-def _siblings(path: KeyPath, schema: Mapping[str, object]) -> list[str]:
-    """The keys that may stand where the last part of `path` stands, from the schema."""
-    defs: Mapping[str, object] = schema.get("$defs", {})  # type: ignore[assignment]
-    node: object = schema
-    for part in path[:-1]:
-        node = _inside(_resolved(node, defs), part, defs)
-    properties = _resolved(node, defs).get("properties", {})
-    return list(properties) if isinstance(properties, dict) else []
-
-
-def _resolved(node: object, defs: Mapping[str, object]) -> dict[str, object]:
-    if not isinstance(node, dict):
-        return {}
-    if "$ref" in node:
-        return _resolved(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
-    for choice in node.get("anyOf", []):
-        found = _resolved(choice, defs)
-        if found.get("type") in ("object", "array"):
-            return found
-    return node
-
-
-def _inside(node: dict[str, object], part: str | int, defs: Mapping[str, object]) -> object:
-    properties = node.get("properties")
-    if isinstance(part, int):
-        return _resolved(node.get("items", {}), defs)
-    if isinstance(properties, dict) and part in properties:
-        return properties[part]
-    return node.get("additionalProperties", {})

@@ -130,6 +130,33 @@ def test_an_unknown_name_brings_the_nearest(door: Door) -> None:
     assert "'chat'" in error_of(door.send("GET", "/routes/chta"), 404)["message"]
 
 
+def test_an_unknown_key_or_word_brings_the_nearest_and_repeats_no_value(door: Door) -> None:
+    """As in the configuration file."""
+    route = {"name": "mail", "incumbent": "sim/base"}
+    wrong = (
+        (
+            "POST",
+            "/proposals",
+            {**WISH, "claim": "superor"},
+            "body.claim: unknown word; did you",
+        ),
+        (
+            "POST",
+            "/proposals",
+            {**WISH, "polcy": 1},
+            "body.polcy: unknown key; known here: route,",
+        ),
+        ("POST", "/routes", {**route, "suits": []}, "unknown key; did you mean 'suites'?"),
+        ("POST", "/routes", {"name": "m", "primary": "x"}, "did you mean 'incumbent'?"),
+        ("GET", "/proposals?rute=chat", None, "query.rute: unknown key; did you mean 'route'?"),
+        ("PUT", "/providers/x", {"apiBas": "secret"}, "did you mean 'apiBase'?"),
+    )
+    for method, path, body, hint in wrong:
+        message = error_of(door.send(method, path, json=body), 422)["message"]
+        assert hint in message, message
+        assert not any(word in message for word in ("superor", "secret", "Extra inputs"))
+
+
 def test_unknown_paths_and_methods_have_the_same_shape(door: Door) -> None:
     assert error_of(door.send("GET", "/nothing"), 404)["type"] == "NotFound"
     assert error_of(door.send("PATCH", "/routes"), 405)["type"] == "MethodNotAllowed"

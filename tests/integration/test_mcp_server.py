@@ -126,9 +126,12 @@ async def test_an_agent_proposes_a_swap_and_has_no_tool_to_approve_it(
 ) -> None:
     async with connect("proposer") as client:
         names = await tools_of(client)
-        assert names == {*READING, "propose_swap", "switch_model", "spawn"}
+        assert names == {*READING, "preview_swap", "propose_swap", "switch_model", "spawn"}
         assert not [name for name in names if "approve" in name or "promote" in name]
         given = {"route": "chat", "candidate": "sim/sim-better", "reason": "better"}
+        preview = await called(client, "preview_swap", **given)
+        assert preview["candidate"] == "sim/sim-better"
+        assert preview["cost_text"].startswith("The price of sim/")
         proposal = await called(client, "propose_swap", **given)
         try:
             assert (proposal["phase"], proposal["proposer"]) == ("proposed", "proposer")
@@ -156,7 +159,9 @@ async def test_a_role_below_and_a_data_key_are_not_shown_what_they_may_not_do(
 async def test_wrong_arguments_are_named(connect: Any) -> None:
     async with connect("proposer") as client:
         assert "candidate" in await refused(client, "propose_swap", route="chat")
-        assert "wage" in await refused(client, "list_routes", wage=7)
+        assert "wage: unknown key" in await refused(client, "list_routes", wage=7)
+        said = "candidat: unknown key; did you mean 'candidate'?"
+        assert said in await refused(client, "propose_swap", route="chat", candidat="x")
         assert "give one of" in await refused(client, "compare")
         assert "action" in await refused(client, "manage_credentials", action="set")
         given = {"route": "chat", "candidate": "sim/sim-better", "reason": "a\0b"}

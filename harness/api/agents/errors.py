@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from harness.api.agents.bodies import PARTS
 from harness.api.frame import error_status
-from harness.api.frame.error_status import RETRY_AFTER_S
+from harness.api.frame.error_status import RETRY_AFTER_S, describe_request_fault
 from harness.domain.errors import (
     ConfigError,
     DecryptionFailed,
@@ -24,7 +24,6 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.suggestions import format_fault
 
 STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     **error_status.STATUS,
@@ -102,13 +101,13 @@ async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
     return ErrorAnswer(error.status_code, text, code, headers=error.headers)
 
 
-async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
+async def answer_validation_error(request: Request, error: Exception) -> ErrorAnswer:
     """Every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     places = [
         (
             ".".join(str(part) for part in fault["loc"][1:] if part != PARTS),
-            format_fault(fault["msg"]),
+            describe_request_fault(request, fault),
         )
         for fault in error.errors()
     ]

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -29,7 +30,7 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.pagination import Page
-from harness.domain.suggestions import format_fault
+from harness.domain.suggestions import describe_fault
 from harness.ports import Chance
 
 T = TypeVar("T")
@@ -112,18 +113,31 @@ async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
 
 
-async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
+async def answer_validation_error(request: Request, error: Exception) -> JsonAnswer:
     """Names every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
-    return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", describe_places(error.errors())
+    text = "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {describe_request_fault(request, fault)}"
+        for fault in error.errors()
     )
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", text)
 
 
-def describe_places(errors: Sequence[Any]) -> str:
+def describe_request_fault(request: Request, fault: Mapping[str, Any]) -> str:
+    """The reason of a fault in a body or query, with the nearest right key or word."""
+    place, *path = fault["loc"]
+    parts = request.scope["route"].dependant
+    fields = parts.query_params if place == "query" else parts.body_params
+    schema = TypeAdapter(fields[0].field_info.annotation).json_schema() if fields else {}
+    return describe_fault(fault, path, schema)
+
+
+def describe_places(kind: type[BaseModel], error: ValidationError) -> str:
+    """The faults of a tool's arguments, each with its place."""
+    schema = kind.model_json_schema()
     return "; ".join(
-        f"{'.'.join(str(part) for part in error['loc'])}: {format_fault(error['msg'])}"
-        for error in errors
+        f"{'.'.join(map(str, fault['loc']))}: {describe_fault(fault, fault['loc'], schema)}"
+        for fault in error.errors()
     )
 
 

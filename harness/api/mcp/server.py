@@ -167,6 +167,15 @@ MANAGEMENT_TOOLS: Final = (
         _list_candidates,
     ),
     ManagementTool(
+        "preview_swap",
+        "What a proposal would measure and cost, and what would need a person; stores nothing. "
+        "`cost_text` says how many times the incumbent's cost the candidate costs, or that its "
+        "price is unknown, and whether its canary ends for that.",
+        proposals.ProposalBody,
+        proposals.preview_proposal,
+        Role.PROPOSER,
+    ),
+    ManagementTool(
         "propose_swap",
         "Propose another model for a route. Both are measured, and a canary follows; where the "
         "policy asks for a person, a person approves it, never an agent. Refused where the "
@@ -281,7 +290,7 @@ class McpServer:
         try:
             given = tool.arguments.model_validate(arguments)
         except ValidationError as error:
-            raise InputError(describe_places(error.errors())) from None
+            raise InputError(describe_places(tool.arguments, error)) from None
         caller = ApiCaller(self._ctx, actor, self._secret)
         return _result(bytes(JsonAnswer(tool.answer(caller, given)).body).decode())
 

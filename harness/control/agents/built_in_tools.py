@@ -26,7 +26,7 @@ from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
 from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime, no_such_tool
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import AmbiguousName, InputError, SwapgateError
-from harness.domain.suggestions import format_fault
+from harness.domain.suggestions import describe_fault
 
 log = structlog.get_logger("swapgate.agents")
 Arguments = Mapping[str, object]
@@ -171,7 +171,8 @@ def _build_tool(
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
-            raise InputError(f"{place}: {format_fault(fault['msg'])}") from None
+            said = describe_fault(fault, fault["loc"], schema)
+            raise InputError(f"{place}: {said}") from None
         return ToolAnswer(await answer(given, caller))
 
     schema = kind.model_json_schema()
