@@ -1,9 +1,7 @@
 """`swapgate db`: what is signed, what is not, and the ways out."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -11,18 +9,10 @@ from harness.api import app
 from harness.app.installation import open_installation
 from harness.control import reconciler
 from harness.control.operations import integrity
-from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine
 from tests.support.site.signing_keys import ENVIRONMENT
 
 pytestmark = pytest.mark.req("F1")
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
-    with installed(tmp_path, sqlite_url, monkeypatch) as made:
-        yield made
 
 
 def run_sql(cli: CommandLine, *statements: str, triggers: bool = True) -> None:

@@ -25,6 +25,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.settings import TargetSeed
 from tests.support.providers.scripted_chat import Response, serving
+from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, kill_nine, site
 
 ITEMS, CONNECTIONS, AT_ONCE = 30, 4, 3
@@ -108,13 +109,6 @@ def worker(place: Site, run: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(place.command("eval-worker", run, *process))  # noqa: S603 - our own command
 
 
-def until(what: Any) -> None:
-    deadline = time.monotonic() + END_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.req("F2")
 @pytest.mark.timeout(900)
@@ -129,7 +123,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
             targets.put_provider(installation.context, SYSTEM, provider)
         runs = {model: queued(installation, model) for model in ("incumbent", "candidate")}
         working = {model: worker(place, run) for model, run in runs.items()}
-        until(lambda: counting.calls("candidate") >= ITEMS // 3)
+        eventually(lambda: counting.calls("candidate") >= ITEMS // 3)
         before_the_kill = counting.most
         kill_nine(working["candidate"].pid)
         working["candidate"].wait()
@@ -137,7 +131,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
             stored = len(tx.runs.done(runs["candidate"]))
 
         # Nobody gave the dead worker's lease up: it has to run out first.
-        until(lambda: lease_is_over(installation, runs["candidate"]))
+        eventually(lambda: lease_is_over(installation, runs["candidate"]))
         # By now the provider is done with what the dead worker had asked.
         killed_at = counting.calls("candidate")
         counting.most = 0

@@ -12,7 +12,6 @@ from openai.types.responses import FunctionToolParam
 
 from evals.sim import faults
 from evals.sim.simulator import Simulator
-from tests.support.providers import simulator_thread
 
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL: ToolParam = {"name": "weather", "input_schema": SCHEMA}
@@ -26,23 +25,17 @@ MODEL = "sim-base"
 HELLO = "Say 12 words please."
 
 
-@pytest.fixture(scope="module")
-def url(sim: Simulator) -> Iterator[str]:
-    with simulator_thread.serve_in_thread(sim) as url:
-        yield url
-
-
 @pytest.fixture
-def claude(url: str, sim: Simulator) -> Iterator[anthropic.Anthropic]:
+def claude(sim_url: str, sim: Simulator) -> Iterator[anthropic.Anthropic]:
     sim.faults.clear()
-    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+    with anthropic.Anthropic(base_url=sim_url, api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def client(url: str, sim: Simulator) -> Iterator[openai.OpenAI]:
+def client(sim_url: str, sim: Simulator) -> Iterator[openai.OpenAI]:
     sim.faults.clear()
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{sim_url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 

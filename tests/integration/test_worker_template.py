@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from harness.runtime.processes import eval_workers, worker_template
 from harness.runtime.processes.eval_workers import SubprocessWorkers
+from tests.support.router.router_process import eventually
 
 pytestmark = pytest.mark.skipif(not worker_template.SUPPORTED, reason="templates need Linux")
 
@@ -62,15 +63,8 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subproc
     started.stop_all()
 
 
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + END_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def pid_in(file: Path) -> int:
-    until(lambda: file.exists() and file.read_text())
+    eventually(lambda: file.exists() and file.read_text())
     return int(file.read_text())
 
 
@@ -87,7 +81,7 @@ def ended(workers: SubprocessWorkers) -> list[tuple[str, str, int, str]]:
         found.extend(workers.reap())
         return bool(found)
 
-    until(some)
+    eventually(some)
     return found
 
 
@@ -133,7 +127,7 @@ def test_workers_end_with_a_killed_template_and_the_next_run_has_a_new_one(
     workers.start(SLEEPS)
     worker, template = pid_in(tmp_path / "worker"), pid_in(tmp_path / "template")
     os.kill(template, signal.SIGKILL)
-    until(lambda: gone(template) and gone(worker))
+    eventually(lambda: gone(template) and gone(worker))
     workers.start("sys.exit(0)")
 
     found = ended(workers)
@@ -155,7 +149,7 @@ def test_workers_end_with_a_killed_control_process(tmp_path: Path) -> None:
     control.kill()
     control.wait()
 
-    until(lambda: gone(worker) and gone(template))
+    eventually(lambda: gone(worker) and gone(template))
 
 
 def test_a_template_that_cannot_start_says_why(

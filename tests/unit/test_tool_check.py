@@ -91,21 +91,34 @@ def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
     assert {finding.outcome for finding in found.values()} == {ToolOutcome.NOT_SEEN}
 
 
+NO_TOOLS = "set providers.up.models.m.tools: false"
+
+
 @pytest.mark.parametrize(
-    ("loop", "why"),
+    ("about", "loop", "why"),
     [
-        (ToolLoopTrace([[]], "I would look it up"), "it answers in words"),
-        (ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "a tool that there is not"),
-        (ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{item: lamp")]]), "no JSON object"),
-        (ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "no JSON object"),
+        ("tools", ToolLoopTrace([[]], "I would look it up"), "it answers in words"),
+        ("tools", ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "tool that there is not"),
+        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{a: lamp")]]), "no JSON object"),
+        ("tools", ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "no JSON object"),
+        ("results", replace(AT_ONCE, text="Many."), "leaves out what price_of, stock_of said"),
+        ("results", replace(AT_ONCE, text=" "), "says nothing"),
+        (
+            "results",
+            ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),
+            "without asking price_of",
+        ),
+        ("results", replace(AT_ONCE, error="400: no such role"), "400: no such role"),
     ],
 )
-def test_what_is_no_call_of_a_tool_is_said(loop: ToolLoopTrace, why: str) -> None:
-    finding = judged(replace(GOOD, whole=loop))["tools"]
+def test_what_is_no_call_of_a_tool_or_does_not_use_its_results_is_said(
+    about: str, loop: ToolLoopTrace, why: str
+) -> None:
+    finding = judged(replace(GOOD, whole=loop))[about]
 
     assert finding.failed
     assert why in finding.found
-    assert finding.next_step == "set providers.up.models.m.tools: false"
+    assert about != "tools" or finding.next_step == NO_TOOLS
 
 
 @pytest.mark.parametrize("said", ["4,817 and 2,963", "4.817 und 2 963", "4'817 at 2963 EUR"])
@@ -113,25 +126,6 @@ def test_results_are_found_however_numbers_are_written(said: str) -> None:
     assert (
         judged(replace(GOOD, whole=replace(AT_ONCE, text=said)))["results"].outcome == "works"
     )
-
-
-@pytest.mark.parametrize(
-    ("loop", "why"),
-    [
-        (replace(AT_ONCE, text="There are many."), "leaves out what price_of, stock_of said"),
-        (replace(AT_ONCE, text=" "), "says nothing"),
-        (
-            ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),
-            "without asking price_of",
-        ),
-        (replace(AT_ONCE, error="400: no such role"), "400: no such role"),
-    ],
-)
-def test_results_that_are_not_used_are_said(loop: ToolLoopTrace, why: str) -> None:
-    finding = judged(replace(GOOD, whole=loop))["results"]
-
-    assert finding.failed
-    assert why in finding.found
 
 
 @pytest.mark.parametrize(
