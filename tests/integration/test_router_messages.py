@@ -123,21 +123,6 @@ def test_our_own_errors_are_raised_as_anthropics(
     assert kind_of(method.value)[0] == "invalid_request_error"
 
 
-def test_what_nobody_answered_is_one_error_that_names_all(
-    scene: SimScene, client: anthropic.Anthropic
-) -> None:
-    scene.fault("status", model="*", status=529)
-
-    with pytest.raises(anthropic.InternalServerError) as failed:
-        create_message(client)
-
-    kind, message = kind_of(failed.value)
-    assert (failed.value.status_code, kind) == (502, "api_error")
-    assert f"up/{OWN}: overloaded" in message
-    assert f"other/{SPARE}: overloaded" in message
-    assert failed.value.response.headers["x-should-retry"] == "false"
-
-
 def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path: Path) -> None:
     tight = replace(HURRIED, max_body_bytes=200)
     with (

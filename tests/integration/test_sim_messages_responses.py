@@ -10,7 +10,6 @@ import pytest
 from anthropic.types import ToolParam
 from openai.types.responses import FunctionToolParam
 
-from evals.sim import faults
 from evals.sim.simulator import Simulator
 
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -160,26 +159,6 @@ def test_both_take_what_agents_send_and_answer_by_the_schema_they_ask_for(
         text: Any = {"format": form}
         response = client.responses.create(model=MODEL, input=HELLO, text=text)
         assert set(json.loads(response.output_text)) == fields
-
-
-@pytest.mark.parametrize(
-    ("status", "raised"),
-    [
-        (400, anthropic.BadRequestError),
-        (401, anthropic.AuthenticationError),
-        (403, anthropic.PermissionDeniedError),
-        (404, anthropic.NotFoundError),
-        (429, anthropic.RateLimitError),
-        (529, anthropic.InternalServerError),
-    ],
-)
-def test_faults_of_messages_have_anthropics_shape(
-    claude: anthropic.Anthropic, sim: Simulator, status: int, raised: type[Exception]
-) -> None:
-    sim.faults.set(MODEL, faults.parse_fault({"kind": "status", "status": status}))
-
-    with pytest.raises(raised, match="'type': 'error'"):
-        create_message(claude)
 
 
 @pytest.mark.parametrize("field", ["messages", "max_tokens", "model"])

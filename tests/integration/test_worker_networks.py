@@ -28,9 +28,9 @@ from tests.integration.test_eval_workers import (
     ITEMS,
     Counting,
     queued,
-    until,
 )
 from tests.support.providers.scripted_chat import serving
+from tests.support.router.router_process import eventually
 from tests.support.site.network_hosts import NetworkHost, network_hosts, require_namespaces
 from tests.support.site.processes import Site, site
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
@@ -168,7 +168,7 @@ def propose(hosts: WorkerHosts) -> dict[str, str]:
     context = hosts.installation.context
     made = [submission.create_proposal(context, SYSTEM, request) for request in requests]
     with psycopg.connect(hosts.installation.settings.database_url, autocommit=True) as db:
-        until(lambda: db.execute(QUEUED).fetchone() == (1 + 2 * len(ROUTES),))
+        eventually(lambda: db.execute(QUEUED).fetchone() == (1 + 2 * len(ROUTES),))
     with hosts.installation.store.read() as tx:
         targets = tx.routing.targets()
         for run in tx.runs.list():
@@ -190,18 +190,18 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
     ):
         proposals = propose(hosts)
         hosts.start()
-        until(lambda: len(hosts.leased()) == len(NAMES))
+        eventually(lambda: len(hosts.leased()) == len(NAMES))
         models = hosts.leased()
         assert "by-hand" not in models
         assert {model.partition("-")[0] for model in models} == set(ROUTES)
 
-        until(lambda: gates.waiting["first"] == AT_ONCE)
+        eventually(lambda: gates.waiting["first"] == AT_ONCE)
         lost = hosts.host_of("chat-new")
         [worker] = (p for p in hosts.processes(lost) if not p.children())
         stored = hosts.samples_of("chat-new")
         hosts.place.hosts[lost].cut()
         gates.first.set()
-        until(lambda: gates.waiting["again"] == AT_ONCE)
+        eventually(lambda: gates.waiting["again"] == AT_ONCE)
         assert hosts.host_of("chat-new") not in ("", lost)
         hosts.place.hosts[lost].mend()
         psutil.wait_procs([worker], timeout=END_S)
@@ -209,7 +209,7 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
         assert hosts.samples_of("chat-new") == stored
 
         gates.again.set()
-        until(lambda: all(map(hosts.is_over, hosts.runs)))
+        eventually(lambda: all(map(hosts.is_over, hosts.runs)))
         for route, proposal in proposals.items():
             report = verdict_on(hosts, proposal)
             old, new = (hosts.samples_of(f"{route}-{which}") for which in ("old", "new"))
@@ -225,7 +225,7 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
         others = set(NAMES) - {lost}
         assert [hosts.place.terminate(name) for name in others] == [0, 0]
         hosts.queue("next", suite="mail")
-        until(lambda: hosts.is_over("next"))
+        eventually(lambda: hosts.is_over("next"))
         assert len(hosts.samples_of("next")) == len(hosts.samples_of("by-hand")) == ITEMS
         assert hosts.place.terminate(lost) == 0
     assert counting.most <= len(NAMES) * AT_ONCE

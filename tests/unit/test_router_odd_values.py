@@ -112,18 +112,23 @@ async def test_a_prompt_too_long_that_is_told_in_a_200_harms_no_circuit(
     assert (status, await place.state()) == (400, 0)
 
 
-async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
-    tmp_path: Path,
+@pytest.mark.parametrize("beside", [True, False], ids=["the last choice", "nothing"])
+async def test_usage_beside_the_last_choice_or_alone_is_counted_and_sent_only_if_asked(
+    tmp_path: Path, *, beside: bool
 ) -> None:
-    last = event(finish="stop").replace(b"}\n\n", b', "usage": {"prompt_tokens": 7}}\n\n')
-    door = Door(tmp_path, lambda _: broken_stream(event({"content": "a"}), last, DONE))
+    usage = b'"usage": {"prompt_tokens": 7}}\n\n'
+    last = event(finish="stop")
+    ends = [last.replace(b"}\n\n", b", " + usage)]
+    if not beside:
+        ends = [last, b'data: {"choices": [], ' + usage]
+    door = Door(tmp_path, lambda _: broken_stream(event({"content": "a"}), *ends, DONE))
     asked = b'"stream":true,"stream_options":{"include_usage":true}'
 
     _, _, plain = await door.call(CHAT, asking(b'"stream":true'))
     _, _, shown = await door.call(CHAT, asking(asked))
     door.recorder.flush()
 
-    assert b'"usage": null' in plain
+    assert (b'"usage": null' in plain) is beside
     assert b"prompt_tokens" not in plain
     assert b'"usage": {"prompt_tokens": 7}' in shown
     assert sum(row.input_tokens for row in door.kept.traffic) == 14

@@ -115,7 +115,7 @@ class Load:
         )
 
 
-def eventually(condition: object, *, timeout_s: float = 120.0) -> None:
+def eventually(condition: object, *, timeout_s: float = 240.0) -> None:
     assert callable(condition)
     until = time.monotonic() + timeout_s
     while not condition():
