@@ -178,6 +178,7 @@ class EvalProviderClient:
                 ):
                     self._away[text] = self._provider.name, self._first_failed[1]
                 raise ProviderFailed(text)
+            answers = self._answers  # what it answered before it went away says nothing
             if asked_s and self._pace is not None:
                 self._pace.hold(asked_s)
             await asyncio.sleep(max(self._pause_s(attempt), asked_s))

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -35,22 +36,26 @@ def ask(
     served: Served, away: dict[str, tuple[str, float]] | None = None, **more: object
 ) -> tuple[ChatReply, float]:
     async def once() -> tuple[ChatReply, float]:
-        client = EvalProviderClient(
-            served.provider(
-                extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}
-            ),
-            KEY,
-            calls=ProviderClient,
-            connections=2,
-            first_pause_s=0.001,
-            away=away,
-        )
+        client = open_client(served, away)
         try:
             return await client.ask({**BODY, **more})
         finally:
             await client.close()
 
     return asyncio.run(once())
+
+
+def open_client(
+    served: Served, away: dict[str, tuple[str, float]] | None
+) -> EvalProviderClient:
+    return EvalProviderClient(
+        served.provider(extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}),
+        KEY,
+        calls=ProviderClient,
+        connections=2,
+        first_pause_s=0.001,
+        away=away,
+    )
 
 
 def in_turn(*responses: Response) -> Script:
@@ -225,6 +230,32 @@ def test_a_provider_is_away_where_it_answers_no_short_question_either(
     found = {text: (name, at >= begun) for text, (name, at) in named.items()}
     assert found == ({str(raised.value): ("sim", True)} if away else {})
     assert getattr(raised.value, "failure", None) == refused
+
+
+def test_what_a_provider_answered_before_it_went_away_does_not_hide_that() -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def script(body: Mapping[str, object]) -> Response:
+        if body["messages"] != BODY["messages"] and not gone.is_set():
+            return Response("OK")
+        asked.set()
+        gone.wait(60)
+        return error(503)
+
+    async def both(served: Served) -> None:
+        client = open_client(served, named)
+        slow = asyncio.create_task(client.ask(BODY))
+        await asyncio.to_thread(asked.wait, 60)
+        await client.ask({**BODY, "messages": [{"role": "user", "content": "Hello"}]})
+        gone.set()
+        with pytest.raises(ProviderFailed):
+            await slow
+        await client.close()
+
+    named: dict[str, tuple[str, float]] = {}
+    with serving(script) as served:
+        asyncio.run(both(served))
+    assert [name for name, _ in named.values()] == ["sim"]
 
 
 def paced(served: Served, book: RateBook, slots: Path) -> tuple[ChatReply, float]:
