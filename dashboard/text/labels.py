@@ -205,8 +205,10 @@ def latency_change(new: float | None, old: float | None) -> FigureChange:
     return _directed(new - old, f"{amount} faster,", f"{amount} slower,", was)
 
 
-def failure_change(new: float, old: float) -> FigureChange:
+def failure_change(new: float | None, old: float | None) -> FigureChange:
     was = f"was {percent(old)}"
+    if new is None or old is None:
+        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
     if percent(new) == percent(old):
         return FigureChange("=", "no change,", Tone.NEUTRAL, was)
     amount = f"{format_score(abs(new - old))} points"

@@ -57,7 +57,7 @@ def figure_cells(figures: ArmFigures) -> list[str]:
         format_range(figures.p50_interval_s, format_latency, missing=DASH),
         format_latency(figures.p95_s, DASH),
         DASH if figures.tokens_per_s is None else format_number(figures.tokens_per_s),
-        format_percent(figures.failed, 1) if figures.samples else DASH,
+        format_percent(figures.failed, 1, DASH),
     ]
 
 

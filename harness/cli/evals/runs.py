@@ -221,7 +221,7 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
                 "cut",
                 f"{cut.number} of {len(samples)} {cut.text}; {cut.advice}" if cut else None,
             ),
-            ("failed calls", format_percent(figures.failed, 1) if samples else None),
+            ("failed calls", format_percent(figures.failed, 1, "") or None),
             ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
             ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),
             ("message", run.message or None if queued is None else None),

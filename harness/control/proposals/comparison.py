@@ -46,9 +46,9 @@ class ArmFigures:
     cost_usd_per_1000: float | None  # None where a price is unknown
     p50_s: float | None  # p50_s, p95_s: of the answers' wall time, None without answers
     p95_s: float | None
-    # Share of calls that ended in an infrastructure error. The intervals are 95 %, None where
-    # they say nothing.
-    failed: float
+    # Share of calls that ended in an infrastructure error, None without calls. The intervals
+    # are 95 %, None where they say nothing.
+    failed: float | None
     cost_interval_usd_per_1000: tuple[float, float] | None = None
     p50_interval_s: tuple[float, float] | None = None
     p95_interval_s: tuple[float, float] | None = None
@@ -299,7 +299,7 @@ def _load_suite(
 
 def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
     if not len(answers):
-        return ArmFigures(0, None, None, None, 0.0)
+        return ArmFigures(0, None, None, None, None)
     answered = answers.answered
     costs = [cost for cost in answered.cost_usd if cost is not None]
     # Sorted once: what is in order already is sorted again in no time.
