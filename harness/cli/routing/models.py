@@ -239,10 +239,11 @@ def _read(session: Session, name: str) -> NameReading:
 
 
 def _show_meaning(reading: NameReading) -> None:
-    names = [reading.found.name] if reading.found else reading.candidates
-    for name in names:
+    count = len(reading.candidates)
+    for name in [reading.found.name] if reading.found else reading.candidates:
         click.echo(name)
-    output.note(f"{reading.name}: {reading.reason}")
+    reason = f"{count} models fit equally well: name one" if count else reading.reason
+    output.note(f"{reading.name}: {reason}")
     if reading.unlisted:
         output.note(reading.unlisted)
 
