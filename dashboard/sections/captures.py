@@ -59,7 +59,7 @@ def _cells(row: CaptureSummary) -> html.Row:
         "Captured": noted(escape(labels.date_time(row.at)), row.id),
         "Route": strong(row.route),
         "Model": escape(row.target),
-        "Messages": escape(f"{row.messages:,}{tools}"),
+        "Messages": escape("over the limit" if row.too_large else f"{row.messages:,}{tools}"),
         "Redacted": escape(redacted or "nothing"),
         "Asked": escape("once" if row.seen <= 1 else f"{row.seen:,} times"),
         "Kept until": escape(labels.date_time(row.expires_at)),

@@ -6,6 +6,7 @@ Importing this is cheap. Inspect is imported only for a suite that is a Python f
 """
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ NEAR_REPEAT: Final = 0.8
 REPEATED_SHARE: Final = 0.1
 CHARACTERS_PER_TOKEN: Final = 4.0
 MOST_COMPARED: Final = 2_000  # items; comparing all of a large suite takes seconds
+MANIFEST: Final = "manifest.toml"  # beside the data of suites
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "too_large": "over the size limit of captures (copy_max_bytes)",
+    "unlabelled": "without a label",
+    "unscorable": "that the scorer cannot judge",
+}
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -145,6 +152,34 @@ class Suite:
         if self.scorer.calls is not None:
             return self.scorer.calls(calls, answer, self.items[item], self.options)
         return self.scorer.score(answer, self.items[item], self.options)
+
+
+def manifest_entries(manifest: Path) -> list[dict[str, object]]:
+    """Reads the manifest of a folder of suites. Raises InputError."""
+    if not manifest.exists():
+        return []
+    try:
+        listed = tomllib.loads(manifest.read_text(encoding="utf-8")).get("dataset", [])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest}: is not TOML: {error}") from None
+    return [dict(item) for item in listed]
+
+
+def describe_sample(settings: SuiteSettings) -> str:
+    """Says what a suite that was captured from production leaves out; empty for nothing."""
+    if settings.path is None:
+        return ""
+    named = (
+        entry
+        for entry in manifest_entries(settings.path.with_name(MANIFEST))
+        if entry.get("file") == settings.path.name
+    )
+    entry = next(named, {})
+    left_out = [f"{entry[name]} {what}" for name, what in LEFT_OUT.items() if entry.get(name)]
+    if not left_out:
+        return ""
+    drawn = f" of {entry['drawn']} drawn requests" if entry.get("drawn") else ""
+    return f"Its {entry.get('items')} items{drawn} leave out: {', '.join(left_out)}."
 
 
 def render_prompt(template: str, item: Item) -> str:
@@ -377,6 +412,10 @@ class ConfiguredSuites:
         return (
             "" if self.settings(suite).task is not None else self.suite(suite).likely_clusters
         )
+
+    def describe_sample(self, suite: str) -> str:
+        """Says what the sample behind a suite leaves out; empty for nothing, or not known."""
+        return describe_sample(self.settings(suite))
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Guesses the mean tokens of a question and an answer; None for a `@task`. Raises as

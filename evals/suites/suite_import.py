@@ -4,7 +4,6 @@ as a suite (F9). Leaves nothing behind if refused.
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,8 +13,7 @@ from typing import Any, Final
 
 from evals.suites.conversation import FIELDS, asked_text, check_fields, check_messages
 from evals.suites.items import json_lines
-from evals.suites.suite import load_suite
-from harness.domain.content_hash import hash_content
+from evals.suites.suite import MANIFEST, load_suite, manifest_entries
 from harness.domain.errors import Conflict, InputError
 from harness.domain.settings import JudgeSettings, SuiteSettings
 
@@ -142,6 +140,7 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         "captured_until": times[-1],
         "share_bps": sorted({item["share_bps"] for item in all_}),
         "rules_sha256": sorted({item["rules_sha256"] for item in all_}),
+        **_drawn(all_),
         "data_class": all_[0]["data_class"],
         "label_authors": sorted({item["label_author"] for item in all_}),
         "labelled_from": labelled[0] if labelled else "",
@@ -149,8 +148,18 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     }
 
 
+def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """How many requests were drawn with these, and how many of them were too large to keep."""
+    samples = [item["sample"] for item in provenance if isinstance(item.get("sample"), dict)]
+    counts = {
+        name: max((int(sample.get(name) or 0) for sample in samples), default=0)
+        for name in ("drawn", "too_large")
+    }
+    return dict(counts) if samples else {}
+
+
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-FOLDER, MANIFEST = "suites", "manifest.toml"
+FOLDER: Final = "suites"
 
 
 @dataclass(frozen=True)
@@ -190,8 +199,10 @@ def import_labelled(
     settings = replace(wished, path=data, data_class=items.data_class)
     with _writing(data, items.text.encode()):
         done = _imported(settings, items.unlabelled)
-        entries = [entry for entry in _entries(done.manifest) if entry.get("name") != name]
-        entries.append(_entry(items, name, data, actor, now))
+        entries = [
+            entry for entry in manifest_entries(done.manifest) if entry.get("name") != name
+        ]
+        entries.append(_entry(items, done, actor, now))
         _write_whole(done.manifest, _toml(entries))
     return done
 
@@ -267,7 +278,7 @@ def _write_whole(file: Path, text: str) -> None:
 def withdraw_import(done: ImportedSuite) -> None:
     """Removes what an import of a new suite wrote: its data, and its entry in the manifest."""
     done.data.unlink(missing_ok=True)
-    entries = _entries(done.manifest)
+    entries = manifest_entries(done.manifest)
     kept = [entry for entry in entries if entry.get("name") != done.suite]
     if kept:
         _write_whole(done.manifest, _toml(kept))
@@ -301,28 +312,20 @@ def _judge(judge: JudgeSettings) -> dict[str, object]:
 
 
 def _entry(
-    items: LabelledItems, name: str, data: Path, actor: str, now: datetime
+    items: LabelledItems, done: ImportedSuite, actor: str, now: datetime
 ) -> dict[str, object]:
     return {
-        "name": name,
-        "file": data.name,
+        "name": done.suite,
+        "file": done.data.name,
         "items": len(items.items),
-        "sha256": hash_content(data.read_bytes()),
+        "sha256": done.sha256,
+        "unlabelled": done.unlabelled,
+        "unscorable": done.left_out,
         "origin": "captured from production",
         **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),
         "imported_by": actor,
     }
-
-
-def _entries(manifest: Path) -> list[dict[str, object]]:
-    if not manifest.exists():
-        return []
-    try:
-        listed = tomllib.loads(manifest.read_text(encoding="utf-8")).get("dataset", [])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{manifest}: is not TOML: {error}") from None
-    return [dict(item) for item in listed]
 
 
 # What neither YAML nor TOML takes as it is, or takes for the end of a line.

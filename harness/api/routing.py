@@ -33,7 +33,7 @@ from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
 from harness.control.serialize import to_plain
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.pagination import Page
-from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
+from harness.domain.privacy.capture import MAX_COPY_BYTES, MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import RequestKind
@@ -122,6 +122,7 @@ class RouteFields(Body):
     capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
     capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
     capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
+    copy_max_bytes: Annotated[int, Field(ge=1, le=MAX_COPY_BYTES)] | None = None
     overrides: dict[RequestKind, Name] | None = None
     first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None

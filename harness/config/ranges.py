@@ -94,6 +94,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "health_check_interval_s": Range(0, DAY_S),
     "max_body_bytes": BYTES,
     "max_response_bytes": BYTES,
+    "copy_max_bytes": Range(1, 8 * 2**20),
     "max_concurrent": COUNT,
     "requests_per_min": Range(0.000001, MUCH),
     "tokens_per_min": Range(0.000001, 1e12),

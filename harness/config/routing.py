@@ -97,6 +97,8 @@ class RouteEntry(BaseModel):
     # Most requests that are kept in a day.
     capture_per_day: int = RouteSettings().capture_per_day
     capture_keep_days: float = RouteSettings().capture_keep_days  # how long they are kept
+    # Largest request, and largest answer, that is captured, mirrored or judged.
+    copy_max_bytes: int = RouteSettings().copy_max_bytes
     overrides: OverridesEntry = OverridesEntry()  # other routes for some kinds of request
     first_token_timeout_s: float | None = Field(
         None, description="of a stream; without it the model's, else the router's"
@@ -131,7 +133,7 @@ class FileContext:
 _AS_WRITTEN: Final = (
     *("description", "stakes", "policy", "task", "total_timeout_s", "first_token_timeout_s"),
     *("first_byte_timeout_s", "on_content_policy", "on_bad_event", "on_empty_answer", "commit"),
-    *("capture_per_day", "capture_keep_days", "data_class", "candidates"),
+    *("capture_per_day", "capture_keep_days", "copy_max_bytes", "data_class", "candidates"),
 )
 
 

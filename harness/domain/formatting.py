@@ -289,3 +289,12 @@ def _by_thousand(match: re.Match[str]) -> str:
     if max(candidate, incumbent) >= SMALL_USD:
         return match[0]
     return format_price_pair(candidate, incumbent)
+
+
+def format_bytes(size: int) -> str:
+    """Writes a size for people: `200 KiB`, `1.4 MiB`."""
+    if size < 1024:
+        return f"{size} B"
+    if size < 1024 * 1024:
+        return f"{format_number(size / 1024, 3)} KiB"
+    return f"{format_number(size / (1024 * 1024), 2)} MiB"

@@ -157,6 +157,12 @@ class SuiteCatalog(Protocol):
         """
         ...
 
+    def describe_sample(self, suite: str) -> str:
+        """Says what the sample behind a suite leaves out; empty for nothing, or not known.
+        Raises NotFound, InputError.
+        """
+        ...
+
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Guesses the mean tokens of a question and of its answer before any was asked; None
         where the texts are not read. Raises as `pin` does.

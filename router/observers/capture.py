@@ -21,8 +21,6 @@ from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
-# More than this of a request or an answer is not labelled by hand.
-MAX_BYTES: Final = 128 * 1024
 CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
 OFF: Final = b"off"
 
@@ -46,16 +44,13 @@ class CaptureSampler(RequestObserver):
         if not share_bps or observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
         if is_sampled(observed.request_id, share_bps) and self._may_keep(observed):
-            copy = AnswerCopy(MAX_BYTES)
+            copy = AnswerCopy(observed.route.route.settings.copy_max_bytes)
             self._copies[observed.request_id] = copy
             observed.copies.append(copy)
 
     def _may_keep(self, observed: ObservedRequest) -> bool:
         if is_copy_refused(observed):
             self._recorder.counters["captures_refused"] += 1
-            return False
-        if len(observed.request.text) > MAX_BYTES:
-            self._recorder.counters["captures_too_large"] += 1
             return False
         return True
 
@@ -65,11 +60,11 @@ class CaptureSampler(RequestObserver):
         target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
             return
+        settings, asked = observed.route.route.settings, observed.request.text
         answer = copy.whole(result)
-        if answer is None:
+        too_large = answer is None or len(asked) > settings.copy_max_bytes
+        if too_large:
             self._recorder.counters["captures_too_large"] += 1
-            return
-        settings = observed.route.route.settings
         draft = CaptureDraft(
             route=observed.route.route.name,
             request=observed.request_id,
@@ -86,8 +81,11 @@ class CaptureSampler(RequestObserver):
             per_day=settings.capture_per_day,
             keep_days=settings.capture_keep_days,
             at=self._clock.now().isoformat(),
-            client_body=observed.request.text,
-            answer=answer,
+            client_body="" if too_large else asked,
+            answer="" if too_large else answer or "",
+            body_bytes=len(asked)
+            + (settings.copy_max_bytes if answer is None else len(answer)),
+            too_large=too_large,
         )
         self._recorder.capture(draft)
 

@@ -29,7 +29,7 @@ from router.frame.body import ClientRequest, read_request
 from router.frame.bounded_map import BoundedMap
 from router.frame.failure import UpstreamFailed
 from router.observers.capture import CAPTURE_OPT_OUT
-from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
+from router.observers.shadow import OFF, SHADOW_OPT_OUT
 from router.observers.side_calls import (
     OVER_CAP,
     JudgeBudget,
@@ -97,7 +97,7 @@ class CanarySampleJudge(SideCalls):
         if not self._spending.may_ask(served.upstream):
             self._count(OVER_CAP)
             return
-        copy = AnswerCopy(MAX_BYTES)
+        copy = AnswerCopy(observed.route.route.settings.copy_max_bytes)
         self._places -= 1
         self._drawn[observed.request_id] = JudgeSample(served, canary, copy)
         observed.is_judged = True
@@ -126,7 +126,7 @@ class CanarySampleJudge(SideCalls):
             header(scope, CAPTURE_OPT_OUT),
         ):
             return "declined"
-        if len(observed.request.text) > MAX_BYTES:
+        if len(observed.request.text) > observed.route.route.settings.copy_max_bytes:
             return "too_large"
         return self._no_judge(served, canary) or ("" if self._places > 0 else "full")
 

@@ -47,8 +47,6 @@ from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarg
 
 log = logging.getLogger(__name__)
 
-# More than this of a request or an answer is not compared.
-MAX_BYTES: Final = 128 * 1024
 WAITING: Final = 16
 # A provider that has too much to do serves users first.
 REST_S: Final = 30.0
@@ -103,18 +101,19 @@ class ShadowMirror(SideCalls):
             return
         if not is_mirrored(shadow, observed.sticky_key):
             return
+        most_bytes = observed.route.route.settings.copy_max_bytes
         declined = (
             OptOut.SHADOW in observed.opt_outs or header(observed.scope, SHADOW_OPT_OUT) == OFF
         )
         obstacle = (
             ("declined" if declined else "")
-            or mirror_obstacle(request, served.upstream)
+            or mirror_obstacle(request, served.upstream, most_bytes)
             or self._not_now(served)
         )
         if obstacle:
             self._count(shadow.id, obstacle)
             return
-        copy = AnswerCopy(MAX_BYTES)
+        copy = AnswerCopy(most_bytes)
         observed.copies.append(copy)
         mirror = MirroredRequest(served, copy, observed.sticky_key)
         self._drawn[observed.request_id] = mirror
@@ -251,7 +250,7 @@ class ShadowMirror(SideCalls):
         again = replace(
             job, begun=began, deadline=began + most_s, span=None, hurried=False, probe=None
         )
-        until = again.deadline
+        until, most_bytes = again.deadline, job.route.route.settings.copy_max_bytes
         if job.request.stream:
             until = min(until, began + first_token_s(job.route, upstream, self._settings))
         made = self._attempt(upstream, until, job.request.endpoint)
@@ -264,9 +263,9 @@ class ShadowMirror(SideCalls):
             return _ShadowAnswer(None, (loop.time() - began) * 1000, NO_USAGE)
         ms = (loop.time() - began) * 1000
         if isinstance(result, UpstreamAnswer):
-            body = result.body[:MAX_BYTES].decode("utf-8", "replace")
+            body = result.body[:most_bytes].decode("utf-8", "replace")
             return _ShadowAnswer(body, ms, result.usage or NO_USAGE)
-        return await _drained(result, ms)
+        return await _drained(result, ms, most_bytes)
 
     def _count(self, shadow: str, name: str) -> None:
         self._recorder.counters[f"shadow_{name}"] += 1
@@ -279,9 +278,9 @@ class ShadowMirror(SideCalls):
             self._recorder.shadows.note(shadow, self._clock.now(), counts, sums or {})
 
 
-def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
+def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes: int) -> str:
     """Why the candidate cannot be asked the same, by the name that it is counted under."""
-    if len(request.text) > MAX_BYTES:
+    if len(request.text) > most_bytes:
         return "too_large"
     if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
@@ -297,8 +296,8 @@ def provider_runs_tools(request: ClientRequest) -> bool:
     return bool(request.value("mcp_servers")) or not kinds <= {None, "function", "custom"}
 
 
-async def _drained(stream: CommittedStream, ms: float) -> _ShadowAnswer:
-    copied = AnswerCopy(MAX_BYTES)
+async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _ShadowAnswer:
+    copied = AnswerCopy(most_bytes)
     try:
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:

@@ -26,7 +26,7 @@ from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
 
-# Of drafts, each of at most `capture.MAX_BYTES` twice.
+# Of drafts, each of at most the route's `copy_max_bytes` twice.
 ROOM: Final = 100
 TOGETHER: Final = 20
 STOP_S: Final = 5.0
@@ -125,10 +125,14 @@ def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> Capt
     """Builds a captured request from a draft, with its content redacted. Raises as
     `build_transcript` does, and InputError.
     """
-    content = build_transcript(
-        draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
+    # One that was too large is stored without content: that it came counts.
+    result = redactor.redact(
+        {"left_out": draft.request}
+        if draft.too_large
+        else build_transcript(
+            draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
+        )
     )
-    result = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
     return CapturedRequest(
         id=capture_id(draft.route, result.value, secret),
@@ -146,5 +150,7 @@ def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> Capt
         share_bps=draft.share_bps,
         rules=redactor.digest,
         redactions=dict(sorted(result.counts.items())),
-        content=result.value,
+        content={} if draft.too_large else result.value,
+        body_bytes=draft.body_bytes,
+        too_large=draft.too_large,
     )

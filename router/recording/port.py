@@ -50,6 +50,8 @@ class CaptureDraft(NamedTuple):
     at: str  # ISO 8601
     client_body: str  # the client's body
     answer: str  # the body that it got, or the events
+    body_bytes: int = 0  # of both, also where they are too large to be kept
+    too_large: bool = False
 
     def __repr__(self) -> str:
         return f"Draft({self.route!r}, {self.request!r})"

@@ -50,7 +50,7 @@ MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_UNITS: Final = 200_000
 # Drafts of captured requests, in characters: those that wait, and those of one report, since
 # making it holds up the requests of the moment.
-MAX_DRAFTS: Final = 4 * 1024 * 1024
+MAX_DRAFTS: Final = 32 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
 # Requests that ended, which one turn of the loop may have to sum up.
 MAX_ENDED: Final = 1000

@@ -520,6 +520,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "candidates": None,
         "capture_per_day": 200,
         "capture_keep_days": 7,
+        "copy_max_bytes": 1024 * 1024,
         "overrides": {"vision": "chat"},
         "first_token_timeout_s": None,
         "first_byte_timeout_s": None,

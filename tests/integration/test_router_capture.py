@@ -11,7 +11,6 @@ import pytest
 
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.table import RouteSettings
-from router.observers.capture import MAX_BYTES
 from router.recording.port import CaptureDraft
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door
@@ -70,11 +69,10 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
         ({}, {"headers": [(b"x-swapgate-capture", b"off")]}, {"captures_refused": 1}),
         ({}, {"store": False}, {"captures_refused": 1}),
         ({"opt_outs": frozenset({OptOut.CAPTURE})}, {}, {"captures_refused": 1}),
-        ({}, {"said": "x" * MAX_BYTES}, {"captures_too_large": 1}),
     ],
-    ids=["no share", "client's header", "client's body", "key opted out", "too large"],
+    ids=["no share", "client's header", "client's body", "key opted out"],
 )
-def test_what_is_not_drawn_refused_or_too_large_is_not_taken(
+def test_what_is_not_drawn_or_refused_is_not_taken(
     taken: dict[str, Any], ask: dict[str, Any], counted: dict[str, int], tmp_path: Path
 ) -> None:
     sampled = Sampled(tmp_path, **taken)
@@ -83,3 +81,16 @@ def test_what_is_not_drawn_refused_or_too_large_is_not_taken(
 
     assert sampled.drafts == []
     assert sampled.counted == counted
+
+
+@pytest.mark.req("F9")
+def test_of_a_request_over_the_limit_only_its_size_is_taken(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path)
+    limit = RouteSettings().copy_max_bytes
+
+    assert sampled.ask(said="x" * limit) == 200
+
+    (draft,) = sampled.drafts
+    assert (draft.client_body, draft.answer, draft.too_large) == ("", "", True)
+    assert draft.body_bytes > limit
+    assert sampled.counted == {"captures_too_large": 1}

@@ -28,6 +28,7 @@ from harness.control.operations import queries
 from harness.control.privacy import captures
 from harness.control.serialize import escape_surrogates
 from harness.domain.errors import ConfigError, Conflict, InputError
+from harness.domain.formatting import format_bytes
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 
 
@@ -165,10 +166,14 @@ def list_captures(
             "TOOLS": summary.tools,
             "REDACTED": ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
             "SEEN": summary.seen,
+            "SIZE": format_bytes(summary.body_bytes),
+            "KEPT": "no: over the limit" if summary.too_large else None,
             "EXPIRES": timestamp(summary.expires_at),
         },
         empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
     )
+    if said := captures.load_sample(session.context, route).text:
+        output.note(said)
 
 
 @command(capture)
@@ -211,12 +216,13 @@ def export(
         "file": str(file),
         "written": len(capture_export.lines),
         "near_duplicates": dict(capture_export.near),
+        "sample": capture_export.sample,
     }
-    alike = len(capture_export.near)
+    alike, sample = len(capture_export.near), capture_export.sample.text
     output.answer(
         done,
         f"wrote {len(capture_export.lines)} to {file}",
-        advice=f"left out {alike} that are much like others" if alike else "",
+        advice=f"left out {alike} that are much like others; {sample}" if alike else sample,
     )
 
 

@@ -203,6 +203,11 @@ class SettingsOptions:
     capture_keep_days: float | None = opt(
         f"Deleted after that. A new route's: {_NEW.capture_keep_days:g}.", metavar="DAYS"
     )
+    copy_max_bytes: int | None = opt(
+        "Largest request or answer that is captured, mirrored or judged. A new route's: "
+        f"{_NEW.copy_max_bytes}.",
+        metavar="BYTES",
+    )
     total_timeout_s: float | None = opt(
         f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
         "--timeout",

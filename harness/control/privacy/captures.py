@@ -5,12 +5,18 @@ Reading content is audited.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.privacy.capture import CapturedRequest, find_near_duplicates, user_text
+from harness.domain.privacy.capture import (
+    CapturedRequest,
+    CaptureSample,
+    find_near_duplicates,
+    user_text,
+)
 from harness.domain.reliability.failover import user_hashes
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
@@ -33,6 +39,8 @@ class CaptureSummary:
     tools: int
     redactions: Mapping[str, int]
     seen: int
+    body_bytes: int
+    too_large: bool  # over the route's copy_max_bytes: only that it came is stored
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class CaptureExport:
 
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
     near: Mapping[str, str]  # left out → what it resembles
+    sample: CaptureSample  # that it was drawn from
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
@@ -71,6 +80,8 @@ def export_captures(
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
         found = [*reversed(tx.captures.list(route=route, since=after))]
+        sample = CaptureSample.from_sizes(tx.captures.sizes(route=route, since=after))
+    found = [request for request in found if not request.too_large]
     like = find_near_duplicates(
         {request.id: user_text(request.content) for request in found}, threshold=near
     )
@@ -79,17 +90,29 @@ def export_captures(
         details = {"count": len(kept), "near_duplicates": len(like)}
         subject = f"captures of {route or 'all routes'}"
         tx.audit.append(actor, "capture.export", subject, details)
-    return CaptureExport([build_export_line(request) for request in kept], like)
+    drawn = {"drawn": sample.requests, "too_large": sample.too_large}
+    lines = [build_export_line(request, drawn) for request in kept]
+    return CaptureExport(lines, like, sample)
 
 
-def build_export_line(captured: CapturedRequest) -> dict[str, Any]:
-    """A JSON object to be labelled: `label` is what the scorer of the suite compares with."""
+def load_sample(ctx: Context, route: str | None) -> CaptureSample:
+    """Loads how large the drawn requests of a route are, and how many were not kept."""
+    with ctx.store.read() as tx:
+        return CaptureSample.from_sizes(tx.captures.sizes(route=route))
+
+
+def build_export_line(
+    captured: CapturedRequest, sample: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A JSON object to be labelled: `label` is what the scorer of the suite compares with.
+    sample: how many requests were drawn with it, and how many of them were not kept.
+    """
     content = captured.content
     told = {name: content[name] for name in content if name != "answer"}
     return {
         "id": captured.id,
         **told,
-        "answer": content["answer"],
+        "answer": content.get("answer"),
         "model": captured.target,
         "tags": [f"route:{captured.route}", f"endpoint:{captured.endpoint}"]
         + (["tools"] if content.get("tools") else []),
@@ -107,6 +130,7 @@ def build_export_line(captured: CapturedRequest) -> dict[str, Any]:
             "rules_sha256": captured.rules,
             "redactions": dict(captured.redactions),
             "seen": captured.seen,
+            **({"sample": dict(sample)} if sample else {}),
         },
     }
 

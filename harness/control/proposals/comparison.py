@@ -4,7 +4,7 @@ arm, what the gate saved, and the route's bill with either model. It decides not
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import median, quantiles
 from typing import Final
@@ -117,6 +117,8 @@ class Comparison:
     next_step: str = ""  # what to do next, in words; empty without a verdict
     # Whether the samples are without their texts, and their signatures not checked.
     without_texts: bool = False
+    # By suite, what the sample behind it leaves out, as it is now.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def basis(self) -> VerdictBasis | None:
@@ -132,9 +134,16 @@ class Comparison:
 
     @property
     def faults(self) -> Sequence[str]:
-        """Says why answers of a model may be no evidence, whatever the gate makes of them."""
+        """Says why answers of a model, or a suite's items, may be no evidence, whatever the
+        gate makes of them.
+        """
         models = self.incumbent.model, self.candidate.model
-        said = [(side.plan.suite, side.describe_faults(*models)) for side in self.suites]
+        names = [side.plan.suite for side in self.suites]
+        samples = [[self.left_out[name]] if name in self.left_out else [] for name in names]
+        said = [
+            (side.plan.suite, [*side.describe_faults(*models), *sample])
+            for side, sample in zip(self.suites, samples, strict=True)
+        ]
         alone = len(said) == 1
         return [
             fault if alone else f"{suite}: {fault}"
@@ -191,7 +200,15 @@ def load_comparison(
         standing=standing_,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
+        left_out=_left_out(ctx, found),
     )
+
+
+def _left_out(ctx: Context, proposal: Proposal) -> Mapping[str, str]:
+    known = set(ctx.suites.names())
+    suites = [plan.suite for plan in proposal.plans if plan.suite in known]
+    said = {suite: ctx.suites.describe_sample(suite).rstrip(".") for suite in suites}
+    return {suite: sentence for suite, sentence in said.items() if sentence}
 
 
 def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:

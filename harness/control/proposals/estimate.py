@@ -171,6 +171,7 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
         _warning(plan, test, sd, effect, advice.own.enough),
         _budget_warning(plan, sides, limit),
         _likely_clusters(ctx, plan.suite),
+        ctx.suites.describe_sample(plan.suite),
     )
     return SuiteEstimate(
         plan=plan,

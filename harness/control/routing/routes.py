@@ -27,7 +27,7 @@ from harness.domain.errors import (
     StaleWrite,
     SwapgateError,
 )
-from harness.domain.formatting import format_bps
+from harness.domain.formatting import format_bps, format_bytes
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
@@ -338,6 +338,7 @@ def _fields(route: Route) -> dict[str, str]:
         "capture": format_bps(route.settings.capture_bps),
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
+        "copies up to": format_bytes(route.settings.copy_max_bytes),
         "overrides": format_overrides(route.settings.overrides),
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "first token": _limit(route.settings.first_token_timeout_s),

@@ -9,20 +9,22 @@ two sets of similarity t or more share one of their rarest elements.
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
+from harness.domain.formatting import format_bytes
 from harness.domain.operations.access import key_hash
 from harness.domain.privacy.redaction import RedactionRule
 from harness.domain.routing.table import BUCKETS, RouteSettings, hash_bucket
 
 MAX_PER_DAY: Final = 100_000
 MAX_KEEP_DAYS: Final = 365.0
+MAX_COPY_BYTES: Final = 8 * 1024 * 1024
 _SALT: Final = "capture"
 
 
@@ -65,6 +67,9 @@ class CapturedRequest:
     # `messages` and perhaps `tools` and others, as a chat completion has them, and `answer`.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
+    body_bytes: int = 0  # of request and answer, as they came
+    # Over the route's limit: only that it came is stored.
+    too_large: bool = False
 
 
 def check_capture(settings: RouteSettings) -> None:
@@ -73,11 +78,63 @@ def check_capture(settings: RouteSettings) -> None:
         raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
     if not 1 <= settings.capture_per_day <= MAX_PER_DAY:
         raise InputError(f"capture_per_day: 1 to {MAX_PER_DAY}, not {settings.capture_per_day}")
+    if not 1 <= settings.copy_max_bytes <= MAX_COPY_BYTES:
+        raise InputError(
+            f"copy_max_bytes: 1 to {MAX_COPY_BYTES}, not {settings.copy_max_bytes}"
+        )
     if not 0 < settings.capture_keep_days <= MAX_KEEP_DAYS:
         raise InputError(
             f"capture_keep_days: above 0, at most {MAX_KEEP_DAYS:g}, not "
             f"{settings.capture_keep_days}"
         )
+
+
+_SHOWN_SIZES: Final = (8 * 1024, 128 * 1024, 1024 * 1024, 2 * MAX_COPY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSample:
+    """Says how large the requests are that were drawn, and how many of them were not kept."""
+
+    requests: int
+    too_large: int
+    kept_up_to: Mapping[int, int]  # bytes to the number of requests that are no larger
+    largest_left_out: int  # bytes
+
+    @classmethod
+    def from_sizes(cls, drawn: Sequence[tuple[int, bool, int]]) -> Self:
+        """drawn: bytes, whether it was too large, and how often it was seen."""
+        kept: Counter[int] = Counter()
+        for size, too_large, seen in drawn:
+            if not too_large:
+                kept[next((top for top in _SHOWN_SIZES if size <= top), _SHOWN_SIZES[-1])] += (
+                    seen
+                )
+        left_out = [(size, seen) for size, too_large, seen in drawn if too_large]
+        lost = sum(seen for _, seen in left_out)
+        largest = max((size for size, _ in left_out), default=0)
+        return cls(kept.total() + lost, lost, dict(sorted(kept.items())), largest)
+
+    @property
+    def text(self) -> str:
+        """A sentence; empty without a request."""
+        if not self.requests:
+            return ""
+        sizes = [f"{n} of {_span(top)}" for top, n in self.kept_up_to.items()]
+        said = f"of {self.requests} drawn requests, {', '.join(sizes) or 'none'} are kept"
+        if not self.too_large:
+            return said
+        return (
+            f"{said}; {self.too_large} are left out, over the route's copy_max_bytes (the "
+            f"largest has {format_bytes(self.largest_left_out)})"
+        )
+
+
+def _span(top: int) -> str:
+    """Writes the sizes up to a bound of `_SHOWN_SIZES`."""
+    place = _SHOWN_SIZES.index(top)
+    least = f"{format_bytes(_SHOWN_SIZES[place - 1])} to " if place else "up to "
+    return f"{least}{format_bytes(top)}"
 
 
 def is_sampled(request: str, share_bps: int) -> bool:

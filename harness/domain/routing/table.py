@@ -121,6 +121,8 @@ class RouteSettings:
     capture_bps: int = 0
     capture_per_day: int = 200
     capture_keep_days: float = 30.0
+    # Largest request, and largest answer, that is captured, mirrored or judged.
+    copy_max_bytes: int = 1024 * 1024
     # The routes that answer what is asked of this one, by kind of request (D6).
     overrides: Overrides = field(default_factory=dict, hash=False)
     first_token_timeout_s: float | None = None  # of a stream

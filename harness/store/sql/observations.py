@@ -151,6 +151,16 @@ class Captures(Records[CapturedRequest]):
         later = None if since is None else captured.c.at >= since
         return self._all(self._select(given(captured.c.route, route), later).limit(limit))
 
+    def sizes(
+        self, *, route: str | None = None, since: datetime | None = None
+    ) -> Sequence[tuple[int, bool, int]]:
+        """Lists bytes, whether it was too large to keep, and how often it was seen."""
+        later = None if since is None else captured.c.at >= since
+        columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
+        wanted = [one for one in (given(captured.c.route, route), later) if one is not None]
+        rows = self._unit.read(sa.select(*columns).where(*wanted))
+        return [(row.body_bytes, row.too_large, row.seen) for row in rows]
+
     def forget(self, now: datetime) -> int:
         """Deletes the captured requests that have expired; returns how many."""
         return self._delete(captured.c.expires_at <= now)
