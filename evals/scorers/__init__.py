@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
 from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
@@ -47,6 +48,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
     for scorer in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
         *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE, SIMILARITY),
+        *(ASSERTIONS, JUDGED_ASSERTIONS),
     )
 }
 

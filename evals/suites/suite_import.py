@@ -4,8 +4,8 @@ as a suite (F9). Leaves nothing behind if refused.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -227,6 +227,30 @@ def import_data(
         raise Conflict(f"{data} is there already: take another name")
     with _writing(data, content):
         return _imported(replace(wished, path=data))
+
+
+def import_items(
+    found: Sequence[tuple[SuiteSettings, Sequence[Mapping[str, Any]]]],
+    *,
+    base: Path,
+    replace_: bool,
+    configure: Callable[[Sequence[ImportedSuite]], None],
+) -> Sequence[ImportedSuite]:
+    """Writes items as suites below `base`, and calls `configure`; all of it, or nothing. Raises
+    as `import_data` and as `configure`.
+    """
+    done: list[ImportedSuite] = []
+    with ExitStack() as stack:
+        for wished, items in found:
+            _check_name(wished.name)
+            data = base / FOLDER / f"{wished.name}.jsonl"
+            if data.exists() and not replace_:
+                raise Conflict(f"{data} is there already: take another name, or --replace")
+            text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+            stack.enter_context(_writing(data, text.encode("utf-8", "surrogatepass")))
+            done.append(_imported(replace(wished, path=data)))
+        configure(done)
+    return done
 
 
 def _check_name(name: str) -> None:

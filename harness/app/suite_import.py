@@ -5,24 +5,30 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
+from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
+from evals.suites import promptfoo_config
 from evals.suites.suite_import import (
     ImportedSuite,
     import_data,
+    import_items,
     import_labelled,
     withdraw_import,
     write_value,
 )
 from harness import config, package_data
 from harness.app.installation import Installation, load_settings
+from harness.config.source_locations import parse_file
+from harness.domain.config_conversion import ConversionNote, SourceConfig
 from harness.domain.errors import ConfigError, Conflict, InputError
+from harness.domain.evals.text_files import decode_text
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, Settings, SuiteSettings
@@ -35,7 +41,9 @@ __all__ = [
     "add_suite",
     "add_to_config",
     "import_labelled",
+    "import_promptfoo",
     "lock_suites",
+    "read_promptfoo",
     "suite_entry",
 ]
 
@@ -178,6 +186,86 @@ def _configure(source: Path, done: ImportedSuite) -> None:
         raise ConfigError(
             f"{source} has `suites:` in a form of its own: write the suite into it by hand"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedImport:
+    suites: Sequence[ImportedSuite]
+    notes: Sequence[ConversionNote]  # a line for each key of the other tool's file
+    configured: bool  # whether they stand in swapgate.yaml
+
+
+def read_promptfoo(file: Path) -> SourceConfig | None:
+    """Reads promptfoo's configuration; None where the file is none. Raises InputError for a
+    file that looks like one and cannot be read.
+    """
+    if file.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return None
+    try:
+        document = parse_file(file)
+    except ConfigError as error:
+        if file.suffix.lower() == ".json":
+            return None
+        raise InputError(str(error)) from None
+    if not promptfoo_config.is_promptfoo(document.values):
+        return None
+    return SourceConfig(document.values, document.places)
+
+
+def import_promptfoo(
+    file: Path,
+    source: SourceConfig,
+    wished: SuiteSettings,
+    *,
+    config_file: Path,
+    replace_: bool,
+) -> ConvertedImport:
+    """Writes a suite for each prompt of promptfoo's configuration, and all of them into the
+    configuration. wished: name and judge. Raises InputError, Conflict, ConfigError; then
+    nothing has changed.
+    """
+
+    def read(name: str) -> str:
+        path = file.parent / name
+        try:
+            return decode_text(path.read_bytes(), str(path))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+    found = promptfoo_config.convert(source, read, judged=wished.judge is not None)
+    title = str(source.value(("description",)) or "promptfoo")
+    several = len(found) > 1
+    wanted = [
+        (
+            replace(
+                wished,
+                name=f"{wished.name}-{number}" if several else wished.name,
+                title=f"{title}, prompt {number}" if several else title,
+                scorer=(JUDGED_ASSERTIONS if suite.judged else ASSERTIONS).name,
+                judge=wished.judge if suite.judged else None,
+            ),
+            suite.items,
+        )
+        for number, suite in enumerate(found, start=1)
+    ]
+    known = load_settings(config_file).suites
+    there = sorted(settings.name for settings, _ in wanted if settings.name in known)
+    if there and not replace_:
+        raise Conflict(
+            f"there is a suite {there[0]!r} already: take another name, or --replace"
+        )
+    configured = True
+
+    def configure(done: Sequence[ImportedSuite]) -> None:
+        nonlocal configured
+        new = [one for one in done if one.suite not in there]
+        if new:
+            entries = "".join(suite_entry(one.suite, one.settings) for one in new)
+            configured = add_to_config(config_file, entries, new[0].data)
+
+    base = config_file.resolve().parent
+    done = import_items(wanted, base=base, replace_=replace_, configure=configure)
+    return ConvertedImport(done, [*source.notes()], configured)
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:

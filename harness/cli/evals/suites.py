@@ -4,9 +4,10 @@ captured from production, redacted (F9).
 """
 
 import json
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -30,6 +31,9 @@ from harness.control.serialize import escape_surrogates
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.formatting import format_bytes
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
+
+if TYPE_CHECKING:
+    from harness.domain.config_conversion import SourceConfig
 
 
 @click.group()
@@ -70,7 +74,12 @@ def import_suite(
     file: Path = arg(type=EXISTING_FILE),
     *,
     suite: str = opt("The new suite's name.", metavar="NAME"),
-    scorer: str = opt("How an answer is compared with its label.", metavar="NAME"),
+    scorer: str = opt(
+        "How an answer is compared with its label.", metavar="NAME", default="exact"
+    ),
+    judge: str = opt(
+        "Model that scores promptfoo's llm-rubric.", metavar="PROVIDER/MODEL", default=""
+    ),
     options: tuple[str, ...] = opt(
         "Of the scorer, such as ignore_case=true; may be repeated.",
         "--option",
@@ -81,15 +90,17 @@ def import_suite(
     ),
     replace_: bool = opt("Instead of the suite of this name."),
 ) -> None:
-    """Make a suite of labelled captures.
+    """Make a suite of labelled captures, or of promptfoo's configuration.
 
-    Writes suites/NAME.jsonl and suites/manifest.toml, and the suite into swapgate.yaml. Lines
-    without a label are left out.
+    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. Captures without a label are
+    left out. promptfoo's configuration becomes a suite for each prompt, with its assertions as
+    scorer; a report says of each key whether it was taken.
     """
     from harness.app.suite_import import (  # noqa: PLC0415 - only this command needs it
         add_to_config,
         import_labelled,
         lock_suites,
+        read_promptfoo,
         suite_entry,
     )
     from harness.domain.settings import SuiteSettings  # noqa: PLC0415
@@ -97,6 +108,9 @@ def import_suite(
     settings = session.settings
     if settings.source is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+    if (source := read_promptfoo(file)) is not None:
+        _import_promptfoo(session, file, source, PromptfooImport(suite, judge, replace_))
+        return
     if suite in settings.suites and not replace_:
         raise Conflict(f"there is a suite {suite!r} already: take another name, or --replace")
     wished = SuiteSettings(
@@ -132,6 +146,48 @@ def import_suite(
         click.echo(f"added to {settings.source}")
     else:
         output.note(f"see that {settings.source} has, under `suites:`\n{entry.rstrip()}")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptfooImport:
+    suite: str
+    judge: str
+    replace: bool
+
+
+def _import_promptfoo(
+    session: Session, file: Path, source: "SourceConfig", wanted: PromptfooImport
+) -> None:
+    from harness.app.suite_import import import_promptfoo, lock_suites, suite_entry  # noqa: PLC0415 - as above
+    from harness.domain.routing.target import Target  # noqa: PLC0415 - as above
+    from harness.domain.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
+
+    judge = JudgeSettings(Target.from_name(wanted.judge)) if wanted.judge else None
+    wished = SuiteSettings(name=wanted.suite, judge=judge)
+    config_file = session.settings.source
+    assert config_file is not None  # noqa: S101 - the caller has looked
+    try:
+        with lock_suites(session.settings):
+            done = import_promptfoo(
+                file, source, wished, config_file=config_file, replace_=wanted.replace
+            )
+    except InputError:
+        if not session.json:
+            output.conversion([*source.notes()])
+        raise
+    if session.json:
+        output.document(output.plain_fields(done))
+        return
+    output.conversion(done.notes)
+    for one in done.suites:
+        click.echo(f"suite {one.suite}: {one.items} items in {one.data}")
+        if one.left_out:
+            output.note(f"left out {one.left_out} of {one.suite} without an assertion")
+    if done.configured:
+        click.echo(f"added to {config_file}")
+    else:
+        entries = "".join(suite_entry(one.suite, one.settings) for one in done.suites)
+        output.note(f"see that {config_file} has, under `suites:`\n{entries.rstrip()}")
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -173,7 +229,7 @@ def list_captures(
         empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
     )
     if said := captures.load_sample(session.context, route).text:
-        output.note(said)
+        output.note(f"in the last {captures.SAMPLE_DAYS} days: {said}")
 
 
 @command(capture)

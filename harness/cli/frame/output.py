@@ -5,6 +5,7 @@ for a terminal and plain in a pipe.
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -13,6 +14,7 @@ import click
 
 from harness.cli.frame.session import Session
 from harness.control.serialize import to_plain, write_json
+from harness.domain.config_conversion import ConversionNote, ConversionOutcome
 from harness.domain.formatting import DASH, escape_controls, format_harm
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.target import Price, Provider, Target
@@ -236,3 +238,26 @@ def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
             click.echo()
         for line in _align_columns(list(zip(headings, row, strict=True))):
             click.echo(line)
+
+
+_MARKS: Final = {
+    ConversionOutcome.TAKEN: "✓",
+    ConversionOutcome.CHANGED: "~",
+    ConversionOutcome.LEFT: "✗",
+}
+
+
+def conversion(notes: Sequence[ConversionNote]) -> None:
+    """Prints a line for each key of another tool's file: where it stands, what became of it,
+    and why.
+    """
+    table(
+        ("place", "key", "", "what became of it"),
+        [
+            (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
+            for note in notes
+        ],
+        empty="the file has no keys",
+    )
+    counts = Counter(note.outcome for note in notes)
+    click.echo(", ".join(f"{counts[outcome]} {outcome}" for outcome in ConversionOutcome))

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.command import command, opt
 from harness.cli.frame.session import Session
-from harness.domain.config_conversion import ConversionOutcome
 
 if TYPE_CHECKING:
     from harness.app.set_up import ConfigImport, FoundKey, SetUpResult
@@ -37,11 +35,6 @@ from harness.domain.routing.target import Provider
 from harness.domain.suggestions import did_you_mean
 
 GATEWAYS = ("litellm",)
-_MARKS = {
-    ConversionOutcome.TAKEN: "✓",
-    ConversionOutcome.CHANGED: "~",
-    ConversionOutcome.LEFT: "✗",
-}
 
 
 @command()
@@ -183,16 +176,7 @@ def _print_import(done: "ConfigImport") -> None:
     """Prints a line for each key: where it stands, what became of it, and why."""
     conversion = done.conversion
     click.echo(f"created {done.config} from {done.source}")
-    output.table(
-        ("place", "key", "", "what became of it"),
-        [
-            (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
-            for note in conversion.notes
-        ],
-        empty=f"{done.source} has no keys",
-    )
-    counts = Counter(note.outcome for note in conversion.notes)
-    click.echo(", ".join(f"{counts[outcome]} {outcome}" for outcome in ConversionOutcome))
+    output.conversion(conversion.notes)
     if conversion.variables:
         output.note(f"set before `swapgate serve all`: {', '.join(conversion.variables)}")
     if "routes" not in conversion.config:

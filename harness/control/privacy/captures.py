@@ -20,6 +20,7 @@ from harness.domain.privacy.capture import (
 from harness.domain.reliability.failover import user_hashes
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
+SAMPLE_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ def export_captures(
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
         found = [*reversed(tx.captures.list(route=route, since=after))]
-        sample = CaptureSample.from_sizes(tx.captures.sizes(route=route, since=after))
+    sample = CaptureSample.from_sizes(
+        [(request.body_bytes, request.too_large, request.seen) for request in found]
+    )
     found = [request for request in found if not request.too_large]
     like = find_near_duplicates(
         {request.id: user_text(request.content) for request in found}, threshold=near
@@ -96,9 +99,12 @@ def export_captures(
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
-    """Loads how large the drawn requests of a route are, and how many were not kept."""
+    """Loads how large the requests are that were drawn in the last SAMPLE_DAYS, and how many of
+    them were not kept.
+    """
+    since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
-        return CaptureSample.from_sizes(tx.captures.sizes(route=route))
+        return CaptureSample.from_sizes(tx.captures.sizes(route=route, since=since))
 
 
 def build_export_line(

@@ -105,13 +105,12 @@ class CaptureSample:
     def from_sizes(cls, drawn: Sequence[tuple[int, bool, int]]) -> Self:
         """drawn: bytes, whether it was too large, and how often it was seen."""
         kept: Counter[int] = Counter()
-        for size, too_large, seen in drawn:
+        for size, too_large, times in drawn:
             if not too_large:
-                kept[next((top for top in _SHOWN_SIZES if size <= top), _SHOWN_SIZES[-1])] += (
-                    seen
-                )
-        left_out = [(size, seen) for size, too_large, seen in drawn if too_large]
-        lost = sum(seen for _, seen in left_out)
+                top = next((most for most in _SHOWN_SIZES if size <= most), _SHOWN_SIZES[-1])
+                kept[top] += times
+        left_out = [(size, times) for size, too_large, times in drawn if too_large]
+        lost = sum(times for _, times in left_out)
         largest = max((size for size, _ in left_out), default=0)
         return cls(kept.total() + lost, lost, dict(sorted(kept.items())), largest)
 

@@ -152,13 +152,13 @@ class Captures(Records[CapturedRequest]):
         return self._all(self._select(given(captured.c.route, route), later).limit(limit))
 
     def sizes(
-        self, *, route: str | None = None, since: datetime | None = None
+        self, *, since: datetime, route: str | None = None
     ) -> Sequence[tuple[int, bool, int]]:
         """Lists bytes, whether it was too large to keep, and how often it was seen."""
-        later = None if since is None else captured.c.at >= since
         columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
-        wanted = [one for one in (given(captured.c.route, route), later) if one is not None]
-        rows = self._unit.read(sa.select(*columns).where(*wanted))
+        of_route = [] if route is None else [captured.c.route == route]
+        query = sa.select(*columns).where(captured.c.at >= since, *of_route)
+        rows = self._unit.read(query)
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
     def forget(self, now: datetime) -> int:

@@ -1,0 +1,288 @@
+"""The scorers `assertions` and `judged_assertions` hold an answer against a list of assertions
+(`metadata.assert`), with the meaning that promptfoo gives them: each has a weight, a test may
+have a threshold. `judged_assertions` also takes `llm-rubric`, for which it asks the judge.
+
+Source: promptfoo's documentation, "Deterministic metrics" and "Assertions & metrics".
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from evals.scorers.interface import (
+    EMPTY_ANSWER,
+    UNSCORED,
+    AnswerJudge,
+    Options,
+    Scorer,
+    ScoreResult,
+    no_score,
+    score_result,
+)
+from evals.scorers.json_fields import valid
+from evals.scorers.judged import rubric
+from evals.scorers.unwrap import unwrap_layers
+from evals.suites.items import DECODER, Item
+from harness.domain.bounded_regex import BoundedPattern
+from harness.domain.errors import InputError, PatternTooSlow, SchemaTooLarge
+from harness.domain.json_schema import schema_fault
+from harness.domain.suggestions import did_you_mean
+
+NOT: Final = "not-"
+RUBRIC: Final = "llm-rubric"
+SET: Final = "assert-set"
+_DISTANCE: Final = 5  # that `levenshtein` allows without a threshold
+_MOST_OBJECTS: Final = 1_000  # braces of an answer at which JSON is looked for
+Assertion = Mapping[str, Any]
+# Tells whether an answer holds against (value, threshold).
+Check = Callable[[str, Any, float | None], bool]
+
+
+def _listed(value: object) -> list[str]:
+    """Values of `-any` and `-all`: a list, or a text with commas."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    return [str(part) if isinstance(value, list) else part.strip() for part in parts]
+
+
+def _json(answer: str) -> tuple[bool, Any]:
+    try:
+        return True, DECODER.decode(answer.strip())
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def _equals(answer: str, value: Any, _: float | None) -> bool:
+    if not isinstance(value, dict | list):
+        return answer == _text(value)
+    is_json, found = _json(answer)
+    return is_json and bool(found == value)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_json(answer: str, value: Any, _: float | None) -> bool:
+    is_json, found = _json(answer)
+    return is_json and (value in (None, "") or valid(found, value))
+
+
+def _contains_json(answer: str, value: Any, _: float | None) -> bool:
+    return any(value in (None, "") or valid(part, value) for part in _objects(answer))
+
+
+def _objects(answer: str) -> Iterator[Any]:
+    at = answer.find("{")
+    for _ in range(_MOST_OBJECTS):
+        if at < 0:
+            return
+        try:
+            found, end = DECODER.raw_decode(answer, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            yield found
+        at = answer.find("{", end)
+
+
+def _word_count(answer: str, value: Any, _: float | None) -> bool:
+    count = len(answer.split())
+    if not isinstance(value, dict):
+        return count == int(value)
+    return bool(value.get("min", 0) <= count <= value.get("max", count))
+
+
+def _levenshtein(answer: str, value: Any, threshold: float | None) -> bool:
+    most, wanted = threshold or _DISTANCE, _text(value)
+    if abs(len(answer) - len(wanted)) > most:
+        return False
+    row = [*range(len(wanted) + 1)]
+    for at, letter in enumerate(answer, start=1):
+        before, row[0] = row[0], at
+        for place, other in enumerate(wanted, start=1):
+            changed = before + (letter != other)
+            before, row[place] = row[place], min(changed, row[place] + 1, row[place - 1] + 1)
+        if min(row) > most:
+            return False
+    return bool(row[-1] <= most)
+
+
+def _regex(answer: str, value: Any, _: float | None) -> bool:
+    return BoundedPattern(str(value)).matches_in(answer)
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "equals": _equals,
+    "contains": lambda answer, value, _: _text(value) in answer,
+    "icontains": lambda answer, value, _: _text(value).lower() in answer.lower(),
+    "contains-any": lambda answer, value, _: any(v in answer for v in _listed(value)),
+    "contains-all": lambda answer, value, _: all(v in answer for v in _listed(value)),
+    "icontains-any": lambda answer, value, _: any(
+        v.lower() in answer.lower() for v in _listed(value)
+    ),
+    "icontains-all": lambda answer, value, _: all(
+        v.lower() in answer.lower() for v in _listed(value)
+    ),
+    "starts-with": lambda answer, value, _: answer.startswith(_text(value)),
+    "ends-with": lambda answer, value, _: answer.endswith(_text(value)),
+    "regex": _regex,
+    "is-json": _is_json,
+    "contains-json": _contains_json,
+    "levenshtein": _levenshtein,
+    "word-count": _word_count,
+}
+_WITHOUT_VALUE: Final = ("is-json", "contains-json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    passed: bool
+    score: float
+
+
+def _combine(
+    assertions: Sequence[Assertion], threshold: float | None, judged: Mapping[int, float]
+) -> Callable[[str], _Outcome]:
+    """Returns what judges an answer by all assertions. judged: scores of those that a judge
+    gave, by their identity.
+    """
+
+    def outcome(answer: str) -> _Outcome:
+        parts = [
+            (float(one.get("weight", 1)), _single(answer, one, judged)) for one in assertions
+        ]
+        counted = [(weight, part) for weight, part in parts if weight]  # 0 always passes
+        total = sum(weight for weight, _ in counted)
+        score = sum(weight * part.score for weight, part in counted) / total if total else 1.0
+        passed = all(part.passed for _, part in counted)
+        return _Outcome(bool(score >= threshold) if threshold else passed, score)
+
+    return outcome
+
+
+def _single(answer: str, one: Assertion, judged: Mapping[int, float]) -> _Outcome:
+    kind, threshold = str(one["type"]), one.get("threshold")
+    if kind == SET:
+        return _combine(one["assert"], threshold, judged)(answer)
+    base = kind.removeprefix(NOT)
+    if base == RUBRIC:
+        score = judged[id(one)]
+        passed = score >= (0.5 if threshold is None else threshold)
+        return _Outcome(not passed, 1 - score) if kind != base else _Outcome(passed, score)
+    passed = CHECKS[base](answer, one.get("value"), threshold) != (kind != base)
+    return _Outcome(passed, float(passed))
+
+
+def _scored(
+    answer: str, item: Item, options: Options, judged: Mapping[int, float]
+) -> ScoreResult:
+    outcome = _combine(_assertions(item), item.metadata.get("threshold"), judged)
+
+    def score(text: str) -> float:
+        found = outcome(text)
+        return found.score if options["graded"] else float(found.passed)
+
+    try:
+        strict = score(answer)
+        best, rule = strict, ""
+        for name, text in unwrap_layers(answer) if strict < 1 else ():
+            if (forgiven := score(text)) > best:
+                best, rule = forgiven, name
+    except (PatternTooSlow, SchemaTooLarge):
+        return UNSCORED
+    return score_result(strict, best, rule)
+
+
+def _assertions(item: Item) -> Sequence[Assertion]:
+    given: Sequence[Assertion] = item.metadata.get("assert") or ()
+    return given
+
+
+def assertions(answer: str, item: Item, options: Options) -> ScoreResult:
+    """Scores 1 where the test passes, as promptfoo says it; with `graded` the weighted mean."""
+    return _scored(answer, item, options, {}) if answer.strip() else EMPTY_ANSWER
+
+
+async def judged_assertions(
+    judging: AnswerJudge, answer: str, item: Item, options: Options
+) -> ScoreResult:
+    """Scores as `assertions` does, with the judge's score for each `llm-rubric`. Raises
+    NotJudged.
+    """
+    if not answer.strip():
+        return EMPTY_ANSWER
+    judged: dict[int, float] = {}
+    for one in _flat(_assertions(item)):
+        if str(one["type"]).removeprefix(NOT) == RUBRIC:
+            asked = replace(item, metadata={"rubric": one["value"]})
+            said = await rubric(judging, answer, asked, {"rubric": "", "show_target": False})
+            if said.strict is None:
+                return UNSCORED
+            judged[id(one)] = said.strict
+    return _scored(answer, item, options, judged)
+
+
+def _flat(given: Sequence[Assertion]) -> Iterator[Assertion]:
+    for one in given:
+        if one.get("type") == SET:
+            yield from _flat(one.get("assert") or ())
+        else:
+            yield one
+
+
+def check_assertion(one: object, *, judged: bool) -> None:
+    """Raises InputError for an assertion that cannot be held against an answer."""
+    if not isinstance(one, Mapping) or not isinstance(one.get("type"), str):
+        raise InputError("an assertion is an object with a `type`")
+    kind = one["type"].removeprefix(NOT)
+    numbers = [one[name] for name in ("weight", "threshold") if one.get(name) is not None]
+    if not all(isinstance(n, int | float) and n >= 0 for n in numbers):
+        raise InputError(f"{kind}: weight and threshold are numbers from 0")
+    if kind == SET:
+        for inner in one.get("assert") or ():
+            check_assertion(inner, judged=judged)
+        return
+    known = [*CHECKS, *([RUBRIC] if judged else [])]
+    if kind not in known:
+        raise InputError(f"no assertion {kind!r} here{did_you_mean(kind, known)}")
+    _check_value(kind, one.get("value"))
+
+
+def _check_value(kind: str, value: object) -> None:
+    if kind in _WITHOUT_VALUE:
+        if value not in (None, "") and (fault := schema_fault(value)):
+            raise InputError(f"{kind}: its value is no JSON schema: {fault}")
+    elif value is None or value in ("", []):
+        raise InputError(f"{kind}: needs a value")
+    elif kind == "regex":
+        BoundedPattern(str(value))
+    elif kind == "word-count" and not isinstance(value, dict):
+        try:
+            int(value)  # type: ignore[call-overload]
+        except (TypeError, ValueError):
+            raise InputError("word-count: its value is a number, or has min and max") from None
+
+
+def _check(*, judged: bool) -> Callable[[Item, Options], str | None]:
+    def check(item: Item, _options: Options) -> str | None:
+        given = item.metadata.get("assert")
+        if not isinstance(given, list) or not given:
+            return "it has no assertion (metadata.assert)"
+        for one in given:
+            try:
+                check_assertion(one, judged=judged)
+            except InputError as error:
+                raise InputError(f"item {item.id!r}: {error}") from None
+        return None
+
+    return check
+
+
+ASSERTIONS = Scorer("assertions", assertions, {"graded": False}, check=_check(judged=False))
+JUDGED_ASSERTIONS = Scorer(
+    "judged_assertions",
+    no_score,
+    {"graded": False},
+    check=_check(judged=True),
+    judged=judged_assertions,
+)

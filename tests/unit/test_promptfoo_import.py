@@ -1,0 +1,146 @@
+"""A promptfoo configuration becomes suites, scored as promptfoo's assertions say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from evals.scorers.assertions import ASSERTIONS
+from evals.suites.items import Item
+from evals.suites.promptfoo_config import convert
+from evals.suites.promptfoo_tests import parse_expected
+from harness.domain.config_conversion import SourceConfig
+from harness.domain.errors import InputError
+
+pytestmark = pytest.mark.req("F6")
+
+
+def score(answer: str, *checks: Mapping[str, Any], threshold: float = 0, **options: Any) -> Any:
+    item = Item("i", "q", [], metadata={"assert": list(checks), "threshold": threshold})
+    assert ASSERTIONS.check(item, {}) is None
+    return ASSERTIONS.score(answer, item, ASSERTIONS.options(options))
+
+
+SCHEMA = {"type": "object", "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "right", "wrong"),
+    [
+        ("equals", "yes", "yes", "Yes"),
+        ("equals", {"a": [1]}, ' {"a": [1]}', '{"a": [2]}'),
+        ("contains", "es", "yes", "yEs"),
+        ("icontains", "ES", "yes", "no"),
+        ("contains-any", "maybe, es", "yes", "no"),
+        ("contains-any", ["maybe, es"], "maybe, es", "es"),
+        ("contains-all", ["y", "s"], "yes", "y"),
+        ("icontains-any", ["ES"], "yes", "no"),
+        ("icontains-all", ["Y", "S"], "yes", "y"),
+        ("starts-with", "ye", "yes", "aye"),
+        ("ends-with", "es", "yes", "yes."),
+        ("regex", "^y.s$", "yes", "yes!"),
+        ("is-json", None, "[1]", "{1}"),
+        ("is-json", SCHEMA, '{"a": 1}', '{"b": 1}'),
+        ("contains-json", SCHEMA, 'so {b} {"b": 1} {"a": 1}', 'so {"b": 1}'),
+        ("levenshtein", "yes", "yes1234", "yes1234567"),
+        ("word-count", {"min": 2, "max": 3}, "a b", "a"),
+        ("word-count", "2", "a b", "a b c"),
+    ],
+)
+def test_an_assertion_means_what_it_means_in_promptfoo(
+    kind: str, value: object, right: str, wrong: str
+) -> None:
+    for prefix, passes in (("", 1.0), ("not-", 0.0)):
+        check = {"type": prefix + kind, "value": value}
+        assert score(right, check).strict == passes
+        assert score(wrong, check).strict == 1 - passes
+
+
+def test_weights_and_thresholds_count() -> None:
+    one, two = (
+        {"type": "contains", "value": "a"},
+        {"type": "contains", "value": "b", "weight": 3},
+    )
+    ignored = {"type": "contains", "value": "z", "weight": 0}
+    some = {"type": "assert-set", "assert": [one, two], "threshold": 0.7}
+
+    assert score("a", one, two).strict == 0
+    assert score("a", one, two, ignored, graded=True).strict == 0.25
+    assert score("b", one, two, threshold=0.75).strict == 1
+    assert score("b", some).strict == 1
+    assert score("a", some).strict == 0
+    fenced = score('```json\n{"a": 1}\n```', {"type": "is-json"})
+    assert (fenced.strict, fenced.lenient, fenced.rule) == (0, 1, "code_fence")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("delivery", {"type": "equals", "value": "delivery"}),
+        ("note: mind this", {"type": "equals", "value": "note: mind this"}),
+        ("not-contains: x", {"type": "not-contains", "value": "x"}),
+        ("levenshtein(3): x", {"type": "levenshtein", "value": "x", "threshold": 3.0}),
+        ("is-json", {"type": "is-json"}),
+        ("fn:output > 1", {"type": "javascript", "value": "fn:output > 1"}),
+        ("grade: kind", {"type": "llm-rubric", "value": "kind"}),
+    ],
+)
+def test_an_assertion_as_a_text_is_read(text: str, read: Mapping[str, object]) -> None:
+    assert parse_expected(text) == read
+
+
+FILES = {
+    "chat.json": '[{"role": "system", "content": "Be {{tone}}."}, '
+    '{"role": "user", "content": "{{mail}}"}]',
+    "tests.csv": 'mail;__expected;__threshold\n"a; b";"contains: x";0.5\nc;python: 1;\n',
+}
+CONFIG: Mapping[str, Any] = {
+    "prompts": ["Label: {{mail}}", "file://chat.json", "file://own.py", "{{ mail | upper }}"],
+    "providers": ["openai:gpt-5"],
+    "defaultTest": {"vars": {"tone": "kind"}, "assert": [{"type": "cost", "threshold": 1}]},
+    "tests": [
+        {
+            "vars": {"mail": ["one", "two"]},
+            "assert": [{"type": "contains", "value": "{{mail}}"}],
+        },
+        {"vars": {"mail": "x"}, "options": {"transform": "output.trim()"}, "assert": ["y"]},
+        {"vars": {"mail": "x"}},
+        "file://tests.csv",
+    ],
+    "evaluateOptions": {"repeat": 3},
+    "unheard": 1,
+}
+
+
+def test_each_key_of_a_configuration_is_taken_or_named() -> None:
+    source = SourceConfig(CONFIG, {(): "c.yaml:1"})
+
+    plain, chat = convert(source, FILES.__getitem__, judged=False)
+
+    assert [item["input"] for item in plain.items] == [
+        "Label: one",
+        "Label: two",
+        "Label: a; b",
+    ]
+    assert [item["metadata"]["assert"][0]["value"] for item in plain.items] == [
+        "one",
+        "two",
+        "x",
+    ]
+    assert plain.items[2]["metadata"]["threshold"] == 0.5
+    assert [m["content"] for m in chat.items[1]["metadata"]["messages"]] == ["Be kind.", "two"]
+    told = {note.key: f"{note.outcome}: {note.text}" for note in source.notes()}
+    assert told["tests.1"].startswith("not taken: its `transform`")
+    assert "no assertion that could be taken" in told["tests.2"]
+    assert told["tests.3"].startswith("changed: 1 of 2 tests")
+    assert told["prompts.2"].startswith("not taken: is code of yours")
+    assert "filter" in told["prompts.3"]
+    assert told["defaultTest.assert.0"].startswith("not taken: `cost`")
+    assert "epochs: 3" in told["evaluateOptions.repeat"]
+    assert told["unheard"] == "not taken: Swapgate has no such setting"
+    assert told["providers"].startswith("changed")
+
+
+def test_a_configuration_without_a_usable_test_is_bad_input() -> None:
+    with pytest.raises(InputError, match="no prompt has a test that could be taken"):
+        convert(SourceConfig({"prompts": ["{{x}}"], "tests": []}, {}), str, judged=False)
