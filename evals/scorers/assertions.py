@@ -32,7 +32,7 @@ NOT: Final = "not-"
 RUBRIC: Final = "llm-rubric"
 SET: Final = "assert-set"
 _DISTANCE: Final = 5  # that `levenshtein` allows without a threshold
-_MOST_OBJECTS: Final = 1_000  # braces of an answer at which JSON is looked for
+_MOST_OBJECTS: Final = 100  # braces of an answer at which JSON is looked for
 Assertion = Mapping[str, Any]
 # Tells whether an answer holds against (value, threshold).
 Check = Callable[[str, Any, float | None], bool]

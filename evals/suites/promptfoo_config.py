@@ -246,7 +246,7 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     rest = _VARIABLE.sub("", text)
     if _TEMPLATE.search(rest):
         raise _Unfit("it has a filter or block of Nunjucks, which is not run")
-    return _VARIABLE.sub(lambda found: _written(found[1], values), text)
+    return _VARIABLE.sub(lambda variable: _written(variable[1], values), text)
 
 
 def _written(name: str, values: Mapping[str, Any]) -> str:
@@ -259,5 +259,5 @@ def _written(name: str, values: Mapping[str, Any]) -> str:
         return ""
     if isinstance(value, str):
         # A value may name other variables, once.
-        return _VARIABLE.sub(lambda found: str(values.get(found[1], "")), value)
+        return _VARIABLE.sub(lambda variable: str(values.get(variable[1], "")), value)
     return json.dumps(value, ensure_ascii=False)

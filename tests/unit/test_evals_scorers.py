@@ -337,7 +337,9 @@ def test_an_item_that_a_scorer_cannot_judge_is_refused(
         chosen.check(item, chosen.complete([item], chosen.options(given)))
 
 
+CHECKED = [("contains-json", None), ("regex", "^a+b?"), ("levenshtein", "x"), ("is-json", None)]
 ITEMS = {
+    "assertions": to("x", **{"assert": [{"type": k, "value": v} for k, v in CHECKED]}),
     "exact": to("Paris"),
     "numeric": to("42"),
     "choice": Item("i", "asked", "B", choices=("red", "blue")),
