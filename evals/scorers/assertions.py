@@ -231,7 +231,7 @@ def _flat(given: Sequence[Assertion]) -> Iterator[Assertion]:
 
 
 def check_assertion(one: object, *, judged: bool) -> None:
-    """Raises InputError for an assertion that cannot be held against an answer."""
+    """Checks an assertion. Raises InputError for one that cannot be held against an answer."""
     if not isinstance(one, Mapping) or not isinstance(one.get("type"), str):
         raise InputError("an assertion is an object with a `type`")
     kind = one["type"].removeprefix(NOT)

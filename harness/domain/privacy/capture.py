@@ -103,7 +103,7 @@ class CaptureSample:
 
     @classmethod
     def from_sizes(cls, drawn: Sequence[tuple[int, bool, int]]) -> Self:
-        """drawn: bytes, whether it was too large, and how often it was seen."""
+        """Sums up (bytes, whether it was too large, how often it was seen) of each request."""
         kept: Counter[int] = Counter()
         for size, too_large, times in drawn:
             if not too_large:
