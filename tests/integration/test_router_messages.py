@@ -56,33 +56,6 @@ def create_message(client: anthropic.Anthropic, **more: Any) -> anthropic.types.
     return message
 
 
-@pytest.mark.req("A5")
-@pytest.mark.parametrize(
-    ("status", "kind", "raised"),
-    [
-        (400, "invalid_request_error", anthropic.BadRequestError),
-        (422, "invalid_request_error", anthropic.UnprocessableEntityError),
-    ],
-)
-def test_the_clients_own_mistake_is_told_in_the_providers_words(
-    scene: SimScene,
-    client: anthropic.Anthropic,
-    status: int,
-    kind: str,
-    raised: type[anthropic.APIStatusError],
-) -> None:
-    scene.fault("status", status=status, message="max_tokens: too many")
-
-    with pytest.raises(raised, match="max_tokens: too many") as refused:
-        create_message(client)
-
-    assert refused.value.body == {
-        "type": "error",
-        "error": {"type": kind, "message": "max_tokens: too many"},
-    }
-    assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (1, 0)
-
-
 def kind_of(error: anthropic.APIStatusError) -> tuple[str, str]:
     body = error.body
     assert isinstance(body, dict)

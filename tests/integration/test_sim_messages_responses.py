@@ -135,32 +135,6 @@ def test_both_tools_are_called_at_once_where_the_prompt_says_so(
         assert all(json.loads(call.arguments).keys() == {"city"} for call in calls)
 
 
-def test_both_take_what_agents_send_and_answer_by_the_schema_they_ask_for(
-    claude: anthropic.Anthropic, client: openai.OpenAI
-) -> None:
-    message = create_message(
-        claude,
-        messages=[
-            {"role": "user", "content": "x"},
-            {"role": "assistant", "content": "y"},
-            {"role": "system", "content": "The clock says noon."},
-            {"role": "user", "content": HELLO},
-        ],
-        thinking={"type": "adaptive"},
-        output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
-    )
-    assert message.content[0].type == "text"
-    assert set(json.loads(message.content[0].text)) == {"city"}
-
-    for form, fields in (
-        ({"type": "json_schema", "name": "c", "schema": SCHEMA}, {"city"}),
-        ({"type": "json_object"}, {"answer"}),
-    ):
-        text: Any = {"format": form}
-        response = client.responses.create(model=MODEL, input=HELLO, text=text)
-        assert set(json.loads(response.output_text)) == fields
-
-
 @pytest.mark.parametrize("field", ["messages", "max_tokens", "model"])
 def test_a_message_that_lacks_a_field_is_a_400(claude: anthropic.Anthropic, field: str) -> None:
     body: dict[str, object] = {"model": MODEL, "max_tokens": 1, "messages": [

@@ -4,7 +4,6 @@ import asyncio
 import math
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from harness.domain.agents.agent import (
     Agent,
     AgentSession,
     AgentTool,
-    GrantKind,
     ModelChoice,
     ModelKind,
     literal_choice,
@@ -64,7 +62,6 @@ CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
 OWNER = TurnOwner("here:8085", "1")
-HOOK = "HOOK_KEY"
 MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
 
@@ -138,28 +135,6 @@ def granted(ctx: Context, session: AgentSession) -> str:
 def call(ctx: Context, session: AgentSession, action: str, model: str = "") -> dict[str, Any]:
     answer = asyncio.run(switch_model(ctx, session.id, action, model, "why not"))
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
-
-
-def test_an_approved_switch_is_a_grant_and_the_sessions_model(
-    ctx: Context, session: AgentSession
-) -> None:
-    request = ask(ctx, session, reason="it is cleverer")
-    assert now_on(ctx, session).model == CHAT
-
-    approved = switches.approve_switch(ctx, BEN, request.id, "go on", fingerprint=request.hash)
-
-    assert (approved.state, approved.decided_by) == (SwitchState.APPROVED, BEN.name)
-    assert now_on(ctx, session).model.means(BETTER)
-    (grant,) = ctx.store.lists.agent_grants(agent=session.agent)
-    assert (grant.kind, grant.session) == (GrantKind.SWITCH, session.id)
-    assert grant.target_name == "sim/better"
-    assert (grant.granted_by, grant.request) == (BEN.name, request.id)
-    assert grant.expires_at == ctx.clock.now() + timedelta(days=1)
-    actions = [event.action for event in queries.list_audit_events(ctx)]
-    assert actions[:2] == ["agent.switch_approve", "agent.grant"]
-    for again in (switches.approve_switch, switches.reject_switch):
-        with pytest.raises(Conflict, match="approved already"):
-            again(ctx, BEN, request.id)
 
 
 @pytest.mark.parametrize("shown", [{"figures": {}}, {"omissions": ("its reasoning",)}])

@@ -93,33 +93,6 @@ def test_a_call_that_a_provider_would_refuse_is_sent_as_one_that_it_takes(
         assert (call.name, call.arguments) == sent
 
 
-def test_a_conversation_goes_whole_and_in_order_to_the_model() -> None:
-    told = [
-        message(1, "user", "Find it"),
-        answer(
-            2,
-            tool_calls=(
-                MessageToolCall("c1", "search", "{}"),
-                MessageToolCall("c2", "search", "{}"),
-            ),
-        ),
-        message(3, "tool", "second", response_to="c2"),
-        message(4, "tool", "first", response_to="c1"),
-        answer(5),
-    ]
-
-    context = build_context(told, provider="claude", instructions="Be brief.")
-
-    assert [(part.role, part.content) for part in context] == [
-        ("system", "Be brief."),
-        ("user", "Find it"),
-        ("assistant", "yes"),
-        ("tool", "first"),
-        ("tool", "second"),
-        ("assistant", "yes"),
-    ]
-
-
 def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
     messages = [
         answer(1, "claude/opus", extra=THOUGHT),

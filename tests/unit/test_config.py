@@ -313,33 +313,6 @@ data_classes:
     assert spare.target.id not in route.settings.capable
 
 
-@pytest.mark.req("B2")
-def test_a_tier_names_each_providers_own_model(tmp_path: Path) -> None:
-    settings = loaded(
-        tmp_path,
-        """
-providers:
-  one: {api_base: http://one/v1, tiers: {fast: mini, frontier: huge}}
-  two: {api_base: http://two/v1, tiers: {fast: org/flash}}
-routes:
-  fast:
-    incumbent: one
-    fallbacks: [two, {provider: one, tier: frontier, parameters: {seed: 1}, capable: true}]
-  frontier: {incumbent: {provider: one, tier: frontier}, fallbacks: [two/other]}
-""",
-    )
-    fast, frontier = settings.routes["fast"], settings.routes["frontier"]
-    chain = (fast.incumbent, *fast.fallbacks)
-    assert [(t.provider, t.model) for t in chain] == [
-        ("one", "mini"),
-        ("two", "org/flash"),
-        ("one", "huge"),
-    ]
-    assert fast.fallbacks[1].parameters == {"seed": 1}
-    assert fast.settings.capable == (fast.fallbacks[1].target.id,)
-    assert frontier.incumbent.target.name == "one/huge"
-
-
 @pytest.mark.parametrize("share", ["0.5%", "50", "0.50 %"])
 def test_a_share_is_a_percentage_or_basis_points(tmp_path: Path, share: str) -> None:
     settings = loaded(tmp_path, f"{ROUTE}    keep_warm: {share}\n")
