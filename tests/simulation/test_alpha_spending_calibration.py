@@ -68,12 +68,14 @@ def passed_once(levels: list[float]) -> float:
     return float(passed.mean())
 
 
+@pytest.mark.verify
 def test_spelling_model_and_suite_anew_buys_no_luck(tmp_path: Path) -> None:
     error = math.sqrt(BOUND * (1.0 - BOUND) / TRIALS)
 
     assert passed_once(alphas(tmp_path)) <= BOUND + 3.0 * error
 
 
+@pytest.mark.verify
 def test_without_the_count_it_would() -> None:
     """So that the limit above is one that can be missed."""
     assert passed_once([ALPHA] * LOOKS) > 2.5 * ALPHA

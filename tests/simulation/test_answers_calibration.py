@@ -25,6 +25,7 @@ def measured(
     return {row.population: row for row in rows}
 
 
+@pytest.mark.verify
 def test_a_claim_about_these_items_sees_more_with_fewer_answers() -> None:
     rows = measured(AnsweredSuite(Claim.SUPERIOR, 200, 200, 2))
     like, these = rows[ClaimPopulation.LIKE_THESE], rows[ClaimPopulation.THESE]

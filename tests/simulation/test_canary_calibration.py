@@ -58,6 +58,7 @@ def healthy() -> list[list[ObservationBlock]]:
     ]  # fmt: skip
 
 
+@pytest.mark.verify
 def test_all_guardrails_together_roll_back_at_most_one_in_twentyfive(
     healthy: list[list[ObservationBlock]],
 ) -> None:
@@ -130,6 +131,7 @@ def test_harm_of_each_kind_is_seen_beside_guardrails_that_see_none(
     assert float(np.median(found)) <= most
 
 
+@pytest.mark.verify
 def test_a_slow_down_at_the_tolerated_ratio_is_no_harm() -> None:
     slower = SimulatedHarm(slower=1.25)
     found = [exposures(slower, policy=TWELVE, cap=300, seed=[53, n]) for n in range(30)]
