@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.text_files import replace_halves
 from harness.domain.routing.target import Target
 
 Message = Mapping[str, Any]
@@ -87,7 +88,8 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
 def parse_reply(raw: bytes) -> ChatReply:
     """Parses the body of a chat completion. Raises MalformedReply."""
     try:
-        payload = json.loads(raw)
+        # Half of a pair of characters in an answer must not end its evaluation.
+        payload = replace_halves(json.loads(raw))
     except (ValueError, RecursionError):
         raise MalformedReply("the answer is not JSON") from None
     if not isinstance(payload, dict):

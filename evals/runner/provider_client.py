@@ -153,7 +153,8 @@ class EvalProviderClient:
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
         """What `read` makes of the answer, and the seconds of the attempt that brought it."""
-        request = json.dumps(body, ensure_ascii=False).encode()
+        # Half of a pair of characters is sent as JSON's escape: UTF-8 has none.
+        request = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
         attempt, answers = 0, self._answers
         while True:
             try:

@@ -14,7 +14,7 @@ from evals.suites.foreign_records import read_record
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import read_group, read_slice
-from harness.domain.evals.text_files import csv_records, decode_text, text_lines
+from harness.domain.evals.text_files import csv_records, decode_text, replace_halves, text_lines
 
 TARGET_FIELDS = ("target", "expected")
 
@@ -128,7 +128,7 @@ def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]
 def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each element of a JSON array."""
     try:
-        records = DECODER.decode(_text(path))
+        records = replace_halves(DECODER.decode(_text(path)))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}:1: not JSON: {error}") from None
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
@@ -144,11 +144,16 @@ def _no_nan(constant: str) -> float:
 DECODER: Final = json.JSONDecoder(parse_constant=_no_nan)
 
 
+ESCAPE: Final = "\\u"  # of JSON; half of a pair of characters comes as one alone
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line that is not blank. Raises InputError as `file:line: …`."""
     for number, line in text_lines(_text(path)):
         try:
             record = DECODER.decode(line)
+            if ESCAPE in line:
+                record = replace_halves(record)
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{number}: not JSON: {error.msg} at column {error.colno}"

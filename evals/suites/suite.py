@@ -53,6 +53,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "unlabelled": "without a label",
     "unscorable": "that the scorer cannot judge",
 }
+REPLACED: Final = "\ufffd"
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -414,8 +415,17 @@ class ConfiguredSuites:
         )
 
     def describe_sample(self, suite: str) -> str:
-        """Says what the sample behind a suite leaves out; empty for nothing, or not known."""
-        return describe_sample(self.settings(suite))
+        """Says what the sample behind a suite leaves out, and which items are not asked as they
+        were written; empty for nothing, or not known.
+        """
+        settings = self.settings(suite)
+        items = () if settings.path is None else self.suite(suite).items.values()
+        broken = sum(REPLACED in canonical_text(item) for item in items)
+        replaced = (
+            f"{broken} items hold {REPLACED}, in place of half of a pair of characters or of "
+            "one that could not be read."
+        )
+        return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
         """Guesses the mean tokens of a question and an answer; None for a `@task`. Raises as

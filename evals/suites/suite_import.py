@@ -197,7 +197,7 @@ def import_labelled(
     if data.exists() and not replace_:
         raise Conflict(f"{data} is there already: take another name, or --replace")
     settings = replace(wished, path=data, data_class=items.data_class)
-    with _writing(data, items.text.encode()):
+    with _writing(data, items.text.encode("utf-8", "backslashreplace")):
         done = _imported(settings, items.unlabelled)
         entries = [
             entry for entry in manifest_entries(done.manifest) if entry.get("name") != name
@@ -247,7 +247,7 @@ def import_items(
             if data.exists() and not replace_:
                 raise Conflict(f"{data} is there already: take another name, or --replace")
             text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-            stack.enter_context(_writing(data, text.encode("utf-8", "surrogatepass")))
+            stack.enter_context(_writing(data, text.encode("utf-8", "backslashreplace")))
             done.append(_imported(replace(wished, path=data)))
         configure(done)
     return done

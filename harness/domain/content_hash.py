@@ -26,7 +26,7 @@ _CANONICAL: Final = json.JSONEncoder(
 
 def digest(value: object) -> str:
     """Computes the SHA-256 of the value's canonical JSON: 64 hexadecimal digits."""
-    return sha256(canonical_json(value).encode()).hexdigest()
+    return sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_content(content: bytes | str) -> str:

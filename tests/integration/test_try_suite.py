@@ -63,6 +63,20 @@ def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
     assert "<h2>Cost and time of an answer</h2>" in page
 
 
+def test_a_model_without_a_price_needs_one_and_no_higher_limit(
+    sim_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{sim_url}/v1")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=k")
+    asked = trying(tmp_path, sim_url, "openai/sim-unheard")
+    _, said = asked.communicate(timeout=60)
+
+    assert asked.returncode == 1
+    assert "Write it under `providers.openai.prices` in ./swapgate.yaml" in said
+    assert "--max-usd" not in said
+    assert (tmp_path / ".swapgate-try/.gitignore").read_text() == "*\n"
+
+
 @pytest.mark.parametrize(
     ("candidate", "message"),
     [

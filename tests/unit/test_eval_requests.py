@@ -92,6 +92,7 @@ def test_a_reply_tells_text_usage_and_who_served_it() -> None:
         ({"content": None, "refusal": "I won't."}, "I won't."),
         ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
         ({"content": None}, ""),
+        ({"content": "half \ud83d"}, "half \ufffd"),
     ],
 )
 def test_content_may_be_a_refusal_parts_or_nothing(message: object, text: str) -> None:

@@ -100,6 +100,18 @@ def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
     assert catalog.left_out("ifeval") == {"instruction startend:rhyme is not known": 1}
 
 
+def test_half_of_a_pair_of_characters_is_replaced_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "halves.jsonl"
+    file.write_text('{"id": "a", "input": "a \\ud83d?", "target": "x\\ud83d"}')
+    suite = load_suite(SuiteSettings("halves", path=file))
+
+    assert suite.prompt("a") == "a \ufffd?"
+    assert suite.score("x\ufffd", "a").strict == 1
+    assert suite.pin.digest
+    catalogue = ConfiguredSuites({"halves": suite.settings})
+    assert "1 items hold \ufffd" in catalogue.describe_sample("halves")
+
+
 def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     row = {"input": "b", "target": {"instruction_id_list": ["x:y"], "kwargs": [{}]}}

@@ -4,7 +4,7 @@ its own: a second call goes on where the first ended.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,6 +62,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     providers = _providers([incumbent, candidate], config_file(config, os.environ))
     folder = FOLDER / _name(trial)
     folder.mkdir(parents=True, exist_ok=True)
+    (FOLDER / ".gitignore").write_text("*\n", encoding="utf-8")  # answers are no source
     written = folder / "swapgate.yaml"
     written.write_text(yaml.safe_dump(_config(trial, providers)), encoding="utf-8")
     question = ComparisonRequest(
@@ -84,7 +85,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
         except KeyboardInterrupt:
             ended = "stopped"
         except SpendingPaused as error:
-            ended = f"{error}. --max-usd allows more"
+            ended = f"{error}. {_describe_remedy(ctx, [incumbent, candidate])}"
         report = gather_report(installation.context, proposal.id, standalone=True, kept=folder)
     trial.page.write_text(render_page(report), encoding="utf-8")
     if ended:
@@ -95,6 +96,16 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     print_report(report, folder)
     output.note(f"the page: {trial.page}")
     return exit_code(report)
+
+
+def _describe_remedy(ctx: Context, seeds: Sequence[TargetSeed]) -> str:
+    """Says what lets a comparison go on that had no money: no sum helps without a price."""
+    with ctx.store.read() as tx:
+        known = tx.providers.all()
+    for seed in seeds:
+        if seed.model not in known[seed.provider].prices:
+            return f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
+    return "--max-usd allows more"
 
 
 def _seed(name: str) -> TargetSeed:

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.errors import InputError
 
@@ -19,6 +19,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _QUOTED: Final = re.compile('"[^"]*"')
 
@@ -37,6 +38,21 @@ def decode_text(data: bytes, place: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         name = encoding.removesuffix("-sig").upper()
         raise InputError(f"{place}:{line}: not {name} text; save it as UTF-8") from None
+
+
+def replace_halves(value: Any) -> Any:
+    """Replaces halves of a pair of characters (lone surrogates) in a JSON value by U+FFFD: no
+    text of UTF-8 can hold one.
+    """
+    match value:
+        case str():
+            return _HALF.sub("\ufffd", value)
+        case list():
+            return [replace_halves(inner) for inner in value]
+        case dict():
+            return {replace_halves(key): replace_halves(part) for key, part in value.items()}
+        case _:
+            return value
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
