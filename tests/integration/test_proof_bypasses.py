@@ -5,17 +5,44 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from harness.control.canary import operations
 from harness.control.proposals import alpha_spending
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers import model_names
 from harness.domain.routing.target import Provider
+from harness.store.schema import metadata
 from tests.support.control.control_plane import SmallInstallation
-from tests.support.store.tampering import owned
+from tests.support.store.tampering import owned, row
 
 pytestmark = pytest.mark.req("A7", "F1", "F2")
 EVE = Actor("eve", Role.ADMIN, "pr_eve")
+
+
+def test_no_older_row_of_a_proposal_opens_the_canary_again_that_a_person_ended(
+    world: SmallInstallation,
+) -> None:
+    made = world.propose("sim/better").id
+    world.run_once()
+    with owned(world.store) as db:
+        older = row(db, "proposal", id=made)
+    assert older["phase"] == ProposalPhase.EVALUATING.value
+    route = world.until_decided(made).route
+    operations.operate(world.context(), EVE, route, RolloutSignal.ABORT, "harm that I saw")
+    with owned(world.store) as db:
+        db.execute(sa.text("DELETE FROM rollout"))
+        table = metadata.tables["proposal"]
+        db.execute(sa.update(table).where(table.c.id == made).values(**older))
+
+    world.until_decided(made)
+
+    assert world.get(made).phase is ProposalPhase.REJECTED
+    assert world.get(made).verdict is None
+    with world.store.read() as tx:
+        canaries = [record.route.canary for record in tx.routing.history(route)]
+    assert sum(canary is not None for canary in canaries) == 1
 
 
 UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no json"}]

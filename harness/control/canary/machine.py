@@ -22,6 +22,7 @@ from harness.domain.canary.rollout import (
     RolloutState,
     apply_signal,
     build_unit_rule,
+    rollout_id,
 )
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.verdict import Passed
@@ -68,7 +69,7 @@ def open_canary(
     route = routes.require_route(tx, proposal.route)
     policy = _guard_cost(tx, proposal)
     rollout = Rollout(
-        id=ctx.chance.token("r_"),
+        id=rollout_id(proposal.id),
         proposal=proposal.id,
         route=proposal.route,
         incumbent=proposal.incumbent,

@@ -25,6 +25,7 @@ from harness.control.proposals import (
     selections,
 )
 from harness.control.routing import freezes
+from harness.domain.canary.rollout import rollout_id
 from harness.domain.errors import EvidenceMismatch, ProofRefused, StaleEvidence
 from harness.domain.evals.run import EvalRun, RunState, describe_waits
 from harness.domain.evals.verdict import (
@@ -81,8 +82,8 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
 
 def _start(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
-        if _base_changed(tx, proposal):
-            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+        if base_change := _describe_base_change(tx, proposal):
+            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
         ready = evaluation.attach_runs(ctx, tx, proposal)
         saved = tx.proposals.save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
         _audit(tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
@@ -93,18 +94,18 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     if proposal.retry_at is not None:
         return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
-        base_changed = _base_changed(tx, proposal)
+        base_change = _describe_base_change(tx, proposal)
         by_id = evaluation.load_runs(tx, proposal)
         answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(tx, proposal.route)
-        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        rules = "" if base_change else _other_rules(ctx, tx, proposal)
         changes = [
             change
             for plan in proposal.plans
             if (change := proof_validity.describe_suite_change(ctx, tx, plan))
         ]
-    if base_changed:
-        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+    if base_change:
+        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal was made"
         return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
@@ -339,13 +340,13 @@ def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
     """The verdict that the proposal stands on; and, where it does so no more, what was done."""
     with ctx.store.read() as tx:
-        base_changed = _base_changed(tx, proposal)
+        base_change = _describe_base_change(tx, proposal)
         proof = tx.verdicts.get(proposal.verdict or "")
         validity = proof_validity.assess_proof(ctx, tx, proof)
-        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        rules = "" if base_change else _other_rules(ctx, tx, proposal)
         rules = rules or decisions.find_revocation(tx, proposal)
-    if base_changed:
-        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
+    if base_change:
+        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, base_change)
     if not validity.holds:
         event = (
             ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
@@ -387,11 +388,16 @@ def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
 
 
 _OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
+_HAD_ITS_CANARY = "the route's signed history has its canary: this row is older than that"
 
 
-def _base_changed(tx: Transaction, proposal: Proposal) -> bool:
+def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
+    """Says why the proposal has no place on its route any more; empty where it has one."""
     route = tx.routing.route(proposal.route)
-    return route is None or route.incumbent != proposal.incumbent
+    if route is None or route.incumbent != proposal.incumbent:
+        return _OTHER_BASE
+    had = tx.routing.has_had_rollout(proposal.route, rollout_id(proposal.id))
+    return _HAD_ITS_CANARY if had else ""
 
 
 def _in_write(

@@ -98,6 +98,13 @@ class ActionKind(StrEnum):
     ROLLBACK = "rollback"
 
 
+def rollout_id(proposal: str) -> str:
+    """Names the one rollout that a proposal can have: the route's signed history then shows for
+    good whether it had it, whatever became of the rows of both.
+    """
+    return f"r_{proposal.removeprefix('p_')}"
+
+
 # What a person may ask for; the others are the data's.
 MANUAL_SIGNALS: Final = frozenset(
     {

@@ -147,6 +147,12 @@ HISTORY = (
     .where(route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
 )
+HAS_HAD = sa.select(
+    sa.exists().where(
+        route_version.c.route == sa.bindparam("route"),
+        route_version.c.rollout == sa.bindparam("rollout"),
+    )
+)
 FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
@@ -276,6 +282,11 @@ class Routing:
             record_from_row(row, {row.version: tuple(chains.get((row.route, row.version), ()))})
             for row in rows
         ]
+
+    def has_had_rollout(self, route: str, rollout: str) -> bool:
+        """Tells whether a version of the route, of any time, names the rollout."""
+        wanted = {"route": route, "rollout": rollout}
+        return bool(self._unit.read(HAS_HAD, wanted).scalar_one())
 
     def names(self) -> Sequence[str]:
         return self._unit.read(NAMES).scalars().all()
