@@ -47,6 +47,7 @@ IGNORED_KEYS: Final[Mapping[str, str]] = {
 }
 # A command by its words. Each of its subcommands is retired with it.
 RETIRED_COMMANDS: Final[Mapping[str, str]] = {
+    "agent purge-user": "use `swapgate user delete`",
     "archive": "set `control.traffic_keep_days`, after which old traffic is deleted",
     "audit resend": "use `swapgate audit export`",
     "audit sinks": "collect the control plane's stdout",

@@ -16,9 +16,9 @@ from tests.acceptance.swaps import (
 )
 from tests.acceptance.traffic import ask_all
 
-USERS = 2000
-# Of so many callers 1 % is 20; a share of 0.1 % or 3 % would be seen.
-FEWEST, MOST = 5, 45
+USERS = 3000
+# Of so many callers 1 % is 30; a share of 0.3 % or 2.2 % would be seen.
+FEWEST, MOST = 8, 65
 
 
 @pytest.mark.verify

@@ -22,10 +22,11 @@ from harness.domain.operations.row_signatures import RowFault
 from harness.store.schema import metadata
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import eval_run
-from harness.store.schema.operations import principal
+from harness.store.schema.operations import audit_event, principal
 from harness.store.schema.proposals import HAS_NOT_ENDED, LIVE_STATE_VALUES, proposal, rollout
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.store.signing.manifest import Manifest
 from harness.store.unit_of_work import Unit
 
 # Rows of a table at a time, so that few texts are in memory.
@@ -77,9 +78,22 @@ def row_faults(unit: Unit) -> Iterator[RowFault]:
     if unit.read(sa.select(principal.c.id).where(local)).first() is None:
         yield RowFault(principal.name, (LOCAL_PRINCIPAL.id,), "it is gone")
     try:
-        unit.check_manifest()
+        _check_log_end(unit, unit.check_manifest())
     except SignatureInvalid as error:
         yield RowFault("manifest", (), str(error))
+
+
+def _check_log_end(unit: Unit, manifest: Manifest | None) -> None:
+    """Raises SignatureInvalid where the log lacks the newest event of the signed manifest."""
+    number, _, mac = (manifest.log_end if manifest else "").partition(":")
+    if not number:
+        return
+    event = sa.select(audit_event.c.mac).where(audit_event.c.number == int(number))
+    if unit.read(event).scalar() != mac:
+        raise SignatureInvalid(
+            f"the manifest was signed after event {number} of the audit log, and the log lacks "
+            "this event or has another: the log was cut or changed"
+        )
 
 
 def _page_faults(
