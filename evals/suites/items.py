@@ -49,7 +49,7 @@ def load_items(
     """
     items: list[Item] = []
     seen: dict[str, int] = {}
-    for number, (line, record) in enumerate(_records(path, input_field), start=1):
+    for number, (line, record) in enumerate(read_records(path, input_field), start=1):
         place = f"{path}:{line}"
         item = _item(
             record,
@@ -106,7 +106,9 @@ def _text(path: Path) -> str:
     return decode_text(_bytes(path), str(path))
 
 
-def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_records(
+    path: Path, input_field: str = "input"
+) -> Iterator[tuple[int, dict[str, Any]]]:
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return json_lines(path)

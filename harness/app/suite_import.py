@@ -14,7 +14,7 @@ from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
-from evals.suites import promptfoo_config
+from evals.suites import dataset_import, promptfoo_config
 from evals.suites.suite_import import (
     ImportedSuite,
     import_data,
@@ -40,8 +40,10 @@ __all__ = [
     "SuiteUpload",
     "add_suite",
     "add_to_config",
+    "import_dataset",
     "import_labelled",
     "import_promptfoo",
+    "is_labelled_file",
     "lock_suites",
     "read_promptfoo",
     "suite_entry",
@@ -266,6 +268,38 @@ def import_promptfoo(
     base = config_file.resolve().parent
     done = import_items(wanted, base=base, replace_=replace_, configure=configure)
     return ConvertedImport(done, [*source.notes()], configured)
+
+
+def import_dataset(
+    file: Path, wished: SuiteSettings, *, config_file: Path, replace_: bool
+) -> ConvertedImport:
+    """Writes another tool's data set as a suite, and into the configuration. Raises as
+    `import_promptfoo`.
+    """
+    read = dataset_import.read_dataset(file)
+    known = wished.name in load_settings(config_file).suites
+    if known and not replace_:
+        raise Conflict(
+            f"there is a suite {wished.name!r} already: take another name, or --replace"
+        )
+    configured = True
+
+    def configure(done: Sequence[ImportedSuite]) -> None:
+        nonlocal configured
+        if not known:
+            entry = suite_entry(wished.name, done[0].settings)
+            configured = add_to_config(config_file, entry, done[0].data)
+
+    base = config_file.resolve().parent
+    found = [(replace(wished, title=read.tool or file.name), read.items)]
+    done = import_items(found, base=base, replace_=replace_, configure=configure)
+    return ConvertedImport(done, read.notes, configured)
+
+
+def is_labelled_file(file: Path) -> bool:
+    """Tells whether a file is what `swapgate capture export` wrote."""
+    with file.open("rb") as opened:
+        return _is_labelled(opened.readline())
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:

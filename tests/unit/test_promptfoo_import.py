@@ -1,11 +1,14 @@
 """A promptfoo configuration becomes suites, scored as promptfoo's assertions say."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evals.scorers.assertions import ASSERTIONS
+from evals.suites.dataset_import import read_dataset
 from evals.suites.items import Item
 from evals.suites.promptfoo_config import convert
 from evals.suites.promptfoo_tests import parse_expected
@@ -144,3 +147,36 @@ def test_each_key_of_a_configuration_is_taken_or_named() -> None:
 def test_a_configuration_without_a_usable_test_is_bad_input() -> None:
     with pytest.raises(InputError, match="no prompt has a test that could be taken"):
         convert(SourceConfig({"prompts": ["{{x}}"], "tests": []}, {}), str, judged=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "tool", "target"),
+    [
+        ({"datasetId": "d", "input": "q", "expectedOutput": "a", "id": 7}, "langfuse", "a"),
+        ({"inputs": {"q": "q"}, "outputs": {"a": "a"}}, "langsmith", {"a": "a"}),
+        ({"input": "q", "ideal": ["a", "b"]}, "openai-evals", ["a", "b"]),
+        ({"_xact_id": "1", "input": "q", "expected": "a"}, "braintrust", "a"),
+        ({"input": "q", "expectedOutput": "a"}, "deepeval", "a"),
+        ({"input": "q", "expected": "a", "weather": "wet"}, "", "a"),
+    ],
+)
+def test_a_data_set_is_recognised_by_its_fields(
+    tmp_path: Path, line: Mapping[str, object], tool: str, target: object
+) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps(line))
+
+    read = read_dataset(file)
+
+    assert (read.tool, [item["target"] for item in read.items]) == (tool, [target])
+    assert all(note.outcome == "taken" or note.key in line for note in read.notes)
+
+
+def test_a_file_without_right_answers_says_what_it_looks_like(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"datasetId": "d", "input": "q", "expectedOutput": None}))
+
+    with pytest.raises(
+        InputError, match="looks like a data set of langfuse, and has no question"
+    ):
+        read_dataset(file)

@@ -33,7 +33,9 @@ from harness.domain.formatting import format_bytes
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 
 if TYPE_CHECKING:
+    from harness.app.suite_import import ConvertedImport
     from harness.domain.config_conversion import SourceConfig
+    from harness.domain.settings import SuiteSettings
 
 
 @click.group()
@@ -90,15 +92,18 @@ def import_suite(
     ),
     replace_: bool = opt("Instead of the suite of this name."),
 ) -> None:
-    """Make a suite of labelled captures, or of promptfoo's configuration.
+    """Make a suite of labelled captures, of promptfoo's configuration, or of a data set.
 
-    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. Captures without a label are
-    left out. promptfoo's configuration becomes a suite for each prompt, with its assertions as
-    scorer; a report says of each key whether it was taken.
+    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. The content says what FILE is;
+    data sets are exports of Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON
+    lines and CSV. Captures without a label are left out. promptfoo's configuration becomes a
+    suite for each prompt, with its assertions as scorer. A report says of each key whether it
+    was taken.
     """
     from harness.app.suite_import import (  # noqa: PLC0415 - only this command needs it
         add_to_config,
         import_labelled,
+        is_labelled_file,
         lock_suites,
         read_promptfoo,
         suite_entry,
@@ -106,8 +111,7 @@ def import_suite(
     from harness.domain.settings import SuiteSettings  # noqa: PLC0415
 
     settings = session.settings
-    if settings.source is None:
-        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+    config_file = _config_file(session)
     if (source := read_promptfoo(file)) is not None:
         _import_promptfoo(session, file, source, PromptfooImport(suite, judge, replace_))
         return
@@ -119,11 +123,14 @@ def import_suite(
         scorer_options=dict(map(_option, options)),
         max_output_tokens=max_output_tokens,
     )
+    if not is_labelled_file(file):
+        _import_dataset(session, file, wished, replace_=replace_)
+        return
     with lock_suites(settings):
         done = import_labelled(
             file,
             wished,
-            base=settings.source.resolve().parent,
+            base=config_file.resolve().parent,
             actor=session.actor.name,
             now=session.installation.clock.now(),
             replace_=replace_,
@@ -132,7 +139,7 @@ def import_suite(
         if suite in settings.suites:
             written = False
         else:
-            written = add_to_config(settings.source, entry, done.data)
+            written = add_to_config(config_file, entry, done.data)
     if session.json:
         files = {"data": str(done.data), "manifest": str(done.manifest)}
         output.document({**vars(done), **files, "configured": written})
@@ -143,9 +150,9 @@ def import_suite(
     if done.left_out:
         output.note(f"left out {done.left_out} that scorer {scorer} cannot judge")
     if written:
-        click.echo(f"added to {settings.source}")
+        click.echo(f"added to {config_file}")
     else:
-        output.note(f"see that {settings.source} has, under `suites:`\n{entry.rstrip()}")
+        output.note(f"see that {config_file} has, under `suites:`\n{entry.rstrip()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +165,13 @@ class PromptfooImport:
 def _import_promptfoo(
     session: Session, file: Path, source: "SourceConfig", wanted: PromptfooImport
 ) -> None:
-    from harness.app.suite_import import import_promptfoo, lock_suites, suite_entry  # noqa: PLC0415 - as above
+    from harness.app.suite_import import import_promptfoo, lock_suites  # noqa: PLC0415 - as above
     from harness.domain.routing.target import Target  # noqa: PLC0415 - as above
     from harness.domain.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
 
     judge = JudgeSettings(Target.from_name(wanted.judge)) if wanted.judge else None
     wished = SuiteSettings(name=wanted.suite, judge=judge)
-    config_file = session.settings.source
-    assert config_file is not None  # noqa: S101 - the caller has looked
+    config_file = _config_file(session)
     try:
         with lock_suites(session.settings):
             done = import_promptfoo(
@@ -175,6 +181,31 @@ def _import_promptfoo(
         if not session.json:
             output.conversion([*source.notes()])
         raise
+    _print_converted(session, done)
+
+
+def _import_dataset(
+    session: Session, file: Path, wished: "SuiteSettings", *, replace_: bool
+) -> None:
+    from harness.app.suite_import import import_dataset, lock_suites  # noqa: PLC0415 - as above
+
+    with lock_suites(session.settings):
+        done = import_dataset(
+            file, wished, config_file=_config_file(session), replace_=replace_
+        )
+    _print_converted(session, done)
+
+
+def _config_file(session: Session) -> Path:
+    if session.settings.source is None:
+        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+    return session.settings.source
+
+
+def _print_converted(session: Session, done: "ConvertedImport") -> None:
+    from harness.app.suite_import import suite_entry  # noqa: PLC0415 - as above
+
+    config_file = _config_file(session)
     if session.json:
         output.document(output.plain_fields(done))
         return
@@ -182,7 +213,7 @@ def _import_promptfoo(
     for one in done.suites:
         click.echo(f"suite {one.suite}: {one.items} items in {one.data}")
         if one.left_out:
-            output.note(f"left out {one.left_out} of {one.suite} without an assertion")
+            output.note(f"left out {one.left_out} of {one.suite} that its scorer cannot judge")
     if done.configured:
         click.echo(f"added to {config_file}")
     else:
