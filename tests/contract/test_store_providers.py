@@ -41,7 +41,7 @@ ANSWERS = ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, "it answers \ud80
 FOUND = ProviderCheck(
     "sim", "sim", "sim/good", ok=False, findings=(KEY_REFUSED, ANSWERS), at=NOW
 )
-SMALL = DiscoveredModel("sim", "llama-4-scout", PROVIDER.api_base, NOW)
+SMALL = DiscoveredModel("sim", "llama-4-scout", PROVIDER.api_base, NOW, listed_since=NOW)
 LARGE = replace(
     SMALL, model="vendor/llama:free", context_window=131072, price=Price(0.1, 0.2, 0.05)
 )

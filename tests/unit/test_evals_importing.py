@@ -82,6 +82,8 @@ def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
         "labelled_until": "2026-11-19T09:00:00Z",
         "imported_at": "2026-11-20T15:00:00+00:00",
         "imported_by": "ann",
+        "unlabelled": 1,
+        "unscorable": 0,
     }
     item = json.loads(done.data.read_text().splitlines()[0])
     assert item["metadata"]["provenance"]["label_author"] == "ann"
