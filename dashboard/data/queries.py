@@ -13,7 +13,7 @@ from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import comparison as comparisons
-from harness.control.proposals import decisions, evaluation
+from harness.control.proposals import cost_ratio, decisions, evaluation
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.providers import model_lookup
@@ -99,6 +99,7 @@ class ProposalRow:
     remarks: Sequence[str] = ()  # on the keys behind an open one's approval
     # Of one that is being evaluated: answers that are there, and how many there may be.
     answers: tuple[int, int] | None = None
+    cost: str = ""  # what its candidate costs, where it is open; else what was accepted
 
 
 def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
@@ -130,6 +131,7 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
             standing=standings.get(proposal.id),
             remarks=_remarks(ctx, proposal),
             answers=_answers(ctx, proposal),
+            cost=_cost(ctx, proposal),
         )
         for proposal in found
     ]
@@ -165,6 +167,15 @@ def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:
     with suppress(SignatureInvalid), ctx.store.read() as tx:
         return evaluation.count_answers(tx, proposal)
     return None
+
+
+def _cost(ctx: Context, proposal: Proposal) -> str:
+    if not proposal.open:
+        return proposal.accepted_cost.text if proposal.accepted_cost else ""
+    # As above.
+    with suppress(SignatureInvalid), ctx.store.read() as tx:
+        return cost_ratio.load_ratio(ctx, tx, proposal).text
+    return ""
 
 
 def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:

@@ -141,17 +141,14 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
         f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {escape(when)}</span>',
     ]
-    if row.answers is not None and row.answers[1]:
-        done, most = row.answers
-        counted = f"{done:,} of at most {most:,} answers; the gate may stop earlier"
-        lines.append(escape(counted) + html.meter("Progress", done / most, labels.Tone.NEUTRAL))
+    lines += _progress(row)
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")
     if proposal.change_reference:
         lines.append(f"Change request: {escape(proposal.change_reference)}")
-    if proposal.accepted_cost:
-        lines.append(f"Cost: {escape(proposal.accepted_cost.text)}")
+    if row.cost:
+        lines.append(f"Cost: {escape(row.cost)}")
     if row.verdict is not None:
         decided = html.state(labels.verdict_label(row.verdict))
         lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
@@ -161,6 +158,17 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     elif row.verdict and why not in ("", row.verdict.reason):
         lines.append(f"Closed: {escape(why[:1].upper() + why[1:])}")
     return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _progress(row: ProposalRow) -> Sequence[str]:
+    """Says what an evaluation waits for, and how many answers it has."""
+    waits = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
+    done, most = row.answers or (0, 0)
+    if not most:
+        return waits
+    counted = f"{done:,} of at most {most:,} answers; the gate may stop earlier"
+    meter = html.meter("Progress", done / most, labels.Tone.NEUTRAL)
+    return [*waits, escape(counted) + meter]
 
 
 def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:

@@ -61,10 +61,10 @@ def away_after(
 
 
 def waiting(world: SmallInstallation) -> Proposal:
-    proposal = world.propose()
+    world.propose()
     for _ in range(4):
         world.run_once()
-    found = queries.find_proposal(world.context(), proposal.id)
+    (found,) = queries.list_proposals(world.context(), open_only=True)
     assert "waits for sim since " in found.waits
     assert ": connection refused; next try " in found.waits
     return found

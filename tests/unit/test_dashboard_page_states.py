@@ -33,7 +33,7 @@ from harness.control.proposals import comparison
 from harness.control.routing import kill_switch, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
-from harness.domain.errors import StoreUnavailable
+from harness.domain.errors import ProviderAway, StoreUnavailable
 from harness.domain.formatting import format_signed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -262,6 +262,27 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
     assert "NOT DECIDED YET: 12 of 200 items" in running
     assert running.count('role="meter"') == 1
     assert "regressed" not in running
+
+
+def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask_again(
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, proposal = copied(lived_in, tmp_path), lived_in.proposals["evaluating"]
+    with opened(config, ManualClock(now())) as installation, installation.store.write() as tx:
+        (pair,) = tx.proposals.get(proposal).runs.values()
+        run = tx.runs.get(pair.candidate)
+        tx.runs.lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
+        away = str(ProviderAway("sim", "connection refused", 20.0))
+        tried = now() + timedelta(minutes=5)
+        wait = replace(run, waits_since=now(), patience_since=now(), retry_at=tried)
+        assert tx.runs.wait(replace(wait, message=away), "w")
+
+    for page in ("proposals", "compare"):
+        app = shown(monkeypatch, config, page, {"id": proposal})
+        assert "It waits for sim since " in text(app), page
+        assert f": connection refused; next try {tried:%H:%M:%S}." in text(app), page
+        assert "sim/sim-better costs " in text(app), page
+        assert f"retry-{proposal}" in [button.key for button in app.button], page
 
 
 @pytest.mark.req("F3")
