@@ -43,8 +43,8 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
     legend = f"{{{{{label}}}}}"
     calls = f"sum by ({label}) (rate(swapgate_attempts_total"
 
-    def latency(metric: str) -> str:
-        buckets = f'rate({metric}_bucket{{{label}!=""}}[5m])'
+    def latency(metric: str, which: str = "") -> str:
+        buckets = f'rate({metric}_bucket{{{label}!=""{which}}}[5m])'
         return f"histogram_quantile(0.95, sum by ({label}, le) ({buckets}))"
 
     return (
@@ -68,7 +68,7 @@ def list_traffic_panels(label: str) -> Sequence[Panel]:
         ),
         Panel(
             f"95 % of answers are whole within, by {label}",
-            latency("swapgate_request_duration_seconds"),
+            latency("swapgate_request_duration_seconds", f",{ANSWERED}"),
             legend,
             "s",
         ),

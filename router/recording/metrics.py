@@ -163,12 +163,11 @@ class RouterMetrics:
             route, arm, target, outcome, is_answered = kind
             provider = _provider(target)
             self._requests.labels(route, arm, provider, target, outcome).inc(len(requests))
-            served = (route, provider, target) if is_answered else (route, "", "")
-            durations = self._duration.labels(*served)
+            durations = self._duration.labels(route, provider, target, outcome)
             durations.observe([r.latency_ms / 1000 for r in requests])
             firsts_s = [r.first_token_s for r in requests if r.first_token_s is not None]
             if firsts_s:
-                self._first_token.labels(*served).observe(firsts_s)
+                self._first_token.labels(route, provider, target).observe(firsts_s)
             if is_answered:
                 self._tokens.labels(target, "input").inc(sum(r.input_tokens for r in requests))
                 made = sum(r.output_tokens for r in requests)

@@ -26,8 +26,9 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_request_duration_seconds": MetricSpec(
         _H,
-        "From the request to the last byte of its answer, by the target that answered",
-        ("route", "provider", "target"),
+        "From the request to the last byte of its answer, by the target that answered or was "
+        "tried last",
+        ("route", "provider", "target", "outcome"),
     ),
     "swapgate_time_to_first_token_seconds": MetricSpec(
         _H,
