@@ -162,6 +162,26 @@ def test_all_rounds_of_a_quarter_spend_less_than_its_alpha(world: SmallInstallat
 
 
 @pytest.mark.req("A3")
+def test_a_new_cron_counts_from_the_moment_when_it_was_set(world: SmallInstallation) -> None:
+    world.script = skilled
+    list_models(world, "base", "good")
+    schedule(world, WEEKLY)
+    world.clock.advance(7_170)
+    often = replace(WEEKLY, every="*/2 * * * *")
+    schedule(world, often)
+    assert not proposals(world)  # times before it are not made up for
+    schedule(world, replace(often, budget_usd=49.0))
+    due = candidate_rounds.find_next_round(world.context(), world.route())
+    assert due is not None
+    assert due.minute % 2 == due.second == 0
+    assert due > world.clock.now()
+
+    wait_until(world, due)
+    run_schedule(world)
+    assert set(proposals(world)) == {"good"}
+
+
+@pytest.mark.req("A3")
 def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     world: SmallInstallation,
 ) -> None:

@@ -28,7 +28,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import CandidateSchedule
+from harness.domain.routing.candidate_schedule import CandidateSchedule, Preference
 from harness.domain.routing.target import Price, Target
 from harness.domain.settings import TargetSeed
 from harness.runtime.clock import SystemClock
@@ -376,6 +376,26 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert alert is not None
     assert "It is measured on Monday 2026-01-05 at 03:00 UTC, about $" in alert.text
 
+    cheaper = replace(plan, prefer=Preference.CHEAPER)
+    routes.change_settings(
+        ctx, SYSTEM, "chat", lambda before: replace(before, candidates=cheaper)
+    )
+    world.propose("sim/good")
+    world.clock.advance(7 * 86_400)  # past the round, which the proposal holds up
+    answer("base", "better", "good", "b-free", "b-2")
+    prices = {**provider.prices, "b-2": Price(0.1, 0.2)}
+    priced = replace(provider, api_base=f"{sim.url}/v1", prices=prices)
+    targets.put_provider(ctx, SYSTEM, priced, "a test")
+    assert len(refresh(ctx)) == 2
+    with world.store.read() as tx:
+        unpriced, late = (
+            tx.alerts.newest(f"new_candidate:chat:sim/{name}") for name in ("b-free", "b-2")
+        )
+    assert unpriced is not None
+    assert late is not None
+    assert "It waits: the price of sim/b-free is unknown" in unpriced.text
+    assert "It is measured once the route is free (proposal " in late.text
+
     sim.answer.status = 500
     world.clock.advance(3 * 86_400)
     changed = replace(world.route(), settings=replace(world.route().settings, candidates=plan))
@@ -383,7 +403,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert "provider 'sim' lists no models" in failed
     assert "could not be read since" in old
     names, _ = candidates.select_candidates(ctx, "sim/base", plan)
-    assert [model.name for model in names] == ["sim/better"]
+    assert [model.name for model in names] == ["sim/b-2", "sim/b-free", "sim/better"]
 
 
 @pytest.mark.req("A3", "F11")

@@ -13,9 +13,9 @@ from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.proposals import candidates, submission
 from harness.control.proposals.candidates import RoundPlan
+from harness.control.proposals.round_costs import PlannedCandidate
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.control.providers import deprecations, discovery, model_lookup, provider_secrets
-from harness.domain.content_hash import short_hash
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -26,6 +26,7 @@ from harness.domain.routing.candidate_schedule import (
     CandidateRound,
     CandidateSchedule,
     parse_patterns,
+    round_id,
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
@@ -35,7 +36,6 @@ LISTS_EVERY: Final = timedelta(days=1)
 NEWS_FOR: Final = timedelta(days=2)  # a model is new for this time, to a process that starts
 STORED_WITHIN: Final = timedelta(minutes=1)  # a list, after it was read
 RETRY: Final = timedelta(minutes=15)  # of a provider whose list could not be read
-REGISTERED: Final = "the schedule was set"
 
 
 def run_once(ctx: Context) -> list[str]:
@@ -65,10 +65,8 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
     with ctx.store.read() as tx:
         newest = tx.candidate_rounds.newest(route.name, 50)
         waits = find_obstacle(tx, route)
-    if not newest:
-        return _store_start(ctx, route)
     because = _find_ending(ctx, route, newest)
-    due = ctx.calendar.next_time(schedule.every, newest[0].due_at)
+    due = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
     if not because and (due is None or due > now):
         return []
     if waits:
@@ -84,12 +82,6 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
     if route.experiment is not None:
         return "a canary or its bake is under way"
     return "the route is served without proof" if route.break_glass is not None else ""
-
-
-def _store_start(ctx: Context, route: Route) -> list[str]:
-    """Where the schedule is new, times before it are not made up for."""
-    _store(ctx, route, REGISTERED, (), RoundPlan())
-    return []
 
 
 def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
@@ -137,7 +129,7 @@ def _store(
 ) -> None:
     now = ctx.clock.now()
     new = CandidateRound(
-        id=f"round_{short_hash(f'{route.name} {now.isoformat()}').hex()}",
+        id=round_id(route.name, now),
         route=route.name,
         due_at=now,
         started_at=now,
@@ -257,13 +249,9 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
             about = f"{name}:{model.name}"
             if model.name not in new or _was_announced(ctx, about):
                 continue
-            one = planned.get(model.name)
-            cost = f", {one.cost_text}" if one and not one.remark else ""
+            step = _describe_step(ctx, route, planned.get(model.name))
             provider, _, short = model.name.partition("/")
-            text = (
-                f"It matches {model.pattern} of {name}'s candidates. It is measured "
-                f"{_when(ctx, name, schedule)}{cost}."
-            )
+            text = f"It matches {model.pattern} of {name}'s candidates. {step}"
             with ctx.store.write() as tx:
                 alerts.raise_alert(
                     tx,
@@ -282,16 +270,30 @@ def _was_announced(ctx: Context, about: str) -> bool:
         return tx.alerts.newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
-def _when(ctx: Context, route: str, schedule: CandidateSchedule) -> str:
-    at = find_next_round(ctx, route, schedule)
-    return f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
+def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
+    """Says when a new model is measured and for how much, or what it waits for."""
+    if planned is None:
+        return "It was measured on these suites before."
+    if planned.remark:
+        return f"It waits: {planned.remark}."
+    with ctx.store.read() as tx:
+        obstacle = find_obstacle(tx, route)
+    at = find_next_round(ctx, route)
+    if obstacle:
+        when = f"once the route is free ({obstacle})"
+    else:
+        when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
+    return f"It is measured {when}, {planned.cost_text}."
 
 
-def find_next_round(ctx: Context, route: str, schedule: CandidateSchedule) -> datetime | None:
-    """Finds when the route's next round is due; None for never, or without a calendar."""
-    if ctx.calendar is None:
+def find_next_round(ctx: Context, route: Route) -> datetime | None:
+    """Finds when the route's next round begins, now where one is overdue; None for never, or
+    without a schedule or a calendar.
+    """
+    schedule, now = route.settings.candidates, ctx.clock.now()
+    if ctx.calendar is None or schedule is None:
         return None
     with ctx.store.read() as tx:
-        newest = tx.candidate_rounds.newest(route)
-    since = newest[0].due_at if newest else ctx.clock.now()
-    return ctx.calendar.next_time(schedule.every, since)
+        newest = tx.candidate_rounds.newest(route.name)
+    at = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
+    return max(at, now) if at else None

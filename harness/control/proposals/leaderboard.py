@@ -20,7 +20,7 @@ from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed, SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_usd
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.candidate_schedule import CandidateRound
+from harness.domain.routing.candidate_schedule import REGISTERED, CandidateRound
 from harness.domain.routing.table import Route
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.intervals import mean_interval
@@ -111,12 +111,10 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
         rows=ranked,
         ending=f"{ending}. {_describe_best(name, ranked)}".strip() if ending else "",
         schedule=schedule.text if schedule else "",
-        next_round_at=candidate_rounds.find_next_round(ctx, name, schedule)
-        if schedule
-        else None,
+        next_round_at=candidate_rounds.find_next_round(ctx, route),
         obstacle=obstacle if schedule else "",
         next_round=candidates.plan_round(ctx, route, schedule) if schedule else RoundPlan(),
-        rounds=[one for one in rounds if one.because != candidate_rounds.REGISTERED],
+        rounds=[one for one in rounds if one.because != REGISTERED],
     )
 
 

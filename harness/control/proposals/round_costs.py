@@ -105,7 +105,8 @@ def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) ->
         why = "`budget_usd` bounds nothing"
     settings = " and ".join(f"providers.{owner}.prices" for owner in owners)
     raise InputError(
-        f"the price of {' and '.join(cost.unpriced)} is unknown, so {why}: set {settings}"
+        f"the price of {' and '.join(cost.unpriced)} is unknown, so {why}: set {settings}, "
+        "then run `swapgate config apply`"
     )
 
 
@@ -124,7 +125,7 @@ def _bound(
         provider = name.partition("/")[0]
         raise InputError(
             f"the price of {name} is unknown, so its run cannot be bounded: set "
-            f"providers.{provider}.prices"
+            f"providers.{provider}.prices, then run `swapgate config apply`"
         )
     return PlannedCandidate(name, None, most_tokens=sum(filter(None, bounds)))
 

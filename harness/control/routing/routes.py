@@ -37,6 +37,7 @@ from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.candidate_schedule import (
     CandidateSchedule,
     OnBetter,
+    build_start,
     check_schedule,
 )
 from harness.domain.routing.keep_warm import KeepWarm
@@ -418,10 +419,21 @@ def commit(
     action: str,
     **details: object,
 ) -> None:
-    """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
-    now = tx.now()
+    """Writes a change with its audit event, and when it sets a candidate schedule's cron.
+    version: before it. Raises RevisionConflict.
+    """
+    now, before = tx.now(), tx.routing.route(change.route)
     revision = tx.routing.commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now
     )
     told = {"revision": revision, "reason": reason, **details}
     tx.audit.append(actor, action, f"route {change.route}", told)
+    if isinstance(change, CreateRoute | ChangeSettings):
+        cron_before = _find_cron(before.settings) if before else None
+        if _find_cron(change.settings) not in (None, cron_before):
+            incumbent = require_route(tx, change.route).incumbent
+            tx.candidate_rounds.begin(build_start(change.route, incumbent, now))
+
+
+def _find_cron(settings: RouteSettings) -> str | None:
+    return settings.candidates.every if settings.candidates else None

@@ -13,6 +13,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
 
+from harness.domain.content_hash import short_hash
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_usd
@@ -124,7 +125,7 @@ def _parse(text: str) -> CandidatePattern:
 
 @dataclass(frozen=True)
 class CandidateRound:
-    """One turn of a route's candidate schedule."""
+    """One turn of a route's candidate schedule, or the moment when its cron was set."""
 
     id: str
     route: str
@@ -137,7 +138,17 @@ class CandidateRound:
     cost_usd: float | None = 0.0  # estimated, at most; None with a candidate of unknown price
 
 
+def build_start(route: str, incumbent: str, now: datetime) -> CandidateRound:
+    """Builds the moment when a cron was set: the next round is due at its first time after."""
+    return CandidateRound(round_id(route, now), route, now, now, incumbent, REGISTERED)
+
+
+def round_id(route: str, at: datetime) -> str:
+    return f"round_{short_hash(f'{route} {at.isoformat()}').hex()}"
+
+
 BY_SCHEDULE: Final = "schedule"
+REGISTERED: Final = "the schedule was set"
 # Of a route's quarter, over all candidates that rounds measure: how often at most a useless one
 # passes. Each round takes its share of what is left (statistics.md §1.18).
 QUARTER_ALPHA: Final = 0.05
