@@ -146,8 +146,8 @@ async def test_a_canary_stream_that_fails_before_its_first_token_is_answered_by_
 @pytest.mark.req("F4")
 async def test_a_healthy_canary_answers_and_is_not_charged(tmp_path: Path) -> None:
     parts = streamed("a", "b", "c").steps
-    slow = broken_stream(*[step for part in parts for step in (part, 0.1)])  # is no stall
-    place = CanaryPlace(tmp_path, slow, error(500))
+    slow = broken_stream(*[step for part in parts for step in (part, 0.05)])  # is no stall
+    place = CanaryPlace(tmp_path, slow, error(500), QUICK)
 
     _, headers, body = await place.door.call(CHAT, STREAM)
 
