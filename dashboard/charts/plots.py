@@ -93,12 +93,12 @@ def forest(
 MARKS: Final = {
     "serves now": ("circle", Tone.NEUTRAL),
     "better": ("triangle-up", Tone.BETTER),
-    "not worse": ("triangle-up", Tone.BETTER),
+    "not worse": ("triangle-right", Tone.BETTER),
     "not decided": ("diamond", Tone.UNDECIDED),
     "hopeless": ("square", Tone.WORSE),
-    "worse": ("square", Tone.WORSE),
-    "measured against another model": ("circle", Tone.UNDECIDED),
-    "measured now": ("diamond", Tone.NEUTRAL),
+    "worse": ("triangle-down", Tone.WORSE),
+    "measured against another model": ("triangle-left", Tone.UNDECIDED),
+    "measured now": ("wedge", Tone.NEUTRAL),
     "not measured": ("cross", Tone.UNDECIDED),
 }
 

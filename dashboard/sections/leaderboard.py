@@ -30,7 +30,7 @@ from harness.domain.formatting import (
 STANDINGS: Final = {
     Standing.INCUMBENT: Label("●", "serves now", Tone.NEUTRAL),
     Standing.BETTER: Label("✓", "better", Tone.BETTER),
-    Standing.NOT_WORSE: Label("✓", "not worse", Tone.BETTER),
+    Standing.NOT_WORSE: Label("≥", "not worse", Tone.BETTER),
     Standing.OPEN: Label("?", "not decided", Tone.UNDECIDED),
     Standing.HOPELESS: Label("✕", "hopeless", Tone.WORSE),
     Standing.WORSE: Label("✕", "worse", Tone.WORSE),

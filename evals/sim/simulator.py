@@ -19,6 +19,7 @@ from evals.sim.protocols.endpoints import CHAT, EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from evals.sim.protocols.requests import ChatRequest, Refused
 from evals.sim.simulated_model import ItemBank, SimulatedModel
+from harness.domain.routing.target import Price
 
 OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded")
 
@@ -71,7 +72,7 @@ class Simulator:
     def catalogue(self) -> dict[str, Any]:
         known = {"object": "model", "created": 0, "owned_by": "simulated"}
         listed = [
-            {"id": name, **known, "pricing": asdict(model.profile.price)}
+            {"id": name, **known, "pricing": _pricing(model.profile.price)}
             for name, model in self.models.items()
         ]
         return {"object": "list", "data": listed}
@@ -230,3 +231,14 @@ async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDiale
         case _:
             await exchange.write(b"", last=True)
     return False
+
+
+def _pricing(price: Price) -> dict[str, str]:
+    """Writes a price as OpenRouter lists it: US dollars per token, as strings."""
+    listed = {
+        "prompt": price.input_usd_per_mtok,
+        "completion": price.output_usd_per_mtok,
+        "input_cache_read": price.cached_input_usd_per_mtok,
+        "input_cache_write": price.cache_write_usd_per_mtok,
+    }
+    return {name: f"{usd / 1e6:.15f}" for name, usd in listed.items() if usd is not None}

@@ -342,6 +342,10 @@ def test_faults_of_a_schedule_are_said_when_it_is_set(world: SmallInstallation) 
 
     assert not faults(WEEKLY)
     assert "sim/none-* selects no model" in faults(replace(WEEKLY, models=("sim/none-*",)))
+    assert "serves already" in faults(replace(WEEKLY, models=("sim/base",)))
+    assert "did you mean 'sim/good'?" in faults(replace(WEEKLY, models=("sim/god",)))
+    too_low = faults(replace(WEEKLY, models=("sim/*:price<0.001",)))
+    assert "models, and none has a known price below the ceiling" in too_low
     assert "never comes" in faults(replace(WEEKLY, every="0 0 31 2 *"))
     assert "is below the smallest round" in faults(replace(WEEKLY, budget_usd=1e-9))
 
@@ -354,6 +358,8 @@ def test_patterns_and_ceilings() -> None:
     assert not pattern.takes("openrouter/a/b", dear)
     assert not pattern.takes("openrouter/a/b", None)
     assert not pattern.takes("openai/a", cheap)
+    with pytest.raises(InputError, match="did you mean 'openai/\\*:price<9'"):
+        parse_patterns(["openai/*:prise<9"])
     for wrong in ("gpt-5", "openai/", "openai/*:price<x", "openai/*:price>1", ""):
         with pytest.raises(InputError, match="selects no models"):
             parse_patterns([wrong])

@@ -5,6 +5,7 @@ that were never measured, and the cost of their round (`plan_round`).
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Final
 
 from harness.control.context import Context
@@ -96,7 +97,7 @@ def select_candidates(
     patterns = parse_patterns(schedule.models)
     offers = model_lookup.list_configured_offers(ctx)
     for pattern in patterns:
-        matched = False
+        matched = set()
         for name, entry in offers:
             provider = name.partition("/")[0]
             is_known = name in listed if provider in read_at else pattern.is_exact
@@ -104,12 +105,14 @@ def select_candidates(
             usable = is_known and not ends and entry.capabilities.chat
             if not usable or not pattern.takes(name, entry.price):
                 continue
-            matched = True
+            matched.add(name)
             if name != incumbent:
                 found.setdefault(name, SelectedModel(name, pattern.text, entry.price))
         if not matched:
-            why = _explain_none(pattern, providers, read_at)
+            why = _explain_none(pattern, providers, read_at, [name for name, _ in offers])
             warnings.append(f"{pattern.text} selects no model now{why}")
+        elif matched == {incumbent}:
+            warnings.append(f"{pattern.text} selects {incumbent} alone, which serves already")
         warnings += [
             f"the list of {provider} is of {read_at[provider]:%Y-%m-%d %H:%M} UTC: it could "
             "not be read since"
@@ -120,9 +123,14 @@ def select_candidates(
 
 
 def _explain_none(
-    pattern: CandidatePattern, providers: Collection[str], read_at: Collection[str]
+    pattern: CandidatePattern,
+    providers: Collection[str],
+    read_at: Collection[str],
+    offered: Collection[str],
 ) -> str:
-    """Says why a pattern may select no model: no such provider, or a list never read."""
+    """Says why a pattern may select no model: no such provider, a list never read, a ceiling
+    below all prices, or a wrong name. offered: the providers' models.
+    """
     asked = sorted(filter(pattern.takes_provider, providers))
     if not asked:
         hint = did_you_mean(
@@ -130,7 +138,13 @@ def _explain_none(
         )
         return f": there is no provider {pattern.provider!r}{hint}"
     unread = [name for name in asked if name not in read_at]
-    return f": the list of {' and '.join(unread)} was never read" if unread else ""
+    if unread:
+        return f": the list of {' and '.join(unread)} was never read"
+    named = [name for name in offered if fnmatchcase(name, pattern.name)]
+    if named and pattern.ceiling_usd is not None:
+        models = format_quantity(len(named), "model")
+        return f": it names {models}, and none has a known price below the ceiling"
+    return "" if named else did_you_mean(pattern.name, offered)
 
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:

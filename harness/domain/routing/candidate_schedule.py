@@ -20,6 +20,7 @@ from harness.domain.formatting import format_usd
 from harness.domain.routing.target import Price
 
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
+_MISSPELT: Final = re.compile(r":[^:<]*<=?")
 _WILDCARDS: Final = "*?["
 MOST_USD: Final = 1_000_000.0  # of a round
 
@@ -115,10 +116,13 @@ def _parse(text: str) -> CandidatePattern:
     found = _CEILING.match(text)
     name = found["name"] if found else text
     provider, slash, model = name.partition("/")
-    if not (slash and provider and model) or (":price" in text and not found):
+    is_ceiling = ":price" in text or "<" in text
+    if not (slash and provider and model) or (is_ceiling and not found):
+        near = _MISSPELT.sub(":price<", text)
+        hint = f"; did you mean {near!r}?" if near != text and _CEILING.match(near) else ""
         raise InputError(
             f"{text!r} selects no models: write provider/model, with `*` for any text, and "
-            "`:price<0.5` for a ceiling in US dollars a million tokens"
+            f"`:price<0.5` for a ceiling in US dollars a million tokens{hint}"
         )
     return CandidatePattern(text, name, float(found["usd"]) if found else None)
 
