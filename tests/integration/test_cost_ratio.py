@@ -86,14 +86,16 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
 ) -> None:
     price(world, better=Price(3.2, 6.4), good=Price(3.2, 6.4))
 
-    def accept(actor: Actor) -> None:
+    def accept(actor: Actor, ratio: float = 3.5) -> None:
         because = "it answers more"
         accepted_costs.accept_cost_of(
-            world.context(), actor, "chat", "sim/better", ratio=3.5, because=because
+            world.context(), actor, "chat", "sim/better", ratio=ratio, because=because
         )
 
     with pytest.raises(NotAllowed, match="needs approver"):
         accept(ANN)
+    with pytest.raises(InputError, match=r"this cost ends it.* at least `--up-to 4`"):
+        accept(BEN, 3.0)
     accept(BEN)
     with pytest.raises(InputError, match="sim/good costs"):
         world.propose("sim/good")

@@ -5,23 +5,25 @@ from datetime import timedelta
 
 import pytest
 
+from harness.app.installation import load_settings
 from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import estimate, review, submission
+from harness.control.proposals import accepted_costs, estimate, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers.named_models import explain_name, find_model
-from harness.control.routing import fallback_chain, routes, targets
+from harness.control.routing import fallback_chain, routes, seed, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.errors import AmbiguousName, NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
-from harness.domain.settings import TargetSeed
-from tests.support.control.control_plane import ANN, SmallInstallation
+from harness.domain.settings import RouteSeed, TargetSeed
+from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("C3", "D2")
@@ -132,6 +134,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
 
 def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Context) -> None:
     request = ProposalRequest("chat", "openrouter/qwen/qwen4")
+    targets.add_target(ctx, ANN, TargetSeed("openrouter", "qwen/qwen4"))
     made = submission.create_proposal(ctx, ANN, request)
 
     said = "openrouter does not list qwen/qwen4 among 3; did you mean 'qwen/qwen3-32b'?"
@@ -157,6 +160,40 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
 
     notes = [note.partition(":")[0] for note in describe_unchecked(ctx, chosen)]
     assert notes == ["attic never listed its models, and x was not looked up"]
+
+
+def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
+    ctx: Context,
+) -> None:
+    typed, declared = "openrouter/qwen/qwen4", TargetSeed("openrouter", "own/finetune")
+    request = ProposalRequest("chat", typed)
+    route = RouteSeed("other", TargetSeed("openrouter", "qwen/qwen4"))
+    file = replace(load_settings(), providers={}, routes={"other": route})
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    with ctx.store.read() as tx:
+        before = dict(tx.routing.targets())
+    for act in (
+        lambda: submission.preview_proposal(ctx, request),
+        lambda: submission.create_proposal(ctx, ANN, request),
+        lambda: routes.create_route(ctx, SYSTEM, "other", typed, settings=settings),
+        lambda: seed.apply_file(ctx, SYSTEM, file),
+        lambda: accepted_costs.accept_cost_of(
+            ctx, BEN, "chat", typed, ratio=2.0, because="it answers more"
+        ),
+    ):
+        with pytest.raises(
+            NotFound, match=f"no provider lists '{typed}'; near are .*model add"
+        ):
+            act()
+    with ctx.store.read() as tx:
+        assert dict(tx.routing.targets()) == before
+        own = replace(tx.providers.all()["openrouter"], models={"own/finetune": Capabilities()})
+
+    # What the file declares, or a person added, is meant.
+    targets.put_provider(ctx, SYSTEM, own)
+    targets.add_target(ctx, ANN, route.incumbent)
+    both = replace(route, fallbacks=(declared,))
+    assert seed.apply_file(ctx, SYSTEM, replace(file, routes={"other": both})).created
 
 
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from harness.control.context import Context
+from harness.control.proposals import cost_ratio
+from harness.control.proposals.suite_registration import plan_suites
 from harness.control.providers import named_models
 from harness.control.routing import routes
 from harness.domain.errors import InputError
@@ -41,12 +43,18 @@ def accept_cost_of(
     """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
 
     It ends with that proposal, or after 30 days. Needs an approver. Raises NotFound, InputError
-    and NotAllowed.
+    also where the canary would end for the cost all the same, ConfigError and NotAllowed.
     """
     accepted = accept_cost(actor, ratio, because)
+    with ctx.store.read() as tx:
+        settings = routes.require_route(tx, route).settings
+    policy = ctx.policy(settings.policy)
+    plans = [plan for _, plan in plan_suites(ctx, settings, policy.gate)]
     with ctx.store.write() as tx:
-        routes.require_route(tx, route)
         target = named_models.register_model(ctx, tx, actor, candidate)
+        arms = (tx.routing.targets()[routes.require_route(tx, route).incumbent], target)
+        cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms, accepted)
+        cost.require_acceptance("Accept at least `--up-to {0}`, or propose another model")
         details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
         tx.audit.append(actor, ACCEPT_COST, f"route {route}", details)
     return accepted

@@ -350,7 +350,7 @@ def preview_proposal(
     policy = _policy(ctx, route.settings, request)
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
-        candidate = named_models.find_model(ctx, tx, request.candidate)
+        candidate = named_models.find_listed_model(ctx, tx, request.candidate)
         incumbent = tx.routing.targets()[route.incumbent]
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))

@@ -67,13 +67,23 @@ def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
-    """Finds the target that the words mean, and refuses one that is neither registered nor on
-    its provider's own list. Raises as `find_model`.
-    """
+    """Finds the target that the words mean. Raises as `find_model` and `require_listed`."""
     target = find_model(ctx, tx, words)
-    if target.id in tx.routing.targets() or not model_lookup.find_unlisted(tx, target):
-        return target
-    name = target.name
+    require_listed(ctx, tx, target)
+    return target
+
+
+def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
+    """Refuses a model that its provider's own list lacks, unless a person registered it or the
+    provider's settings name it. Raises NotFound with the nearest names.
+    """
+    if not model_lookup.find_unlisted(tx, target):
+        return
+    provider, name = targets.provider_of(tx, target), target.name
+    known = {(one.provider, one.model) for one in tx.routing.targets().values()}
+    settled = {*provider.models, *provider.prices}
+    if target.model in settled or (target.provider, target.model) in known:
+        return
     near = list_nearest(name, (offer.name for offer in model_lookup.read_offers(ctx, tx)))
     copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
     add = f"`swapgate model add {copied}` adds it"
@@ -99,8 +109,8 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
 
 
 def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
-    """Finds the target that the words mean, and registers it. Raises as `find_model`."""
-    target = find_model(ctx, tx, words)
+    """Finds the target that the words mean, and registers it. Raises as `find_listed_model`."""
+    target = find_listed_model(ctx, tx, words)
     if target.id in tx.routing.targets():
         return target
     return targets.register_target(ctx, tx, actor, TargetSeed(target.provider, target.model))

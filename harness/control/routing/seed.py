@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.context import Context
+from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
@@ -127,13 +128,15 @@ def apply_providers(
 def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
     """Makes the database's providers what the file says, and creates its new routes. What a
     route serves, and its settings, are left and reported. Raises InputError as
-    `apply_providers`, NotFound.
+    `apply_providers`, NotFound, also for a model that its provider's known list lacks.
     """
     actor.require(Role.ADMIN)
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:
         known = set(tx.routing.table().routes)
-    new = [route for name, route in settings.routes.items() if name not in known]
+        new = [route for name, route in settings.routes.items() if name not in known]
+        for wanted in (one for route in new for one in (route.incumbent, *route.fallbacks)):
+            named_models.require_listed(ctx, tx, wanted.target)
     _create_all(ctx, actor, new)
     return FileApplied(
         tuple(changed),
