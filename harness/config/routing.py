@@ -30,7 +30,7 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
-from harness.domain.suggestions import did_you_mean
+from harness.domain.suggestions import did_you_mean, find_nearest
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -224,12 +224,13 @@ def target_seed(
     name: str, providers: Mapping[str, Provider] = MappingProxyType({})
 ) -> TargetSeed:
     """Parses `provider/model` as a target; the model may contain slashes. Raises InputError,
-    which suggests one of the providers.
+    which suggests the nearest of the providers' models.
     """
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         offers = list_offers(providers, Catalogue(), ())
         near = ModelNameQuery(name, providers, offers).resolve().target
+        near = near or find_nearest(name, (offer.name for offer in offers))
         hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
     return TargetSeed(provider, model)

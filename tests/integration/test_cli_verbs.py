@@ -488,13 +488,14 @@ def configure(cli: CommandLine, provider: str) -> None:
 
 def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--data-class", "personal")
-    cli.run(
-        *("route", "create", "triage", "--incumbent", "sim/base", "--fallback", "sim/equal"),
+    made = cli.text(
+        *("route", "create", "triage", "--incumbent", "base", "--fallback", "sim/equal"),
         *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
         *("--fallback", "sim/better", "--capable", "sim/equal", "--keep-warm", "1%"),
         *("--on-content-policy", "fallback", "--side-effects", "--data-class", "personal"),
         *("--capture", "5%", "--capture-keep-days", "7", "--override", "vision=chat"),
     )
+    assert made == "route triage is served by sim/base\n"
 
     shown = cli.text("route", "show", "triage")
 

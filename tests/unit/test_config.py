@@ -86,6 +86,11 @@ data_classes: {{x: [a]}}
             5,
             "write provider/model; did you mean 'p/gpt-5-mini'?",
         ),
+        (
+            "providers: {p: {kind: groq, models: {own: {}}}}\nroutes: {r: {incumbent: owm}}\n",
+            2,
+            "did you mean 'p/own'?",
+        ),
         (f"{ROUTE}    stakes: urgent\n", 4, "unknown word 'urgent'; known here: low, high"),
         ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),

@@ -108,7 +108,7 @@ def create(
         capable=capable,
         settings=options.over(RouteSettings(), suites.over()),
     )
-    output.answer(made, f"route {made.name} is served by {incumbent}")
+    output.answer(made, f"route {made.name} is served by {_name_incumbent(session, made)}")
 
 
 @command(route)
@@ -256,6 +256,9 @@ def rollback(
 ) -> None:
     """Restore a former incumbent. Needs no proof; ends a live canary."""
     found = session.decide(routes.roll_back, name, to_version=to_version, reason=reason)
-    names = queries.load_target_names(session.context, {found.incumbent})
-    text = f"route {name} is served by {names.get(found.incumbent, found.incumbent)} again"
-    output.answer(found, text)
+    output.answer(found, f"route {name} is served by {_name_incumbent(session, found)} again")
+
+
+def _name_incumbent(session: Session, route: Route) -> str:
+    names = queries.load_target_names(session.context, {route.incumbent})
+    return names.get(route.incumbent, route.incumbent)
