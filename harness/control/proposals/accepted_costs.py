@@ -53,8 +53,9 @@ def accept_cost_of(
     with ctx.store.write() as tx:
         target = named_models.register_model(ctx, tx, actor, candidate)
         arms = (tx.routing.targets()[routes.require_route(tx, route).incumbent], target)
-        cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms, accepted)
-        cost.require_acceptance("Accept at least `--up-to {0}`, or propose another model")
+        cost = cost_ratio.find_ratio(ctx, tx, plans, policy.canary, arms)
+        if not cost.is_covered_by(ratio):
+            cost.require_acceptance("Accept at least `--up-to {}`, or propose another model")
         details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
         tx.audit.append(actor, ACCEPT_COST, f"route {route}", details)
     return accepted
