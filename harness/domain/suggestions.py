@@ -20,7 +20,49 @@ _OTHER_KEYS: Final[Mapping[str, str]] = {
     "type": "kind",
 }
 UNKNOWN_KEY: Final = ("extra_forbidden", "unexpected_keyword_argument")
-_UNKNOWN_WORD: Final = ("literal_error", "enum")
+_UNKNOWN_WORD: Final = ("literal_error", "enum", "union_tag_invalid")
+_LIST: Final = "a list is needed"
+_MAPPING: Final = "a mapping of keys to values is needed"
+_WHOLE: Final = "a whole number is needed"
+_TIME: Final = "a time is needed, like 2026-11-27T09:00:00Z"
+_DATE: Final = "a date is needed, like 2026-11-27"
+# By pydantic's type of fault; in braces, what its `ctx` holds.
+_WORDS: Final[Mapping[str, str]] = {
+    "missing": "is missing",
+    "union_tag_not_found": "needs {discriminator}",
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), _LIST),
+    "set_item_not_hashable": "a list or a mapping cannot stand here",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _MAPPING),
+    **dict.fromkeys(("dataclass_type", "dataclass_exact_type"), _MAPPING),
+    "string_type": "a text is needed",
+    "string_unicode": "is no valid text",
+    "string_not_ascii": "must have ASCII characters alone",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} or fewer characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is needed"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size"), _WHOLE),
+    "int_from_float": _WHOLE,
+    **dict.fromkeys(("float_type", "float_parsing"), "a number is needed"),
+    "finite_number": "a finite number is needed",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    **dict.fromkeys(("datetime_type", "datetime_parsing", "datetime_object_invalid"), _TIME),
+    "datetime_from_date_parsing": _TIME,
+    **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), _DATE),
+    "date_from_datetime_inexact": _DATE,
+    **dict.fromkeys(("datetime_past", "date_past"), "must lie in the past"),
+    **dict.fromkeys(("datetime_future", "date_future"), "must lie in the future"),
+    "timezone_aware": "needs a time zone, like 2026-11-27T09:00:00Z",
+    "none_required": "must be empty",
+    "invalid_key": "a key must be a text",
+    "is_instance_of": "is no {class}",
+    "json_invalid": "is no valid JSON: {error}",
+}
 
 
 def did_you_mean(
@@ -63,8 +105,13 @@ def describe_fault(
         other = _OTHER_KEYS.get(unknown, unknown)
         return f"unknown key{shown}{_name_nearest(other if other in keys else unknown, keys)}"
     if fault["type"] in _UNKNOWN_WORD:
-        words = re.findall("'([^']*)'", fault["ctx"]["expected"])
-        return f"unknown word{shown}{_name_nearest(str(fault['input']), words)}"
+        ctx = fault["ctx"]
+        words = re.findall("'([^']*)'", ctx.get("expected") or ctx["expected_tags"])
+        of = f" of {ctx['discriminator']}" if "discriminator" in ctx else ""
+        word = str(ctx.get("tag", fault["input"]))
+        return f"unknown word{of or shown}{_name_nearest(word, words)}"
+    if said := _WORDS.get(fault["type"]):
+        return said.format(**fault.get("ctx", {}))
     return str(fault["msg"]).removeprefix("Value error, ")
 
 

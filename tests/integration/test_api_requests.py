@@ -1,9 +1,15 @@
 """What the management API refuses, and how it says so: bodies, conflicts, repeats, faults."""
 
+from collections.abc import Iterator
+from typing import get_args
+
 import pytest
+from pydantic import BaseModel
+from pydantic_core import core_schema
 from structlog.testing import capture_logs
 
 from harness.domain.errors import StoreUnavailable
+from harness.domain.suggestions import describe_fault
 from tests.support.control.control_plane import SECRET
 from tests.support.site.management_api import Door, awaiting_approval, error_of
 
@@ -133,7 +139,7 @@ def test_an_unknown_name_brings_the_nearest(door: Door) -> None:
 def test_an_unknown_key_or_word_brings_the_nearest_and_repeats_no_value(door: Door) -> None:
     """As in the configuration file."""
     route = {"name": "mail", "incumbent": "sim/base"}
-    wrong = (
+    wrong: tuple[tuple[str, str, object, str], ...] = (
         (
             "POST",
             "/proposals",
@@ -150,11 +156,52 @@ def test_an_unknown_key_or_word_brings_the_nearest_and_repeats_no_value(door: Do
         ("POST", "/routes", {"name": "m", "primary": "x"}, "did you mean 'incumbent'?"),
         ("GET", "/proposals?rute=chat", None, "query.rute: unknown key; did you mean 'route'?"),
         ("PUT", "/providers/x", {"apiBas": "secret"}, "did you mean 'apiBase'?"),
+        ("PUT", "/providers/x", {"kind": "opnai"}, "unknown kind 'opnai'; did you mean"),
+        ("POST", "/routes", {**route, "suites": "x"}, "body.suites: a list is needed"),
+        ("POST", "/proposals", {}, "body.route: is missing; body.candidate: is missing"),
     )
     for method, path, body, hint in wrong:
         message = error_of(door.send(method, path, json=body), 422)["message"]
         assert hint in message, message
         assert not any(word in message for word in ("superor", "secret", "Extra inputs"))
+
+
+def test_every_fault_that_our_models_can_have_is_said_in_our_own_words() -> None:
+    used = set(_core_types([kind.__pydantic_core_schema__ for kind in _models(BaseModel)]))
+    used.discard("default")
+    begins = {{"str": "string", "is-instance": "is_instance"}.get(kind, kind) for kind in used}
+    always = ("greater_than", "less_than", "too_short", "too_long", "finite_number")
+    faults = [
+        fault
+        for fault in get_args(core_schema.ErrorType)
+        if fault == "missing"
+        or fault.startswith(tuple(f"{b}_" for b in begins))
+        or fault.startswith(always)
+    ]
+    assert {"tuple_type", "float_parsing", "union_tag_invalid"} <= set(faults)
+    about = ("min_length", "max_length", "pattern", "gt", "ge", "lt", "le", "class")
+    ctx = dict.fromkeys((*about, "expected", "expected_tags", "discriminator", "tag"), "'x'")
+    for fault in faults:
+        found = {"type": fault, "msg": "Input should be", "input": "", "ctx": ctx}
+        assert "Input should be" not in describe_fault(found, (), {}), fault
+
+
+def _models(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("harness."):
+            yield below
+        yield from _models(below)
+
+
+def _core_types(schema: object) -> Iterator[str]:
+    """Yields the types of a pydantic core schema's nodes."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("type"), str):
+            yield schema["type"]
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for inner in schema:
+            yield from _core_types(inner)
 
 
 def test_unknown_paths_and_methods_have_the_same_shape(door: Door) -> None:

@@ -78,9 +78,9 @@ data_classes: {{x: [a]}}
         (
             "providers:\n  p: {kind: llamafile}\n",
             2,
-            "kind: is 'llamafile'; did you mean 'llama_cpp'?",
+            "kind: unknown kind 'llamafile'; did you mean 'llama_cpp'?",
         ),
-        ("providers:\n  p: {kind: opnai}\n", 2, "kind: is 'opnai'; did you mean 'openai'?"),
+        ("providers:\n  p: {kind: opnai}\n", 2, "unknown kind 'opnai'; did you mean 'openai'?"),
         (
             "providers:\n  p: {kind: openai}\nroutes:\n  r:\n    incumbent: gpt-5-mini\n",
             5,
@@ -92,7 +92,8 @@ data_classes: {{x: [a]}}
             "did you mean 'p/own'?",
         ),
         (f"{ROUTE}    stakes: urgent\n", 4, "unknown word 'urgent'; known here: low, high"),
-        ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
+        ("router:\n  retry:\n    attempts: none\n", 3, "attempts: a whole number is needed"),
+        ("spending: {monthly_cap_usd: five}\n", 1, "monthly_cap_usd: a number is needed"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
         (
             "router:\n  breaker: {open_s: -1}\n",

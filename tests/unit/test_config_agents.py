@@ -137,7 +137,7 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
         ),
         ({"url": "http://169.254.169.254"}, "url", "metadata service"),
         (servers("http://[fe80::1]/mcp"), "tool_servers.files.url", "metadata service"),
-        ({"tool_servers": {"files": {}}}, "tool_servers.files.url", "Field required"),
+        ({"tool_servers": {"files": {}}}, "tool_servers.files.url", "is missing"),
         (servers("stdio://a"), "tool_servers.files.url", "is an http or https URL"),
         (servers("http://u:p@a/mcp"), "tool_servers.files.url", "without a user"),
         (

@@ -223,7 +223,7 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     ("text", "place"),
     [
         ("a: {skil: 0.5}", "a: skil: unknown key"),
-        ("a: {skill: 1.5}", "a: default_skill: Input should be less than or equal to 1"),
+        ("a: {skill: 1.5}", "a: default_skill: must be at most 1.0"),
         ("a: {skill: {tickets: high}}", r"a: skill\.tickets"),
         ("a: {habits: {json_fence: 0.8}}", r"a: habits\.json_fence: unknown key"),
         ("a: {latency: {tokens_per_s: 0}}", r"a: latency\.tokens_per_s"),

@@ -14,7 +14,12 @@ from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.api_base_rules import api_base_example
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_provider_name
+from harness.domain.providers.kinds import (
+    PROVIDER_KINDS,
+    ProviderGroup,
+    check_kind,
+    check_provider_name,
+)
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
@@ -155,9 +160,7 @@ def change_provider(
 def _new(name: str, kind: str | None) -> Provider:
     check_provider_name(name)
     chosen = kind or name
-    if chosen not in PROVIDER_KINDS:
-        raise InputError(f"{chosen!r} is no kind: name one of {', '.join(PROVIDER_KINDS)}")
-    provider_kind = PROVIDER_KINDS[chosen]
+    provider_kind = PROVIDER_KINDS[check_kind(chosen)]
     return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
 
 

@@ -276,7 +276,7 @@ def check_kind(name: str) -> str:
         return name
     own = _OTHER_NAMES.get("".join(filter(str.isalnum, name.casefold())), "")
     near = did_you_mean(own or name, PROVIDER_KINDS)
-    raise InputError(f"is {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
+    raise InputError(f"unknown kind {name!r}{near}; kinds: {', '.join(PROVIDER_KINDS)}")
 
 
 def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
