@@ -41,7 +41,7 @@ def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
 
 
 NONSENSE: tuple[tuple[str, ProviderChange, str], ...] = (
-    ("mine", ProviderChange(), "no kind"),
+    ("mine", ProviderChange(), "unknown kind"),
     ("mine", ProviderChange("custom"), "needs an api_base"),
     *(
         (name, ProviderChange("openai"), "is no name of a provider")

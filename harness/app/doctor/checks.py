@@ -292,7 +292,9 @@ def _freezes(_: Settings, context: Context) -> Findings:
     known = routes.load_table(context).routes
     for name, window in freezes.list_unknown_routes(context, known):
         found = f"there is no route {name!r}, which the freeze {window} names"
-        step = "correct it under `freezes:` in the file, and restart control and dashboard"
+        step = (
+            "correct it under `freezes:` in the file, and send control and dashboard a SIGHUP"
+        )
         yield DoctorFinding("freezes", "warn", found + did_you_mean(name, known), step)
 
 

@@ -194,7 +194,7 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
     variable = provider.api_key_env
     return (
         f"{said}; it needs a key, and {variable} is not set: `swapgate provider key set "
-        f"{provider.name}`, or set {variable} and restart the router"
+        f"{provider.name}`, or put {variable} into `.env` and send the router a SIGHUP"
     )
 
 

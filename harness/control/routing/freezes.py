@@ -83,7 +83,7 @@ def require_swaps(ctx: Context, act: str) -> None:
     if ctx.observe_only:
         raise NotAllowed(
             f"{OBSERVE_ONLY}: {act}. Verdicts, books and shadows go on; take the setting out "
-            "of the file and restart control, and swaps are possible again"
+            "of the file and send control a SIGHUP, and swaps are possible again"
         )
 
 

@@ -102,9 +102,10 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
-        "`swapgate provider key set PROVIDER` stores a valid key (`swapgate provider key login "
-        "PROVIDER` where people sign in with an account), or put one into the provider's "
-        "environment variable and restart the router; then `swapgate doctor`",
+        "`swapgate provider key set PROVIDER` stores a valid key, which routers use at once "
+        "(`swapgate provider key login PROVIDER` where people sign in with an account), or put "
+        "one into the provider's variable in `.env` and send the router a SIGHUP; then "
+        "`swapgate doctor`",
         silent=_WORKER,
     ),
     _K.QUOTA: AlertRule(
@@ -189,7 +190,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.SPENDING_CAP: AlertRule(
         _S.WARNING,
         "`swapgate spending` shows what was spent on what; raise `spending.monthly_cap_usd` "
-        "and restart the control process, or wait for the next month",
+        "and send the control process a SIGHUP, or wait for the next month",
     ),
     _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,
