@@ -25,7 +25,8 @@ from harness.api.frame.endpoint import (
 )
 from harness.api.frame.error_status import extend, json_answer
 from harness.control.operations import queries
-from harness.control.proposals import leaderboard
+from harness.control.proposals import candidate_rounds, leaderboard
+from harness.control.proposals.candidate_rounds import JudgedRoute
 from harness.control.providers import deprecations, discovery, named_models
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -271,9 +272,11 @@ def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
 
 
 @endpoint(router, "POST", "/routes", status=201)
-def create_route(who: BodyFactory, body: RouteBody) -> Route:
-    """A new route; the models that it starts with are its baseline. Needs an admin."""
-    return routes.create_route(
+def create_route(who: BodyFactory, body: RouteBody) -> JudgedRoute:
+    """A new route; the models that it starts with are its baseline. Needs an admin. faults: as
+    of a change.
+    """
+    made = routes.create_route(
         who.ctx,
         who.actor,
         body.name,
@@ -282,6 +285,7 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
         capable=[entry.target for entry in body.chain if entry.capable],
         settings=body.over(RouteSettings()),
     )
+    return candidate_rounds.judge_route(who.ctx, made)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
@@ -299,11 +303,14 @@ def route_diff(
 
 
 @endpoint(router, "PATCH", "/routes/{route}")
-def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
-    """Changes a route's settings and keeps its models. Needs an admin."""
-    return routes.change_settings(
+def change_route(who: CallerParam, route: str, body: SettingsBody) -> JudgedRoute:
+    """Changes a route's settings and keeps its models. Needs an admin. faults: what of its
+    candidate schedule will not work.
+    """
+    made = routes.change_settings(
         who.ctx, who.actor, route, body.over, reason=body.reason or ""
     )
+    return candidate_rounds.judge_route(who.ctx, made)
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")

@@ -37,6 +37,7 @@ def test_a_routes_life_is_told_from_its_first_version(door: Door) -> None:
     assert made["version"] == 1
     assert made["settings"]["capable"] == made["fallbacks"][1:]
     assert made["settings"]["keep_warm_bps"] == 100
+    assert made.pop("faults") == []
     assert door.get("/routes/mail") == made
     assert [route["name"] for route in door.get("/routes")["items"]] == ["chat", "mail"]
     [record] = door.get("/routes/mail/history")["items"]
@@ -197,6 +198,10 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     assert changed.json()["settings"].items() >= own.items()
     changed = door.send("PATCH", "/routes/chat", json={"first_token_timeout_s": 0})
     assert changed.json()["settings"]["first_token_timeout_s"] is None
+    weekly = {"models": ["sim/bass"], "every": "0 3 * * 1", "budget_usd": 5.0}
+    changed = door.send("PATCH", "/routes/chat", json={"candidates": weekly})
+    *_, fault = changed.json()["faults"]
+    assert "route chat: sim/bass selects no model now" in fault
     left_out = {"name": "plain", "incumbent": "sim/base", "stakes": None, "suites": None}
     plain = door.post("/routes", {**left_out, "first_token_timeout_s": 0})["settings"]
     assert plain == door.post("/routes", {"name": "bare", "incumbent": "sim/base"})["settings"]

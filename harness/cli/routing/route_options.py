@@ -310,8 +310,6 @@ def settings(
         return options.over(before, suites.over(before.suites))
 
     made = session.decide(routes.change_settings, name, changed, reason=reason)
-    output.answer(made, f"route {name} is at version {made.version}")
-    for fault in (
-        () if session.json else candidate_rounds.judge_schedules(session.context, [made])
-    ):
-        output.note(fault)
+    judged = candidate_rounds.judge_route(session.context, made)
+    text = f"route {name} is at version {made.version}"
+    output.answer(judged, text, advice="\n".join(judged.faults))

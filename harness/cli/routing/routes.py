@@ -14,6 +14,7 @@ from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreez
 from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
 from harness.cli.routing.traffic import list_failovers, route_measured, route_traffic
 from harness.control.operations import queries
+from harness.control.proposals import candidate_rounds
 from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
@@ -108,7 +109,9 @@ def create(
         capable=capable,
         settings=options.over(RouteSettings(), suites.over()),
     )
-    output.answer(made, f"route {made.name} is served by {_name_incumbent(session, made)}")
+    judged = candidate_rounds.judge_route(session.context_with_providers, made)
+    text = f"route {made.name} is served by {_name_incumbent(session, made)}"
+    output.answer(judged, text, advice="\n".join(judged.faults))
 
 
 @command(route)

@@ -5,6 +5,7 @@ and announces new ones that a route's schedule selects.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -221,6 +222,19 @@ def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
     failed = _read_lists_of(ctx, routes)
     faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
     return [*failed, *faults]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRoute(Route):
+    """A route as a change left it, with the faults of its candidate schedule in words."""
+
+    faults: tuple[str, ...] = ()
+
+
+def judge_route(ctx: Context, route: Route) -> JudgedRoute:
+    """Adds what of the route's schedule will not work. Raises as `judge_schedules`."""
+    own = {field.name: getattr(route, field.name) for field in fields(Route)}
+    return JudgedRoute(**own, faults=tuple(judge_schedules(ctx, [route])))
 
 
 def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
