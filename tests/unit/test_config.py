@@ -204,6 +204,12 @@ data_classes: {{x: [a]}}
             3,
             "kinds.1: unknown word 'route-dwn'; did you mean 'route_down'?",
         ),
+        (
+            "providers: {p: {kind: openai}}\nroutes:\n  r:\n    incumbent: p/m\n    candidates: "
+            '{models: [p/n], every: "61 3 * * 1", budget_usd: 5}\n',
+            5,
+            "routes.r.candidates: every: '61 3 * * 1': the minute is '61'",
+        ),
         ("a: 1\na: 2\n", 2, "given twice"),
         ("router: [\n", 2, ""),
         ("- 1\n", 1, "mapping"),

@@ -9,6 +9,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
+from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Route, RouteSettings, RoutingTable, Stakes
@@ -74,9 +75,7 @@ def list_not_warm(table: RoutingTable) -> list[str]:
 def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
     """Creates routes at once: one may name another, and no router sees half of them."""
     # With the digests of its suites: the file's word accepts what they hold now.
-    new = [
-        replace(route, settings=routes.check_settings(ctx, route.settings)) for route in wanted
-    ]
+    new = [replace(route, settings=_check(ctx, route)) for route in wanted]
     if not new:
         return
     with ctx.store.write() as tx:
@@ -84,6 +83,14 @@ def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
             _create(ctx, tx, actor, route)
         for route in new:
             routes.check_overrides(ctx, tx, route.name)
+
+
+def _check(ctx: Context, route: RouteSeed) -> RouteSettings:
+    """Checks the settings of the file. Raises as `routes.check_settings`, with the route."""
+    try:
+        return routes.check_settings(ctx, route.settings)
+    except InputError as error:
+        raise InputError(f"route {route.name}: {error}") from None
 
 
 def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> None:

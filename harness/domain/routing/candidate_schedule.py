@@ -22,6 +22,14 @@ from harness.domain.routing.target import Price
 _CEILING: Final = re.compile(r"^(?P<name>.+):price<(?P<usd>\d+(\.\d+)?)$")
 _MISSPELT: Final = re.compile(r":[^:<]*<=?")
 _WILDCARDS: Final = "*?["
+_CRON_FIELDS: Final = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day", 1, 31),
+    ("month", 1, 12),
+    ("weekday", 0, 7),
+)
+_CRON_PART: Final = re.compile("[0-9A-Za-z*/,-]{1,200}")
 MOST_USD: Final = 1_000_000.0  # of a round
 
 
@@ -67,13 +75,26 @@ def check_schedule(schedule: CandidateSchedule) -> None:
     """Checks that a schedule makes sense. Raises InputError."""
     if not schedule.models:
         raise InputError("candidates need at least one name or pattern under `models`")
-    if len(schedule.every.split()) != 5:
-        raise InputError(f"every: {schedule.every!r} is no cron expression of five fields")
+    _check_cron(schedule.every)
     if not 0.0 < schedule.budget_usd <= MOST_USD:
         raise InputError(
             f"budget_usd: above 0 and at most {MOST_USD:,.0f}, not {schedule.budget_usd}"
         )
     parse_patterns(schedule.models)
+
+
+def _check_cron(every: str) -> None:
+    """Checks the count of fields and their numbers; the calendar reads the rest."""
+    parts = every.split()
+    if len(parts) != len(_CRON_FIELDS):
+        raise InputError(f"every: {every!r} is no cron expression of five fields")
+    for part, (name, low, high) in zip(parts, _CRON_FIELDS, strict=True):
+        numbers = [int(number) for number in re.findall("[0-9]+", part)]
+        if not _CRON_PART.fullmatch(part) or not all(low <= n <= high for n in numbers):
+            raise InputError(
+                f"every: {every!r}: the {name} is {part!r}, and its numbers go from {low} to "
+                f"{high}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
