@@ -68,6 +68,9 @@ data_classes: {{x: [a]}}
 """
 
 
+WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', budget_usd: 5}}"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -205,9 +208,8 @@ data_classes: {{x: [a]}}
             "kinds.1: unknown word 'route-dwn'; did you mean 'route_down'?",
         ),
         (
-            "providers: {p: {kind: openai}}\nroutes:\n  r:\n    incumbent: p/m\n    candidates: "
-            '{models: [p/n], every: "61 3 * * 1", budget_usd: 5}\n',
-            5,
+            f"providers: {{p: {{kind: openai}}}}\nroutes:\n  r:\n    {WRONG_CRON}\n",
+            4,
             "routes.r.candidates: every: '61 3 * * 1': the minute is '61'",
         ),
         ("a: 1\na: 2\n", 2, "given twice"),
