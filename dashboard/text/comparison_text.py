@@ -96,12 +96,13 @@ def _foot(
 ) -> str:
     epochs = {plan.epochs for plan in comparison.proposal.plans}
     early = any(r.how in EARLY_ENDS for r in basis.claims)
+    until = f", valid until {labels.date_time(verdict.expires_at)}"
     return (
         f"Paired test on {labels.plural(basis.items_used, 'shared item')} · same items, order, "
         "prompts and scorers on both sides · "
         f"{labels.plural(max(epochs, default=1), 'epoch')} · "
-        f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}, "
-        f"valid until {labels.date_time(verdict.expires_at)}"
+        f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}"
+        f"{until if comparison.is_measured else ''}"
         f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
     )
 

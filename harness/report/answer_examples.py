@@ -195,6 +195,8 @@ def _reported(served: Iterable[ServedModel]) -> str:
 
 
 def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
+    if verdict.outcome == "infra_error":
+        return "no proof: it is not measured"
     if standing is None or standing.holds:
         return f"holds until {verdict.expires_at:%Y-%m-%d}"
     return f"proof no more: **{standing.proof.value.upper()}**, {cell(standing.why)}"

@@ -278,6 +278,8 @@ def test_a_model_that_cannot_be_read_is_named_and_tried_again_by_the_next_propos
     shown = load_comparison(world.context(), first.id)
     assert shown.verdict is not None
     assert difference_cells(shown.verdict.suites[0]) == (DASH, DASH)
+    # What is not measured is no proof that could hold until a day.
+    assert shown.standing is None
     assert "propose" in shown.next_step
 
     second = world.until_decided(world.propose("sim/better").id)

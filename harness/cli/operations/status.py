@@ -96,6 +96,7 @@ class _Standing:
     overview: RouteOverview
     routes: Page[RouteStatus]  # the first of them
     alerts: Sequence[AlertView]
+    alerts_of_states: int  # others, which the routes' states say
     requests: Sequence[SwitchRequestView]
     banners: Mapping[str, Sequence[Banner]]  # what is in force, by kind
     unconfirmed: int  # break-glasses that wait for a second person
@@ -163,7 +164,9 @@ def _load(session: Session, most: int) -> _Standing:
     requests = ctx.store.lists.switch_requests(pending_only=True).map(
         lambda r: view_switch(ctx, r)
     )
-    alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
+    opened = list_alerts(ctx, open_only=True)
+    alerts = [alert for alert in opened if alert.kind not in ALERTS_OF_STATES]
+    others = len(opened) - len(alerts)
     standing = session.installation.standing_switches
     in_force = {
         "switches": banners.list_switch_banners(ctx, standing),
@@ -171,7 +174,8 @@ def _load(session: Session, most: int) -> _Standing:
         "freezes": banners.list_freeze_banners(ctx),
         "observe_only": banners.list_observe_banners(ctx),
     }
-    return _Standing(overview, routes, alerts, requests.items, in_force, count_unconfirmed(ctx))
+    unconfirmed = count_unconfirmed(ctx)
+    return _Standing(overview, routes, alerts, others, requests.items, in_force, unconfirmed)
 
 
 def _print(session: Session, standing: _Standing) -> None:
@@ -184,7 +188,7 @@ def _print(session: Session, standing: _Standing) -> None:
         click.echo(f"next: {FIRST_ROUTE_STEP}")
     _print_urgent(standing)
     _print_routes(standing)
-    _print_alerts(standing.alerts)
+    _print_alerts(standing)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if not session.settings.alerts.sinks:
@@ -246,17 +250,18 @@ def _cells(status: RouteStatus) -> dict[str, object]:
     }
 
 
-def _print_alerts(open_alerts: Sequence[AlertView]) -> None:
+def _print_alerts(standing: _Standing) -> None:
     # An agent's request stands above with its question.
-    alerts = [alert for alert in open_alerts if alert.kind is not AlertKind.MODEL_SWITCH]
+    alerts = [alert for alert in standing.alerts if alert.kind is not AlertKind.MODEL_SWITCH]
     if not alerts:
         return
     click.echo()
     for alert in alerts[:MOST_ALERTS]:
         click.echo(f"{alert.severity.name.lower()}: {alert.title}")
         click.echo(f"  {alert.next_step}")
-    if (more := len(alerts) - MOST_ALERTS) > 0:
-        click.echo(f"{more:,} more open alerts: `swapgate alert list --open`")
+    shown = min(len(alerts), MOST_ALERTS)
+    if more := len(alerts) - shown + standing.alerts_of_states:
+        click.echo(f"{format_quantity(more, 'more open alert')}: `swapgate alert list --open`")
 
 
 def _lines(standing: _Standing) -> dict[str, str]:

@@ -113,7 +113,8 @@ class Comparison:
     candidate_figures: ArmFigures
     forecast: CostForecast
     cost: CostRatio  # what the candidate costs, and whether its canary ends for that
-    standing: ProofValidity | None = None  # whether it is proof still
+    # Whether the verdict is proof still; None where there is none, or it says NOT MEASURED.
+    standing: ProofValidity | None = None
     next_step: str = ""  # what to do next, in words; empty without a verdict
     # Whether the samples are without their texts, and their signatures not checked.
     without_texts: bool = False
@@ -181,7 +182,9 @@ def load_comparison(
         arms = targets[found.incumbent], targets[found.candidate]
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(tx, found.route, arms, answers)
-        standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
+        standing_ = None
+        if verdict and verdict.outcome != "infra_error":
+            standing_ = proof_validity.assess_proof(ctx, tx, verdict)
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, found)
         shown = ProposalView.from_proposal(
