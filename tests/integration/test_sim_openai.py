@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import openai
 import pytest
@@ -11,6 +12,8 @@ from evals.sim import profiles, server
 from evals.sim.profiles import Latency, Profile
 from evals.sim.simulated_model import ItemBank
 from evals.sim.simulator import Simulator
+from harness.domain.providers.discovered_model import parse_listed_models
+from harness.domain.routing.target import Provider
 from tests.support.providers import simulator_thread
 
 WEATHER: ChatCompletionFunctionToolParam = {
@@ -49,6 +52,16 @@ def client(sim: Simulator) -> Iterator[openai.OpenAI]:
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
+
+
+@pytest.mark.req("C2")
+def test_it_lists_each_model_with_the_price_that_discovery_reads(sim: Simulator) -> None:
+    provider = Provider("sim", "sim", "http://127.0.0.1:9000/v1")
+    content = json.dumps(sim.catalogue()).encode()
+    found = parse_listed_models(content, provider, datetime(2026, 1, 1, tzinfo=UTC)).models
+    assert {model.model: model.price for model in found} == {
+        name: profile.price for name, profile in MODELS.items()
+    }
 
 
 def test_a_plain_answer_is_the_items_and_says_that_it_is_simulated(
