@@ -3,6 +3,7 @@ the items' texts.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.providers import prices
+from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import AnswerColumns, is_nothing_readable
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.routing.target import Target
@@ -22,10 +24,17 @@ MOST_SAMPLES: Final = 500
 
 def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
     """Computes the means of the newest run with answers; None where there is none. A run in
-    which nothing can be read tells nothing of the tokens that answers take.
+    which nothing can be read tells nothing of the tokens that answers take, and neither does a
+    row whose signature does not hold: the estimate goes without it.
     """
     if target is None:
         return None
+    with suppress(SignatureInvalid):
+        return _measured_usage(tx, plan, target)
+    return None
+
+
+def _measured_usage(tx: Transaction, plan: SuitePlan, target: Target) -> MeanUsage | None:
     for run in tx.runs.of_suite(target.id, plan.suite, plan.suite_digest):
         answers = tx.runs.figures(run.id, below=MOST_SAMPLES).answered
         readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))

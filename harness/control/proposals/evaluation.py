@@ -3,6 +3,7 @@ shared between proposals, a candidate's never.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,7 +11,7 @@ from harness.control.context import Context
 from harness.control.proposals import answer_usage
 from harness.control.providers import prices
 from harness.control.routing import targets
-from harness.domain.errors import StaleEvidence
+from harness.domain.errors import SignatureInvalid, StaleEvidence
 from harness.domain.evals import pins
 from harness.domain.evals.patience import describe_absence
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
@@ -294,8 +295,13 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    measured = proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None
-    return describe_waits(load_runs(tx, proposal).values(), tx.now()) if measured else ""
+    """Says for whom the comparison waits; empty where it waits for none, and where a run's row
+    is not to be believed.
+    """
+    if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None:
+        with suppress(SignatureInvalid):
+            return describe_waits(load_runs(tx, proposal).values(), tx.now())
+    return ""
 
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
