@@ -151,7 +151,7 @@ class Story:
         self.check("a prompt longer than the context", code, good=refusal)
         wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "x"}}}
         refused = self.place.chat("orders", "Hello", response_format=wrong)
-        self.check("a schema that is none", f"{refused.status_code} {refused.text[:200]}",
+        self.check("an invalid schema", f"{refused.status_code} {refused.text[:200]}",
                    good=refused.status_code == httpx.codes.BAD_REQUEST)  # fmt: skip
         stopped = self.place.chat("orders", "Count to nine.", stop=["e"], max_tokens=20)
         text = stopped.json()["choices"][0]["message"]["content"] or ""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
@@ -198,7 +198,7 @@ class ConvertedImport:
 
 
 def read_promptfoo(file: Path) -> SourceConfig | None:
-    """Reads promptfoo's configuration; None where the file is none. Raises InputError for a
+    """Reads promptfoo's configuration; None for another file. Raises InputError for a
     file that looks like one and cannot be read.
     """
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
@@ -250,6 +250,31 @@ def import_promptfoo(
         )
         for number, suite in enumerate(found, start=1)
     ]
+    done, configured = _import_configured(wanted, config_file, replace_=replace_)
+    return ConvertedImport(done, [*source.notes()], configured)
+
+
+def import_dataset(
+    file: Path, wished: SuiteSettings, *, config_file: Path, replace_: bool
+) -> ConvertedImport:
+    """Writes another tool's data set as a suite, and into the configuration. Raises as
+    `import_promptfoo`.
+    """
+    read = dataset_import.read_dataset(file)
+    found = [(replace(wished, title=read.tool or file.name), read.items)]
+    done, configured = _import_configured(found, config_file, replace_=replace_)
+    return ConvertedImport(done, read.notes, configured)
+
+
+def _import_configured(
+    wanted: Sequence[tuple[SuiteSettings, Sequence[Mapping[str, Any]]]],
+    config_file: Path,
+    *,
+    replace_: bool,
+) -> tuple[Sequence[ImportedSuite], bool]:
+    """Writes suites, and those that are new into the configuration. Returns them, and whether
+    they stand there. Raises Conflict for a name that is taken.
+    """
     known = load_settings(config_file).suites
     there = sorted(settings.name for settings, _ in wanted if settings.name in known)
     if there and not replace_:
@@ -267,33 +292,7 @@ def import_promptfoo(
 
     base = config_file.resolve().parent
     done = import_items(wanted, base=base, replace_=replace_, configure=configure)
-    return ConvertedImport(done, [*source.notes()], configured)
-
-
-def import_dataset(
-    file: Path, wished: SuiteSettings, *, config_file: Path, replace_: bool
-) -> ConvertedImport:
-    """Writes another tool's data set as a suite, and into the configuration. Raises as
-    `import_promptfoo`.
-    """
-    read = dataset_import.read_dataset(file)
-    known = wished.name in load_settings(config_file).suites
-    if known and not replace_:
-        raise Conflict(
-            f"there is a suite {wished.name!r} already: take another name, or --replace"
-        )
-    configured = True
-
-    def configure(done: Sequence[ImportedSuite]) -> None:
-        nonlocal configured
-        if not known:
-            entry = suite_entry(wished.name, done[0].settings)
-            configured = add_to_config(config_file, entry, done[0].data)
-
-    base = config_file.resolve().parent
-    found = [(replace(wished, title=read.tool or file.name), read.items)]
-    done = import_items(found, base=base, replace_=replace_, configure=configure)
-    return ConvertedImport(done, read.notes, configured)
+    return done, configured
 
 
 def is_labelled_file(file: Path) -> bool:

@@ -108,7 +108,7 @@ def test_too_many_steps_and_too_deep_a_schema_are_stopped(
 def test_a_pattern_is_timed_or_not_looked_at(
     schema: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A tenth of the time that a text has, all of which is spent.
+    # A tenth of the time that a text has, which is all spent.
     monkeypatch.setattr(bounded_regex, "MATCH_TIMEOUT_S", bounded_regex.MATCH_TIMEOUT_S / 10)
     value = [{HOSTILE: 1}] if "items" in schema else HOSTILE
 

@@ -104,14 +104,18 @@ def test_the_first_rule_that_fits_decides(
 @pytest.mark.parametrize(
     ("name", "there", "said"),
     [
-        ("claude-opus-5", "main", "such names belong to anthropic, of which no provider with"),
+        (
+            "claude-opus-5",
+            "main",
+            "such names belong to anthropic, and no provider of it has a key",
+        ),
         ("GPT-99", "", "whose models are known, and GPT-99 is not among them"),
         ("claude nine", "anthropic", "a name of several words is not taken as it is written"),
         ("gpt-5", "home", "it is no local model: the catalogue has it for openai"),
         ("qwen/qwen3-32b", "home", "a local provider takes plain names alone"),
         ("llama3", "main", "no local provider with an apiBase is configured"),
         ("llama3", "main", "no gateway (openrouter) with a key is configured"),
-        ("bedrock/m", "main", "bedrock is a kind, of which no provider is configured"),
+        ("bedrock/m", "main", "bedrock is a kind, and no provider of it is configured"),
         ("elsewhere/m", "main", "'elsewhere' is neither a configured provider nor a kind"),
         ("grok-4.7", "codex", "an OAuth provider is taken by its own prefix alone"),
         ("", "main", "the name is empty"),

@@ -27,7 +27,7 @@ from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter, hide_identity
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest, read_all
-from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
+from harness.domain.proposals.proposal import ProposalPhase, ProposalView
 from harness.domain.reliability.failover import (
     Failover,
     FailoverReason,
@@ -123,17 +123,12 @@ def list_proposals(
         routes_now = {route.name: route for route in stored.routes_named(promoted)}
     with ctx.store.read() as tx:
         views = [
-            ProposalView.from_proposal(proposal, routes_now.get, _waits(tx, proposal))
+            ProposalView.from_proposal(
+                proposal, routes_now.get, evaluation.describe_proposal_waits(tx, proposal)
+            )
             for proposal in page
         ]
     return Page(views, page.total, page.next, page.invalid)
-
-
-def _waits(tx: Transaction, proposal: Proposal) -> str:
-    # A run that is not as it was signed is named where the proposal is read alone.
-    with suppress(SignatureInvalid):
-        return evaluation.describe_proposal_waits(tx, proposal)
-    return ""
 
 
 def find_proposal(ctx: Context, proposal: str) -> ProposalView:

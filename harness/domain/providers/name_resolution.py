@@ -185,7 +185,7 @@ class ModelNameQuery:
             return f"{head!r} is neither a configured provider nor a kind"
         of_kind = self._of_kind(head)
         if not of_kind:
-            return f"{head} is a kind, of which no provider is configured"
+            return f"{head} is a kind, and no provider of it is configured"
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
@@ -215,13 +215,13 @@ class ModelNameQuery:
         )
 
     def _absent_kind(self) -> str:
-        """Says that the name asks for a kind of which no provider is there."""
+        """Says that the name asks for a kind that no provider has."""
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
             return ""
         if self._of_kind(head):
             return ""
-        return f"the name asks for the kind {head}, of which no provider is configured"
+        return f"the name asks for the kind {head}, and no provider of it is configured"
 
     def _meant(self) -> _Found | None:
         """The model that the words mean: of a provider that takes names, else of another."""
@@ -242,7 +242,7 @@ class ModelNameQuery:
             return "no kind's keyword stands at the beginning of the model's name"
         of_kind = [name for name in self._of_kind(kind) if self._takes_names(name)]
         if not of_kind:
-            return f"such names belong to {kind}, of which no provider with a key is configured"
+            return f"such names belong to {kind}, and no provider of it has a key"
         why = f"such names belong to {kind}, the kind of {_first_of(of_kind)}"
         return self._as_written(of_kind[0], why)
 
