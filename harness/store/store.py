@@ -116,7 +116,6 @@ class Store:
     def listings(self) -> Iterator[Listings]:
         self._require_file()
         with translated(), self._reading.begin() as db:
-            self._check_schema(db)
             yield Listings(self._unit(db, writable=False))
 
     @property
@@ -125,7 +124,6 @@ class Store:
         return cast("Listings", _ListsAlone(self))
 
     def _transaction(self, db: sa.Connection, *, writable: bool) -> Transaction:
-        self._check_schema(db)
         unit = self._unit(db, writable=writable)
         return Transaction(unit, secret=self._secret, clock=self._clock)
 
@@ -135,6 +133,7 @@ class Store:
             self._schema_checked = schema_revisions.is_usable(db)
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
+        self._check_schema(db)
         return Unit(db, self._row_signatures(db), writable=writable)
 
     def _row_signatures(self, db: sa.Connection) -> RowSignatures:

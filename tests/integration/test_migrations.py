@@ -164,6 +164,7 @@ def test_a_database_from_before_the_first_release_is_refused_and_stays(
         ["db", "upgrade"],
         ["init"],
         ["db", "check"],
+        ["audit", "verify"],
         ["serve", "all"],
         ["serve", "agents"],
     )

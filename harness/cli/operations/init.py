@@ -37,6 +37,12 @@ from harness.domain.suggestions import did_you_mean
 GATEWAYS = ("litellm",)
 
 
+class _Gateway(click.Choice[str]):
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        said = super().get_invalid_choice_message(value, ctx)
+        return f"{said} Write `providers` and `routes` of another gateway by hand."
+
+
 @command()
 def init(
     session: Session,
@@ -46,7 +52,7 @@ def init(
         "Take over the configuration of LiteLLM's proxy.",
         "--from",
         nargs=2,
-        type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
+        type=(_Gateway(GATEWAYS), click.Path(path_type=Path)),
         metavar="GATEWAY FILE",
     ),
     yes: bool = opt("Write the providers of the keys that it finds, without asking."),
