@@ -61,7 +61,6 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
 
 
 def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """Loads the last check of each provider, however old; nothing is asked."""
     with ctx.store.read() as tx:
         return {check.provider: check for check in tx.provider_checks.all()}
 
@@ -82,7 +81,6 @@ def run_check(ctx: Context) -> SelfTest:
 
 
 def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
-    """Asks these providers at once, and stores what was found."""
     with ctx.store.read() as tx:
         table, known = tx.routing.table(), tx.routing.targets()
     in_use = {target for route in table.routes.values() for target in route.targets}

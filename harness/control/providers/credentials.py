@@ -46,8 +46,6 @@ class StoredKeyView(CamelCase):
 
 @dataclass(frozen=True, slots=True)
 class ProviderCredentials(CamelCase):
-    """What is stored and set of one provider's credentials, never a value."""
-
     name: str
     kind: str
     has_value: bool  # a key is there
@@ -215,7 +213,6 @@ def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provid
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
-    """Removes a provider's stored keys, or one of them, for good. Raises NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         provider = targets.require_provider(tx, name)
@@ -244,13 +241,11 @@ def take_credentials_away(
 
 
 def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
-    """Ends what people were told of a provider's sign-in, as it is over or another began."""
     for kind in SIGN_IN_ALERTS:
         alerts.resolve_alert(tx, kind, provider)
 
 
 def expire_credentials(ctx: Context) -> int:
-    """Take away what has expired; how many. Routers hear of it like of any change."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         over = [e for e in tx.credentials.all() if e.ciphertext and not e.live(now)]

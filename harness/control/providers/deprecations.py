@@ -58,11 +58,8 @@ def find_deprecations(
     providers: Mapping[str, Provider],
     known: Catalogue,
     today: date,
-    gone: Iterable[DiscoveredModel] = (),
+    gone: Iterable[DiscoveredModel] = (),  # what providers list no more
 ) -> tuple[Deprecation, ...]:
-    """Returns the used models that end within ALERT_AHEAD, the earliest end first. gone: what
-    providers listed once, and list no more.
-    """
     gone_on = {
         (model.provider, model.model, model.source): model.gone_at.date()
         for model in gone
@@ -138,7 +135,6 @@ def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequen
 def list_endings(
     ctx: Context, used: Iterable[Target], providers: Mapping[str, Provider]
 ) -> Sequence[Deprecation]:
-    """Lists the targets that end within 90 days or have ended, without their uses."""
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         gone = tx.discovered_models.gone()
@@ -149,9 +145,7 @@ def list_endings(
 def update_deprecation_alerts(
     ctx: Context, shortlist: Callable[[Context, str], str] = lambda _ctx, _target: ""
 ) -> None:
-    """Raise what is new, louder once the day has come, and end what is no longer so.
-    shortlist: describes the measured models that could replace a target, by its id.
-    """
+    # shortlist: describes the measured models that could replace a target, by its id.
     found = list_deprecations(ctx)
     notices = {
         (ENDED if e.over else ENDS, e.target): _notice(e, shortlist(ctx, e.target))
@@ -161,7 +155,6 @@ def update_deprecation_alerts(
 
 
 def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
-    """Targets by what they do, of every route in every role, and of its suites' judges."""
     by_id: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):

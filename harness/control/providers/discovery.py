@@ -47,9 +47,7 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 def discover_several(
     ctx: Context, actor: Actor, providers: Sequence[Provider]
 ) -> Mapping[str, DiscoveredList | SwapgateError]:
-    """Reads the lists of several providers at once, by their names: each list that was kept, or
-    why there is none. It takes little longer than the slowest provider, at most TIMEOUT_S.
-    """
+    """Takes little longer than the slowest provider, at most TIMEOUT_S."""
     actor.require(Role.PROPOSER)
 
     def ask(provider: Provider) -> ProbeReply | SwapgateError:
@@ -111,9 +109,6 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
 
 
 def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
-    """Asks a provider for its models, and says what came of it; empty where this process asks
-    no provider.
-    """
     if ctx.door is None:
         return ""
     try:
@@ -145,6 +140,5 @@ def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
 
 
 def has_own_models(provider: Provider) -> bool:
-    """Whether it serves what no catalogue knows: a gateway, one's own server or a simulator."""
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)

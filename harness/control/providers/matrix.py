@@ -49,8 +49,6 @@ class MatrixModel(CamelCase):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRow(CamelCase):
-    """One provider, or a kind that nobody has configured."""
-
     provider: str
     kind: str
     group: ProviderGroup
@@ -142,7 +140,6 @@ def _models(
     serves: Mapping[str, Sequence[str]],
     speeds: Mapping[str, float],
 ) -> Sequence[MatrixModel]:
-    """Of its targets, and those that the registry says something about."""
     by_model: dict[str, list[str]] = {name: [] for name in provider.models}
     for target in own:
         by_model.setdefault(target.model, []).append(target.id)
@@ -182,12 +179,10 @@ class _Health:
         self._check = known_check(ctx)
 
     def learned(self, provider: Provider) -> list[str]:
-        """Lists which fields routers change for its targets, since they refused them."""
         start = f"target {provider.name}/"
         return sorted(a.title for a in self._repairs if a.subject.startswith(start))
 
     def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
-        """Assesses a provider: its health, whence that is known, and what is unhealthy."""
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # As routers name what an alert is about (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}

@@ -13,7 +13,6 @@ from harness.store.transaction import Transaction
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Lists what the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
         providers, offers = tx.providers.all(), read_offers(ctx, tx)
     found = []
@@ -27,7 +26,6 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
 def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Lists the catalogue's entries, by `kind/model`, whose names contain every given word."""
     parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
     return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
@@ -49,9 +47,7 @@ def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
 
 
 def find_unlisted(tx: Transaction, target: Target) -> str:
-    """Says that the provider's last list lacks a model; empty where it has it, or there is no
-    list.
-    """
+    """Says that a provider's list lacks a model; empty where it has it, or no list."""
     names = {one.model for one in read_lists(tx) if one.provider == target.provider}
     if not names or target.model in names:
         return ""

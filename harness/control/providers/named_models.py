@@ -67,7 +67,6 @@ def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
-    """Finds the target that the words mean. Raises as `find_model` and `require_listed`."""
     target = find_model(ctx, tx, words)
     require_listed(ctx, tx, target)
     return target
@@ -109,7 +108,6 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
 
 
 def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
-    """Finds the target that the words mean, and registers it. Raises as `find_listed_model`."""
     target = find_listed_model(ctx, tx, words)
     if target.id in tx.routing.targets():
         return target
@@ -134,9 +132,7 @@ def explain_name(
 
 
 def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
-    """Reads a name by the rules. Raises InputError for an empty name, and for one of several
-    registered targets.
-    """
+    """Reads a name by the rules. Raises InputError for an empty one, or one of several."""
     name = words.strip()
     if not name:
         raise InputError("the model's name is empty: write PROVIDER/MODEL")
@@ -219,7 +215,6 @@ def _not_found(
 
 
 def _say_unlisted(name: str, near: Sequence[str]) -> str:
-    """Ends in `; `, for the command that adds a model."""
     named: list[str] = []
     for one in near:
         # A name that is cut cannot be copied.

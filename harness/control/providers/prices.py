@@ -13,14 +13,10 @@ from harness.store.transaction import Transaction
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price in its provider's settings; None without one."""
     return model_figures.find_price(tx.providers.all(), target.name) if target else None
 
 
 def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
-    """Finds a model's price in its provider's settings, the catalogue or the list that the
-    provider gave last; None where they have no price.
-    """
     provider = tx.providers.all().get(target.provider) if target else None
     if target is None or provider is None:
         return None

@@ -47,7 +47,6 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
-    """Decrypts a snapshot's headers for a router's memory, never for its disk."""
     providers = {
         name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
     }
@@ -55,7 +54,6 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """Encrypts a provider's extra headers anew. Raises DecryptionFailed."""
     fresh = {
         name: reencrypt(cipher, token, f"the header {name!r} of provider {provider.name!r}")
         for name, token in provider.sealed_headers.items()
@@ -107,12 +105,10 @@ def list_live_credentials(tx: Transaction) -> list[Credential]:
 
 
 def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
-    """The stored keys of a provider, also those taken away."""
     return [one for one in tx.credentials.all() if one.provider == provider]
 
 
 def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
-    """Names the providers that have a key, or need none."""
     ever, now = tx.credentials.all(), ctx.clock.now()
     before = {one.provider for one in ever}
     have = {one.provider for one in ever if one.live(now)}

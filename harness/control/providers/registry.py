@@ -69,9 +69,6 @@ def register_with_provider(
 
 
 def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
-    """Returns the provider that a kind's name means, or an OpenAI-compatible server with this
-    address. known: names, for a guess.
-    """
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
@@ -243,11 +240,9 @@ def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderChe
 def replace_key(
     ctx: Context, actor: Actor, name: str, change: CredentialChange
 ) -> ProviderCheck | None:
-    """Store a provider's key, then ask the provider. Raises as `put_credential` does."""
     credentials.put_credential(ctx, actor, name, change)
     return check_added(ctx, actor, name)
 
 
 def check_added(ctx: Context, actor: Actor, name: str) -> ProviderCheck | None:
-    """Asks a provider whether it works; None where this process asks none."""
     return None if ctx.door is None else checks.check_provider(ctx, actor, name)

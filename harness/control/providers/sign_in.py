@@ -156,7 +156,6 @@ def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> Si
 
 
 def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
-    """Decrypts the tokens of a sign-in. Raises DecryptionFailed."""
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 
@@ -174,7 +173,6 @@ def store_access_key(
 
 
 def drop_access_key(tx: Transaction, provider: str) -> bool:
-    """Removes the stored access key of a sign-in; returns whether there was one."""
     for credential in list_credentials_of(tx, provider):
         if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
             tx.credentials.put(replace(credential, ciphertext="", updated_at=tx.now()))
@@ -187,7 +185,6 @@ ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 
 def renew_tokens(ctx: Context) -> int:
-    """Renew what is due, and take away what has ended; how many tokens are new."""
     with ctx.store.read() as tx:
         found, providers = tx.sign_ins.all(), tx.providers.all()
         seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
@@ -207,7 +204,6 @@ def renew_tokens(ctx: Context) -> int:
 
 
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
-    """When routers were last heard saying that the provider refuses its key."""
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
     found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
     return max((alert.last_seen for alert in found if alert and alert.open), default=None)
@@ -253,7 +249,6 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
 def _request_tokens(
     ctx: Context, place: OAuthEndpoints, before: SignIn
 ) -> tuple[SignIn, OAuthTokens | None]:
-    """The sign-in with what its server gave; and the token for requests, if that is new."""
     server, secrets = require_oauth_server(ctx), decrypt_secrets(ctx, before)
     if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)

@@ -41,7 +41,6 @@ def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequenc
 
 
 def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
-    """Lists who serves without proof or is to, and by whose word."""
     page = "how-to/break-glass"
     try:
         found = break_glass.list_notices(ctx)
@@ -51,7 +50,6 @@ def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
 
 
 def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
-    """Lists the freezes in force, of people and of every week: those of a route, or all."""
     page = "how-to/freezes"
     try:
         found = freezes.list_freeze_notices(ctx, route)

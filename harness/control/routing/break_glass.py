@@ -164,7 +164,6 @@ def list_open(ctx: Context) -> Sequence[BreakGlass]:
 
 
 def count_unconfirmed(ctx: Context) -> int:
-    """Counts those that wait for a second person; none where what is stored is not trusted."""
     try:
         return sum(not record.confirmed for record in list_open(ctx))
     except SignatureInvalid:
@@ -172,7 +171,6 @@ def count_unconfirmed(ctx: Context) -> int:
 
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
-    """Says of each open break-glass what everybody should know: a heading, and a text."""
     with ctx.store.read() as tx:
         names = {id_: known.name for id_, known in tx.routing.targets().items()}
         return [
@@ -183,7 +181,6 @@ def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Ends what nobody confirmed in time, what is over, and what one person stands for."""
     return [said for record in list_open(ctx) if (said := _look_after(ctx, record.id))]
 
 
@@ -206,7 +203,6 @@ def _look_after(ctx: Context, id_: str) -> str:
 
 
 def _find_end(tx: Transaction, record: BreakGlass) -> str:
-    """Says why it has to end now; empty where it may go on."""
     route, now = tx.routing.route(record.route), route_time(tx, record.route)
     if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
@@ -226,7 +222,6 @@ def _find_end(tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
-    """Says that it should have ended and cannot, and why; empty where it goes on or ends."""
     because = _find_end(tx, record) if record.confirmed else ""
     hindrance = _find_hindrance(ctx, tx, record) if because else ""
     if not hindrance:
@@ -235,7 +230,6 @@ def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
-    """Says why the former incumbent cannot serve; empty where it can, or need not return."""
     route = tx.routing.route(record.route)
     if route is None or route.break_glass != record.id:
         return ""
@@ -250,7 +244,6 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
-    """Ends it; where it serves, the former incumbent returns in the same unit of work."""
     route = tx.routing.route(record.route)
     now = route_time(tx, record.route)
     details: dict[str, object] = {"because": because}
@@ -328,7 +321,6 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
 
 
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
-    """Lists what everybody should know of the two keys."""
     at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
     stored = (
         (key, tx.keys.find(key)) for key in (made.proposer_key, made.confirmer_key) if key

@@ -28,8 +28,6 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class WaiverRequest:
-    """Asks to let a target into a fallback chain without a verdict, for a limited time."""
-
     reason: str
     lasts: timedelta
 

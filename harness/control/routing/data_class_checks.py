@@ -22,7 +22,6 @@ def check_targets(
 
 
 def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
-    """Checks a suite's class of data. Raises as `check_targets`."""
     _check(ctx, f"suite {suite!r} has", ctx.suites.data_class(suite), targets)
 
 
@@ -46,7 +45,6 @@ def _check(ctx: Context, having: str, data_class: str, targets: Iterable[Target]
 
 
 def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route: str) -> str:
-    """Why a target may not see the route's traffic, in words; empty if each may."""
     try:
         check_targets(ctx, settings, targets, route=route)
     except (NotAllowed, NotFound) as error:
@@ -68,7 +66,6 @@ def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
 
 
 def list_violations(ctx: Context) -> list[str]:
-    """Routes that carry what the file does not allow (any more), in words."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
     used = (

@@ -48,8 +48,6 @@ class FallbackRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChainEntry:
-    """A fallback and why it may be one."""
-
     target: Target
     capable: bool
     evidence: EvidenceKind
@@ -82,7 +80,6 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
 
 
 def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
-    """Waivers that have expired while their targets still stand in a chain, by route."""
     with ctx.store.read() as tx:
         names = sorted(tx.routing.table().routes)
     return [
@@ -151,8 +148,6 @@ def add_fallback(
 def remove_fallback(
     ctx: Context, actor: Actor, name: str, target: str, *, reason: str
 ) -> Route:
-    """Removes a target from a route's fallback chain, without proof. Raises NotFound."""
-
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         del chain[_place(ctx, tx, chain, name, target)]
 
@@ -162,8 +157,6 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
-    """Marks whether a fallback is good enough for high stakes. Raises NotFound."""
-
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(ctx, tx, chain, name, target)
         chain[place] = replace(chain[place], capable=capable)
@@ -174,8 +167,6 @@ def mark_capable(
 def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
-    """Reorders a route's fallbacks. Raises InputError unless `order` names each once."""
-
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [named_models.find_model(ctx, tx, target_name).id for target_name in order]
         if sorted(wanted) != sorted(request.target for request in chain):

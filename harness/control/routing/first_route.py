@@ -40,15 +40,12 @@ class FirstRoute:
 
 @dataclass(frozen=True, slots=True)
 class FirstRouteResult:
-    """Says what was made. check: of the provider, None where this process asks none."""
-
     route: Route
     check: ProviderCheck | None
     proposal: str  # its id, empty for none
 
 
 def provider_choices() -> Sequence[str]:
-    """Lists the kinds of provider to choose among, the simulator first, without sign-ins."""
     named = [
         name
         for name, kind in PROVIDER_KINDS.items()
@@ -58,7 +55,6 @@ def provider_choices() -> Sequence[str]:
 
 
 def usual_address(provider: str) -> str:
-    """Returns where a kind of provider usually is: of the simulator, where `sim` serves."""
     if provider == SIMULATOR:
         return FirstRoute().api_base
     kind = PROVIDER_KINDS.get(provider)

@@ -35,7 +35,6 @@ OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
 
 
 def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold]:
-    """Lists the freezes in force, of all routes or of one. Raises SignatureInvalid."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         holds = list_holds(tx.freezes.overlapping(now), ctx.freeze_windows, now, now)
@@ -43,7 +42,6 @@ def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold
 
 
 def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
-    """Lists the freezes that people can lift; none where the stored ones are not trusted."""
     now = ctx.clock.now()
     try:
         with ctx.store.read() as tx:
@@ -54,7 +52,6 @@ def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
 
 
 def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple[str, str]]:
-    """Lists the unknown routes that the configuration's freezes name, each with the freeze."""
     return [
         (name, str(window))
         for window in ctx.freeze_windows
@@ -79,7 +76,6 @@ def describe_freeze(
 
 
 def require_swaps(ctx: Context, act: str) -> None:
-    """Refuses an act with NotAllowed where the installation only observes."""
     if ctx.observe_only:
         raise NotAllowed(
             f"{OBSERVE_ONLY}: {act}. Verdicts, books and shadows go on; take the setting out "
@@ -106,15 +102,11 @@ def require_may_go_on(
 
 
 def list_frozen_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
-    """Lists what a freeze refuses a canary of a route now."""
     with ctx.store.read() as tx:
         return FROZEN_SIGNALS if describe_freeze(ctx, tx, route) else frozenset()
 
 
 def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
-    """Tells for how long a route was frozen since a moment; nothing where the stored freezes
-    cannot be trusted.
-    """
     now = ctx.clock.now()
     try:
         holds = list_holds(tx.freezes.overlapping(since), ctx.freeze_windows, since, now)
@@ -132,7 +124,6 @@ class FreezeRequest:
 
 
 def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
-    """Freezes a route, or all of them. Raises NotFound, InputError, NotAllowed."""
     actor.require(Role.APPROVER)
     require_reason(wanted.reason, "a freeze")
     now = ctx.clock.now()

@@ -122,14 +122,11 @@ def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) 
 
 @dataclass(frozen=True, slots=True)
 class SwitchPreview:
-    """Says what a switch would do to the routes within its reach."""
-
     affected: list[str]  # whose requests all go where it forces them
     unaffected: list[str]  # that may use nothing of it and keep their plans
 
 
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
-    """Tells what a switch does to the routes that it reaches. route: None for all routes."""
     switch = KillSwitch("", route, force, "", "", ctx.clock.now(), None, SwitchSource.REST)
     with ctx.store.read() as tx:
         table = tx.routing.table()
@@ -142,6 +139,5 @@ def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPrevi
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:
-    """Lists the switches of CLI and REST that are in force now, the strongest first."""
     with ctx.store.read() as tx:
         return active_switches(tx.switches.not_lifted(), ctx.clock.now())

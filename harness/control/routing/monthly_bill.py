@@ -60,7 +60,6 @@ def forecast_from_history(
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
-    """Estimates a route's monthly bill with the model that serves it now. Raises NotFound."""
     incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
     return _bill(tx, route, incumbent)
 
@@ -88,7 +87,6 @@ def _earlier(
 
 
 def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
-    """Sums both models' tokens over the items that both answered, suite by suite."""
     rows: list[tuple[_Tokens, _Tokens]] = []
     for incumbent, candidate in answers:
         ours, theirs = _tokens(incumbent), _tokens(candidate)
@@ -98,7 +96,6 @@ def _measure(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> Measured
 
 
 def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
-    """By item, of the answers that came."""
     came = answers.answered
     counts = list(zip(came.input_tokens, came.output_tokens, came.cached_tokens, strict=True))
     first = dict(zip(came.item, counts, strict=True))
@@ -114,7 +111,6 @@ def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
 
 
 def describe_forecast(forecast: CostForecast) -> str:
-    """Says in one line what the route costs now, and what it would cost after the swap."""
     bill = forecast.current
     if not bill.reckons_month:
         return f"What this route costs a month is unknown: {bill.unknown}."
@@ -137,7 +133,6 @@ def describe_forecast(forecast: CostForecast) -> str:
 
 
 def describe_basis(forecast: CostForecast) -> str:
-    """Says what a cost forecast rests on; empty without traffic enough to reckon a month."""
     bill = forecast.current
     if not bill.reckons_month:
         return ""

@@ -45,8 +45,6 @@ _Scores = Callable[[str], Sequence[MeasuredScore]]  # of a target, by its id
 
 @dataclass(frozen=True, slots=True)
 class OutageView:
-    """Describes a route's outage for people."""
-
     outage: RouteOutage
     own: Target  # the route's incumbent
     fallback: Target | None = None  # the one that answers now
@@ -100,7 +98,6 @@ class _Shut:
         return cls(targets, providers)
 
     def among(self, targets: Iterable[Target]) -> Mapping[str, datetime]:
-        """Returns since when each of these is left out, without those that are not."""
         found = {t.id: self.targets.get(t.id, self.providers.get(t.provider)) for t in targets}
         return {id_: since for id_, since in found.items() if since is not None}
 
@@ -137,9 +134,6 @@ def load_outages(
 
 
 def update_outage_alerts(ctx: Context) -> None:
-    """Opens an alert on each route that is down or on a fallback, and ends it once the
-    route's own model serves.
-    """
     notices = {
         (ALERTS[view.kind], name): AlertNotice(f"route {name}", _title(name, view), view.reason)
         for name, view in load_outages(ctx).items()
@@ -229,7 +223,6 @@ def _price(price: Price | None) -> str:
 def _score_differences(
     scores: _Scores, route: Route, own: Target, fallback: Target
 ) -> Iterator[str]:
-    """Compares the newest scores on the route's suites, as far as both were measured."""
     ours, theirs = (
         {measured.suite: measured.score for measured in scores(target.id)}
         for target in (own, fallback)

@@ -46,14 +46,11 @@ LATENCIES_OF: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class CurrentActivity:
-    """What goes on on all routes, or on one, by route."""
-
     proposals: Mapping[str, Proposal]
     rollouts: Mapping[str, Rollout]
     switches: Sequence[KillSwitch]  # of the database, that are not lifted; of every route
 
     def includes(self, head: RouteHead, at: datetime) -> bool:
-        """Whether something may go on on a route, or ended within a day."""
         if head.break_glass or head.name in self.rollouts or head.name in self.proposals:
             return True
         if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
@@ -89,7 +86,6 @@ class RouteOverview:
 
 
 def load_overview(ctx: Context) -> RouteOverview:
-    """Loads the order of all routes, and the states of those where something goes on."""
     at = ctx.clock.now()
     heads = {head.name: head for head in ctx.store.lists.route_heads()}
     with ctx.store.read() as tx:
@@ -118,7 +114,6 @@ def _is_gone(head: RouteHead) -> bool:
 
 
 def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[RouteStatus]:
-    """Lists a page of routes, the active first. Raises NotFound for an unknown cursor."""
     overview = load_overview(ctx)
     names, first = overview.names, 0
     if page_request.after is not None:
@@ -134,7 +129,6 @@ def load_page(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Rout
 def load_statuses(
     ctx: Context, overview: RouteOverview, names: Sequence[str]
 ) -> Page[RouteStatus]:
-    """Loads these routes at a glance, in this order, each with verdict and traffic."""
     states = {status.route.name: status for status in overview.active}
     faults = {name: overview.faults[name] for name in names if name in overview.faults}
     others = [name for name in names if name not in states and name not in faults]
@@ -178,7 +172,6 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
 def _load_states(
     ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
 ) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
-    """Loads the states of some routes, by name; of the others what is forged of each."""
     page = ctx.store.lists.routes_named(names)
     found = {route.name: route for route in page}
     # The key is of a version: its route and number.
@@ -220,7 +213,6 @@ def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) 
 
 
 def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
-    """Reads by few statements what `_with_last_rollout` asks of each of these routes."""
     tx.preload.newest_rollouts([head.name for head in heads])
     gone = {head.rollout: head.name for head in heads if head.rollout and _is_gone(head)}
     tx.preload.later_versions(gone)
@@ -233,9 +225,7 @@ def _build_state(
     targets: Mapping[str, Target],
     now: CurrentActivity,
 ) -> RouteStatus:
-    """Describes where a route stands, without its last verdict and its traffic. targets: by id,
-    those of the route and its open proposal.
-    """
+    """targets: by id, those of the route and its open proposal."""
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
     rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
@@ -264,7 +254,6 @@ def _build_state(
 def _find_forced(
     route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
 ) -> Target | None:
-    """Finds the target that kill switches put in the place of the route's own."""
     ids = (route.incumbent, *route.fallbacks)
     plan = [SwitchTarget(id_, targets[id_].name, targets[id_].provider) for id_ in ids]
     decided = decide_plan(switches, route.name, plan)
@@ -274,12 +263,10 @@ def _find_forced(
 
 
 def _stands_by_proposal(status: RouteStatus) -> bool:
-    """Whether its open proposal says where a route stands, whatever ended before."""
     return status.rollout is None and status.open_proposal is not None
 
 
 def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
-    """Completes the status of a route that has no live rollout and no bake."""
     last = tx.rollouts.newest(status.route.name)
     if last is None:
         return status
@@ -298,7 +285,6 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 def _with_verdict(
     ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
 ) -> RouteStatus:
-    """Completes what `_build_state` described. traffic: of the last hour."""
     verdict = tx.verdicts.newest(status.route.name)
     return replace(
         status,
@@ -315,9 +301,6 @@ def load_target_traffic(
     reasons: Iterable[FailoverReason],
     route: str | None = None,
 ) -> Sequence[TargetTraffic]:
-    """Loads the traffic of a report by provider and target. reasons: why requests left targets
-    in its window. route: the report's, None for all.
-    """
     answered = [total for total in report.totals if total.target]
     targets = ctx.store.lists.targets_of({total.target for total in answered})
     since = max(report.since, report.now - LATENCIES_OF)

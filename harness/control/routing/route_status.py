@@ -97,8 +97,6 @@ _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
 
 @dataclass(frozen=True)
 class RouteStatus:
-    """Shows one route at a glance: models, open proposal, last verdict, canary and traffic."""
-
     route: Route
     incumbent: Target
     candidate: Target | None
@@ -118,7 +116,6 @@ class RouteStatus:
 
     @property
     def needs_decision(self) -> bool:
-        """Whether a person is waited for: an approval, a paused canary, or one on hold."""
         return self.progress in WAITING_STATES
 
     @property
@@ -137,7 +134,6 @@ class RouteStatus:
 
     @property
     def state(self) -> RouteState:
-        """Tells where the route stands; what hurts callers most comes first."""
         if self.outage is None:
             return self.progress
         if self.outage.kind is OutageKind.DOWN:
@@ -147,7 +143,6 @@ class RouteStatus:
 
     @property
     def progress(self) -> RouteState:
-        """Tells where the route's proposal, canary or break-glass stands."""
         if self.route.break_glass is not None:
             return RouteState.UNPROVED
         if self.rollout is not None and self.canary_state is not None:
@@ -160,14 +155,12 @@ class RouteStatus:
 
     @property
     def state_text(self) -> str:
-        """Says the state as the Canary page does: `canary on hold at 5 %`."""
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.state_text
         return self.progress_text
 
     @property
     def progress_text(self) -> str:
-        """Says the progress, as `state_text` does without an outage."""
         of_canary = self.rollout is not None or self.progress in ENDED_STATES
         if of_canary and self.canary_state is not None:
             return self.canary_state.of_route
@@ -175,9 +168,6 @@ class RouteStatus:
 
     @property
     def reason(self) -> str:
-        """Says what callers meet, why a person is waited for, what speaks against the canary,
-        or why it ended.
-        """
         if self.outage is not None and self.state in OUTAGE_STATES:
             return self.outage.reason
         if self.state is RouteState.UNPROVED:
@@ -201,10 +191,7 @@ class RouteStatus:
         return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
-        """Ranks the routes for a list, the lowest first: routes that are down, harm, routes on
-        a fallback, then decisions, then canaries that ended within a day, then those on which
-        something goes on.
-        """
+        """Ranks the routes for a list, the lowest first."""
         if self.needs_decision and self.outage is None:
             return 3
         if self.ended_recently(now):
@@ -215,7 +202,6 @@ class RouteStatus:
         return self.urgency(now) < URGENT_BELOW
 
     def is_at_rest(self, now: datetime) -> bool:
-        """Tells whether nothing goes on on this route, and nothing ended within a day."""
         return self.urgency(now) == AT_REST
 
     @property
@@ -235,7 +221,6 @@ class RouteStatus:
         return format_age(self.changed_at, now) if self.changed_at else ""
 
     def ended_recently(self, now: datetime) -> bool:
-        """Tells whether a canary ended within a day without its promotion."""
         at = self.changed_at
         return self.state in ENDED_STATES and at is not None and now - at < NEWS
 

@@ -74,7 +74,6 @@ def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
 
 
 def list_override_violations(ctx: Context) -> list[str]:
-    """Overrides that the file does not allow (any more), in words."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
     return [str(error) for _, _, error in _override_faults(ctx, table)]
@@ -83,7 +82,6 @@ def list_override_violations(ctx: Context) -> list[str]:
 def _override_faults(
     ctx: Context, table: RoutingTable
 ) -> Iterator[tuple[str, str, SwapgateError]]:
-    """Yields a route, the route that its override names, and the fault."""
     carried = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
@@ -100,7 +98,6 @@ def load_table(ctx: Context) -> RoutingTable:
 
 
 def require_route(tx: Transaction, name: str) -> Route:
-    """Returns the route of this name. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
         hint = did_you_mean(name, tx.routing.table().routes)
@@ -286,7 +283,6 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
 def find_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> Rollout | None:
-    """Finds the rollout whose end took the target, and its proof, from the route; else None."""
     if target in _standing(history):
         return None
     last = next(iter(tx.rollouts.list(route=name, candidate=target, limit=1)), None)
@@ -311,7 +307,6 @@ def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tup
 
 
 def describe_settings_change(route: Route, wanted: RouteSettings) -> dict[str, tuple[str, str]]:
-    """Lists what other settings would change of a route: field to (before, after)."""
     return _differing_fields(route, replace(route, settings=wanted))
 
 

@@ -37,8 +37,6 @@ TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 
 @dataclass(frozen=True)
 class SuiteScore:
-    """The incumbent's newest run of one of the route's suites; shares of 1."""
-
     suite: str
     role: SuiteRole
     score: float | None = None  # None where it was never asked
@@ -56,8 +54,6 @@ class SuiteScore:
 
 @dataclass(frozen=True)
 class RouteScorecard:
-    """How a route does: its scores, costs, errors and latencies."""
-
     route: Route
     incumbent: Target
     scores: Sequence[SuiteScore]
@@ -130,7 +126,6 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 
 def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
-    """Builds scorecards by name, without routes whose rows are not as they were signed."""
     with ctx.store.read() as tx:
         known: list[Route] = []
         tx.preload.routes(names)
@@ -150,9 +145,7 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
 
 
 def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mapping[str, float]:
-    """Loads the median latency, in ms, of each target that served a route in the last day.
-    table: the routes, where they are loaded already.
-    """
+    """Returns median latencies of the last day in ms, by target."""
     with ctx.store.read() as tx:
         found = tx.observations.latencies(since=ctx.clock.now() - DAY)
         table = tx.routing.table().routes if table is None else table
@@ -166,7 +159,6 @@ def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mappi
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
-    """Loads a target's scores of its newest ended run of each suite. target: its id."""
     scores = []
     newest = tx.runs.newest_of_targets({target}, TRAFFIC_WINDOW)
     for suite, run in sorted((run.suite, run) for run in newest):
@@ -184,10 +176,6 @@ def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 class _Figures:
-    """What the scorecards of several routes are built from, read once. named: None for all
-    routes.
-    """
-
     def __init__(
         self,
         ctx: Context,
@@ -254,13 +242,11 @@ class _Figures:
         )
 
     def _items_of(self, run: str) -> list[float]:
-        """Of a run that several routes share, read once."""
         if run not in self._measured:
             self._measured[run] = _items(self._tx.runs.samples(run))
         return self._measured[run]
 
     def _digest(self, suite: str) -> str:
-        """Empty for a suite that cannot be read any more."""
         if suite not in self._digests:
             self._digests[suite] = ""
             with suppress(SwapgateError):

@@ -21,8 +21,6 @@ APPLY_STEP: Final = "`swapgate config apply`"
 
 @dataclass(frozen=True, slots=True)
 class SeedDifference:
-    """Describes where the file says something else than the database, and what to do."""
-
     subject: str  # `route support`
     found: str
     next_step: str
@@ -33,8 +31,6 @@ class SeedDifference:
 
 @dataclass(frozen=True, slots=True)
 class FileApplied:
-    """Lists what `swapgate config apply` took from the file and what it left as it was."""
-
     changed: tuple[str, ...]  # providers
     created: tuple[str, ...]  # routes
     not_taken: tuple[SeedDifference, ...]
@@ -56,8 +52,6 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
 
 
 def list_not_warm(table: RoutingTable) -> list[str]:
-    """Names the routes with a fallback at another provider that no caller keeps warm."""
-
     def has_another_provider(route: Route) -> bool:
         high = route.settings.stakes is Stakes.HIGH
         warmed = route.settings.capable if high else route.fallbacks
@@ -86,7 +80,6 @@ def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
 
 
 def _check(ctx: Context, route: RouteSeed) -> RouteSettings:
-    """Checks the settings of the file. Raises as `routes.check_settings`, with the route."""
     try:
         return routes.check_settings(ctx, route.settings)
     except InputError as error:
@@ -153,7 +146,6 @@ def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "")
 
 
 def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
-    """Where the file says something else than the database, which rules."""
     found = []
     with ctx.store.read() as tx:
         tx.preload.routes(settings.routes)
@@ -192,7 +184,6 @@ def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
 
 
 def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
-    """Chain and settings: people change them with `swapgate route fallback` and `settings`."""
     names = []
     if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")

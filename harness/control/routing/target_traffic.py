@@ -12,8 +12,6 @@ from harness.domain.reliability.latency import merge_histograms, quantile_ms
 
 @dataclass(frozen=True, slots=True)
 class TargetTraffic:
-    """Sums up what a target did in a window, or all targets of a provider together."""
-
     provider: str
     target: str  # its name; empty for all of the provider's
     requests: int  # answered by it
@@ -59,7 +57,6 @@ def sum_by_target(
 
 
 def hide_single_sums(rows: Sequence[TargetTraffic]) -> Sequence[TargetTraffic]:
-    """Leaves out the sum of a provider that has one target."""
     targets = Counter(row.provider for row in rows if row.target)
     return [row for row in rows if row.target or targets[row.provider] > 1]
 

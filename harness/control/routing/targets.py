@@ -35,14 +35,12 @@ from harness.store.transaction import Transaction
 
 
 def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
-    """Register a target. Adding the same content again changes nothing."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         return register_target(ctx, tx, actor, seed)
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
-    """Adds a target, unless it is known. Raises NotFound for an unknown provider."""
     providers = tx.providers.all()
     if seed.provider not in providers:
         hint = did_you_mean(seed.provider, providers, otherwise=".")
@@ -104,7 +102,6 @@ def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    """Finds a target's provider. Raises NotFound for one that was removed."""
     provider = tx.providers.all().get(target.provider)
     if provider is None:
         raise NotFound(
@@ -175,7 +172,6 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    """Adds the prices of the models that targets and judges use."""
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return fill_prices(ctx, tx, provider, models) if models else provider
@@ -193,7 +189,6 @@ def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
-    """Describes a provider's last move for the audit log."""
     if (moved := provider.moved) is None:
         return {}
     return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
@@ -222,7 +217,6 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
-    """Finds a target by id or name, else None. Raises InputError for a name of several."""
     try:
         return find_target(tx, name)
     except NotFound:
@@ -259,12 +253,10 @@ def with_move(
 
 
 def routes_using(tx: Transaction, provider: str) -> list[str]:
-    """Lists the names of the routes that use the provider in any role."""
     return routes_by_provider(tx).get(provider, [])
 
 
 def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
-    """Lists the names of the routes that use each provider in any role."""
     table = tx.routing.table()
     found: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -276,7 +268,6 @@ def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
 def find_move_since(
     ctx: Context, tx: Transaction, target: str, began: datetime
 ) -> Provider | None:
-    """Returns a target's provider if it has moved since that time; else None."""
     known = tx.routing.targets().get(target)
     if known is None:
         known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
@@ -287,7 +278,6 @@ def find_move_since(
 
 
 def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
-    """What of a provider that has moved now waits for new proof, in words."""
     targets = tx.routing.targets()
 
     def there(*arms: str) -> bool:

@@ -40,8 +40,6 @@ _STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240,
 
 @dataclass(frozen=True, slots=True)
 class RouteTraffic:
-    """Sums up the requests of a route, or of all, in a window."""
-
     route: str  # empty for all
     requests: int
     failed: int  # requests whose caller got an error
@@ -52,7 +50,6 @@ class RouteTraffic:
 
     @classmethod
     def from_totals(cls, route: str, totals: Sequence[TrafficTotal]) -> "RouteTraffic":
-        """Adds up the totals of one route, or of all."""
         return cls(
             route=route,
             requests=sum(total.requests for total in totals),
@@ -69,7 +66,6 @@ class RouteTraffic:
 
     @property
     def known_cost_usd(self) -> float | None:
-        """Returns the cost; None where no request's price is known."""
         nothing_known = self.requests and self.unpriced >= self.requests
         return None if nothing_known else self.cost_usd
 
@@ -80,8 +76,6 @@ class RouteTraffic:
 
 @dataclass(frozen=True, slots=True)
 class UnroutedTraffic:
-    """Sums up the requests for a model that no route is named after."""
-
     model: str  # as clients call it
     requests: int
     nearest: str  # the route of the most similar name; empty for none
@@ -89,8 +83,6 @@ class UnroutedTraffic:
 
 @dataclass(frozen=True)
 class TrafficReport:
-    """Reports the traffic of a window."""
-
     window: timedelta
     since: datetime  # when it begins, at a whole step
     now: datetime
@@ -109,7 +101,6 @@ class TrafficReport:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Returns when the last request came, where none has come for a while; else None."""
         last = self.last_request
         return last if last is not None and self.now - last > QUIET else None
 
@@ -117,7 +108,6 @@ class TrafficReport:
 def load_traffic_report(
     ctx: Context, window: timedelta, route: str | None = None
 ) -> TrafficReport:
-    """Loads the traffic of a window that ends now, of one route or of all."""
     now = ctx.clock.now()
     step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
     since = _floor(now - window, step)

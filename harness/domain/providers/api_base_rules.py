@@ -31,7 +31,6 @@ _API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 
 
 def api_base_example(kind: str) -> str:
-    """What the `api_base` of such a provider looks like; empty where it may be anything."""
     return _API_BASES[kind][1] if kind in _API_BASES else ""
 
 
@@ -105,7 +104,6 @@ def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
 
 
 def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
-    """Whether a connection to `host` may go to this address, which its name led to."""
     try:
         return plain_host(host) in _names(allowed) or _is_open(plain_host(address), allowed)
     except ValueError:
@@ -113,7 +111,6 @@ def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
 
 
 def is_internal_host(host: str) -> bool:
-    """Whether a host, in any spelling, is link-local or a cloud's metadata service."""
     try:
         return not _is_open(plain_host(host), ())
     except ValueError:
@@ -204,7 +201,6 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
 
 
 def _meant(address: Address) -> Iterator[Address]:
-    """Yields the address and the IPv4 addresses that it embeds."""
     yield address
     if isinstance(address, IPv6Address):
         if _is_isatap(address) or any(address in network for network in _EMBEDDING):

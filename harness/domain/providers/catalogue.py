@@ -129,7 +129,6 @@ def find_price_origin(
 def with_catalogue_prices(
     provider: Provider, known: Catalogue, models: Iterable[str]
 ) -> Provider:
-    """Adds the catalogue's prices that a provider lacks: the router has no catalogue."""
     found = {
         model: entry.price
         for model in models

@@ -103,7 +103,6 @@ MAX_REST_S: Final = 900.0
 
 
 def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
-    """How long a key rests after this failure; None when it is not about the key."""
     if not FAILURE_RULES[failure].other_key:
         return None
     if failure is FailureClass.RATE_LIMITED:
@@ -118,7 +117,6 @@ def rested_keys(
 
 
 def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
-    """The key to use; when all rest, the one that is back soonest. keys: at least one."""
     able = rested_keys(keys, resting_until, now)
     return able[0] if able else min(keys, key=lambda key: resting_until[key])
 
@@ -132,8 +130,6 @@ _OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    """A key as it is sent."""
-
     name: str  # what people and alerts call it, such as `OPENAI_API_KEY`
     secret: str = field(repr=False)
 
@@ -176,8 +172,6 @@ def lacks_key(
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """One key of a provider as a router gets it."""
-
     provider: str
     name: str
     ciphertext: str = field(repr=False)  # empty once it was taken away

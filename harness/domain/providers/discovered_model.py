@@ -113,7 +113,6 @@ def _entries(content: bytes) -> Sequence[object]:
 
 
 def _name(entry: object) -> str:
-    """Empty where it has none that could stand in a request and be read by a person."""
     if not isinstance(entry, Mapping):
         return ""
     name = entry.get("id", entry.get("name"))

@@ -80,7 +80,6 @@ class ProviderKind:
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
-        """Names the endpoints that this kind answers by translation."""
         chats = Endpoint.CHAT in self.speaks | self.translated
         return self.translated | (_BRIDGED - self.speaks if chats else frozenset())
 
@@ -89,7 +88,6 @@ class ProviderKind:
         return self.speaks | self.adapted
 
     def translates(self, can: Capabilities) -> frozenset[Endpoint]:
-        """Names the endpoints that a model of this kind answers by translation."""
         if Endpoint.CHAT not in self.speaks:
             return self.adapted if can.chat else frozenset()
         said = {endpoint: getattr(can, endpoint.value) for endpoint in _BRIDGED}
@@ -98,7 +96,6 @@ class ProviderKind:
         return (self.adapted - native) | chats if can.chat else frozenset()
 
     def serves_of(self, can: Capabilities) -> frozenset[Endpoint]:
-        """Names the endpoints that a model of this kind answers, natively or by translation."""
         own = {endpoint for endpoint in _BRIDGED if getattr(can, endpoint.value) == NATIVE}
         return self.speaks | own | self.translates(can)
 

@@ -177,7 +177,6 @@ def _newest(several: Sequence[_Read], wanted: ModelName) -> ModelOffer:
 
 
 def _is_meant(name: ModelName, wanted: ModelName) -> bool:
-    """What the asked name says, it says literally."""
     version = not wanted.version or name.version == wanted.version
     day = not wanted.date or name.date == wanted.date
     return version and day and (name.preview or not wanted.preview)
@@ -188,7 +187,6 @@ def _having(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
 
 
 def _best_families(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
-    """Offers of the families that have all the words, and the fewest others."""
     having = _having(words, read)
     least = min((len({*name.words}) for _, name in having), default=0)
     return [(offer, name) for offer, name in having if len({*name.words}) == least]

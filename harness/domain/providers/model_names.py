@@ -57,7 +57,6 @@ def normalize_model_name(name: str) -> str:
 
 
 def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
-    """The target's model name and those in its provider's answers, in one spelling each."""
     told = (sighting.served.model for sighting in served)
     return frozenset(normalize_model_name(name) for name in (target.model, *told) if name)
 

@@ -62,8 +62,6 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The provider that takes a model's name, and the rules that were tried."""
-
     name: str
     provider: str | None  # provider, model: None where no rule took the name
     model: str | None
@@ -81,7 +79,6 @@ class Resolution:
 
     @property
     def reason(self) -> str:
-        """Returns the reason of the rule that decided, else of all rules that did not."""
         told = [self.deciding] if self.deciding else self.rules
         return "; ".join(f"{result.rule.value}: {result.reason}" for result in told)
 
@@ -189,7 +186,6 @@ class ModelNameQuery:
         return self._at(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
 
     def _at(self, provider: str, model: str, why: str) -> _Found:
-        """The named provider's model, as it is written, or the one that it is short for."""
         own = [offer for offer in self.offers if offer.provider == provider]
         full = f"{provider}/{model}"
         if provider not in know_models(own) or any(offer.name == full for offer in own):
@@ -215,7 +211,6 @@ class ModelNameQuery:
         )
 
     def _absent_kind(self) -> str:
-        """Says that the name asks for a kind that no provider has."""
         head, rest = self._split()
         if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
             return ""
@@ -224,7 +219,6 @@ class ModelNameQuery:
         return f"the name asks for the kind {head}, and no provider of it is configured"
 
     def _meant(self) -> _Found | None:
-        """The model that the words mean: of a provider that takes names, else of another."""
         offers = [offer for offer in self.offers if self._takes_names(offer.provider)]
         match = match_among(self.name, offers, today=self.today)
         if match.candidates:
@@ -290,7 +284,6 @@ class ModelNameQuery:
         return _Took(provider, model, f"{provider} is named, and is signed in")
 
     def _chosen_account(self) -> tuple[str, str] | None:
-        """The OAuth provider that the name begins with, or the kind where there is none."""
         head, rest = self._split()
         if not rest:
             return None

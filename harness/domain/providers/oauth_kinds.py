@@ -18,16 +18,12 @@ from harness.domain.errors import ConfigError, InputError
 
 
 class OAuthFlow(StrEnum):
-    """How a person's consent is waited for."""
-
     STANDARD = "standard"  # RFC 8628: the token's own address says what has become of it
     OPENAI = "openai"  # an address of its own answers 403 until there is a code for tokens
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthEndpoints:
-    """Says where people sign in for one kind of provider, and how."""
-
     flow: OAuthFlow = OAuthFlow.STANDARD
     device_url: str = ""  # gives the codes
     token_url: str = ""  # gives tokens, and renews them
@@ -97,7 +93,6 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
 
 
 def key_command(provider: str, kind: str) -> str:
-    """Returns the command that gives a provider its key: of some kinds, a person signs in."""
     verb = "login" if kind in OAUTH_ENDPOINTS else "set"
     return f"swapgate provider key {verb} {provider}"
 
@@ -137,7 +132,6 @@ _SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def read_claims(token: str) -> Mapping[str, object]:
-    """Returns the claims of a token; empty for what is no JWT."""
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
         return {}
@@ -149,7 +143,6 @@ def read_claims(token: str) -> Mapping[str, object]:
 
 
 def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Headers with what stands at each path of the token's claims; without those it lacks."""
     found = {}
     for name, path in headers.items():
         value: object = read_claims(token)

@@ -49,8 +49,6 @@ class PollAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FlowWaiting:
-    """The person has not finished signing in yet."""
-
     code: DeviceCode
     interval_s: float
     ask_at: float  # ask_at, ends_at: seconds of a clock that never jumps
@@ -159,7 +157,6 @@ def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
 
 
 def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
-    """What is to be renewed now, if anything."""
     if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
         return None
     if sign_in.account_due is not None and sign_in.account_due <= now:
@@ -215,18 +212,15 @@ def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
 
 
 def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
-    """Schedules another attempt after the server failed, as long as it takes."""
     pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), MAX_PAUSE)
     return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
 
 
 def record_refusal(sign_in: SignIn, word: str) -> SignIn:
-    """Records that the server refused: only the person can sign in again."""
     return replace(sign_in, refused=word or "refused", retry_at=None)
 
 
 def is_expired(sign_in: SignIn, now: datetime) -> bool:
-    """Whether the token that requests carry has expired, or was refused."""
     if sign_in.access_ends is None:
         return bool(sign_in.refused)
     return sign_in.access_ends <= now

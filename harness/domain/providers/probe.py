@@ -98,7 +98,6 @@ def streamed_probe_request(
 
 
 def is_content_event(data: bytes) -> bool:
-    """Whether the data of a stream's event carry a piece of an answer."""
     try:
         event = json.loads(data)
         if event.get("type") == "content_block_delta":
@@ -230,12 +229,10 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
 
 
 def models_path(kind: str) -> str:
-    """Returns the path, below the `api_base`, of the whole list of models."""
     return f"/models{_WHOLE_LIST.get(kind, '')}"
 
 
 def parse_model_list(content: bytes) -> set[str]:
-    """Parses a list of models of OpenAI, Anthropic or Google; empty for another text."""
     try:
         found = json.loads(content)
         if "models" in found:

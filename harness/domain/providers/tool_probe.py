@@ -24,7 +24,6 @@ _CURRENCY: Final = {"type": "string", "enum": ["EUR", "USD"]}
 
 
 def _schema(**fields: object) -> Mapping[str, object]:
-    """Builds a strict schema: closed, with every member required."""
     return {
         "type": "object",
         "properties": fields,
@@ -59,8 +58,6 @@ class ProbeToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopTrace:
-    """The calls and the last answer of one probed tool loop."""
-
     turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
     text: str = ""  # of its last one
     error: str = ""  # why it ended early, in words without a secret; empty when it did not
@@ -110,7 +107,6 @@ class _Declared:
 def tool_findings(
     provider: Provider, target: Target, result: ToolProbeResult
 ) -> Iterator[ToolFinding]:
-    """One for each subject, in the order in which they were tried."""
     declared = _Declared(provider, target)
     unheard = _UNHEARD if not result.whole.turns else ""
     yield _judged(declared, "tools", "tools", _calls(result.whole), unheard)

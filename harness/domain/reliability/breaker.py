@@ -105,16 +105,12 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
-    """Counts the outcomes of one twelfth of a breaker's window."""
-
     number: int  # monotonic time over its length
     requests: int
     failures: int
 
 
 class Breaker(NamedTuple):
-    """Holds the state of one target's breaker in one worker."""
-
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
     window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
@@ -138,7 +134,6 @@ def would_admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
 
 
 def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
-    """Seconds until a request may go; 0 when it may go now."""
     if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
         return PROBE_UNDER_WAY_S
     if breaker.state is BreakerState.OPEN:
@@ -187,7 +182,6 @@ def settle(
 
 
 def bucket_number(now: float, policy: BreakerPolicy) -> int:
-    """Numbers the bucket of a breaker's window that this moment is in."""
     return int(now * BUCKETS // policy.window_s)
 
 

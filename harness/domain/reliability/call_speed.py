@@ -19,8 +19,6 @@ FORGET_S: Final = 600.0  # without an answer: what was learnt may hold no more
 
 
 class CallSpeed(NamedTuple):
-    """How many calls one target gets at once, and what its answers have taken."""
-
     calls: float = START_CALLS
     changed_at: float = 0.0  # an answer to an older call says nothing about `calls`
     used_at: float = 0.0
@@ -33,8 +31,6 @@ class CallSpeed(NamedTuple):
 
 
 class EndedCall(NamedTuple):
-    """One call that has ended."""
-
     started_at: float
     now: float
     full: bool  # as many calls as allowed were under way

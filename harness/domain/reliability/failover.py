@@ -25,8 +25,6 @@ _REDACTOR: Final = Redactor()
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """Records one target that a request left, and why."""
-
     # worker, number: the worker's own count, so that the same row sent twice is stored once.
     worker: str
     number: int
@@ -60,14 +58,11 @@ class Failover:
 
     @property
     def user(self) -> str:
-        """Shows a part of the user's hash; empty where the request names no user."""
         return self.user_hash[:SHOWN_HASH]
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverCount:
-    """Counts the requests of a route that left a target for one reason, in a window."""
-
     route: str
     target: str
     failure: str
@@ -78,8 +73,6 @@ class FailoverCount:
 
 @dataclass(frozen=True, slots=True)
 class FailoverReason:
-    """Counts how often requests of all routes left a target for one reason."""
-
     target: str
     failure: str
     times: int
@@ -89,7 +82,6 @@ class FailoverReason:
 
 
 def sum_failovers(counts: Iterable[FailoverCount]) -> Sequence[FailoverReason]:
-    """Adds up the failovers of all routes by target and reason. counts: most frequent first."""
     grouped: dict[tuple[str, str], list[FailoverCount]] = {}
     for count in counts:
         grouped.setdefault((count.target, count.failure), []).append(count)

@@ -75,8 +75,6 @@ def _in_words(name: str) -> str:
 
 
 class FaultOwner(StrEnum):
-    """Whose fault a failure is."""
-
     CLIENT = "client"  # of the request that was sent
     ENDPOINT = "endpoint"  # of this endpoint of this target alone
     OURS = "ours"  # our key, our account, or the model's name in our configuration
@@ -86,8 +84,6 @@ class FaultOwner(StrEnum):
 
 
 class SameTarget(StrEnum):
-    """Whether the target that failed may be asked again in the same request."""
-
     NEVER = "never"
     ONCE = "once"  # at once: one more try
     BACKOFF = "backoff"  # after a pause that grows, with jitter
@@ -95,8 +91,6 @@ class SameTarget(StrEnum):
 
 
 class NextTarget(StrEnum):
-    """Whether the plan's next target may be asked."""
-
     YES = "yes"
     NO = "no"
     LARGER_WINDOW = "larger_window"  # only one whose context window is larger
@@ -204,6 +198,5 @@ FAILURE_WORDS: Final[Mapping[ErrorClass, str]] = {
 
 
 def failure_words(failure: str) -> str:
-    """Says in words why a target was left; an unknown class as it is stored."""
     found = {str(known.value): words for known, words in FAILURE_WORDS.items()}
     return found.get(failure, failure.replace("_", " "))

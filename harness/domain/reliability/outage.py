@@ -32,8 +32,6 @@ class OutageKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteOutage:
-    """Describes what callers of a route meet now."""
-
     kind: OutageKind
     since: datetime
     requests: int = 0  # requests, failed, carried: since then
@@ -115,7 +113,6 @@ def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
 
 
 def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
-    """Adds up what was recorded in each minute, the newest first."""
     tallies: dict[datetime, _Window] = {}
     for row in minutes:
         tally = tallies.setdefault(row.minute, _Window(row.minute))

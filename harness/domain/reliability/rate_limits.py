@@ -49,8 +49,6 @@ class RateState(NamedTuple):
 
 
 class RateDecision(NamedTuple):
-    """Whether a request may go under a rate limit."""
-
     state: RateState  # to keep, whatever was decided
     allowed: bool
     retry_after_s: float = 0.0  # 0 when allowed
@@ -58,8 +56,6 @@ class RateDecision(NamedTuple):
 
 
 class LimitStatus(NamedTuple):
-    """Says how one limit stands."""
-
     kind: str  # requests or tokens
     per_minute: float
     remaining: float
@@ -105,7 +101,6 @@ def settle_request(
 
 
 def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[LimitStatus, ...]:
-    """How each limit that there is stands now."""
     statuses: tuple[LimitStatus, ...] = ()
     for kind, per_minute, until in (
         ("requests", limit.requests_per_min, state.requests_until),

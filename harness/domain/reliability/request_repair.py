@@ -268,7 +268,6 @@ def _without(place: Any, steps: list[str]) -> Any:
 def _repair_length(
     field: str, message: str, sent: Mapping[str, object]
 ) -> RequestRepair | None:
-    """A limit that is too large or too small, or that has another name here."""
     instead, value = _INSTEAD.search(message), sent[field]
     if instead is not None and instead[1] in LENGTHS and instead[1] != field:
         return RequestRepair(RepairKind.RENAME, field, name=instead[1])

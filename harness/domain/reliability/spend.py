@@ -41,7 +41,6 @@ class KeySpend:
     unpriced: int  # requests whose cost nobody knows
 
     def plus(self, other: "KeySpend") -> "KeySpend":
-        """Adds what the same process counted of the same key and day."""
         return KeySpend(
             self.key,
             self.day,
@@ -55,15 +54,12 @@ class KeySpend:
 
 @dataclass(frozen=True, slots=True)
 class SpendTotals:
-    """Holds what a key spent on `day` and in that day's month."""
-
     day: date
     day_usd: float = 0.0
     month_usd: float = 0.0
     unpriced: int = 0  # requests of the month whose cost nobody knows; they are not in the sums
 
     def plus(self, other: "SpendTotals") -> "SpendTotals":
-        """Adds what others spent on the same day."""
         return SpendTotals(
             self.day,
             self.day_usd + other.day_usd,
@@ -82,8 +78,6 @@ class SpendLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpendDecision:
-    """Whether a key's budget allows another request."""
-
     level: SpendLevel
     reason: str = ""  # in words, empty when fine
     until: date | None = None  # the day on which the budget starts anew
@@ -107,7 +101,6 @@ def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
 
 
 def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
-    """One key's rows, as of today."""
     spent = SpendTotals(today)
     for row in rows:
         if (row.day.year, row.day.month) == (today.year, today.month):
@@ -121,7 +114,6 @@ def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
 
 
 def next_month(day: date) -> date:
-    """The first day of the month after a day's."""
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 

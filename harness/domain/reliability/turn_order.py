@@ -48,7 +48,6 @@ def refused_order(message: str) -> TurnOrder | None:
 
 
 def in_order(messages: Turns, order: TurnOrder) -> Turns:
-    """Writes a conversation's turns in an order."""
     return _WRITE[order](messages)
 
 
@@ -66,7 +65,6 @@ def _system_first(messages: Turns) -> Turns:
 
 
 def _without_system(messages: Turns) -> Turns:
-    """Begins the user's first turn with the instructions."""
     first, *others = _system_first(messages) or [None]
     if not _instructs(first):
         return messages

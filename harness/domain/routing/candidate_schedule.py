@@ -54,8 +54,6 @@ class Preference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandidateSchedule:
-    """Which models a route measures by the clock."""
-
     models: tuple[str, ...]  # provider/model, with `*`, or with `:price<USD` at the end
     every: str  # cron: five fields, UTC
     budget_usd: float  # of each round; candidates that do not fit wait for the next
@@ -99,8 +97,6 @@ def _check_cron(every: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CandidatePattern:
-    """Selects models by `provider/model`, and by their list price."""
-
     text: str
     name: str  # of provider and model, with the wildcards of `fnmatch`
     ceiling_usd: float | None = None  # of a million tokens, input and output alike
@@ -114,7 +110,6 @@ class CandidatePattern:
         return self.name.partition("/")[0]
 
     def takes_provider(self, name: str) -> bool:
-        """Tells whether it may select models of a provider."""
         return fnmatchcase(name, self.provider)
 
     def takes(self, name: str, price: Price | None) -> bool:

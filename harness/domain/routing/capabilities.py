@@ -22,8 +22,6 @@ NATIVE: Final = "native"
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a request needs of the target that answers it."""
-
     endpoint: Endpoint = Endpoint.CHAT
     stream: bool = False
     tools: bool = False
@@ -69,7 +67,6 @@ class Capabilities:
     first_byte_timeout_s: float | None = None  # as above, of a plain answer
 
     def larger_than(self, other: "Capabilities") -> bool:
-        """Tells whether this context window is known to be larger."""
         if self.context_window is None or other.context_window is None:
             return False
         return self.context_window > other.context_window

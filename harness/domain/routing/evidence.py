@@ -65,8 +65,6 @@ class TargetEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvidence:
-    """Holds the evidence of one version of a route, by role."""
-
     incumbent: TargetEvidence
     canary: TargetEvidence | None = None
     fallbacks: tuple[TargetEvidence, ...] = ()  # in the order of the chain
@@ -92,8 +90,6 @@ CONFIRM_WITHIN: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """One break-glass of a route, as it is stored."""
-
     id: str
     route: str
     incumbent: str  # who served when it was asked for, and returns at the end; a target id

@@ -67,7 +67,6 @@ class Hold:
         return f"{why} No canary opens, goes on or is promoted. {STILL_WORKS}"
 
     def describe(self, route: str) -> str:
-        """Says until when a route is frozen, and why."""
         until = format_date_time(self.ends_at)
         source = f"by {self.source}, {self.freeze}" if self.freeze else self.source
         return f"route {route} is frozen until {until} ({self.reason}; {source})"
@@ -85,8 +84,6 @@ def may_go_on(
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """One freeze, as a person set it."""
-
     id: str
     route: str | None  # None for all routes
     reason: str
@@ -99,7 +96,6 @@ class Freeze:
 
     @property
     def ended_at(self) -> datetime:
-        """Says when it ended, or will end unless somebody lifts it."""
         return self.ends_at if self.lifted_at is None else min(self.ends_at, self.lifted_at)
 
     @property
@@ -108,7 +104,6 @@ class Freeze:
         return Hold(self.starts_at, self.ended_at, self.reason, self.actor, routes, self.id)
 
     def describe_state(self, now: datetime) -> str:
-        """Says whether it is to come, in force, over or lifted, and then by whom."""
         if self.lifted_at is not None:
             return f"lifted by {self.lifted_by}"
         if self.ends_at <= now:
@@ -118,8 +113,6 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class WeekTime:
-    """A day of the week and a time of that day."""
-
     weekday: int  # from Monday, 0
     time: dt.time
 
@@ -129,8 +122,6 @@ class WeekTime:
 
 @dataclass(frozen=True, slots=True)
 class FreezeWindow:
-    """A freeze that comes back every week."""
-
     starts: WeekTime
     ends: WeekTime
     zone: ZoneInfo
@@ -141,7 +132,6 @@ class FreezeWindow:
         return f"{self.starts} to {self.ends}, {self.zone.key}"
 
     def as_json(self) -> dict[str, object]:
-        """Returns it in the words of the configuration."""
         return {
             "from": str(self.starts),
             "until": str(self.ends),
@@ -151,7 +141,6 @@ class FreezeWindow:
         }
 
     def list_holds(self, since: datetime, until: datetime) -> Iterator[Hold]:
-        """Lists its occurrences that touch the time between two moments, in order."""
         local = since.astimezone(self.zone).date()
         monday = local - timedelta(days=local.weekday()) - _WEEK
         lasts_days = (self.ends.weekday - self.starts.weekday) % 7

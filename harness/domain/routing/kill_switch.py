@@ -50,8 +50,6 @@ class ForceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """Names the provider or target that a kill switch forces, or avoids."""
-
     kind: ForceKind
     name: str  # of the provider, or the target's id or name
 
@@ -78,8 +76,6 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
-    """One kill switch, as it was thrown."""
-
     id: str
     route: str | None  # None for all routes
     force: Force
@@ -92,8 +88,6 @@ class KillSwitch:
 
 @dataclass(frozen=True, slots=True)
 class SwitchRecord:
-    """A kill switch as it is stored."""
-
     switch: KillSwitch
     lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
     lifted_by: str | None = None
@@ -101,8 +95,6 @@ class SwitchRecord:
 
 @dataclass(frozen=True, slots=True)
 class SwitchTarget:
-    """A target of a plan, as a switch may name it."""
-
     id: str
     name: str  # `provider/model`
     provider: str
@@ -110,8 +102,6 @@ class SwitchTarget:
 
 @dataclass(frozen=True, slots=True)
 class ForcedPlan:
-    """Says what a kill switch does to one plan."""
-
     switch: KillSwitch
     kept: tuple[str, ...]  # target ids, in order
     in_effect: bool  # False when the route keeps its plan since nothing of it is what is forced

@@ -45,7 +45,6 @@ def choose_kind(
 
 
 def format_overrides(overrides: Overrides) -> str:
-    """Writes overrides as `KIND=ROUTE`; empty for none."""
     return ", ".join(
         f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
     )

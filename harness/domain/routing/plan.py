@@ -51,8 +51,6 @@ class RouteTargets:
 
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
-    """Whether a target may be asked at this moment."""
-
     retry_in_s: float = 0.0  # until the target may be asked, 0 for now
     failed_at: float | None = None  # monotonic seconds
     pause_s: float = 0.0  # what is left of the time that its provider asked for
@@ -94,8 +92,6 @@ OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A target that the plan leaves out."""
-
     target: str
     because: ExclusionReason
     reason: str  # in words, without the target's name
@@ -104,8 +100,6 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """The targets that may answer one request, in order."""
-
     incumbent: str
     guest: str | None  # see `preferred_target`
     targets: tuple[str, ...]  # ids in order; empty when nobody may answer
@@ -218,8 +212,6 @@ def plan_request(
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """Records that a request failed on a target for good, and how."""
-
     target: str
     failure: FailureClass
 
@@ -258,7 +250,6 @@ def next_target(
 
 
 def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str]:
-    """Returns the chain's targets that are not capable, if the stakes are high."""
     if route.stakes is not Stakes.HIGH:
         return frozenset()
     capable = {link.target for link in route.chain if link.capable}
@@ -268,7 +259,6 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
 
 
 def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:
-    """What no request and no switch changes."""
     if target in around.barred:
         why = "its provider may not see this route's class of data"
         return Excluded(target, ExclusionReason.DATA_CLASS, why)

@@ -25,7 +25,6 @@ _NOT_IN_NAMES: Final = re.compile(r"[\s/?#]")
 
 
 def spell_route_name(model: str) -> str:
-    """Spells a model's name of another gateway as one that a route may have."""
     return _NOT_IN_NAMES.sub("-", model).lstrip(LITERAL_MARK)
 
 
@@ -153,8 +152,6 @@ class ServeByWaiver:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """Changes the settings of a route and keeps its targets."""
-
     route: str
     settings: RouteSettings
 

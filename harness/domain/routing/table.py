@@ -83,8 +83,6 @@ class OnEmptyAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
-    """A suite that decides about this route."""
-
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # what it decides
     weight: float = 1.0  # in the mean of several primary ones
@@ -151,8 +149,6 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A candidate that serves a share of a route's callers."""
-
     target: str
     weight_bps: int  # share of sticky keys in basis points, 1 to 10 000 (1 % is 100)
     salt: str
@@ -164,7 +160,6 @@ class Canary:
 
     @property
     def candidate_bps(self) -> int:
-        """Returns the candidate's share of the sticky keys in basis points."""
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     def is_candidate(self, arm: Arm) -> bool:
@@ -174,8 +169,6 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Says which targets answer a public model name, and how."""
-
     name: str
     version: int  # rises by one
     incumbent: str  # incumbent, fallbacks: target ids
@@ -242,7 +235,6 @@ def is_mirrored(shadow: Shadow, key: str) -> bool:
 
 
 def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
-    """Says why the route as it is now takes no such shadow any more; empty if it does."""
     if route is None:
         return f"there is no route {shadow.route!r} any more"
     if route.settings.side_effects:
@@ -258,8 +250,6 @@ def find_shadow_end(shadow: Shadow, route: Route | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """A data key as the router knows it."""
-
     id: str
     hash: str  # HMAC-SHA-256 hex
     routes: frozenset[str] = frozenset()  # empty means all
@@ -307,8 +297,6 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RouteRecord:
-    """Records one stored version of a route: what changed, by whom, with which proof."""
-
     route: Route
     revision: int
     kind: str
@@ -339,8 +327,6 @@ class RouteHead:
 
 @dataclass(frozen=True, slots=True)
 class IncumbentSwap:
-    """Records a change of a route's incumbent; both by their targets' ids."""
-
     former: str
     incumbent: str
     kind: str

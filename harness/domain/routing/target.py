@@ -152,7 +152,6 @@ class Price:
         return input_tokens * saved / 1e6
 
     def as_json(self) -> dict[str, float]:
-        """Writes the prices that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -164,8 +163,6 @@ def check_extra_body(fields: JsonObject) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProviderMove:
-    """Records since when a provider answers from where it is, who moved it there, and why."""
-
     at: datetime
     by: str
     reason: str
@@ -246,7 +243,6 @@ class Provider:
 
     @property
     def key_envs(self) -> tuple[str, ...]:
-        """Lists the environment variables of all the provider's keys, the first one first."""
         own = (self.api_key_env,) if self.api_key_env else ()
         return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
 
@@ -267,7 +263,6 @@ def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
 
 
 def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
-    """The classes that the provider may see, sorted."""
     return sorted(name for name, allowed in classes.items() if provider in allowed)
 
 
