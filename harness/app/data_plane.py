@@ -28,7 +28,7 @@ from harness.runtime.processes.interruption import RELOAD, reload_at_hangup
 from harness.runtime.processes.tcp_ports import is_free, require_free
 
 if TYPE_CHECKING:
-    from router.workers.worker_pool import WorkerSpec
+    from router.workers.parent import WorkerSpec
 
 log = structlog.get_logger("swapgate.router")
 
@@ -117,7 +117,7 @@ def warn_without_routes(installation: Installation) -> None:
 
 
 def _worker_spec(settings: Settings) -> "WorkerSpec":
-    from router.workers.worker_pool import WorkerSpec  # noqa: PLC0415
+    from router.workers.parent import WorkerSpec  # noqa: PLC0415
 
     return WorkerSpec(
         command=[sys.executable, "-m", "swapgate", "router-worker"],

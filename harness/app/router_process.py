@@ -101,7 +101,7 @@ def _snapshot_file(settings: Settings) -> Path:
 
 def revision_on_disk(settings: Settings) -> int:
     """The revision that a router of this machine served last; 0 where none is known."""
-    from router.snapshot.file import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.holder import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
 
     try:
         return load_snapshot(_snapshot_file(settings)).table.revision

@@ -24,7 +24,7 @@ from router.access.admission import Admission
 from router.access.keys import FLAGS_PATH, KeyRing
 from router.frame.asgi import HEAD_FACTS, Scope, header
 from router.frame.replies import CLOSE, Header, Reply, error_reply
-from router.health.early_recovery import EarlyRecovery
+from router.health.provider_keys import EarlyRecovery
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.answer_writer import anthropic_error
 from router.protocols.messages.dialect import VERSION

@@ -15,15 +15,16 @@ from harness.domain.routing.table import Arm
 from router.frame.body import FieldError
 from router.frame.bounded_map import BoundedMap
 from router.frame.replies import JSON, Reply, error_reply
-from router.recording.feedback_body import (
+from router.recording.internal_errors import RouterPart
+from router.recording.metrics import RouterMetrics
+from router.recording.port import (
     FeedbackBody,
     FeedbackOutcome,
     FeedbackVerdict,
+    Recording,
+    Ticket,
     read_feedback,
 )
-from router.recording.internal_errors import RouterPart
-from router.recording.metrics import RouterMetrics
-from router.recording.port import Recording, Ticket
 from router.request.request_observers import ObservedRequest, RequestObserver
 
 FEEDBACK_PATH: Final = "/v1/feedback"

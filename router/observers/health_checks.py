@@ -26,9 +26,8 @@ from router.health.target_health import (
 )
 from router.protocols.endpoints import DIALECTS
 from router.recording.metrics import RouterMetrics, TargetCheck
-from router.request.attempt import UpstreamAnswer
 from router.request.dispatch import Dispatcher
-from router.request.request_state import RequestProgress, RoutedRequest
+from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 

@@ -41,9 +41,8 @@ from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
-from router.request.attempt import UpstreamAnswer
 from router.request.request_observers import ObservedRequest
-from router.request.request_state import RoutedRequest
+from router.request.request_state import RoutedRequest, UpstreamAnswer
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
 

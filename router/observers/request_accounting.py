@@ -12,13 +12,12 @@ from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
 from router.protocols.usage import NO_USAGE
-from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
-from router.request.attempt import UpstreamAnswer
 from router.request.request_observers import ObservedRequest, RequestObserver
-from router.request.request_state import RequestProgress
+from router.request.request_state import RequestProgress, UpstreamAnswer
 from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
@@ -70,13 +69,11 @@ class RequestAccounting(RequestObserver):
         recorder: Recording,
         metrics: RouterMetrics,
         clock: Clock,
-        errors: InternalErrors,
     ) -> None:
         self._recorder = recorder
         self._metrics = metrics
         self._counters: Counter[str] = recorder.counters
         self._clock = clock
-        self._errors = errors
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         progress = response.progress
@@ -122,7 +119,6 @@ class RequestAccounting(RequestObserver):
             priced,
             cached_tokens,
             charge,
-            0,
             result.model if isinstance(result, ANSWERS) else "",
             name,
             outcome,
@@ -131,9 +127,6 @@ class RequestAccounting(RequestObserver):
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         record = observed.record or _minimal_record(observed)
-        faults = self._errors.taken()
-        if faults:
-            record = record._replace(internal_errors=faults)
         observed.record = record
         self._recorder.finish(observed.ticket, record, observed.sample)
         request, result = observed.request, response.progress.result

@@ -36,10 +36,9 @@ from router.protocols.transcript import build_transcript
 from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_marks import SharedMarks
-from router.request.attempt import UpstreamAnswer
 from router.request.needs import detect_needs
 from router.request.request_observers import ObservedRequest
-from router.request.request_state import RoutedRequest
+from router.request.request_state import RoutedRequest, UpstreamAnswer
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s

@@ -24,9 +24,9 @@ from harness.domain.settings import TracingSettings
 from router.frame.body import ClientRequest
 from router.frame.replies import Header
 from router.observers.capture import is_copy_refused
-from router.request.attempt import UpstreamAnswer
 from router.request.client_directives import client_headers
 from router.request.request_observers import ObservedRequest
+from router.request.request_state import UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget

@@ -11,10 +11,9 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Final, Protocol
-from weakref import WeakKeyDictionary
+from typing import Final
 
 from harness.domain.routing.table import Arm
 from router.recording.metrics import RouterMetrics
@@ -49,12 +48,6 @@ class RouterPart(StrEnum):
     BACKGROUND = "background"
 
 
-class FaultCount(Protocol):
-    """Counts the faults of a request that has no task."""
-
-    faults: int
-
-
 class InternalErrors:
     """Notes the internal errors of a worker in metrics, log and alerts; belongs to the worker's
     event loop. counters: of the process. tell: as `WorkerAlerts.internal_error`.
@@ -70,10 +63,6 @@ class InternalErrors:
         self._counters = counters
         self._tell = tell
         self._logged: set[tuple[RouterPart, str]] = set()
-        # Set by a request that has no task, for as long as its own code runs.
-        self.without_task: FaultCount | None = None
-        # Any other request is a task. Empty but after a fault, so that no other request pays.
-        self._of_request: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
 
     def note(
         self,
@@ -85,36 +74,14 @@ class InternalErrors:
         """Counts an internal error and logs it; raises nothing. arm: the assigned one."""
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
-        except Exception as fault:  # noqa: BLE001 - its words may hold content
+        except Exception as fault:
             log.error("an internal error could not be told of: %s", place_of(fault))  # noqa: TRY400
-
-    def taken(self) -> int:
-        """How many there were in this request, since it was last asked."""
-        if self.without_task is not None:
-            count, self.without_task.faults = self.without_task.faults, 0
-            return count
-        if not self._of_request:
-            return 0
-        task = asyncio.current_task()
-        return self._of_request.pop(task, 0) if task is not None else 0
-
-    def adopt(self, request: FaultCount) -> None:
-        """Has the current task stand for a request that had none so far."""
-        if request.faults:
-            self._count(request.faults)
-
-    def _count(self, faults: int) -> None:
-        if self.without_task is not None:
-            self.without_task.faults += faults
-        elif (task := asyncio.current_task()) is not None:
-            self._of_request[task] = self._of_request.get(task, 0) + faults
 
     def _note(
         self, part: RouterPart, error: BaseException, route: CompiledRoute | None, arm: str
     ) -> None:
         self._counters["internal_errors"] += 1
         self._metrics.internal_error(part.value, arm)
-        self._count(1)
         place = place_of(error)
         # A fault that every request meets must not fill the log.
         if (part, place) not in self._logged:
@@ -147,3 +114,34 @@ def place_of(error: BaseException) -> str:
         return name
     file, last = frames[-1].filename, frames[-1]
     return f"{name} in {'/'.join(file.split('/')[-2:])}:{last.lineno} ({last.name})"
+
+
+# After a fault of what watches.
+BEGIN_AGAIN_S: Final = 1.0
+Watch = Callable[[], Awaitable[None]]
+
+
+class Background:
+    """What watches in one worker, from `start` to `stop`."""
+
+    def __init__(self, watches: Sequence[Watch], errors: InternalErrors) -> None:
+        self._watches = tuple(watches)
+        self._errors = errors
+        self._tasks: list[asyncio.Future[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.ensure_future(self.keep_up(watch)) for watch in self._watches]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def keep_up(self, watch: Watch) -> None:
+        """Runs it again and again, until this is cancelled."""
+        while True:
+            try:
+                await watch()
+            except Exception as error:
+                self._errors.note(RouterPart.BACKGROUND, error)
+            await asyncio.sleep(BEGIN_AGAIN_S)

@@ -27,12 +27,20 @@ from harness.domain.reliability.failures import ArmFailure
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.recording import spool
-from router.recording.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import place_of
-from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.port import CaptureDraft, EnterFeedback, Recording, Ticket, ignore_event
+from router.recording.port import (
+    CaptureDraft,
+    EnterFeedback,
+    FeedbackBody,
+    FeedbackOutcome,
+    FeedbackVerdict,
+    Recording,
+    Ticket,
+    ignore_event,
+)
+from router.recording.spool import FrameReader, encode_frame
 from router.recording.traffic_minutes import CompletedRequest, start_of_minute
 
 log = logging.getLogger(__name__)

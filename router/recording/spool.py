@@ -9,7 +9,9 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
@@ -174,3 +176,32 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     kinds = {"blocks": ObservationBlock, **_ROWS}
     rows = {name: [from_plain(kind, row) for row in data[name]] for name, kind in kinds.items()}
     return Batch(id=data["id"], **rows)
+
+
+_LENGTH: Final = Struct("!I")
+
+
+def encode_frame(message: dict[str, Any]) -> bytes:
+    data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+class FrameReader:
+    """Puts messages together again, however the bytes were cut."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The messages that are whole now. Raises ValueError for what is none."""
+        held = self._held
+        held += data
+        place = 0
+        while len(held) - place >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(held, place)
+            end = place + _LENGTH.size + length
+            if len(held) < end:
+                break
+            yield json.loads(held[place + _LENGTH.size : end])
+            place = end
+        del held[:place]

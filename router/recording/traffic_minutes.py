@@ -24,7 +24,6 @@ _ADDED: Final[tuple[str, ...]] = (
     "cost_usd",
     "cached_tokens",
     "unpriced",
-    "internal_errors",
 )
 
 
@@ -44,7 +43,6 @@ class CompletedRequest(NamedTuple):
     priced: bool = True  # whether cost_usd is known
     cached_tokens: int = 0
     charge: str = ""  # the name of the failure (`name_failure`), where it did
-    internal_errors: int = 0  # faults of our own within it
     model: str = ""  # as the provider names what it served
     target_name: str = ""  # of what answered or was tried last; empty for none
     outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
@@ -58,7 +56,6 @@ class _Sum:
     def __init__(self) -> None:
         self.requests = self.failed = self.charged = self.streams = 0
         self.input_tokens = self.output_tokens = self.cached_tokens = self.unpriced = 0
-        self.internal_errors = 0
         self.cost_usd = 0.0
         self.buckets = [0] * len(_ALL_BOUNDS)
 
@@ -74,7 +71,6 @@ class _Sum:
         self.cost_usd = sum(column["cost_usd"], self.cost_usd)
         self.cached_tokens += sum(column["cached_tokens"])
         self.unpriced += len(ended) - sum(column["priced"])
-        self.internal_errors += sum(column["internal_errors"])
         for latency_ms in column["latency_ms"]:
             self.buckets[bisect_left(LATENCY_BOUNDS_MS, latency_ms)] += 1
 

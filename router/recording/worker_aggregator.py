@@ -24,11 +24,10 @@ from harness.domain.plain_data import from_plain, to_plain
 from router.frame.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits
-from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import GAUGE, MetricTotals, counter_names
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
-from router.recording.spool import batch_from_json
+from router.recording.spool import FrameReader, batch_from_json, encode_frame
 
 log = structlog.get_logger("swapgate.router")
 

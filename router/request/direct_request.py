@@ -14,7 +14,6 @@ from typing import Protocol
 from router.access.front_door import FrontDoor
 from router.frame.asgi import BODY, App, Message, Receive, Scope, Send, send_reply
 from router.frame.replies import Header, Reply
-from router.recording.internal_errors import InternalErrors
 from router.request.direct_stream import DirectStream, StreamCycle
 from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
@@ -44,8 +43,7 @@ class DirectRequest:
     """One request from its head to the end of its answer. Implements Timer: an attempt's time
     limit.
 
-    prepared, first: how far it came, for the task that goes on. faults: as
-    `InternalErrors.without_task` counts them.
+    prepared, first: how far it came, for the task that goes on.
     """
 
     __slots__ = (
@@ -54,11 +52,9 @@ class DirectRequest:
         "_cycle",
         "_door",
         "_endpoint",
-        "_errors",
         "_scope",
         "_stream",
         "_until",
-        "faults",
         "first",
         "id",
         "prepared",
@@ -69,33 +65,25 @@ class DirectRequest:
         self,
         door: FrontDoor,
         endpoint: ModelEndpoint,
-        errors: InternalErrors,
         cycle: DirectCycle,
         scope: Scope,
         id_: Header,
     ) -> None:
         self.id = id_
-        self.faults = 0
         self.when = 0.0
         self.first: FirstAttempt | None = None
         self._begun_at: float | None = None  # when the answer's head came
         self._stream: BegunStream | DirectStream | None = None
         self._door = door
         self._endpoint = endpoint
-        self._errors = errors
         self._cycle = cycle
         self._scope = scope
 
     def start(self) -> None:
-        refusal: Reply | None
-        self._errors.without_task = self
-        try:
-            refusal = self._admit()
-            if refusal is None:
-                self._ask()
-        finally:
-            self._errors.without_task = None
-        if refusal is not None:
+        refusal = self._admit()
+        if refusal is None:
+            self._ask()
+        else:
             told = self._door.client_reply(self._scope, self.id, refusal)
             self._cycle.answer(told, (self.id,))
 
@@ -168,11 +156,7 @@ class DirectRequest:
             self._begun_at = self._endpoint.dispatcher.timers.loop.time()
             self.when = self._until
         if state is WHOLE:
-            self._errors.without_task = self
-            try:
-                self._finish()
-            finally:
-                self._errors.without_task = None
+            self._finish()
 
     def _read_stream(self) -> None:
         """Reads a stream up to its first output, which has the attempt's time for that."""
@@ -192,23 +176,17 @@ class DirectRequest:
         if stream is None:
             return
         dispatcher.timers.discard(self)
-        self._errors.without_task = self
-        try:
-            dispatcher.enter_stream(response.job, first, stream, response.progress)
-            self._stream = DirectStream(
-                stream,
-                self._call,
-                response,
-                self._cycle,
-                timers=dispatcher.timers,
-                errors=self._errors,
-                faults=self,
-                hand_over=self._hand_over,
-                finish=self._finish_stream,
-            )
-            self._stream.start()
-        finally:
-            self._errors.without_task = None
+        dispatcher.enter_stream(response.job, first, stream, response.progress)
+        self._stream = DirectStream(
+            stream,
+            self._call,
+            response,
+            self._cycle,
+            timers=dispatcher.timers,
+            hand_over=self._hand_over,
+            finish=self._finish_stream,
+        )
+        self._stream.start()
 
     def _hand_over(self) -> None:
         self._stream = None  # they know each other, and would wait to be collected
@@ -246,20 +224,16 @@ class DirectRequest:
                 self._cycle.answer(told, (self.id,))
 
     def _left(self) -> None:
-        self._errors.without_task = self
-        try:
-            self._release()
-            stream, self._stream = self._stream, None
-            if isinstance(stream, DirectStream):
-                stream.abandon()
-            else:
-                job = self.prepared.response.job
-                self._endpoint.dispatcher.cancel(job, self._begun_attempt())
-            self._endpoint.note_leaving(self.prepared)
-            self._endpoint.finish(self.prepared)
-            self._door.leave()
-        finally:
-            self._errors.without_task = None
+        self._release()
+        stream, self._stream = self._stream, None
+        if isinstance(stream, DirectStream):
+            stream.abandon()
+        else:
+            job = self.prepared.response.job
+            self._endpoint.dispatcher.cancel(job, self._begun_attempt())
+        self._endpoint.note_leaving(self.prepared)
+        self._endpoint.finish(self.prepared)
+        self._door.leave()
 
     def _leave_open(self) -> None:
         """Has a task go on with the attempt that is under way."""
@@ -281,7 +255,6 @@ class DirectRequest:
             return send(message)
 
         try:
-            self._errors.adopt(self)
             try:
                 await self._endpoint.serve(self.prepared, receive, noting_send, self.first)
             finally:

@@ -11,7 +11,6 @@ from typing import Protocol
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import Header
 from router.frame.timers import Timers
-from router.recording.internal_errors import FaultCount, InternalErrors
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import LAST_BYTES_S, CommittedStream
 from router.upstream.transport import BegunCall
@@ -37,16 +36,14 @@ class StreamCycle(Protocol):
 class DirectStream:
     """Relays one committed stream. Implements Timer: when its next piece must have come.
 
-    faults: counts those of the request. hand_over: has a task go on, and ends this. finish:
-    sends the last piece, and records the request.
+    hand_over: has a task go on, and ends this. finish: sends the last piece, and records the
+    request.
     """
 
     __slots__ = (
         "_call",
         "_cycle",
         "_ending",
-        "_errors",
-        "_faults",
         "_finish",
         "_hand_over",
         "_response",
@@ -55,7 +52,7 @@ class DirectStream:
         "when",
     )
 
-    def __init__(  # noqa: PLR0913 - all by name but four
+    def __init__(
         self,
         stream: CommittedStream,
         call: BegunCall,
@@ -63,8 +60,6 @@ class DirectStream:
         cycle: StreamCycle,
         *,
         timers: Timers,
-        errors: InternalErrors,
-        faults: FaultCount,
         hand_over: Callable[[], None],
         finish: Callable[[bytes], None],
     ) -> None:
@@ -74,8 +69,6 @@ class DirectStream:
         self._response = response
         self._cycle = cycle
         self._timers = timers
-        self._errors = errors
-        self._faults = faults
         self._hand_over = hand_over
         self._finish = finish
         self._ending = False
@@ -110,7 +103,6 @@ class DirectStream:
         if self._ending:
             self._end_call()
             return
-        self._errors.without_task = self._faults
         try:
             self._send(self._stream.advance(self._call.take()))
         except UpstreamFailed:
@@ -119,8 +111,6 @@ class DirectStream:
         except Exception as error:  # noqa: BLE001 - noted with the stream
             self._stream.fail(error)
             self._leave()
-        finally:
-            self._errors.without_task = None
 
     def _send(self, piece: bytes | None) -> None:
         """piece: None where not all is well."""

@@ -28,12 +28,16 @@ from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request import client_directives
 from router.request.client_directives import Directives, detect_kinds, read_directives
 from router.request.dispatch import Dispatcher, FirstAttempt
-from router.request.needs import is_serializing_tools
+from router.request.needs import (
+    COUNT_PATHS,
+    COUNT_TIMEOUT_S,
+    estimate_tokens,
+    is_serializing_tools,
+)
 from router.request.planner import Planner
 from router.request.request_observers import ObservedRequest, RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.request.token_count import COUNT_PATHS, COUNT_TIMEOUT_S, estimate_tokens
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 

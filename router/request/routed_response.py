@@ -19,13 +19,11 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.endpoints import DIALECTS
 from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempt import UpstreamAnswer
 from router.request.dispatch import Dispatcher, FirstAttempt
-from router.request.heartbeat import Heartbeat
 from router.request.needs import degradation_header
 from router.request.refusals import no_answer_reply, refusal_reply
-from router.request.request_state import RequestProgress, RoutedRequest
-from router.request.stream_relay import CommittedStream
+from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
+from router.request.stream_relay import CommittedStream, Heartbeat
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
 

@@ -21,17 +21,17 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
-from router.request.attempt import (
+from router.request.needs import PROVIDER_PATHS, count_body, dropped_fields, without_fields
+from router.request.request_state import (
+    Attempt,
+    RoutedRequest,
     UpstreamAnswer,
     check_content_type,
     parse_answer,
     read_answer,
     read_refusal,
 )
-from router.request.needs import dropped_fields, without_fields
-from router.request.request_state import Attempt, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.token_count import PROVIDER_PATHS, count_body
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import (
     BegunCall,

@@ -31,8 +31,7 @@ from router.frame.asgi import (
 )
 from router.frame.replies import JSON, Header, Reply, error_reply
 from router.frame.timers import Timers
-from router.health.early_recovery import EarlyRecovery
-from router.health.provider_keys import ProviderKeys
+from router.health.provider_keys import EarlyRecovery, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts
 from router.observers.canary_guard import CanaryGuards
@@ -52,24 +51,22 @@ from router.observers.shadow import ShadowMirror
 from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
 from router.recording.event_log import EventLog
-from router.recording.feedback_body import MAX_BODY_BYTES
 from router.recording.guard_files import GuardFiles
-from router.recording.internal_errors import InternalErrors, RouterPart
+from router.recording.internal_errors import Background, InternalErrors, RouterPart
 from router.recording.key_spend import BudgetRefresh
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
-from router.recording.port import Recording
+from router.recording.port import MAX_BODY_BYTES, Recording
 from router.recording.shadow_totals import ShadowTotalsRefresh
 from router.recording.shared_marks import SharedMarks
 from router.request.attempt_settlement import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
+from router.request.needs import COUNT_PATHS
 from router.request.planner import Planner
 from router.request.request_observers import RequestObserver, RequestObservers
-from router.request.token_count import COUNT_PATHS
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
-from router.server.background import Background
 from router.server.completions import as_chat
 from router.server.flags import MAX_CONTEXT_BYTES, FlagCaller, FlagEvaluation
 from router.server.paths import (
@@ -224,7 +221,7 @@ class Router:
             CaptureSampler(secret, clock, recorder),
             self._shadows,
             TokenSettlement(self._admission),
-            RequestAccounting(recorder, self._metrics, clock, self._errors),
+            RequestAccounting(recorder, self._metrics, clock),
             failovers,
             deadlines,
         ]
@@ -342,7 +339,7 @@ class Router:
         )
         if takes:
             id_ = self._door.next_id()
-            DirectRequest(self._door, self._calls, self._errors, cycle, scope, id_).start()
+            DirectRequest(self._door, self._calls, cycle, scope, id_).start()
         return takes
 
     def _caller(

@@ -11,7 +11,7 @@ from router.frame.asgi import Message, Scope, Send, header
 from router.frame.replies import Header, Reply, error_reply
 from router.observers.feedback import FEEDBACK_PATH
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
-from router.request.token_count import COUNT_PATHS
+from router.request.needs import COUNT_PATHS
 from router.server.flags import FLAG_PREFIX
 
 METRICS: Final = "/metrics"

@@ -4,17 +4,218 @@ reload that fails leaves the old workers serving.
 """
 
 import asyncio
+import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from harness.domain.errors import SwapgateError
-from router.recording.worker_aggregator import WorkerAggregator
-from router.workers.listeners import HAND_OVER
-from router.workers.worker_pool import WorkerPool, WorkerSpec
+from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
+from router.workers.listeners import HAND_OVER, KEEP_ALIVE_S
+
+START_S: Final = 120.0
+# A worker that lived for so long did not die of its start.
+STEADY_S: Final = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+# Workers report every second, unasked: one that does not for so long serves nobody either.
+SILENT_S: Final = 60.0
+# After the time that a worker has for its requests: to send its last report and end.
+LAST_WORDS_S: Final = 15.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    command: Sequence[str]  # argv, to which `--slot`, `--channel` and `--listen` are added
+    environment: Mapping[str, str]
+    given: bytes  # what it reads on its standard input
+    workers: int
+    drain_s: float  # how long its requests may go on once it is to end
+    shutdown_delay_s: float = 0.0  # how long it serves before that, once it was told to stop
+
+
+def restart_pause_s(early_deaths: int) -> float:
+    """Returns the pause before a worker is started again. early_deaths: in a row, this one
+    included; 0 if none.
+
+    At once after the first; then 0.5 s, doubling up to 30 s.
+    """
+    if early_deaths <= 1:
+        return 0.0
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 32))
+
+
+class WorkerPool:
+    """Runs the workers of one configuration. listeners: bound, shared by all workers."""
+
+    def __init__(
+        self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: WorkerAggregator
+    ) -> None:
+        self._orders = orders
+        self._listeners = listeners
+        self._books = books
+        self._retiring = asyncio.Event()
+        self._signal = signal.SIGTERM
+        self._last_s = 0.0  # what a worker may take to end
+        self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._complete = False
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._started = [asyncio.Event() for _ in range(orders.workers)]
+        self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
+
+    async def start(self) -> int:
+        """Starts the workers: returns 0 once all serve, else the exit code of a worker that
+        ended, or 1 for START_S.
+
+        A pool that did not start is still to be retired.
+        """
+        everybody = asyncio.create_task(self._all_started())
+        try:
+            await asyncio.wait(
+                (everybody, self._failed), timeout=START_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if everybody.done():
+                self._complete = True
+                return 0
+            return self._failed.result() if self._failed.done() else 1
+        finally:
+            everybody.cancel()
+
+    async def _all_started(self) -> None:
+        for process in self._started:
+            await process.wait()
+
+    async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End all; they have drain_s for what they have begun. number: as
+        `router.server.process.STOP`.
+
+        May be called again with another one: who hands its connections over may have to stop.
+        """
+        before_s = {signal.SIGTERM: self._orders.shutdown_delay_s, HAND_OVER: KEEP_ALIVE_S}
+        self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
+        self._signal = number
+        self._retiring.set()
+        for slot, process in self._processes.items():
+            self._request_stop(slot, process)
+        await asyncio.gather(*self._keepers)
+
+    async def _keep(self, slot: int) -> None:
+        """One place among the workers: whoever dies is followed by another."""
+        early = 0
+        loop = asyncio.get_running_loop()
+        while not self._retiring.is_set():
+            since = loop.time()
+            code, served = await self._one(slot)
+            if self._retiring.is_set():
+                return
+            if not (self._complete or served):
+                if not self._failed.done():
+                    self._failed.set_result(code if code > 0 else 1)
+                return
+            early = early + 1 if loop.time() - since < STEADY_S else 0
+            log.error("worker_died", worker=slot, code=code, again_in_s=restart_pause_s(early))
+            self._books.counters["worker_restarts"] += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(restart_pause_s(early)):
+                    await self._retiring.wait()
+
+    async def _one(self, slot: int) -> tuple[int, bool]:
+        account = self._books.open(slot)
+        try:
+            process = await self._launch(slot, account)
+        except OSError as error:
+            log.error("worker_not_started", worker=slot, reason=str(error))  # noqa: TRY400 - the system's own words
+            self._books.closed(account)
+            return 1, False
+        if self._retiring.is_set():
+            self._request_stop(slot, process)
+        await self._watch(slot, process, account)
+        return process.returncode or 0, account.ready.is_set()
+
+    async def _watch(
+        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
+    ) -> None:
+        """Until it has ended and its last report is in the books."""
+        serves = asyncio.create_task(self._note_ready(slot, process, account))
+        retiring = asyncio.create_task(self._retiring.wait())
+        ended = asyncio.create_task(process.wait())
+        waits, silences = (ended, retiring), 0
+        try:
+            while not (ended.done() or retiring.done()):
+                await asyncio.wait(
+                    waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
+                )
+                # Twice: after a pause of the whole machine, workers need a moment to be heard.
+                silences = silences + 1 if account.silent_s > SILENT_S else 0
+                if silences == 2:
+                    self._kill(slot, process, "it reports nothing any more")
+            if not ended.done():
+                done, _ = await asyncio.wait((ended,), timeout=self._last_s)
+                if not done:
+                    self._kill(slot, process, "it does not end")
+                await ended
+            await account.gone.wait()
+        finally:
+            serves.cancel()
+            retiring.cancel()
+            del self._processes[slot]
+
+    def _request_stop(self, slot: int, process: asyncio.subprocess.Process) -> None:
+        """To end. One that is still being loaded has nothing to end, and would log a SIGINT."""
+        serves = self._started[slot].is_set()
+        _send(process, self._signal if serves else signal.SIGTERM)
+
+    def _kill(self, slot: int, process: asyncio.subprocess.Process, why: str) -> None:
+        log.error("worker_killed", worker=slot, pid=process.pid, why=why)
+        _send(process, signal.SIGKILL)
+
+    async def _note_ready(
+        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
+    ) -> None:
+        await account.ready.wait()
+        log.info("worker_serves", worker=slot, pid=process.pid)
+        self._started[slot].set()
+
+    async def _launch(self, slot: int, account: WorkerReports) -> asyncio.subprocess.Process:
+        """Raises OSError when the system has no process, file or memory left."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await self._begun(slot, theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
+        self._processes[slot] = process
+        await asyncio.get_running_loop().create_unix_connection(lambda: account, sock=ours)
+        return process
+
+    async def _begun(self, slot: int, channel: int) -> asyncio.subprocess.Process:
+        fds = [listener.fileno() for listener in self._listeners]
+        with tempfile.TemporaryFile() as given:
+            given.write(self._orders.given)
+            given.seek(0)
+            return await asyncio.create_subprocess_exec(
+                *self._orders.command,
+                *("--slot", str(slot), "--channel", str(channel)),
+                *(word for fd in fds for word in ("--listen", str(fd))),
+                stdin=given,
+                env=dict(self._orders.environment),
+                pass_fds=(channel, *fds),
+                # Ctrl-C reaches the parent alone, which then ends them in order.
+                start_new_session=True,
+            )
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
 
 log = structlog.get_logger("swapgate.router")
 

@@ -35,7 +35,7 @@ SPAN_MINUTES = 4 * 24 * 60
 ROUTES = (ROUTE, "mail")
 SUMS = (
     *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
-    *("cached_tokens", "unpriced", "internal_errors"),
+    *("cached_tokens", "unpriced"),
 )
 EVER = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
 

@@ -17,7 +17,7 @@ from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORK
 from harness.cli.program import program
 from harness.domain.settings import RouterSettings
 from router.recording.recorder import STOP_S
-from router.workers.worker_pool import LAST_WORDS_S
+from router.workers.parent import LAST_WORDS_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -30,8 +30,7 @@ from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 from router.recording.recorder import Recorder
-from router.snapshot import file
-from router.snapshot.holder import SnapshotHolder
+from router.snapshot.holder import SnapshotHolder, load_snapshot
 from tests.support.router.live_router import KEY, QUICK, SECRET, running_router_on, wait_until
 from tests.support.router.simulated_router import HELLO, OWN, SPARE
 from tests.support.site.signing_keys import CONTROL
@@ -182,7 +181,7 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         assert status.candidate is not None
         assert status.candidate.cost_usd > status.incumbent.cost_usd
         # Whoever starts without the database still knows of it.
-        assert file.load_snapshot(tmp_path / "snapshot.json").shadows == (made,)
+        assert load_snapshot(tmp_path / "snapshot.json").shadows == (made,)
 
         shadows.stop_shadow(at.ctx, KIM, "support")
         at.settled()

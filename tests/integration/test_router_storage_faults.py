@@ -18,7 +18,7 @@ from harness.domain.operations.access import key_hash
 from harness.domain.operations.row_signatures import Lineage
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
-from router.snapshot import file
+from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import completion, running_upstream
 from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
@@ -154,7 +154,7 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(disk: Path
         assert load.errors == []
         wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
         assert world.counter("swapgate_observations_dropped_total") == 0
-        assert file.load_snapshot(disk / "home" / "snapshot.json").table.routes
+        assert load_snapshot(disk / "home" / "snapshot.json").table.routes
         assert world.readyz() == "ok"
         assert world.place.terminate("router") == 0
         with closing(sqlite3.connect(disk / "swapgate.db")) as db:

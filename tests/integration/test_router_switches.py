@@ -11,7 +11,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import SystemClock
-from router.snapshot import file
+from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, served, snapshot
 
@@ -127,6 +127,6 @@ def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
     one, other = thrown(door), thrown(door, id="sw_2", route="support", expires_at=until)
     kept = with_switches(one, other)
 
-    file.save_snapshot(kept, tmp_path / "kept.json")
+    save_snapshot(kept, tmp_path / "kept.json")
 
-    assert file.load_snapshot(tmp_path / "kept.json").switches == (one, other)
+    assert load_snapshot(tmp_path / "kept.json").switches == (one, other)

@@ -16,15 +16,14 @@ from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator
-from router.workers import worker_pool as crews
-from router.workers.parent import WorkerParent
-from router.workers.worker_pool import WorkerPool, WorkerSpec
+from router.workers import parent as crews
+from router.workers.parent import WorkerParent, WorkerPool, WorkerSpec
 from tests.support.router.live_router import SwitchableStore, snapshot
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """
 import os, pathlib, signal, socket, sys, time
-from router.recording.ipc_frames import encode_frame
+from router.recording.spool import encode_frame
 told, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 if told == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

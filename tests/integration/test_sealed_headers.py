@@ -16,7 +16,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
 from harness.runtime.encryption import FernetCipher, new_key
-from router.snapshot import file as snapshot_file
+from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("D4", "C8")
@@ -50,9 +50,9 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     assert stored(world).extra_headers == {}
     assert stored(world).header_names == ["x-key"]
     snapshot = world.store.snapshot()
-    snapshot_file.save_snapshot(snapshot, tmp_path / "s.json")
+    save_snapshot(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
-    again = snapshot_file.load_snapshot(tmp_path / "s.json")
+    again = load_snapshot(tmp_path / "s.json")
     opened = provider_secrets.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
     shown = (registry.get_provider(ctx, "hosted"), credentials.get_credentials(ctx, "hosted"))

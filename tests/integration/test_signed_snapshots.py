@@ -23,9 +23,8 @@ from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import SystemClock
 from harness.store.schema import metadata
 from harness.store.store import Store
-from router.snapshot import file as snapshot_file
 from router.snapshot import holder as snapshot
-from router.snapshot.holder import SnapshotHolder
+from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.signing_keys import CONTROL, VERIFIER
@@ -171,7 +170,7 @@ def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(
         holder(cast("Store", Away()), file).boot()
     # What its JSON says beside the rows is of no weight.
     assert router.current is not None
-    snapshot_file.save_snapshot(router.current.snapshot, file)
+    save_snapshot(router.current.snapshot, file)
     routes = content["table"]["routes"]
     routes = {name: route | {"incumbent": NEW.id} for name, route in routes.items()}
     save(content | {"table": content["table"] | {"routes": routes}})

@@ -16,8 +16,8 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.stream import ChatStream
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter
-from router.protocols.messages.stream import MessagesStream
-from router.protocols.responses.stream import ResponsesStream
+from router.protocols.messages.dialect import MessagesStream
+from router.protocols.responses.dialect import ResponsesStream
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import broken_stream, completion, event, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place

@@ -14,8 +14,8 @@ from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, parse_object
 from router.protocols.chat.stream_reader import ChatStreamReader
 from router.protocols.messages.answer_writer import MessageEventWriter
-from router.protocols.messages.stream import MessagesStream
-from router.protocols.responses.stream import ResponsesStream
+from router.protocols.messages.dialect import MessagesStream
+from router.protocols.responses.dialect import ResponsesStream
 from router.protocols.usage import TokenUsage
 from router.upstream.endpoint_translation import translate_message, translate_response
 from tests.support.providers.scripted_upstream import DONE, event

@@ -27,18 +27,17 @@ from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
-from router.recording.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.guardrail_sample import (
     AnswerFault,
     GuardrailSample,
     RequestTraits,
     SampleValues,
 )
-from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import MetricReading, RouterMetrics
+from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.recorder import Recorder
 from router.recording.reporter import Reporter
-from router.recording.spool import Spool
+from router.recording.spool import FrameReader, Spool, encode_frame
 from router.recording.traffic_minutes import CompletedRequest
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
 from tests.support.control.manual_clock import ManualClock

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,9 +23,6 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import AnsweredModel
-from router.observers.request_accounting import RequestAccounting
-from router.recording.port import Ticket
-from router.recording.traffic_minutes import CompletedRequest
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -305,33 +301,6 @@ def test_both_paths_stream_count_and_record_alike(config: Config, sequence: list
 
     for part, expected in general.items():
         assert direct[part] == expected, part
-
-
-async def test_a_fault_within_counts_for_its_request_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faults = [ValueError("a fault of ours (test)")]
-    after_answer = RequestAccounting.after_answer
-
-    def fail_once(accounting: RequestAccounting, *given: Any) -> None:
-        if faults:
-            raise faults.pop()
-        after_answer(accounting, *given)
-
-    monkeypatch.setattr(RequestAccounting, "after_answer", fail_once)
-    door = Door(tmp_path, first=snapshot("http://up"), direct=True)
-    kept: list[int] = []
-    finish = door.recorder.finish
-
-    def noting_finish(ticket: Ticket | None, ended: CompletedRequest, *more: Any) -> None:
-        kept.append(ended.internal_errors)
-        finish(ticket, ended, *more)
-
-    monkeypatch.setattr(door.recorder, "finish", noting_finish)
-    await door.call(CHAT, ASK)
-    await door.call(CHAT, ASK)
-
-    assert kept == [1, 0]
 
 
 async def test_a_head_that_is_known_opens_no_more_than_the_revision_of_its_request(

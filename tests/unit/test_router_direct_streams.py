@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from router.frame.asgi import BODY
-from router.request.heartbeat import COMMENT
+from router.request.stream_relay import COMMENT
 from tests.support.providers.scripted_transport import ScriptedCall, ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import DONE, EVENTS, ROLE, event
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, DirectCall, Door

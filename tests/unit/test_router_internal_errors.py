@@ -32,7 +32,7 @@ from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow import Shadow, ShadowLimits
 from router.frame.replies import Header
-from router.health.early_recovery import EarlyRecovery
+from router.health.provider_keys import EarlyRecovery
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import AGAIN_S
 from router.observers.canary_guard import CanaryGuards
@@ -93,10 +93,9 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.frame.asgi",
         "router.server.request_body",
         "router.access.front_door",
-        "router.request.attempt",
+        "router.request.request_state",
         "router.frame.body",
         "router.request.upstream_call",
-        "router.request.request_state",
         "router.request.needs:dropped_fields",
         "router.protocols.answer_ends",
         "router.protocols.answer_signals",
@@ -108,7 +107,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.dispatch",
         "router.request.routed_response",
         "router.health.target_health",
-        "router.request.heartbeat:Heartbeat.send",
+        "router.request.stream_relay:Heartbeat.send",
         "router.request.needs:given_fields",
         "router.request.needs:without_fields",
         "router.request.needs:_gives",
@@ -316,7 +315,6 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     scene.door.recorder.flush(final=True)
     (row,) = scene.door.kept.traffic
     assert (row.arm, row.charged, row.failed) == ("canary", 1, 0)
-    assert row.internal_errors == 1
     (block,) = scene.door.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
@@ -438,7 +436,7 @@ async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(
 async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.server.background.BEGIN_AGAIN_S", 0.0)
+    monkeypatch.setattr("router.recording.internal_errors.BEGIN_AGAIN_S", 0.0)
     scene = Scene(tmp_path, canary=False, stream=False)
     begun: list[int] = []
     again = asyncio.Event()

@@ -6,7 +6,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.frame.failure import UpstreamFailed
 from router.upstream.origin_pool import interleave_addresses
-from router.upstream.request_head import build_head
+from router.upstream.pool import build_head
 
 pytestmark = pytest.mark.req("A5")
 

@@ -30,9 +30,8 @@ from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.store.store import Store
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.frame.replies import header_text
-from router.snapshot import file as snapshot_file
 from router.snapshot.compiler import compile_snapshot
-from router.snapshot.holder import SnapshotHolder
+from router.snapshot.holder import SnapshotHolder, load_snapshot, save_snapshot
 from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot
 
 URL = "http://127.0.0.1:1/v1"
@@ -108,9 +107,9 @@ def test_a_snapshot_comes_back_from_disk_as_it_was(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "round.json"
 
-    snapshot_file.save_snapshot(found, file)
+    save_snapshot(found, file)
 
-    assert snapshot_file.load_snapshot(file) == found
+    assert load_snapshot(file) == found
     assert file.stat().st_mode & 0o077 == 0
 
 
@@ -120,13 +119,13 @@ def test_a_damaged_file_is_never_served(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged.json"
     whole = snapshot(URL, weight_bps=100)
-    snapshot_file.save_snapshot(whole, file)
+    save_snapshot(whole, file)
     data = bytearray(file.read_bytes())
     data[place % len(data)] = byte
     file.write_bytes(data)
 
     try:
-        found = snapshot_file.load_snapshot(file)
+        found = load_snapshot(file)
     except SnapshotInvalid:
         return
     assert found == whole
@@ -138,7 +137,7 @@ def test_a_file_that_is_no_snapshot_says_so(tmp_path: Path, content: bytes) -> N
     file.write_bytes(content)
 
     with pytest.raises(SnapshotInvalid, match=r"snapshot\.json"):
-        snapshot_file.load_snapshot(file)
+        load_snapshot(file)
 
 
 def holder(store: SwitchableStore, folder: Path) -> SnapshotHolder:
@@ -203,7 +202,7 @@ def test_a_revision_that_does_not_validate_is_refused_whole(tmp_path: Path) -> N
     assert not held.refresh()
     assert held.current is before
     assert "names target" in held.refused
-    assert snapshot_file.load_snapshot(tmp_path / "snapshot.json").table.revision == 3
+    assert load_snapshot(tmp_path / "snapshot.json").table.revision == 3
     store.put(snapshot(URL, revision=10))
     assert held.refresh()
     assert held.refused == ""

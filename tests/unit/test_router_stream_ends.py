@@ -10,7 +10,7 @@ import pytest
 
 from harness.domain.settings import RouterSettings
 from router.protocols.chat.stream import DONE
-from router.protocols.messages.stream import STOP
+from router.protocols.messages.dialect import STOP
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.transport import Transport, UpstreamRequest
 from router.upstream.transports import ConversationTransport

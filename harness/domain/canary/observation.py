@@ -162,7 +162,6 @@ class TrafficMinute:
     latency_ms: Mapping[int, int] = field(default_factory=dict)
     cached_tokens: int = 0  # of the input, those read from a provider's cache
     unpriced: int = 0  # requests whose cost nobody knows; cost_usd is of the others
-    internal_errors: int = 0  # faults of the router's own in them
 
 
 # Of a route and day, so many names are kept; of the others the sum.
@@ -200,7 +199,6 @@ class TrafficTotal:
     output_tokens: int
     cost_usd: float
     unpriced: int
-    internal_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

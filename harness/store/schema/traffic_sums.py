@@ -39,7 +39,6 @@ COUNTS: Final = (
     "output_tokens",
     "cached_tokens",
     "unpriced",
-    "internal_errors",
 )
 
 

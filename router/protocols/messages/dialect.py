@@ -2,33 +2,253 @@
 and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.frame.body import MESSAGES_PATH, ClientRequest
-from router.frame.body_patch import patched_body, setting_edits
+from router.frame.body_patch import patched_body, setting_edits, to_json
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit
+from router.frame.json_walk import walk_object
 from router.frame.object_lists import empty_answer_error, iter_objects
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
+from router.protocols.call_pieces import CallCollector
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.messages.answer_writer import anthropic_error
-from router.protocols.messages.stream import (
-    GOOD,
-    STOP_SEQUENCE,
-    MessagesStream,
-    block_speaks,
-    read_block_signals,
-    read_message_tokens,
-)
+from router.protocols.messages.answer_writer import TYPE_BY_CLASS, anthropic_error
 from router.protocols.provider_failures import check_ending, error_in_answer
-from router.protocols.usage import TokenUsage
+from router.protocols.usage import NO_USAGE, TokenUsage, read_count, read_hour_count
+
+
+def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
+    """Adds the signals of a block of content: whole, or as a stream begins it."""
+    if not isinstance(block, Mapping):
+        return
+    match block.get("type"):
+        case "text":
+            # They are one text, cut by what stands between.
+            signals.text("text", block.get("text"))
+        case "tool_use":
+            signals.call(place, block.get("name"), block.get("input"))
+        case _:
+            pass
+
+
+def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> None:
+    if not isinstance(delta, Mapping):
+        return
+    match delta.get("type"):
+        case "text_delta":
+            signals.text("text", delta.get("text"))
+        case "input_json_delta":
+            signals.call(place, None, delta.get("partial_json"))
+        case _:
+            pass
+
+
+STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+# Blocks that come piece by piece, a call's after its name; any other is whole from the start.
+IN_PIECES: Final = frozenset(
+    {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
+)
+CALLS: Final = IN_PIECES - {"text", "thinking"}
+GOOD: Final = ("end_turn", "tool_use")  # most often; `ENDS` has all
+STOP_SEQUENCE: Final = "stop_sequence"
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+_THOUGHT_PIECES: Final = frozenset({"thinking", "signature"})
+
+
+def read_message_tokens(usage: object) -> TokenUsage | None:
+    """Anthropic's `input_tokens` leaves the cache out."""
+    if not isinstance(usage, dict):
+        return None
+    get = usage.get
+    written = hour = read = 0
+    if told := get("cache_creation_input_tokens"):
+        written = read_count(told)
+        hour = min(read_hour_count(get("cache_creation")), written)
+    if cached := get("cache_read_input_tokens"):
+        read = read_count(cached)
+    given = written + read + read_count(get("input_tokens"))
+    return TokenUsage(given, read_count(get("output_tokens")), read, written, hour)
+
+
+class MessagesStream(StreamFilter):
+    """Ends with `message_stop`, or with the connection, once there was a stop reason."""
+
+    def __init__(self, json_name: str | None) -> None:
+        super().__init__(json_name)
+        self._stopped = self._speaks = False
+        self._counts: TokenUsage | None = None
+        self._counted = False
+        self._latest: object = ""  # type of the latest event
+        self._held = b""  # the end of a block, until something follows it
+
+    def used(self) -> TokenUsage:
+        counts = self._counts or NO_USAGE
+        if self._counted:
+            return counts
+        # What the start says of the output is its first token.
+        made = max(counts.output_tokens, self.output_events)
+        return counts._replace(output_tokens=made)
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        kind = TYPE_BY_CLASS.get(failure, "api_error")
+        error = {"type": "error", "error": {"type": kind, "message": message}}
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped
+
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        """Keeps the end of a block back until the next event: Claude Code repeats a request
+        whose stream broke off, but only before the end of a block.
+        """
+        self._latest = ""
+        sent = super()._event(event, end)
+        if self._latest == "content_block_stop":
+            self._held, sent = sent, self._held
+        elif self._held and sent and self._latest not in ("", "ping"):
+            self._held, sent = b"", self._held + sent
+        return sent
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return b""
+        self.finished = True
+        self.irregularities.add(Irregularity.NO_LAST_EVENT)
+        return STOP
+
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
+        kind = self._latest = members.get("type")
+        if not isinstance(kind, str) and not self.committed:
+            self._fail("an event without a type")
+            return None
+        anew: Sequence[TextEdit] = ()
+        match kind:
+            case "error":
+                error = members.get("error")
+                self._refused(error)
+                return None
+            case "content_block_delta":
+                delta = members.get("delta")
+                self._delta(members.get("index"), delta)
+                if self.signals is not None:
+                    self._note(read_delta_signals, members.get("index"), delta)
+            case "content_block_start":
+                self.progress_events += 1
+                block = members.get("content_block")
+                anew = self._block(members, block)
+                if self.signals is not None:
+                    self._note(read_block_signals, members.get("index"), block)
+            case "message_start":
+                return self._start(text, members)
+            case "message_delta":
+                self._end(members)
+                return None if self.failure else ()
+            case "message_stop":
+                return self._stop()
+            case _:  # a block's end, a ping, what a newer protocol has: output is in a block
+                self.progress_events += kind != "ping"
+        return anew
+
+    def _delta(self, place: object, delta: object) -> None:
+        if _has_output(delta):
+            if isinstance(delta, dict) and "partial_json" in delta:
+                if self._calls is None:
+                    self._calls = CallCollector()
+                self._calls.add(place, None, None, delta["partial_json"])
+            self.output_events += 1
+            self.progress_events += 1
+            if not (self.committed and self._speaks) and isinstance(delta, dict):
+                text = delta.get("text")
+                is_blank = isinstance(text, str) and text.isspace()
+                self.committed = self.committed or not is_blank
+                is_said = not is_blank and _THOUGHT_PIECES.isdisjoint(delta)
+                self._speaks = self._speaks or is_said
+
+    def _block(self, members: ParsedObject, block: object) -> Sequence[TextEdit]:
+        if not isinstance(block, dict):
+            return ()
+        kind = str(block.get("type"))
+        # A call's name alone is no output yet, but it says something.
+        self._speaks = self._speaks or kind in CALLS or block_speaks(block)
+        if kind not in IN_PIECES or any(
+            block.get(part) for part in ("text", "thinking", "input")
+        ):
+            self.committed = True
+        if kind != "tool_use" or not self.ids.mend_call(block, members.get("index")):
+            return ()
+        return (member_edit(members, "content_block", to_json(block)),)
+
+    def _start(self, text: str, members: ParsedObject) -> Sequence[TextEdit]:
+        message = members.values.get("message")
+        if message is None or not isinstance(message.value, dict):
+            return ()
+        self._counts = read_message_tokens(message.value.get("usage"))
+        places = walk_object(text, message.start).values
+        edits = [*self._model_edit(places.get("model"))]
+        if not message.value.get("id", True):
+            own = places["id"]
+            edits.append(TextEdit(own.start, own.end, to_json(self.ids.of_answer("msg"))))
+        return edits
+
+    def _end(self, members: ParsedObject) -> None:
+        delta = members.get("delta")
+        if isinstance(delta, dict) and delta.get("stop_reason"):
+            reason = delta["stop_reason"]
+            self.finish_reasons.append(str(reason))
+            says = self._speaks or reason == STOP_SEQUENCE
+            if not ((says and reason in GOOD) or self._ends_well(reason, has_output=says)):
+                return
+            if self._calls is not None and self._has_broken_call(reason):
+                return
+            self._stopped = self.committed = True
+            self.progress_events += 1
+            if self.signals is not None:
+                self._note(AnswerSignals.ended, delta["stop_reason"])
+        tokens = read_message_tokens(members.get("usage"))
+        if tokens:
+            known = self._counts or NO_USAGE
+            # Its input is given again, or not at all.
+            input_from = tokens if tokens.input_tokens else known
+            self._counts = input_from._replace(output_tokens=tokens.output_tokens)
+            self._counted = True
+
+    def _stop(self) -> Sequence[TextEdit] | None:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return None
+        self.finished = True
+        return ()
+
+
+def _has_output(delta: object) -> bool:
+    return isinstance(delta, dict) and any(
+        value not in _NOTHING for name, value in delta.items() if name != "type"
+    )
+
+
+def block_speaks(block: object) -> bool:
+    """Tells whether a block says anything. Thoughts alone are no answer."""
+    if not isinstance(block, dict):
+        return False
+    kind = block.get("type")
+    if kind == "text":
+        return bool(str(block.get("text") or "").strip())
+    return kind not in ("thinking", "redacted_thinking")
+
 
 NAMES: Final = {"max_completion_tokens": "max_tokens"}
 VERSION: Final = b"anthropic-version"

@@ -3,33 +3,252 @@ usage, end and faults. A conversation that the provider keeps stays there: its o
 unknown here.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
 from router.frame.body import RESPONSES_PATH, ClientRequest
-from router.frame.body_patch import patched_body, setting_edits
+from router.frame.body_patch import patched_body, setting_edits, to_json
 from router.frame.failure import UpstreamFailed
-from router.frame.json_spans import ParsedObject
+from router.frame.json_spans import ParsedObject, TextEdit, member_edit
+from router.frame.json_walk import walk_object
 from router.frame.object_lists import empty_answer_error, iter_objects
+from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.chat_way import flat_name
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
-from router.protocols.provider_failures import check_ending, error_in_answer
-from router.protocols.responses.stream import (
-    GOES_ON,
-    ResponsesStream,
-    check_calls,
-    end_reason,
-    item_answers,
-    read_response_usage,
-    read_signals,
+from router.protocols.provider_failures import (
+    check_arguments,
+    check_ending,
+    classify_error,
+    error_in_answer,
 )
-from router.protocols.usage import TokenUsage
+from router.protocols.usage import TokenUsage, usage_with_cache
+
+
+def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
+    """Adds the signals of a whole response; a stream ends with the same."""
+    for item, entry in enumerate(iter_objects(output)):
+        match entry.get("type"):
+            case "message":
+                for number, part in enumerate(iter_objects(entry.get("content"))):
+                    _hear_part(signals, (item, number), part)
+            case "function_call":
+                signals.call(item, flat_name(entry), entry.get("arguments"))
+            case _:
+                pass
+    if isinstance(incomplete, Mapping):
+        signals.ended(incomplete.get("reason"))
+
+
+def _hear_part(signals: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
+    match part.get("type"):
+        case "output_text":
+            signals.text(place, part.get("text"))
+        case "refusal":
+            signals.refused = True
+        case _:
+            pass
+
+
+# Metadata, until output comes. Any other event of a response is output, or follows some.
+HELD: Final = frozenset(
+    {
+        "keepalive",
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+    }
+)
+# Of these, what does not even show that the answer goes on.
+NO_PROGRESS: Final = frozenset(
+    {"keepalive", "response.created", "response.queued", "response.in_progress"}
+)
+# Statuses of a response that works in the background.
+GOES_ON: Final = frozenset({"queued", "in_progress"})
+# The end of what said nothing, where nothing came before.
+_DONE: Final = frozenset(
+    {"response.output_text.done", "response.content_part.done", "response.output_item.done"}
+)
+ENDS: Final = frozenset({"response.completed", "response.incomplete"})
+
+
+def read_response_usage(value: object) -> TokenUsage | None:
+    """The `usage` object; None when it is not one."""
+    if not isinstance(value, dict):
+        return None
+    return usage_with_cache(
+        value.get("input_tokens"),
+        value.get("output_tokens"),
+        value.get("input_tokens_details"),
+    )
+
+
+class ResponsesStream(StreamFilter):
+    """Filters the stream of a response, which ends with `response.completed`, `.incomplete` or
+    `.failed`, and with nothing else.
+    """
+
+    def __init__(self, json_name: str | None) -> None:
+        super().__init__(json_name)
+        self._number = -1
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        told = {"code": failure.value, "message": message, "param": None}
+        # The official client looks for `error`, the specification has it flat.
+        error = {
+            "type": "error",
+            "sequence_number": self._number + 1,
+            **told,
+            "error": {"type": "upstream_error", **told},
+        }
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        self._fail("the stream ended without a response.completed")
+        return b""
+
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
+        kind = members.get("type")
+        number = members.get("sequence_number")
+        if isinstance(number, int):
+            self._number = number
+        if kind == "error" or (kind is None and "error" in members):
+            nested = members.get("error")
+            flat = {name: value.value for name, value in members.values.items()}
+            self._refused(nested or flat)
+            return None
+        if not isinstance(kind, str) and not self.committed:
+            self._fail("an event without a type")
+            return None
+        if str(kind) in ENDS and not self._is_good_end(str(kind), members):
+            return None
+        self._note_output(str(kind), members)
+        response = members.values.get("response") if "response" in members else None
+        if response is None or not isinstance(response.value, dict):
+            return self._item(members)
+        self.usage = read_response_usage(response.value.get("usage")) or self.usage
+        if str(kind) in ENDS:
+            self.finished = True
+            self.finish_reasons.append(str(kind).removeprefix("response."))
+            if self.signals is not None:
+                ended = response.value
+                self._note(read_signals, ended.get("output"), ended.get("incomplete_details"))
+        elif kind == "response.failed" and not self._failed(response.value):
+            return None
+        return (
+            self._anew(members, response.value)
+            if self.ids.mend(response.value, again=self.finished)
+            else self._model_edit(walk_object(text, response.start).values.get("model"))
+        )
+
+    def _item(self, members: ParsedObject) -> Sequence[TextEdit]:
+        item, place = members.get("item"), members.get("output_index")
+        if not isinstance(item, dict) or not self.ids.mend_call(item, place):
+            return ()
+        return (member_edit(members, "item", to_json(item)),)
+
+    def _anew(self, members: ParsedObject, response: dict[str, object]) -> Sequence[TextEdit]:
+        self.model = self.model or str(response.get("model") or "")
+        if self._json_name is not None and "model" in response:
+            response["model"] = json.loads(self._json_name)
+        return (member_edit(members, "response", to_json(response)),)
+
+    def _note_output(self, kind: str, members: ParsedObject) -> None:
+        delta = members.get("delta")
+        self.progress_events += kind not in NO_PROGRESS and delta != ""
+        if _is_output(kind) and delta != "":
+            self.output_events += bool(delta)
+            if not (
+                self.committed or kind == "response.failed" or _is_blank(kind, delta, members)
+            ):
+                self.committed = True
+
+    def _is_good_end(self, kind: str, members: ParsedObject) -> bool:
+        response = members.get("response")
+        if not isinstance(response, dict):
+            return True
+        output = response.get("output")
+        # Some servers end with an empty list of what they said before.
+        says = any(map(item_answers, iter_objects(output))) if output else self.committed
+        reason = end_reason(response.get) or kind.removeprefix("response.")
+        if not self._ends_well(reason, has_output=says):
+            return False
+        try:
+            check_calls(output, reason)
+        except UpstreamFailed as error:
+            self._fail(error.detail)
+        return not self.failure
+
+    def _failed(self, response: Mapping[str, object]) -> bool:
+        """The provider says so. Whether the client is to see it: it has seen output."""
+        if not self.committed:
+            self._refused(response.get("error"))
+            return False
+        self.finished = True
+        self.failure_class = classify_error(response.get("error"))
+        return True
+
+
+def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
+    """Whether this is a text without words, or the end of one, where no words came before."""
+    if kind not in _DONE:
+        return isinstance(delta, str) and delta.isspace()
+    item = members.get("item")
+    return item is None or not item_speaks(item)
+
+
+def _is_output(kind: str) -> bool:
+    return kind.startswith("response.") and kind not in HELD
+
+
+def end_reason(get: Callable[[str], object]) -> object:
+    """Why a response ended: its status, or what an incomplete one says of it."""
+    details = get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return reason if get("status") == "incomplete" and reason else get("status")
+
+
+def check_calls(output: object, reason: object) -> None:
+    """Checks the calls of functions in a response's output. Raises UpstreamFailed for arguments
+    that are no JSON object; what a limit of length has cut is the client's.
+    """
+    if read_ending(reason) is not AnswerEnding.CUT:
+        check_arguments(
+            item.get("arguments")
+            for item in iter_objects(output)
+            if item.get("type") == "function_call"
+        )
+
+
+def item_answers(item: object) -> bool:
+    """Tells whether an item says anything but thoughts, which alone are no answer."""
+    return item_speaks(item) and isinstance(item, dict) and item.get("type") != "reasoning"
+
+
+def item_speaks(item: object) -> bool:
+    """Tells whether an item of the output says anything: words, a refusal, a call, thoughts."""
+    if not isinstance(item, dict):
+        return False
+    if item.get("type") != "message":
+        return True
+    content = item.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and (str(part.get("text") or "").strip() or part.get("refusal"))
+        for part in content
+    )
+
 
 RESERVED: Final = CHAT_RESERVED | {"input"}
 NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")

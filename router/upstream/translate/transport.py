@@ -135,7 +135,7 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
         return _dumped(answer)
     except UpstreamFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - the library's, and its text may hold content
+    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
         raise _malformed(error) from None
 
 
@@ -193,7 +193,7 @@ def _fed(made: ChunkTranslator, data: bytes) -> Sequence[Json]:
         return made.feed(event)
     except (ErrorInStream, UpstreamFailed):
         raise
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
         raise _malformed(error) from None
 
 

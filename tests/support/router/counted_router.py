@@ -24,9 +24,9 @@ from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.frame.timers import Timers
+from router.recording.internal_errors import Background
 from router.recording.reporter import Reporter
 from router.server.app import Router
-from router.server.background import Background
 from router.server.process import server
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
