@@ -1,6 +1,4 @@
-"""The control process: runs the control jobs, and serves the management API until a signal ends
-it.
-"""
+"""The control process runs the control jobs and serves the management API."""
 
 import os
 import signal
@@ -78,9 +76,6 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    """Builds the ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s:
-    seconds since the last reconcile turn, for /metrics.
-    """
     app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
     app.state.installation = installation
     app.state.turn_age_s = turn_age_s

@@ -1,6 +1,4 @@
-"""Endpoints for what people set over routes for a time: freezes, break-glass and the kill
-switch.
-"""
+"""Endpoints for freezes, break-glass and the kill switch."""
 
 from datetime import timedelta
 from typing import Annotated

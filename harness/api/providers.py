@@ -1,6 +1,4 @@
-"""Endpoints for providers and their stored keys, which no answer has in it (D4). Fields are in
-camelCase, as elsewhere (D1).
-"""
+"""Endpoints for providers and their keys, which no answer shows (D4), in camelCase (D1)."""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -30,7 +30,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.name_resolution import ResolutionRule
-from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthOverrides
 from harness.domain.providers.oauth_tokens import (
     TOKEN_KEY_NAME,
     DeviceCode,
@@ -154,6 +154,19 @@ def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, wh
 
     with desk.ctx.store.read() as tx:
         assert (tx.sign_ins.all(), tx.credentials.all()) == ([], [])
+
+
+def test_a_server_that_is_away_is_asked_until_the_code_ends(desk: Desk) -> None:
+    class Away(HttpOAuthServer):
+        def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer:
+            del place, code
+            return PollAnswer.UNREACHABLE
+
+    desk.then, desk.ctx = PollAnswer.PENDING, replace(desk.ctx, oauth=Away(desk.world.clock))
+    with pytest.raises(SignInRefused, match="in time"):
+        desk.log_in()
+    assert desk.code is not None
+    assert desk.waited_s == desk.code.expires_in_s
 
 
 def test_tokens_are_renewed_before_they_end_and_the_old_one_is_replaced(desk: Desk) -> None:

@@ -18,7 +18,9 @@ from harness.domain.providers.oauth_kinds import (
     oauth_endpoints,
 )
 from harness.domain.providers.oauth_tokens import (
+    DeviceCode,
     OAuthTokens,
+    PollAnswer,
     Renewal,
     SignIn,
     SignInSecrets,
@@ -27,6 +29,7 @@ from harness.domain.providers.oauth_tokens import (
     due_renewal,
     is_expired,
     merge_secrets,
+    next_interval_s,
     record_failed_renewal,
     renew_sooner,
     renewal_due_at,
@@ -45,6 +48,30 @@ def later(seconds: float) -> datetime:
 def jwt(**claims: object) -> str:
     part = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"e30.{part}.sig"
+
+
+@pytest.mark.parametrize(
+    ("answer", "before_s", "after_s"),
+    [
+        (PollAnswer.PENDING, 5.0, 5.0),
+        (PollAnswer.SLOW_DOWN, 60.0, 65.0),
+        (PollAnswer.UNREACHABLE, 5.0, 10.0),
+        (PollAnswer.UNREACHABLE, 40.0, 60.0),
+        (PollAnswer.UNREACHABLE, 65.0, 65.0),
+    ],
+)
+def test_the_server_is_asked_at_its_interval_and_less_often_once_it_is_slow_or_away(
+    answer: PollAnswer, before_s: float, after_s: float
+) -> None:
+    assert next_interval_s(before_s, answer) == after_s
+
+
+def test_nothing_shows_a_secret_of_a_sign_in() -> None:
+    code = DeviceCode("secret-code", "WDJB-MJHT", "https://vendor.example/device", 900.0)
+    said = repr((code, OAuthTokens("secret-access", "secret-refresh")))
+
+    assert "secret" not in said
+    assert "WDJB-MJHT" in said
 
 
 @pytest.mark.parametrize(

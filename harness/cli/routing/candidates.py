@@ -1,6 +1,4 @@
-"""`swapgate route candidates` shows the models that the suites of a route measured, and those
-that its schedule measures next.
-"""
+"""`swapgate route candidates`."""
 
 from harness.cli.frame import output
 from harness.cli.frame.command import command

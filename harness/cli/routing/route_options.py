@@ -50,9 +50,7 @@ class TargetOptions:
 
 
 def requested_target(name: str, options: TargetOptions) -> TargetSeed:
-    """Reads the target that a command's name and options ask for. Raises InputError for a name
-    that is no `provider/model`, BadParameter for an option.
-    """
+    """Reads a target from name and options. Raises InputError for a name, BadParameter."""
     plainly = target_seed(name)
     patch = RequestPatch(
         parameters=body_fields("--patch-param", options.patched),

@@ -1,7 +1,4 @@
-"""Asks providers whether they work (`/check`, D5): their list of models, then a short streamed
-question. Each finding has the next step. What was found is stored, and given again while it is
-fresh.
-"""
+"""Asks providers whether they work (`/check`, D5), and stores the answers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,9 +41,7 @@ def load_last_check(ctx: Context) -> SelfTest:
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """Returns by provider what any process found in the last day; without what failed with
-    another credential than the provider has now.
-    """
+    """Returns the checks of the last day, by provider, without failures with another key."""
     with ctx.store.read() as tx:
         found, stored = tx.provider_checks.all(), tx.credentials.all()
     now = ctx.clock.now()

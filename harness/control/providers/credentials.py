@@ -1,6 +1,4 @@
-"""Sets, imports, lists and takes away providers' keys, for people, with the provider's address
-and headers where they are given. A value is stored encrypted, and never comes out.
-"""
+"""Sets, imports, lists and removes providers' keys. A stored key never comes out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -288,9 +286,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
 def import_credentials(
     ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
 ) -> Sequence[ImportedCredential]:
-    """Stores what variables hold that a provider names, or that a kind's vendor reads. Raises
-    as `put_credential`, before anything is stored for a kind that takes no key.
-    """
+    """Stores the keys in variables. Raises before it stores a key for a kind without one."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known, stored = tx.providers.all(), provider_secrets.list_live_credentials(tx)

@@ -1,6 +1,4 @@
-"""Finds models in use that their provider takes away within 90 days, has taken away or lists no
-more (F11), with a successor, and keeps an alert on each until it is unused.
-"""
+"""Finds models in use that end within 90 days, ended or are listed no more (F11)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,9 +100,7 @@ def find_deprecations(
 def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
-    """Finds the newest model of the same kind and family that has all that the ending one is
-    known to have, and lasts longer.
-    """
+    """Finds the newest longer-lasting model of the family with the same abilities."""
     # A move to a model that ends within ALERT_AHEAD would be the first of two.
     last = max(today + ALERT_AHEAD, entry.end_date or today)
     rank = parse_model_name(entry.model).rank

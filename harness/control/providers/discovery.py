@@ -1,6 +1,4 @@
-"""Discovers models: reads and keeps what a provider lists at its `/models`. Such a name alone
-never calls a model.
-"""
+"""Reads and keeps the models that a provider lists. A listed name alone calls no model."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,4 @@
-"""Builds the provider matrix (E4): a row for each configured provider and each kind that could
-be, with its health, data classes, limitations and models.
-"""
+"""Builds the provider matrix (E4)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,8 +162,7 @@ def _models(
 
 
 class _Health:
-    """Routers' own word first: their alerts of open circuits and of our keys; then answers that
-    they recorded; then the last `/check`."""
+    """Routers' alerts come first, then recorded answers, then the last `/check`."""
 
     def __init__(
         self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]

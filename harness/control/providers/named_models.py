@@ -1,9 +1,4 @@
-"""Reads the model that a person's or an agent's words mean. Proposals, routes, agents, tools
-and commands all read names here, so that a name means the same model everywhere.
-
-A registered target is meant by its id and its name. For all others the rules of
-`name_resolution` decide.
-"""
+"""Reads the model that a name means, for all commands, routes and agents alike."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -37,9 +32,7 @@ _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
 @dataclass(frozen=True, slots=True)
 class NameReading:
-    """What a model's name means. provider, model: that the rules name, also without a key; None
-    where no rule took the name.
-    """
+    """What a model's name means; provider and model are None where no rule took it."""
 
     name: str
     provider: str | None
@@ -53,11 +46,7 @@ class NameReading:
 
 
 def find_model(ctx: Context, tx: Transaction, words: str) -> Target:
-    """Finds the target that the words mean, registered or not.
-
-    Raises NotFound with the nearest names, AmbiguousName with the names to choose from,
-    InputError for an empty name.
-    """
+    """Finds the target of a name. Raises NotFound, AmbiguousName, InputError without a name."""
     reading = read_name(ctx, tx, words)
     if reading.found is not None:
         return reading.found
@@ -73,9 +62,7 @@ def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 
 def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
-    """Refuses a model that its provider's own list lacks, unless a person registered it or the
-    provider's settings name it. Raises NotFound with the nearest names.
-    """
+    """Refuses a model that neither the provider's list nor a person names, with NotFound."""
     if not model_lookup.find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name
@@ -90,9 +77,7 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
 
 
 def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
-    """Says that a model was taken as it is written, as nothing is known of it; empty where its
-    provider or the catalogue lists it.
-    """
+    """Says that no list was there to check a model; empty where one was."""
     provider = targets.provider_of(tx, target)
     known = model_lookup.read_lists(tx)
     if (

@@ -1,6 +1,4 @@
-"""Finds what a model costs: by its provider's settings, the catalogue, or the list that the
-provider gave last.
-"""
+"""Finds the price of a model."""
 
 from collections.abc import Iterable
 from dataclasses import replace

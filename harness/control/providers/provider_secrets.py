@@ -1,6 +1,4 @@
-"""Encrypts providers' secrets (keys, values of extra headers) for the database, and decrypts
-them where they are used. One that cannot be decrypted is left out and logged.
-"""
+"""Encrypts and decrypts providers' secrets. One that cannot be decrypted is logged."""
 
 import logging
 from collections.abc import Iterable, Mapping

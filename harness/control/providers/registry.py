@@ -218,9 +218,7 @@ class NewProvider:
 
 
 def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderCheck | None:
-    """Adds a provider and its key, then asks it; None where this process asks none. It stays
-    whatever the check finds. Raises Conflict where it is there, InputError, NotAllowed.
-    """
+    """Adds a provider and its key, then asks it. It stays whatever the check finds."""
     actor.require(Role.ADMIN)
     name = wanted.name or wanted.kind
     with ctx.store.read() as tx:

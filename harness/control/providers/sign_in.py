@@ -1,6 +1,4 @@
-"""Signs people in for a provider with their account (OAuth's device flow), and out. Their
-tokens are stored encrypted, the access token also as the key that routers send.
-"""
+"""Signs people in for a provider with their account (OAuth's device flow), and out."""
 
 import json
 from collections.abc import Callable
@@ -27,24 +25,23 @@ from harness.domain.providers.credentials import Credential, check_key_value, pl
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
     ALERT_ATTEMPTS,
+    MAX_INTERVAL_S,
+    MAX_WAIT_S,
+    MIN_INTERVAL_S,
     TOKEN_KEY_NAME,
     DeviceCode,
-    FlowEnded,
-    FlowGranted,
-    FlowWaiting,
     OAuthTokens,
     PollAnswer,
     Renewal,
     SignIn,
     SignInSecrets,
-    advance_flow,
     apply_access_tokens,
     apply_account_tokens,
-    begin_flow,
     claim_renewal,
     due_renewal,
     is_expired,
     merge_secrets,
+    next_interval_s,
     record_failed_renewal,
     record_refusal,
     renew_sooner,
@@ -80,7 +77,7 @@ def sign_in(
     provider, place = _place(ctx, actor, name)
     code = server.device_code(place)
     show(code)
-    tokens = _granted(ctx, server, place, begin_flow(code, ctx.clock.monotonic()), pause)
+    tokens = _wait_for_consent(ctx, server, place, code, pause)
     now = ctx.clock.now()
     exchanged = bool(place.exchange_url)
     new = SignIn(provider.name, ctx.chance.token("si-"), "", now, actor.name, renewed_at=now)
@@ -98,27 +95,28 @@ def sign_in(
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
 
-def _granted(
+def _wait_for_consent(
     ctx: Context,
     server: OAuthServer,
     place: OAuthEndpoints,
-    state: FlowWaiting,
+    code: DeviceCode,
     pause: Callable[[float], None],
 ) -> OAuthTokens:
+    now = ctx.clock.monotonic()
+    ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
+    interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
     while True:
-        pause(max(0.0, state.ask_at - ctx.clock.monotonic()))
-        seen = server.poll(place, state.code)
-        match advance_flow(state, seen, ctx.clock.monotonic()):
-            case FlowGranted(tokens):
-                return tokens
-            case FlowEnded(because):
-                raise SignInRefused(
-                    "the person said no: nothing is stored"
-                    if because is PollAnswer.DENIED
-                    else "nobody typed the code in time: nothing is stored; begin again"
-                )
-            case FlowWaiting() as later:
-                state = later
+        # Once more at the very end: the person may be done by then.
+        pause(max(0.0, min(interval_s, ends_at - now)))
+        answer = server.poll(place, code)
+        now = ctx.clock.monotonic()
+        if isinstance(answer, OAuthTokens):
+            return answer
+        if answer is PollAnswer.DENIED:
+            raise SignInRefused("the person said no: nothing is stored")
+        if answer is PollAnswer.EXPIRED or now >= ends_at:
+            raise SignInRefused("nobody typed the code in time: nothing is stored; begin again")
+        interval_s = next_interval_s(interval_s, answer)
 
 
 def sign_out(ctx: Context, actor: Actor, name: str) -> None:
@@ -210,9 +208,7 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
 
 
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
-    """None where it is over, where another process renews it, or its server said nothing of
-    use: then it is tried later.
-    """
+    """None where another process renews it, its server refuses, or it is tried later."""
     claimed = claim_renewal(before, ctx.clock.now())
     try:
         with ctx.store.write() as tx:

@@ -1,6 +1,4 @@
-"""Banners say what is in force that everybody should know. Dashboard and command line show
-them.
-"""
+"""Banners say what is in force that everybody should know."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Break-glass lets a target serve a route without proof while two people answer for it. At the
-expiry `run_once` brings the former incumbent back, or raises an alert where that cannot serve.
-"""
+"""Break-glass lets a target serve a route without proof while two people answer for it (G2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -40,9 +40,7 @@ def find_proof(
     target: Target,
     waive: WaiverRequest | None,
 ) -> ChainProof:
-    """Returns a new waiver if `waive` asks for one; else a verdict that holds, an earlier place
-    on the route, or a living waiver. Raises ProofRefused without one.
-    """
+    """Returns a new waiver if asked for, else the proof there is. Raises ProofRefused."""
     now = ctx.clock.now()
     if waive is not None:
         return _add_waiver(ctx, tx, actor, route, target, waive)

@@ -15,9 +15,7 @@ from harness.domain.suggestions import did_you_mean
 def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
-    """Checks that each target's provider may see the route's class of data. Raises NotAllowed,
-    NotFound for an unknown class.
-    """
+    """Checks who may see a route's data. Raises NotAllowed, NotFound for an unknown class."""
     _check(ctx, f"route {route!r} carries", settings.data_class, targets)
 
 

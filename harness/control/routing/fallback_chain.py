@@ -1,6 +1,4 @@
-"""Changes and lists a route's fallback chain, for people. What is new in it needs evidence
-(A7). An expired waiver whose target still serves raises an alert (`update_waiver_alerts`).
-"""
+"""Changes and lists a route's fallback chain. A new target needs evidence (A7)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -130,9 +128,7 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """Adds a fallback to a route's chain, or renews its evidence. place: from 1 on; None for
-    the end. Raises as `replace_chain`.
-    """
+    """Adds a fallback, or renews its evidence. place: from 1 on; None for the end."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = named_models.register_model(ctx, tx, actor, wanted.target).id
@@ -236,9 +232,7 @@ def _commit(
 def drop_fallback(
     tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
-    """Drops a target from a route's fallback chain within a unit of work; needs no role, no
-    proof. Raises ProofRefused while an expired waiver would stay.
-    """
+    """Drops a fallback, without role or proof. Raises ProofRefused for an expired waiver."""
     # A fallback that is the incumbent is served first anyway.
     left = [
         fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)

@@ -1,6 +1,4 @@
-"""Makes the first route of an installation in one go, for `swapgate init --guided` and the
-dashboard's first page. What is there already is used as it is.
-"""
+"""Makes the first route of an installation, with what is there already."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,4 @@
-"""Throws and lifts kill switches, for people. A switch needs no proof, since it adds no target
-to any route (harness.domain.routing.kill_switch).
-"""
+"""Throws and lifts kill switches. A switch adds no target to a route, so it needs no proof."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Computes a route's monthly bill, and forecasts it with a candidate (A3), from recorded
-traffic, prices, and both models' tokens on the same items; puts both in words.
-"""
+"""Computes a route's monthly bill, and forecasts it with a candidate (A3)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,6 +1,4 @@
-"""Finds the routes whose callers get errors, or answers of a fallback, and keeps an alert on
-each while it lasts (B9).
-"""
+"""Finds the routes whose callers get errors or a fallback's answers, and alerts (B9)."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

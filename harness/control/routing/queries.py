@@ -1,6 +1,4 @@
-"""Loads the statuses of routes: of one, of a page, and as an overview, which finds by few
-statements those that a person should see first.
-"""
+"""Loads the statuses of routes by few statements."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,9 +58,7 @@ class CurrentActivity:
 
 @dataclass(frozen=True)
 class RouteOverview:
-    """All routes at one moment, as people read them: those with a forged row, then those where
-    something goes on, the most urgent first, then the others by name.
-    """
+    """All routes at one moment: forged rows first, then active ones by urgency, then names."""
 
     at: datetime
     heads: Mapping[str, RouteHead]  # of all routes, by name

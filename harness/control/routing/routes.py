@@ -1,6 +1,4 @@
-"""Creates routes, changes their settings, lists their versions, and brings a former incumbent
-back (`roll_back`). What needs proof goes by proposals.
-"""
+"""Creates routes, changes their settings, and brings a former incumbent back (`roll_back`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -353,9 +351,7 @@ def _limit(seconds: float | None) -> str:
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
-    """Pins the digest of each suite that has none. Raises NotFound for an unknown suite or
-    policy, InputError for an impossible value.
-    """
+    """Pins the digest of each suite that has none. Raises NotFound, InputError."""
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
@@ -414,9 +410,7 @@ def commit(
     action: str,
     **details: object,
 ) -> None:
-    """Writes a change with its audit event, and when it sets a candidate schedule's cron.
-    version: before it. Raises RevisionConflict.
-    """
+    """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
     now, before = tx.now(), tx.routing.route(change.route)
     revision = tx.routing.commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now

@@ -1,6 +1,4 @@
-"""Sums up what is measured of each route's incumbent (A3): scores, cost, speed and failures.
-Reads only.
-"""
+"""Sums up what is measured of each route's incumbent (A3). Reads only."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -80,9 +78,7 @@ def list_facts(
     describe_time: Callable[[datetime], str],
     titles: Mapping[str, str] | None = None,
 ) -> Sequence[tuple[str, str | None]]:
-    """Lists what is measured of a route, by name; None where nothing was recorded.
-    describe_time: of a measurement. titles: of the suites, by name.
-    """
+    """Lists what is measured of a route; None for what was not recorded."""
     bill, names = scorecard.bill, titles or {}
 
     def seconds(ms: float | None) -> str:

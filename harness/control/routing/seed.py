@@ -110,9 +110,7 @@ def _fill_prices(ctx: Context) -> list[str]:
 def apply_providers(
     ctx: Context, actor: Actor, settings: Settings, reason: str = ""
 ) -> list[str]:
-    """Makes the database's providers what the file says, and names the changed ones. Raises
-    InputError without a reason to move one that a route uses.
-    """
+    """Makes the providers what the file says. Raises InputError for a move without reason."""
     with ctx.store.read() as tx:
         known = tx.providers.all()
         changed = [

@@ -26,9 +26,7 @@ def sum_by_target(
     latencies: Mapping[tuple[str, str], Mapping[int, int]],
     reasons: Iterable[FailoverReason],
 ) -> Sequence[TargetTraffic]:
-    """Lists for each provider its sum, then its targets; those with most requests first. names:
-    of targets, by id. latencies: histograms by route and target. reasons: why requests left.
-    """
+    """Lists for each provider its sum, then its targets; those with most requests first."""
     left: Counter[str] = Counter()
     for reason in reasons:
         left[reason.target] += reason.times

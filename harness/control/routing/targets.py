@@ -81,9 +81,7 @@ class ProviderChange:
 
 
 def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -> Provider:
-    """Returns the provider as it is to be. Raises InputError for another kind or an impossible
-    address or header, NotAllowed for a new address of a provider that may see a data class.
-    """
+    """Applies a change. Raises InputError, NotAllowed for a new address of a cleared name."""
     if change.kind not in (None, before.kind):
         raise InputError(
             f"provider {before.name!r} is of kind {before.kind!r}, which does not change: "
@@ -231,9 +229,7 @@ def with_move(
     wanted: Provider,
     reason: str,
 ) -> Provider:
-    """Adds the move to a provider that answers from another place than before, or comes back
-    after its removal. Raises InputError without a reason where a route uses it.
-    """
+    """Records a provider's move. Raises InputError without a reason where a route uses it."""
     if known is not None and decrypt_headers(known, ctx.cipher).same_place(
         decrypt_headers(wanted, ctx.cipher)
     ):

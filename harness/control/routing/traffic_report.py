@@ -1,6 +1,4 @@
-"""Reports the recorded traffic of a window by route and over time. It reads only sums, so that
-many routes and long windows stay quick.
-"""
+"""Reports the recorded traffic of a window. It reads only sums, so that it stays quick."""
 
 import math
 from collections import Counter
@@ -133,9 +131,7 @@ def load_traffic_report(
 
 
 def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
-    """Says which shares of a route's recent requests a candidate cannot take, as their
-    provider's own endpoint alone can. candidate: a target's id or name, registered or not.
-    """
+    """Says which recent requests a candidate cannot take, as they need another endpoint."""
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
         asked = tx.observations.asked_names(since=since.date(), route=route)
@@ -179,9 +175,7 @@ def describe_traffic(
     *,
     mark: Callable[[str], str] = str,
 ) -> tuple[str, str]:
-    """Answers whether callers get answers, and notes how many asked. period: the window in
-    words. mark: writes what stands out.
-    """
+    """Answers whether callers get answers, and notes how many asked. period: in words."""
     whole, failing = report.all, report.failing
     where = f" on {mark(route)}" if route else ""
     until = f"until {format_date_time(report.now)}"

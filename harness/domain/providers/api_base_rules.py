@@ -92,9 +92,7 @@ _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
-    """Checks a provider's address. allowed: host names, addresses or networks that are open all
-    the same. Raises InputError without the URL, which may hold a secret.
-    """
+    """Checks an address. Raises InputError without the URL, which may hold a secret."""
     host = _host(url)
     if not _is_open(host, allowed):
         raise InputError(

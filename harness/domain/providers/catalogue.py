@@ -115,9 +115,7 @@ class PriceOrigin:
 def find_price_origin(
     price: Price, entry: CatalogueEntry | None, known: Catalogue
 ) -> PriceOrigin:
-    """Finds where a price of a model comes from. One that differs from the catalogue's was
-    given to the provider, by the configuration or an older catalogue.
-    """
+    """A price that differs from the catalogue's is the configuration's or an older one's."""
     said = entry.price if entry is not None else None
     if entry is None or said != price:
         return PriceOrigin("", None, said)
@@ -164,9 +162,7 @@ class Ability(StrEnum):
 def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
-    """Returns a model's abilities by column. The weakest word counts: the kind's, the
-    registry's (`own`), then the catalogue's.
-    """
+    """Returns a model's abilities by column. The weakest word counts."""
     return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 
 

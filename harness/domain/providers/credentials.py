@@ -1,6 +1,4 @@
-"""Credentials are the keys of providers: how they are stored, ordered, replaced and rested
-after a failure. Pure.
-"""
+"""The keys of providers: how they are stored, ordered, replaced and rested. Pure."""
 
 import html
 import re
@@ -160,9 +158,7 @@ def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether a provider wants a key and has none: its kind needs one, it names a variable, or
-    one was ever stored. A header of its own may stand in for the key.
-    """
+    """Whether a provider wants a key and has none. A header of its own may stand in for it."""
     if keys:
         return False
     kind = PROVIDER_KINDS.get(provider.kind)

@@ -56,9 +56,7 @@ class DiscoveredList:
 def parse_listed_models(
     content: bytes, provider: Provider, found_at: datetime
 ) -> DiscoveredList:
-    """Parses a list as OpenAI, Anthropic, Google or Together write it, with what OpenRouter,
-    vLLM and others add. Raises InputError, also for one that is too long.
-    """
+    """Parses a list of OpenAI, Anthropic, Google or Together. Raises InputError."""
     entries = _entries(content)
     if len(entries) > MAX_MODELS:
         raise InputError(f"it lists {len(entries)} models, and at most {MAX_MODELS} are kept")
@@ -78,9 +76,7 @@ def parse_listed_models(
 def merge_lists(
     known: Sequence[DiscoveredModel], listed: Sequence[DiscoveredModel]
 ) -> Sequence[DiscoveredModel]:
-    """Merges a provider's new list with what it listed before: a model keeps the date of its
-    first list, and one that is listed no more stays for GONE_KEPT.
-    """
+    """Keeps the date of a model's first list, and a model that is gone for GONE_KEPT."""
     names = {model.model for model in listed}
     sources = {model.source for model in listed}
     now = max((model.found_at for model in listed), default=None)

@@ -1,6 +1,4 @@
-"""Builds the headers of a request to a provider, and checks a provider's extra headers. Pure.
-No error repeats a value: it may be a secret.
-"""
+"""Builds and checks headers of requests. No error repeats a value: it may be a secret. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -58,9 +56,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
-    """Returns the headers of a request to a provider, without host and length. key: empty for
-    none. Evals and production share it: no provider tells an exam from users by them.
-    """
+    """Evals and production share these headers: no provider tells an exam from users."""
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     return {
         "accept": "text/event-stream" if stream else "application/json",

@@ -1,6 +1,4 @@
-"""Finds the model that a name means among those that providers offer: by the exact name, or by
-the words, the version and the date in it. A misspelt word fits no model. Pure.
-"""
+"""Finds the model that a name means among those that providers offer. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,9 +63,7 @@ def list_offers(
     targets: Iterable[Target],
     listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
-    """Lists the catalogue's models of each provider's kind, those that its settings name,
-    registered targets, and what the providers listed. Persons' accounts are never matched.
-    """
+    """Lists the models of the catalogue, settings, targets and lists. Accounts have none."""
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}
     for owner, model in (*((target.provider, target.model) for target in targets), *own_word):
@@ -92,9 +88,7 @@ def list_offers(
 
 
 def know_models(offers: Iterable[ModelOffer]) -> frozenset[str]:
-    """Names the providers whose models are known: by their own lists, or for hosted kinds by
-    the catalogue. A model that one of these lacks is not taken on trust.
-    """
+    """Names the providers whose models are known, so that no other is taken on trust."""
     return frozenset(
         offer.provider
         for offer in offers
@@ -143,9 +137,7 @@ def name_parts(name: str) -> frozenset[str]:
 
 
 def list_nearest(name: str, among: Iterable[str]) -> list[str]:
-    """Orders names by likeness: first those that share most parts (provider, family, version)
-    with this one, then those with the likest letters, and of these the later version.
-    """
+    """Orders names by likeness: most shared parts, then letters, then the later version."""
     parts, letters = name_parts(name), SequenceMatcher(b=name.lower(), autojunk=False)
 
     def likeness(other: str) -> tuple[int, float]:
@@ -193,9 +185,7 @@ def _best_families(words: Words, read: Sequence[_Read]) -> Sequence[_Read]:
 
 
 def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
-    """Splits off a provider or kind in front, by `/`, `:` or a space. Of another one in front
-    only the models of that vendor are left.
-    """
+    """Splits off a provider, kind or vendor in front, by `/`, `:` or a space."""
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]

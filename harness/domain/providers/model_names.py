@@ -34,9 +34,7 @@ def provider_host(provider: Provider | None) -> str:
 
 
 def _one_machine(host: str) -> str:
-    """All names and addresses of this machine are one; so are an IPv4 address and its IPv6
-    forms.
-    """
+    """Gives all names and addresses of this machine one spelling, and IPv4 one form."""
     if host in LOOPBACK_NAMES or host.endswith(".localhost"):
         return LOOPBACK
     try:

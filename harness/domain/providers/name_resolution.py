@@ -202,9 +202,7 @@ class ModelNameQuery:
         return _Refused(match.reason)
 
     def _names_provider(self, head: str) -> bool:
-        """Whether the name asks for this provider. A colon after a kind asks for the kind:
-        `openai:` is never a server of another kind, whatever somebody called it.
-        """
+        """Whether it names a provider. A kind's colon means no other kind's server."""
         own = self.providers.get(head)
         return own is not None and not (
             self._has_colon() and head in PROVIDER_KINDS and own.kind != head

@@ -47,52 +47,13 @@ class PollAnswer(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True, slots=True)
-class FlowWaiting:
-    code: DeviceCode
-    interval_s: float
-    ask_at: float  # ask_at, ends_at: seconds of a clock that never jumps
-    ends_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class FlowGranted:
-    tokens: OAuthTokens
-
-
-@dataclass(frozen=True, slots=True)
-class FlowEnded:
-    because: PollAnswer  # DENIED or EXPIRED
-
-
-FlowState = FlowWaiting | FlowGranted | FlowEnded
-
-
-def begin_flow(code: DeviceCode, now: float) -> FlowWaiting:
-    interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
-    ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
-    return FlowWaiting(code, interval_s, min(now + interval_s, ends_at), ends_at)
-
-
-def advance_flow(state: FlowWaiting, answer: PollAnswer | OAuthTokens, now: float) -> FlowState:
-    """Advances a sign-in by the server's answer, which counts also when it comes late."""
-    if isinstance(answer, OAuthTokens):
-        return FlowGranted(answer)
-    if answer in (PollAnswer.DENIED, PollAnswer.EXPIRED):
-        return FlowEnded(answer)
-    if now >= state.ends_at:
-        return FlowEnded(PollAnswer.EXPIRED)
-    interval_s = _interval_s(state.interval_s, answer)
-    # Once more at the very end: the person may be done by then.
-    return replace(state, interval_s=interval_s, ask_at=min(now + interval_s, state.ends_at))
-
-
-def _interval_s(before: float, answer: PollAnswer) -> float:
+def next_interval_s(before_s: float, answer: PollAnswer) -> float:
+    """Returns the pause before the server is asked again (RFC 8628, section 3.5)."""
     if answer is PollAnswer.SLOW_DOWN:
-        return before + SLOW_DOWN_S
+        return before_s + SLOW_DOWN_S
     if answer is PollAnswer.UNREACHABLE:
-        return max(before, min(2 * before, MAX_INTERVAL_S))
-    return before
+        return max(before_s, min(2 * before_s, MAX_INTERVAL_S))
+    return before_s
 
 
 TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the name of the stored key that requests carry
@@ -169,9 +130,7 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 def apply_account_tokens(
     sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
 ) -> SignIn:
-    """Applies a new account token. exchanged: it buys access tokens, the next one at once, as
-    the old one's may end.
-    """
+    """Applies an account token. exchanged: it buys access tokens, the next one at once."""
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
         sign_in,
@@ -196,9 +155,7 @@ def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> 
 
 
 def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
-    """Renews at once, after a provider refused the token before its end. seen_at: when that was
-    last heard of; right after a renewal routers may still send the one before.
-    """
+    """Renews at once after a refusal. Right after a renewal routers may send the old token."""
     if (
         seen_at <= sign_in.renewed_at + ADOPTION_TIME
         or now < sign_in.renewed_at + MIN_RENEWAL_INTERVAL

@@ -1,6 +1,4 @@
-"""A provider probe checks a provider by its list of models and a streamed question. Pure: it
-builds the requests and reads the replies.
-"""
+"""Checks a provider by its list of models and a streamed question. Pure."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -115,9 +113,7 @@ def probe_findings(
     chat: ProbeReply | None,
     used: Collection[str] = (),
 ) -> Iterator[ProbeFinding]:
-    """Yields a probe's findings. models: the reply with its list. chat: of the streamed
-    question, None if not asked. used: the models that routes ask.
-    """
+    """Yields a probe's findings. used: the models that routes ask."""
     yield _reachable(provider, models)
     if models.status is None:
         return

@@ -1,6 +1,4 @@
-"""A tool probe compares what a model did in a short tool loop with what is declared of it (B7).
-Pure.
-"""
+"""Compares what a model did in a short tool loop with what is declared of it (B7). Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -68,9 +68,7 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """Sets when a breaker opens, and for how long. Raises InputError for values that make no
-    breaker.
-    """
+    """Sets when a breaker opens, and for how long. Raises InputError."""
 
     failures: int = 5  # so many within window_s open the target's circuit
     window_s: float = 60.0  # time in which failures are counted
@@ -160,9 +158,7 @@ def settle(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    """Settles a ticket, whatever became of its request. failure: None for a success; CANCELLED
-    for one that was not sent, which sets a probe free.
-    """
+    """Settles a ticket. failure: None for a success; CANCELLED sets a probe free."""
     effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
@@ -191,9 +187,7 @@ def count_successes(breaker: Breaker, number: int, successes: int) -> Breaker:
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """Closes a breaker that our side opened (a refused key, no quota, a model that the account
-    has not), once the provider's credential was changed.
-    """
+    """Closes a breaker that our key or account opened, once the credential was changed."""
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker

@@ -1,6 +1,4 @@
-"""A fail-over record says which target a request left, why, and which was asked next (B5): no
-content but the provider's redacted sentence, and the user as a keyed hash.
-"""
+"""A record of a target that a request left (B5). The provider's sentence is redacted."""
 
 import re
 from collections.abc import Iterable, Sequence

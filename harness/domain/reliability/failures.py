@@ -1,6 +1,4 @@
-"""This table says how a provider's call can fail: whose fault it is, which target is asked
-next, what it does to the breaker, and whether people are alerted (`FAILURE_RULES`).
-"""
+"""How a provider's call can fail, and what follows (`FAILURE_RULES`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -93,9 +93,7 @@ def add_answers(
 
 
 def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
-    """How long a plain answer of an unmeasured target may be silent: as a slow one needs for
-    all tokens that the client allows; inf where that says nothing.
-    """
+    """A slow target's time for all tokens that the client allows; inf without such a limit."""
     if max_tokens <= 0 or thinks:
         return math.inf
     return max(MIN_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
@@ -114,9 +112,7 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
 
 
 def first_token_limit_s(times: AnswerTimes | None, least_s: float) -> float:
-    """How long a stream may be silent before its first output, with another target behind:
-    three times what 99 of 100 stay below, and least_s at least.
-    """
+    """Three times what 99 of 100 streams stay below, and least_s at least."""
     return max(least_s, P99_FACTOR * (_slow_s(times, FIRST_TOKEN_BOUNDS_MS) or 0.0))
 
 

@@ -1,6 +1,4 @@
-"""A route's outage is read from its recorded minutes: callers get errors, or a fallback answers
-in place of the route's own model. Pure.
-"""
+"""Reads a route's outage from its recorded minutes. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,9 +123,7 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
 
 
 def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
-    """Joins minutes, the newest first, until each window has requests enough, and a whole
-    minute where its requests did not all end alike.
-    """
+    """Joins minutes, the newest first, until each window has requests enough to judge."""
     window: _Window | None = None
     for tally in tallies:
         if window is None:

@@ -65,9 +65,7 @@ class LimitStatus(NamedTuple):
 def admit_request(
     state: RateState, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """Takes a request's cost from both buckets, or from none. One larger than a whole minute's
-    worth goes when its bucket is empty, and those after it wait off the debt.
-    """
+    """Takes a request's cost from both buckets, or from none."""
     requests_until, tokens_until = state
     # cost_s, tokens_s: how long a bucket takes to lose it. Every request asks: no calls.
     cost_s = tokens_s = for_requests = for_tokens = 0.0

@@ -158,9 +158,7 @@ _ORDERED: Final[Mapping[TurnOrder, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
-    """What a target takes in place of a field. field: its path, or the name of a beta or a
-    piece. kept: the target's next requests need it as well.
-    """
+    """What a target takes in place of a field. kept: its next requests need it as well."""
 
     kind: RepairKind
     field: str
@@ -181,9 +179,7 @@ class RequestRepair:
 def find_repair(
     error: Mapping[str, object], sent: Mapping[str, object]
 ) -> RequestRepair | None:
-    """Finds the repair of a refused request, else None. error: the provider's error object.
-    sent: the request's members.
-    """
+    """Finds the repair of a refused request, else None. error: the provider's object."""
     message = str(error.get("message") or "")
     if betas := _BETAS.search(message):
         return RequestRepair(RepairKind.LEAVE_BETA, betas[1].translate(_NO_QUOTES))
@@ -253,9 +249,7 @@ def _unknown_field(error: Mapping[str, object], message: str) -> str:
 
 
 def _without(place: Any, steps: list[str]) -> Any:
-    """A copy without what a path leads to. Kinds may stand between fields:
-    `thinking.enabled.x`.
-    """
+    """A copy without a path's value. Kinds may stand in a path: `thinking.enabled.x`."""
     step, rest = steps[0], steps[1:]
     if isinstance(place, dict) and step in place:
         others = {name: value for name, value in place.items() if name != step}

@@ -126,9 +126,7 @@ class RetryBudget(NamedTuple):
 
 
 def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
-    """Whether after the wait there is time for an attempt, and no other target should go first.
-    Of a small share half is time enough.
-    """
+    """Whether time is left for an attempt, and no other target should go first."""
     if room.standby and wait_s > policy.max_wait_s:
         return False
     return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
@@ -143,9 +141,7 @@ def retry_wait_s(
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
-    """Seconds until the same target is asked once more; None to go on. tries: of this target so
-    far. retry_after_s: what the provider asked for; no wait is shorter.
-    """
+    """Seconds until the same target is asked once more; None to go on."""
     rule = FAILURE_RULES[failure].same_target
     match rule:
         case SameTarget.NEVER:

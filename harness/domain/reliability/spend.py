@@ -1,6 +1,4 @@
-"""Spend budgets bound what a key may cost per UTC day and month: they warn at a share, and stop
-at the whole. Pure. Requests in flight may overrun.
-"""
+"""Bounds what a key may cost per UTC day and month. Requests in flight may overrun. Pure."""
 
 import math
 from collections.abc import Iterable

@@ -1,6 +1,4 @@
-"""Turn orders of a conversation that a target's template demands, as its refusal says it
-(`refused_order`), and the conversation written so (`in_order`). Pure.
-"""
+"""Writes a conversation in the order of turns that a target's template demands. Pure."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -176,7 +176,5 @@ ROUND_SHARE: Final = 0.125
 
 
 def round_alpha(spent: float, candidates: int) -> float:
-    """Returns the most alpha that each of a round's candidates may have. spent: by the rounds
-    of the 90 days before.
-    """
+    """Returns the most alpha of each candidate. spent: by the rounds of the 90 days before."""
     return max(0.0, QUARTER_ALPHA - spent) * ROUND_SHARE / max(1, candidates)

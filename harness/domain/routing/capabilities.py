@@ -111,9 +111,7 @@ def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
 
 
 def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
-    """Whether tool calls are made one at a time, lest a fall breaks the agent (B7): one of the
-    plan's targets has tools but not in parallel, and the client did not ask for parallel calls.
-    """
+    """Whether a target has no parallel calls, and the client asked for none (B7)."""
     return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)
 
 
@@ -142,9 +140,7 @@ def dropped_features(
     translated: bool,
     cache_marks: bool = False,
 ) -> frozenset[OptionalFeature]:
-    """Names the hints that a target does not get. by_kind: what no model of its kind takes.
-    cache_marks: its chats take them, so a translation keeps them.
-    """
+    """Names the hints that a target does not get. by_kind: what none of its kind takes."""
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
         lost -= {OptionalFeature.CACHING}

@@ -20,9 +20,7 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """Sets the share of requests that keeps each other target warm. Raises InputError above
-    MAX_KEEP_WARM_BPS.
-    """
+    """Sets the share that keeps each target warm. Raises InputError above 10 %."""
 
     # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
     share_bps: int = 100
@@ -53,9 +51,7 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
 
 
 def keep_warm_targets(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
-    """Target ids to keep warm: of each other provider the chain's first, with high stakes the
-    first capable one. provider_of: by target id.
-    """
+    """Lists each other provider's first target; with high stakes its first capable one."""
     first: dict[str, str] = {}
     for link in route.chain:
         if link.capable or route.stakes is not Stakes.HIGH:

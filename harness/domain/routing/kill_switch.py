@@ -126,9 +126,7 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 def decide_plan(
     switches: Iterable[KillSwitch], route: str, plan: Sequence[SwitchTarget]
 ) -> ForcedPlan | None:
-    """The targets that all switches about a route leave; None where there is no switch.
-    switches: those in force, in any order. plan: as `force_plan` takes it.
-    """
+    """The targets that all switches about a route leave; None where there is no switch."""
     about = sorted(
         (switch for switch in switches if switch.route in (None, route)),
         key=_strength,

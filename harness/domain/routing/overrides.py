@@ -1,6 +1,4 @@
-"""Overrides send one kind of request, such as vision, to another route (D6), whose incumbent or
-canary came there by proof. Pure.
-"""
+"""Overrides send one kind of request, such as vision, to another route (D6). Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
@@ -35,9 +33,7 @@ KIND_PRECEDENCE: Final = (
 def choose_kind(
     overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
 ) -> RequestKind | None:
-    """Chooses the kind whose override answers; None for the route itself. declared: what the
-    caller says, which outweighs what the request shows.
-    """
+    """Chooses the kind whose override answers. What a caller declares comes first."""
     if declared is not None:
         return declared if declared in overrides else None
     found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)

@@ -139,9 +139,7 @@ class RoutePlan:
 
     @property
     def guest_left_out(self) -> Excluded | None:
-        """Why the guest is not asked. An open breaker, a lacking key or ability is its own
-        failure; a switch is not.
-        """
+        """An open breaker, a lacking key or ability is the guest's failure; no switch is."""
         return next(
             (excluded for excluded in self.left_out if excluded.target == self.guest), None
         )
@@ -162,9 +160,7 @@ def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> 
 
 
 def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
-    """Orders all target ids of a request; while a promotion bakes, the old incumbent stands
-    before the chain.
-    """
+    """While a promotion bakes, the old incumbent stands before the chain."""
     first = (guest,) if guest else ()
     before = (route.holdback,) if route.holdback else ()
     chain = (link.target for link in route.chain)
@@ -223,9 +219,7 @@ def next_target(
     *,
     policy_fallback: bool = False,
 ) -> str | None:
-    """The target to ask after the last of `failures`, in the order of the plan; None: the
-    client gets what there is. After too small a context window only larger ones are asked.
-    """
+    """The target to ask next; None: the client gets what there is."""
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
     if last.failure in CLIENT_FAILURES and last.target == plan.guest:

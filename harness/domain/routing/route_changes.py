@@ -1,6 +1,4 @@
-"""Every change of a route is a class; one that brings a new target into traffic carries its
-proof. `apply_change` is the only way from one version of a route to the next.
-"""
+"""`apply_change` is the only way from one version of a route to the next."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,9 +27,7 @@ def spell_route_name(model: str) -> str:
 
 
 def check_route_name(name: str) -> None:
-    """Checks a new route's name. Raises InputError for one that clients cannot send, or that
-    means a literal target.
-    """
+    """Checks a name. Raises InputError where clients cannot send it, or for a literal."""
     if name.startswith(LITERAL_MARK):
         raise InputError(
             f"{name!r} is no route name: what begins with {LITERAL_MARK!r} is a model that an "

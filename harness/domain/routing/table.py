@@ -1,6 +1,4 @@
-"""The routing table holds all routes at one revision; it is immutable and replaced as a whole.
-`Snapshot` is all that a router needs to serve.
-"""
+"""The routing table, which is immutable, and `Snapshot`: all that a router serves from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,9 +36,7 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """Names the arm of a route that a request is on. KEEP_WARM proves nothing (B6); HOLDBACK is
-    still answered by the incumbent before a promotion.
-    """
+    """KEEP_WARM proves nothing (B6); the incumbent before answers HOLDBACK."""
 
     INCUMBENT = "incumbent"
     CANARY = "canary"
@@ -139,9 +135,7 @@ ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Lets running conversations stay with the incumbent after a canary opened or grew.
-    settled_bps: the share before; its callers stay as they are.
-    """
+    """Lets running conversations stay with the incumbent. settled_bps: the share before."""
 
     until_s: float  # in seconds since 1970 UTC
     settled_bps: int = 0
@@ -310,9 +304,7 @@ class RouteRecord:
 
 @dataclass(frozen=True, slots=True)
 class RouteHead:
-    """What a route's newest version and its newest rollout say, without their proof: to put
-    routes in order. Who shows or uses more of a route reads it with its signature.
-    """
+    """A route's newest version and rollout without their proof, to put routes in order."""
 
     name: str
     incumbent: str

@@ -106,9 +106,7 @@ class Price:
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:
-        """Returns the least share of another model's price that this one saves; None for a free
-        one.
-        """
+        """Returns the least share of another price that this one saves; None for a free one."""
         pairs = (
             (self.input_usd_per_mtok, other.input_usd_per_mtok),
             (self.output_usd_per_mtok, other.output_usd_per_mtok),
@@ -125,9 +123,7 @@ class Price:
         written_tokens: float = 0,
         hour_tokens: float = 0,
     ) -> float:
-        """Returns the price of an answer. cached_tokens, written_tokens: of the input;
-        hour_tokens: of these, those kept for an hour.
-        """
+        """Returns the price of an answer. written, hour: of the input, and kept for an hour."""
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         read = full if cached is None else cached
         given = (input_tokens - cached_tokens) * full + cached_tokens * read
@@ -141,9 +137,7 @@ class Price:
     def cache_worth_usd(
         self, input_tokens: int, cached_tokens: int, written_tokens: int, hour_tokens: int
     ) -> float:
-        """Returns what an answer would cost less if all its input came from the cache, instead
-        of none.
-        """
+        """Returns what an answer would cost less if all its input came from the cache."""
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         saved = 0.0 if cached is None else full - cached
         if written_tokens and (rest := input_tokens - cached_tokens):
@@ -197,9 +191,7 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """Returns a target as it is sent, with `extra_body` and the kind's name of the limit.
-        Its id is not the target's.
-        """
+        """Returns a target with `extra_body` and the kind's limit. Its id is another."""
         own, patch = {**self.extra_body, **target.parameters}, target.request_patch
         parameters = rename_answer_limit(own, self.kind)
         patched = rename_answer_limit(patch.parameters, self.kind)
@@ -210,9 +202,7 @@ class Provider:
         )
 
     def same_place(self, other: "Provider") -> bool:
-        """Whether requests to both come to the same answers. Of providers with headers in
-        clear.
-        """
+        """Whether both give the same answers. Of providers with headers in clear."""
         ours, theirs = (
             (
                 provider.kind,
@@ -256,9 +246,7 @@ NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
-    """Whether the provider may see data of this class; of one that `classes` lacks, none may.
-    data_class: empty for none.
-    """
+    """Whether a provider may see the class; none may see a class that `classes` lacks."""
     return not data_class or provider in classes.get(data_class, frozenset())
 
 
@@ -267,9 +255,7 @@ def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
 
 
 def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
-    """Whether every provider that may see data of `data_class` may see data of `than`; empty
-    for none.
-    """
+    """Whether every provider that may see `data_class` may see `than`."""
     if not than or data_class == than:
         return True
     nobody: frozenset[str] = frozenset()
