@@ -12,9 +12,11 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from docs_reference.stored_content import COLUMNS, FILES, USERS, ContentColumn
 from harness import docs_pages
 from harness.config import json_schema
 from harness.config.ranges import RANGES
+from harness.control.privacy.user_deletion import BEYOND
 from harness.domain import errors
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.metrics import (
@@ -23,7 +25,6 @@ from harness.domain.operations.metrics import (
     ROUTER_METRICS,
     MetricSpec,
 )
-from harness.domain.privacy.stored_content import BEYOND, COLUMNS, FILES, USERS, ContentColumn
 
 PLACES: Final = ("Places, and what they hold", "Ends", "Deletion of a user")
 ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)

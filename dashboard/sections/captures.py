@@ -18,7 +18,6 @@ from harness.control.privacy.captures import CaptureExport, CaptureSummary
 from harness.domain.operations.access import Actor, Role
 from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
-from harness.domain.privacy.stored_content import BEYOND
 
 MOST_ROWS: Final = 50
 NOTHING: Final = "Nothing is captured yet."
@@ -201,7 +200,8 @@ def purge(form: Form, routes: Sequence[str]) -> None:
 def delete_user(form: Form) -> None:
     lacks = "Give the id, and a reason that does not name it."
     user = form.text("id", "User's id, as clients send it", need=lacks)
-    beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in BEYOND)
+    sentences = user_deletion.BEYOND
+    beyond = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     form.say(
         "Their sessions with all messages and their captured requests go for good, and their "
         "marks in the failover log. The audit log keeps your reason and the counts, and not "

@@ -261,8 +261,6 @@ def _spending() -> None:
             "Nothing was spent in this month. An eval does:",
             "swapgate eval run SUITE PROVIDER/MODEL",
         )
-    facts = [(name[0].upper() + name[1:], escape(text)) for name, text in report.facts]
-    st.html(html.section("Canaries and swaps") + html.facts(facts))
 
 
 if __name__ == "__main__":

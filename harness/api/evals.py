@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query
 
 from harness.api.frame.endpoint import (
     Body,
-    BodyFactory,
     CallerParam,
     Count,
     Name,
@@ -15,6 +14,7 @@ from harness.api.frame.endpoint import (
     PageQuery,
     PathPart,
     RouteQuery,
+    SpenderParam,
     Text,
     endpoint,
     operation,
@@ -22,6 +22,7 @@ from harness.api.frame.endpoint import (
 from harness.control.drift import watches
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
+from harness.control.operations.idempotency import NoteMade
 from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
 from harness.domain.pagination import Page
@@ -73,16 +74,21 @@ def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[E
 
 
 @endpoint(router, "POST", "/evals", status=201)
-def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
+def start_eval(who: SpenderParam, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
-    return worker_supervision.start_run(
-        who.ctx,
-        who.actor,
-        body.suite,
-        body.target,
-        items=body.items,
-        budget=RunBudget(body.max_tokens, body.max_cost_usd),
-    )
+
+    def start(note: NoteMade) -> EvalRun:
+        return worker_supervision.start_run(
+            who.ctx,
+            who.actor,
+            body.suite,
+            body.target,
+            items=body.items,
+            budget=RunBudget(body.max_tokens, body.max_cost_usd),
+            note_made=note,
+        )
+
+    return who.once(body, start, lambda ctx, run: queries.load_run_progress(ctx, run)[0])
 
 
 @endpoint(router, "GET", "/evals/{run}")

@@ -8,7 +8,6 @@ from pydantic import AwareDatetime, Field
 
 from harness.api.frame.endpoint import (
     Body,
-    BodyFactory,
     CallerParam,
     Name,
     OverruleBody,
@@ -71,7 +70,7 @@ def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
-def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
+def throw_switch(who: CallerParam, body: SwitchBody) -> KillSwitch:
     """Throws a kill switch on every router within two seconds. Needs an approver, and no
     proof.
     """
@@ -90,7 +89,7 @@ def list_freezes(who: CallerParam, piece: PathPart) -> Page[Freeze]:
 
 
 @endpoint(freezes_router, "POST", "/freezes", status=201)
-def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
+def add_freeze(who: CallerParam, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
     wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
     return freezes.add_freeze(who.ctx, who.actor, wanted)
@@ -106,7 +105,7 @@ def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
 
 
 @endpoint(break_glasses_router, "POST", "/break-glass", status=201)
-def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
+def propose_break_glass(who: CallerParam, body: BreakGlassBody) -> BreakGlass:
     """Asks that a target serve without proof; a second person confirms it within an hour."""
     wanted = broken.BreakGlassRequest(
         body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze

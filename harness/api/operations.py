@@ -13,7 +13,6 @@ from pydantic import AwareDatetime, Field
 
 from harness.api.frame.endpoint import (
     Body,
-    BodyFactory,
     CallerParam,
     Name,
     OverruleBody,
@@ -192,7 +191,7 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 
 @endpoint(router, "POST", "/keys", status=201)
-def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
+def create_key(who: CallerParam, body: KeyBody) -> NewKey:
     """Creates a management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     made, text = keys.create_key(

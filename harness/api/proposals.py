@@ -9,12 +9,12 @@ from pydantic import Field
 
 from harness.api.frame.endpoint import (
     Body,
-    BodyFactory,
     CallerParam,
     Name,
     OverruleBody,
     PageQuery,
     ReasonBody,
+    SpenderParam,
     Text,
     endpoint,
     operation,
@@ -23,6 +23,7 @@ from harness.api.frame.error_status import extend
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost
 from harness.control.operations import queries
+from harness.control.operations.idempotency import NoteMade
 from harness.control.proposals import (
     accepted_costs,
     comparison,
@@ -169,12 +170,16 @@ class ProposalComparison:
 
 
 @endpoint(router, "POST", "/proposals", status=201)
-def create_proposal(who: BodyFactory, body: AcceptingProposalBody) -> Proposal:
+def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
 
     With `rivals` each candidate gets a proposal; `/proposals/{proposal}/selection` has all.
     """
-    return submission.create_proposal(who.ctx, who.actor, body.to_request())
+
+    def create(note: NoteMade) -> Proposal:
+        return submission.create_proposal(who.ctx, who.actor, body.to_request(), note)
+
+    return who.once(body, create, submission.get_proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")

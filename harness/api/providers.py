@@ -8,16 +8,7 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.frame.endpoint import (
-    Body,
-    BodyFactory,
-    CallerParam,
-    Json,
-    Name,
-    Text,
-    endpoint,
-    operation,
-)
+from harness.api.frame.endpoint import Body, CallerParam, Json, Name, Text, endpoint, operation
 from harness.control.providers import checks, credentials, discovery, registry
 from harness.control.providers.checks import SelfTest
 from harness.control.providers.credentials import (
@@ -151,7 +142,7 @@ def _clear(value: SecretStr) -> str:
 
 
 @endpoint(credentials_router, "POST", "/credentials/providers", status=201)
-def create_credential(who: BodyFactory, body: NewCredentialBody) -> ProviderCredentials:
+def create_credential(who: CallerParam, body: NewCredentialBody) -> ProviderCredentials:
     """Where none is stored yet; else 409. Needs an admin."""
     return credentials.put_credential(
         who.ctx, who.actor, body.name, body.change(), create_only=True

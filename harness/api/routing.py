@@ -12,7 +12,6 @@ from pydantic import ConfigDict, Field
 
 from harness.api.frame.endpoint import (
     Body,
-    BodyFactory,
     CallerParam,
     Count,
     Json,
@@ -255,7 +254,7 @@ def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
 
 
 @endpoint(router, "POST", "/models", status=201)
-def add_model(who: BodyFactory, body: ModelBody) -> AddedTarget:
+def add_model(who: CallerParam, body: ModelBody) -> AddedTarget:
     """Adding the same content again changes nothing: its id is the hash of its content.
 
     A gateway, a server of one's own or a simulator is asked which models it has, unless
@@ -272,7 +271,7 @@ def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
 
 
 @endpoint(router, "POST", "/routes", status=201)
-def create_route(who: BodyFactory, body: RouteBody) -> JudgedRoute:
+def create_route(who: CallerParam, body: RouteBody) -> JudgedRoute:
     """A new route; the models that it starts with are its baseline. Needs an admin. faults: as
     of a change.
     """

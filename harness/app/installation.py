@@ -2,7 +2,6 @@
 the `Context` of use cases. CLI, REST, dashboard and every process start from it.
 """
 
-import base64
 import hmac
 import logging
 import os
@@ -213,17 +212,6 @@ class Installation:
         installations store nothing with it.
         """
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
-
-    @cached_property
-    def answer_cipher(self) -> Cipher:
-        """Encrypts the answers that are kept for an `Idempotency-Key`, with a key made of the
-        secret: there need be no encryption keys, and an answer may show a new key.
-        """
-        derived = hmac.digest(
-            self.secret, b"swapgate: answers to idempotent requests", "sha256"
-        )
-        key = base64.urlsafe_b64encode(derived).decode()
-        return encryption.FernetCipher(lambda: [key])
 
     @property
     def _door(self) -> ProviderDoor:

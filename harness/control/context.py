@@ -3,7 +3,7 @@
 The clock watch notices that somebody set the clock, so that nothing final rests on it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -153,13 +153,11 @@ class UnitRolledBack(Exception):
     """Ends a unit of work that is not to be stored."""
 
 
-class EndingStore:
-    """A store whose units of work call `end` last: what it raises undoes them, and a
-    UnitRolledBack goes no further.
-    """
+class DryRunStore:
+    """A store whose units of work are rolled back at their end."""
 
-    def __init__(self, store: Store, end: Callable[[Transaction], None]) -> None:
-        self._store, self._end = store, end
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
@@ -168,8 +166,9 @@ class EndingStore:
     def write(self) -> Iterator[Transaction]:
         with suppress(UnitRolledBack), self._store.write() as tx:
             yield tx
-            self._end(tx)
+            raise UnitRolledBack
 
 
-def with_ending_store(ctx: Context, end: Callable[[Transaction], None]) -> Context:
-    return replace(ctx, store=cast("Store", EndingStore(ctx.store, end)))
+def dry_run_context(ctx: Context) -> Context:
+    """The context whose units of work are rolled back at their end, and that has no workers."""
+    return replace(ctx, store=cast("Store", DryRunStore(ctx.store)), workers=None)

@@ -43,21 +43,6 @@ def stored(door: Door, name: str) -> list[str]:
     ]
 
 
-def test_an_idempotency_key_knows_another_value_without_keeping_it(door: Door) -> None:
-    headers = {"idempotency-key": "one"}
-    body = {"name": "openai", "value": VALUE}
-    first = door.send("POST", "/credentials/providers", json=body, headers=headers)
-    again = door.send("POST", "/credentials/providers", json=body, headers=headers)
-    other = {**body, "value": "another"}
-    refused = door.send("POST", "/credentials/providers", json=other, headers=headers)
-
-    assert (first.status_code, again.json()) == (201, first.json())
-    assert error_of(refused, 422)["type"] == "InputError"
-    stored_bytes = [file.read_bytes() for file in door.world.folder.glob("world.db*")]
-    assert stored_bytes
-    assert VALUE.encode() not in b"".join(stored_bytes)
-
-
 def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(door: Door) -> None:
     path = "/credentials/providers/openai"
     door.send("PUT", path, json={"value": "one"})

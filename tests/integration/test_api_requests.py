@@ -210,37 +210,6 @@ def test_unknown_paths_and_methods_have_the_same_shape(door: Door) -> None:
     assert error_of(door.send("GET", "/routes/"), 404)["type"] == "NotFound"
 
 
-def test_the_same_request_twice_has_one_effect_and_the_same_answer(door: Door) -> None:
-    for path, body in (
-        ("/proposals", WISH),
-        ("/keys", {"name": "carl", "role": "viewer"}),
-        ("/evals", {"suite": "colours", "target": "sim/base"}),
-        ("/routes", {"name": "mail", "incumbent": "sim/base"}),
-        ("/models", {"provider": "sim", "model": "new"}),
-    ):
-        once = {"idempotency-key": f"monday-{path}"}
-        first = door.send("POST", path, json=body, headers=once)
-        count = door.get(path)["total"]
-        again = door.send("POST", path, json=body, headers=once)
-
-        assert first.status_code == again.status_code == 201
-        assert again.content == first.content
-        assert again.headers["idempotent-replayed"] == "true"
-        assert door.get(path)["total"] == count
-
-
-def test_an_idempotency_key_serves_one_body_one_person_and_one_role(door: Door) -> None:
-    once = {"idempotency-key": "monday-1"}
-    body = {"name": "carl", "role": "admin"}
-    made = door.post("/keys", body, headers=once)
-
-    other = door.send("POST", "/keys", json={**body, "name": "dora"}, headers=once)
-    assert "another body" in error_of(other, 422)["message"]
-    lesser = door.send("POST", "/keys", json=body, headers=once, role="viewer")
-    assert lesser.status_code == 403
-    assert made["text"] not in lesser.text
-
-
 def test_a_database_that_is_away_means_try_again_later(door: Door) -> None:
     def away() -> None:
         raise StoreUnavailable("the database did not answer: try again in a moment")

@@ -12,11 +12,10 @@ from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import decision, operations
 from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.context import Context
+from harness.control.context import Context, dry_run_context
 from harness.control.evals import worker_supervision
 from harness.control.proposals import decisions, evaluation, submission
 from harness.control.proposals.comparison import load_comparison
-from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutSignal, RolloutState

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import spending
-from harness.control.operations.spending import RouteMoney
 from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
@@ -223,40 +221,3 @@ def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
 def test_an_unknown_route_is_named(world: SmallInstallation) -> None:
     with pytest.raises(NotFound, match="did you mean 'chat'"):
         scorecard.build_scorecard(world.context(), "chatt")
-
-
-@pytest.mark.both_databases
-def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_saved(
-    world: SmallInstallation,
-) -> None:
-    proposal = world.until_decided(world.propose("sim/good").id)
-    world.run_once()
-    recorded(world, 0, requests=1_000, cost_usd=10.0)
-    recorded(world, 0, arm="canary", target=proposal.candidate, requests=10, cost_usd=0.04)
-    report = spending.load_report(world.context())
-    ((name, requests, usd),) = [(row.route, row.requests, row.usd) for row in report.canaries]
-    assert (name, requests) == ("chat", 10)
-    assert usd == pytest.approx(0.04 - 10 * 10.0 / 1_000)
-    assert report.savings == ()
-
-    for _ in range(40):
-        world.feed(blocks=3)
-        world.run_once()
-        if not world.get(proposal.id).open:
-            break
-    report = spending.load_report(world.context())
-    assert report.savings == (RouteMoney("chat", 0, 0.0),)
-    assert dict(report.facts)["saved by promoted swaps, since 1 Jan 2026"] == (
-        "chat $0.00 (0 requests)"
-    )
-
-    world.clock.advance(120)
-    recorded(world, 0, requests=500, cost_usd=2.0)
-    report = spending.load_report(world.context())
-    (saved,) = report.savings
-    assert saved.requests == 500
-    assert saved.usd == pytest.approx(500 * 10.0 / 1_000 - 2.0)
-    # What it cost as a canary is not compared with what it costs as the incumbent.
-    (canary,) = report.canaries
-    assert canary.requests == 10
-    assert canary.usd == pytest.approx(0.04 - 10 * 10.0 / 1_000)

@@ -313,7 +313,6 @@ def ask_store(tx: Transaction, since: Any) -> None:
     day = since.replace(hour=0, minute=0, second=0)
     tx.observations.traffic_points(since=day, step=timedelta(hours=2))
     tx.observations.traffic_points(since=day, step=timedelta(days=1))
-    tx.observations.costs_of_targets({("chat", "a"): (since - timedelta(days=9), since)})
     tx.observations.latencies(since=since)
     tx.observations.forget_traffic(since - timedelta(days=9999))
     tx.observations.spends(since=since.date())
@@ -327,7 +326,6 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.dashboard_sessions.open_at(since)
     tx.dashboard_sessions.forget(since - timedelta(days=9999))
     tx.alerts.forget(since - timedelta(days=9999))
-    tx.routing.last_swaps(["chat"])
     tx.routing.names()
 
 

@@ -21,8 +21,6 @@ def report(
         left_usd=None,
         purposes=(evals,),
         reason=reason,
-        canaries=(),
-        savings=(),
     )
 
 

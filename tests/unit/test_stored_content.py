@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.privacy.stored_content import COLUMNS, USERS
+from docs_reference.stored_content import COLUMNS, USERS
 from harness.store.schema import metadata
 from harness.store.schema.columns import Day, UtcTime
 
@@ -24,7 +24,7 @@ PLAIN: Final = """
     finish folded granted_by granted_with handover hash hint holdback holdback_plan id
     incumbent incumbent_evidence inputs installation issuer item judge_build judge_model key
     kind last_error latency_ms lease_owner levels lifted_by limits link_hash log_end mac
-    model models more_api_key_envs moved_because moved_by name never_seen next_target
+    made model models more_api_key_envs moved_because moved_by name never_seen next_target
     notified on_better opened_by opt_outs order_seed outcome owner owner_key parameters
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
@@ -43,7 +43,6 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "model_requested": "agent_message",
     "message": "delivery",
     "text": "delivery",
-    "body": "idempotent_request",
     "error": "sample",
 }
 

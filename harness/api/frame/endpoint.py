@@ -1,17 +1,9 @@
 """`operation` registers a use case as an endpoint that follows from its signature; `endpoint`
 does so with a handler. What they return becomes JSON, and its type documents the answer.
-
-A request with an `Idempotency-Key` that is sent again, to whichever control process, gets the
-same answer, and has no other effect. The answer may show a secret once, such as a new key: it
-is stored encrypted, with a key made of the installation's secret, and of the request's content
-a keyed hash alone.
 """
 
-import hmac
 import inspect
-import json
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
@@ -23,12 +15,12 @@ from starlette.responses import Response
 
 from harness.api.frame.error_status import JsonAnswer, json_answer
 from harness.app.installation import Installation
-from harness.control.context import Context, NoCipher
-from harness.control.operations import idempotency
+from harness.control.context import Context
+from harness.control.operations.idempotency import NoteMade, do_once, note_nothing
+from harness.domain.content_hash import canonical_json, digest
 from harness.domain.operations.access import Actor
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
-from harness.ports import Cipher
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
@@ -39,10 +31,6 @@ Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-    def request_fingerprint(self) -> str:
-        """Identifies the body for its `Idempotency-Key`: the same body gives the same text."""
-        return self.model_dump_json()
 
     def arguments(self) -> dict[str, Any]:
         """Gives the fields as arguments of a use case; one that is null keeps its default."""
@@ -85,84 +73,50 @@ class RouteQuery(PageQuery):
 REPLAYED: Final = "idempotent-replayed"
 
 
-@dataclass(frozen=True, slots=True)
-class SentRequest:
-    actor: Actor
-    place: str  # method and path
-    key: str
-    fingerprint: str  # of its body
-
-    @property
-    def scope(self) -> str:
-        # The role too: a lesser key of the same person must not be shown what this one was.
-        actor = self.actor
-        return json.dumps([actor.principal, actor.role.name, self.place])
-
-
-def answer_once(
-    ctx: Context,
-    secret: bytes,
-    cipher: Cipher,
-    sent: SentRequest,
-    do: Callable[[Context], JsonAnswer],
-) -> JsonAnswer:
-    """The first answer to this request. One that raises is not kept. secret: of the
-    installation, for the hash of the body. cipher: for the answer. Raises as
-    `idempotency.do_once`.
-    """
-    request = IdempotentRequest(
-        sent.scope,
-        sent.key,
-        _hash(secret, sent.fingerprint),
-        ctx.chance.token("ir_"),
-        ctx.clock.now(),
-    )
-
-    def answer(within: Context) -> idempotency.Answer:
-        made = do(within)
-        return made.status_code, bytes(made.body).decode()
-
-    (status, body), is_replayed = idempotency.do_once(
-        ctx, cipher, request, answer, sleep=time.sleep
-    )
-    made = JsonAnswer(
-        None, status_code=status, headers={REPLAYED: "true"} if is_replayed else {}
-    )
-    made.body = body.encode()
-    made.headers["content-length"] = str(len(made.body))
-    return made
-
-
-def _hash(secret: bytes, fingerprint: str) -> str:
-    message = f"swapgate: idempotent request: {fingerprint}".encode("utf-8", "surrogatepass")
-    return hmac.digest(secret, message, "sha256").hex()
-
-
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ApiCaller:
-    """Says who asks, and holds what a handler needs. idempotency_key: only where something is
-    made.
+    """Says who asks, and holds what a handler needs. idempotency_key: only where a request
+    spends money. headers: of the answer.
     """
 
     ctx: Context
     actor: Actor
     secret: bytes
     idempotency_key: str | None = None
-    answers: Cipher = field(default_factory=NoCipher)  # for those that are kept
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def once(
+        self, body: Body, do: Callable[[NoteMade], T], load: Callable[[Context, str], T]
+    ) -> T:
+        """Does a request once, or gives what the same one made before. Raises as
+        `idempotency.do_once`.
+        """
+        if self.idempotency_key is None:
+            return do(note_nothing)
+        # The role too: a lesser key of the same person must not be shown what this one was.
+        place = [self.actor.principal, self.actor.role.name, type(body).__name__]
+        request = IdempotentRequest(
+            canonical_json(place),
+            self.idempotency_key,
+            digest(body.model_dump(mode="json")),
+            self.ctx.clock.now(),
+        )
+        made, was_there = do_once(self.ctx, request, do, load)
+        if was_there:
+            self.headers[REPLAYED] = "true"
+        return made
 
 
 def _caller(request: Request) -> ApiCaller:
     installation: Installation = request.app.state.installation
     actor: Actor = request.state.actor
-    return ApiCaller(
-        ctx=installation.context,
-        actor=actor,
-        secret=installation.secret,
-        answers=installation.answer_cipher,
-    )
+    return ApiCaller(installation.context, actor, installation.secret)
 
 
 CallerParam = Annotated[ApiCaller, Depends(_caller)]
@@ -171,11 +125,11 @@ IdempotencyKeyParam = Annotated[
 ]
 
 
-def _maker(who: CallerParam, idempotency_key: IdempotencyKeyParam = None) -> ApiCaller:
+def _spender(who: CallerParam, idempotency_key: IdempotencyKeyParam = None) -> ApiCaller:
     return replace(who, idempotency_key=idempotency_key)
 
 
-BodyFactory = Annotated[ApiCaller, Depends(_maker)]
+SpenderParam = Annotated[ApiCaller, Depends(_spender)]
 PathPart = Annotated[PageQuery, Query()]
 
 
@@ -192,21 +146,10 @@ def endpoint(
         @wraps(handler)
         def answered(**given: Any) -> Response:
             who: ApiCaller = given["who"]
-
+            found = handler(**given)
             if status == 204:
-                handler(**given)
                 return Response(status_code=status)
-
-            def do(ctx: Context) -> JsonAnswer:
-                own = {**given, "who": replace(who, ctx=ctx)}
-                return JsonAnswer(handler(**own), status_code=status)
-
-            body: Body | None = given.get("body")
-            if who.idempotency_key is None or body is None:
-                return do(who.ctx)
-            place, fingerprint = f"{method} {path}", body.request_fingerprint()
-            sent = SentRequest(who.actor, place, who.idempotency_key, fingerprint)
-            return answer_once(who.ctx, who.secret, who.answers, sent, do)
+            return JsonAnswer(found, status_code=status, headers=who.headers)
 
         router.add_api_route(
             path, answered, methods=[method], status_code=status, response_model=None

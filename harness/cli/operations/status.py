@@ -59,8 +59,6 @@ def spending(session: Session) -> None:
             "STATE": row.purpose.at_the_cap if report.reason else None,
         },
     )
-    click.echo()
-    output.facts(report.facts)
 
 
 MOST_ROUTES: Final = 12

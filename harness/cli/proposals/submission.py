@@ -15,12 +15,11 @@ from harness.cli.frame.session import Session
 from harness.cli.proposals import comparison, verdict_wait
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.context import Context
+from harness.control.context import Context, dry_run_context
 from harness.control.proposals import estimate, route_rules, submission
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.control.proposals.review import dry_run_context
 from harness.control.proposals.submission import ProposalPreview, ProposalRequest
 from harness.control.routing import monthly_bill, traffic_report
 from harness.domain.evals.cost_forecast import CostForecast

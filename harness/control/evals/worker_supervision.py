@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.control.evals.eval_queue import list_queue, needed_runs
+from harness.control.operations.idempotency import NoteMade, note_nothing
 from harness.control.proposals import evaluation
 from harness.control.providers import named_models
 from harness.control.routing import data_class_checks
@@ -175,9 +176,10 @@ def start_run(
     *,
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
+    note_made: NoteMade = note_nothing,
 ) -> EvalRun:
     """Queues an eval run, even where an equal one is queued already."""
-    run = queue_run(ctx, actor, suite, target, items=items, budget=budget)
+    run = queue_run(ctx, actor, suite, target, items=items, budget=budget, note_made=note_made)
     assert run is not None  # noqa: S101 - only a duplicate is left out
     return run
 
@@ -187,7 +189,7 @@ def _scheduled_id(suite: str, target: str, slot: str) -> str:
     return f"run_{short_hash(f'{suite} {target} {slot}').hex()}"
 
 
-def queue_run(
+def queue_run(  # noqa: PLR0913 - what a run is made of
     ctx: Context,
     actor: Actor,
     suite: str,
@@ -196,6 +198,7 @@ def queue_run(
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
     slot: str = "",
+    note_made: NoteMade = note_nothing,
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal. It decides nothing about a
     route: its order of items is another than a proposal's, and so it is never shared with one.
@@ -232,6 +235,7 @@ def queue_run(
     with ctx.store.write() as tx:
         if slot and (has_duplicate(tx, run) or not tx.runs.add_new(run)):
             return None
+        note_made(tx, run.id)
         tx.suites.put(pin, now)
         if not slot:
             tx.runs.add(run)

@@ -13,9 +13,15 @@ from harness.control.context import Context
 from harness.domain.agents.agent import AgentGrant, SessionState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.privacy.stored_content import BEYOND
 from harness.domain.reliability.failover import hash_user, user_hashes
 from harness.store.transaction import Transaction
+
+# What a deletion says that it cannot do.
+BEYOND: Final = (
+    "backups made before hold the user's content until you delete them",
+    "exports, suites made of captures and reports are files of yours: search them by hand",
+    "what collectors, alert sinks and providers were sent is theirs to delete",
+)
 
 
 @dataclass(frozen=True, slots=True)

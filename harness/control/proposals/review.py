@@ -1,14 +1,12 @@
-"""Gathers what an approver sees of a proposal, and makes the context for a dry run of a use
-case.
-"""
+"""Gathers what an approver sees of a proposal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, Self
 
-from harness.control.context import Context, UnitRolledBack, with_ending_store
+from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.proposals import alpha_spending, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
@@ -198,12 +196,3 @@ def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
         else:
             found[f"{place}{name}"] = value
     return found
-
-
-def dry_run_context(ctx: Context) -> Context:
-    """The context whose units of work are rolled back at their end, and that has no workers."""
-    return replace(with_ending_store(ctx, _roll_back), workers=None)
-
-
-def _roll_back(_: Transaction) -> None:
-    raise UnitRolledBack

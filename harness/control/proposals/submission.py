@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
+from harness.control.operations.idempotency import NoteMade, note_nothing
 from harness.control.proposals import (
     accepted_costs,
     alpha_spending,
@@ -95,17 +96,24 @@ class ScheduleTerms:
     most_alpha: float  # of each candidate
 
 
-def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Proposal:
+def create_proposal(
+    ctx: Context, actor: Actor, request: ProposalRequest, note_made: NoteMade = note_nothing
+) -> Proposal:
     """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
 
     Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
     or policy, InputError for a wish that makes no sense.
     """
-    return create_selection(ctx, actor, request)[0]
+    return create_selection(ctx, actor, request, note_made=note_made)[0]
 
 
 def create_selection(
-    ctx: Context, actor: Actor, request: ProposalRequest, terms: ScheduleTerms | None = None
+    ctx: Context,
+    actor: Actor,
+    request: ProposalRequest,
+    terms: ScheduleTerms | None = None,
+    *,
+    note_made: NoteMade = note_nothing,
 ) -> tuple[Proposal, ...]:
     """Registers a proposal for each of the request's candidates, all of them or none. terms: of
     the route's schedule; None for a person's request, which ends the schedule's own while those
@@ -135,6 +143,8 @@ def create_selection(
             )
             if any(proposal.candidate == other.candidate for other in made):
                 raise InputError(f"{candidate} is named twice: each candidate stands once")
+            if not made:
+                note_made(tx, proposal.id)
             tx.proposals.add(proposal)
             subject, details = f"proposal {proposal.id}", _registration(proposal)
             tx.audit.append(actor, "proposal.create", subject, details)

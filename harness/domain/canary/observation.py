@@ -202,15 +202,6 @@ class TrafficTotal:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetCost:
-    """Adds up what a target's requests on a route cost in a window."""
-
-    requests: int
-    cost_usd: float  # of those whose price is known
-    unpriced: int
-
-
-@dataclass(frozen=True, slots=True)
 class TrafficPoint:
     """Counts a minute's requests of a route, or of all routes together."""
 

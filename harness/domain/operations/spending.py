@@ -108,12 +108,3 @@ def month_of(now: datetime) -> date:
 def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
     known = {row.purpose: row for row in rows}
     return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
-
-
-def measure_extra_usd(
-    new_usd: float, new_requests: int, old_usd: float, old_requests: int
-) -> float:
-    """Measures what requests cost more with one model than they would have with another, by
-    what a request of the other really cost.
-    """
-    return new_usd - new_requests * old_usd / old_requests

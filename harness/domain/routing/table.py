@@ -315,11 +315,3 @@ class RouteHead:
     state: str | None
     candidate: str | None
     updated_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class IncumbentSwap:
-    former: str
-    incumbent: str
-    kind: str
-    at: datetime

@@ -251,17 +251,13 @@ spending_month = sa.Table(
 SPENDING: Final = Record.by_fields(spending_month, PurposeSpending)
 
 
-# Forgotten after a day. owner: of an attempt, which alone may let the request take effect.
+# Forgotten after a day.
 idempotent_request = sa.Table(
     "idempotent_request",
     metadata,
-    *columns_of(
-        IdempotentRequest,
-        free=("scope", "key"),
-    ),
+    *columns_of(IdempotentRequest, free=("scope", "key")),
     sa.PrimaryKeyConstraint("scope", "key"),
-    sa.CheckConstraint("(status IS NULL) = (body = '')", name="answered_whole"),
-    sa.Index("ix_idempotent_request_claimed_at", "claimed_at"),
+    sa.Index("ix_idempotent_request_sent_at", "sent_at"),
 )
 
 

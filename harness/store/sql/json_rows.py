@@ -36,20 +36,6 @@ def look_up(
     return LookUp(rows, table, same)
 
 
-def look_up_spans(
-    rows: sa.FromClause, table: sa.Table, same: sa.ColumnElement[bool], dialect: str
-) -> tuple[sa.FromClause, sa.FromClause]:
-    """Joins rows of JSON, each with a span of a table's index. Returns the join, and its part
-    with the table's columns.
-    """
-    if dialect != "postgresql":
-        return look_up(rows, table, same), table
-    # PostgreSQL does not know how many rows there are, and would rather read the whole table;
-    # a subquery with an OFFSET it asks for each of them.
-    found = sa.select(table).where(same).offset(0).lateral(f"found_{table.name}")
-    return rows.join(found, sa.true()), found
-
-
 def json_rows(
     parameter: str, columns: Mapping[str, sa.types.TypeEngine[Any]], dialect: str
 ) -> sa.FromClause:

@@ -308,49 +308,16 @@ class Deliveries(Records[Delivery]):
 
 
 class IdempotentRequests(Records[IdempotentRequest]):
-    """Stores requests to the management API that came with an `Idempotency-Key`. A change names
-    its owner, and says whether that is the owner still.
-    """
-
     record = IDEMPOTENT_REQUEST
 
     def find(self, scope: str, key: str) -> IdempotentRequest | None:
         columns = idempotent_request.c
         return self._first(self._select(columns.scope == scope, columns.key == key))
 
-    def claim(self, new: IdempotentRequest) -> bool:
-        """Claims a key; False where it is taken."""
+    def add_new(self, new: IdempotentRequest) -> bool:
+        """Adds a request; False where its key is taken."""
         return self._unit.write_new(idempotent_request, self.record.write(new))
 
-    def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
-        """Claims for another owner a request that has had no effect."""
-        changes = {"owner": new.owner, "claimed_at": new.claimed_at}
-        return self._change(*_is_owned(known), _NO_EFFECT, **changes) == 1
-
-    def note_effect(self, request: IdempotentRequest) -> bool:
-        """Notes that the request takes effect in this unit of work."""
-        return self._change(*_is_owned(request), took_effect=True) == 1
-
-    def answer(self, request: IdempotentRequest) -> bool:
-        changes = {"status": request.status, "body": request.body}
-        return self._change(*_is_owned(request), **changes) == 1
-
-    def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
-        """Deletes it, so that it may be sent again. with_effect: also where it took effect."""
-        self._delete(*_is_owned(request), *(() if with_effect else (_NO_EFFECT,)))
-
-    def forget(self, before: datetime) -> int:
-        """Deletes older requests; returns how many."""
-        return self._delete(idempotent_request.c.claimed_at < before)
-
-
-_NO_EFFECT = idempotent_request.c.took_effect.is_(False)
-
-
-def _is_owned(request: IdempotentRequest) -> tuple[sa.ColumnElement[bool], ...]:
-    columns = idempotent_request.c
-    return (
-        columns.scope == request.scope,
-        columns.key == request.key,
-        columns.owner == request.owner,
-    )
+    def forget(self, until: datetime) -> int:
+        """Deletes requests up to this time; returns how many."""
+        return self._delete(idempotent_request.c.sent_at <= until)

@@ -2,12 +2,11 @@
 compare-and-swap, with their proof (`Routing`).
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache, lru_cache, partial
-from typing import Any, Final, cast
+from functools import lru_cache, partial
+from typing import Final, cast
 
 import sqlalchemy as sa
 
@@ -27,11 +26,11 @@ from harness.domain.routing.route_changes import (
     TableChange,
     apply_change,
 )
-from harness.domain.routing.table import IncumbentSwap, Route, RouteRecord, RoutingTable
+from harness.domain.routing.table import Route, RouteRecord, RoutingTable
 from harness.domain.routing.target import Target
 from harness.store.database_errors import RowRefused
 from harness.store.rules import check_targets, time_of_version
-from harness.store.schema.columns import EPOCH, MICROSECOND, Row
+from harness.store.schema.columns import Row
 from harness.store.schema.evals import TARGET, target
 from harness.store.schema.interventions import break_glass
 from harness.store.schema.operations import meta
@@ -57,7 +56,6 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
-from harness.store.sql.json_rows import json_rows
 from harness.store.sql.preload import (
     CHAINS_OF,
     VERSIONS_OF,
@@ -115,28 +113,6 @@ CURRENT_FALLBACKS = (
     .where(IS_FALLBACK_OF_NEWEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
-
-
-@cache
-def last_swaps(dialect: str) -> sa.Select[Any]:
-    """Builds the query of the routes that `names` has as JSON: it looks up the newest version
-    that changed the incumbent of each, and gives it as a JSON array.
-    """
-    names, of = json_rows("names", {"name": sa.Text()}, dialect), route_version.c
-    array = sa.func.json_build_array if dialect == "postgresql" else sa.func.json_array
-    swap = (
-        sa.select(sa.cast(array(of.prev_incumbent, of.incumbent, of.kind, of.at), sa.Text))
-        .where(
-            of.route == names.c.name,
-            of.incumbent != of.prev_incumbent,
-        )
-        .order_by(of.version.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    return sa.select(names.c.name, swap.label("swap"))
-
-
 FALLBACKS_OF = (
     sa.select(route_fallback)
     .where(route_fallback.c.route == sa.bindparam("name"))
@@ -290,19 +266,6 @@ class Routing:
 
     def names(self) -> Sequence[str]:
         return self._unit.read(NAMES).scalars().all()
-
-    def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
-        """Reads the last change of each route's incumbent; without those whose first still
-        serves.
-        """
-        asked = {"names": json.dumps([{"name": name} for name in names])}
-        swaps = {}
-        for row in self._unit.read(last_swaps(self._unit.dialect), asked):
-            if row.swap is not None:
-                former, incumbent, kind, at_us = json.loads(row.swap)
-                at = EPOCH + at_us * MICROSECOND
-                swaps[row.name] = IncumbentSwap(former, incumbent, kind, at)
-        return swaps
 
     def changed_at(self, name: str) -> datetime | None:
         """Returns the time of the route's newest version; None without a route."""

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.observation import TargetCost, TrafficPoint, TrafficTotal
+from harness.domain.canary.observation import TrafficPoint, TrafficTotal
 from harness.domain.reliability.latency import merge_histograms
 from harness.store.observation_rules import TOTAL_KEY, TRAFFIC_SUMS
-from harness.store.schema.columns import EPOCH, MICROSECOND, UtcTime
+from harness.store.schema.columns import EPOCH, UtcTime
 from harness.store.schema.observations import total_from_row, traffic, traffic_point_from_row
 from harness.store.schema.traffic_sums import (
     DAY,
@@ -24,16 +24,12 @@ from harness.store.schema.traffic_sums import (
     traffic_day,
     traffic_hour,
 )
-from harness.store.sql.json_rows import json_rows, look_up_spans
 from harness.store.unit_of_work import Unit
 
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
 # table, and rather reads all of it than go by the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
-# As times are stored.
-_HOUR: Final = HOUR // MICROSECOND
-_DAY: Final = DAY // MICROSECOND
 _TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
 # As `TrafficTotal` has them.
 _TOTAL_SUMS: Final = tuple(
@@ -60,28 +56,19 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
     """Splits a window into whole days, whole hours before and after them, and the minutes at
     its ends.
     """
-    parts = _split(*((at - EPOCH) // MICROSECOND for at in (since, until)))
-    return [
-        Span(table, EPOCH + begin * MICROSECOND, EPOCH + end * MICROSECOND)
-        for table, begin, end in parts
-    ]
-
-
-def _split(since: int, until: int) -> list[tuple[sa.Table, int, int]]:
-    """Splits a window into parts, each with its table. All times are stored ones."""
-    hour = since + -since % _HOUR
-    day = hour + -hour % _DAY
-    last_day, last_hour = until - until % _DAY, until - until % _HOUR
+    hour = ceil_time(since, HOUR)
+    day = ceil_time(hour, DAY)
+    last_day, last_hour = floor_time(until, DAY), floor_time(until, HOUR)
     if last_day < day:
         day = last_day = max(hour, last_hour)
     parts = (
-        (traffic, since, min(hour, until)),
-        (traffic_hour, hour, day),
-        (traffic_day, day, last_day),
-        (traffic_hour, last_day, last_hour),
-        (traffic, max(hour, last_hour), until),
+        Span(traffic, since, min(hour, until)),
+        Span(traffic_hour, hour, day),
+        Span(traffic_day, day, last_day),
+        Span(traffic_hour, last_day, last_hour),
+        Span(traffic, max(hour, last_hour), until),
     )
-    return [part for part in parts if part[1] < part[2]]
+    return [part for part in parts if part.begin < part.end]
 
 
 class Traffic:
@@ -102,29 +89,6 @@ class Traffic:
         query = _totals(route is not None)
         named = {} if route is None else {"of": route}
         return [total_from_row(row) for row in self._unit.read(query, {**bounds, **named})]
-
-    def costs_of_targets(
-        self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
-    ) -> Mapping[tuple[str, str], TargetCost]:
-        """Sums the answers of targets by route and target id, each in its own window: its start
-        and its end, None for no end. Leaves out targets without answers.
-        """
-        asked: dict[str, list[str]] = {name: [] for name in _TABLES}
-        for (route, target), (since, until) in windows.items():
-            # Written here: there are several spans for each of many routes.
-            named = f'{{"route":{json.dumps(route)},"target":{json.dumps(target)}'
-            begun = (since - EPOCH) // MICROSECOND
-            ended = ((FAR if until is None else until) - EPOCH) // MICROSECOND
-            for table, begin, end in _split(begun, ended):
-                asked[table.name].append(f'{named},"begin":{begin},"end":{end}}}')
-        query = _costs_of_targets(self._unit.dialect)
-        parameters = {f"{name}_asked": f"[{','.join(rows)}]" for name, rows in asked.items()}
-        return {
-            (row.route, row.target): TargetCost(
-                int(row.requests), row.cost_usd, int(row.unpriced)
-            )
-            for row in self._unit.read(query, parameters)
-        }
 
     def latencies(
         self, *, since: datetime, route: str | None = None
@@ -210,36 +174,6 @@ def _totals(of_route: bool) -> sa.Select[Any]:  # noqa: FBT001 - a key of the ca
             part = part.where(table.c.route == sa.bindparam("of"))
         parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
     return _add_up(parts)
-
-
-@cache
-def _costs_of_targets(dialect: str) -> sa.Select[Any]:
-    """Over spans of targets on routes, which a parameter has as JSON for each table."""
-    columns: Mapping[str, sa.types.TypeEngine[Any]] = {
-        "route": sa.Text(),
-        "target": sa.Text(),
-        "begin": sa.BigInteger(),
-        "end": sa.BigInteger(),
-    }
-    parts = []
-    for name, table in _TABLES.items():
-        asked = json_rows(f"{name}_asked", columns, dialect)
-        begins = sa.type_coerce(_BEGINS[table], sa.BigInteger)
-        same = sa.and_(
-            table.c.route == asked.c.route,
-            begins >= asked.c.begin,
-            begins < asked.c.end,
-            table.c.target == asked.c.target,
-        )
-        join, found = look_up_spans(asked, table, same, dialect)
-        parts.append(_costs(found).select_from(join))
-    return _costs(sa.union_all(*parts).subquery("part"))
-
-
-def _costs(table: sa.FromClause) -> sa.Select[Any]:
-    key = (table.c.route, table.c.target)
-    sums = (sa.func.sum(table.c[name]).label(name) for name in TargetCost.__dataclass_fields__)
-    return sa.select(*key, *sums).group_by(*key)
 
 
 @cache

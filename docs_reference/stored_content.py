@@ -189,10 +189,3 @@ FILES: Final = (
         "not reached",
     ),
 )
-
-# What a deletion says that it cannot do.
-BEYOND: Final = (
-    "backups made before hold the user's content until you delete them",
-    "exports, suites made of captures and reports are files of yours: search them by hand",
-    "what collectors, alert sinks and providers were sent is theirs to delete",
-)
