@@ -15,7 +15,7 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.discovered_model import (
     DiscoveredList,
@@ -86,7 +86,9 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
             raise Conflict(f"provider {name!r} was changed while it was asked: ask it again")
         tx.discovered_models.replace(name, listed.models)
         count = {"models": len(listed.models), "left_out": listed.left_out}
-        tx.audit.append(actor, "provider.discover", f"provider {name}", count)
+        # A scheduled read decides nothing, and the audit log stays quiet meanwhile.
+        if actor != SYSTEM:
+            tx.audit.append(actor, "provider.discover", f"provider {name}", count)
     return listed
 
 
