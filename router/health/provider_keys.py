@@ -16,7 +16,7 @@ from harness.domain.providers.credentials import (
     rested_keys,
 )
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from harness.domain.routing.kill_switch import SwitchTarget, force_plan
+from harness.domain.routing.kill_switch import force_plan
 from router.frame.failure import UpstreamFailed
 from router.health.target_health import TargetHealth
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
@@ -154,9 +154,10 @@ class EarlyRecovery:
             name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(upstream.id)
-            named = SwitchTarget(upstream.id, upstream.name, upstream.provider.name)
             # Those of the first snapshot were thrown before this process knew anything.
-            if known is not None and any(force_plan(one, [named]).in_effect for one in thrown):
+            if known is not None and any(
+                force_plan(one, [upstream.target]).in_effect for one in thrown
+            ):
                 self._health.reopen(upstream.id)
 
 

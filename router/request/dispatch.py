@@ -17,7 +17,7 @@ from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, PASSED_ON, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
 from harness.domain.routing.plan import FailedAttempt, next_target
-from harness.domain.routing.table import StreamCommit
+from harness.domain.routing.table import OnContentPolicy, StreamCommit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.frame.failure import UpstreamFailed
@@ -452,13 +452,13 @@ class Dispatcher:
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
-        last = failures[-1]
+        last, policy = failures[-1], job.route.route.settings.on_content_policy
         try:
             return next_target(
                 job.plan,
                 failures,
                 job.route.capabilities,
-                policy_fallback=job.route.targets.policy_fallback,
+                policy_fallback=policy is OnContentPolicy.FALLBACK,
             )
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)

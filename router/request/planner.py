@@ -172,13 +172,12 @@ class Planner:
         """Plans to ask one of the route's targets before the incumbent. None for a target that
         the route has not, or that cannot be asked now, and while a switch is in effect.
         """
-        links = {link.target for link in route.targets.chain}
-        if target not in links:
+        if target not in route.route.fallbacks:
             return None
         needs, can = _needs(route, request)
         live = active_switches(route.switches, self._clock.now())
         around = self._build_context(route, can, route.upstreams, live)
-        plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, target)
+        plan = plan_request(route.route, Arm.KEEP_WARM, needs, around, target)
         return plan if target in plan.targets and not _is_switched(plan) else None
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
@@ -196,11 +195,11 @@ class Planner:
         if suits and not live and self._health.all_well(well.targets):
             return well
         around = self._build_context(route, can, well.targets, live)
-        plan = plan_request(route.targets, arm, needs, around)
+        plan = plan_request(route.route, arm, needs, around)
         if plan.unable and needs.tokens:
             # The tokens are an estimate: it may choose among targets, it refuses no request.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
-            return plan_request(route.targets, arm, sure, around)
+            return plan_request(route.route, arm, sure, around)
         return plan
 
     def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
@@ -225,7 +224,7 @@ class Planner:
         return PlanContext(
             capabilities=can,
             health=self._health.readiness(targets),
-            targets=route.names,
+            targets=route.targets,
             switches=live,
             keyless=route.keyless,
             barred=route.barred,

@@ -14,9 +14,9 @@ from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.routing.capabilities import Capabilities, Endpoint, OptionalFeature
 from harness.domain.routing.keep_warm import KeepWarm
-from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import RoutePlan, RouteTargets
+from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow import Shadow
@@ -107,7 +107,6 @@ class CompiledRoute:
 
     route: Route
     json_name: str  # as a JSON string, for replies
-    targets: RouteTargets
     # By endpoint, per arm, when every target is well and no switch is in force.
     plans: Mapping[Endpoint, Mapping[Arm, RoutePlan]]
     upstreams: Mapping[str, CompiledTarget]  # upstreams, capabilities: by target id
@@ -117,7 +116,7 @@ class CompiledRoute:
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
     switches: tuple[KillSwitch, ...]  # kill switches about this route, whether expired or not
-    names: Mapping[str, SwitchTarget]  # of the targets, for switches
+    targets: Mapping[str, Target]  # by id
     particular: bool  # something is configured about what one of its models can do
     # Target ids that a share of its requests, as keep_warm says, keeps warm; empty when it is
     # off.

@@ -27,8 +27,8 @@ from harness.domain.routing.capabilities import (
     restrict_endpoints,
 )
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
-from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
-from harness.domain.routing.plan import PlanContext, RouteTargets
+from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.routing.plan import PlanContext
 from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot, find_shadow_end
 from harness.domain.routing.target import (
     NO_DATA_CLASSES,
@@ -51,7 +51,7 @@ from router.snapshot.compiled import (
     PlainModel,
     feature_fields,
 )
-from router.snapshot.route_plans import build_plans, compile_overrides, route_targets
+from router.snapshot.route_plans import build_plans, compile_overrides
 from router.upstream.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,6 @@ def _served(
 ) -> CompiledRoute:
     revision = str(snapshot.table.revision).encode()
     broken = [route.break_glass.encode()] if route.break_glass is not None else []
-    targets = route_targets(route)
     upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
     can = {id_: upstream.can for id_, upstream in upstreams.items()}
     keyless = frozenset(id_ for id_, upstream in upstreams.items() if upstream.keyless)
@@ -134,8 +133,7 @@ def _served(
     return CompiledRoute(
         route=route,
         json_name=json.dumps(route.name),
-        targets=targets,
-        plans=build_plans(targets, well),
+        plans=build_plans(route, well),
         upstreams=upstreams,
         capabilities=can,
         native=_native(upstreams),
@@ -149,15 +147,12 @@ def _served(
             for arm in Arm
         },
         switches=tuple(switch for switch in switches if switch.route in (None, route.name)),
-        names={
-            id_: SwitchTarget(id_, upstream.name, upstream.provider.name)
-            for id_, upstream in upstreams.items()
-        },
+        targets={id_: upstream.target for id_, upstream in upstreams.items()},
         particular=any(
             upstream.provider.can(upstream.target.model) != UNKNOWN_CAPABILITIES
             for upstream in upstreams.values()
         ),
-        warmed=_warmed(targets, keep_warm, upstreams, barred),
+        warmed=_warmed(route, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
         shadow=_shadow(snapshot, route, keys, classes),
         keyless=keyless,
@@ -292,7 +287,7 @@ def _judge(
 
 
 def _warmed(
-    targets: RouteTargets,
+    route: Route,
     keep_warm: KeepWarm,
     upstreams: Mapping[str, CompiledTarget],
     barred: frozenset[str],
@@ -300,7 +295,7 @@ def _warmed(
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
     found = keep_warm_targets(
-        targets, {id_: upstream.provider.name for id_, upstream in upstreams.items()}
+        route, {id_: upstream.provider.name for id_, upstream in upstreams.items()}
     )
     return tuple(id_ for id_ in found if id_ not in barred)
 

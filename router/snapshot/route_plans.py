@@ -1,6 +1,5 @@
-"""Makes of a route the targets that planning uses, its plans for each endpoint and arm when all
-targets are well, and the incumbent's plan; says whether an arm is charged with a request's
-failures. Pure.
+"""Makes a route's plans for each endpoint and arm when all targets are well, and the
+incumbent's plan; says whether an arm is charged with a request's failures. Pure.
 """
 
 import logging
@@ -11,38 +10,17 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.reliability.failures import CLIENT_FAILURES, UNCHARGED, FailureClass
 from harness.domain.routing.capabilities import Endpoint, Needs
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import (
-    ChainLink,
-    PlanContext,
-    RoutePlan,
-    RouteTargets,
-    plan_request,
-)
-from harness.domain.routing.table import Arm, OnContentPolicy, Route
+from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
+from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import DataClasses, is_at_least_as_strict
 from router.snapshot.compiled import CompiledRoute
 
 
-def route_targets(route: Route) -> RouteTargets:
-    settings = route.settings
-    return RouteTargets(
-        name=route.name,
-        incumbent=route.incumbent,
-        canary=route.canary.target if route.canary else None,
-        holdback=route.holdback.target if route.holdback else None,
-        chain=tuple(
-            ChainLink(fallback, fallback in settings.capable) for fallback in route.fallbacks
-        ),
-        stakes=settings.stakes,
-        policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,
-    )
-
-
 def build_plans(
-    targets: RouteTargets, around: PlanContext
+    route: Route, around: PlanContext
 ) -> Mapping[Endpoint, Mapping[Arm, RoutePlan]]:
     return {
-        endpoint: {arm: plan_request(targets, arm, Needs(endpoint), around) for arm in Arm}
+        endpoint: {arm: plan_request(route, arm, Needs(endpoint), around) for arm in Arm}
         for endpoint in Endpoint
     }
 
@@ -127,12 +105,10 @@ def _in_place_of(
 def _shut(route: CompiledRoute) -> CompiledRoute:
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
-    targets, around = route_targets(quiet), PlanContext(barred=all_)
     return replace(
         route,
         route=quiet,
-        targets=targets,
-        plans=build_plans(targets, around),
+        plans=build_plans(quiet, PlanContext(barred=all_)),
         warmed=(),
         shadow=None,
         judge=None,

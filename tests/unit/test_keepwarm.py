@@ -20,9 +20,9 @@ from harness.domain.routing.keep_warm import (
     keep_warm_targets,
 )
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
-from harness.domain.routing.plan import ChainLink, RouteTargets
 from harness.domain.routing.table import (
     BUCKETS,
+    Canary,
     Route,
     RouteSettings,
     RoutingTable,
@@ -122,18 +122,14 @@ def test_it_is_independent_of_the_canarys_arm() -> None:
 
 
 def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
-    links = (
-        ChainLink("a2"),
-        ChainLink("b1"),
-        ChainLink("b2", capable=True),
-        ChainLink("c1", capable=True),
-    )
-    route = RouteTargets("chat", "a1", "c1", links)
+    settings = RouteSettings(capable=("b2", "c1"))
+    canary = Canary("c1", 100, "salt", "ro-1")
+    route = Route("chat", 1, "a1", canary, ("a2", "b1", "b2", "c1"), settings)
     provider_of = {target: target[0] for target in ("a1", "a2", "b1", "b2", "c1")}
 
     assert keep_warm_targets(route, provider_of) == ("b1",)  # c1 is the canary's
     assert keep_warm_targets(replace(route, canary=None), provider_of) == ("b1", "c1")
-    high = replace(route, canary=None, stakes=Stakes.HIGH)
+    high = replace(route, canary=None, settings=replace(settings, stakes=Stakes.HIGH))
     assert keep_warm_targets(high, provider_of) == ("b2", "c1")
 
 

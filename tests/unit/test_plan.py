@@ -16,35 +16,39 @@ from harness.domain.reliability.breaker import (
 )
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Capabilities, Needs, missing_capabilities
-from harness.domain.routing.kill_switch import (
-    Force,
-    ForceKind,
-    KillSwitch,
-    SwitchSource,
-    SwitchTarget,
-)
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.plan import (
     AVAILABLE,
-    ChainLink,
     Excluded,
     ExclusionReason,
     FailedAttempt,
     PlanContext,
     RoutePlan,
-    RouteTargets,
     TargetAvailability,
     next_target,
     plan_request,
     target_availability,
 )
-from harness.domain.routing.table import Arm, Stakes
+from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
+from harness.domain.routing.target import Target
 
 F = FailureClass
-IDS = "abcdef"
-ids = st.sampled_from(IDS)
-TARGETS = {id_: SwitchTarget(id_, f"model-{id_}", f"provider-{id_}") for id_ in IDS}
-ROUTE = RouteTargets("r", "inc", "can", (ChainLink("spare", capable=True), ChainLink("cheap")))
-HIGH = replace(ROUTE, stakes=Stakes.HIGH)
+TARGETS = {t.id: t for t in (Target(f"provider-{name}", "m") for name in "abcdef")}
+ids = st.sampled_from(sorted(TARGETS))
+KNOWN = (Target("a", "x"), Target("b", "y"), Target("b", "z"), Target("c", "c"))
+INC, SPARE, CHEAP, CAN = (target.id for target in KNOWN)
+
+
+def canary(target: str) -> Canary:
+    return Canary(target, 100, "salt", "ro-1")
+
+
+def high(route: Route) -> Route:
+    return replace(route, settings=replace(route.settings, stakes=Stakes.HIGH))
+
+
+ROUTE = Route("r", 1, INC, canary(CAN), (SPARE, CHEAP), RouteSettings(capable=(SPARE,)))
+HIGH = high(ROUTE)
 FAIL_FAST = PlanContext(when_all_open=WhenAllOpen.FAIL_FAST)
 
 
@@ -56,12 +60,17 @@ def switch(kind: ForceKind, name: str) -> KillSwitch:
 
 
 routes = st.builds(
-    RouteTargets,
+    Route,
     name=st.just("r"),
+    version=st.just(1),
     incumbent=ids,
-    canary=st.none() | ids,
-    chain=st.lists(st.builds(ChainLink, ids, st.booleans()), max_size=5).map(tuple),
-    stakes=st.sampled_from(Stakes),
+    canary=st.none() | ids.map(canary),
+    fallbacks=st.lists(ids, max_size=5).map(tuple),
+    settings=st.builds(
+        RouteSettings,
+        stakes=st.sampled_from(Stakes),
+        capable=st.lists(ids, max_size=3).map(tuple),
+    ),
 )
 needs = st.builds(
     Needs,
@@ -89,7 +98,11 @@ surroundings = st.builds(
     ),
     targets=st.just(TARGETS),
     switches=st.lists(
-        st.builds(switch, st.just(ForceKind.PROVIDER), ids.map(lambda id_: f"provider-{id_}")),
+        st.builds(
+            switch,
+            st.just(ForceKind.PROVIDER),
+            ids.map(lambda id_: TARGETS[id_].provider),
+        ),
         max_size=1,
     ),
     keyless=st.frozensets(ids, max_size=2),
@@ -99,13 +112,14 @@ surroundings = st.builds(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.none() | ids)
 def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
-    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext, warm: str | None
+    route: Route, arm: Arm, need: Needs, around: PlanContext, warm: str | None
 ) -> None:
     plan = plan_request(route, arm, need, around, warm)
 
     out = [excluded.target for excluded in plan.left_out]
-    own = warm or (route.canary if arm is Arm.CANARY else None)
-    every = {route.incumbent, *(hop.target for hop in route.chain)} | ({own} - {None})
+    theirs = route.canary.target if route.canary and arm is Arm.CANARY else None
+    own = warm or theirs
+    every = {route.incumbent, *route.fallbacks} | ({own} - {None})
     assert len({*plan.targets, *out}) == len(plan.targets) + len(out)
     assert {*plan.targets, *out} == every
     assert all(excluded.reason for excluded in plan.left_out)
@@ -118,15 +132,16 @@ def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_target_of_a_plan_can_do_it_and_may_do_it(
-    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext
+    route: Route, arm: Arm, need: Needs, around: PlanContext
 ) -> None:
     plan = plan_request(route, arm, need, around)
 
-    own = {route.incumbent} | ({route.canary} if arm is Arm.CANARY else set())
-    capable = own | {link.target for link in route.chain if link.capable}
+    capable = {route.incumbent, *route.settings.capable}
+    if route.canary and arm is Arm.CANARY:
+        capable.add(route.canary.target)
     for target in plan.targets:
         assert not missing_capabilities(need, around.capabilities.get(target, Capabilities()))
-        assert route.stakes is Stakes.LOW or target in capable
+        assert route.settings.stakes is Stakes.LOW or target in capable
         healthy = around.health.get(target, AVAILABLE).retry_in_s == 0
         assert healthy is not plan.last_resort
         assert target not in around.keyless
@@ -136,7 +151,7 @@ def test_a_target_of_a_plan_can_do_it_and_may_do_it(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_plan_is_empty_only_for_reasons_that_it_names(
-    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext
+    route: Route, arm: Arm, need: Needs, around: PlanContext
 ) -> None:
     plan = plan_request(route, arm, need, around)
 
@@ -153,7 +168,7 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
 @pytest.mark.req("D8")
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.frozensets(ids), st.none() | ids)
 def test_nothing_brings_in_who_may_not_see_the_data(
-    route: RouteTargets,
+    route: Route,
     arm: Arm,
     need: Needs,
     around: PlanContext,
@@ -172,7 +187,7 @@ def test_nothing_brings_in_who_may_not_see_the_data(
 @pytest.mark.req("A4")
 def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
     around = replace(
-        FAIL_FAST, health={"inc": TargetAvailability(30.2), "spare": TargetAvailability(12.0)}
+        FAIL_FAST, health={INC: TargetAvailability(30.2), SPARE: TargetAvailability(12.0)}
     )
     plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
 
@@ -191,46 +206,43 @@ def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None
 @pytest.mark.req("A4")
 def test_low_stakes_fall_the_whole_chain() -> None:
     around = replace(
-        FAIL_FAST, health={"inc": TargetAvailability(30.0), "spare": TargetAvailability(12.0)}
+        FAIL_FAST, health={INC: TargetAvailability(30.0), SPARE: TargetAvailability(12.0)}
     )
     plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), around)
 
-    assert plan.targets == ("cheap",)
+    assert plan.targets == (CHEAP,)
     assert plan.retry_after_s is None
     assert not plan.all_open
 
 
 def test_the_arms_are_never_beneath_the_stakes_but_a_canary_in_the_chain_may_be() -> None:
-    route = RouteTargets("r", "inc", "can", (ChainLink("can"), ChainLink("inc")), Stakes.HIGH)
+    route = high(Route("r", 1, INC, canary(CAN), (CAN, INC)))
 
-    assert plan_request(route, Arm.CANARY, Needs(), PlanContext()).targets == ("can", "inc")
-    assert plan_request(route, Arm.INCUMBENT, Needs(), PlanContext()).targets == ("inc",)
-    assert (
-        "cheap"
-        not in plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext(), "cheap").targets
-    )
+    assert plan_request(route, Arm.CANARY, Needs(), PlanContext()).targets == (CAN, INC)
+    assert plan_request(route, Arm.INCUMBENT, Needs(), PlanContext()).targets == (INC,)
+    assert CHEAP not in plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext(), CHEAP).targets
 
 
 @pytest.mark.req("A6")
 def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
     health = {
-        "inc": TargetAvailability(5.0, 30.0),
-        "spare": TargetAvailability(9.0, 10.0),
-        "cheap": TargetAvailability(1.0, 20.0),
+        INC: TargetAvailability(5.0, 30.0),
+        SPARE: TargetAvailability(9.0, 10.0),
+        CHEAP: TargetAvailability(1.0, 20.0),
     }
     plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), PlanContext(health=health))
 
-    assert plan.targets == ("spare",)
+    assert plan.targets == (SPARE,)
     assert plan.last_resort
-    assert {excluded.target for excluded in plan.left_out} == {"inc", "cheap"}
-    never = {**health, "cheap": TargetAvailability(1.0)}
+    assert {excluded.target for excluded in plan.left_out} == {INC, CHEAP}
+    never = {**health, CHEAP: TargetAvailability(1.0)}
     tried = plan_request(ROUTE, Arm.INCUMBENT, Needs(), PlanContext(health=never)).targets
-    assert tried == ("cheap",)
+    assert tried == (CHEAP,)
 
 
 def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
-    route = RouteTargets("r", "inc")
-    around = replace(FAIL_FAST, health={"inc": TargetAvailability(0.01)})
+    route = Route("r", 1, INC)
+    around = replace(FAIL_FAST, health={INC: TargetAvailability(0.01)})
 
     assert plan_request(route, Arm.INCUMBENT, Needs(), around).retry_after_s == 1
 
@@ -251,22 +263,15 @@ def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> N
 
 @pytest.mark.req("B11")
 def test_a_switch_leaves_only_what_it_forces() -> None:
-    targets = {
-        "inc": SwitchTarget("inc", "a/x", "a"),
-        "spare": SwitchTarget("spare", "b/y", "b"),
-        "cheap": SwitchTarget("cheap", "b/z", "b"),
-        "can": SwitchTarget("can", "c/c", "c"),
-    }
-
-    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
-        around = PlanContext(targets=targets, switches=[switch(kind, name)])
+    def planned(route: Route, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
+        around = PlanContext(targets={t.id: t for t in KNOWN}, switches=[switch(kind, name)])
         return plan_request(route, arm, Needs(), around)
 
     provider, target = ForceKind.PROVIDER, ForceKind.TARGET
-    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == ("spare", "cheap")
-    assert planned(HIGH, Arm.CANARY, provider, "b").targets == ("spare",)
-    assert planned(ROUTE, Arm.CANARY, target, "cheap").targets == ("cheap",)
-    assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == ("spare",)
+    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == (SPARE, CHEAP)
+    assert planned(HIGH, Arm.CANARY, provider, "b").targets == (SPARE,)
+    assert planned(ROUTE, Arm.CANARY, target, CHEAP).targets == (CHEAP,)
+    assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == (SPARE,)
     left_out = planned(ROUTE, Arm.CANARY, provider, "b").guest_left_out
     assert left_out is not None
     assert left_out.because is ExclusionReason.SWITCH
@@ -274,14 +279,13 @@ def test_a_switch_leaves_only_what_it_forces() -> None:
 
 @pytest.mark.req("B11", "A7")
 def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
-    targets = {id_: SwitchTarget(id_, id_, "a") for id_ in ("inc", "can", "spare", "cheap")}
     without = plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext())
     for kind, name in (
         (ForceKind.PROVIDER, "elsewhere"),
-        (ForceKind.TARGET, "can"),  # has evidence for its canary, not for all traffic
-        (ForceKind.TARGET, "cheap"),  # beneath the stakes
+        (ForceKind.TARGET, CAN),  # has evidence for its canary, not for all traffic
+        (ForceKind.TARGET, CHEAP),  # beneath the stakes
     ):
-        around = PlanContext(targets=targets, switches=[switch(kind, name)])
+        around = PlanContext(targets={t.id: t for t in KNOWN}, switches=[switch(kind, name)])
         plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
         assert plan.targets == without.targets
         assert plan.left_out == without.left_out
@@ -291,38 +295,38 @@ def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
 
 
 def test_a_guest_that_is_left_out_is_told() -> None:
-    around = PlanContext(health={"can": TargetAvailability(7.0)})
+    around = PlanContext(health={CAN: TargetAvailability(7.0)})
     plan = plan_request(ROUTE, Arm.CANARY, Needs(), around)
 
-    assert plan.targets == ("inc", "spare", "cheap")
+    assert plan.targets == (INC, SPARE, CHEAP)
     assert plan.guest_left_out == Excluded(
-        "can", ExclusionReason.OPEN, plan.left_out[0].reason, 7.0
+        CAN, ExclusionReason.OPEN, plan.left_out[0].reason, 7.0
     )
     assert plan_request(ROUTE, Arm.INCUMBENT, Needs(), around).guest_left_out is None
 
 
 @pytest.mark.req("B7")
 def test_tool_calls_are_serialized_for_the_plans_targets_alone() -> None:
-    serial = {"cheap": Capabilities(parallel_tools=False)}
+    serial = {CHEAP: Capabilities(parallel_tools=False)}
     around = PlanContext(serial)
 
     assert plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
     assert not plan_request(HIGH, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
     plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
-    assert plan.targets == ("inc", "spare")
+    assert plan.targets == (INC, SPARE)
     assert not plan.serialize_tools
 
 
-CANARY_PLAN = RoutePlan("inc", "can", ("can", "inc", "spare", "cheap"), ())
-INCUMBENT_PLAN = RoutePlan("inc", None, ("inc", "spare", "cheap"), ())
+CANARY_PLAN = RoutePlan(INC, CAN, (CAN, INC, SPARE, CHEAP), ())
+INCUMBENT_PLAN = RoutePlan(INC, None, (INC, SPARE, CHEAP), ())
 
 
 def following(plan: RoutePlan, *failures: tuple[str, F], fallback: bool = False) -> str | None:
     windows = {
-        "can": Capabilities(context_window=9),
-        "inc": Capabilities(context_window=8),
-        "spare": Capabilities(context_window=4),
-        "cheap": Capabilities(context_window=16),
+        CAN: Capabilities(context_window=9),
+        INC: Capabilities(context_window=8),
+        SPARE: Capabilities(context_window=4),
+        CHEAP: Capabilities(context_window=16),
     }
     history = [FailedAttempt(*failure) for failure in failures]
     return next_target(plan, history, windows, policy_fallback=fallback)
@@ -336,16 +340,16 @@ def test_a_failure_falls_where_its_class_says(failure: F) -> None:
         F.CANCELLED: None,
         F.FOREIGN_STATE: None,
         F.CONTENT_POLICY: None,
-        F.CONTEXT_WINDOW: "cheap",
-    }.get(failure, "spare")
+        F.CONTEXT_WINDOW: CHEAP,
+    }.get(failure, SPARE)
 
-    assert following(INCUMBENT_PLAN, ("inc", failure)) == expected
-    assert following(INCUMBENT_PLAN, ("inc", F.SERVER), ("cheap", failure)) is None
+    assert following(INCUMBENT_PLAN, (INC, failure)) == expected
+    assert following(INCUMBENT_PLAN, (INC, F.SERVER), (CHEAP, failure)) is None
 
 
 def test_a_policy_refusal_falls_where_the_route_says_so() -> None:
-    assert following(INCUMBENT_PLAN, ("inc", F.CONTENT_POLICY), fallback=True) == "spare"
-    assert following(INCUMBENT_PLAN, ("inc", F.BAD_REQUEST), fallback=True) is None
+    assert following(INCUMBENT_PLAN, (INC, F.CONTENT_POLICY), fallback=True) == SPARE
+    assert following(INCUMBENT_PLAN, (INC, F.BAD_REQUEST), fallback=True) is None
 
 
 @pytest.mark.req("A5", "F4")
@@ -353,15 +357,15 @@ def test_a_policy_refusal_falls_where_the_route_says_so() -> None:
 def test_what_a_guest_rejects_is_asked_once_of_the_incumbent_and_of_nobody_else(
     failure: F,
 ) -> None:
-    without = replace(CANARY_PLAN, targets=("can", "spare", "cheap"))
+    without = replace(CANARY_PLAN, targets=(CAN, SPARE, CHEAP))
 
-    assert following(CANARY_PLAN, ("can", failure)) == "inc"
-    assert following(without, ("can", failure)) is None
-    assert following(CANARY_PLAN, ("can", failure), ("inc", F.BAD_REQUEST)) is None
+    assert following(CANARY_PLAN, (CAN, failure)) == INC
+    assert following(without, (CAN, failure)) is None
+    assert following(CANARY_PLAN, (CAN, failure), (INC, F.BAD_REQUEST)) is None
 
 
 def test_a_guests_full_window_does_not_bind_the_incumbents_chain() -> None:
-    own = ("can", F.CONTEXT_WINDOW)
+    own = (CAN, F.CONTEXT_WINDOW)
 
-    assert following(CANARY_PLAN, own, ("inc", F.SERVER)) == "spare"
-    assert following(CANARY_PLAN, own, ("inc", F.CONTEXT_WINDOW)) == "cheap"
+    assert following(CANARY_PLAN, own, (INC, F.SERVER)) == SPARE
+    assert following(CANARY_PLAN, own, (INC, F.CONTEXT_WINDOW)) == CHEAP

@@ -13,7 +13,6 @@ from harness.domain.routing.kill_switch import (
     ForceKind,
     KillSwitch,
     SwitchSource,
-    SwitchTarget,
     active_switches,
     decide_plan,
     force_plan,
@@ -21,6 +20,7 @@ from harness.domain.routing.kill_switch import (
     parse_force,
     ruling_switch,
 )
+from harness.domain.routing.target import Target
 
 pytestmark = pytest.mark.req("B11")
 
@@ -75,20 +75,17 @@ def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
     assert ruling_switch([switch("a"), switch("b")], "chat") == switch("b")
 
 
-PLAN = (
-    SwitchTarget("t_1", "openai/gpt", "openai"),
-    SwitchTarget("t_2", "mistral/large", "mistral"),
-    SwitchTarget("t_3", "openai/mini", "openai"),
-)
+PLAN = (Target("openai", "gpt"), Target("mistral", "large"), Target("openai", "mini"))
+T1, T2, T3 = (target.id for target in PLAN)
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "kept"),
     [
-        (ForceKind.PROVIDER, "openai", ("t_1", "t_3")),
-        (ForceKind.PROVIDER, "mistral", ("t_2",)),
-        (ForceKind.TARGET, "t_3", ("t_3",)),
-        (ForceKind.TARGET, "openai/mini", ("t_3",)),
+        (ForceKind.PROVIDER, "openai", (T1, T3)),
+        (ForceKind.PROVIDER, "mistral", (T2,)),
+        (ForceKind.TARGET, T3, (T3,)),
+        (ForceKind.TARGET, "openai/mini", (T3,)),
     ],
 )
 def test_only_what_is_forced_stays_and_in_its_order(
@@ -106,14 +103,14 @@ def test_only_what_is_forced_stays_and_in_its_order(
 @pytest.mark.parametrize(
     ("forces", "kept", "in_effect"),
     [
-        (["avoid:provider:openai"], ["t_2"], True),
-        (["avoid:target:openai/gpt"], ["t_2", "t_3"], True),
-        (["avoid:target:t_1", "avoid:provider:mistral"], ["t_3"], True),
-        (["avoid:target:t_1", "provider:openai"], ["t_3"], True),
-        (["provider:openai", "avoid:target:t_1"], ["t_3"], True),
-        (["avoid:provider:openai", "provider:openai"], ["t_2"], True),
-        (["avoid:provider:openai", "avoid:provider:mistral"], ["t_1", "t_3"], True),
-        (["avoid:provider:groq"], ["t_1", "t_2", "t_3"], False),
+        (["avoid:provider:openai"], [T2], True),
+        (["avoid:target:openai/gpt"], [T2, T3], True),
+        ([f"avoid:target:{T1}", "avoid:provider:mistral"], [T3], True),
+        ([f"avoid:target:{T1}", "provider:openai"], [T3], True),
+        (["provider:openai", f"avoid:target:{T1}"], [T3], True),
+        (["avoid:provider:openai", "provider:openai"], [T2], True),
+        (["avoid:provider:openai", "avoid:provider:mistral"], [T1, T3], True),
+        (["avoid:provider:groq"], [T1, T2, T3], False),
     ],
 )
 def test_what_is_avoided_leaves_the_chain_which_is_never_empty(
@@ -140,7 +137,7 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     )
     plan = force_plan(by, PLAN)
 
-    assert plan.kept == ("t_1", "t_2", "t_3")
+    assert plan.kept == (T1, T2, T3)
     assert not plan.in_effect
     assert f"{kind.value} new for this route" in plan.reason
     assert "evidence" in plan.reason

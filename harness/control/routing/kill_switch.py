@@ -16,7 +16,6 @@ from harness.domain.routing.kill_switch import (
     KillSwitch,
     SwitchRecord,
     SwitchSource,
-    SwitchTarget,
     active_switches,
     force_plan,
 )
@@ -114,8 +113,7 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
 
 
 def _force(switch: KillSwitch, ids: Iterable[str], known: Mapping[str, Target]) -> ForcedPlan:
-    plan = (SwitchTarget(id_, known[id_].name, known[id_].provider) for id_ in ids)
-    return force_plan(switch, tuple(plan))
+    return force_plan(switch, [known[id_] for id_ in ids])
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,7 @@ from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import FailoverReason
-from harness.domain.routing.kill_switch import (
-    KillSwitch,
-    SwitchTarget,
-    active_switches,
-    decide_plan,
-)
+from harness.domain.routing.kill_switch import KillSwitch, active_switches, decide_plan
 from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
@@ -251,8 +246,7 @@ def _find_forced(
     route: Route, targets: Mapping[str, Target], switches: Sequence[KillSwitch]
 ) -> Target | None:
     ids = (route.incumbent, *route.fallbacks)
-    plan = [SwitchTarget(id_, targets[id_].name, targets[id_].provider) for id_ in ids]
-    decided = decide_plan(switches, route.name, plan)
+    decided = decide_plan(switches, route.name, [targets[id_] for id_ in ids])
     if decided is None or not decided.in_effect or decided.kept[0] == route.incumbent:
         return None
     return targets[decided.kept[0]]

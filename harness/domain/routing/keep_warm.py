@@ -11,8 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.routing.plan import RouteTargets
-from harness.domain.routing.table import BUCKETS, Stakes, hash_bucket
+from harness.domain.routing.table import BUCKETS, Route, Stakes, hash_bucket
 
 MAX_KEEP_WARM_BPS: Final = 1_000
 _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
@@ -50,14 +49,16 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
     return int(number)
 
 
-def keep_warm_targets(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
+def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:
     """Lists each other provider's first target; with high stakes its first capable one."""
     first: dict[str, str] = {}
-    for link in route.chain:
-        if link.capable or route.stakes is not Stakes.HIGH:
-            first.setdefault(provider_of[link.target], link.target)
+    for fallback in route.fallbacks:
+        settings = route.settings
+        if fallback in settings.capable or settings.stakes is not Stakes.HIGH:
+            first.setdefault(provider_of[fallback], fallback)
     first.pop(provider_of[route.incumbent], None)
-    return tuple(id_ for id_ in first.values() if id_ != route.canary)
+    canary = route.canary.target if route.canary else None
+    return tuple(id_ for id_ in first.values() if id_ != canary)
 
 
 def draw_keep_warm(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
+from harness.domain.routing.target import Target
 
 ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
 _ITEM: Final = re.compile(
@@ -94,13 +95,6 @@ class SwitchRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchTarget:
-    id: str
-    name: str  # `provider/model`
-    provider: str
-
-
-@dataclass(frozen=True, slots=True)
 class ForcedPlan:
     switch: KillSwitch
     kept: tuple[str, ...]  # target ids, in order
@@ -124,7 +118,7 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 
 
 def decide_plan(
-    switches: Iterable[KillSwitch], route: str, plan: Sequence[SwitchTarget]
+    switches: Iterable[KillSwitch], route: str, plan: Sequence[Target]
 ) -> ForcedPlan | None:
     """The targets that all switches about a route leave; None where there is no switch."""
     about = sorted(
@@ -150,7 +144,7 @@ def decide_plan(
     return decided
 
 
-def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
+def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
     """The targets that a switch leaves. plan: in order, only what the route may use at all."""
     force = switch.force
     kept = tuple(target.id for target in plan if _is_named(target, force) != force.avoids)
@@ -239,7 +233,7 @@ def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
 
 
-def _is_named(target: SwitchTarget, force: Force) -> bool:
+def _is_named(target: Target, force: Force) -> bool:
     if force.names_target:
         return force.name in (target.id, target.name)
     return target.provider == force.name

@@ -24,29 +24,9 @@ from harness.domain.routing.capabilities import (
     missing_capabilities,
     must_serialize_tools,
 )
-from harness.domain.routing.kill_switch import ForcedPlan, KillSwitch, SwitchTarget, decide_plan
-from harness.domain.routing.table import Arm, Stakes
-
-
-@dataclass(frozen=True, slots=True)
-class ChainLink:
-    """Holds one entry of a fallback chain."""
-
-    target: str
-    capable: bool = False  # good enough for a route of high stakes (A4)
-
-
-@dataclass(frozen=True, slots=True)
-class RouteTargets:
-    """Holds what planning needs of a route. Strings other than its name are target ids."""
-
-    name: str
-    incumbent: str
-    canary: str | None = None
-    chain: tuple[ChainLink, ...] = ()
-    stakes: Stakes = Stakes.LOW
-    policy_fallback: bool = False  # `on_content_policy: fallback`
-    holdback: str | None = None
+from harness.domain.routing.kill_switch import ForcedPlan, KillSwitch, decide_plan
+from harness.domain.routing.table import Arm, Route, Stakes
+from harness.domain.routing.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +48,8 @@ class PlanContext:
     # capabilities, health: a target without an entry can do everything and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
-    # Names and providers, needed for switches alone.
-    targets: Mapping[str, SwitchTarget] = field(default_factory=dict)
+    # Needed for switches alone.
+    targets: Mapping[str, Target] = field(default_factory=dict)
     switches: Sequence[KillSwitch] = ()  # those in force
     keyless: frozenset[str] = frozenset()  # those whose provider wants a key and has none
     # Those whose provider may not see the route's class of data.
@@ -153,22 +133,21 @@ def target_availability(
     return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
 
-def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
+def preferred_target(route: Route, arm: Arm, warm: str | None = None) -> str | None:
     """The target before the incumbent: the keep-warm target, or the arm's own."""
-    own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}
-    return warm or own.get(arm)
+    own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}.get(arm)
+    return warm or (own.target if own is not None else None)
 
 
-def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
+def order_targets(route: Route, guest: str | None) -> tuple[str, ...]:
     """While a promotion bakes, the old incumbent stands before the chain."""
     first = (guest,) if guest else ()
-    before = (route.holdback,) if route.holdback else ()
-    chain = (link.target for link in route.chain)
-    return tuple(dict.fromkeys((*first, route.incumbent, *before, *chain)))
+    before = (route.holdback.target,) if route.holdback else ()
+    return tuple(dict.fromkeys((*first, route.incumbent, *before, *route.fallbacks)))
 
 
 def plan_request(
-    route: RouteTargets,
+    route: Route,
     arm: Arm,
     needs: Needs,
     around: PlanContext,
@@ -243,13 +222,15 @@ def next_target(
     return next(fitting, None)
 
 
-def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str]:
-    if route.stakes is not Stakes.HIGH:
+def _beneath_the_stakes(route: Route, guest: str | None) -> frozenset[str]:
+    if route.settings.stakes is not Stakes.HIGH:
         return frozenset()
-    capable = {link.target for link in route.chain if link.capable}
-    own = route.canary if guest == route.canary else None
-    arms = {route.incumbent, route.holdback, own}
-    return frozenset(link.target for link in route.chain) - capable - arms
+    arms = {route.incumbent}
+    if route.holdback is not None:
+        arms.add(route.holdback.target)
+    if route.canary is not None and guest == route.canary.target:
+        arms.add(guest)
+    return frozenset(route.fallbacks) - frozenset(route.settings.capable) - arms
 
 
 def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:
@@ -262,9 +243,7 @@ def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excl
     return None
 
 
-def _decided(
-    route: RouteTargets, allowed: Sequence[str], around: PlanContext
-) -> ForcedPlan | None:
+def _decided(route: Route, allowed: Sequence[str], around: PlanContext) -> ForcedPlan | None:
     if not around.switches:
         return None
     plan = [around.targets[name] for name in allowed]
