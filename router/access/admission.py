@@ -1,8 +1,4 @@
-"""Admission decides whether a request or feedback of a limited key may go now: by its budget,
-then by its rate limits. It refuses with 429, or reserves tokens and gives the headers that tell
-what is left; `settle` corrects the reservation afterwards. Callers with unknown keys get 401,
-and 429 once too many came from their address.
-"""
+"""Admission applies a key's budget and rate limits, and counts callers with unknown keys."""
 
 import math
 from collections import Counter
@@ -77,10 +73,8 @@ class RateReservation(NamedTuple):
 
 
 class Admission:
-    """Decides for this process, with the rate states of `book`. counters: of this process.
-    tell: called once for each budget that comes near its end, and once at it. rate_share: part
-    of each key's rate that may go here, since other machines grant the rest. secret: the
-    installation's, so that nobody can work out which addresses are counted together.
+    """Decides for this process. tell: hears of a budget near its end, and at it. rate_share:
+    part of each key's rate that may go here. secret: hides which addresses count together.
     """
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
@@ -109,9 +103,7 @@ class Admission:
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
     ) -> RateReservation | Reply:
-        """What is reserved for the request, or the reply that refuses it. request: None for one
-        that is wrong, which counts as a request all the same. size: of its body, in bytes.
-        """
+        """Reserves, or refuses. request: None for a wrong one, which counts. size: bytes."""
         active = self._active.get(key)
         if active is None or active[0] is not limits:
             active = self._read_limits(key, limits)
@@ -137,11 +129,7 @@ class Admission:
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
     def admit_aside(self, aside: AsideKind, key: str, limits: KeyLimits | None) -> Reply | None:
-        """Why a call that asks no model is refused now; None when it is not.
-
-        The key may make as many calls of a kind as requests, out of an allowance of their own:
-        they spend no requests. A spent budget refuses none of them.
-        """
+        """Refuses a call beside requests; each kind has an allowance as large as theirs."""
         if limits is None or limits.rate.requests_per_min is None:
             return None
         limit = RateLimit(requests_per_min=limits.rate.part(self._rate_share).requests_per_min)
@@ -155,7 +143,6 @@ class Admission:
         return _too_many_requests(reason, decided.retry_after_s, headers_)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
-        """Corrects a reservation once the request's actual tokens are known."""
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
@@ -170,10 +157,7 @@ class Admission:
         self._book.change(reservation.key, change)
 
     def refuse_unknown_key(self, address: str) -> Reply:
-        """Refuses a request whose key is not known: 401, or 429 once there were too many.
-
-        address: as `client_address` has it.
-        """
+        """Refuses an unknown key: 401, or 429 once there were too many."""
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
         count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"
         decided = rate_limits.take_tokens(
@@ -194,7 +178,6 @@ class Admission:
         return decision
 
     def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
-        """Leaves out what is not limited; kept for as long as the key has these limits."""
         if len(self._active) >= KEPT_KEYS:
             self._active.clear()
         rate, budget = limits.rate.part(self._rate_share), limits.budget

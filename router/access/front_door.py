@@ -1,7 +1,4 @@
-"""The front door stands before every request to a model: it finds who asks and the revision
-that serves, takes a place among the requests under way, and words errors in the client's
-protocol.
-"""
+"""The front door finds who asks and the serving revision, and counts requests under way."""
 
 import itertools
 import logging
@@ -43,9 +40,7 @@ _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
 class Callers:
-    """Identifies who sends a request to one worker. secret: the installation's. counters: of
-    the process.
-    """
+    """Identifies who sends a request to one worker. secret: the installation's."""
 
     def __init__(
         self,
@@ -87,7 +82,6 @@ class Callers:
         return grant
 
     def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
-        """Notes the agent's caller in the scope; the grant is that of the caller's key."""
         headers = scope["headers"]
         values = [value for name, value in headers if name == AGENT_HEADER]
         if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):
@@ -118,11 +112,7 @@ class Callers:
 def open_literal(
     scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
 ) -> CompiledRoute | None:
-    """Finds the literal target that the grant of an agent's caller opens at this moment; None
-    for anything else.
-
-    All of it must fit: the name that is asked for, the agent, the session and the time.
-    """
+    """Finds the literal target that the grant opens to this agent, session, name and moment."""
     caller: AgentCaller = scope[CALLER]
     literal = serving.literals.get(caller.grant)
     if literal is None or literal.route.route.name != model:
@@ -136,8 +126,6 @@ SOON: Final[Header] = (b"retry-after", b"1")
 
 
 class FrontDoor:
-    """Serves one worker. most: requests under way."""
-
     def __init__(
         self,
         holder: SnapshotHolder,
@@ -162,7 +150,6 @@ class FrontDoor:
         return b"x-swapgate-request-id", number.encode()
 
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """Finds who asks, and the revision for all of this request; or refuses it."""
         serving = self._holder.current
         if serving is None:
             message = "the router has no routes yet; try again in a second"
@@ -176,7 +163,6 @@ class FrontDoor:
         return grant if isinstance(grant, Reply) else (grant, serving)
 
     def enter(self) -> Reply | None:
-        """Takes a place among the requests under way; refuses where all are taken."""
         if self.under_way >= self._most:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
@@ -187,7 +173,6 @@ class FrontDoor:
         self.under_way -= 1
 
     def note_failure(self, request_id: Header, error: Exception) -> Reply:
-        """Notes a fault of ours that a request met, and words it for its client."""
         number = request_id[1].decode()
         # Its own words may hold content; the place is told once.
         log.error("request %s failed", number)
@@ -195,14 +180,12 @@ class FrontDoor:
         return error_reply(500, f"the router failed; quote {number}", "internal_error")
 
     def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
-        """Words an error in the client's protocol; leaves any other reply as it is."""
         if reply.status >= 400 and is_anthropics(scope):
             return anthropic_error(reply, request_id[1].decode())
         return reply
 
 
 def is_anthropics(scope: Scope) -> bool:
-    """Whether it is Anthropic's client that asks."""
     path = scope["path"]
     return path in (_MESSAGES, f"{_MESSAGES}/count_tokens") or (
         path not in ENDPOINTS and header(scope, VERSION) is not None

@@ -1,6 +1,4 @@
-"""`KeyRing` finds the grant of the API key that a client's request carries; `list_models`
-answers `GET /v1/models` with the routes that a grant allows, in OpenAI's or Anthropic's shape.
-"""
+"""Finds the grant of a client's API key, and lists the models that a grant allows."""
 
 import hmac
 import json
@@ -25,9 +23,7 @@ def list_models(
     *,
     anthropic: bool,
 ) -> Reply:
-    """Lists the models that a key may ask, also by their aliases, or shows the one that the
-    path names, be it by a pattern.
-    """
+    """Lists the models that a key may ask, or shows the one that the path names."""
 
     def is_open(route: str) -> bool:
         return route in serving.routes and is_route_allowed(grant, route)
@@ -72,26 +68,19 @@ _SCHEME: Final = b"bearer "
 
 
 class KeyRing:
-    """Finds a key's grant. secret: the server's, under which keys are hashed.
-
-    Hashes of accepted keys are remembered, so that a request costs a look-up and no HMAC; the
-    grants are always the current snapshot's.
-    """
+    """Remembers the hashes of accepted keys; grants are always the current snapshot's."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._hashes: OrderedDict[bytes, str] = OrderedDict()
 
     def grant(self, authorization: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """Finds the grant of the key in an `Authorization` header; None for no key, another
-        scheme, or a key that opens nothing.
-        """
+        """Finds the grant of the key in an `Authorization` header; None for none."""
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return None
         return self.grant_of(authorization[7:], serving)
 
     def grant_of(self, bare: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """Finds the grant of a key that stands alone in its header."""
         if bare is None:
             return None
         key = bare.strip()

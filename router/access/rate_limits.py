@@ -1,10 +1,6 @@
-"""Rate limit books keep each API key's state of its limits: in this process (`LocalRates`), or
-shared by all workers of a router in one file (`SharedRates`). `take_tokens` takes a request out
-of a book, or says why not.
+"""Books of each key's rate state: of one process, or shared by all workers in one file.
 
-A worker's own part of a limit would give a caller on one connection only that part. So workers
-share one file. It is read and written, not mapped into memory: a full disk is then an error,
-where touching a mapped page would end the process.
+The file is read and written, not mapped: a full disk is then an error, and no crash.
 """
 
 import errno
@@ -56,13 +52,10 @@ class LocalRates:
 
 
 class SharedRates:
-    """Keeps the rate states of keys in one book for all processes that open the same file, on
-    one machine, by the machine's clock.
-
-    The first one to open it begins anew, since that clock begins anew with the machine. Of two
-    that change a key at the same moment, neither is lost, unless one of them was stopped just
-    then. Keys without a slot (there are SLOTS), and all while the disk fails, are counted in
-    this process alone. Raises OSError when the file cannot be made.
+    """The first process to open the file begins anew, as the machine's clock does. Of two
+    changes at once neither is lost, unless a process was stopped just then. Keys without a
+    slot, and all while the disk fails, are counted in this process alone. Raises OSError when
+    the file cannot be made.
     """
 
     def __init__(self, file: Path) -> None:
@@ -157,11 +150,8 @@ def _slots(name: bytes) -> Iterator[int]:
 
 
 def read_rates(file: Path, keys: Iterable[str], *, since: float) -> Mapping[str, RateState]:
-    """Reads the states of keys in a shared book, for people: without a lock, and without being
-    one of its users. A key that has no slot is left out.
-
-    since: when the machine's clock began, as a time stamp; an older book counts by another one.
-    Raises OSError where there is no book.
+    """Reads keys' states for people, without a lock. since: when the machine's clock began, as
+    a time stamp; an older book counts by another one. Raises OSError.
     """
     if file.stat().st_mtime < since:
         return {}
@@ -183,7 +173,6 @@ def _find_state(content: bytes, key: str) -> RateState | None:
 def take_tokens(
     book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """Applies `harness.domain.reliability.rate_limits.admit_request` to the key's state."""
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:

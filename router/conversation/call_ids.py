@@ -1,7 +1,4 @@
-"""Rewrites the ids of tool calls in a history to what a target takes: length, alphabet, none
-empty and none twice. Call and result keep one id; a longer history gives the same ids. Gives
-answers and their calls ids of the same sort (`AnswerIds`).
-"""
+"""Rewrites ids of tool calls for a target; call and result keep one id in every turn."""
 
 import json
 import re
@@ -55,7 +52,6 @@ class CallIds:
         self._answered: dict[str, str] = {}
 
     def begin_turn(self) -> None:
-        """An answer begins: the results behind it are of its calls."""
         self._open.clear()
 
     def of_call(self, given: object) -> str:
@@ -88,9 +84,8 @@ def _written(rule: IdRule, seed: str) -> str:
 
 
 class AnswerIds:
-    """Gives an answer and its calls the ids that a client gets: none empty, and no call the id
-    of another one, in the answer or before it. Some servers number the calls of each answer
-    from 0, and clients take the second one for a repeat. request_body: the client's.
+    """No id is empty, or that of another call, here or in the request: some servers number the
+    calls of each answer from 0. request_body: the client's.
     """
 
     def __init__(self, request_body: str) -> None:
@@ -100,9 +95,7 @@ class AnswerIds:
         self._own = ""
 
     def mend(self, answer: Json, *, again: bool = False) -> list[str]:
-        """Mends a whole answer of any protocol; returns the names of the members that changed.
-        again: its parts came before.
-        """
+        """Mends a whole answer; returns the changed members. again: its parts came before."""
         changed = []
         for name, prefix in _PREFIXES.items():
             calls = list_objects(answer.get(name))
@@ -155,7 +148,6 @@ class AnswerIds:
 
 
 def arguments_text(given: object) -> object:
-    """Arguments as text, also where a provider writes them as an object."""
     if isinstance(given, Mapping):
         return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     return given

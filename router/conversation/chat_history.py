@@ -1,7 +1,4 @@
-"""Moves a chat's history to a target of another kind: ids of tool calls, names of tools,
-reasoning that the kind demands back, fields that it refuses. What suits goes through byte for
-byte. Pure.
-"""
+"""Moves a chat's history to a target of another kind; what suits stays byte for byte."""
 
 import json
 import re
@@ -42,7 +39,6 @@ class ToolNames:
 
 
 def has_strange_name(body: bytes, pattern: re.Pattern[str]) -> bool:
-    """Tells quickly whether a body with tools may have a name that the target refuses."""
     return b'"tools"' in body and any(
         not pattern.fullmatch(name.decode("utf-8", "replace")) for name in _NAMES.findall(body)
     )
@@ -67,7 +63,6 @@ REASONING: Final = "reasoning_content"
 
 
 def suits_chat(body: bytes, intake: HistoryIntake) -> bool:
-    """Tells quickly whether a chat goes through as it is."""
     if QUOTED_MARK in body or (FILE_ID in body and not intake.reads_file_ids):
         return False
     for quoted in intake.quoted:
@@ -110,7 +105,6 @@ def move_chat(body: bytes, intake: HistoryIntake, maker: str = "") -> MovedBody:
 
 
 def mark_chat(answer: Json, maker: str) -> bool:
-    """Marks what a whole chat, or a piece of a stream, has signed; tells whether it did."""
     marked = False
     for choice in list_objects(answer.get("choices")):
         for message in (choice.get("message"), choice.get("delta")):
@@ -157,14 +151,12 @@ def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:
 
 
 def give_back_reasoning(messages: Iterable[Json]) -> None:
-    """Gives each answer that called a tool its reasoning, empty where it is lost."""
     for message in messages:
         if message.get("role") == "assistant" and message.get("tool_calls"):
             message.setdefault(REASONING, "")
 
 
 def without_reasoning(messages: Iterable[Json], names: Iterable[str]) -> bool:
-    """Takes reasoning out of answers; tells whether there was any."""
     gone = [message.pop(name, None) for message in messages for name in names]
     return any(value is not None for value in gone)
 
@@ -190,7 +182,6 @@ def _tool_holders(chat: Json, messages: Iterable[Json]) -> Iterator[Json]:
 
 
 def _clear_places(chat: Json, names: Iterable[str], found: dict[str, None]) -> None:
-    """Takes fields out of every place that they may stand in, but not out of schemas."""
     places = [chat]
     for message in list_objects(chat.get("messages")):
         places += [message, *list_objects(message.get("content"))]

@@ -1,7 +1,4 @@
-"""Says as text what a provider's own tool left in a conversation (searches with their results,
-code with its output, documents by URL), and files of earlier turns that lie at a provider. For
-a target that has no such block, item or file. Pure.
-"""
+"""Says as text what a provider's own tools and files left in a conversation."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -49,9 +46,7 @@ def last_answer(turns: Sequence[object]) -> int:
 
 
 def say_files(turns: object, values: Collection[str] | None = None) -> Iterator[str]:
-    """Says as text each file of the history; yields the types of their parts. values: ids of
-    the files, None for all.
-    """
+    """Says each file of the history as text; yields the parts' types. values: ids of files."""
     given = turns if isinstance(turns, list) else []
     for turn in given[: last_answer(given)]:
         holders = [turn]

@@ -1,7 +1,4 @@
-"""The table of what each kind of provider takes of a conversation's history in a chat: ids of
-tool calls, names of tools, reasoning that must come back, fields that it refuses; and a body as
-a kind takes it (`MovedBody`).
-"""
+"""The table of what each kind of provider takes of a chat's history."""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""A maker's mark stands before what its maker alone can read: signed thinking, encrypted
-reasoning. It names the target that wrote the piece, so that no other target gets it, and no
-server has to remember it. Pure.
-"""
+"""A mark names the target that wrote a signed piece, so that no other target gets it."""
 
 import json
 import re
@@ -63,7 +60,6 @@ def seal_thoughts(blocks: Sequence[Mapping[str, object]]) -> str:
 
 
 def open_thoughts(piece: object) -> list[dict[str, object]]:
-    """Reads what `seal_thoughts` wrote; empty for any other piece."""
     marked = read_mark(piece)
     try:
         found = json.loads(urlsafe_b64decode(marked.value)) if marked.maker else None
@@ -74,7 +70,6 @@ def open_thoughts(piece: object) -> list[dict[str, object]]:
 
 
 def is_made_by(text: str, maker: str) -> bool:
-    """Tells whether a body has a piece or an id with this maker's mark."""
     return bool(maker) and (f"sg.{maker}." in text or f"_{OWN_ID}{maker}_" in text)
 
 
@@ -84,7 +79,6 @@ def own_id(prefix: str, maker: str, rest: str) -> str:
 
 
 def maker_of_id(id_: object) -> str:
-    """Reads whose item an id of ours names; empty for any other id."""
     if not isinstance(id_, str) or not is_own_id(id_):
         return ""
     return id_.partition(f"_{OWN_ID}")[2].partition("_")[0]

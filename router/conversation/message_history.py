@@ -1,7 +1,4 @@
-"""Moves the history of a Messages request to a target that speaks that protocol: thinking that
-another target signed stays behind, as its provider alone can read it; ids of tool calls are
-made such as the protocol knows. Pure.
-"""
+"""Moves a Messages history: leaves out thinking that another target signed."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -26,7 +23,6 @@ RESULT: Final = b'"tool_result"'
 
 
 def suits_message(body: bytes) -> bool:
-    """Tells quickly whether a request goes through as it is."""
     if SIGNED in body or b'"redacted_thinking"' in body:
         return False
     if RESULT not in body:
@@ -35,9 +31,7 @@ def suits_message(body: bytes) -> bool:
 
 
 def move_message(body: bytes, maker: str) -> MovedBody:
-    """Writes a request as its target takes it. maker: the target's name as a maker. Thinking
-    whose maker is not known goes along: see `router.upstream.learned_repairs`.
-    """
+    """Moves a request to its target. Thinking of an unknown maker goes along."""
     if suits_message(body):
         return MovedBody(body)
     asked: Json = json.loads(body)
@@ -53,9 +47,7 @@ def move_message(body: bytes, maker: str) -> MovedBody:
 
 
 def without_thoughts(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Writes a request without the thinking in its history. values: the signatures of what
-    goes; None for all.
-    """
+    """Leaves out the history's thinking. values: signatures of what goes; None for all."""
 
     def stays(block: Json) -> bool:
         place = SIGNATURES.get(str(block.get("type")))
@@ -84,7 +76,6 @@ def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
 
 
 def mark_message(answer: Json, maker: str) -> bool:
-    """Marks the signatures in a message, or in an event of a stream; tells whether it did."""
     delta = answer.get("delta")
     if isinstance(delta, dict) and delta.get("type") == "signature_delta":
         delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)

@@ -1,7 +1,4 @@
-"""Moves the items of a Responses request to a target that speaks that protocol: encrypted
-reasoning of another target stays behind, and so does each id under which the provider has
-nothing stored. Pure.
-"""
+"""Moves Responses items: leaves out another target's encrypted reasoning and its ids."""
 
 import json
 import re
@@ -29,16 +26,11 @@ ADVICE: Final = f"a translation made it, and nothing of it is stored: {SEND_ALL}
 
 
 def suits_response(body: bytes) -> bool:
-    """Tells quickly whether a request goes through as it is."""
     return _OWN not in body and not _REASONING.search(body) and RESPONSE_CALL_IDS.suits(body)
 
 
 def move_response(body: bytes, maker: str) -> MovedBody:
-    """Writes a request as its target takes it. maker: the target's name as a maker. Reasoning
-    whose maker is not known goes along: see `router.upstream.learned_repairs`.
-
-    Raises Untranslatable for a reference to an item or answer that is stored nowhere.
-    """
+    """Moves a request to its target. Raises Untranslatable for what is stored nowhere."""
     if suits_response(body):
         return MovedBody(body)
     asked: Json = json.loads(body)
@@ -63,10 +55,7 @@ def move_response(body: bytes, maker: str) -> MovedBody:
 
 
 def without_reasoning(body: bytes, values: Collection[str] | None = None) -> MovedBody:
-    """Writes a request without reasoning, and without the ids of its items. A stray id stays:
-    no turn of the conversation lost it. values: ids or encrypted content of what goes; None for
-    all.
-    """
+    """Leaves out reasoning and its items' ids. values: of what goes; None for all."""
     asked: Json = json.loads(body)
     items = asked.get("input")
     if not isinstance(items, list):
@@ -95,7 +84,6 @@ def check_references(request: Mapping[str, object]) -> None:
 
 
 def mark_response(answer: Json, maker: str) -> bool:
-    """Marks encrypted reasoning in a response, or an event; tells whether it did."""
     whole = answer.get("response")
     output = (whole if isinstance(whole, dict) else answer).get("output")
     marked = False

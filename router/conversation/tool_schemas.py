@@ -1,7 +1,4 @@
-"""Writes a tool's JSON schema as Anthropic, Bedrock and Google take it, without weakening what
-the model is told: alternatives at the top become one object, references are resolved, kinds
-that know less get the rest in words. What is lost all the same is told. Pure.
-"""
+"""Writes a tool's JSON schema as each kind takes it, and tells what is lost."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -43,9 +40,7 @@ _BOUNDS: Final = {"exclusiveMinimum": "greater than", "exclusiveMaximum": "less 
 
 
 class SchemaRule(NamedTuple):
-    """What a kind's schemas may have. keeps_definitions: references to `$defs` and
-    `definitions` go along.
-    """
+    """What a kind's schemas may have. keeps_definitions: of `$defs` and `definitions`."""
 
     keeps_definitions: bool = True
     is_google: bool = False
@@ -67,7 +62,6 @@ class WrittenSchema(NamedTuple):
 
 
 def write_schema(given: Json, rule: SchemaRule) -> WrittenSchema:
-    """Writes the schema of a tool's arguments, an object at the top."""
     writer = _Writer(given, rule)
     schema = writer.root()
     return WrittenSchema(schema, writer.is_weaker)
@@ -96,9 +90,6 @@ class _Writer:
         }
 
     def _merged(self, schema: Json, path: tuple[str, ...]) -> Json:
-        """One object of a schema and all its alternatives: what may be there has a place, and
-        what each of them demands is demanded.
-        """
         top = dict(schema)
         reference = top.pop("$ref", None)
         parts = [(top.pop("allOf", None), True)]
@@ -188,7 +179,6 @@ class _Writer:
         return reference.startswith(tuple(f"#/{name}/" for name in _DEFINITIONS))
 
     def _pointed(self, reference: str) -> Json:
-        """What a reference points to; any object where there is nothing."""
         place: Any = self._whole
         for step in _steps(reference):
             if isinstance(place, list) and step.isdecimal() and int(step) < len(place):

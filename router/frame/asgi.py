@@ -1,6 +1,4 @@
-"""ASGI types and helpers: read a request's body within limits of size and time, send a reply,
-and cancel the work for a client that hangs up (`DisconnectWatch`).
-"""
+"""ASGI types and helpers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -22,12 +20,10 @@ REQUEST_ARRIVES_S: Final = 30.0
 WATCH_AFTER_S: Final = 0.02
 
 
-class BodyTooLarge(Exception):
-    """The body is over the limit."""
+class BodyTooLarge(Exception): ...
 
 
-class ClientDisconnected(Exception):
-    """Signals that the caller hung up."""
+class ClientDisconnected(Exception): ...
 
 
 # In the scope, from our own server: the whole body, where it came with the head. `receive` has

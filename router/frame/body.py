@@ -1,7 +1,4 @@
-"""Reads the JSON body of a client's request as far as routing needs: its model, whether it
-streams, whether it wants usage (`ClientRequest`). The rest stays as it came. A wrong field is a
-`FieldError`.
-"""
+"""Reads a client's JSON body as far as routing needs; the rest stays as it came."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -35,10 +32,7 @@ class ClientRequest:
         return self.members.get(name)
 
     def for_kind(self, kind: str) -> "ClientRequest":
-        """A chat with its limit under the name that the provider's kind knows.
-
-        A client that gives both names is sent on as it is: which one it means, only it knows.
-        """
+        """Names a chat's limit as the kind knows it; two names go on as they are."""
         limit = PROVIDER_KINDS[kind].answer_limit
         if limit is None or self.endpoint is not _CHAT or limit.value in self.members:
             return self
@@ -50,7 +44,6 @@ class ClientRequest:
 
     @property
     def serial_tools(self) -> bool:
-        """The client itself asks for one tool call at a time."""
         choice = self.value("tool_choice")
         return self.value("parallel_tool_calls") is False or (
             isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
@@ -67,9 +60,7 @@ class FieldError(InputError):
 
 
 def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
-    """Reads a request's body. Raises InputError: not UTF-8, not JSON, too deep, no model, a
-    name twice, a `stream` that is no boolean.
-    """
+    """Reads it. Raises InputError: no JSON, no model, a name twice, no boolean `stream`."""
     members = parse_object(body)
     get = members.get
     model = get("model")

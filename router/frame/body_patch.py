@@ -1,10 +1,7 @@
-"""Body patches edit a client's request for one target: its model, the target's default and
-patched settings, an addendum to the prompt. Few edits, every other byte kept. Each protocol's
-dialect is made of these.
+"""Edits a client's body for one target; every other byte stays.
 
-Without settings of the client's own a chat is what evals send
-(`evals.runner.chat_completions.request_body`): what was measured is what serves. What an
-endpoint calls its fields is in `router.protocols`.
+Without settings of the client's own a chat is what evals send: what was measured is what
+serves.
 """
 
 import json
@@ -23,9 +20,7 @@ NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 def model_alone(request: ClientRequest, target: Target) -> bytes | None:
-    """Writes the client's body with the target's model, where nothing else is changed in it;
-    None where the model's place is not found quickly.
-    """
+    """Returns None where the model's place is not found quickly."""
     return request.members.with_text("model", _quoted(target.model))
 
 
@@ -68,7 +63,6 @@ def setting_edits(
 
 
 def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
-    """Yields an edit for each field, those that are new at the object's end."""
     if not wanted:
         return []
     members = request.members
@@ -87,7 +81,6 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
 
 
 def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
-    """The addendum at the end of a text, of a list of text parts, or in place of nothing."""
     last = content.end - 1  # before the closing quote or bracket
     if isinstance(content.value, str):
         return [TextEdit(last, last, to_json(f"\n\n{addendum}")[1:-1])]
@@ -100,9 +93,7 @@ def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
 def patched_body(
     request: ClientRequest, target: Target, wanted: dict[str, object], rules: str
 ) -> bytes:
-    """Writes the body with the target's model and these fields, and with its addendum at the
-    end of the system prompt. rules: the field of that prompt.
-    """
+    """Writes the body anew. rules: the field of the system prompt, which the addendum ends."""
     addendum, more = target.request_patch.prompt_addendum, []
     given = request.members.values.get(rules) if addendum else None
     if addendum and given is None:

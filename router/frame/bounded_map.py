@@ -1,6 +1,4 @@
-"""A bounded map keeps the latest entries: at least `least` of them, at most a sixteenth more.
-Once full it takes no more memory.
-"""
+"""A map of the latest entries: at least `least`, at most a sixteenth more."""
 
 from collections.abc import ValuesView
 from itertools import islice

@@ -1,7 +1,4 @@
-"""An upstream failure is an attempt at a provider without a usable answer, with its class and
-with what the provider answered, if it did: its own sentence is `message`, its `cause` is the
-status, the code and the place in fixed words.
-"""
+"""An upstream failure is an attempt at a provider without a usable answer."""
 
 import json
 import re
@@ -21,9 +18,7 @@ SEND_ALL: Final = (
 
 
 class Untranslatable(Exception):
-    """What this request asks for has no counterpart there. param: the field, None where it is
-    not known.
-    """
+    """Signals what has no counterpart there. param: the field, None where it is unknown."""
 
     code = "not_supported_by_target"
 
@@ -43,21 +38,16 @@ class MalformedRequest(Untranslatable):
 
 
 def no_chat_error(what: str, param: str) -> Untranslatable:
-    """Builds the error for what no chat can carry. what: as the client wrote it, e.g. "a tool
-    of type 'web_search_20250305'". param: the field of the body that it is in.
-    """
+    """Builds the error. what: as the client wrote it. param: the field that it is in."""
     return Untranslatable(f"{what} cannot be said in the protocol of the route's target", param)
 
 
 def reference_error() -> Untranslatable:
-    """Builds the error for an item by whose id alone its provider knows it."""
     return Untranslatable(f"{REFERENCE} names what another provider keeps: {SEND_ALL}", "input")
 
 
 def untranslatable_error(held: str) -> Untranslatable:
-    """Builds the error for what a translation cannot carry. held: as a bridge says what it
-    cannot carry: a field in backquotes, else a tool.
-    """
+    """Builds the error. held: a field in backquotes, else a tool."""
     if held == REFERENCE:
         return reference_error()
     return no_chat_error(held, held.strip("`") if held.startswith("`") else "tools")
@@ -82,12 +72,9 @@ class ProviderWords(NamedTuple):
 
 
 class UpstreamFailed(UpstreamError):
-    """An attempt without a usable answer.
-
-    detail: for people and logs; without secrets and without content. status, body,
-    content_type, headers: what the provider answered, if it did. stale: a connection that had
-    served before ended without a word: most likely it was closed as idle, a moment ago. local:
-    it cannot be said in the provider's protocol, so the provider was not asked.
+    """An attempt without a usable answer. detail: without secrets and content. stale: a
+    connection that had served before ended without a word, most likely closed as idle. local:
+    the provider was not asked.
     """
 
     def __init__(
@@ -123,9 +110,7 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def cause(self) -> str:
-        """The status, the code and the place: `400 invalid_value at tools[12]`; empty without a
-        code. No word of it is a client's.
-        """
+        """The cause, such as `400 invalid_value at tools[12]`; empty without a code."""
         if not self.body or not (code := self.provider_code):
             return ""
         status = f"{self.status} " if self.status else ""
@@ -133,7 +118,6 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def named(self) -> str:
-        """The name of this failure: its class with its cause."""
         return name_failure(self.failure, self.cause)
 
     @property
@@ -147,9 +131,7 @@ class UpstreamFailed(UpstreamError):
 
     @property
     def message(self) -> str:
-        """The provider's own sentence with its code and parameter, or the title of a page that
-        something in front of it sent; empty for none.
-        """
+        """The provider's sentence with code and parameter, or a page's title."""
         return read_message(self.body)
 
     def kept(self) -> Self:
@@ -174,17 +156,13 @@ def read_message(body: bytes) -> str:
 
 
 def read_code(error: Mapping[str, object]) -> str:
-    """Returns an error's code, else its status in words, else its type; empty where they are
-    not a provider's fixed words.
-    """
+    """Returns the code, else the status in words, else the type; empty for free words."""
     named = (str(error.get(name) or "") for name in ("code", "status", "type"))
     return next((name for name in named if _CODE.fullmatch(name)), "")
 
 
 def read_place(error: Mapping[str, object]) -> str:
-    """Returns the place of an error in the request, up to its last number: a client's own names
-    stand behind it.
-    """
+    """Returns the place up to its last number: a client's own names stand behind it."""
     named = error.get("param") or _field_of(error)
     if not isinstance(named, str):
         said = _AT_BEGINNING.match(str(error.get("message") or ""))
@@ -198,7 +176,6 @@ def _one_line(text: object) -> str:
 
 
 def _field_of(error: Mapping[str, object]) -> object:
-    """Google's place of an error: the field of its first violation."""
     match error.get("details"):
         case [*_, {"fieldViolations": [{"field": str(field)}, *_]}] | [
             {"fieldViolations": [{"field": str(field)}, *_]},
@@ -248,7 +225,6 @@ def _inner_error(found: Any) -> Mapping[str, object] | None:
 
 
 def refused_request(why: Untranslatable) -> UpstreamFailed:
-    """Builds the failure of a request about which the provider is not asked."""
     words = f"{why.message}; leave it out, or ask another route"
     body = error_body(words, "invalid_request_error", why.code, param=why.param)
     failed = UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)

@@ -1,10 +1,4 @@
-"""Parses a JSON object and finds where in its text each top-level value stands, so that one
-value can be replaced (`apply_edits`) and every other byte kept. Refuses a name that occurs
-twice and deep nesting.
-
-`parse_object` parses the whole at native speed, and finds places only when they are asked for;
-most need that of `model` alone.
-"""
+"""Parses a JSON object, and replaces single values in its text; every other byte stays."""
 
 import json
 import math
@@ -28,9 +22,7 @@ from router.frame.json_walk import (
 
 
 class ParsedObject:
-    """Gives an object's members by name. `values` walks it when they are first
-    asked. found: their values by name.
-    """
+    """A parsed object. found: its members. `values` walks the text when it is first asked."""
 
     __slots__ = ("_data", "_walked", "found", "get", "text")
 
@@ -61,9 +53,7 @@ class ParsedObject:
         return self.values.get(name)
 
     def with_text(self, name: str, new: str) -> bytes | None:
-        """Writes the object with another value for a member that is a string; None where its
-        place is not found quickly. name: of ASCII letters. new: as JSON.
-        """
+        """Sets a string quickly; None where its place is not. name: ASCII. new: as JSON."""
         value, text = self.get(name), self.text
         if self._walked is not None or not isinstance(value, str):
             return None
@@ -83,10 +73,7 @@ class ParsedObject:
         return f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
-        """Returns the object with one of its members under another name.
-
-        old: of ASCII letters, and there. new: not there. Every other byte stays.
-        """
+        """Renames a member; every other byte stays. old: of ASCII letters. new: not there."""
         span = _only_name(self.text, old)
         if span is None:
             start = self.values[old].start
@@ -102,7 +89,6 @@ class ParsedObject:
 
     @property
     def close(self) -> int:
-        """The index of the closing brace: nothing but space may follow it."""
         return self.text.rindex("}")
 
     @property
@@ -119,7 +105,6 @@ class TextEdit(NamedTuple):
 
 
 def member_edit(members: ParsedObject, name: str, value: str) -> TextEdit:
-    """Sets a member that is there. value: as JSON."""
     place = members.values[name]
     return TextEdit(place.start, place.end, value)
 
@@ -152,7 +137,6 @@ def decode(body: bytes) -> str:
 
 
 def _has_many_brackets(body: bytes) -> bool:
-    """Tells whether more than MAX_DEPTH brackets open in a body, in its strings or not."""
     if len(body) <= _COUNTED_BYTES:
         # What is shorter without a bracket had as many. CPython 3.11's `bytes.count` looks
         # at each byte, and takes longer than `replace`, which searches.
@@ -181,7 +165,6 @@ def _too_deep(body: bytes) -> bool:
 
 
 def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
-    """As `_too_deep`, for a parsed body: most large ones hold few arrays and objects."""
     level: list[dict[str, object] | list[object]] = [found]
     left = len(body) // _BYTES_PER_MEMBER
     for _ in range(MAX_DEPTH):
@@ -198,9 +181,7 @@ def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
 
 
 def parse_object(data: bytes) -> ParsedObject:
-    """Parses a JSON object at native speed for nearly everything that is valid. Raises
-    InputError where `decode` and `walk_text` do.
-    """
+    """Parses at native speed what nearly all write. Raises InputError, as `walk_text`."""
     try:
         text = data.decode()
         # The texts of one request are seldom those of the next; its names are.
@@ -226,10 +207,7 @@ def parse_object(data: bytes) -> ParsedObject:
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
-    """Parses a JSON object in which NaN or an infinity stands, and writes it anew without them.
-
-    A member of an object is left out, an element of an array is null. Raises InputError.
-    """
+    """Leaves NaN and infinities out of objects; in arrays null. Raises InputError."""
     try:
         found = json.loads(
             decode(data),
@@ -261,10 +239,7 @@ def _finite(value: object) -> object:
 
 
 def walk_text(text: str) -> ParsedObject:
-    """Reads the whole text as one object. Raises InputError, with the place, for anything else.
-
-    A name that occurs twice is refused: readers disagree on which one counts.
-    """
+    """Reads the whole text. Raises InputError, with the place; also for a name twice."""
     walked = walk_whole(text)
     return ParsedObject(
         text, {name: value.value for name, value in walked.values.items()}, walked
@@ -291,9 +266,6 @@ def _spliced(data: bytes, name: str, new: str) -> bytes | None:
 
 
 def _only_place(text: str, name: str) -> tuple[int, int] | None:
-    """The span of a member's string, if only short values stand before it, or its name stands
-    in the text but once.
-    """
     early = _early_member(name)(text)
     if early is not None:
         return early.span(1)
@@ -304,7 +276,6 @@ def _only_place(text: str, name: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=16)
 def _early_member(name: str) -> Callable[[str], re.Match[str] | None]:
-    """Finds the string of an object's own member, without looking at what follows it."""
     member = rf'"{_LETTERS}*"{_COLON}(?:"{_LETTERS}{{0,200}}"|[-+.\w]+){_WHITE},{_WHITE}'
     wanted = rf'"{name}"{_COLON}("(?:[^"\\]|\\.)*")'
     return re.compile(rf"{_WHITE}\{{{_WHITE}(?:{member})*{wanted}").match

@@ -1,6 +1,4 @@
-"""Walks JSON text and finds where each member of an object, or element of an array, stands.
-Refuses a name that occurs twice.
-"""
+"""Walks JSON text and finds where each member or element stands."""
 
 import json
 import json.scanner

@@ -1,7 +1,4 @@
-"""Reads lists of objects (messages, choices, parts) out of requests and answers, however
-malformed they are: a conversation's opening, the first object or an error, all objects of a
-list.
-"""
+"""Reads lists of objects out of requests and answers, however malformed they are."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,14 +18,12 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
-    """Builds the error. reason: the field that says why an answer ended."""
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )
 
 
 def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
-    """Yields the objects in a list, and nothing for any other value."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))
 

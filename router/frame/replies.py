@@ -68,9 +68,7 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
 
 
 def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
-    """Headers without those of one hop alone (RFC 9110, section 7.6.1), and without `dropped`.
-    headers: names in lower case.
-    """
+    """Leaves out headers of one hop (RFC 9110, 7.6.1) and `dropped`; names in lower case."""
     kept: list[Header] = []
     nominated: set[bytes] = set()
     for header in headers:
@@ -104,7 +102,6 @@ class Reply(NamedTuple):
 
 
 def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
-    """OpenAI's error object; `param` is null unless given."""
     error = {"message": message, "type": kind, "param": None, "code": code, **more}
     return json.dumps({"error": error}).encode()
 

@@ -1,9 +1,6 @@
-"""Timers bound hundreds of waits by time limits: `Timers.limit` cancels a block when its time
-is up, as `asyncio.timeout_at` does, by one look every few milliseconds in place of a timer for
-each.
+"""Bounds hundreds of waits by one look every few milliseconds.
 
-Nearly every limit is set and never reached. `asyncio.timeout` and `call_later` cost more than
-the rest of an attempt's bookkeeping; here a limit costs two set operations.
+`asyncio.timeout` and `call_later` cost more than the rest of an attempt's bookkeeping.
 """
 
 import asyncio
@@ -62,11 +59,7 @@ class Timers:
 
 
 class TimeLimit:
-    """Cancels its block when the time is up, which outside it is TimeoutError.
-
-    The rules about cancelling are those of `asyncio.timeout_at`; it comes up to a tick late.
-    It may limit one block after the other, each until its own `when`.
-    """
+    """Limits a block as `asyncio.timeout_at` does, up to a tick late; again and again."""
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")
 

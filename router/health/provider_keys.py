@@ -1,7 +1,4 @@
-"""Provider keys choose which key to use for a provider that has several (D3): a key that was
-refused or limited rests while another is left. `on_key` hears of refused keys and of those that
-serve again. No I/O.
-"""
+"""Chooses among a provider's keys (D3): a refused key rests while another is left."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +24,7 @@ SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Knows which keys of which providers rest or are refused. monotonic: seconds. on_key:
-    called once when a key is refused, and once when it serves again.
-
-    Belongs to one event loop, as `TargetHealth` does.
-    """
+    """Chooses keys; for one event loop. on_key: hears of one refused, or serving again."""
 
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
@@ -42,7 +35,6 @@ class ProviderKeys:
         self._there: ProviderKeySets = NO_KEYS
 
     def key(self, upstream: CompiledTarget) -> ProviderKey | None:
-        """The one to use now; None where it has none."""
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
         return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
@@ -50,7 +42,6 @@ class ProviderKeys:
     def other_left(
         self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
     ) -> bool:
-        """Whether this failure is about the key, and another key may be used."""
         if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
             return False
         able = rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
@@ -63,10 +54,7 @@ class ProviderKeys:
         refusal: UpstreamFailed,
         retry_after_s: float | None,
     ) -> None:
-        """Notes what a key's failure means for the next requests.
-
-        The only key there is never rests: its targets do.
-        """
+        """Has a refused or limited key rest; the only key never rests: its targets do."""
         wait_s = key_rest_s(refusal.failure, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
@@ -88,12 +76,10 @@ class ProviderKeys:
             self._on_key(provider, key.name, None)
 
     def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
-        """Whether this key was taken away or replaced while its request was under way."""
         name = upstream.provider.name
         return key is not None and name in self._there and key not in self._there[name]
 
     def forget_gone(self, serving: CompiledSnapshot) -> None:
-        """What is known of keys that were taken away or replaced; their refusal is over."""
         self._there = serving.provider_keys
         there = {(name, key) for name, own in serving.provider_keys.items() for key in own}
         for provider, key in self.refused - there:
@@ -123,10 +109,7 @@ class CredentialProof:
 
 
 class EarlyRecovery:
-    """Belongs to one event loop, as `TargetHealth` does. serving: the snapshot that was
-    evaluated last. Each request evaluates one that is new, so that the first finds the circuit
-    closed.
-    """
+    """Forgets what kept targets back. serving: evaluated last; each request asks first."""
 
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:
         self._health = health

@@ -1,15 +1,7 @@
-"""Target health knows of each target its circuit breaker, the pause that its provider asked
-for, when it last answered, and how the latest users found it. It gives tickets for attempts and
-settles them. No I/O.
+"""Target health keeps each target's circuit breaker, pause and latest answers. No I/O.
 
-Health checks decide when a target is probed by a cheap request of the router's own (B10).
-Pure.
-
-A target that answers its users proves itself. One that answered nobody for a while is checked,
-so that a fallback's trouble is known before the fallback is needed; one whose circuit is not
-closed is checked as soon as a probe may go, so that no user has to be the probe. Users know
-better: a target that one of them waits for is not checked, and while they find it well a check
-that fails opens no circuit. Times are monotonic seconds.
+It also says when a health check is due (B10). A target that users ask proves itself; a check
+that fails opens no circuit while users find the target well. Times are monotonic seconds.
 """
 
 import math
@@ -76,7 +68,6 @@ def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> fl
 def due_targets(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> tuple[str, ...]:
-    """The targets to check now, those first whose last check is longest ago."""
     able = [
         id_ for id_, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
     ]
@@ -86,16 +77,12 @@ def due_targets(
 def next_check_in_s(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> float:
-    """Seconds until a target may be due, MAX_SLEEP_S at most."""
     waits = (check_due_in_s(target, now, interval_s) for target in targets.values())
     return min((*waits, MAX_SLEEP_S))
 
 
 def is_outweighed(found_well_at: float | None, now: float) -> bool:
-    """Whether a check's failure counts for nothing, since users find the target well.
-
-    found_well_at: of the last request of a user's, None where that failed, or there was none.
-    """
+    """Whether a check's failure counts for nothing. found_well_at: by a user; None: failed."""
     return found_well_at is not None and now < found_well_at + USER_EVIDENCE_S
 
 
@@ -112,11 +99,8 @@ _CLOSED: Final = BreakerState.CLOSED
 
 
 class TargetHealth:
-    """The health of targets by id; a target that is not known is well. monotonic: seconds that
-    never jump. on_move: called with a target and its breaker in its new state. on_pause: with a
-    target whose provider asked for more time than a breaker is ever open, and the seconds.
-
-    Belongs to one event loop: nothing here waits, so no lock is needed.
+    """Knows targets by id; an unknown one is well. on_move: hears of a breaker's new state;
+    on_pause: of pauses longer than a breaker is ever open. No lock: one event loop has it.
     """
 
     def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
@@ -155,7 +139,6 @@ class TargetHealth:
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
-        """Says whether a target is ready, to make a plan; takes no ticket."""
         now = self._monotonic()
         return {
             target: target_availability(
@@ -177,11 +160,9 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
-        """Counts a user's request as sent to a target, until `end`."""
         self._under_way[target] += 1
 
     def end(self, target: str) -> None:
-        """Counts a user's request to a target as over, a stream at its end."""
         self._under_way[target] -= 1
 
     def answered(self, target: str, ticket: Ticket, endpoint: Endpoint) -> None:
@@ -204,15 +185,12 @@ class TargetHealth:
         successes[1] += 1
 
     def counts_for_all(self, target: str, caller: object) -> bool:
-        """Notes a failure that one caller's request may have brought about, and says whether so
-        many callers have met it in a row that the target is to blame.
-        """
+        """Notes a failure; tells whether SEVERAL_CALLERS met it in a row."""
         refused = self._refused.setdefault(target, set())
         refused.add(caller)
         return len(refused) >= SEVERAL_CALLERS
 
     def judge(self, target: str, failure: FailureClass | None, endpoint: Endpoint) -> None:
-        """Notes how a user's request to a target went. failure: None for a success."""
         if failure is None:
             self._found_well_at[target] = self._monotonic()
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
@@ -242,7 +220,6 @@ class TargetHealth:
         )
 
     def pause(self, target: str, wait_s: float) -> None:
-        """Pauses a target for as long as its provider asked, at most LONGEST_PAUSE_S."""
         until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
         before = self._paused_until.get(target)
         if before is not None and before >= until:
@@ -256,13 +233,11 @@ class TargetHealth:
         return self._pause_s(target, self._monotonic())
 
     def renew(self, target: str) -> None:
-        """Forgets what is known of a target whose provider got a new credential."""
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_after_new_key(before))
         self._paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
-        """Has a target asked again at once, whatever kept requests from it."""
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
         self._paused_until.pop(target, None)

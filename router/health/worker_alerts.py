@@ -1,9 +1,5 @@
-"""Worker alerts tell people what this worker noticed: open circuits, pauses, refused or missing
-provider keys, stopped canaries, internal errors, a refused revision. An alert that goes on is
-repeated, and ended when its cause is gone.
-
-Each goes to the process's log at once, and with the recorder's next batch to the database: when
-that is away, to the spool. No request waits for any of it.
+"""Worker alerts tell people what this worker noticed, and end with their cause. No request
+waits.
 """
 
 import asyncio
@@ -66,9 +62,7 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
-    """Opens and resolves the alerts of one worker; belongs to the worker's event loop, like
-    the health that it listens to.
-    """
+    """Belongs to the worker's event loop, like the health that it listens to."""
 
     def __init__(
         self,
@@ -96,11 +90,9 @@ class WorkerAlerts:
         ]
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
-        """Adds a function that gets the serving snapshot about every second."""
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
-        """Notes every new state of a breaker; `TargetHealth` calls it."""
         if after.state is BreakerState.HALF_OPEN:
             return
         if after.state is BreakerState.CLOSED:
@@ -109,7 +101,6 @@ class WorkerAlerts:
             self._opened(target, after.because)
 
     def paused(self, target: str, wait_s: float) -> None:
-        """Notes that a target's provider asked for a long pause; `TargetHealth` calls it."""
         name, _ = self._names(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         self._raise(
@@ -125,7 +116,6 @@ class WorkerAlerts:
         )
 
     def key_moved(self, provider: str, key: str, refusal: UpstreamFailed | None) -> None:
-        """Notes that one of several keys is refused, or serves again (None)."""
         name = f"key {provider} {key}"
         if refusal is None:
             self._resolve(name)
@@ -142,9 +132,7 @@ class WorkerAlerts:
         )
 
     def canary_aborted(self, abort: LocalAbort) -> None:
-        """Alerts people that this worker aborted a canary; the control plane reads it as a
-        request to roll back.
-        """
+        """The control plane reads this alert as a request to roll back."""
         alert = Alert(
             AlertKind.LOCAL_ABORT,
             f"route {abort.route}",
@@ -157,7 +145,6 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def _note_shares(self, route: str, shares: Mapping[str, float]) -> None:
-        """Notes the keys that carry too many of a route's requests; empty for no such key."""
         name = f"{SHARED_KEYS}{route}"
         if not shares:
             self._resolve(name)
@@ -201,12 +188,7 @@ class WorkerAlerts:
                 )
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
-        """Tells of an internal error: of the first at once, of others of the same each AGAIN_S
-        at the most.
-
-        about: the id of the route's live rollout, which holds while this is open; else
-        `subject`, such as `route support`.
-        """
+        """Tells of a fault. about: the route's live rollout, which is held, else `subject`."""
         key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
         alert = self._alert(
             AlertKind.INTERNAL_ERROR,
@@ -231,7 +213,6 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
-        """Looks for causes in the state: keys, repairs, the revision, pauses, faults."""
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:
@@ -309,14 +290,12 @@ class WorkerAlerts:
         )
 
     def still(self) -> None:
-        """Tell the database of everything that goes on that it does."""
         now = self._clock.now()
         self._recorder.notify(
             *(alert.now(AlertEvent.STILL, now) for alert in self._open.values())
         )
 
     async def watch(self) -> None:
-        """Evaluates the alerts every few seconds until it is cancelled."""
         turns = 0
         while True:
             await asyncio.sleep(WATCH_S)
@@ -336,7 +315,6 @@ class WorkerAlerts:
         *sentences: str,
         source: str = "",
     ) -> None:
-        """Opens an alert. name: of what is wrong, for its end."""
         alert = self._alert(kind, subject, key, title, " ".join(sentences), source)
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
@@ -345,17 +323,13 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """Ends the alerts on this worker's own keys and revision as the worker ends. The next
-        worker raises its own at once. It takes longer to find the other causes again: their
-        alerts end by silence.
-        """
+        """Ends the alerts that the next worker raises at once; others end by silence."""
         for name in [open_name for open_name in self._open if open_name.startswith(OF_WORKER)]:
             self._resolve(name)
         self._recorder.notify(*self._faults_untold.values())
         self._open.clear()
 
     def raise_alert(self, alert: Alert) -> None:
-        """Reports something that is over as it happens."""
         self._recorder.notify(alert)
         self._events.put(
             "alert",
@@ -398,7 +372,6 @@ class WorkerAlerts:
         )
 
     def _carried(self, target: str) -> Iterator[str]:
-        """Who has the load now, a sentence for each route that has the target."""
         serving = self._holder.current
         for route in serving.routes.values() if serving else ():
             if target in route.upstreams:
@@ -431,9 +404,6 @@ class WorkerAlerts:
     def _alert(
         self, kind: AlertKind, subject: str, key: str, title: str, text: str, source: str = ""
     ) -> Alert:
-        """key: after its kind, empty for one alert of the kind. source: a part of this
-        worker.
-        """
         key = f"{kind.value}:{key}" if key else kind.value
         source = f"{self._recorder.worker}/{source}" if source else self._recorder.worker
         return Alert(kind, subject, key, title, text, self._clock.now(), source)

@@ -1,10 +1,8 @@
-"""The canary guard of a worker gathers evidence that a canary harms users, and stops it by
-itself, without the control plane: this worker then sends no more requests to it, announces that
-to the other workers, keeps the abort on disk (`GuardFiles`) and raises an alert.
+"""A worker's canary guard stops a canary that harms users, without the control plane.
 
-Each sticky key counts with its first request to this worker; outcomes are read in the order of
-assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but
-for files, which a thread writes: no request waits for a disk.
+Each sticky key counts once, with its first request; outcomes are read in the order of
+assignment (`harness.domain.canary.worker_guard` says why). A thread writes the files: no
+request waits for a disk.
 """
 
 import asyncio
@@ -34,9 +32,7 @@ MAX_KEYS: Final = 500_000
 
 
 class CanaryExposure:
-    """Holds what is known of a key's first request in a rollout. failed: None while it is out.
-    why: it failed, where known.
-    """
+    """A key's first request in a rollout. failed: None while it is out."""
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
 
@@ -49,9 +45,7 @@ class CanaryExposure:
 
 
 class RolloutGuard:
-    """Gathers the evidence of one rollout. limit: log e at which it aborts. classes: of the
-    canary's failures.
-    """
+    """Gathers one rollout's evidence. limit: log e at which it aborts."""
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
@@ -76,7 +70,6 @@ class RolloutGuard:
         return counted
 
     def read(self, now_s: float) -> bool:
-        """Take what is known, in order; whether the limit is reached."""
         moved = False
         while self._queue:
             first = self._queue[0]
@@ -95,9 +88,7 @@ class RolloutGuard:
 
 
 class CanaryGuards(RequestObserver):
-    """Keeps a guard for each live canary of the snapshot. announce: tells the other workers,
-    through the parent. on_abort: tells people.
-    """
+    """Keeps a guard for each live canary. announce: to other workers. on_abort: to people."""
 
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
@@ -128,7 +119,6 @@ class CanaryGuards(RequestObserver):
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
-        """Reads what was aborted before this process began. Never raises."""
         try:
             self.aborted = {abort.rollout: abort for abort in self._files.aborted()}
             self._lived = set(self.aborted)
@@ -138,7 +128,6 @@ class CanaryGuards(RequestObserver):
             log.warning("the guard's files cannot be read: %s", error)
 
     def stopped(self, canary: Canary | None) -> bool:
-        """Tells whether this router has stopped the canary."""
         if canary is None or canary.control:
             # A holdback's own arm is the old model: what is to be left is not it.
             return False
@@ -184,7 +173,6 @@ class CanaryGuards(RequestObserver):
                 self._abort(rollout, guard)
 
     def apply_abort(self, abort: LocalAbort) -> None:
-        """Stops a canary here that another worker has aborted."""
         if abort.rollout not in self.aborted:
             self.aborted[abort.rollout] = abort
             self._guards.pop(abort.rollout, None)
@@ -211,9 +199,6 @@ class CanaryGuards(RequestObserver):
         self._due.set()
 
     async def watch(self) -> None:
-        """Watches late outcomes and new rollouts until it is cancelled; aborts are on disk at
-        once.
-        """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -225,9 +210,7 @@ class CanaryGuards(RequestObserver):
                 log.warning("the guard's files: %s", error)
 
     async def evaluate(self) -> None:
-        """Reads late outcomes, keeps aborts on disk and begins to watch new rollouts. Raises
-        OSError; what could not be kept is tried again.
-        """
+        """Looks once. Raises OSError; what could not be kept is tried again."""
         for rollout, guard in list(self._guards.items()):
             if guard.read(self._clock.monotonic()):
                 self._abort(rollout, guard)

@@ -1,9 +1,6 @@
-"""The capture sampler copies a sample of a route's requests and answers that is to become eval
-cases (F9), unless the client declined, and hands them to the recorder as drafts.
+"""Copies a sample of requests and answers that is to become eval cases (F9).
 
-Here nothing is read, redacted or written: that would hold up the requests of others. What is
-taken lives in memory alone until the parent's `router.recording.capture_writer` has redacted
-it.
+Nothing is read, redacted or written here; the parent's `capture_writer` redacts it.
 """
 
 from typing import Final
@@ -55,7 +52,6 @@ class CaptureSampler(RequestObserver):
         return True
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """Hands the request over; one without an answer is nothing to label."""
         copy = self._copies.pop(observed.request_id, None)
         target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
@@ -91,7 +87,6 @@ class CaptureSampler(RequestObserver):
 
 
 def is_copy_refused(observed: ObservedRequest) -> bool:
-    """Tells whether the key or the client lets nobody keep a copy of the request."""
     return (
         OptOut.CAPTURE in observed.opt_outs
         or header(observed.scope, CAPTURE_OPT_OUT) == OFF

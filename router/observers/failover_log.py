@@ -1,7 +1,4 @@
-"""The failover log (B5) records each target that a request left for another, why, and what the
-attempts took; sizes of the request, never its content. As rows with the recorder's next batch,
-as metrics, and as events of the process's log.
-"""
+"""The failover log (B5) records each target that a request left; never its content."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -129,9 +126,7 @@ class FailoverLog(RequestObserver):
 
 
 def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[LeftTarget]:
-    """Yields the targets that did not serve, in the order of the plan: those left out, then
-    those that were asked in vain.
-    """
+    """Yields the targets that were left out, then those that were asked in vain."""
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
         if out.because in LEFT_OUT:
@@ -157,14 +152,12 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
-    """Names the target that was asked next. left: those behind, in order."""
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )
 
 
 def request_size(request: ClientRequest) -> dict[str, Any]:
-    """Sizes and kinds, without a word of the content."""
     said = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
     messages = request.value(said)
     tools, text = request.value("tools"), request.text

@@ -1,9 +1,6 @@
-"""Feedback intake takes what callers say of their answers at `POST /v1/feedback`, counts it in
-the metrics, and enters it in the canary's statistics where the request counts for one. The
-reply says which of these it was.
+"""Takes callers' feedback at `POST /v1/feedback`, for the metrics and the canary's statistics.
 
-The worker that served a request knows whose it was. A caller may reach any worker of the
-router: it asks the one whose name is in the request's id.
+A caller may reach any worker: it asks the one whose name is in the request's id.
 """
 
 import json
@@ -75,7 +72,6 @@ class FeedbackIntake(RequestObserver):
             self._exposed.put(request_id, ticket)
 
     async def take(self, body: bytes, key: str) -> Reply:
-        """Takes feedback from a request's body. key: the id of who gives it."""
         try:
             opinion = read_feedback(body)
         except InputError as error:
@@ -92,7 +88,6 @@ class FeedbackIntake(RequestObserver):
         return _reply(opinion, outcome)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        """Enters feedback; None for a request that is not this key's, or not remembered."""
         found = self._served.get(opinion.request_id)
         if found is None:
             return None

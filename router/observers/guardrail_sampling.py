@@ -1,7 +1,4 @@
-"""Two observers score the requests of a rollout: `RolloutAdmission` enters each in the
-rollout's statistics before its first attempt, with a probe for its guardrails;
-`GuardrailSampling` takes the probe's sample once the answer is over.
-"""
+"""Observers that admit a request to its rollout and sample its answer."""
 
 import math
 from collections import deque
@@ -38,7 +35,6 @@ _FIELD: Final = _BITS[Segment.FIELD]
 
 
 def detect_segments(request: ClientRequest, sticky_key: str) -> int:
-    """Finds the segments of a request, as bits in the order of `SEGMENTS`; one of each kind."""
     return (
         (_STREAM if request.stream else _WHOLE)
         | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
@@ -48,8 +44,6 @@ def detect_segments(request: ClientRequest, sticky_key: str) -> int:
 
 
 class RolloutAdmission(RequestObserver):
-    """Admits a request to its rollout's ledger, with the probe that its guardrails ask for."""
-
     part: ClassVar[RouterPart] = RouterPart.SCORING
 
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
@@ -91,8 +85,6 @@ class RolloutAdmission(RequestObserver):
 
 
 class GuardrailSampling(RequestObserver):
-    """Takes the sample of a finished request that its rollout's guardrails judge."""
-
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
@@ -130,7 +122,6 @@ class ShortDeadlines(RequestObserver):
         self._latest: dict[tuple[str, str], deque[float]] = {}
 
     def watches(self, route: CompiledRoute) -> bool:
-        """Whether the route has a rollout, whose control is timed."""
         return route.experiment is not None
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
@@ -144,7 +135,6 @@ class ShortDeadlines(RequestObserver):
             self._note(route.name, target, record.latency_ms / 1000)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
-        """Notes how long the control took to answer a request at its first attempt."""
         if route.experiment is not None and target == _control(route):
             self._note(route.name, target, seconds)
 
@@ -155,9 +145,7 @@ class ShortDeadlines(RequestObserver):
         kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """Tells whether a client gives less time than answers of the route usually need, or too
-        few answers are known. limit_s: all that the client gives.
-        """
+        """Whether a client gives less time than answers need, or too few are known."""
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:
             return True

@@ -1,7 +1,4 @@
-"""Health checks send a cheap real request to each target in traffic that no user asked lately
-(B10), at the endpoint where it last answered. Results go to the target's circuit breaker, the
-metrics, and the process's log when a target goes down or comes back.
-"""
+"""Sends a cheap real request to each target that no user asked lately (B10)."""
 
 import asyncio
 import json
@@ -86,7 +83,6 @@ class HealthChecks:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Runs the checks that are due until it is cancelled, and then cancels them."""
         try:
             while True:
                 self.run_due()
@@ -110,7 +106,6 @@ class HealthChecks:
                 task.add_done_callback(partial(self._done, target))
 
     def results(self) -> dict[str, TargetCheck]:
-        """Lists the check results of the targets in traffic that were checked, by their ids."""
         found = {route: self._results.get(route) for route in self._routes()}
         return {
             # Whoever answered since is up, whatever the check said.
@@ -120,7 +115,6 @@ class HealthChecks:
         }
 
     def _routes(self) -> dict[str, CompiledRoute]:
-        """For each target in traffic, in any role, a route that has it."""
         serving = self._holder.current
         if serving is None:
             return {}
@@ -193,9 +187,7 @@ class HealthChecks:
 
 
 def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
-    """The endpoint by which to check a target that has not answered yet: the first that needs
-    no translation, else the first that it can do.
-    """
+    """Returns the first endpoint that needs no translation, else the first that it can do."""
     able = [request for request in REQUESTS if getattr(upstream.can, request.value)]
     own = (name for name in able if name not in upstream.adapted)
     return next(own, able[0] if able else None)

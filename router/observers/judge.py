@@ -1,9 +1,6 @@
-"""The sample judge has a sample of a rollout's answers judged by a model, in both arms, once
-users have them. It draws the sample, asks the judge within a budget and time limit, and enters
-verdict and cost in the rollout's statistics.
+"""Has a model judge a sample of a rollout's answers, in both arms, once users have them.
 
-Who is judged is settled before anybody answers: by chance, by the arm, and by whether this
-worker has room, money and a judge at that moment. So no answer chooses whether it is read. From
+Who is judged is settled before anybody answers, so no answer chooses whether it is read. From
 then on no verdict is evidence for or against the canary (statistics.md §2.1).
 """
 
@@ -82,7 +79,6 @@ class CanarySampleJudge(SideCalls):
         return route.judge is not None
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        """Whoever is drawn has a place until `at_end`."""
         served, canary = observed.route.judge, observed.experiment
         if served is None or canary is None:
             return
@@ -103,7 +99,6 @@ class CanarySampleJudge(SideCalls):
         observed.copies.append(copy)
 
     def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
-        """Whether chance has chosen it, and its caller was not chosen here before."""
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
         share = sampling_share_bps(
@@ -139,7 +134,6 @@ class CanarySampleJudge(SideCalls):
         return self._target_obstacle(served.upstream)
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """The user has the whole answer, or none. Never waits."""
         drawn, ticket = self._drawn.pop(observed.request_id, None), observed.ticket
         if drawn is None:
             return
@@ -186,7 +180,6 @@ class CanarySampleJudge(SideCalls):
     async def _request_verdict(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
     ) -> tuple[JudgeOutcome, float, TokenUsage | None]:
-        """Raises UpstreamFailed."""
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
         try:
@@ -234,7 +227,6 @@ def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
 
 
 def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:
-    """The request to the judge. Raises as `build_transcript` does."""
     transcript = build_transcript(
         client_request.endpoint.value, client_request.text, answer, stream=client_request.stream
     )

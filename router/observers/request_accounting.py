@@ -1,7 +1,4 @@
-"""Request accounting makes the record of each finished request (target, outcome, tokens, cost,
-whether its arm is charged with a failure), and gives it to the recorder for the statistics of
-its minute, its key and its rollout. It counts what no other provider could do of a request.
-"""
+"""Makes the record of each finished request, and settles a limited key's tokens."""
 
 from collections import Counter
 from typing import ClassVar, Final
@@ -24,8 +21,6 @@ from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
 
 
 class TokenSettlement(RequestObserver):
-    """Corrects the reservation of a request once its tokens are known."""
-
     part: ClassVar[RouterPart] = RouterPart.LIMITS
     of_limited: ClassVar[bool] = True
 
@@ -39,7 +34,6 @@ class TokenSettlement(RequestObserver):
 
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
-    """As the provider counted; of what it did not, as estimated."""
     result = response.progress.result
     # As `response.usage` has it of all results, without the call.
     usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
@@ -58,10 +52,6 @@ UNANSWERED: Final = (FAILED, HANDED_ON)
 
 
 class RequestAccounting(RequestObserver):
-    """Enters every request in the metrics, and in the statistics of its minute, its key and its
-    rollout.
-    """
-
     part: ClassVar[RouterPart] = RouterPart.RECORDING
 
     def __init__(
@@ -145,7 +135,6 @@ class RequestAccounting(RequestObserver):
 
 
 def _last_target(observed: ObservedRequest, progress: RequestProgress) -> str:
-    """Names the last target that was tried; where none was, the last that was left out."""
     if progress.attempts:
         return progress.attempts[-1].upstream.name
     out = (*(excluded.target for excluded in observed.plan.left_out), *progress.shut_out)
@@ -153,13 +142,11 @@ def _last_target(observed: ObservedRequest, progress: RequestProgress) -> str:
 
 
 def fallback_model(observed: ObservedRequest) -> str:
-    """Names the model that an agent asks where this request has no answer; empty for none."""
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
 
 def _minimal_record(observed: ObservedRequest) -> CompletedRequest:
-    """That there was a request, where the rest could not be worked out."""
     return CompletedRequest(
         observed.route.route.name,
         observed.arm.value,

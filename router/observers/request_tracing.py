@@ -1,7 +1,4 @@
-"""The tracing observer opens a span for each request and closes it when the request is over. A
-tracer (`Tracing`; `router.observers.tracing` is the one of OpenTelemetry) that fails is counted
-and alerted, and changes nothing of the request.
-"""
+"""Opens and closes a span for each request; a tracer that fails changes nothing of it."""
 
 from typing import Protocol
 
@@ -24,15 +21,11 @@ class TracedRequest(RequestSpan, Protocol):
 class Tracing(Protocol):
     def begin(self, observed: ObservedRequest) -> TracedRequest: ...
 
-    def close(self) -> None:
-        """Send what is left, within a few seconds."""
-        ...
+    def close(self) -> None: ...
 
 
 class RequestTracing(RequestObserver):
-    """Begins and ends the span of each request; is among the observers only where the
-    installation traces.
-    """
+    """Among the observers only where the installation traces."""
 
     part = RouterPart.TRACING
 

@@ -1,9 +1,6 @@
-"""The shadow mirror sends a sample of users' requests to a shadow's candidate as well, once the
-users have their answers. It compares both answers, and counts the differences and costs within
-the shadow's budget.
+"""Sends a sample of requests to a shadow's candidate as well, and compares both answers.
 
-Nothing here holds a user up: it begins once the user's answer is sent, has few requests under
-way and few waiting, and drops the rest. What comes back is compared, counted and forgotten.
+It begins once the user's answer is sent, and drops what has no room.
 """
 
 import asyncio
@@ -71,9 +68,7 @@ class _ShadowAnswer(NamedTuple):
 
 
 class ShadowMirror(SideCalls):
-    """Asks a shadow's candidate what a user asked. marks: of the callers that were mirrored,
-    at any worker of this machine: each is evidence once.
-    """
+    """Mirrors requests. marks: of callers, at any worker here: each is evidence once."""
 
     part = RouterPart.SHADOW
 
@@ -128,7 +123,6 @@ class ShadowMirror(SideCalls):
         return self._target_obstacle(upstream)
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """The user has the whole answer. Never waits."""
         mirror = self._drawn.pop(observed.request_id, None)
         incumbent = self._of_user(mirror, response) if mirror else None
         if mirror is None or incumbent is None:
@@ -146,7 +140,6 @@ class ShadowMirror(SideCalls):
     def _of_user(
         self, mirror: MirroredRequest, exchange: RoutedResponse
     ) -> _ShadowAnswer | None:
-        """What the incumbent did at its first attempt; None for what tells nothing of it."""
         progress, result = exchange.progress, exchange.progress.result
         if exchange.caller_gone or not progress.attempts:
             return None
@@ -167,7 +160,6 @@ class ShadowMirror(SideCalls):
     def _start(
         self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
     ) -> bool:
-        """Sends it to the candidate; False where the monthly cap is reached."""
         if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
             return False
@@ -210,7 +202,6 @@ class ShadowMirror(SideCalls):
         )
 
     async def aclose(self) -> None:
-        """Cancel what is under way, and forget what waits."""
         self._waiting.clear()
         await super().aclose()
 
@@ -278,7 +269,6 @@ class ShadowMirror(SideCalls):
 
 
 def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes: int) -> str:
-    """Why the candidate cannot be asked the same, by the name that it is counted under."""
     if len(request.text) > most_bytes:
         return "too_large"
     if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
@@ -287,7 +277,6 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
-    """Whether the provider runs tools, which may act twice if it is asked twice."""
     tools = request.value("tools")
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))
@@ -307,7 +296,6 @@ async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _Shad
 
 
 def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) -> PairSide:
-    """One side of the pair. Raises as `build_transcript` does."""
     content: Mapping[str, Any] | None = None
     if answer.answer is not None:
         endpoint = request.endpoint.value

@@ -1,9 +1,4 @@
-"""Side calls ask models what no user waits for: judges and shadows. Both have one budget by the
-month (`WorkerSpending`: once the sum of stored costs has reached it, no call is made), and each
-rollout's judges one of their own (`JudgeBudget`).
-
-Both budgets are called by the thread that follows the store; nothing here holds a user up.
-"""
+"""Side calls ask models what no user waits for: judges and shadows, within their budgets."""
 
 import asyncio
 import contextlib
@@ -53,12 +48,10 @@ class WorkerSpending:
         self._meter.refresh()
 
     def may_ask(self, upstream: CompiledTarget) -> bool:
-        """Tells whether a target may be asked: not where the cap is reached, or not known."""
         unpriced = "" if upstream.price is not None else upstream.name
         return self._meter is not None and not self._meter.find_obstacle(unpriced)
 
     def pay(self, price: Price | None, usage: TokenUsage | None) -> None:
-        """Pays a call; one without usage brought nothing and costs nothing."""
         if self._meter is not None and usage is not None:
             self._meter.pay(None if price is None else price.cost_usd(*usage))
 
@@ -74,9 +67,7 @@ LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 
 class JudgeBudget:
-    """What live rollouts' judges have cost. Called by the thread that follows the store; reads
-    nothing while no rollout has a judge.
-    """
+    """What live rollouts' judges have cost; reads nothing while no rollout has one."""
 
     def __init__(self, holder: SnapshotHolder, clock: Clock) -> None:
         self._holder = holder
@@ -122,10 +113,7 @@ class JudgeBudget:
             self._lately.append((self._clock.monotonic(), rollout, cost_usd))
 
     def spent(self, rollout: str) -> tuple[float, float] | None:
-        """US dollars: as the database has it, and lately by this worker.
-
-        None while the database has not said.
-        """
+        """US dollars: by the database, and lately here; None while it has not said."""
         since = self._clock.monotonic() - LATELY_S
         with self._lock:
             while self._lately and self._lately[0][0] < since:
@@ -169,7 +157,6 @@ class SideCalls(RequestObserver):
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        """Called once for each task."""
         raise NotImplementedError
 
     def _target_obstacle(self, upstream: CompiledTarget) -> str:

@@ -1,9 +1,4 @@
-"""Tracing exports to OpenTelemetry: a span for each request, and one below it for each
-attempt.
-
-Names and attributes are those of the GenAI semantic conventions. Prompts and answers are
-recorded only where the operator asked for content. Spans are sent by a thread of their own.
-"""
+"""Exports spans to OpenTelemetry, named by the GenAI semantic conventions."""
 
 import json
 import os
@@ -49,9 +44,7 @@ Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
-    """Implements Tracing. settings.otlp_endpoint: of an OTLP/HTTP collector, without
-    `/v1/traces`; empty for the OTEL_* variables.
-    """
+    """Traces requests. otlp_endpoint: without `/v1/traces`; empty for the OTEL_* variables."""
 
     def __init__(self, settings: TracingSettings) -> None:
         self._content = settings.content
@@ -164,7 +157,6 @@ class OpenSpan:
 
 
 def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
-    """Reads the finish reasons of a whole answer in any of the protocols, one per choice."""
     choices = answer.get("choices")
     if isinstance(choices, list):
         found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]

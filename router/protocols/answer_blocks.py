@@ -1,7 +1,4 @@
-"""Answer blocks are the parts of a model's answer (thinking, text, refusal, tool call) with its
-head, end and tokens, whichever protocol carries it; `AnswerWriter` is the interface that writes
-them as a stream. A translation between protocols reads into and writes from these.
-"""
+"""The parts of an answer, whichever protocol carries it; translations read and write these."""
 
 from enum import Enum, StrEnum
 from typing import NamedTuple, Protocol
@@ -61,10 +58,7 @@ class WholeAnswer(NamedTuple):
 
 
 class AnswerWriter(Protocol):
-    """Writes a stream: `begin`, each block (`open`, `more`, `close`), `end`.
-
-    An `error` may come at any point, and nothing after it.
-    """
+    """Writes `begin`, each block (`open`, `more`, `close`), `end`; `error` at any point."""
 
     def begin(self, head: AnswerHead) -> bytes: ...
 

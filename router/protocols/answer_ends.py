@@ -1,6 +1,6 @@
-"""Answer ends say what each reason means that a provider gives for the end of an answer: a good
-end, cut, refused or failed. One table for metrics, fail-over, circuit breaker, guardrails and
-translation; a word that is not in it is never silently a success. Pure.
+"""The table of what each provider's reason to end an answer means.
+
+A word that is not in it is never silently a success.
 """
 
 from collections.abc import Mapping
@@ -92,19 +92,13 @@ _BY_WORD: Final = {word: end for words in ENDS.values() for word, end in words.i
 
 
 def read_ending(reason: object) -> AnswerEnding:
-    """What a reason to end means, as the provider wrote it: Google's chats have a filter's
-    name before its word, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
-    """
+    """Google's chats have a filter's name before the word: `function_call_filter: …`."""
     word = str(reason).lower()
     return _BY_WORD.get(word) or _BY_WORD.get(word.rpartition(": ")[2], AnswerEnding.UNKNOWN)
 
 
 def ending_failure(reason: object, *, has_output: bool, silence: bool) -> FailureClass | None:
-    """The class of an answer that ended so; None where it is one that a client can use.
-
-    has_output: it has words, calls or a refusal; thoughts alone are no answer. silence: an
-    answer without any is one, too.
-    """
+    """Classifies an end. has_output: no thoughts. silence: no output is an answer, too."""
     ending = read_ending(reason)
     if ending is AnswerEnding.FAILED or (ending is AnswerEnding.UNKNOWN and not has_output):
         return _F.ABORTED

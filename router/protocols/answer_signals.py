@@ -1,6 +1,4 @@
-"""Answer signals collect from an answer, whole or in pieces, what a rollout's guardrails ask:
-whether it was truncated or refused, its text, its length, and its tool calls.
-"""
+"""Collects from an answer what a rollout's guardrails ask."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,9 +22,7 @@ _DECLINES: Final = re.compile(
 
 
 class AnswerSignals:
-    """What one answer said. keeps: its texts and calls are wanted, and not only how it ended.
-    length: characters of all texts and arguments. cut: not everything was kept.
-    """
+    """What an answer said. keeps: texts and calls, too. length: characters. cut: too long."""
 
     __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")
 
@@ -54,7 +50,6 @@ class AnswerSignals:
     def call(
         self, place: object, name: object, arguments: object, own_id: object = None
     ) -> None:
-        """Adds a piece of a tool call at `place`. arguments: text, or a whole object."""
         if not self.keeps:
             return
         calls = self._calls.setdefault(place, [])
@@ -69,7 +64,6 @@ class AnswerSignals:
         call.add(own_id, name, arguments)
 
     def ended(self, reason: object) -> None:
-        """Notes the finish reason; an end that is not known yet changes nothing."""
         if reason:
             ending = read_ending(reason)
             self.truncated = self.truncated or ending is AnswerEnding.CUT
@@ -77,7 +71,6 @@ class AnswerSignals:
 
     @property
     def declined(self) -> bool:
-        """Tells whether the answer declines, by the provider's own sign or in so many words."""
         if self.refused:
             return True
         for pieces in self._texts.values():  # noqa: SIM110 - a generator is a call a text
@@ -110,7 +103,6 @@ ANY: Mapping[str, object] = {}
 
 
 def read_schema(wanted: object) -> Mapping[str, object] | None:
-    """The schema of the JSON that a format asks for; empty for any JSON, None for none."""
     kind = wanted.get("type") if isinstance(wanted, Mapping) else None
     if kind not in ("json_object", "json_schema") or not isinstance(wanted, Mapping):
         return None
@@ -122,7 +114,6 @@ def read_schema(wanted: object) -> Mapping[str, object] | None:
 
 
 def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
-    """Adds the signals of a choice: whole as `message`, or a piece of it as `delta`."""
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, dict):

@@ -1,10 +1,9 @@
-"""Call pieces join the pieces of streamed tool calls by one rule, for translation, guardrails,
-captures and shadows: by their place, whatever their ids and names say.
+"""Joins the pieces of streamed tool calls by their place, whatever their ids and names say.
 
 A piece of a name that repeats the name so far adds nothing; names end where arguments begin.
-Some providers stream several calls in one place: whole arguments followed by another object, or
-by another name or id, are another call. An empty object is a placeholder, which some gateways
-send with the name, where arguments follow it without a name.
+Some providers stream several calls in one place: whole arguments followed by another object,
+name or id begin another call. An empty object is a placeholder where arguments without a name
+follow.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +28,7 @@ Call = TypeVar("Call", bound="CallPieces")
 
 
 class CallPieces:
-    """A tool call as far as it came. id: the provider's, if it gave one. sent_id, number: as a
-    client gets them.
-    """
+    """A tool call as far as it came. sent_id, number: as a client gets them."""
 
     def __init__(self) -> None:
         self.id = ""
@@ -46,13 +43,11 @@ class CallPieces:
 
     @property
     def whole(self) -> bool:
-        """Tells whether the call's arguments are complete. None at all may still come."""
         text = self.text
         return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 
     @property
     def broken(self) -> bool:
-        """Tells whether arguments came that are no JSON object."""
         return bool(self.pieces) and not self.whole
 
     @property
@@ -61,7 +56,6 @@ class CallPieces:
         return self.text.strip() == EMPTY
 
     def takes(self, own_id: object, name: object, arguments: object) -> bool:
-        """Whether a piece goes on with this call; else it begins another."""
         other_id = bool(own_id and self.id and own_id != self.id)
         other_name = bool(name and self.name and name != self.name)
         if not self.pieces:
@@ -71,7 +65,6 @@ class CallPieces:
         return not ((_begins(arguments) or other_id or other_name) and self.whole)
 
     def add(self, own_id: object, name: object, arguments: object) -> str:
-        """Adds a piece; returns what is new of the arguments."""
         if isinstance(own_id, str) and not self.id:
             self.id = own_id
         if isinstance(name, str) and name != self.name and not self.pieces:
@@ -91,9 +84,7 @@ def _begins(arguments: object) -> bool:
 def call_of_piece(
     calls: list[Call], make: Callable[[], Call], own_id: object, name: object, arguments: object
 ) -> Call:
-    """The call of a place that a piece goes on with: the last one, or another that begins.
-    Without a name, that one calls the same.
-    """
+    """Finds the call that a piece goes on with, or begins another with the name before it."""
     if not calls or not calls[-1].takes(own_id, name, arguments):
         call = make()
         call.name = calls[-1].name if calls and not name else ""
@@ -117,5 +108,4 @@ class CallCollector:
 
     @property
     def broken(self) -> bool:
-        """Tells whether a call's arguments are no JSON object."""
         return any(call.broken for calls in self._by_place.values() for call in calls)

@@ -1,6 +1,4 @@
-"""Says where real clients name a person or a conversation, in headers and in bodies, and what
-a conversation begins with. A `prompt_cache_key` names an application, so it names no caller.
-"""
+"""Where real clients name a person or a conversation, and how one begins."""
 
 import json
 import re
@@ -89,7 +87,6 @@ _DIGIT: Final = re.compile(r"\d")
 
 
 def header_caller(headers: Sequence[Header]) -> bytes | None:
-    """Returns the caller that a client's headers name: a person, else a conversation."""
     named: list[tuple[int, int, str]] = []
     for name, value in headers:
         rank = _rank(name) if value else 0
@@ -101,7 +98,6 @@ def header_caller(headers: Sequence[Header]) -> bytes | None:
 
 
 def body_callers(fields: Mapping[str, object]) -> Sequence[str]:
-    """Lists the callers that a body names, the one that decides first."""
     named = _FIELDS.intersection(fields)
     if not named:
         return _NO_CALLERS
@@ -142,7 +138,6 @@ def _named_in(metadata: Mapping[str, object]) -> Sequence[tuple[int, int, str]]:
 
 
 def _read_metadata(text: str) -> Mapping[str, object]:
-    """Reads a header's metadata: JSON, or pairs with `=` as baggage has them."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -155,11 +150,8 @@ def _read_metadata(text: str) -> Mapping[str, object]:
 def conversation_opening(
     messages: object, rules: object = None, skipped: int = 0
 ) -> list[object]:
-    """Returns what stays of a conversation's beginning through its turns: the first message of
-    the user, and the rules before it without what changes. Empty without such a message.
-
-    rules: the system prompt of a protocol that has it apart from the messages. skipped:
-    messages of the user that belong to a template; the one after them is the first.
+    """Returns the user's first message and the stable rules before it. rules: a system prompt
+    apart. skipped: messages of the user that belong to a template.
     """
     if not isinstance(messages, list):
         return []

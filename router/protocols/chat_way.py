@@ -1,6 +1,4 @@
-"""`ChatWay` is what a translation into a chat must know of the target, and what it leaves
-behind.
-"""
+"""What a translation into a chat knows of the target, and what it leaves behind."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +9,8 @@ from router.frame.object_lists import iter_objects
 
 @dataclass(slots=True)
 class ChatWay:
-    """The way of one request into a chat. limit_field: what the provider calls the output's
-    limit. maker: gets its own reasoning back; empty without one. dropped: names of what was
-    left out or said otherwise.
+    """The way into a chat. limit_field: the provider's name of the output's limit. maker: gets
+    its own reasoning back. dropped: names of what was left out or said otherwise.
     """
 
     limit_field: str = "max_tokens"
@@ -23,9 +20,7 @@ class ChatWay:
     def without(
         self, request: Mapping[str, object], worded: Collection[str], absent: Collection[str]
     ) -> dict[str, object]:
-        """Returns the fields that a chat has as they are. worded: those that it says
-        otherwise. absent: those that it has no place for, which are named.
-        """
+        """Keeps what a chat has, too. worded: said otherwise. absent: left out and named."""
         self.dropped |= {name: None for name in request if name in absent and request[name]}
         return {n: v for n, v in request.items() if n not in worded and n not in absent}
 
@@ -51,9 +46,7 @@ _KINDS: Final = (
 
 
 def hosted_tools_alone(tools: object, choice: object, clients: Collection[object]) -> str:
-    """Names the hosted tool that a request asks for; empty where it does without one. clients:
-    types of tools that the client runs.
-    """
+    """Names the hosted tool that a request asks for. clients: types that the client runs."""
     given = list(iter_objects(tools))
     hosted = [tool for tool in given if not _is_clients(tool, clients)]
     if not hosted:
@@ -65,7 +58,6 @@ def hosted_tools_alone(tools: object, choice: object, clients: Collection[object
 
 
 def name_hosted(tool: str) -> str:
-    """Names a tool of `hosted_tools_alone` by a closed list, with nothing of the client's."""
     known = next((kind for kind in _KINDS if f"'{kind}" in tool), "")
     return f"the tool {known}" if known else "another hosted tool"
 
@@ -73,7 +65,6 @@ def name_hosted(tool: str) -> str:
 def without_hosted(
     tools: object, clients: Collection[object], dropped: dict[str, None]
 ) -> Iterator[Mapping[str, object]]:
-    """Yields the tools that the client runs. dropped: gets the names of the others."""
     for tool in iter_objects(tools):
         if _is_clients(tool, clients):
             yield tool
@@ -82,7 +73,6 @@ def without_hosted(
 
 
 def flat_name(tool: Mapping[str, object]) -> str:
-    """The name of a tool, a call or a choice in a chat, which has no namespaces."""
     space, name = tool.get("namespace"), str(tool.get("name") or "")
     return f"{space}__{name}" if space else name
 

@@ -1,6 +1,4 @@
-"""The embeddings dialect patches a `/v1/embeddings` request (its model alone), and checks that
-the answer has one vector for each input, all of one dimension and of finite numbers.
-"""
+"""The embeddings dialect patches the model alone, and checks the answer's vectors."""
 
 import base64
 import math
@@ -42,7 +40,6 @@ class EmbeddingsDialect(ChatDialect):
         *,
         serialize_tools: bool = False,  # noqa: ARG002 - there are none
     ) -> bytes:
-        """Changes the model alone: the target's settings are about words."""
         return apply_edits(request.text, [model_edit(request, target)])
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:  # noqa: ARG002 - a Dialect
@@ -53,11 +50,7 @@ class EmbeddingsDialect(ChatDialect):
         return None
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
-        """Checks that there is a vector for each input, in its place, all of one dimension, of
-        finite numbers.
-
-        Raises UpstreamFailed (malformed): half an index of wrong vectors is found too late.
-        """
+        """Checks them. Raises UpstreamFailed: half an index of wrong vectors is found late."""
         data = members.get("data")
         vectors = data if isinstance(data, list) else []
         wanted = _inputs(request.value("input"))
@@ -84,7 +77,6 @@ class EmbeddingsDialect(ChatDialect):
 
 
 def _inputs(value: object) -> int | None:
-    """How many a request has; None for what is no input, which is the provider's to refuse."""
     if isinstance(value, str):
         return 1
     if not isinstance(value, list) or not value:
@@ -94,7 +86,6 @@ def _inputs(value: object) -> int | None:
 
 
 def _dimension(vector: object, at: int) -> int:
-    """Of a list of numbers, or of little-endian float32 in base64."""
     values: Sequence[float]
     if isinstance(vector, str):
         values = _unpacked(vector, at)

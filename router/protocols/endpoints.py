@@ -1,7 +1,4 @@
-"""Lists the dialects that the router speaks, by endpoint, and the paths at which it serves
-them. Tells, before a target is chosen, whether a body is one for its endpoint: refuses a body
-for another endpoint or without content, and a conversation that its provider is to keep.
-"""
+"""The dialects and paths that the router serves, and refusals of bodies at the wrong one."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -52,7 +49,6 @@ THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
 
 
 def misfit_reply(request: ClientRequest) -> Reply | None:
-    """Refuses a body that this endpoint does not know; None for one that it does."""
     endpoint, get = request.endpoint, request.members.get
     if endpoint is Endpoint.MESSAGES and get("thread"):
         return _no_thread()
@@ -76,7 +72,6 @@ def misfit_reply(request: ClientRequest) -> Reply | None:
 
 
 def _meant_for(tool: Mapping[str, object]) -> Endpoint | None:
-    """The endpoint whose tools alone look so; None where that is not known."""
     if isinstance(tool.get("function"), Mapping):
         return Endpoint.CHAT
     if isinstance(tool.get("input_schema"), Mapping):

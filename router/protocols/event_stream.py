@@ -1,10 +1,6 @@
-"""`StreamFilter`, the base of every protocol's stream filter, passes a provider's server-sent
-events on to the client, and keeps usage, failure, finish reasons and irregularities. Pure.
+"""The base of the stream filters: it passes events on byte for byte, but for `model`. Pure.
 
-Metadata (role, empty deltas, pings) is held back until the first real output: the commit point.
-Each event stays as it came, byte for byte, but for the value of `model`; of one without data
-its comments alone go on. What the events mean, the subclasses know
-(`router.protocols.chat.stream` and its like).
+It holds metadata back until the first real output: the commit point.
 """
 
 import json
@@ -45,7 +41,6 @@ class Irregularity(StrEnum):
 
 
 def end_irregularity(reason: object) -> Irregularity | None:
-    """What is irregular about a whole answer that gives this reason to end."""
     if not reason:
         return Irregularity.NO_FINISH_REASON
     unknown = read_ending(reason) is AnswerEnding.UNKNOWN
@@ -59,11 +54,7 @@ _BEFORE_DATA: Final = frozenset({b"data:", b"data: ", b"\ndata:", b"\rdata:"})
 
 
 class StreamFilter(SseParser):
-    """One upstream stream: `feed` it what arrives, and send on what it returns.
-
-    `failure` says why the stream is broken, and `finished` that it ended as its protocol says.
-    json_name: what `model` becomes, as JSON; None to leave it.
-    """
+    """`failure`: why it broke; `finished`: it ended well. json_name: the new `model`."""
 
     def __init__(self, json_name: str | None) -> None:
         self.committed = False  # output came: what `feed` returns from then on may be sent
@@ -87,18 +78,15 @@ class StreamFilter(SseParser):
 
     @property
     def ended(self) -> bool:
-        """Tells whether everything is said; the last event alone may still be to come."""
         return False
 
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
-        """Collect answer signals from now on. ear: makes them; None where no guardrail asks."""
         try:
             self.signals = ear()
         except Exception as error:
             self.signals_fault = error
 
     def _note(self, hear: Callable[..., None], *what: object) -> None:
-        """hear: enters in `signals` what an event says."""
         try:
             hear(self.signals, *what)
         except Exception as error:
@@ -111,12 +99,10 @@ class StreamFilter(SseParser):
         return self._own_ids
 
     def used(self) -> TokenUsage:
-        """Returns the reported usage, else one output token for each delta."""
         return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod
-    def broken(self, message: str, failure: FailureClass) -> bytes:
-        """What the client gets at the end of a stream that broke off after its commit point."""
+    def broken(self, message: str, failure: FailureClass) -> bytes: ...
 
     @abstractmethod
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
@@ -133,7 +119,6 @@ class StreamFilter(SseParser):
         """The upstream closed the stream before its end; what the client gets."""
 
     def end(self) -> bytes:
-        """The upstream closed the stream: what is still to be sent."""
         if self.ended and _is_cut(self._buffer):
             self._buffer = b""  # of what may come after the reason to end nothing is needed
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
@@ -158,7 +143,6 @@ class StreamFilter(SseParser):
         self.refusal = json.dumps({"error": error}).encode()
 
     def _ends_well(self, reason: object, *, has_output: bool) -> bool:
-        """Notes why the answer ended. False where no client can use it: the stream fails."""
         failure = ending_failure(reason, has_output=has_output, silence=self.silence)
         if failure is not None:
             self._fail(ending_words(failure, reason), failure)
@@ -205,9 +189,6 @@ class StreamFilter(SseParser):
         return event + end
 
     def _finite(self, payload: bytes, error: InputError) -> ParsedObject | None:
-        """An event's data without NaN and infinities, as `read_event` has it; None for what
-        cannot be read at all. error: why the data are not valid as they came.
-        """
         try:
             members = parse_finite_object(payload)
         except InputError:
@@ -238,10 +219,7 @@ def _is_cut(event: bytes) -> bool:
 
 
 def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
-    """An event's data, and whether it is as it came: NaN and infinities are taken out of it.
-
-    They stand where hardly anybody reads, as in log probabilities. Raises InputError.
-    """
+    """Reads an event without NaN and infinities; False where it had some. Raises InputError."""
     try:
         return parse_object(payload), True
     except InputError:
@@ -265,14 +243,11 @@ def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
 
 
 class SsePayloads(EventPayloads):
-    """Gives the data of each event. `read` raises UpstreamFailed (malformed) for one that is
-    too large.
-    """
+    """`read` raises UpstreamFailed (malformed) for an event that is too large."""
 
     def _error(self, why: str) -> Exception:
         return UpstreamFailed(FailureClass.MALFORMED, why)
 
 
 def write_event(kind: str, data: dict[str, object]) -> bytes:
-    """Writes an event whose data repeat its `type`, as both Anthropic's and OpenAI's do."""
     return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

@@ -1,6 +1,4 @@
-"""Classifies a provider's failure (`FailureClass`) by status and error body, or by an error
-object in an answer that began as a 200, for OpenAI's, Anthropic's and their followers' words.
-Pure.
+"""Classifies a provider's failure by status and error body, in all providers' words.
 
 A status counts only with its body: the first row of `REFUSALS` that fits says the class, and
 only where none does, the status alone (`BY_STATUS`).
@@ -40,12 +38,9 @@ class Piece(StrEnum):
 
 
 class RefusalRow(NamedTuple):
-    """One cause: it fits an error of one of these statuses with one of the codes or words.
-
-    codes: of the error's `code`, `type` and `status`. words: looked for in its message, which
-    may repeat what a client wrote: what opens a circuit is looked for at its beginning, or
-    believed of one type of error alone (`only_type`). loses: what a conversation loses of it
-    before one more try (`router.upstream.learned_repairs`).
+    """One cause, by status and code or words. The message may repeat what a client wrote: what
+    opens a circuit is looked for at its beginning, or believed of `only_type` alone. loses:
+    what the conversation loses before one more try.
     """
 
     failure: FailureClass
@@ -491,7 +486,6 @@ _STATUSES: Final = frozenset(
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:
-    """The class of an answer that is not 2xx. body: it may be anything."""
     if status in _ANY or status in _STATUSES:
         error = error_object(body)
         if error is None:
@@ -515,7 +509,6 @@ def classify_status(status: int, body: bytes) -> FailureClass:
 
 
 def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
-    """Finds the row of an error object; None where the status alone says what it is."""
     codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
     message = str(error.get("message") or "")
     for row in REFUSALS:
@@ -527,7 +520,6 @@ def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
 
 
 def classify_error(error: object) -> FailureClass:
-    """The class of an error object in an answer that began as a 200."""
     if not isinstance(error, Mapping):
         return _F.MALFORMED
     for name in ("code", "type"):
@@ -557,7 +549,6 @@ def refusal_failure(
 
 
 def error_in_answer(error: object) -> UpstreamFailed:
-    """An error object in a 200, as the failure that it is."""
     failure = classify_error(error)
     body = json.dumps({"error": error}).encode()
     return UpstreamFailed(failure, "status 200 with an error", body=body)
@@ -576,9 +567,7 @@ def _is_flagged(error: Mapping[str, object]) -> bool:
 
 
 def check_arguments(texts: Iterable[object]) -> None:
-    """Checks the arguments of whole calls. Raises UpstreamFailed for text that is no JSON
-    object; none at all stands for an empty one.
-    """
+    """Checks whole calls. Raises UpstreamFailed for text that is no JSON object."""
     for text in texts:
         if isinstance(text, str) and text and not isinstance(parse_json(text), Mapping):
             raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)

@@ -1,5 +1,4 @@
-"""Builds a transcript: a request and its answer in a chat completion's shape, whatever their
-protocol, for judges, shadow comparison and captures. A streamed answer is put together first.
+"""Builds a request and its answer in a chat's shape, for judges, shadows and captures.
 
 Texts and tools alone: pictures, sound and files cannot be redacted, and are left out by name.
 Raises ValueError, TypeError, KeyError or AttributeError for what is no request or answer.
@@ -38,7 +37,6 @@ def _left_out(part: Json) -> str:
 
 
 def _text(content: object) -> str:
-    """Of a text, or of parts, the texts, with the names of what is none."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -128,7 +126,6 @@ def _message_request(body: Json) -> Json:
 
 
 def _chat_messages(given: Json) -> list[Json]:
-    """One message of theirs: results of tools are messages of their own with us."""
     content = given["content"]
     if isinstance(content, str):
         return [{"role": given["role"], "content": content}]
@@ -256,7 +253,6 @@ def _response_answer(body: Json) -> Json:
 
 
 def _response_stream(events: list[Json]) -> Json:
-    """The last event has the whole answer. Raises ValueError without it."""
     for event in reversed(events):
         if event.get("type") in ("response.completed", "response.incomplete"):
             whole: Json = event["response"]

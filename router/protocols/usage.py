@@ -1,6 +1,4 @@
-"""Reads the tokens of an answer (input, output, and those of the prompt cache) from the `usage`
-object of OpenAI's chat protocol; what is no number of tokens counts as 0.
-"""
+"""Reads the tokens of an answer from OpenAI's `usage`."""
 
 from typing import Final, NamedTuple
 
@@ -20,7 +18,6 @@ NO_USAGE: Final = TokenUsage(0, 0)
 
 
 def read_usage(value: object) -> TokenUsage | None:
-    """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
     return usage_with_cache(
@@ -31,9 +28,7 @@ def read_usage(value: object) -> TokenUsage | None:
 
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
-    """Builds the usage of tokens, of which the cached ones are a part. details: of the input,
-    where `cached_tokens` and what was written may stand.
-    """
+    """Builds the usage. details: of the input, with cached and written tokens."""
     # As `read_count` has them: every answer comes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
@@ -50,12 +45,10 @@ def usage_with_cache(given: object, made: object, details: object) -> TokenUsage
 
 
 def read_hour_count(details: object) -> int:
-    """Reads how many tokens were written to the cache for an hour, as Anthropic counts them."""
     if not isinstance(details, dict):
         return 0
     return read_count(details.get("ephemeral_1h_input_tokens"))
 
 
 def read_count(value: object) -> int:
-    """Tokens, as a provider says; 0 for what is no number of them."""
     return value if isinstance(value, int) and 0 < value <= MOST_TOKENS else 0

@@ -1,3 +1,1 @@
-"""The recording room counts what requests did, in each worker, and writes it in the
-background.
-"""
+"""The recording room counts what requests did, and writes it in the background."""

@@ -1,11 +1,7 @@
-"""Caller shares tell which sticky keys are applications: one key for more than 5 % of a route's
-requests names no person and no conversation. A canary draws the conversations of such a key. An
-opening that so many share is a template, with examples or a greeting: the conversation begins
-behind it.
+"""Finds sticky keys that name applications: more than 5 % of a route's requests have one.
 
-The endpoint appends each request's key; `evaluate` counts them about once a second.
-Memory is bounded: a route keeps at most KEPT keys (Misra and Gries 1982, "Finding repeated
-elements"), which finds each key above 1 in KEPT.
+A canary draws the conversations of such a key. Memory is bounded: at most KEPT keys a route
+(Misra and Gries 1982, "Finding repeated elements").
 """
 
 from collections import Counter, defaultdict, deque
@@ -38,7 +34,6 @@ class RouteKeys:
         self._counts: Counter[str] = Counter()
 
     def add(self, keys: Iterable[str], openings: Iterable[str] = ()) -> None:
-        """Counts requests by their keys. openings: further names of the same requests."""
         new = Counter(keys)
         self._requests += new.total()
         new.update(openings)
@@ -59,11 +54,7 @@ class RouteKeys:
 
 
 class CallerShares:
-    """Finds the applications among each route's keys.
-
-    on_change: called with a route's name and its applications' shares when these appear, or are
-    gone.
-    """
+    """Finds applications. on_change: hears of a route's, with shares, as they come or go."""
 
     def __init__(self, on_change: Callable[[str, Mapping[str, float]], None]) -> None:
         self._on_change = on_change
@@ -76,7 +67,6 @@ class CallerShares:
         self.applications: dict[str, frozenset[str]] = {}
 
     def evaluate(self, serving: CompiledSnapshot) -> None:
-        """Counts what waits, and forgets routes that are gone."""
         by_route, openings = dict(self.waiting), dict(self.openings)
         self.waiting.clear()
         self.openings.clear()

@@ -1,8 +1,4 @@
-"""The capture writer redacts captured requests and stores them, in a thread of its own.
-
-Nothing waits for it. What it has no room or no database for is dropped, and counted: it never
-goes to the spool, and no line of a log has a word of it.
-"""
+"""Redacts and stores captured requests in a thread. No log and no spool has a word of them."""
 
 import logging
 import queue
@@ -38,9 +34,7 @@ COUNTED: Final = {
 
 
 class CaptureWriter:
-    """A queue of drafts, and the thread that redacts and stores them. secret: of the captures'
-    ids. counters: where it counts what became of the drafts.
-    """
+    """Redacts and stores drafts. secret: of the captures' ids."""
 
     def __init__(
         self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]
@@ -54,7 +48,6 @@ class CaptureWriter:
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
-        """Takes a draft to be written; never waits."""
         try:
             self._drafts.put_nowait(draft)
         except queue.Full:
@@ -122,9 +115,7 @@ class CaptureWriter:
 
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
-    """Builds a captured request from a draft, with its content redacted. Raises as
-    `build_transcript` does, and InputError.
-    """
+    """Redacts a draft. Raises as `build_transcript` does, and InputError."""
     # One that was too large is stored without content: that it came counts.
     result = redactor.redact(
         {"left_out": draft.request}

@@ -1,8 +1,4 @@
-"""The event log writes a worker's events (alerts, failovers) to the process's log, in a thread
-of its own, and drops and counts what finds no room.
-
-A log that nobody reads, or that a full disk refuses, must not hold up a request, nor break it.
-"""
+"""Writes a worker's events to the process's log in a thread, and drops what finds no room."""
 
 import threading
 from collections.abc import Mapping
@@ -18,8 +14,6 @@ STOP_S: Final = 5.0
 
 
 class EventLog:
-    """Queues events, up to a bound, and logs them in its own thread. dropped: had no room."""
-
     def __init__(self) -> None:
         self.dropped = 0
         self._events: Queue[Mapping[str, object] | None] = Queue(QUEUE)
@@ -44,7 +38,6 @@ class EventLog:
             self._thread.join(STOP_S)
 
     def drain(self) -> None:
-        """Write all that is waiting, here and now."""
         while True:
             try:
                 fields = self._events.get_nowait()

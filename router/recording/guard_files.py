@@ -1,9 +1,4 @@
-"""Guard files keep on disk, for each rollout, that a worker stopped its canary (`LocalAbort`),
-and how many worker processes have watched it: a worker's canary guard must not forget either
-when its process ends.
-
-A small file for each rollout, written whole under a lock. Nothing here needs a database.
-"""
+"""Keeps on disk which canaries a worker stopped, and how many workers watched each."""
 
 import fcntl
 import json
@@ -59,17 +54,13 @@ class GuardTurn(NamedTuple):
 
 
 class GuardFiles:
-    """Keeps aborts and turns for the guards of all processes of one router, in a folder; in
-    memory without one, for a router that is one process and forgets with it. Raises OSError
-    when the disk fails.
-    """
+    """Keeps them in a folder for all processes, in memory without one. Raises OSError."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._memory: dict[str, Mapping[str, Any]] = {}
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
-        """Claims the turn of a process that begins to watch; no two get the same."""
         with self._changing():
             kept = self._read(rollout)
             turn = int(kept.get("turns", 0))
@@ -78,7 +69,6 @@ class GuardFiles:
         return GuardTurn(turn, first)
 
     def keep(self, abort: LocalAbort) -> None:
-        """Keeps an abort, durably once this returns; the first abort of a rollout stays."""
         with self._changing():
             kept = self._read(abort.rollout)
             if "aborted" not in kept:
@@ -136,7 +126,6 @@ class GuardFiles:
 
 
 def _document(file: Path) -> Mapping[str, Any]:
-    """Nothing for a file that is not there, or not ours."""
     try:
         found = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):

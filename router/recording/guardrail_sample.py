@@ -1,9 +1,4 @@
-"""A guardrail sample says how one request went: measured values and faults. Samples are small,
-as they go between processes.
-
-Whether a guardrail applies to a unit is known before its first answer (`RequestTraits`); what
-was wrong with an answer, once it was sent (`AnswerFault`).
-"""
+"""How one request went, for the guardrails: values and faults, as they go between processes."""
 
 from collections.abc import Mapping, Sequence
 from enum import IntFlag
@@ -14,8 +9,6 @@ from harness.domain.canary.prompt_cache import NO_CACHE_USE, CacheUse
 
 
 class RequestTraits(IntFlag):
-    """What a request's answer can be judged by, as is known from the request alone."""
-
     WORDS = 1  # it is to be answered in words: no embedding
     STREAMS = 2
     JSON = 4
@@ -81,10 +74,7 @@ class SampleValues(NamedTuple):
         return value
 
     def compared_value(self, guardrail: Guardrail, cached_share: float) -> float | None:
-        """Returns the value that is compared with the other arm's: the cost as if that share of
-        the input had come from the prompt cache, the times as if none had, over a connection
-        that stood.
-        """
+        """The cost as at that share of cached input; times as without cache or opening."""
         value = self.value_for(guardrail)
         if value is None:
             return None
@@ -96,8 +86,6 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
-    """Says how one request went, for the guardrails."""
-
     values: SampleValues
     bad: int = 0  # of `AnswerFault`; 0 for a request that failed
 

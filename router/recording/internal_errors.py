@@ -1,11 +1,4 @@
-"""Internal errors are faults of the router's own code. `InternalErrors` counts, logs and alerts
-each with the part of the router that failed (`RouterPart`), and the request goes on without
-that part where it can.
-
-What watches a request may fail without the request; what plans it, or makes its calls, fails
-over to the incumbent's plain path. None of that is silent: each is counted by part and arm, its
-place in the code is logged once, and the first is an alert that holds the route's canary.
-"""
+"""Counts, logs and alerts faults of the router's own code; the request goes on where it can."""
 
 import asyncio
 import logging
@@ -25,9 +18,7 @@ NO_ARM: Final = "none"
 
 
 class RouterPart(StrEnum):
-    """Says where in the router a fault was. ATTEMPT: what runs for one target alone, its
-    request patch, a translation, the reading of its answer. BACKGROUND: beside all requests.
-    """
+    """ATTEMPT: what runs for one target alone. BACKGROUND: beside all requests."""
 
     REQUEST = "request"
     LIMITS = "limits"
@@ -49,9 +40,7 @@ class RouterPart(StrEnum):
 
 
 class InternalErrors:
-    """Notes the internal errors of a worker in metrics, log and alerts; belongs to the worker's
-    event loop. counters: of the process. tell: as `WorkerAlerts.internal_error`.
-    """
+    """Belongs to the worker's event loop. tell: as `WorkerAlerts.internal_error`."""
 
     def __init__(
         self,
@@ -107,7 +96,6 @@ SPARED: Final = frozenset(RouterPart) - {
 
 
 def place_of(error: BaseException) -> str:
-    """Names the class of an error, and the line of code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     name = type(error).__name__
     if not frames:
@@ -138,7 +126,6 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def keep_up(self, watch: Watch) -> None:
-        """Runs it again and again, until this is cancelled."""
         while True:
             try:
                 await watch()

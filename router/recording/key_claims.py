@@ -1,6 +1,4 @@
-"""Key claims ask the database which keys of closed blocks a rollout has counted before
-(statistics.md §2.12), by the recorder's thread, while requests are served.
-"""
+"""Asks the database which keys of closed blocks a rollout has counted (statistics.md §2.12)."""
 
 import logging
 import threading
@@ -34,9 +32,7 @@ class _Claim(NamedTuple):
 
     @property
     def keys(self) -> KeyClaim:
-        """What is asked, computed for few blocks at a time: for all that wait while the
-        database is away it would take much of every second.
-        """
+        """Computed for few blocks at a time: all that wait would take much of a second."""
         return self.of if isinstance(self.of, KeyClaim) else self.ledger.claim_of(self.of)
 
 
@@ -56,7 +52,6 @@ class KeyClaims:
         self._refused = set[str]()  # rollouts whose refusal was logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
-        """Asks for the keys of the blocks that have closed. final: closes all."""
         claims = self._due(ledgers, final=final)
         refused = set[str]()
         while claims:

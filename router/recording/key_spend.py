@@ -1,7 +1,4 @@
-"""Key spend sums the requests, tokens and costs of each API key by day: rows for the database,
-and at once what a key has spent against its budget (`KeySpendTotals`, with what other processes
-wrote; `BudgetRefresh` reads that).
-"""
+"""Sums requests, tokens and costs of each API key by day, also against its budget."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -73,24 +70,20 @@ class KeySpendTotals:
                 self._own[key] = own.plus(SpendTotals(day, cost_usd, cost_usd, unpriced))
 
     def merge(self, row: KeySpend) -> None:
-        """Adds what another process summed up, to be written in its name."""
         with self._lock:
             _add(self._new, row)
 
     def take(self) -> list[KeySpend]:
-        """What is new since the last time, to be written; and what came back."""
         with self._lock:
             rows = [*self._new.values(), *self._back]
             self._new, self._back = {}, []
         return sum_by_day(rows)
 
     def take_back(self, rows: Iterable[KeySpend]) -> None:
-        """Takes back sums that neither database nor disk takes."""
         with self._lock:
             self._back = sum_by_day([*self._back, *rows])
 
     def spent(self, key: str, today: date) -> SpendTotals:
-        """Sums what a key has spent today, as far as this worker knows."""
         if self.before_reading is not None:
             self.before_reading()
         with self._lock:

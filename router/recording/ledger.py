@@ -1,11 +1,7 @@
-"""The ledger groups one rollout's requests into units and units into blocks of evidence
-(statistics.md §2.1): it admits requests, takes outcomes, verdicts and feedback, and hands out
-complete blocks. No I/O, time is given.
+"""Groups a rollout's requests into units and blocks of evidence (statistics.md §2.1). No I/O.
 
-One ledger serves all workers of a router, so that a sticky key counts once. A block's counts n
-and m are fixed at admission, in assignment order; it closes by admissions and time alone, never
-because of an outcome. It is handed out once all its outcomes are in, in order: a slow block
-holds those behind it.
+One ledger serves all workers, so that a sticky key counts once. A block closes by admissions
+and time alone, never because of an outcome; blocks are handed out whole and in order.
 """
 
 from collections import deque
@@ -73,11 +69,7 @@ class Ledger:
         at: datetime,
         traits: int = 0,
     ) -> LedgerUnit | None:
-        """Begins a request of a sticky key, and returns its unit; None when it is not scored:
-        the key has counted in this period, or too many others have.
-
-        now: monotonic seconds. at: the same moment, wall time. traits: of `RequestTraits`.
-        """
+        """Admits a key's request; None: not scored. now: monotonic seconds. at: wall time."""
         self._begin_period(now, at)
         self._close_aged(now, at)
         if weight_bps > self._newest_bps:
@@ -111,11 +103,7 @@ class Ledger:
         sample: GuardrailSample | None = None,
         now: float = 0.0,
     ) -> None:
-        """Ends the unit's request. A caller who hung up did not fail.
-
-        why: the name of its failure. sample: for the guardrails, where there are any. now:
-        monotonic seconds.
-        """
+        """Ends a unit. A caller who hung up did not fail. why: its failure's name."""
         unit.heard_until_s = now + FEEDBACK_S
         if unit.block is None or unit.fixed:
             return
@@ -127,15 +115,11 @@ class Ledger:
         unit.block.out -= 1
 
     def note_feedback(self, unit: LedgerUnit, *, bad: bool, now: float) -> bool:
-        """Enters what a user said of the unit's answer. False when it comes too late."""
         self._hears = True
         return unit.note_feedback(bad=bad, now=now)
 
     def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
-        """What the judge said of the unit's answer. unit: None where it is none's.
-
-        A verdict that comes after its block is out changes nothing; its cost counts.
-        """
+        """Enters a verdict. A late one changes nothing; its cost counts."""
         self._observations.judge_usd += cost_usd
         if unit is None or unit.block is None or not unit.judging:
             return
@@ -144,20 +128,13 @@ class Ledger:
 
     @property
     def late_claims(self) -> Sequence[KeyClaim]:
-        """Lists the claims of blocks that went out without an answer to them, oldest first."""
         return tuple(self._late)
 
     def forget_late_claim(self) -> None:
-        """Forgets the oldest late claim: the rollout's ledger has its keys."""
         self._late.popleft()
 
     def unclaimed(self, now: float, at: datetime, *, final: bool = False) -> list[OpenBlock]:
-        """Lists the blocks that have closed and whose keys the rollout's ledger was not asked
-        for yet, oldest first. final: closes all.
-
-        A block closes by admissions and time alone, so who of two routers is the first to claim
-        a key has nothing to do with what its requests came to.
-        """
+        """Closed blocks whose keys were not claimed yet, oldest first. final: closes all."""
         if not self._rule.keeps_ledger:
             return []
         if final:
@@ -167,23 +144,19 @@ class Ledger:
         return [block for block in self._waiting if not block.claimed]
 
     def claim_of(self, block: OpenBlock) -> KeyClaim:
-        """Computes what a closed block asks of the rollout's ledger. It may take a moment."""
         prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
         return KeyClaim(self.rollout, block.period, prints)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
-        """Enters what the ledger answered to a block's claim."""
         for unit, history in zip(block.units, histories, strict=True):
             unit.history = history
         block.claimed = True
 
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Let time pass; the blocks that are complete now, in order."""
         self._close_aged(now, at)
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """Closes every block with what is known, as the router ends, after its last request."""
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"), float("inf"))
 
@@ -214,9 +187,6 @@ class Ledger:
     def _complete(
         self, overdue_s: float, judged_s: float, now: float
     ) -> list[ObservationBlock]:
-        """overdue_s, judged_s: blocks that closed until then wait no more, for anything and for
-        the judge.
-        """
         done: list[ObservationBlock] = []
         while self._waiting:
             block = self._waiting[0]
@@ -239,7 +209,6 @@ class Ledger:
         return done
 
     def _may_hear(self, block: OpenBlock, now: float) -> bool:
-        """Whether feedback may still come, in each arm as long after its answers."""
         if not self._hears:
             return False
         return any(now < unit.heard_until_s < float("inf") for unit in block.units)

@@ -1,7 +1,4 @@
-"""Router metrics are one worker's Prometheus metrics: it counts requests, attempts, failovers,
-feedback, tokens and costs, and reads breakers and health checks at each scrape. `text` writes
-them; `families` gives them to the parent, where `MetricTotals` adds up those of all workers.
-"""
+"""One worker's Prometheus metrics, and `MetricTotals`, which adds up those of all workers."""
 
 import math
 from bisect import bisect_left
@@ -77,15 +74,11 @@ class HistogramSeries:
         self._counts = [0] * (len(bounds) + 1)
 
     def observe(self, values: Collection[float]) -> None:
-        """Counts values, each in the bucket whose upper end is the first that is not below
-        it.
-        """
         for value in values:
             self._counts[bisect_left(self._bounds, value)] += 1
         self.total = sum(values, self.total)
 
     def buckets(self) -> list[tuple[float, int]]:
-        """Lists each upper end with the number of values up to it; infinity is the last."""
         ends = (*self._bounds, math.inf)
         return list(zip(ends, accumulate(self._counts), strict=True))
 
@@ -124,7 +117,6 @@ class RouterMetrics:
         return histogram
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
-        """An attempt is over, a stream's at its end."""
         end = target, failure
         self._ends[end] = self._ends.get(end, 0) + 1
 
@@ -147,7 +139,6 @@ class RouterMetrics:
         self._feedback.labels(route, arm, verdict, label).inc()
 
     def spent(self, target: str, usage: TokenUsage, price: Price | None) -> None:
-        """Counts the tokens and the cost of a request of our own."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
         if price is not None:
@@ -181,7 +172,6 @@ class RouterMetrics:
             self._attempts.labels(_provider(target), target, said).inc(number)
 
     def families(self) -> list[object]:
-        """Copies the metrics into plain data, for the parent process."""
         self._count_attempts()
         return [
             [
@@ -194,13 +184,11 @@ class RouterMetrics:
         ]
 
     def text(self) -> bytes:
-        """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
         self._count_attempts()
         return generate_latest(self._registry)
 
 
 def _provider(target: str) -> str:
-    """Names a target's provider. target: `provider/model`; empty for none."""
     return target.partition("/")[0]
 
 
@@ -214,7 +202,6 @@ class Histogram(Collector):
         self._series: dict[tuple[str, ...], HistogramSeries] = {}
 
     def labels(self, *values: str) -> HistogramSeries:
-        """Finds the series of these labels' values, in their order, or begins it."""
         series = self._series.get(values)
         if series is None:
             series = self._series[values] = HistogramSeries(self._bounds)
@@ -266,10 +253,7 @@ _ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """Returns a process's own counters as `MetricReading.counters` names them.
-
-    Each from 0 on: `increase` in a rule would not see the first time.
-    """
+    """Each from 0 on: `increase` in a rule would not see the first time."""
     found = {f"router_{name}": n for name, n in counted.items()}
     others = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
@@ -291,9 +275,7 @@ class MetricTotals(Collector):
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[Sequence[Any]], *, worker: str | None = None) -> None:
-        """Adds the values of a process. worker: whose gauges these are; None for the parent's
-        own, which need no label.
-        """
+        """Adds a process's values. worker: whose gauges these are; None: the parent's."""
         for name, kind, meaning, samples in families:
             self._about.setdefault(name, (kind, meaning))
             values = self._values.setdefault(name, {})
@@ -303,7 +285,6 @@ class MetricTotals(Collector):
                 values[key] = value if kind == GAUGE else values.get(key, 0.0) + value
 
     def add_counts(self, families: Iterable[Sequence[Any]]) -> None:
-        """Adds the counts of a worker that ended: its states ended with it."""
         self.add(family for family in families if family[1] != GAUGE)
 
     def collect(self) -> Iterable[Metric]:
@@ -314,7 +295,6 @@ class MetricTotals(Collector):
             yield metric
 
     def text(self) -> bytes:
-        """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return generate_latest(registry)

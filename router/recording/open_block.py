@@ -1,8 +1,4 @@
-"""An open block holds the units that a ledger has admitted, until all their outcomes are in
-(statistics.md §2.1). A unit is a sticky key's first request of a period. The observation
-builder makes observation blocks of complete ones: what each arm did, by guardrail and by
-segment, of all units and of those never seen before (§2.12).
-"""
+"""The units of open blocks, and observation blocks made of them (statistics.md §2.1)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -132,11 +128,9 @@ class LedgerUnit:
 
     @property
     def lost(self) -> bool:
-        """Tells whether the unit's block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
     def note_feedback(self, *, bad: bool, now: float) -> bool:
-        """Notes feedback about an answer of this unit. False when it comes too late."""
         if self.block is None or now >= self.heard_until_s:
             return False
         self.heard = True
@@ -194,10 +188,7 @@ class RankPool:
         self._cache = ArmCacheUse()
 
     def take(self, units: Sequence[LedgerUnit], part: object, share: float) -> RankedUnits:
-        """Adds a block's units and returns those to be ranked now; none while they are too few.
-
-        part: what is compared within itself alone: a period at one weight. share: the canary's.
-        """
+        """Returns the units to rank now. part: a period at one weight. share: the canary's."""
         if part != self._part:
             self._part, self._kept = part, []
         self._kept += units
@@ -211,7 +202,6 @@ class RankPool:
         return RankedUnits(together, self._cache.pooled if larger is None else larger)
 
     def forget(self) -> None:
-        """Forgets the units that were kept: they are ranked with no others any more."""
         self._kept = []
 
 
@@ -221,11 +211,8 @@ def summarize_block(
     block: tuple[str, str, int],
     ranked: RankedUnits,
 ) -> BlockFindings:
-    """Computes what each guardrail counted or measured in a complete block.
-
-    units: all of it, in the order of admission. tolerated: of the guardrails that are on.
-    block: its rollout, worker and sequence. ranked: units whose values are ranked now, of this
-    block and of those before it.
+    """Summarizes a complete block. units: in the order of admission. tolerated: of the
+    guardrails that are on. ranked: units whose values are ranked now.
     """
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
@@ -257,7 +244,6 @@ def summarize_block(
 
 
 def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
-    """Counts a complete block's units and errors by segment; empty where none were noted."""
     sums: dict[int, list[int]] = {}
     for unit in units:
         failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
@@ -289,9 +275,6 @@ def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
 def _cache_levels(
     units: Sequence[LedgerUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
 ) -> CacheLevels | None:
-    """Computes what the prompt cache and the opening of connections did to a guardrail's
-    values; None where they did nothing.
-    """
     if guardrail not in _CACHED:
         return None
     use = ArmCacheUse()
@@ -305,7 +288,6 @@ def _cache_levels(
 
 
 def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: bool) -> float:
-    """Computes for which share of an arm's answers a connection was opened."""
     own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
     if guardrail not in CACHED_TIMES or not own:
         return 0.0
@@ -339,7 +321,6 @@ class ObservationBuilder:
         self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
 
     def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        """Builds the next observation block. units: those of the block that count."""
         self._sequence += 1
         if self._rule.keeps_ledger and not block.claimed:
             # It may count as never seen: no value of those before it may count there twice.
@@ -405,7 +386,6 @@ def _with_errors(
 
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
-    """failed: those of the units that did, or that no outcome came of."""
     known = [
         (ArmFailure.MISSING.value if unit.lost else unit.why, unit.canary)
         for unit in failed

@@ -1,6 +1,4 @@
-"""The recording port is the interface through which the request path records what requests did
-(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, metrics).
-"""
+"""The recording port is the interface through which requests record what they did."""
 
 import threading
 from collections import Counter
@@ -56,7 +54,6 @@ class FeedbackBody(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """Names the worker that served the request; empty for what is no id of ours."""
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 
@@ -181,10 +178,7 @@ class Recording:
         )
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
-        """A request of a route with a canary begins; None when it is not scored.
-
-        traits: of `RequestTraits`, where the rollout has guardrails beside errors.
-        """
+        """Admits a request; None when it is not scored. traits: of `RequestTraits`."""
         raise NotImplementedError
 
     def finish(
@@ -193,11 +187,9 @@ class Recording:
         ended: CompletedRequest,
         sample: GuardrailSample | None = None,
     ) -> None:
-        """Enters a request that ended in its block and its minute."""
         raise NotImplementedError
 
     def settle_exposure(self, ticket: Ticket, *, failed: bool) -> None:
-        """Enters the outcome of an exposure without an answer of ours."""
         raise NotImplementedError
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
@@ -212,7 +204,6 @@ class Recording:
             self.counters["failover_rows_dropped"] += len(rows[room:])
 
     def notify(self, *alerts: Alert) -> None:
-        """Sends what a person should know, with the next batch."""
         with self._waiting:
             room = max(0, MAX_ALERTS - len(self._alerts))
             self._alerts += alerts[:room]
@@ -222,8 +213,7 @@ class Recording:
         """Takes a draft, to be redacted and kept; drops and counts what has no room."""
         raise NotImplementedError
 
-    def on_feedback(self, enter: EnterFeedback) -> None:
-        """Sets what enters feedback about the requests that were served here."""
+    def on_feedback(self, enter: EnterFeedback) -> None: ...
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         """Feedback about a scored request; False when its block is closed for good."""
@@ -232,37 +222,27 @@ class Recording:
     def judged(
         self, rollout: str, ticket: Ticket | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """What the judge said, or did not, of a request that was drawn; once for each. ticket:
-        None for a request that is not known any more, whose cost alone counts.
-        """
+        """Once for each drawn request. ticket: None where its cost alone counts."""
         raise NotImplementedError
 
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - the default
-        """Has another worker enter feedback; None when no worker remembers the request as this
-        key's. Raises TimeoutError.
-        """
+        """Asks another worker; None: not remembered as this key's. Raises TimeoutError."""
         return None
 
-    def announce(self, abort: LocalAbort) -> None:
-        """Tells the other workers at once to stop a canary that this worker has stopped."""
+    def announce(self, abort: LocalAbort) -> None: ...
 
     def attach(self, metrics: RouterMetrics) -> None:
-        """Adds the metrics of this process to what `/metrics` answers."""
         self._metrics = metrics
 
     async def text(self) -> bytes:
-        """Writes the metrics of all that serve together, in Prometheus's text format. Raises
-        TimeoutError when they cannot be had.
-        """
+        """The metrics of all that serve together. Raises TimeoutError."""
         return self._metrics.text() if self._metrics is not None else b""
 
     def start(self) -> None:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Stops the recording, after the last request."""
         raise NotImplementedError
 
 
-def ignore_event(event: object) -> None:
-    """Does nothing: for where there are no other workers, or no listener yet."""
+def ignore_event(event: object) -> None: ...

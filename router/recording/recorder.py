@@ -1,9 +1,7 @@
-"""The recorder keeps in memory what requests did (rollouts' blocks, traffic by the minute, key
-spend, failovers, alerts), and a thread writes it to the database in batches.
+"""The recorder sums in memory what requests did; a thread writes it to the database.
 
-Recording adds to counters under a lock and never waits for a database or a disk. When the
-database is away, batches go to the spool and are replayed, oldest first, once it is back.
-What is sent again counts once there, by its batch's name.
+Without a database batches go to the spool, and are replayed in order; what is sent again counts
+once.
 """
 
 import itertools
@@ -107,9 +105,7 @@ class Recorder(Recording):
         weight_bps: int,
         traits: int = 0,
     ) -> ScoredUnit | None:
-        """Enters a request of a rollout; None when it is not scored. key: the sticky key, or a
-        hash of it that is the same in every process.
-        """
+        """Admits a request; None when it is not scored. key: the sticky one, or a hash."""
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledger = self._ledgers.get(rollout)
@@ -150,7 +146,6 @@ class Recorder(Recording):
         why: str = "",
         sample: GuardrailSample | None = None,
     ) -> None:
-        """The outcome alone; the figures come with a batch."""
         ledger, unit = scored
         now = self._clock.monotonic()
         with self._lock:
@@ -169,7 +164,6 @@ class Recorder(Recording):
                 ledger.judged(unit, judged, cost_usd)
 
     def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
-        """Enters feedback; False when it comes too late for the unit."""
         now = self._clock.monotonic()
         with self._lock:
             return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
@@ -197,7 +191,6 @@ class Recorder(Recording):
             self._desk.start()
 
     def stop(self) -> None:
-        """Closes every block and writes what there is, after the last request."""
         self._stopping.set()
         if self._desk is not None:
             self._desk.stop()

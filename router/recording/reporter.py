@@ -1,10 +1,4 @@
-"""The reporter records for one worker: it sends everything that it records to the parent
-process in batches, and brings back the metrics of all workers, feedback from other workers, and
-the canaries that they stopped.
-
-Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
-event loop, all of it in the loop's thread. While nothing happens, it looks less often.
-"""
+"""A worker's reporter sends what it records to the parent every INTERVAL_S; nothing waits."""
 
 import asyncio
 import asyncio.protocols
@@ -199,11 +193,9 @@ class Reporter(Recording):
         self._task.add_done_callback(self._over)
 
     def stop(self) -> None:
-        """Ends the reports: no more requests come, and `aclose` sends what there is."""
         self._ending = True
 
     async def aclose(self) -> None:
-        """Sends the last report, and waits for its arrival, within STOP_S."""
         self._ending = True
         if self._task is not None:
             self._task.cancel()
@@ -223,7 +215,6 @@ class Reporter(Recording):
         self._transport.close()
 
     async def text(self) -> bytes:
-        """Asks the parent for the metrics of all workers, in Prometheus's text format."""
         self._sum_up()
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
@@ -249,7 +240,6 @@ class Reporter(Recording):
         return FeedbackOutcome(told) if told else None
 
     async def _asking(self, message: dict[str, Any], number: str) -> str:
-        """The parent's answer. number: under which name it gets the question's number."""
         if self._transport is None or self._transport.is_closing():
             raise TimeoutError
         self._asked += 1
@@ -272,9 +262,7 @@ class Reporter(Recording):
         self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> bool:
-        """Send what happened since the last report, unless the parent is far behind. Returns
-        whether nothing had happened.
-        """
+        """Sends what happened, unless the parent is far behind; tells whether nothing had."""
         unsent = self._transport.get_write_buffer_size() if self._transport else 0
         if not final and unsent > MAX_UNSENT_BYTES:
             return False
@@ -310,7 +298,6 @@ class Reporter(Recording):
             message["metrics"] = self._counts()
 
     def _next_drafts(self, *, everything: bool) -> list[dict[str, Any]]:
-        """One at least; the oldest first."""
         drafts: list[dict[str, Any]] = []
         size = 0
         while self._drafts and (everything or size < DRAFTS_AT_ONCE):
@@ -349,9 +336,6 @@ class Reporter(Recording):
                     await self._rest(loop)
 
     async def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Waits until a request ends, or one begins that is evidence, for QUIET_S at most: what
-        else is reported can wait.
-        """
         self._news = loop.create_future()
         alarm = loop.call_later(QUIET_S, self._wake)
         try:

@@ -1,6 +1,4 @@
-"""This module notes names for the database: which model the targets' answers name as the one
-that served (F6), again at most every 30 s, and what requests asked for by name.
-"""
+"""Notes which models answered (F6), and what requests asked for by name."""
 
 import threading
 from collections import Counter
@@ -30,9 +28,7 @@ class ServedNames:
         self._new: dict[tuple[str, ServedModel], Sighting] = {}
 
     def note(self, target: str, model: str) -> None:
-        """Notes the model that an answer names. target: the id of what answered. model: as its
-        answer named it, or empty.
-        """
+        """Notes the model that an answer names. target: an id."""
         now = self._clock.monotonic()
         names = self._noted.get(target)
         at = names.get(model[:LONGEST_NAME]) if names is not None else None

@@ -1,6 +1,4 @@
-"""Shadow totals sum what shadows did by day: rows for the database, and at once what each has
-used of its budget (`ShadowTotals`; `ShadowTotalsRefresh` reads what other processes wrote).
-"""
+"""Sums what shadows did by day, also against their budgets."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -46,7 +44,6 @@ class ShadowTotals:
             _add(self._own, row)
 
     def merge(self, row: ShadowTally) -> None:
-        """Adds what another process summed up, to be written in its name."""
         with self._lock:
             _add(self._new, row)
 

@@ -1,8 +1,6 @@
-"""Shared marks say that something was seen: to all processes that open the same file, on one
-machine, without a lock. The file keeps a keyed hash of each name.
+"""Marks that something was seen, for all processes that open the same file, without a lock.
 
-A mark in the same slot replaces one before it, so the oldest are forgotten as new ones come.
-While the disk fails, a process knows its own alone.
+A mark in the same slot replaces the one before, so the oldest are forgotten.
 """
 
 import hashlib
@@ -51,7 +49,6 @@ class SharedMarks:
         return False
 
     def first(self, name: str) -> bool:
-        """Marks a name; tells whether it had no mark."""
         is_first = not self.has(name)
         self.add(name)
         return is_first

@@ -1,7 +1,4 @@
-"""The spool keeps batches of observations in a file while the database is away, and gives them
-back in order. `Batch` is what is written in one go: blocks, traffic, failovers, alerts, spends;
-also as JSON between processes.
-"""
+"""Batches of observations: in a file without a database, in frames between processes."""
 
 import fcntl
 import json
@@ -43,7 +40,6 @@ class Batch(NamedTuple):
 
     @property
     def parts(self) -> list["Batch"]:
-        """Parts the batch by kind, so that what is refused takes nothing else with it."""
         counts = Batch(self.blocks, self.traffic)
         others = [NOTHING._replace(**{k: getattr(self, k)}) for k in _ROWS if k != "traffic"]
         return [
@@ -86,9 +82,7 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from replaying or appending within its block. Raises OSError
-        when one goes on.
-        """
+        """Keeps other processes out of its block. Raises OSError when one goes on."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
         with self.file.with_suffix(".lock").open("ab") as lock:
@@ -121,10 +115,7 @@ class Spool:
         return True
 
     def batches(self) -> Generator[tuple[Batch, int], None, None]:
-        """Yields each batch that is not done, with its place; torn ones are left out.
-
-        To be called while it is `held`. Raises OSError.
-        """
+        """Batches that are not done, with places; torn ones are left out. Raises OSError."""
         place = 0
         with self.file.open("rb") as lines:
             for line in lines:
@@ -137,10 +128,7 @@ class Spool:
                 place += len(line)
 
     def done(self, places: Sequence[int]) -> None:
-        """The batches there are never handed out again. Raises OSError.
-
-        At once and in place: a kill in mid-replay must not count what was written twice.
-        """
+        """Marks batches at once and in place: a kill must not count twice. Raises OSError."""
         try:
             with self.file.open("r+b") as out:
                 for place in places:
@@ -151,7 +139,6 @@ class Spool:
             raise
 
     def clear(self) -> None:
-        """Deletes the spool's file, as all batches are done. Raises OSError."""
         self.file.unlink()
         self._unmarked.clear()
 
@@ -165,14 +152,11 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
 
 
 def decode(line: bytes | str) -> Batch:
-    """Reads a batch from a line of `encode`. Raises ValueError, KeyError, TypeError or
-    AttributeError for any other line.
-    """
+    """Reads a line. Raises ValueError, KeyError, TypeError or AttributeError for another."""
     return batch_from_json(json.loads(line))
 
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
-    """Builds a batch from the JSON of `batch_to_json`. Raises as `decode`."""
     kinds = {"blocks": ObservationBlock, **_ROWS}
     rows = {name: [from_plain(kind, row) for row in data[name]] for name, kind in kinds.items()}
     return Batch(id=data["id"], **rows)
@@ -182,6 +166,14 @@ _LENGTH: Final = Struct("!I")
 
 
 def encode_frame(message: dict[str, Any]) -> bytes:
+    """Writes a message between a worker and its parent: its length, then JSON.
+
+    A worker's report has any of: `ready`, `live` (rollouts of its snapshot), `rollouts` (id and
+    unit rule, numbered from 0 as they come), `units` (`[ticket, rollout, key, canary,
+    weight_bps, traits]` admits, `[ticket, failed, class, *GuardrailSample]` ends, `[ticket,
+    rollout, outcome, cost]` judges), `batch`, `captures` (never written anywhere), `abort`,
+    `metrics`, `ask` (for all metrics). Feedback goes as `opinion`, `opined` and `entered`.
+    """
     data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
     return _LENGTH.pack(len(data)) + data
 

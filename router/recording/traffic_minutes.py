@@ -1,7 +1,4 @@
-"""Traffic minutes add up finished requests per minute, route, arm, target and revision, in
-memory: failures, tokens, costs, and a histogram of latencies. `CompletedRequest` says how one
-request ended. No I/O, time is given.
-"""
+"""Sums finished requests by minute, route, arm, target and revision. No I/O."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -81,7 +78,6 @@ class TrafficMinutes:
         self._sums: dict[_Key, _Sum] = {}
 
     def add(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
-        """Adds requests that ended within the minute of `at`."""
         minute = start_of_minute(at)
         by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
         for request in ended:
@@ -128,7 +124,6 @@ def start_of_minute(at: datetime) -> datetime:
 
 
 def sum_by_minute(rows: Iterable[TrafficMinute]) -> list[TrafficMinute]:
-    """Sums the rows up to one for each route, minute, worker, arm, target and revision."""
     sums: dict[tuple[object, ...], TrafficMinute] = {}
     for row in rows:
         key = row.route, row.minute, row.worker, row.arm, row.target, row.revision

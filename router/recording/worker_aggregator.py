@@ -1,10 +1,4 @@
-"""The worker aggregator gathers in the parent process what all workers report, feeds the
-recorder with it, adds up their metrics for a scrape, and passes feedback and stopped canaries
-from one worker to the others.
-
-A sticky key is one unit whichever worker served it, so one ledger per rollout hears of all
-admissions. Runs in the parent's event loop.
-"""
+"""Gathers in the parent what all workers report, so that a sticky key is one unit."""
 
 import asyncio
 import itertools
@@ -67,7 +61,6 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """Opens the reports of a new worker's channel. slot: its place, 0 to N - 1."""
         account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account
@@ -81,7 +74,6 @@ class WorkerAggregator:
         self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
-        """Stops a canary at all workers, and at those that start later."""
         if abort.rollout in self._aborted:
             return
         self._aborted[abort.rollout] = abort
@@ -94,7 +86,6 @@ class WorkerAggregator:
         return [abort for abort in self._aborted.values() if abort.rollout in live]
 
     def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
-        """An opinion of a request that this worker served; nothing if it is gone."""
         number = next(self._count)
         known = (account for account in self._accounts if account.worker == worker)
         to = next(known, None)
@@ -109,7 +100,6 @@ class WorkerAggregator:
             answer(outcome)
 
     def text(self) -> bytes:
-        """Writes the metrics of all workers, as each last reported them, for Prometheus."""
         sums = deepcopy(self._ended)
         # In order of age: of two workers in one place, the newer one's states are shown.
         for account in self._accounts:
@@ -226,7 +216,6 @@ class WorkerReports(asyncio.Protocol):
         self._send({"aborted": to_plain(abort)})
 
     def opinion(self, number: int, fields: list[str]) -> bool:
-        """Asks the worker to enter feedback; False when it is not there."""
         return self._send({"opinion": fields, "of": number})
 
     def _answer(self, number: int, text: str) -> None:

@@ -1,3 +1,1 @@
-"""The request room takes one model request from its body through route, plan and attempts to
-its answer.
-"""
+"""The request room takes one model request from its body to its answer."""

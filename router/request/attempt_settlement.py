@@ -1,7 +1,4 @@
-"""Attempt settlement enters an attempt's end with its target's circuit breaker, its provider
-key and the metrics. A key's failure is not the target's while another key is left; a pause that
-the provider asks for is noted.
-"""
+"""Enters an attempt's end with its target's breaker, its provider key and the metrics."""
 
 from datetime import datetime
 from typing import Final
@@ -35,7 +32,6 @@ class AttemptSettlement:
         self._metrics = metrics
 
     def settle(self, made: Attempt, outcome: FailureClass | None) -> None:
-        """Enters the outcome of an attempt, a stream's at its end; None for a success."""
         upstream, counts = made.upstream, outcome
         if outcome is None and not made.check and not self._keys.refused:
             self._health.answered(upstream.id, made.ticket, made.endpoint)
@@ -66,9 +62,7 @@ class AttemptSettlement:
         self._metrics.attempt(upstream.name, outcome)
 
     def _is_one_callers(self, made: Attempt, outcome: FailureClass) -> bool:
-        """Tells whether a failure says nothing of the target as yet: another caller must meet
-        it, or, of a slow start, another request.
-        """
+        """Whether another caller (of a slow start: another request) must meet it first."""
         caller: object
         if made.slow:
             caller = object()
@@ -83,7 +77,6 @@ class AttemptSettlement:
     def note_retry_after_s(
         self, made: Attempt, failure: UpstreamFailed, now: datetime
     ) -> float | None:
-        """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         upstream = made.upstream
         self._keys.rest(upstream, made.key, failure, told_s)

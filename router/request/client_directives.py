@@ -1,7 +1,4 @@
-"""Reads what one request asks of the router: by its headers a sticky key, a kind, a time limit,
-a heartbeat and headers for the provider; by its body its kind (pictures, video, embeddings) and
-who its caller is.
-"""
+"""Reads what one request asks of the router, by headers and body, and who its caller is."""
 
 import marshal
 import math
@@ -25,7 +22,6 @@ _MARSHAL_FORMAT: Final = 2
 
 
 def opening_digest(opening: list[object]) -> str:
-    """The digest of an opening (`conversation_opening`), in hexadecimal."""
     # JSON would take ten times as long for a picture in the first message.
     written = marshal.dumps(opening, _MARSHAL_FORMAT)
     return blake2b(written, digest_size=_DIGEST_BYTES).hexdigest()
@@ -42,7 +38,6 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
-    """Finds a request's kinds; a picture of an earlier turn counts, too."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
@@ -97,7 +92,6 @@ class Directives:
 
 
 def read_directives(scope: Scope) -> Directives:
-    """Reads what the headers ask, once for all requests with the same head."""
     facts = scope.get(HEAD_FACTS)
     known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
     if known is None:
@@ -114,12 +108,9 @@ def read_directives(scope: Scope) -> Directives:
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str:
-    """What keeps a caller on one arm, the first that is there: the header, the caller that the
-    body names, the conversation's opening. Empty for a request that names none of them: it is
-    its own caller.
-
-    A conversation that the provider keeps (`previous_response_id`) stays with its API key: a
-    model of another provider does not know its turns.
+    """Returns the header, else the body's caller, else the opening, else nothing. A
+    conversation that the provider keeps stays with its API key: a model of another provider
+    does not know its turns.
     """
     if header:
         return f"header:{header.decode('latin-1')}"
@@ -131,9 +122,7 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> str
 
 
 def conversation_keys(request: ClientRequest) -> Iterator[str]:
-    """Names the conversation of a request by its opening, and then by openings that have one
-    more message of the user each.
-    """
+    """Names a conversation by openings that have one more message of the user each."""
     dialect = DIALECTS[request.endpoint]
     for skipped in range(LONGEST_TEMPLATE):
         opening = dialect.opening(request, skipped)
@@ -143,9 +132,7 @@ def conversation_keys(request: ClientRequest) -> Iterator[str]:
 
 
 def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
-    """Lists all that names the caller of a request: what the body says, then its sticky key,
-    which a header or the conversation may decide.
-    """
+    """Lists what the body says, then the sticky key, which a header may decide."""
     cache_key = request.value("prompt_cache_key")
     more = [f"prompt_cache_key:{cache_key}"] if cache_key and isinstance(cache_key, str) else ()
     return [*body_callers(request.members.found), sticky_key, *more]
@@ -184,11 +171,7 @@ def _requested_timeout_s(given: bytes | None) -> float | Reply:
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """The client's own headers that go to the provider, or what stands in for them.
-
-    defaults: by name; empty for none. A value that no header should have is as good as none: it
-    must not spoil the request, whose failure would be the provider's.
-    """
+    """Chooses headers for the provider. A value that no header may have counts as none."""
     if not defaults:
         return ()
     facts = scope.get(HEAD_FACTS)

@@ -1,11 +1,7 @@
-"""A direct request serves one request that came whole by callbacks alone: no task, no
-coroutine, one write to the provider and one to the client. It is admitted, planned, counted and
-recorded by the same parts as every request.
+"""Serves one request that came whole by callbacks alone: no task, no coroutine.
 
-Whatever is unusual leaves it for a task: before the first byte goes to a provider (no idle
-connection, an open circuit), or with the attempt that is under way (a failure, a refusal, an
-answer that is late, large or encoded). The attempt loop goes on from there. Within a stream,
-`router.request.direct_stream` does so.
+Whatever is unusual leaves it for a task, before the first byte goes to a provider or with the
+attempt that is under way.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -88,11 +84,9 @@ class DirectRequest:
             self._cycle.answer(told, (self.id,))
 
     def due(self) -> None:
-        """Leaves an attempt whose time is up to the attempt loop, which knows what it means."""
         self._leave_open()
 
     def _admit(self) -> Reply | None:
-        """A refusal; None for a request that is prepared, and has its place."""
         door = self._door
         try:
             caller = door.identify(self._scope)
@@ -121,7 +115,6 @@ class DirectRequest:
         return None
 
     def _ask(self) -> None:
-        """Makes the first attempt, if that goes without waiting."""
         dispatcher, response = self._endpoint.dispatcher, self.prepared.response
         try:
             self.first = dispatcher.begin(response.job)
@@ -159,7 +152,6 @@ class DirectRequest:
             self._finish()
 
     def _read_stream(self) -> None:
-        """Reads a stream up to its first output, which has the attempt's time for that."""
         dispatcher, first = self._endpoint.dispatcher, self._begun_attempt()
         response = self.prepared.response
         begun = self._stream
@@ -236,7 +228,6 @@ class DirectRequest:
         self._door.leave()
 
     def _leave_open(self) -> None:
-        """Has a task go on with the attempt that is under way."""
         self.first = self._begun_attempt()
         self._release()
         self._call.listen(None)

@@ -1,9 +1,4 @@
-"""A direct stream sends a stream on by callbacks, from its first output to its end: without a
-task, with one write for each piece that comes.
-
-It does so while all is well. A provider that fails or pauses for too long, a client that reads
-slowly, a fault of ours: a task goes on from there, with what is left of the stream.
-"""
+"""Sends a stream on by callbacks, while all is well; a task goes on with what is left."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -74,7 +69,6 @@ class DirectStream:
         self._ending = False
 
     def start(self) -> None:
-        """Sends what the stream begins with; the call's news come here from now on."""
         self._timers.add(self)
         self._call.listen(self._on_news)
         try:
@@ -86,7 +80,6 @@ class DirectStream:
         self._send(self._stream.take_held() if self._stream.is_well else None)
 
     def due(self) -> None:
-        """Has a task say that the time is up, or gives the provider's last bytes up."""
         if self._ending:
             self._close()
             return
@@ -94,7 +87,6 @@ class DirectStream:
         self._leave()
 
     def abandon(self) -> None:
-        """Ends the provider's work for a client that is gone."""
         self._timers.discard(self)
         self._stream.settle()
         self._call.close()
@@ -113,7 +105,6 @@ class DirectStream:
             self._leave()
 
     def _send(self, piece: bytes | None) -> None:
-        """piece: None where not all is well."""
         stream, cycle = self._stream, self._cycle
         if piece is None:
             self._leave()

@@ -1,7 +1,4 @@
-"""The dispatcher runs a request's attempts: the plan's targets in order, each with retries and
-other keys, within one deadline, until one answers. A health check is one attempt beside all
-that. Every attempt is settled.
-"""
+"""Runs a request's attempts: the plan's targets in order, with retries, within one deadline."""
 
 import asyncio
 import math
@@ -39,9 +36,7 @@ _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
 
 
 class FirstByteTimer:
-    """Notes when a plain answer begins, and leaves it the rest of the time from then on. limit:
-    of the attempt.
-    """
+    """Leaves a plain answer the rest of the time once it begins. limit: of the attempt."""
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
@@ -59,9 +54,7 @@ class FirstByteTimer:
 
 @dataclass(slots=True)
 class FirstAttempt:
-    """A request's first attempt, that was begun without a task. call: None where it is not sent
-    yet, for which the rest stands for nothing.
-    """
+    """An attempt begun without a task. call: None where it is not sent yet."""
 
     made: Attempt
     share_s: float  # of the budget
@@ -103,9 +96,7 @@ class Dispatcher:
         progress: RequestProgress,
         first: FirstAttempt | None = None,
     ) -> None:
-        """Makes the attempts of a request, and fills `progress` with what becomes of them.
-        Cancelling it closes the attempt that is under way. first: goes on from there.
-        """
+        """Fills `progress`. Cancelling it closes the attempt. first: to go on with."""
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
@@ -130,9 +121,8 @@ class Dispatcher:
                 return
 
     def begin(self, job: RoutedRequest) -> FirstAttempt | None:
-        """Makes the first attempt of a request as far as it goes without waiting; None for one
-        that has none, or is a last resort. `run` goes on from there, or `enter_answer` and
-        `cancel` end it.
+        """Makes the first attempt without waiting; None where `run` has to begin. `run`,
+        `enter_answer` or `cancel` ends it.
         """
         plan = job.plan
         if not plan.targets or plan.last_resort:
@@ -182,9 +172,7 @@ class Dispatcher:
         progress: RequestProgress,
         begun_at: float | None,
     ) -> bool:
-        """Enters the whole answer of a first attempt, and ends it. False for what is no good
-        answer: `run` reads it once more, and says why. begun_at: when the answer's head came.
-        """
+        """Enters a whole answer; False where `run` reads it again. begun_at: its head came."""
         call, loop = first.call, self.timers.loop
         if call is None:
             return False
@@ -207,9 +195,7 @@ class Dispatcher:
         return True
 
     def begin_stream(self, job: RoutedRequest, first: FirstAttempt) -> BegunStream | None:
-        """Reads the stream of a first attempt, whose head is here; None for what is no good
-        beginning: `run` reads it once more, and says why.
-        """
+        """Begins a stream; None where `run` reads it again, and says why."""
         call = first.call
         if call is None or job.route.route.settings.commit is _HELD_BACK:
             return None
@@ -241,10 +227,7 @@ class Dispatcher:
     async def check(
         self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
     ) -> UpstreamFailed | None:
-        """One attempt beside all traffic, for the target's health: the failure, if it is one.
-
-        No attempt is in `progress` when its circuit gives no ticket now.
-        """
+        """One attempt beside all traffic; none is in `progress` without a ticket."""
         ticket = self._health.admit(upstream.id)
         if ticket is None:
             return progress.shut(upstream.id)
@@ -256,9 +239,7 @@ class Dispatcher:
         return failure
 
     async def count_tokens(self, job: RoutedRequest) -> bytes:
-        """Asks the target that would answer for its count of a request's tokens; empty where it
-        has none. Its circuit learns nothing of it.
-        """
+        """Asks a target for its count; empty without one. Its circuit learns nothing."""
         if job.plan.targets:
             upstream = job.route.upstreams[job.plan.targets[0]]
             key = self._keys.key(upstream)
@@ -270,7 +251,6 @@ class Dispatcher:
         return b""
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
-        """Seconds until each target, planned or passed over, may be asked."""
         targets = [*job.plan.targets, *(excluded.target for excluded in job.plan.left_out)]
         return {
             id_: availability.retry_in_s
@@ -357,7 +337,6 @@ class Dispatcher:
         retry_after_s: float | None,
         room: RetryBudget,
     ) -> float | None:
-        """Until the same target is asked once more; None to go on without it."""
         if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
             return None  # it is known to be down: one request, one attempt
         return retry_wait_s(
@@ -383,7 +362,6 @@ class Dispatcher:
         progress: RequestProgress,
         first: FirstAttempt | None = None,
     ) -> UpstreamFailed | None:
-        """The failure, None when it answered; settled in any case."""
         loop = self.timers.loop
         sent = first if first is not None and first.call is not None else None
         started = loop.time() if sent is None else sent.started
@@ -451,7 +429,6 @@ class Dispatcher:
         return failure
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
-        """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
         last, policy = failures[-1], job.route.route.settings.on_content_policy
         try:
             return next_target(
@@ -469,7 +446,6 @@ class Dispatcher:
     def _safely(
         self, part: RouterPart, job: RoutedRequest, call: Callable[..., Any], *given: Any
     ) -> Any:
-        """What the call returns; None where it fails, which the request goes on without."""
         try:
             return call(*given)
         except Exception as error:

@@ -1,10 +1,4 @@
-"""A guardrail probe says what a rollout's guardrails need to know of one request, and makes the
-sample of its finished answer: latencies, tokens, cost, and faults such as a truncated answer, a
-refusal, JSON or tool calls that break their schema.
-
-Made only for requests that a live rollout scores; the others pay nothing. What all requests of
-a route have in common is worked out once for each revision (`RouteGuardrails`).
-"""
+"""Samples a finished answer for its rollout's guardrails; other requests pay nothing."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Self
@@ -30,10 +24,7 @@ from router.snapshot.compiled import CompiledRoute
 
 
 def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
-    """Whether each call is of an offered tool, and its arguments fit.
-
-    calls: names with arguments, parsed or as text. offered: schemas by name, None for any text.
-    """
+    """Whether calls are of offered tools and fit. offered: schemas, None for any text."""
     for name, given in calls:
         if name not in offered:
             return False
@@ -68,8 +59,6 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
-    """Holds what a finished request took: time, output tokens, cost and cached input."""
-
     elapsed_s: float
     first_token_s: float | None  # first_token_s, last_token_s: since it came; of a stream
     last_token_s: float | None
@@ -81,8 +70,6 @@ class RequestCost(NamedTuple):
 
 
 class GuardrailProbe(NamedTuple):
-    """Holds what the guardrails of a rollout watch of one request."""
-
     request: ClientRequest
     traits: int  # of `RequestTraits`
     listens: bool  # a guardrail asks for the answer's signals
@@ -90,19 +77,12 @@ class GuardrailProbe(NamedTuple):
     has_caches: bool  # each target of the route may have a prompt cache
 
     def new_signals(self) -> AnswerSignals | None:
-        """Begins the signals of one answer; None where no guardrail asks for them."""
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """Builds the request's sample for the guardrails. signals: of the answer, None where
-        none came.
-
-        A failed request is only that: its answer is neither truncated nor bad JSON. Of a caller
-        who hung up, the time until then counts; what the whole answer would have taken is not
-        known.
-        """
+        """A failed request is only that. A caller who hung up has the time until then."""
         tokens = float(spent.output_tokens)
         if not tokens and signals is not None:
             tokens = float(signals.length // CHARACTERS_PER_TOKEN)
@@ -143,8 +123,6 @@ class GuardrailProbe(NamedTuple):
 
 
 class RouteGuardrails(NamedTuple):
-    """Holds what the guardrails of a route's rollout ask of all its requests."""
-
     traits: int  # of every request; this and the others of `RequestTraits`
     heard: int  # a request with one of these has its answer's signals taken
     kept: int  # and with one of these all its text
@@ -152,7 +130,6 @@ class RouteGuardrails(NamedTuple):
 
     @classmethod
     def from_route(cls, route: CompiledRoute, rule: UnitRule) -> Self | None:
-        """Works it out; None where the rollout has no guardrail beside errors."""
         if not rule.guardrails:
             return None
         prices = [upstream.price for upstream in route.upstreams.values()]
@@ -170,7 +147,6 @@ class RouteGuardrails(NamedTuple):
         return cls(_PRICED if is_priced else 0, heard, kept, has_caches)
 
     def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
-        """Builds the probe of a request. is_judged: it was drawn for the judge."""
         traits = self.traits
         if request.endpoint is not _EMBEDDINGS:
             traits |= _WORDED
@@ -191,7 +167,6 @@ class RouteGuardrails(NamedTuple):
 
 
 def _is_json(signals: AnswerSignals, request: ClientRequest) -> bool:
-    """Every choice's text is, and as the schema says; no text at all is not."""
     schema = DIALECTS[request.endpoint].schema(request)
     values = [parse_json(text) for text in signals.texts()]
     return bool(values) and all(

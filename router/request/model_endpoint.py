@@ -1,7 +1,4 @@
-"""The model endpoint answers one POST for a model: it reads the body, finds the route (or its
-override for such a request), admits the key, assigns arm and plan, and serves the answer. It
-calls the observers before and after. A fault in planning falls back to the incumbent.
-"""
+"""Answers one POST for a model. A fault in planning falls back to the incumbent."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -89,7 +86,6 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
-        """A refusal, or None when everything is sent."""
         prepared = self.prepare(
             scope, body=body, grant=grant, serving=serving, request_id=request_id
         )
@@ -106,7 +102,6 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply:
-        """Answers how many tokens a request has. It is no exposure, and costs nothing."""
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
         if isinstance(routed, Reply):
@@ -132,7 +127,6 @@ class ModelEndpoint:
         send: Send,
         first: FirstAttempt | None = None,
     ) -> None:
-        """Serves what was prepared. first: an attempt that was begun without a task."""
         try:
             await prepared.response.serve(self.dispatcher, receive, send, first)
         except ClientDisconnected:
@@ -141,12 +135,10 @@ class ModelEndpoint:
             self.finish(prepared)
 
     def note_leaving(self, prepared: ObservedRequest) -> None:
-        """Notes that the client left before it had its answer."""
         prepared.response.caller_gone = True
         self._counters["callers_gone"] += 1
 
     def finish(self, prepared: ObservedRequest) -> None:
-        """Tells the observers of a request's end, once for each that was prepared."""
         self._observers.finish(prepared, prepared.response)
 
     def prepare(
@@ -158,9 +150,7 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | ObservedRequest:
-        """A refusal, or the request with its plan, of whose beginning the observers know: to be
-        served or finished in any case.
-        """
+        """A refusal, or the request, to be served or finished in any case."""
         started = self._clock.monotonic()
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
@@ -253,11 +243,7 @@ class ModelEndpoint:
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
-        """Gives a caller of a route its key, arm, plan and rollout.
-
-        sticky: what the client's own header says. own_limit_s: all the time that the client
-        gives it, None for no less than the route does.
-        """
+        """Assigns key, arm, plan and rollout. own_limit_s: None for the route's or more."""
         try:
             key = client_directives.sticky_key(request, sticky, grant.id)
             name, applications = route.route.name, self._shares.applications
@@ -298,9 +284,8 @@ class ModelEndpoint:
         return key, arm, plan, trial
 
     def _conversation(self, route: str, key: str, request: ClientRequest) -> tuple[str, int]:
-        """Names the conversation of an application's request: by the shortest opening that is
-        no template, with the number of the user's messages in the template before it. Empty
-        without one; a conversation that the provider keeps stays with the application's key.
+        """The shortest opening that is no template, and the user's messages before it; empty
+        without one, unless the provider keeps the conversation.
         """
         template = -1
         for template, name in enumerate(client_directives.conversation_keys(request)):
@@ -312,7 +297,6 @@ class ModelEndpoint:
         return key if is_kept else "", max(template, 0)
 
     def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
-        """As of this moment, or else as the snapshot has it."""
         try:
             return self._planner.plan(route, Arm.INCUMBENT, request)
         except Exception as error:
@@ -336,9 +320,6 @@ class ModelEndpoint:
             return None
 
     def _plan_headers(self, job: RoutedRequest) -> tuple[Header, ...]:
-        """Says in the metrics that tools are called one at a time; there and in the answer that
-        a switch ruled.
-        """
         plan = job.plan
         try:
             if is_serializing_tools(plan, job.request):
@@ -361,7 +342,6 @@ class ModelEndpoint:
         serving: CompiledSnapshot,
         directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
-        """The route that answers: the one that is asked, or its override for such a request."""
         try:
             path = scope["path"]
             # What counts tokens is no endpoint of its own.

@@ -1,10 +1,4 @@
-"""Says what a request demands of a target, from its body (`detect_needs`: endpoint, stream,
-tools, JSON schema, vision, and about how many tokens). Asked only on a route with a target
-whose capabilities are known: it walks the whole input. Pure.
-
-Takes the optional fields that a target does not know (seed, reasoning, cache marks and others)
-out of a request, and names in `x-swapgate-degraded` what the request lost on its way (B7).
-"""
+"""What a request demands of a target, what it loses there (B7), and how many tokens it has."""
 
 import json
 import re
@@ -32,9 +26,7 @@ _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
 def detect_needs(request: ClientRequest) -> Needs:
-    """Finds what a request needs of a target. Tokens are counted of the text alone, at four
-    bytes each; of embeddings, for the longest input.
-    """
+    """Counts the tokens of text alone, at four bytes each; of embeddings, of the longest."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=_longest(request.value("input")))
     values = request.members.values
@@ -53,7 +45,6 @@ def detect_needs(request: ClientRequest) -> Needs:
 
 
 def _text_bytes(value: object, images: set[str]) -> int:
-    """Of all strings in it but those of pictures and files; adds the kinds of its pictures."""
     # Parsed JSON has these types and no others; this is quicker than asking for protocols.
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
@@ -75,7 +66,6 @@ def _longest(value: object) -> int:
 
 
 def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
-    """`response_format` of chat, `text.format` of responses, `output_config` of messages."""
     for name in _FORMATS:
         given = values[name].value if name in values else None
         if isinstance(given, dict):
@@ -86,7 +76,6 @@ def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
 
 
 def output_limit(request: ClientRequest) -> int:
-    """Tokens that the client allows as output, 0 when it does not say."""
     get = request.members.get
     for name in _LIMITS:
         limit = get(name)
@@ -107,7 +96,6 @@ _INCLUDED: Final = {
 def given_fields(
     request: ClientRequest, among: Collection[OptionalFeature]
 ) -> tuple[OptionalFeature, ...]:
-    """Lists which of these fields the client gives, in a fixed order."""
     fields = OPTIONAL_FIELDS[request.endpoint]
     return tuple([hint for hint in fields if hint in among and _gives(request, hint, fields)])
 
@@ -115,7 +103,6 @@ def given_fields(
 def without_fields(
     body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
 ) -> bytes:
-    """Removes optional fields from a body, but those that the target itself sets."""
     own = {*target.parameters, *target.request_patch.parameters}
     asked: dict[str, Any] = json.loads(body)
     for hint in hints:
@@ -157,7 +144,6 @@ def _gives(
 
 
 def _unmark(value: object) -> None:
-    """Take the marks out of the places that they may stand in; a tool's schema is none."""
     if isinstance(value, list):
         for item in value:
             _unmark(item)
@@ -182,7 +168,6 @@ _FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 def dropped_fields(
     request: ClientRequest, upstream: CompiledTarget
 ) -> tuple[OptionalFeature, ...]:
-    """The hints that the target does not get, of those that the client gives."""
     lacks = upstream.lacks[request.endpoint]
     return given_fields(request, lacks) if lacks else ()
 
@@ -193,10 +178,7 @@ def degradation_header(
     upstream: CompiledTarget | None,
     dropped: Sequence[str] = (),
 ) -> tuple[Header, ...]:
-    """Names, in one header, what the request lost on its way; returns none where it lost
-    nothing. upstream: the target that answered; None before one does. dropped: fields that a
-    translation left behind.
-    """
+    """Names what the request lost. upstream: None before an answer."""
     names: list[str] = []
     if is_serializing_tools(plan, request):
         names.append(SERIALIZED)
@@ -209,7 +191,6 @@ def degradation_header(
 
 
 def is_serializing_tools(plan: RoutePlan, request: ClientRequest) -> bool:
-    """Tools are called one at a time, since a target cannot do otherwise."""
     return plan.serialize_tools and not request.serial_tools
 
 
@@ -234,7 +215,6 @@ TOKENS_PER_FILE: Final = 1_600
 
 
 def count_body(body: bytes, endpoint: Endpoint) -> bytes:
-    """Returns the fields of a request that count; a provider refuses the others here."""
     fields = json.loads(body)
     counted = COUNTED_FIELDS[endpoint]
     return json.dumps({name: fields[name] for name in counted if name in fields}).encode()

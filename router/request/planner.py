@@ -1,7 +1,4 @@
-"""The planner gives a request its arm and its plan (which targets to ask, in order), from the
-compiled route, the targets' health of this moment, kill switches and what the request needs. A
-small share goes to fallbacks, to keep them warm.
-"""
+"""Gives a request its arm and its plan: which targets to ask, in order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,18 +29,14 @@ _RESPONSES: Final = Endpoint.RESPONSES
 
 
 class HandedOver(NamedTuple):
-    """The arm of a request within a handover. scored: whether it is evidence of either arm. A
-    conversation that began before the canary is no evidence.
-    """
+    """An arm. scored: a conversation that began before the canary is no evidence."""
 
     arm: Arm
     scored: bool = True
 
 
 class Handovers:
-    """Places the requests of routes whose canary has just moved. now_s: seconds since 1970
-    UTC. begun: conversations that began within a handover, at any worker of this machine.
-    """
+    """Places requests of a moved canary. begun: conversations at any worker of this machine."""
 
     def __init__(self, now_s: Callable[[], float], begun: SharedMarks) -> None:
         self._now_s = now_s
@@ -57,9 +50,7 @@ class Handovers:
         drawn: Arm,
         template: int = 0,
     ) -> HandedOver:
-        """Returns the arm of a request. key: the sticky one. drawn: the arm of its key.
-        template: the user's messages before those of the conversation.
-        """
+        """Places a request. key: the sticky one. drawn: its arm."""
         canary = route.route.canary
         handover = canary.handover if canary is not None else None
         if canary is None or handover is None or self._now_s() >= handover.until_s:
@@ -80,9 +71,7 @@ class Handovers:
 
 
 def is_under_way(request: ClientRequest, template: int = 0) -> bool:
-    """Tells whether a request's history has an answer to the user's first message behind the
-    template. An answer that is its last turn is the beginning of the one that is asked for.
-    """
+    """Whether an answer follows the user's first message; the last turn may be a begun one."""
     if request.endpoint is _RESPONSES:
         if request.value("previous_response_id") or request.value("conversation"):
             return True
@@ -101,7 +90,6 @@ def _role(turn: object) -> object:
 
 
 def _is_answer(turn: object) -> bool:
-    """Whether it is an answer, or an item of one: a call, a thought."""
     is_item = isinstance(turn, dict) and turn.get("type", "message") != "message"
     return is_item or _role(turn) == "assistant"
 
@@ -115,9 +103,7 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    """Plans requests. begun: conversations that began within a handover. stopped: whether this
-    router has aborted a canary by itself.
-    """
+    """Plans requests. stopped: whether this router has aborted a canary by itself."""
 
     def __init__(
         self,
@@ -137,9 +123,7 @@ class Planner:
     def assign(
         self, route: CompiledRoute, request: ClientRequest, key: str, template: int = 0
     ) -> tuple[Arm, RoutePlan, bool]:
-        """The arm, whom to ask now, in order, and whether a handover leaves the request to be
-        evidence. key: the sticky one. template: the user's messages in its template.
-        """
+        """Returns arm, plan, and whether a handover leaves the request to be evidence."""
         if route.warmed and request.endpoint is not _EMBEDDINGS:
             plan = self._warming(route, request, key)
             if plan is not None:
@@ -169,9 +153,7 @@ class Planner:
     def prefer(
         self, route: CompiledRoute, request: ClientRequest, target: str
     ) -> RoutePlan | None:
-        """Plans to ask one of the route's targets before the incumbent. None for a target that
-        the route has not, or that cannot be asked now, and while a switch is in effect.
-        """
+        """Plans a target before the incumbent; None where it cannot be asked now."""
         if target not in route.route.fallbacks:
             return None
         needs, can = _needs(route, request)
@@ -181,7 +163,6 @@ class Planner:
         return plan if target in plan.targets and not _is_switched(plan) else None
 
     def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
-        """Whom to ask now, in order."""
         well = route.plans[request.endpoint][arm]
         # As most are: nothing of the request, and no clock, changes whom it may ask.
         is_steady = not (route.switches or route.particular or route.native)
@@ -203,13 +184,10 @@ class Planner:
         return plan
 
     def is_switched(self, route: CompiledRoute, request: ClientRequest) -> bool:
-        """Tells whether a switch takes a target from the route. The answer is the same for both
-        arms, so that a switch that only the candidate's plan notices unbalances no evidence.
-        """
+        """The same for both arms, so that no switch unbalances the evidence."""
         return _is_switched(self.plan(route, _CANARY, request))
 
     def is_asked(self, target: str) -> bool:
-        """Tells whether a target's circuit lets a request through now."""
         if self._health.all_well((target,)) or self._health.state(target) is _CLOSED:
             return True
         return self._health.readiness((target,))[target].retry_in_s <= 0
@@ -239,9 +217,6 @@ def _is_switched(plan: RoutePlan) -> bool:
 def _needs(
     route: CompiledRoute, request: ClientRequest
 ) -> tuple[Needs, Mapping[str, Capabilities]]:
-    """What the request needs, and the capabilities to compare it with: those of what no
-    translation can say, where the request has such a thing and another target does.
-    """
     needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
     native = route.native.get(request.endpoint)
     held = UNTRANSLATABLE_FIELDS[request.endpoint](request.value) if native else ""

@@ -1,6 +1,4 @@
-"""Makes the error reply of a request that has no answer: the provider's own refusal, or 422,
-502 or 503 with the targets that were asked, those that were not and why, and when to try again.
-"""
+"""Makes the error reply of a request that has no answer."""
 
 import json
 import math
@@ -24,9 +22,7 @@ _NOT_ALLOWED: Final = 405
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """Repeats the provider's own words, with its status where that says that the client is to
-    change its request. A context window that is too small has the one code that clients know.
-    """
+    """Repeats the provider's words; its status where the client is to change its request."""
     status = failed.status or 400
     if failed.failure in CLIENT_FAILURES and (status >= 500 or status == _NOT_ALLOWED):
         status = 422
@@ -57,7 +53,6 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
 
 
 def _parsed(body: bytes) -> ParsedObject | None:
-    """Parses a body that any client can read: in UTF-8, and without NaN; None for another."""
     try:
         return parse_object(body)
     except InputError:
@@ -65,12 +60,7 @@ def _parsed(body: bytes) -> ParsedObject | None:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """Builds the reply when nobody answered: 503 with Retry-After while all circuits are open,
-    or all providers want to be left alone; else 502 when all that were asked failed, 503 when
-    nobody could be.
-
-    422 when nobody is able to do what the request needs.
-    """
+    """503 while all must be left alone, 502 when all failed, 422 when no target is able."""
     wait_s = _wait_s(job, progress)
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
@@ -96,7 +86,6 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
 
 
 def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
-    """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
     if not job.plan.targets:
         return job.plan.retry_after_s
     opened = (
@@ -132,7 +121,6 @@ def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> 
 
 
 def _elsewhere(job: RoutedRequest) -> str:
-    """Where the route does answer, if it never does at the endpoint that was asked."""
     speaks = [
         path
         for path, endpoint in ENDPOINTS.items()
@@ -175,7 +163,6 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
 
 
 def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
-    """Also those whose circuit opened between the plan and their turn."""
     waits = progress.waits or {}
     shut = (
         Excluded(
@@ -200,7 +187,6 @@ def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, obje
 
 
 def _left_out(route: CompiledRoute, out: Excluded) -> dict[str, object]:
-    """retry_in_s: 0 when time alone will not help."""
     return {
         "target": route.upstreams[out.target].name,
         "left_out": out.because.value,

@@ -1,10 +1,6 @@
-"""Request observers watch routed requests: they count, copy, trace and judge them. Here are
-their base class with its three hooks, what they know of a request (`ObservedRequest`), and
-`RequestObservers`, which calls all of them.
+"""The base class of what watches requests, and what calls all of them.
 
-None of them may cost a user an answer. Hooks are synchronous, and each is called within its own
-`try`: one that raises is counted and alerted (`router.recording.internal_errors`), and the
-others go on.
+Hooks are synchronous; one that raises is counted and alerted, and the others go on.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,28 +64,20 @@ class RequestObserver:
     of_limited: ClassVar[bool] = False  # watches the requests of limited keys alone
 
     def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it
-        """Whether the observer has anything to do with requests of a route, as it is in one
-        revision: where it has not, it is not called.
-        """
+        """Whether it has to do with requests of a route; where not, it is not called."""
         return True
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         """Runs when the request has its arm and its plan, and nobody was asked yet."""
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """Runs when the answer is sent, or there is none: works out what became of the
-        request.
-        """
+        """Runs when the answer is sent, or there is none."""
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """Records what there is to record: all figures are known. Always comes once
-        `before_attempt` came, also where the request broke off in between.
-        """
+        """Always comes once `before_attempt` came."""
 
 
 class ObserverHooks(NamedTuple):
-    """The observers that override a hook, with their parts, by hook and in order."""
-
     before_attempt: tuple[tuple[RouterPart, Callable[..., None]], ...]
     after_answer: tuple[tuple[RouterPart, Callable[..., None]], ...]
     at_end: tuple[tuple[RouterPart, Callable[..., None]], ...]
@@ -103,11 +91,9 @@ RouteHooks = tuple[
 
 
 class RequestObservers:
-    """Calls the observers of each request that watch its route, in the order of their lists.
-
-    always: called for every request. of_evidence: only for those that are evidence of their arm
-    in a live rollout. Before the attempt these come first, since the others use the ticket that
-    they leave; afterwards they come last, since they use the record of the request.
+    """Calls the observers. of_evidence: for requests that are evidence of a live rollout. They
+    come first before the attempt, as the others use their ticket, and last afterwards, as they
+    use the record.
     """
 
     def __init__(

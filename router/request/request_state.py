@@ -1,6 +1,4 @@
-"""The state of a routed request: what it is (`RoutedRequest`), an attempt to be made and one
-that ended, its progress and result, and how its assigned arm failed, if it did (`charge`).
-"""
+"""The state of a routed request: its attempts, its progress, its answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +61,6 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 
 
 def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
-    """Checks the content type. Raises UpstreamFailed. headers: names in lower case."""
     found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
@@ -78,11 +75,7 @@ async def read_answer(
     *,
     silence: bool,
 ) -> UpstreamAnswer:
-    """The whole body, `model` replaced if there is a name. request_body: the client's. silence:
-    as `checked` has it.
-
-    Raises UpstreamFailed for what is no answer.
-    """
+    """Reads the body. request_body: the client's. Raises UpstreamFailed."""
     body = await reply.body()
     answer = parse_answer(
         reply.status, reply.headers, body, json_name, dialect, request_body, silence=silence
@@ -105,7 +98,6 @@ def parse_answer(
     *,
     silence: bool = False,
 ) -> UpstreamAnswer:
-    """Reads the answer as `read_answer` does, from a body that is here."""
     try:
         members = parse_object(body)
     except InputError as error:
@@ -152,9 +144,7 @@ FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DAT
 
 
 class RequestSpan(Protocol):
-    """Records one request's attempts in a trace. passed_up: headers for the attempt that is
-    under way.
-    """
+    """Traces attempts. passed_up: headers for the one that is under way."""
 
     @property
     def passed_up(self) -> tuple[Header, ...]: ...
@@ -188,7 +178,6 @@ class RoutedRequest:
 
     @property
     def candidate_is_unable(self) -> bool:
-        """Tells whether the canary cannot do what the request needs, and the incumbent can."""
         out = self.plan.guest_left_out
         return (
             self.arm is Arm.CANARY
@@ -232,19 +221,14 @@ class RequestProgress:
 
     @property
     def upstream(self) -> CompiledTarget | None:
-        """Returns the target whose answer, or refusal, the client gets."""
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Notes a target whose breaker gives no ticket, as if it were overloaded."""
         self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charge(self, job: RoutedRequest) -> str:
-        """Names how the assigned arm failed, or why it was left out through its fault.
-
-        Empty where it did not, or was shut out on its turn: what opened the circuit counts.
-        """
+        """Names how the assigned arm failed; empty where it did not, or was shut out."""
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             failure = self.attempts[0].failure
             if failure is None or not is_arm_charged(job.arm, [failure.failure]):

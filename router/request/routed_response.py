@@ -1,7 +1,4 @@
-"""A routed response serves one planned request to the last byte of its answer: it runs the
-dispatcher, relays a stream (with a heartbeat) or sends a reply, copies the stream for
-observers, and afterwards says what came of it: outcome, usage, the arm's failure.
-"""
+"""Serves one planned request to the last byte, and says what came of it."""
 
 import asyncio
 import json
@@ -53,7 +50,6 @@ class AnswerCopy:
         return b"".join(self._pieces).decode("utf-8", "replace")
 
     def whole(self, result: object) -> str | None:
-        """Returns what `serve` would send of a whole answer, and the headers beside it."""
         if isinstance(result, UpstreamAnswer):
             self.add(result.body)
         return None if self.too_large else self.text
@@ -64,13 +60,9 @@ ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
 class RoutedResponse:
-    """Serves one routed request, and holds what became of it.
-
-    headers: of every answer, its id first. limited: the headers name rate limits of our own,
-    which the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
-    copies: where a stream's events are put as well, empty for nowhere. head_sent: of a stream
-    that began without a task; sent_at: when something of it was sent last, or its request came,
-    on the event loop's clock.
+    """Serves a request. limited: the headers name our rate limits, not the provider's. copies:
+    where a stream's events go as well. head_sent: of a stream that began without a task.
+    sent_at: of the last piece, on the event loop's clock.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -105,19 +97,13 @@ class RoutedResponse:
         send: Send,
         first: FirstAttempt | None = None,
     ) -> None:
-        """Serves the answer, or what is left of a stream; whatever happens, the upstream's work
-        ends with this. first: an attempt that was begun without a task. Raises
-        ClientDisconnected.
-        """
+        """Ends the upstream's work in any case. Raises ClientDisconnected."""
         if self.heartbeat_s:
             await self._with_heartbeat(dispatcher, receive, send, first)
         else:
             await self._serve(dispatcher, receive, send, first=first)
 
     def whole(self) -> tuple[Reply, Sequence[Header]]:
-        """Returns what `serve` would send, where that is no stream, and the headers beside
-        it.
-        """
         result = self.progress.result
         if isinstance(result, CommittedStream):
             raise TypeError("a stream is no whole answer")
@@ -214,7 +200,6 @@ class RoutedResponse:
             self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
     def _failed_inside(self, *, every: bool = False) -> bool:
-        """Whether an attempt, or every one, met a fault of ours."""
         failures = [attempt.failure for attempt in self.progress.attempts]
         ours = [
             failure is not None and failure.failure is FailureClass.INTERNAL
@@ -233,7 +218,6 @@ class RoutedResponse:
         await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
-        """The end of a stream that has begun with a heartbeat and has no answer."""
         told = json.loads(self._reply(result).body)
         error = told.get("error") if isinstance(told, dict) else None
         message = error.get("message") if isinstance(error, dict) else None
@@ -273,7 +257,6 @@ class RoutedResponse:
 
     @property
     def failed(self) -> bool:
-        """The caller got an error that is not the caller's own."""
         result = self.progress.result
         if self.caller_gone or isinstance(result, UpstreamAnswer):
             return False
@@ -285,7 +268,6 @@ class RoutedResponse:
 
     @property
     def outcome(self) -> str:
-        """Names the outcome: ok, failed, client_error or cancelled."""
         if self.caller_gone:
             return "cancelled"
         if self.failed:
@@ -294,7 +276,6 @@ class RoutedResponse:
 
     @property
     def error(self) -> str:
-        """Names the class of its failure; empty for an answer."""
         result = self.progress.result
         match result:
             case _ if self.caller_gone:
@@ -310,7 +291,6 @@ class RoutedResponse:
                 return ""
 
     def signals(self) -> AnswerSignals | None:
-        """What the answer said, for the guardrails that watch; None where none came."""
         watch, result = self.job.probe, self.progress.result
         if watch is None or result is None:
             return None
@@ -327,7 +307,6 @@ class RoutedResponse:
 
     @property
     def charge(self) -> str:
-        """Names how the assigned arm failed; empty where it did not."""
         if self._neutral:
             return ""
         charge = self.progress.charge(self.job)
@@ -364,7 +343,6 @@ class RoutedResponse:
         return [*EVENTS, *passed, *self._truth()]
 
     def copy(self, piece: bytes) -> None:
-        """Copies a piece of a stream, which was sent, for the observers."""
         for copied in self.copies:
             try:
                 copied.add(piece)
@@ -382,7 +360,6 @@ class RoutedResponse:
         self.copies = [copy for copy in self.copies if copy is not copied]
 
     def note_faults(self) -> None:
-        """Counts, at the end, the internal errors that happened within the stream."""
         result, job = self.progress.result, self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:
@@ -427,6 +404,5 @@ class RoutedResponse:
 
 
 def _is_whole(request: ClientRequest, upstream: CompiledTarget) -> bool:
-    """Whether it is plain to see that the target got all that the client gave."""
     plain = upstream.plain_models.get(request.endpoint)
     return plain is not None and plain.suits(request.members.found, request.text)

@@ -1,7 +1,4 @@
-"""A committed stream (`CommittedStream`) is one whose first output came: it is relayed to its
-end or to an error event, within the limits for its pauses and whole time, and never to another
-target. `hold` takes it in whole before anything is sent.
-"""
+"""Relays a stream whose first output came, within its limits, to no other target."""
 
 import asyncio
 from collections.abc import (
@@ -35,12 +32,9 @@ OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """Relays a stream whose first output came: in a task by `sent`, and what needs none by
-    `take`, as long as it `is_well`. failure: why it broke off, None while it did not. chunks:
-    what a task has begun to read of the reply; None for one that none reads yet. on_end:
-    called once, when it closes. events: its filter, which says whether it finished. hurried:
-    the client set the deadline, and passing it is no failure of the provider's. hide: takes our
-    credentials out of an error. waits_since: for the next of it, on the event loop's clock.
+    """Relays a stream. failure: why it broke off. on_end: called once, at its close. hurried:
+    the client set the deadline, whose passing is no failure of the provider's. hide: takes our
+    credentials out of an error.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -93,7 +87,6 @@ class CommittedStream:
 
     @property
     def model(self) -> str:
-        """Names the model as the provider did; empty if it did not."""
         return self.events.model
 
     @property
@@ -106,7 +99,6 @@ class CommittedStream:
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
-        """Yields the faults of our own, with the part where each was."""
         yield from self._faults
         if self.events.signals_fault is not None:
             yield RouterPart.GUARDRAILS, self.events.signals_fault
@@ -140,7 +132,6 @@ class CommittedStream:
             self.take(chunk)
 
     def take(self, chunk: bytes | None) -> None:
-        """Takes the next of what the provider sends, None for its end."""
         events = self.events
         try:
             self._held = events.end() if chunk is None else events.feed(chunk)
@@ -153,19 +144,15 @@ class CommittedStream:
 
     @property
     def is_well(self) -> bool:
-        """Tells whether nothing went wrong so far; else `sent` says how it ends."""
         events = self.events
         return not (events.failure or events.failure_class or self.failure)
 
     @property
     def went_well(self) -> bool:
-        """Tells whether it has no failure, and met no fault of ours."""
         return not (self.failure or self._faults or self.events.signals_fault)
 
     def advance(self, chunk: bytes) -> bytes | None:
-        """Counts a wait as `end_wait` does, takes what it brought as `take` does, and returns
-        what the client is to get next: None unless it `is_well`.
-        """
+        """Does what `end_wait` and `take` do; returns what is next, None if not well."""
         self._left_s -= self._loop.time() - self.waits_since
         events = self.events
         if chunk:
@@ -179,10 +166,8 @@ class CommittedStream:
         return held
 
     async def hold(self, until: float) -> None:
-        """Takes a stream in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
-
-        until: on the event loop's clock. Closes it and raises UpstreamFailed where it breaks
-        off before that; `on_end` is then not called.
+        """Takes the stream in whole, up to MOST_HELD_BYTES. Raises UpstreamFailed where it
+        breaks off; `on_end` is then not called.
         """
         deadline, self._deadline = self._deadline, min(until, self._deadline)
         held: list[bytes] = []
@@ -205,7 +190,6 @@ class CommittedStream:
         self._held, self._deadline = b"".join(held), deadline
 
     async def aclose(self) -> None:
-        """Ends the upstream's work if it is not done."""
         self.settle()
         if self.events.finished and self.failure is None:
             try:
@@ -217,7 +201,6 @@ class CommittedStream:
         await self._reply.aclose()
 
     def settle(self) -> None:
-        """Tells how it ended; whoever calls it closes the upstream's work."""
         told, self._on_end = self._on_end, None
         if told is not None:
             left = None if self.events.finished else FailureClass.CANCELLED
@@ -248,11 +231,7 @@ class CommittedStream:
         return chunk
 
     def begin_wait(self) -> float:
-        """Returns until when the next of it must come, on the event loop's clock. Only waiting
-        for the upstream counts, not a slow client.
-
-        What does not bring the answer on, such as a ping, gives it no new time.
-        """
+        """Returns when the next is due. A slow client costs no time, a ping gives none."""
         moved = self.events.progress_events + self._reply.progress_events
         if moved != self._moved:
             self._moved = moved
@@ -263,7 +242,6 @@ class CommittedStream:
         return min(now + self._left_s, self._deadline)
 
     def end_wait(self) -> None:
-        """Counts the time since `begin_wait`."""
         self._left_s -= self._loop.time() - self.waits_since
 
     def fail(self, error: Exception) -> None:
@@ -282,12 +260,8 @@ COMMENT: Final = b": keep-alive\n"
 
 
 class Heartbeat:
-    """Sends between the events of one stream, and before its first output, too.
-
-    A beat that comes before the answer's head begins the answer: then it is a 200, and what
-    fails later is sent as an event. `send` is to be used for everything that the client gets.
-
-    since: of the silence, on the event loop's clock. begun: the head was sent before.
+    """A beat before the answer's head begins the answer: what fails later is an event. since:
+    of the silence, on the event loop's clock. begun: the head was sent before.
     """
 
     def __init__(
@@ -310,7 +284,6 @@ class Heartbeat:
         self._timer = self._loop.call_at(since + interval_s, self._due)
 
     async def send(self, message: Message) -> None:
-        """Sends an ASGI message; a head after a beat that began the answer is left out."""
         if self._beat is not None:
             await asyncio.wait({self._beat})
         if message["type"] == "http.response.start":
@@ -325,13 +298,11 @@ class Heartbeat:
             self._last = self._loop.time()
 
     async def settle(self) -> None:
-        """Stops the beats: none begins from now on, and one that has begun is whole."""
         self._timer.cancel()
         if self._beat is not None:
             await asyncio.wait({self._beat})
 
     def cancel(self) -> None:
-        """Cancels, at the end of all, a beat that is still under way."""
         self._timer.cancel()
         if self._beat is not None:
             self._beat.cancel()

@@ -1,6 +1,4 @@
-"""Time limits say how long an attempt may wait for a stream's first output or a plain answer's
-first byte: as configured, or from the times that this worker has measured for such answers.
-"""
+"""How long an attempt may wait for its first output, as configured or as measured here."""
 
 import math
 from typing import Final
@@ -37,17 +35,13 @@ _THINKING: Final = frozenset({"reasoning_effort", "reasoning", "thinking"})
 def first_token_s(
     route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
 ) -> float:
-    """Returns how long the answer to a mirrored request may be silent: as the route says, else
-    the model, else the router.
-    """
+    """Limits a mirrored request: as the route says, else the model, else the router."""
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
 
 
 class TimeLimits:
-    """Finds how long an attempt may take to its first output; belongs to one event loop. What
-    it has measured is this worker's own.
-    """
+    """Belongs to one event loop; the times are this worker's own."""
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
@@ -57,7 +51,6 @@ class TimeLimits:
         self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, made: Attempt) -> float:
-        """Returns the seconds to a first output or byte; inf for no limit."""
         # Where no target stands behind it, to wait on is all that is left.
         is_last = made.check or made.upstream.id == job.plan.targets[-1]
         if job.request.stream:
@@ -97,11 +90,7 @@ class TimeLimits:
         )
 
     def note(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
-        """A plain answer's first byte, or a stream's first output, came after that time, or the
-        wait for it ended then.
-
-        A wait that was cut counts as well: where answers became slower, the limit must follow.
-        """
+        """A wait that was cut counts, too: where answers became slower, the limit follows."""
         limit = STREAMED if job.request.stream else output_limit(job.request)
         self._noted.append((made.upstream.id, made.endpoint, limit, seconds))
         if len(self._noted) >= MAX_NOTED:

@@ -1,7 +1,4 @@
-"""An upstream call makes one attempt: it patches the client's body for the target, sends it,
-and returns a whole answer, or a stream once its first output came. Failures are cleared of our
-credentials.
-"""
+"""Makes one attempt: an answer, or a stream once its first output came."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -52,10 +49,7 @@ MAX_CHECK_BYTES: Final = 1024 * 1024
 
 
 class BegunStream:
-    """The beginning of a stream that no task waits for, held back until its first output.
-
-    commit: makes the stream of what is held.
-    """
+    """A stream held back until its first output. commit: makes the stream of what is held."""
 
     __slots__ = ("_call", "_commit", "_events", "_held", "_most", "_read")
 
@@ -74,9 +68,7 @@ class BegunStream:
         self._read = 0  # of what is here, which stays there for a task that reads it once more
 
     def read(self) -> CommittedStream | None:
-        """Returns the stream once its first output is here, None before. Raises UpstreamFailed
-        for one that has no good beginning.
-        """
+        """Reads on; None before the first output. Raises UpstreamFailed for no beginning."""
         came = self._call.peek()
         if len(came) > self._read:
             self._held += self._events.feed(came[self._read :])
@@ -90,9 +82,7 @@ class BegunStream:
 
 
 class UpstreamCalls:
-    """Makes attempts. It has no time limits of its own but the stream's: the caller bounds an
-    attempt by cancelling it.
-    """
+    """The caller bounds an attempt by cancelling it; a stream has limits of its own."""
 
     def __init__(
         self,
@@ -113,11 +103,7 @@ class UpstreamCalls:
         on_head: Callable[[], None] | None = None,
         begun: BegunCall | None = None,
     ) -> UpstreamAnswer | CommittedStream:
-        """Makes one attempt at a target. on_end: called at a stream's end. on_head: called when
-        a good answer has begun. begun: the attempt's request, where it is sent already.
-
-        Raises UpstreamFailed, without our credentials in it.
-        """
+        """Makes an attempt. on_head: a good answer begins. Raises UpstreamFailed."""
         try:
             return await self._made(job, made, on_end, on_head, begun)
         except UpstreamFailed as failed:
@@ -170,9 +156,7 @@ class UpstreamCalls:
         return result
 
     async def count_tokens(self, job: RoutedRequest, made: Attempt) -> bytes:
-        """Returns a target's own count of a request's tokens; empty where it speaks another
-        protocol. Raises UpstreamFailed.
-        """
+        """Asks for a count; empty in another protocol. Raises UpstreamFailed."""
         upstream = made.upstream
         endpoint = job.request.endpoint
         if endpoint in upstream.adapted:
@@ -207,13 +191,10 @@ class UpstreamCalls:
         return await transport.settled(_request(job, made), reply)
 
     def begin(self, job: RoutedRequest, made: Attempt) -> BegunCall | None:
-        """Sends the request of an attempt without a task to wait in; None where that cannot be
-        done now. Raises UpstreamFailed.
-        """
+        """Sends without a task; None where that cannot be done. Raises UpstreamFailed."""
         return self._transport_for(made.upstream.provider).begin(_request(job, made))
 
     def whole_answer(self, job: RoutedRequest, call: BegunCall) -> UpstreamAnswer:
-        """Reads the answer of a call that is whole. Raises UpstreamFailed, as `make` would."""
         status, headers, body = call.whole()
         if dict(headers).get(b"content-type") != b"application/json":
             check_content_type(headers, b"application/json")
@@ -227,9 +208,7 @@ class UpstreamCalls:
     def begin_stream(
         self, job: RoutedRequest, made: Attempt, call: BegunCall, on_end: OnEnd
     ) -> BegunStream:
-        """Reads the stream of a call whose head is here. on_end: called at its end. Raises
-        UpstreamFailed for what is none.
-        """
+        """Begins a stream. on_end: called at its end. Raises UpstreamFailed for no stream."""
         reply = call.head()
         if dict(reply.headers).get(b"content-type") != b"text/event-stream":
             check_content_type(reply.headers, b"text/event-stream")
@@ -283,7 +262,6 @@ async def _until_commit(
     most: int,
     commit: Callable[[AsyncIterator[bytes], bytes], CommittedStream],
 ) -> CommittedStream:
-    """Raises UpstreamFailed for a stream that breaks before its first output."""
     chunks = reply.chunks()
     held = b""
     async for chunk in chunks:

@@ -1,3 +1,1 @@
-"""The server room reads HTTP/1.1 from clients and hands each request to the ASGI
-application.
-"""
+"""The server room reads HTTP/1.1 from clients for the ASGI application."""

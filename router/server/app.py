@@ -1,8 +1,4 @@
-"""The router's ASGI application: it builds all parts of a worker and starts and stops them,
-checks the API key of a request, and hands it to the model endpoint, feedback, the list of
-models, metrics or health checks (`/healthz`, `/readyz`), or passes it through to the agents
-process (`/agents`).
-"""
+"""The router's ASGI application: it builds all parts of a worker and answers each path."""
 
 import asyncio
 import logging
@@ -92,14 +88,9 @@ _ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, w
 
 
 class Router:
-    """The ASGI application; its lifespan starts and stops holder and recorder.
-
-    holder: booted. on_stop: closes what the factory hands out. rates: shared by all workers; by
-    default this process's own. tracing: None for none. guard_files: of the workers' own guards
-    of canaries; by default they forget with the process. direct: whole requests may go without
-    a task (`router.request.direct_request`); False has each go by the general path. learned:
-    which fields targets do not take. marks: of conversations that began within a canary's
-    handover, and of callers that were mirrored; shared as `rates` are.
+    """The application of a worker. holder: booted. rates, marks: shared by all workers; by
+    default this process's own. direct: whole requests may go without a task. learned: which
+    fields targets do not take.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, one by one
@@ -323,7 +314,6 @@ class Router:
             await send_reply(send, told, (request_id,))
 
     def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
-        """Serves a request for a model that came whole, without a task; else False."""
         facts = scope.setdefault(HEAD_FACTS, {})
         is_ours = facts.get(_ASKS_A_MODEL)
         if is_ours is None:
@@ -345,9 +335,6 @@ class Router:
     def _caller(
         self, scope: Scope
     ) -> Reply | AgentsPassThrough | tuple[KeyGrant, CompiledSnapshot]:
-        """Who asks, and the revision for all of this request; or the reply already, or what
-        serves requests for agents, which knows its callers itself.
-        """
         path, method = scope["path"], scope["method"]
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else not_allowed("GET")
@@ -450,21 +437,16 @@ class Router:
         self._recorder.asked_names.note(model)
 
     def note_fault(self, error: Exception) -> None:
-        """Counts an internal error of what records, beside all requests."""
         self._errors.note(RouterPart.BACKGROUND, error)
 
     def stop(self) -> None:
-        """Makes the router not ready any more. Called from a signal, too."""
         self._stopping = True
 
     def healthz(self) -> Reply:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:
-        """Answers 503 until there is a snapshot, and once it is to stop; `degraded`, and why,
-        when the snapshot may be an old one: the database is away, or its newest revision is
-        refused.
-        """
+        """`degraded`, and why, while the snapshot may be an old one."""
         if self._stopping:
             return Reply(503, (JSON,), b'{"status":"stopping"}')
         serving = self._holder.current

@@ -1,6 +1,4 @@
-"""Serves a completion (OpenAI's legacy endpoint) as a chat: the rest of the router sees a chat
-alone, and the client a completion.
-"""
+"""Serves OpenAI's legacy completions as chats."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +23,6 @@ _NOT_IN_CHATS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def chat_of_completion(body: bytes) -> bytes:
-    """Writes a completion's request as a chat's. Raises InputError."""
     parse_object(body)
     asked: dict[str, object] = json.loads(body)
     for name, nothing in _NOT_IN_CHATS.items():
@@ -41,9 +38,7 @@ def chat_of_completion(body: bytes) -> bytes:
 
 
 def completion_of_chat(body: bytes) -> bytes:
-    """Writes a chat's answer, or one chunk of it, as a completion's. What is neither, such as
-    an error, stays as it is.
-    """
+    """What is neither an answer nor a chunk, such as an error, stays as it is."""
     chat = json.loads(body)
     choices = chat.get("choices")
     if not isinstance(choices, list):
@@ -69,16 +64,13 @@ def _choice(choice: Mapping[str, object]) -> dict[str, object]:
 
 
 class CompletionBody:
-    """Turns the pieces of a chat's answer into a completion's. events: it is a stream; else
-    nothing comes out before the end.
-    """
+    """Turns a chat's answer. events: a stream; else nothing comes out before the end."""
 
     def __init__(self, *, events: bool) -> None:
         self._events = events
         self._rest = b""
 
     def feed(self, data: bytes, *, more: bool) -> bytes:
-        """Takes a piece, and gives what is whole by now."""
         self._rest += data
         if not self._events:
             return b"" if more else completion_of_chat(self._rest)
@@ -99,9 +91,7 @@ _CHAT = f"/v1{DIALECTS[Endpoint.CHAT].path}"
 
 
 def as_chat(scope: Scope, send: Send, body: bytes) -> Reply | tuple[Scope, Send, bytes]:
-    """Returns the chat for a completion, and a `send` that turns its answer back; or refuses
-    what no chat can do.
-    """
+    """The chat and a `send` that turns its answer back; or a refusal."""
     try:
         chat = chat_of_completion(body)
     except InputError as error:

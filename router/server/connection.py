@@ -1,9 +1,7 @@
-"""A connection parses one client's HTTP/1.1 and hands each request to the application, one at a
-time. It bounds heads, slow senders, slow readers and idleness, refuses what is no HTTP, and
-closes without losing an answer.
+"""Parses one client's HTTP/1.1, bounds it, and closes without losing an answer.
 
-Stands in uvicorn's server in place of uvicorn's own, which takes as long for a request as all
-routing may, reads a head without end, and waits for ever for the rest of a request.
+It takes the place of uvicorn's own, which takes as long as all routing may, reads a head
+without end, and waits for ever for the rest of a request.
 """
 
 import asyncio
@@ -50,17 +48,13 @@ _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-class HeadTooLarge(Exception):
-    """The request line and the headers are over the limit."""
+class HeadTooLarge(Exception): ...
 
 
 @mypyc_attr(native_class=False)
 class ConnectionState(ServerState):
-    """The state that a server shares with its connections, as it shuts down.
-
-    ending: every answer is the last on its connection. handed_over: other processes accept in
-    this server's stead: its idle connections are kept until they are used once more, or time
-    out. starts: of the requests on all connections.
+    """The state that connections share. ending: every answer is the last. handed_over: others
+    accept in this server's stead, and idle connections are kept until used once more.
     """
 
     def __init__(self) -> None:
@@ -72,7 +66,6 @@ class ConnectionState(ServerState):
         self.lines_of: object = None  # the headers that `date_lines` were made of
 
     def write_date(self) -> None:
-        """Makes lines of the server's own headers, which it writes anew every second."""
         self.date_lines = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
         self.lines_of = self.default_headers
 
@@ -86,10 +79,8 @@ class BodyProtocol:
 
 
 class Connection(asyncio.Protocol):
-    """A head over MAX_HEAD_BYTES is refused, and so are trailers of that size. What does not
-    arrive in time is hung up on, and who does not read.
-
-    Requests are answered in order, one at a time; those that come early wait.
+    """Refuses heads and trailers over MAX_HEAD_BYTES, and hangs up on slow senders and readers.
+    It answers requests in order, one at a time.
     """
 
     __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
@@ -204,7 +195,6 @@ class Connection(asyncio.Protocol):
             self._start()
 
     def _throw_away(self, data: bytes) -> bool:
-        """Whether the client may go on sending what nobody reads."""
         self._thrown_away += len(data)
         most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
         if self._thrown_away > most:
@@ -213,7 +203,6 @@ class Connection(asyncio.Protocol):
         return True
 
     def _serve_known(self, head: KnownHead, data: bytes) -> bool:
-        """Whether data are a request with that head, which is served, or begin one."""
         known = head.read(data)
         if known is not None:
             call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
@@ -232,15 +221,12 @@ class Connection(asyncio.Protocol):
         return True
 
     def _read_held(self, data: bytes) -> None:
-        """Reads more of a request that is held, which starts once nothing of it is to come."""
         self._read(data)
         if self._arriving is not self._unstarted or self._refusal is not None:
             self._start()
 
     def _may_wait(self, call: RequestCycle) -> bool:
-        """Whether a request may be held until its body is here: it is not large, and its client
-        waits for no word before it sends it.
-        """
+        """Whether a request may be held until its body is here."""
         is_whole = call is not self._arriving
         if self.direct is None or is_whole or self._expects_100 or self._refusal is not None:
             return False
@@ -248,10 +234,7 @@ class Connection(asyncio.Protocol):
         return length is not None and int(length) <= HIGH_WATER_BYTES
 
     def _hold(self) -> None:
-        """From a request's first packet on: what comes after it gives it no more time.
-
-        One timer for many requests, like that of `_tired`.
-        """
+        """One timer for many requests; later packets give a request no more time."""
         if self._held_until is None:
             self._held_until = self.loop.time() + HOLD_S
         if self._holding is None:
@@ -386,10 +369,7 @@ class Connection(asyncio.Protocol):
         return [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
 
     def _not_upgraded(self, rest: bytes) -> None:
-        """Answered as if it had not asked; what follows its body may be of another protocol.
-
-        Java's client asks for HTTP/2 in this way with every request that is not over TLS.
-        """
+        """Answers as if it had not asked: Java's client asks for HTTP/2 each time."""
         self._say_last()
         lines = self._framing()
         if not lines:
@@ -444,20 +424,17 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     async def drained(self) -> None:
-        """Waits until the client has read most of what was sent, or is gone."""
         await self._reader.drained()
 
     # What follows is called by the server.
 
     def shutdown(self) -> None:
-        """End after the requests that came, or one that comes now. May be called again."""
         if not (self._ending or self._state.handed_over):
             self._ending = True
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
 
     def cut_off(self) -> None:
-        """Ends a request that no task serves, as if its client had left."""
         call = self._answered
         if call is not None and not call.has_task:
             call.hang_up()
@@ -494,7 +471,6 @@ class Connection(asyncio.Protocol):
         self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
 
     def _close_now(self) -> None:
-        """Once everything is sent, for which the client must read."""
         self.transport.close()
         self._reader.watch_to_end()
 
@@ -504,10 +480,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _refuse(self) -> None:
-        """What cannot be read as HTTP is told so, in the client's own protocol, and ended.
-
-        The answers to what came before it are sent first.
-        """
+        """Says so in the client's own protocol, after the answers to what came before."""
         if self._head_too_large:
             status, code = 431, "headers_too_large"
             message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
@@ -561,7 +534,6 @@ class Connection(asyncio.Protocol):
 
 @lru_cache(maxsize=256)
 def _place(url: bytes) -> tuple[str, bytes, bytes]:
-    """Path, raw path and query. Raises HttpParserError, UnicodeDecodeError."""
     # Its stub does not say that `query` may be None.
     found: Any = httptools.parse_url(url)
     raw: bytes = found.path

@@ -1,8 +1,7 @@
-"""Flag evaluation answers the OpenFeature Remote Evaluation Protocol (OFREP): a route is a
-flag. Its value is the model that serves a caller, its variant the caller's arm. One evaluated
-flag is an exposure of the route's canary, and feedback is its outcome; without feedback the
-outcome is missing. A bulk evaluation, which clients fetch ahead of use, is no exposure.
-Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
+"""Answers the OpenFeature Remote Evaluation Protocol: a route is a flag, an arm its variant.
+
+One evaluated flag is an exposure of the canary, and feedback its outcome. A bulk evaluation is
+none. Source: https://github.com/open-feature/protocol/blob/main/service/openapi.yaml
 """
 
 import json
@@ -33,8 +32,6 @@ _REQUEST: Final = read_request(b'{"model": "flag", "messages": []}', Endpoint.CH
 
 
 class FlagError(StrEnum):
-    """The protocol's error codes that an evaluation answers with."""
-
     PARSE_ERROR = "PARSE_ERROR"
     TARGETING_KEY_MISSING = "TARGETING_KEY_MISSING"
     INVALID_CONTEXT = "INVALID_CONTEXT"
@@ -80,7 +77,6 @@ class FlagEvaluation:
         self._names = names
 
     def answer(self, body: bytes, caller: FlagCaller) -> Reply:
-        """Evaluates the flag that the path names, or all flags that the key may ask."""
         flag: str = caller.scope["path"][len(FLAG_PREFIX) :]
         try:
             targeting_key = _read_targeting_key(body)
@@ -124,7 +120,6 @@ class FlagEvaluation:
         *,
         exposed: bool,
     ) -> dict[str, object]:
-        """Evaluates one flag. exposed: the caller is about to use it, and counts."""
         canary = route.route.canary
         if canary is not None and not targeting_key:
             message = "send `context.targetingKey`: the route has a canary, which is sticky"
@@ -156,7 +151,6 @@ class FlagEvaluation:
         }
 
     def _expose(self, route: CompiledRoute, assigned: Assignment, caller: FlagCaller) -> None:
-        """Counts the caller in the rollout, and remembers it for feedback."""
         key, arm, _, trial = assigned
         ticket = None
         if trial is not None and not self._guards.stopped(trial):
@@ -167,7 +161,6 @@ class FlagEvaluation:
 
 
 def _read_targeting_key(body: bytes) -> str:
-    """Reads an evaluation's body; empty where it names no caller. Raises FlagFault."""
     try:
         context = parse_object(body).get("context") if body else None
     except InputError as error:

@@ -1,6 +1,5 @@
-"""A known head is the head of a connection's latest request that came whole. A client sends the
-same head with request after request, but for the length of the body: such a request need not be
-parsed again, and what its head says need not be worked out again.
+"""The head of a connection's latest request: clients repeat it, and it need not be parsed
+again.
 """
 
 from typing import Any, Final, NamedTuple, Self
@@ -19,11 +18,7 @@ _UNUSUAL: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 
 
 class KnownHead(NamedTuple):
-    """Holds a head without the digits of its content-length.
-
-    before, after: its bytes on both sides of these. scope: as the parser read it. place: of the
-    content-length among the headers.
-    """
+    """A known head. before, after: its bytes around the content-length; place: its header's."""
 
     before: bytes
     after: bytes
@@ -32,11 +27,7 @@ class KnownHead(NamedTuple):
 
     @classmethod
     def learn(cls, data: bytes, scope: Scope, body_bytes: int) -> Self | None:
-        """Keeps the head of a request, which a parser read as `scope`; None for a head that
-        another request cannot be known by.
-
-        data: begin with the request. body_bytes: how many of its body the parser found in them.
-        """
+        """Keeps a head. data: begin with the request. body_bytes: found of its body."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         named = [name for name, _ in headers]
         end = data.find(_END) + len(_END)
@@ -53,7 +44,6 @@ class KnownHead(NamedTuple):
         return cls(data[:start], data[start + len(digits) : end], dict(scope), place)
 
     def read(self, data: bytes) -> tuple[Scope, bytes] | None:
-        """Reads a whole request with this head; None for any other bytes."""
         before, after, known, place = self
         if not data.startswith(before):
             return None
@@ -71,14 +61,10 @@ class KnownHead(NamedTuple):
         return scope, body
 
     def begins(self, data: bytes, most: int) -> bool:
-        """Whether data begin a request with this head, and some of its body is still to come.
-        most: bytes that its body may have.
-        """
         length = self._length(data)
         return length is not None and len(data) - length[1] < int(length[0]) <= most
 
     def _length(self, data: bytes) -> tuple[bytes, int] | None:
-        """The content-length's digits and where the body begins; None for another head."""
         before, after, _, _ = self
         if not data.startswith(before):
             return None

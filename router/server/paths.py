@@ -1,6 +1,4 @@
-"""The table of the paths that the router serves, each with its method, and what it says of any
-other: that the base URL is wrong, or who serves such a thing.
-"""
+"""The paths that the router serves, and what it says of any other."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Final
@@ -54,20 +52,17 @@ _ELSEWHERE: Final[tuple[tuple[str, str], ...]] = (
 
 
 def method_of(path: str) -> str | None:
-    """The method of a path; None for one that is not served."""
     if path.startswith(FLAG_PREFIX):
         return "POST"
     return METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
 
 
 def nothing_at(method: str, path: str) -> Reply:
-    """Refuses a path that is not served, and says what to do instead."""
     message = f"there is nothing at {method} {path[:200]}{_advice(path)}"
     return error_reply(404, message, "unknown_url")
 
 
 def not_allowed(method: str) -> Reply:
-    """Refuses another method of a path. method: the one that works."""
     allow = (b"allow", method.encode())
     return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
 
@@ -101,7 +96,6 @@ class CrossOrigins:
         self._origins = frozenset(settings.origins)
 
     def concern(self, scope: Scope) -> bool:
-        """Whether a request comes from a page whose origin is listed."""
         return self._allowed(scope) is not None
 
     def _allowed(self, scope: Scope) -> bytes | None:
@@ -112,7 +106,6 @@ class CrossOrigins:
         return origin if is_listed else None
 
     def answer_preflight(self, scope: Scope, methods: str) -> Reply:
-        """Answers OPTIONS, which browsers ask without a key. methods: of the path."""
         wanted = header(scope, b"access-control-request-headers")
         origin = header(scope, b"origin")
         if self._allowed(scope) is not None:
@@ -126,7 +119,6 @@ class CrossOrigins:
         return error_reply(405, message, "method_not_allowed", headers=(allow,))
 
     def marked(self, scope: Scope, send: Send) -> Send:
-        """Makes a `send` that adds the headers for the page; the same for other requests."""
         origin = self._allowed(scope)
         if origin is None:
             return send

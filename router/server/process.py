@@ -1,7 +1,4 @@
-"""Runs the router's application in uvicorn's server (`serve`), with limits of files, garbage
-collection and unsent bytes set; `WorkerServer` shuts down in steps: not ready, a delay for load
-balancers, then until requests end.
-"""
+"""Runs the application in uvicorn's server, and shuts it down in steps."""
 
 import asyncio
 import gc
@@ -34,11 +31,9 @@ COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
 class WorkerServer(uvicorn.Server):
-    """Serves until it is told to stop, and ends by returning: uvicorn raises the signal again,
-    and the process dies of it.
-
-    It goes in steps: `on_stop` (it is not ready any more, which balancers look for), the delay,
-    in which it serves as before, its listeners closed, its requests ended within drain_s.
+    """Ends by returning: uvicorn raises the signal again, and the process dies of it. It goes
+    in steps: `on_stop`, the delay in which it serves as before, its listeners closed, its
+    requests ended within drain_s.
     """
 
     def __init__(
@@ -68,13 +63,11 @@ class WorkerServer(uvicorn.Server):
 
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
-        """Says whether the server is to stop; any thread may, and a signal's handler."""
         self._should_exit = value
         if self._woken is not None:
             self._woken()
 
     async def main_loop(self) -> None:
-        """Has answers say what time it is, until the server is to stop."""
         stop = asyncio.Event()
         self._woken = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         while not await self.on_tick(0):
@@ -132,7 +125,6 @@ class WorkerServer(uvicorn.Server):
             await self.on_tick(0)  # answers go on to say what time it is
 
     async def _drain(self) -> None:
-        """Until nobody is connected and nothing under way, or the time for it is over."""
         state = self.server_state
         handed_over = state.handed_over
         until = time.monotonic() + self._drain_s + (KEEP_ALIVE_S if handed_over else 0)
@@ -147,10 +139,8 @@ class WorkerServer(uvicorn.Server):
 
 
 def bound_unsent(listener: socket.socket) -> None:
-    """The system takes no more for a client than it can soon send. Connections inherit it.
-
-    Left alone, it takes megabytes for each slow reader at once: a stream is read and looked
-    through that far ahead of its client, in one burst, and again with every third of it.
+    """Left alone, the system takes megabytes for each slow reader: a stream is read and looked
+    through that far ahead of its client, in one burst.
     """
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None:
@@ -177,11 +167,7 @@ def server(
     shutdown_delay_s: float = 0.0,
     on_stop: Callable[[], None] | None = None,
 ) -> WorkerServer:
-    """A server that is not started yet. drain_s: how long a shutdown waits for requests.
-
-    shutdown_delay_s: how long it goes on to accept and serve once it was told to stop. on_stop:
-    called at that moment.
-    """
+    """Makes a server. drain_s: how long a shutdown waits. on_stop: called as it begins."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -203,11 +189,7 @@ def server(
 
 
 def serve(made: WorkerServer, sockets: list[socket.socket] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then accept nothing new, let requests end, return.
-
-    sockets: bound already, instead of its host and port. Raises ConfigError when the port is
-    taken.
-    """
+    """Serves until a signal. sockets: bound already. Raises ConfigError: no port."""
     allow_connections()
     gc.collect()
     gc.freeze()

@@ -1,6 +1,4 @@
-"""`read_request_body` reads a request's body whole and undoes its codings, or says why it is
-refused: it is too large, too slow, or in a coding that the router does not take.
-"""
+"""Reads a request's body whole and undoes its codings, or says why it is refused."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,22 +24,17 @@ class CodingUnknown(Exception):
     """The body is in a coding that the router does not take, or not in the one it names."""
 
 
-class BodyCut(Exception):
-    """The coded body ends before its end."""
+class BodyCut(Exception): ...
 
 
 def body_codings(scope: Scope) -> list[str]:
-    """Lists the codings that a request names, in the order in which they were applied."""
     value = header(scope, b"content-encoding") or b""
     names = (name.strip().lower() for name in value.decode("latin-1").split(","))
     return [name.removeprefix("x-") for name in names if name not in _IDENTITY]
 
 
 def decode_body(body: bytes, codings: list[str], limit: int) -> bytes:
-    """Undoes the codings, the last one first. limit: bytes of each decoded body.
-
-    Raises CodingUnknown, BodyCut, and BodyTooLarge over the limit.
-    """
+    """Decodes a body, up to `limit` bytes. Raises CodingUnknown, BodyCut, BodyTooLarge."""
     for name in reversed(codings):
         decode = _DECODERS.get(name)
         if decode is None:
@@ -114,7 +107,6 @@ ACCEPTED: Final[Header] = (b"accept-encoding", TAKEN_CODINGS.encode())
 
 
 def is_json(scope: Scope) -> bool:
-    """Whether a request says that its body is JSON, or does not say."""
     kind = header(scope, b"content-type") or b"application/json"
     return kind.split(b";", 1)[0].strip().lower() == b"application/json"
 
@@ -128,11 +120,7 @@ async def read_request_body(
     any_type: bool = False,
     setting: str = "",
 ) -> bytes | Reply:
-    """Reads all of the body, or says why it is refused. any_type: not JSON alone. setting: what
-    the limit is called in the file.
-
-    Raises ClientDisconnected.
-    """
+    """Reads a body, or refuses it. setting: the limit's name. Raises ClientDisconnected."""
     if not (any_type or is_json(scope)):
         return error_reply(415, "send application/json", "unsupported_media_type")
     try:

@@ -1,7 +1,4 @@
-"""A request cycle carries one request of a connection through the ASGI application: it feeds
-the body as it is read, writes the answer's head and body (whole, chunked or in slices), and
-tells of a client that hangs up.
-"""
+"""Carries one request of a connection through the application, and writes its answer."""
 
 import asyncio
 import logging
@@ -31,9 +28,7 @@ _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class RequestCycle:
-    """One request and its answer. begun: the answer's head is sent, or about to be. keep_alive:
-    other requests may follow.
-    """
+    """One request and its answer. begun: the head is sent. keep_alive: others may follow."""
 
     # As every request begins: only what changes is set.
     begun: bool = False
@@ -79,7 +74,6 @@ class RequestCycle:
         self.resume(self._line.app)
 
     def start_whole(self, body: bytes) -> None:
-        """Starts a request with all of its body."""
         self._parts.append(body)
         self._size = len(body)
         self._more_body, self._news = False, True
@@ -104,7 +98,6 @@ class RequestCycle:
         return self._task is not None
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        """Sends a whole answer without a task. Raises RuntimeError for what is none."""
         self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
         self._left_call = None
         if self._gone:
@@ -136,11 +129,9 @@ class RequestCycle:
         return self._line.full
 
     def begin_events(self, headers: Iterable[Header]) -> None:
-        """Begins an answer of events without a task. Raises RuntimeError."""
         self._begin(200, list(headers))
 
     def write(self, data: bytes, *, more: bool) -> None:
-        """Sends a piece of such an answer, the last one without `more`."""
         if not more:
             self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
         elif self._chunked and data and not self._gone:
@@ -152,7 +143,6 @@ class RequestCycle:
             self._go_on(data, more=more)
 
     def feed(self, body: bytes) -> int:
-        """Takes more of the request's body; returns how many bytes of it wait to be read."""
         if self.complete:
             return 0
         self._parts.append(body)
@@ -169,18 +159,13 @@ class RequestCycle:
         self._wake()
 
     def hang_up(self) -> None:
-        """The client is gone: nothing more is sent, and `receive` says so."""
         self._gone = True
         self._wake()
         if self._left_call is not None:
             self._left_call()
 
     def probe(self) -> None:
-        """Send what a client must pass over, where something may be sent before the answer, or
-        between the events of a stream.
-
-        HTTP/1.0 knows nothing of that kind.
-        """
+        """Sends what a client must pass over; HTTP/1.0 knows nothing of that kind."""
         if self.scope["http_version"] != "1.1":
             return
         if not self.begun:
@@ -189,7 +174,6 @@ class RequestCycle:
             self._line.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Has a function called once when the client leaves, or has left. None: no more."""
         self._left_call = call
         if call is not None:
             if self._line.paused:
@@ -218,7 +202,6 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
-        """Sends an ASGI message. Raises RuntimeError for what does not come next."""
         if self._line.full and not self._gone:
             await self._line.drained()
         if self._gone:

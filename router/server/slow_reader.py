@@ -1,7 +1,4 @@
-"""A slow reader is a client that takes its answer more slowly than it comes: large answers are
-written to it in slices, a stream waits until it has read, and it is hung up on once it takes
-nothing at all.
-"""
+"""Writes to a client no faster than it reads, and hangs up on one that takes nothing."""
 
 import asyncio
 import fcntl
@@ -32,12 +29,10 @@ class SlowReader:
         self._unread = 0  # bytes, when it was last looked at
 
     def fill(self) -> None:
-        """Notes that the client has enough to read."""
         self.full = True
         self.watch()
 
     def drain(self) -> None:
-        """Notes that the client has read most of it: what waits is written on."""
         self.full = False
         if self._stalling is not None:
             self._stalling.cancel()
@@ -50,17 +45,14 @@ class SlowReader:
             self._write_slice()
 
     def leave(self) -> None:
-        """Notes that the client is gone: nothing is written any more, and nobody waits."""
         self._unwritten, self._all_written = memoryview(b""), None
         self.drain()
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        """Writes data as the client takes them. done: called when all is written."""
         self._unwritten, self._all_written = memoryview(data), done
         self._write_slice()
 
     def _write_slice(self) -> None:
-        """One for each turn of the loop, none while the client has enough to read."""
         if self.full or self._all_written is None:
             return
         self._transport.write(self._unwritten[:SLICE_BYTES])
@@ -73,26 +65,21 @@ class SlowReader:
         done()
 
     async def drained(self) -> None:
-        """Waits until the client has read most of what was sent, or is gone."""
         if self.full:
             drain = self._loop.create_future()
             self._drains.append(drain)
             await drain
 
     def watch_to_end(self) -> None:
-        """Watches who must still read what was sent before its connection is closed."""
         if self._stalling is None and self._transport.get_write_buffer_size():
             self.watch()
 
     def watch(self) -> None:
-        """Hangs up in STALLED_S, if the client takes nothing until then."""
         self._unread = self._left_to_read()
         self._stalling = self._loop.call_later(STALLED_S, self._stalled)
 
     def _left_to_read(self) -> int:
-        """By the system's count, where it has one: it holds megabytes for a slow client, which
-        takes a kilobyte of them and is well.
-        """
+        """By the system's count, where it has one: it holds megabytes for a slow client."""
         count = array("i", [0])
         with suppress(OSError):
             fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, count)

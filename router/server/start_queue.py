@@ -1,6 +1,6 @@
-"""A start queue has few of the requests that come at once start in one turn of the event loop.
-The others start in the turns after, each behind what providers have sent meanwhile: so the
-first answer of many is on its way before the last request is.
+"""Starts few of the requests that come at once in one turn of the event loop.
+
+So the first answer of many is on its way before the last request is.
 """
 
 import asyncio
@@ -23,10 +23,8 @@ class Startable(Protocol):
 
 
 class StartQueue:
-    """Counts the starts on all connections of a server, and holds requests beyond the count.
-
-    Nothing says that a turn begins: where the count is full because of turns before, a request
-    waits for no more than the end of its own. So most turns pay for no callback.
+    """Counts the starts on all connections. Nothing says that a turn begins: where the count is
+    full because of turns before, a request waits for the end of its own.
     """
 
     __slots__ = ("_started", "_waiting")

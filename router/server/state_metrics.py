@@ -1,6 +1,4 @@
-"""State metrics read a worker's state for each scrape of `/metrics`: revision and age of its
-snapshot, circuit breakers, health checks, pauses and repairs of targets, counters.
-"""
+"""Reads a worker's state for each scrape of `/metrics`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -39,7 +37,6 @@ class StateMetrics:
         self._learned = learned
 
     def reading(self, gauges: Mapping[str, float]) -> MetricReading:
-        """Reads the worker's state. gauges: the front door's own."""
         serving, holder = self._holder.current, self._holder
         targets = sorted(serving.snapshot.table.targets) if serving else []
         return MetricReading(
@@ -65,7 +62,6 @@ class StateMetrics:
     def _worst(
         self, values: Iterable[tuple[str, Any]], worse: Callable[..., Any] = max
     ) -> dict[str, Any]:
-        """Values of targets, by target name; of targets that share one, the worst."""
         serving = self._holder.current
         found: dict[str, Any] = {}
         if serving is None:

@@ -1,3 +1,1 @@
-"""The snapshot room holds the routing revision in memory, compiled so that a request looks
-everything up.
-"""
+"""The snapshot room holds the compiled routing revision in memory."""

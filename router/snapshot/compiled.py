@@ -1,7 +1,4 @@
-"""The compiled snapshot is one revision of the routing table as requests use it, immutable,
-with everything one look-up away: routes with their plans, targets with prices and keys,
-shadows, judges, and the grants of API keys.
-"""
+"""One immutable revision of the routing table, with everything one look-up away."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -47,10 +44,6 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 
 class PlainModel(NamedTuple):
-    """The model of a target that gets a client's request as it is, but for the model's name. A
-    stream of a chat is asked for its usage as well.
-    """
-
     json_name: str
     without: frozenset[str]  # names of members; with one of them, more is to change
     is_unmarked: bool  # so it is with a cache mark
@@ -141,9 +134,7 @@ class CompiledRoute:
 
 @dataclass(frozen=True, slots=True)
 class CompiledLiteral:
-    """A literal target that a grant opens to an agent, as a route of its own that no client can
-    name.
-    """
+    """A literal target that a grant opens to an agent; no client can name its route."""
 
     grant: AgentGrant
     route: CompiledRoute  # shared by all grants of its target and class of data
@@ -177,7 +168,6 @@ class CompiledSnapshot:
 
     @property
     def judges_validity(self) -> bool:
-        """Whether a live rollout or a shadow asks if answers' JSON or tool calls hold."""
         return any(
             route.shadow is not None
             or (
@@ -194,9 +184,7 @@ class CompiledSnapshot:
 
 
 def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
-    """Lists the members of a request without which it gives none of these fields, but for
-    cache marks.
-    """
+    """Members without which a request gives none of these fields, but for cache marks."""
     names = {name for hint in among for name in OPTIONAL_FIELDS[endpoint].get(hint, ())}
     if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
         names.add("output_config")

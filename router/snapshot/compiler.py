@@ -1,8 +1,4 @@
-"""The compiler turns a snapshot from the database into a `CompiledSnapshot` that can serve,
-whole or not at all (`SnapshotInvalid`). Targets whose provider has no key or may not see a
-route's class of data are left out of its plans; a shadow or judge that cannot be asked is left
-out.
-"""
+"""Compiles a snapshot for serving, whole or not at all (`SnapshotInvalid`)."""
 
 import json
 import logging
@@ -63,11 +59,8 @@ def compile_snapshot(
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
-    """Compiles a snapshot for serving. standing: switches that this process was started with,
-    beside the snapshot's. keys: of the snapshot's providers, as they are sent. classes: as the
-    file names them; what a route carries and the file does not name is sent to nobody.
-
-    Raises SnapshotInvalid, naming the route, when it cannot be served whole.
+    """Compiles a revision. standing: this process's switches. keys: as they are sent. classes:
+    as the file names them. Raises SnapshotInvalid, naming the route.
     """
     switches = (*standing, *snapshot.switches)
     routes = {
@@ -99,7 +92,6 @@ def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRout
 
 
 def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
-    """Collects the kinds of the providers of all targets that may be asked."""
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
@@ -187,10 +179,7 @@ def _literals(
 
 
 def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route:
-    """A route with the target alone: no canary, no fallbacks, nothing warmed or captured.
-
-    Raises SnapshotInvalid for a target that the snapshot does not have.
-    """
+    """Raises SnapshotInvalid for a target that the snapshot does not have."""
     target = snapshot.table.targets.get(target_id)
     if target is None:
         raise SnapshotInvalid(f"revision {snapshot.table.revision} has no target {target_id}")
@@ -378,10 +367,8 @@ def _plain_models(
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:
-    """What the model can do, of that what its provider's kind serves: a translation is a chat.
-
-    A patch's `response_format` has no place in a message: a target with one was measured with
-    it, and is not to serve without.
+    """A patch's `response_format` has no place in a message: a target with one was measured
+    with it, and is not to serve without.
     """
     kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
     spoken = kind.serves_of(can)

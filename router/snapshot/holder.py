@@ -1,8 +1,4 @@
-"""The snapshot holder keeps the revision that serves: it boots from the database, else from
-disk, follows the database in a thread, swaps whole revisions, and refuses those that are
-invalid. `LineageGuard` refuses a database that went back in its history, and takes out keys
-that were revoked before.
-"""
+"""Keeps the revision that serves: from the database, else from disk."""
 
 import json
 import logging
@@ -62,7 +58,6 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
 
 
 def load_snapshot(file: Path) -> Snapshot:
-    """Loads a snapshot from its file. Raises SnapshotInvalid."""
     try:
         whole = json.loads(file.read_bytes())
         if whole["format"] != FORMAT:
@@ -103,10 +98,8 @@ Lacking = Callable[[Lineage], Sequence[str]]
 
 
 class LineageGuard:
-    """Knows what this router served last, and which keys it has known as revoked.
-
-    Once a database was found older than that, nothing of its epoch is taken any more: what is
-    written there now belongs to another history, however high its numbers get.
+    """Once a database was found older than what served, nothing of its epoch is taken: what is
+    written there belongs to another history, however high its numbers get.
     """
 
     def __init__(self) -> None:
@@ -115,11 +108,7 @@ class LineageGuard:
         self._refused: Lineage | None = None
 
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
-        """The snapshot as it may serve: without keys that were revoked once.
-
-        lacking: `Store.missing_lineage`, of `harness.ports`. Raises DatabaseRestored, and
-        SnapshotInvalid for another installation's.
-        """
+        """Admits a snapshot, without revoked keys. Raises DatabaseRestored, SnapshotInvalid."""
         offered, served = snapshot.lineage, self.served
         if other := foreign_reason(served, offered):
             raise SnapshotInvalid(other)
@@ -140,7 +129,6 @@ class LineageGuard:
         return snapshot.without(self._revoked)
 
     def note(self, admitted: Snapshot) -> None:
-        """Notes that an admitted snapshot serves now."""
         self.served, self._refused = admitted.lineage, None
         signed = admitted.signed
         self._revoked = (*signed.former, signed.revocations) if signed is not None else ()
@@ -163,19 +151,13 @@ def no_keys(_: Snapshot) -> ProviderKeySets:
 
 
 class SnapshotHolder:
-    """What is served now. Reading `current` never blocks; a request reads it once.
-
-    `stale`: the database does not answer, the last good revision goes on serving. `refused`:
-    why the newest revision is not the one that serves, empty when it is. `undercut`: that is
-    because the database went back in its history. `disk_refused`: why the file of what served
-    last was not believed at the start, empty where it was, or there is none. `age_s`: since the
-    database last said that this is the newest; until it did, since the start. standing: the
-    switches of the environment and the file. keys_of: the providers' keys, as they are sent.
-    classes: who may see which data, as this process's file says; see `compile_snapshot`.
-    opened: the snapshot as it serves, with what it carries encrypted in clear; the disk keeps
-    it as it came. restored: what the disk holds, as its signed rows say; it raises
-    SnapshotInvalid where their signatures do not hold. prepare: called before a snapshot
-    serves, never on the event loop; it may take seconds, and raise ConfigError.
+    """Reading `current` never blocks; a request reads it once. `stale`: the database does not
+    answer. `refused`: why the newest revision does not serve; `undercut`: as the database went
+    back in its history. `disk_refused`: why the file was not believed at the start. `age_s`:
+    since the database last said that this is the newest. standing: switches of the environment
+    and the file. opened: decrypts what serves; the disk keeps it as it came. restored: checks
+    the signed rows of the disk's; raises SnapshotInvalid. prepare: called before a snapshot
+    serves, off the event loop; may raise ConfigError.
     """
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
@@ -243,15 +225,10 @@ class SnapshotHolder:
         return self.current
 
     def _on_disk(self) -> Snapshot:
-        """What served last, as its signed rows say. Raises SnapshotInvalid."""
         return self._restored(load_snapshot(self._file))
 
     def add_follower(self, follower: Callable[[Store], None]) -> None:
-        """Adds a function that is called about every second in the thread that follows the
-        store.
-
-        The function may raise StoreUnavailable.
-        """
+        """The thread that follows the store calls it; it may raise StoreUnavailable."""
         self._followers.append(follower)
 
     def tell_followers(self) -> None:
@@ -272,10 +249,7 @@ class SnapshotHolder:
             self._thread.join(timeout=2 * CHECK_EVERY_S)
 
     def refresh(self) -> bool:
-        """Take the newest snapshot if it is another one; whether it was.
-
-        Raises StoreUnavailable. One that does not validate is refused whole, and remembered.
-        """
+        """Looks once. Raises StoreUnavailable. An invalid snapshot is refused whole."""
         etag = self._store.etag()
         self.stale = False
         if etag == self._seen and not self._asks_again():

@@ -1,7 +1,4 @@
-"""`RouteNames` finds the route of a model's name that no route has: an alias of the
-configuration, or the name as the import from another gateway spells it. Names of no route are
-counted, for people who look for their requests.
-"""
+"""Finds the route of a name that no route has: an alias, or as an import spells it."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,9 +19,7 @@ MOST_COUNTED: Final = 100
 
 
 class RouteNames:
-    """One worker's. aliases: routes by text or pattern (`claude-*`); of several patterns that
-    fit, the first one counts. count: counts a name that found no route.
-    """
+    """Finds routes by aliases; the first pattern that fits counts. count: names without one."""
 
     def __init__(self, aliases: Mapping[str, str], count: Callable[[str], None]) -> None:
         self._exact = {name: route for name, route in aliases.items() if "*" not in name}
@@ -36,7 +31,6 @@ class RouteNames:
         self._serving: CompiledSnapshot | None = None
 
     def find(self, model: str, serving: CompiledSnapshot) -> CompiledRoute | None:
-        """Finds the route, which calls itself in its answers as the client does."""
         if self._serving is not serving:
             self._serving = serving
             self._known, self._hints = BoundedMap(KNOWN), BoundedMap(KNOWN)
@@ -57,20 +51,16 @@ class RouteNames:
         return found
 
     def listed(self) -> Mapping[str, str]:
-        """The aliases that are no patterns, with their routes."""
         return self._exact
 
     def route_of(self, model: str) -> str:
-        """The name of the route that a name means; there may be none of that name."""
         if (route := self._exact.get(model)) is not None:
             return route
         fitting = (route for name, route in self._patterns if fnmatchcase(model, name))
         return next(fitting, spell_route_name(model))
 
     def note_missing(self, model: str, allowed: list[str]) -> str:
-        """Counts a name that found no route. Returns the end of a message that names the
-        nearest one. allowed: the names of the routes that the client may ask.
-        """
+        """Counts it; returns the message's end with the nearest of the `allowed` names."""
         name = model[:LONGEST]
         if name in self._counted or len(self._counted) < MOST_COUNTED:
             self._counted.add(name)

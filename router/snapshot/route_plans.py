@@ -1,6 +1,4 @@
-"""Makes a route's plans for each endpoint and arm when all targets are well, and the
-incumbent's plan; says whether an arm is charged with a request's failures. Pure.
-"""
+"""A route's plans when all targets are well, and whether an arm is charged with failures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -35,11 +33,9 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
 
 
 def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
-    """Tells whether the assigned arm failed, whatever answered in the end.
-
-    failures: the last one of each target that was asked, the arm's own first, None for the one
-    that answered. A guest that alone rejects a request is charged; a request that no target
-    takes charges no arm, nor does one that refers to what another provider has made.
+    """Whether the arm failed. failures: the last of each target, the arm's own first, None for
+    an answer. A guest that alone rejects a request is charged; a request that no target takes
+    charges no arm.
     """
     own = failures[0] if failures else None
     if own is None or own in UNCHARGED:
@@ -74,10 +70,7 @@ def compile_overrides(
 def _in_place_of(
     route: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
 ) -> CompiledRoute:
-    """`served` for requests of `route`: its targets, canary, limits and name in all records.
-
-    `model` in answers is what was asked for, and switches of what was asked hold as well.
-    """
+    """`model` in answers is what was asked for, and its switches hold as well."""
     told = (b"x-swapgate-kind", kind.value.encode())
     data_class, own = route.route.settings.data_class, served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):

@@ -1,7 +1,4 @@
-"""Endpoint translation makes a chat of a Messages or Responses request for a provider that
-speaks only chat, and gives what turns the chat's answer back, whole or as events. Also names
-what cannot be translated: for the choice of a target, and (`native_need`) to be counted.
-"""
+"""Makes a chat of a Messages or Responses request, and names what cannot be translated."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -39,9 +36,7 @@ FieldCheck = Callable[[Callable[[str], object]], str]
 
 
 def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a request for a message into a chat. body: of `/messages`. kind: the
-    provider's. maker: who answers. Raises Untranslatable.
-    """
+    """Translates a message. maker: who answers. Raises Untranslatable."""
     asked = json.loads(body)
     thinking = message_request.wants_thinking(asked)
     way = _chat_way(kind, maker)
@@ -54,9 +49,7 @@ def translate_message(body: bytes, kind: str, maker: str = "") -> TranslatedRequ
 
 
 def translate_response(body: bytes, kind: str, maker: str = "") -> TranslatedRequest:
-    """Translates a request for a response into a chat. body: of `/responses`. kind: the
-    provider's. maker: who answers. Raises Untranslatable.
-    """
+    """Translates a response. maker: who answers. Raises Untranslatable."""
     asked = json.loads(body)
     thinking = response_request.wants_thinking(asked)
     way = _chat_way(kind, maker)
@@ -100,9 +93,7 @@ NATIVE_HINTS: Final = frozenset(
 
 
 def native_need(endpoint: Endpoint, value: Callable[[str], object]) -> str:
-    """Names what no translation of a request can say, from a closed list and after its
-    endpoint; empty for nothing. value: of a field.
-    """
+    """Names by a closed list what no translation can say; empty for nothing."""
     check = UNTRANSLATABLE_FIELDS.get(endpoint)
     held = check(value) if check is not None else ""
     if not held:

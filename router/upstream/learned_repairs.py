@@ -1,7 +1,4 @@
-"""Learned repairs keep for a day what of a request a target does not take, as its refusals said
-it, so that the next request is sent right at once: fields, betas, and pieces of a conversation
-that another target wrote. For one event loop; no I/O.
-"""
+"""Keeps for a day what a target refused of requests, so that the next is sent right at once."""
 
 import json
 import re
@@ -35,7 +32,6 @@ _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
 
 
 def refused_piece(status: int, body: bytes) -> Piece | None:
-    """Names the piece that a refusal is about; None for any other refusal."""
     error = error_object(body)
     row = refusal_row(error, status) if error is not None else None
     return row.loses if row is not None else None
@@ -44,10 +40,7 @@ def refused_piece(status: int, body: bytes) -> Piece | None:
 def without_piece(
     request: UpstreamRequest, piece: Piece, values: Collection[str] | None = None
 ) -> tuple[UpstreamRequest, tuple[str, ...]] | None:
-    """Writes a request once more without a piece, or with the one that is wanted; returns it
-    with the names of what it lost. values: signed or encrypted ones of what goes, None for all.
-    None where that changes nothing.
-    """
+    """Leaves a piece out; None for no change. values: signed or encrypted; None for all."""
     moved = _body_without(request, piece, values)
     if moved is None or moved.body == request.body:
         return None
@@ -92,7 +85,6 @@ def _without_signatures(body: bytes) -> MovedBody:
 
 
 def _without_files(body: bytes, values: Collection[str] | None) -> MovedBody:
-    """Without the files of the history, and without a tool's container of an earlier turn."""
     asked: Json = json.loads(body)
     history = "input" if "input" in asked else "messages"
     gone = [f"{history}.{kind}" for kind in say_files(asked.get(history), values)]
@@ -138,9 +130,7 @@ LearnedFields = Callable[[], Mapping[str, Sequence[str]]]
 
 
 class Repaired(NamedTuple):
-    """A request as it is sent once more, with the names of what was changed. refused: the piece
-    that the target refused, or FIELD.
-    """
+    """A request to be sent again. refused: the piece that the target refused, or FIELD."""
 
     request: UpstreamRequest
     changed: tuple[str, ...]
@@ -148,9 +138,7 @@ class Repaired(NamedTuple):
 
 
 class TargetRepairs(NamedTuple):
-    """Holds what one endpoint of a target does not take. target: `provider/model`. repairs: by
-    field, with the end of each.
-    """
+    """Repairs of an endpoint, by field, with the end of each. target: `provider/model`."""
 
     target: str
     repairs: Mapping[str, tuple[RequestRepair, float]]
@@ -170,7 +158,6 @@ class LearnedRepairs:
         return bool(self._current(request))
 
     def apply(self, request: UpstreamRequest) -> tuple[UpstreamRequest, tuple[str, ...]]:
-        """The request as its target takes it, and the names of what was changed."""
         repairs = self._current(request)
         less, lost = self._without_pieces(request, repairs)
         fields = [r for r in repairs if r.kind is not RepairKind.LEAVE_PIECE]
@@ -180,9 +167,7 @@ class LearnedRepairs:
     def learn(
         self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
     ) -> Repaired | None:
-        """Takes a repair from a refusal. before: what was refused of the request so far. None
-        where there is no repair, or it was tried.
-        """
+        """Learns of a refusal; None for no new repair. before: refused of it so far."""
         piece = refused_piece(status, refusal)
         if piece is None:
             may_repair = before.count(FIELD) < MAX_REPAIRS
@@ -232,7 +217,6 @@ class LearnedRepairs:
         return request, lost
 
     def fields(self) -> Mapping[str, Sequence[str]]:
-        """Lists by target's name the fields that it does not take as they are sent."""
         now = self._monotonic()
         found: dict[str, set[str]] = {}
         for target, repairs in self._by_target.values():

@@ -1,7 +1,4 @@
-"""An origin pool opens, keeps and lends the connections to one origin (scheme, host, port), up
-to a limit; who finds none waits in line. Addresses that may not be connected to are refused at
-each connection.
-"""
+"""Opens, keeps and lends the connections to one origin, up to a limit."""
 
 import asyncio
 import socket
@@ -32,9 +29,7 @@ class OriginAddress(NamedTuple):
 
 
 class OriginPool:
-    """Holds at most `limit` connections; a request that finds none waits in line, and the line
-    is bounded.
-    """
+    """Holds at most `limit` connections; the line of requests that wait is bounded."""
 
     def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
         self._address = address
@@ -47,11 +42,7 @@ class OriginPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
-        """Lends a connection, to be given back. Raises UpstreamFailed (connect, timeout,
-        overloaded).
-
-        fresh: a new one, never one that was idle. The time in the line is not bounded here.
-        """
+        """Lends one; `fresh`: none that was idle. Raises UpstreamFailed."""
         if self._taken < self._limit:
             self._taken += 1
         else:
@@ -65,7 +56,6 @@ class OriginPool:
         return wire
 
     def lend_idle(self) -> PoolConnection | None:
-        """Lends a connection that stands idle; None where none does, or others wait for one."""
         if self._taken >= self._limit:
             return None
         while self._idle:
@@ -78,7 +68,6 @@ class OriginPool:
         return None
 
     def give_back(self, wire: PoolConnection) -> None:
-        """Takes a lent connection back, once, and closes it if it is not reusable."""
         self._lent.remove(wire)
         if wire.rest():
             now = wire.loop.time()
@@ -101,7 +90,6 @@ class OriginPool:
             self._sweeper = None
 
     def _kept(self, *, fresh: bool) -> PoolConnection | None:
-        """The connection used last, if it still stands; none of them for a fresh one."""
         if fresh:
             if len(self._idle) + self._taken > self._limit:
                 self._idle.pop(0)[1].abort()
@@ -192,10 +180,7 @@ class OriginPool:
 
 
 def interleave_addresses(found: Sequence[tuple[int, str]]) -> list[str]:
-    """Addresses from (family, address), the families by turns: a dead one costs one try.
-
-    Source: RFC 8305, section 4, without its head starts.
-    """
+    """The families by turns: a dead one costs one try (RFC 8305, section 4)."""
     families = dict.fromkeys(family for family, _ in found)
     queues = [[where for kind, where in found if kind == family] for family in families]
     rows = chain.from_iterable(zip_longest(*queues))

@@ -1,6 +1,4 @@
-"""The upstream pool is the transport to providers over pooled HTTP/1.1 connections: it sends a
-request to the provider's origin and reads the answer as it arrives, decompressed and bounded in
-size.
+"""The transport to providers over pooled HTTP/1.1 connections.
 
 It is our own: the cheapest maintained library cost 1.5 times its CPU per request.
 """
@@ -36,9 +34,7 @@ from router.upstream.transport import (
 def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
 ) -> dict[str, str]:
-    """The client's headers that go along: those that the operator has not set, and lists with
-    the operator's in them.
-    """
+    """Returns what the operator has not set, and lists with the operator's in them."""
     own = {name.lower(): value for name, value in provider.extra_headers.items()}
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     sent = {name: value for name, value in named.items() if name not in own}
@@ -67,13 +63,10 @@ class RequestHead(NamedTuple):
     has_lists: bool  # the operator's, which stand among these lines
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
-        """Writes the head of a request. more: header lines of this request alone."""
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-        """The client's headers that go along, as lines. provider: the one that this head is
-        for. Raises UpstreamFailed as `build_head`.
-        """
+        """Writes the client's headers. Raises UpstreamFailed as `build_head`."""
         known = self.known_lines.get(headers)
         if known is None:
             if len(self.known_lines) >= KEPT_LINES:
@@ -84,11 +77,7 @@ class RequestHead(NamedTuple):
 
 
 def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
-    """Builds the heads of requests to a provider. path: below the provider's `api_base`.
-    secret: empty for none.
-
-    Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
-    """
+    """Builds heads. path: below `api_base`. secret: empty for none. Raises UpstreamFailed."""
     check_headers_of(provider, secret)
     try:
         url = urlsplit(provider.url(path))
@@ -115,7 +104,6 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Checks that headers and key can be sent. Raises UpstreamFailed."""
     try:
         check_request_headers(provider, secret)
     except InputError as error:
@@ -135,10 +123,8 @@ def _refused(provider: Provider, why: str) -> UpstreamFailed:
 
 
 class UpstreamPool(Transport):
-    """Connects to providers over HTTP/1.1. No redirects, no cookies, no proxies from the
-    environment, no retries, no pipelining.
-
-    tls: the system's trust unless given. Belongs to the event loop that sends first.
+    """No redirects, cookies, proxies from the environment, retries or pipelining. tls: the
+    system's trust unless given. Belongs to the event loop that sends first.
     """
 
     def __init__(
@@ -170,7 +156,6 @@ class UpstreamPool(Transport):
         return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
 
     def begin(self, request: UpstreamRequest) -> "PooledCall | None":
-        """Sends over a connection that stands idle; None without one. Raises UpstreamFailed."""
         if request.fresh:
             return None
         call, origin = self._way_to(request)
@@ -195,7 +180,6 @@ class UpstreamPool(Transport):
         self._calls.clear()
 
     def _way_to(self, request: UpstreamRequest) -> tuple[RequestHead, OriginPool]:
-        """Worked out once per provider as configured, path and key."""
         provider, key = request.provider, request.key
         asked = (provider.name, request.path, key.name if key is not None else None)
         known = self._calls.get(asked)

@@ -1,7 +1,4 @@
-"""A pool connection is one HTTP/1.1 connection to a provider: it writes a request (`ask`),
-reads exactly one answer to it (`read`), and says whether it can be used again. Anything
-malformed or unasked ends it.
-"""
+"""One HTTP/1.1 connection to a provider. Anything malformed or unasked ends it."""
 
 import asyncio
 import asyncio.protocols
@@ -37,9 +34,8 @@ BROKEN: Final = ReplyPhase.BROKEN
 
 
 class PoolConnection(asyncio.Protocol):
-    """Carries one request after the other: `ask`, then `read` until it gives nothing; then
-    again, while it is `reusable`. Who has no task to wait in writes with `write`, and hears by
-    `on_news` that something arrived, or that nothing more does.
+    """`ask`, then `read` until it gives nothing; then again. Who has no task to wait in writes
+    with `write`, and hears by `on_news` that something arrived, or that nothing more does.
     """
 
     __deletable__ = ("_parser",)  # compiled, no other attribute can be deleted
@@ -138,9 +134,7 @@ class PoolConnection(asyncio.Protocol):
         return data
 
     def rest(self) -> bool:
-        """Waits for the next request, if the answer came to its end and left the connection
-        clean; says whether it does. A byte that comes before that request ends the connection.
-        """
+        """Whether it can wait for the next request; a byte before that ends the connection."""
         transport = self._transport
         if (
             self.phase is not DONE
@@ -161,7 +155,6 @@ class PoolConnection(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
-        """Tells whether nothing waits on the socket: neither its end nor an unasked byte."""
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:
@@ -273,6 +266,5 @@ class PoolConnection(asyncio.Protocol):
 
 
 def _is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether chunks are the only coding of a body that has one."""
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     return all(coding.strip().lower() == b"chunked" for coding in codings)

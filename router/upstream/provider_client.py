@@ -1,6 +1,4 @@
-"""`ProviderClient` posts a ready OpenAI request over the router's transports, and gives the
-answer's status, headers and bytes: evals and probes ask a provider as the router asks it.
-"""
+"""Posts a ready OpenAI request for evals and probes, as the router asks a provider."""
 
 import asyncio
 from collections.abc import Collection
@@ -23,11 +21,7 @@ PASSING: Final = (FailureClass.CONNECT, FailureClass.TIMEOUT, FailureClass.OVERL
 
 
 class ProviderClient:
-    """Implements ports.ProviderCalls.
-
-    Takes seconds for a kind that is translated: the library is loaded here. Raises ConfigError
-    where that does not work, or where the router does not speak the kind.
-    """
+    """Implements ports.ProviderCalls; loads a translation's library. Raises ConfigError."""
 
     def __init__(
         self,

@@ -1,7 +1,4 @@
-"""Replies around others (`WrappedReply`) and those whose body is here (`ReadReply`). Reads a
-provider's error body within bounds of bytes and time, and a stream whose end was announced, but
-whose last events may never come.
-"""
+"""Replies around others, and readers of bodies within bounds of bytes and time."""
 
 import asyncio
 import zlib
@@ -85,10 +82,7 @@ LAST_EVENTS_S: Final = 5.0
 async def chunks_until_end(
     chunks: AsyncIterator[bytes], ended: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Yields the chunks; once `ended`, a failure or a silence is their end like any other.
-
-    Raises UpstreamFailed for a failure before it.
-    """
+    """Once `ended`, a failure or a silence is an end like any other. Raises UpstreamFailed."""
     while True:
         over = ended()
         try:
@@ -109,9 +103,7 @@ _LENGTH: Final = b"content-length"
 
 
 class MovedReply(WrappedReply):
-    """A provider's reply, its body written anew by `rewrite`; None for one that stays. refused:
-    pieces that the provider refused before.
-    """
+    """Writes a reply anew. rewrite: None for none. refused: pieces refused before."""
 
     def __init__(
         self,
@@ -179,9 +171,7 @@ class BridgedReply(WrappedReply):
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yields a stream's pieces, one for each of the provider's, if only an empty one: the
-        stream lives.
-        """
+        """One piece for each of the provider's, if only an empty one: the stream lives."""
         if not self._stream:
             yield await self.body()
             return
@@ -225,9 +215,7 @@ class BoundedInflater:
 
 
 def inflater_for(encoding: str) -> BoundedInflater | None:
-    """Returns the decoder of an encoding; None for no encoding. Raises UpstreamFailed for one
-    that we did not ask for.
-    """
+    """Finds a decoder; None for no encoding. Raises UpstreamFailed for an unknown one."""
     match encoding.strip().lower():
         case "" | "identity":
             return None

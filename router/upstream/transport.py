@@ -1,6 +1,6 @@
-"""The transport is the interface between the router and the providers: a request
-(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`. Not compiled: modules
-that are not compiled inherit from these classes.
+"""The interface between the router and the providers: a request, its reply, its failure.
+
+Not compiled: modules that are not compiled inherit from these classes.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,10 +34,8 @@ class UpstreamRequest:
 
 
 class UpstreamReply:
-    """The reply to a request: its head is here, its body arrives. names of headers: in lower
-    case, as they came.
-
-    A transport around another one says by the fields with defaults what it did.
+    """A reply: its head is here, its body arrives. Names of headers are in lower case. A
+    transport around another one says by the fields with defaults what it did.
     """
 
     __slots__ = ()
@@ -67,11 +65,7 @@ class UpstreamReply:
 
 
 class Transport:
-    """Makes one attempt; never tries again, never follows a redirect.
-
-    Only the connection's own timeout is its business; the caller bounds the rest by
-    cancelling.
-    """
+    """Makes one attempt: no retries, no redirects. The caller bounds it by cancelling."""
 
     __slots__ = ()
 
@@ -80,15 +74,11 @@ class Transport:
         raise NotImplementedError
 
     def begin(self, request: UpstreamRequest) -> "BegunCall | None":  # noqa: ARG002 - the default
-        """Sends a request without a task to wait in; None for a transport that cannot, or
-        cannot now: `send` is for everything. Raises UpstreamFailed.
-        """
+        """Sends without a task to wait in; None where it cannot. Raises UpstreamFailed."""
         return None
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:  # noqa: ARG002 - the default
-        """Returns the reply to a begun call, or to one more try where the transport knows how
-        to mend what the provider refused. Raises UpstreamFailed.
-        """
+        """The reply to a begun call, or to one more, mended try. Raises UpstreamFailed."""
         return reply
 
     async def aclose(self) -> None:
@@ -112,9 +102,7 @@ UNUSUAL: Final = CallState.UNUSUAL
 
 
 class BegunCall(Protocol):
-    """A request that is sent, whose answer no task waits for. Either `reply` or `close` ends
-    it.
-    """
+    """A sent request whose answer no task waits for. `reply` or `close` ends it."""
 
     def listen(self, on_news: Callable[[], None] | None) -> None:
         """Has a function called whenever `state` may have changed; None: no more."""
@@ -124,9 +112,7 @@ class BegunCall(Protocol):
     def state(self) -> CallState: ...
 
     def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
-        """Returns status, headers and body of a whole answer, which came as it is; `reply`
-        would return it as well. Raises UpstreamFailed for one that is too large.
-        """
+        """Status, headers and body of a whole answer. Raises UpstreamFailed."""
         ...
 
     def head(self) -> UpstreamReply:

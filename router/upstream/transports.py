@@ -1,9 +1,4 @@
-"""`Transports` chooses the transport to a provider by its kind. `ConversationTransport` moves
-each request's conversation to its target: it leaves out what the target cannot read, sends a
-message or response as a chat to a provider that speaks only chat, marks what the answer signs,
-and asks once more without a piece or field that the provider refuses, before anything is
-counted. All share one pool.
-"""
+"""Chooses the transport to a provider, and moves each request's conversation to its target."""
 
 import json
 import time
@@ -70,18 +65,15 @@ _BRIDGES: Final[Mapping[str, Translation]] = {
 
 
 def may_sign(path: str, body: bytes) -> bool:
-    """Tells whether the answer to a request may have something to mark."""
     asks = _ASKS.get(path)
     return asks is not None and asks in body
 
 
 def answer_marker(path: str, maker: str) -> Rewrite:
-    """What marks the answers of a maker. path: of the endpoint."""
     return partial(_marked, _MARKERS[path], maker)
 
 
 def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
-    """data: a whole body, or a line of a stream."""
     if not any(name in data for name in _SIGNED):
         return data
     start = len(_DATA) if data.startswith(_DATA) else 0
@@ -99,10 +91,7 @@ STATUSES: Final = frozenset({400, 404, 415, 422, 500, 501})
 
 
 class ConversationTransport(Transport):
-    """Carries the conversations of one kind's requests: as chats, translated, those to an
-    endpoint that the target does not speak. wire: what sends them; chats: what sends those in a
-    chat, where that is another. Both are another's to close.
-    """
+    """Moves conversations to one kind. wire, chats: what sends, also in a chat; another's."""
 
     def __init__(
         self,
@@ -126,9 +115,7 @@ class ConversationTransport(Transport):
         )
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Sends a request as its target takes it. Raises UpstreamFailed, also for what the
-        target cannot know, or cannot be translated (422).
-        """
+        """Sends a request. Raises UpstreamFailed, also for what cannot be translated (422)."""
         bridged = self._bridged if request.bridged is None else request.bridged
         if request.path not in bridged:
             return await self._send(request)
@@ -155,10 +142,7 @@ class ConversationTransport(Transport):
         return await self._settled(sent, await self._way(sent).send(sent), moved)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
-        """Begins a call; None for a request that is translated, a conversation that carries a
-        piece, or a target of which something was learned. Where its answer is a refusal,
-        `settled` asks once more.
-        """
+        """Begins a call; None for what is translated, signed, or needs a learned repair."""
         path, body = request.path, request.body
         bridged = self._bridged if request.bridged is None else request.bridged
         if path in bridged or (self._repairs.any and self._repairs.knows(request)):
@@ -176,16 +160,12 @@ class ConversationTransport(Transport):
         return (self._chats if path == CHAT_PATH else self._wire).begin(request)
 
     async def settled(self, request: UpstreamRequest, reply: UpstreamReply) -> UpstreamReply:
-        """Returns the reply to a begun request, or that of one more try without the piece or
-        field that it refuses.
-        """
         return await self._settled(request, reply, MovedBody(request.body))
 
     def _way(self, request: UpstreamRequest) -> Transport:
         return self._chats if request.path == CHAT_PATH else self._wire
 
     def _move(self, request: UpstreamRequest) -> MovedBody:
-        """Raises Untranslatable."""
         # Also below an endpoint, as where tokens are counted, stands its history.
         if request.path.startswith(MESSAGES_PATH):
             return move_message(request.body, request.maker)
@@ -219,7 +199,6 @@ class ConversationTransport(Transport):
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
-        """What an answer is written anew by; None for one that stays."""
         signs = may_sign(request.path, request.body)
         if request.path == CHAT_PATH:
             signs = self._signs_chats
@@ -243,9 +222,7 @@ TRANSLATED: Final = frozenset(
 
 
 class Transports:
-    """Holds one transport per protocol, shared by all its providers. wire: carries them all; by
-    default HTTP connections of its own. monotonic: seconds.
-    """
+    """One transport per kind, over one wire. monotonic: seconds."""
 
     def __init__(
         self,
@@ -265,7 +242,6 @@ class Transports:
         }
 
     def __call__(self, provider: Provider) -> Transport:
-        """Raises ConfigError for a kind that this router does not speak."""
         found = self._by_kind.get(provider.kind)
         if found is None:
             raise ConfigError(
@@ -275,10 +251,7 @@ class Transports:
         return found
 
     def prepare(self, kinds: Iterable[str]) -> None:
-        """Load what providers of these kinds need: seconds, so never where somebody waits.
-
-        Raises ConfigError where a library is missing.
-        """
+        """Loads what these kinds need: seconds. Raises ConfigError."""
         for kind in sorted(TRANSLATED & set(kinds)):
             self._translated[kind].prepare()
 

@@ -1,1 +1,1 @@
-"""The workers room starts, watches and replaces the worker processes of one router."""
+"""The workers room starts, watches and replaces a router's worker processes."""

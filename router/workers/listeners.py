@@ -1,6 +1,4 @@
-"""Opens the listening sockets that all workers of a router share, one for each address of its
-host.
-"""
+"""Opens the listening sockets that all workers of a router share."""
 
 import signal
 import socket
@@ -20,8 +18,8 @@ BACKLOG = 2048
 
 
 def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """Opens one listener per address of `host`. They belong to the parent, so that no
-    connection that waits in the queue is lost when a worker ends. Raises ConfigError.
+    """One per address; the parent keeps them, so that no waiting connection is lost when a
+    worker ends. Raises ConfigError.
     """
     sockets: list[socket.socket] = []
     try:

@@ -1,7 +1,4 @@
-"""The parent process of a router serves no request: it starts the pool of workers, makes a new
-one when the configuration is reloaded, and ends all of them on SIGTERM or SIGINT. A
-reload that fails leaves the old workers serving.
-"""
+"""The parent of a router's workers: it starts, restarts, reloads and ends them."""
 
 import asyncio
 import os
@@ -40,11 +37,7 @@ class WorkerSpec:
 
 
 def restart_pause_s(early_deaths: int) -> float:
-    """Returns the pause before a worker is started again. early_deaths: in a row, this one
-    included; 0 if none.
-
-    At once after the first; then 0.5 s, doubling up to 30 s.
-    """
+    """Waits not at all after the first early death in a row; then 0.5 s, up to 30 s."""
     if early_deaths <= 1:
         return 0.0
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 32))
@@ -69,11 +62,7 @@ class WorkerPool:
         self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
 
     async def start(self) -> int:
-        """Starts the workers: returns 0 once all serve, else the exit code of a worker that
-        ended, or 1 for START_S.
-
-        A pool that did not start is still to be retired.
-        """
+        """0 once all serve, else a worker's exit code, or 1 for START_S."""
         everybody = asyncio.create_task(self._all_started())
         try:
             await asyncio.wait(
@@ -91,11 +80,7 @@ class WorkerPool:
             await process.wait()
 
     async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End all; they have drain_s for what they have begun. number: as
-        `router.server.process.STOP`.
-
-        May be called again with another one: who hands its connections over may have to stop.
-        """
+        """Ends all. number: as `STOP`. A second call may turn a hand-over into a stop."""
         before_s = {signal.SIGTERM: self._orders.shutdown_delay_s, HAND_OVER: KEEP_ALIVE_S}
         self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
         self._signal = number
@@ -105,7 +90,6 @@ class WorkerPool:
         await asyncio.gather(*self._keepers)
 
     async def _keep(self, slot: int) -> None:
-        """One place among the workers: whoever dies is followed by another."""
         early = 0
         loop = asyncio.get_running_loop()
         while not self._retiring.is_set():
@@ -140,7 +124,6 @@ class WorkerPool:
     async def _watch(
         self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
     ) -> None:
-        """Until it has ended and its last report is in the books."""
         serves = asyncio.create_task(self._note_ready(slot, process, account))
         retiring = asyncio.create_task(self._retiring.wait())
         ended = asyncio.create_task(process.wait())
@@ -182,7 +165,6 @@ class WorkerPool:
         self._started[slot].set()
 
     async def _launch(self, slot: int, account: WorkerReports) -> asyncio.subprocess.Process:
-        """Raises OSError when the system has no process, file or memory left."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -225,9 +207,8 @@ MOST_RETIRING: Final = 2
 
 
 class WorkerParent:
-    """Runs the pools of workers until a signal ends them. again: reads the configuration anew,
-    for new workers; raises SwapgateError when it is not valid. books: gathers what all workers
-    report. reload_on: the signal that asks for new workers.
+    """Runs pools until a signal. again: reads the file anew; raises SwapgateError. reload_on:
+    the signal that asks for new workers.
     """
 
     def __init__(
@@ -248,7 +229,6 @@ class WorkerParent:
         self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
     async def run(self, orders: WorkerSpec) -> int:
-        """Runs the workers until SIGTERM or SIGINT. Returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -272,10 +252,7 @@ class WorkerParent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Wait for the next signal, and for room for one more pool; False for one to stop.
-
-        Signals that come while there is no room are one reload, of what the file says then.
-        """
+        """Signals that come while there is no room are one reload, of the latest file."""
         stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
         await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
         if reload.done() and len(self._retiring) >= MOST_RETIRING:
@@ -288,7 +265,6 @@ class WorkerParent:
         return not self._stopping.is_set()
 
     async def _started(self, crew: WorkerPool) -> int:
-        """0 once it serves, or when a signal to stop came first; else a worker's exit code."""
         start = asyncio.create_task(crew.start())
         stop = asyncio.create_task(self._stopping.wait())
         try:

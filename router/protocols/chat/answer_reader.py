@@ -1,7 +1,4 @@
-"""The chat answer reader turns a whole chat completion into answer blocks, with the names that
-different providers give to thinking and to the reasons to end. Its parts for tokens, content
-and ends serve the stream reader as well.
-"""
+"""Reads a whole chat completion into answer blocks."""
 
 from collections.abc import Iterator, Mapping
 from secrets import token_hex
@@ -36,9 +33,7 @@ _CALLS: Final = ("tool_calls", "function_call")
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
-    """Reads a whole answer of a chat. thinking: whether the thoughts are wanted. Raises
-    UpstreamFailed for what is no whole answer.
-    """
+    """Reads an answer. thinking: thoughts are wanted. Raises UpstreamFailed for no answer."""
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
     choice = first_object(members, "choices")
@@ -77,9 +72,7 @@ def read_end(
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
-    """Reads why and with what an answer ended. called: some servers say `stop` though a tool is
-    called.
-    """
+    """Reads the end. called: some servers say `stop` though a tool is called."""
     finish = FinishReason.CALLS if reason in _CALLS else _read_finish(reason)
     if refused:
         finish = FinishReason.FILTERED
@@ -119,7 +112,6 @@ def read_thinking(part: Mapping[object, object]) -> str:
 
 
 def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
-    """Content as text, or as a list of parts, of which Mistral's may be thoughts."""
     if isinstance(content, str):
         yield BlockKind.TEXT, content
     for part in iter_objects(content):

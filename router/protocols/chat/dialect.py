@@ -1,6 +1,4 @@
-"""The chat dialect patches a `/v1/chat/completions` request for its target (model, settings,
-prompt addendum, usage of a stream), and reads the answer's usage, end and faults.
-"""
+"""The chat dialect patches a `/v1/chat/completions` request, and reads its answer."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -44,10 +42,8 @@ _CUT: Final = AnswerEnding.CUT
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ChatDialect:
-    """Reads and writes one endpoint's protocol; those of the other endpoints inherit from it.
-    Holds nothing of a request. path: below a provider's `api_base` that ends in `/v1`.
-    passed_up: the client's headers that go to the provider, with what is sent where the client
-    has none; empty for nothing. call_mark: stands in every answer that calls a tool.
+    """Speaks one endpoint's protocol; the other dialects inherit from it. passed_up: the
+    client's headers for the provider, with defaults. call_mark: is in answers that call tools.
     """
 
     def __init__(self) -> None:
@@ -57,20 +53,13 @@ class ChatDialect:
         self.call_mark = '"tool_calls"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """Returns what every later turn of the conversation begins with; empty when unknown.
-
-        skipped: messages of the user before its first one, which belong to a template.
-        """
+        """What later turns begin with. skipped: messages of the user in a template."""
         return conversation_opening(request.value("messages"), skipped=skipped)
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        """Writes the body that the target gets; a stream asks for its usage, so that it can be
-        counted. serialize_tools: one tool call at a time.
-
-        `ChatStream` takes the extra event out again when the client did not ask.
-        """
+        """A stream asks for its usage; `ChatStream` hides the event from who did not ask."""
         wanted = _wanted(request, target)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
@@ -89,17 +78,12 @@ class ChatDialect:
         return apply_edits(request.text, edits)
 
     def plain_stream(self, members: ParsedObject, model: str) -> bytes | None:
-        """Writes the body as `patched` does for a target that changes nothing but the model,
-        which is given as JSON; None where that cannot be done quickly.
-        """
+        """Patches the model alone, quickly; None where that cannot be done."""
         body = members.with_text("model", model) if OPTIONS not in members.found else None
         return None if body is None else _with_usage(body)
 
     def checked(self, members: ParsedObject, *, silence: bool = False) -> TokenUsage | None:
-        """Returns the usage of a whole answer. Raises UpstreamFailed for a body that is no
-        answer: one without content, unless it was cut or refused or `silence` is an answer,
-        and one whose end says that the provider failed.
-        """
+        """Returns the usage. Raises UpstreamFailed for what is no answer or a failed end."""
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
@@ -123,7 +107,6 @@ class ChatDialect:
         return read_usage(members.get("usage"))
 
     def irregularity(self, members: ParsedObject) -> Irregularity | None:
-        """What is irregular about the end of a whole answer, which was checked."""
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -132,11 +115,9 @@ class ChatDialect:
         return None
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        """Returns the schema that the answer has to fit; empty for any JSON, None for none."""
         return read_schema(request.members.get("response_format"))
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        """Returns the offered tools' parameters by name; None for a tool without a schema."""
         found: dict[str, object] = {}
         for tool in iter_objects(request.value("tools")):
             function, custom = tool.get("function"), tool.get("custom")
@@ -159,7 +140,6 @@ class ChatDialect:
         return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
-        """An error of ours, or a provider's, as this endpoint's clients know it."""
         return reply
 
 
@@ -192,7 +172,6 @@ def _with_usage(body: bytes) -> bytes:
 
 
 def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
-    """Set in the client's own options, whose other values stay as they were written."""
     if request.wants_usage:
         return []
     start = request.members.values["stream_options"].start
@@ -204,7 +183,6 @@ def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
 
 
 def _with_addendum(text: str, messages: JsonSpan, addendum: str) -> list[TextEdit]:
-    """The addendum at the end of the first system or developer message, or as a new one."""
     if not isinstance(messages.value, list):
         return []
     for message in walk_array(text, messages.start):

@@ -1,6 +1,4 @@
-"""The chat stream filters a streamed chat completion on its way to the client: when output
-begins, which choices have ended, the usage (hidden if the client did not ask), errors.
-"""
+"""The chat stream filters a streamed chat completion on its way to the client."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -38,9 +36,7 @@ _NO_TEXT: Final[tuple[str, object] | None] = None
 
 class ChatStream(StreamFilter):
     """Ends with `[DONE]` once every choice that began has a finish reason; with the connection
-    once all have that the client asked for: choices may come one after another.
-
-    wanted: how many choices those are.
+    once all `wanted` have: choices may come one after another.
     """
 
     def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
@@ -168,7 +164,6 @@ class ChatStream(StreamFilter):
         return edits
 
     def _note_choices(self, choices: list[object], *, alone: bool) -> None:
-        """alone: the event brings nothing else."""
         only: tuple[str, object] | None = None
         for choice in choices:
             if isinstance(choice, dict):
@@ -179,7 +174,6 @@ class ChatStream(StreamFilter):
             self._text = only
 
     def _choice(self, choice: dict[str, object]) -> tuple[str, object] | None:
-        """Notes a choice; returns its text's name and its index, if it brings nothing else."""
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
         index, delta = choice.get("index"), choice.get("delta")
@@ -277,7 +271,6 @@ class ChatStream(StreamFilter):
             self._anew = True
 
     def _rest(self, choice: int) -> list[object]:
-        """The empty object of a call to which no arguments came."""
         call = self._empty.pop(choice, None)
         return [{"index": call.number, "function": {"arguments": EMPTY}}] if call else []
 
@@ -305,7 +298,6 @@ def _has_substance(delta: object) -> bool:
 
 
 def _call_is_begun(name: str, value: object) -> bool:
-    """True for what is no call at all."""
     if name == "function_call":
         return not isinstance(value, dict) or bool(value.get("arguments"))
     if name != "tool_calls":

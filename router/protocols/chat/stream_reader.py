@@ -1,6 +1,4 @@
-"""The chat stream reader turns the pieces of a streamed chat completion into answer blocks, and
-has an `AnswerWriter` write them as the events of another protocol, piece by piece.
-"""
+"""Turns a streamed chat completion into answer blocks, which an `AnswerWriter` writes."""
 
 from collections.abc import Mapping
 
@@ -42,12 +40,7 @@ class StreamedToolCall(CallPieces):
 
 
 class ToolCallOrder:
-    """Writes calls in order: in the other protocols a block ends before the next begins, so a
-    call waits for its turn.
-
-    A provider that sends pieces of several calls in turns has the later ones kept until the
-    first is whole; with one that sends them in order, nothing waits.
-    """
+    """Orders calls: in the other protocols a block ends before the next begins."""
 
     def __init__(self, writer: AnswerWriter) -> None:
         self.begun = False
@@ -75,9 +68,7 @@ class ToolCallOrder:
         return self._go_on()
 
     def flush(self) -> bytes:
-        """Returns what is left, as the answer has nothing more of them. Raises UpstreamFailed
-        for a call whose arguments are no JSON object.
-        """
+        """Writes what is left. Raises UpstreamFailed for arguments that are no JSON object."""
         out = b""
         for call in self._calls[self._at :]:
             if call.broken:
@@ -117,11 +108,9 @@ class ToolCallOrder:
 
 
 class ChatStreamReader:
-    """Feed it the provider's bytes; it gives the client's. thinking: it is wanted.
-
-    The end is written when the chat's end is sure: with its usage, `[DONE]`, or the end of the
-    connection, once there was a finish reason. Without one nothing is written: the endpoint's
-    own stream filter knows that for broken. `failure`: it is no chat, or ended badly.
+    """Writes the end once it is sure: with the usage, `[DONE]` or the connection's end, after a
+    finish reason. Without one the endpoint's own filter knows that the stream is broken.
+    thinking: it is wanted.
     """
 
     def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
@@ -144,13 +133,10 @@ class ChatStreamReader:
 
     @property
     def progress_events(self) -> int:
-        """Counts the pieces of output so far, written or not."""
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
-        """Returns what becomes of the events that are whole; `failure` says that one of them
-        broke the answer, and what came before it is good.
-        """
+        """`failure` says that an event broke the answer; what came before it is good."""
         out = b""
         try:
             for payload in self._payloads.read(data):
@@ -160,7 +146,6 @@ class ChatStreamReader:
         return out
 
     def end(self) -> bytes:
-        """Returns what is left to write once the provider has closed the stream."""
         out = b""
         try:
             for payload in self._payloads.rest():

@@ -1,8 +1,7 @@
-"""A text event form is what all text events of one streamed chat have in common: everything but
-their text. An event that has the form is read and written without a parser.
+"""The form that all text events of one stream share: they are read and written unparsed.
 
-Nothing is read more loosely than `parse_object` would: the form comes from an event that was
-parsed, and only a text that is plainly one valid JSON string may stand in it.
+The form comes from a parsed event, and only a text that is plainly one JSON string may stand in
+it.
 """
 
 import json
@@ -33,10 +32,8 @@ class TextEventForm(NamedTuple):
     def from_event(
         cls, event: bytes, name: str, choice: object, write: Callable[[bytes], bytes]
     ) -> Self | None:
-        """The form of a valid event whose text is its member `name`, the only one of that name;
-        None where that is not plain to see.
-
-        write: what becomes of an event. Raises InputError for one that is not strictly JSON.
+        """Makes the form around the only member `name`; None where that is not plain. write:
+        what becomes of an event. Raises InputError.
         """
         if not _NAME(name) or event.count(b'"%b"' % name.encode()) != 1:
             return None
@@ -58,7 +55,6 @@ class TextEventForm(NamedTuple):
         return cls(before, after, sent[0], sent[1], name == "content", choice)
 
     def text(self, event: bytes) -> bytes | None:
-        """The event's text, as JSON writes it; None for an event without this form."""
         if not (event.startswith(self.before) and event.endswith(self.after)):
             return None
         text = event[len(self.before) : -len(self.after)]
@@ -73,5 +69,4 @@ class TextEventForm(NamedTuple):
 
 
 def decoded(text: bytes) -> str:
-    """The words that the inside of a JSON string stands for."""
     return str(json.loads(b'"%b"' % text)) if b"\\" in text else text.decode()

@@ -1,1 +1,1 @@
-"""Messages as Anthropic defines them: requests, answers, streams and their translation."""
+"""Messages as Anthropic defines them."""

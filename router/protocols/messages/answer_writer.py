@@ -1,7 +1,4 @@
-"""Writes answer blocks as an Anthropic message: whole (`write_message`) or as the events of a
-stream (`MessageEventWriter`); and an error reply as Anthropic's clients expect it
-(`anthropic_error`).
-"""
+"""Writes answer blocks as an Anthropic message or its events, and Anthropic's errors."""
 
 import json
 import re
@@ -32,7 +29,6 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 
 
 def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
-    """Writes a whole message as JSON. maker: who gets its thinking back."""
     content = [_block(block, _signature(maker)) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
@@ -41,9 +37,7 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
 
 
 class MessageEventWriter:
-    """Writes the events of a stream, `message_start` … `message_stop`, each block with its own
-    number. maker: who gets its thinking back.
-    """
+    """Writes a stream's events. maker: who gets its thinking back."""
 
     def __init__(self, maker: str = "") -> None:
         self._signature = _signature(maker)
@@ -85,7 +79,6 @@ class MessageEventWriter:
         return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
-        """Writes an error event in the provider's words."""
         return write_event("error", {"error": error})
 
 
@@ -167,10 +160,7 @@ _NUMBER: Final = re.compile(r"\d[\d,]*")
 
 
 def anthropic_error(reply: Reply, request_id: str) -> Reply:
-    """Puts an error into Anthropic's shape; one that has it already stays as it is.
-
-    reply: of a status that is not 2xx, with JSON as its body.
-    """
+    """Puts a JSON error into Anthropic's shape; one that has it stays."""
     found = json.loads(reply.body)
     if isinstance(found, dict) and found.get("type") == "error":
         return reply

@@ -1,7 +1,4 @@
-"""Translates the turns of a Messages request (Anthropic) into chat messages: texts, pictures,
-documents, tool calls and results, marks for the prompt cache. Thinking goes back to its own
-maker alone; the results of a provider's own tools are said as text.
-"""
+"""Translates the turns of a Messages request into chat messages."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -25,12 +22,8 @@ Dropped = dict[str, None]
 
 
 def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Turn]:
-    """Translates Anthropic's messages into a chat's turns. maker: whose thinking goes back to
-    it, as `reasoning_content`; empty without one. dropped: gets the names of what is left out
-    or said otherwise.
-
-    Raises Untranslatable for what is asked now, and no chat has: the history up to the last
-    answer is said as text.
+    """Translates turns. maker: whose thinking goes back. dropped: gets names. Raises
+    Untranslatable for what is asked now; the history is said as text.
     """
     given = list(iter_objects(messages))
     answered = last_answer(given)
@@ -46,11 +39,7 @@ def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Tu
 
 
 def plain_text(content: object, param: str = "messages") -> str:
-    """Joins a list of text blocks into one text; a text stays as it is. param: the field that
-    it is in.
-
-    Raises Untranslatable for any other block.
-    """
+    """Joins text blocks. param: their field. Raises Untranslatable for any other block."""
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
     for block in iter_objects(content):
@@ -60,11 +49,7 @@ def plain_text(content: object, param: str = "messages") -> str:
 
 
 def text_or_parts(content: object, param: str = "messages") -> object:
-    """Translates content into one text, or into parts where one is marked for the cache: the
-    marks' places count.
-
-    Raises Untranslatable for any block but a text.
-    """
+    """Makes parts where one is marked for the cache, else one text. Raises Untranslatable."""
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []
     return (
@@ -78,9 +63,7 @@ def text_or_parts(content: object, param: str = "messages") -> object:
 
 
 def cache_mark(block: Mapping[str, object]) -> Turn:
-    """The mark for the prompt's cache, as a chat has it too; empty for none. What no target can
-    use was taken out before (`router.request.needs`).
-    """
+    """Returns the mark; what no target can use was taken out before (`request.needs`)."""
     mark = block.get("cache_control")
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}
 
@@ -109,7 +92,6 @@ def _assistant(content: object, maker: str, blocks: "_Blocks") -> Turn:
 
 
 def _own_thoughts(content: object, maker: str) -> str:
-    """What this maker thought, in the blocks that a translation wrote for it."""
     return "".join(
         str(block.get("thinking") or "")
         for block in iter_objects(content)
@@ -136,7 +118,6 @@ def _user(content: object, blocks: "_Blocks") -> Iterator[Turn]:
 
 
 def _result(block: Mapping[str, object], blocks: "_Blocks") -> Turn:
-    """A chat's result is text alone: its pictures follow as the user's."""
     content = block.get("content")
     if isinstance(content, list):
         texts = [_result_text(part, blocks) for part in iter_objects(content)]

@@ -1,6 +1,4 @@
-"""The messages dialect patches a `/v1/messages` request (Anthropic's protocol) for its target,
-and reads the answer's usage, end and faults.
-"""
+"""The messages dialect patches `/v1/messages` requests and filters their answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +25,6 @@ from router.protocols.usage import NO_USAGE, TokenUsage, read_count, read_hour_c
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
-    """Adds the signals of a block of content: whole, or as a stream begins it."""
     if not isinstance(block, Mapping):
         return
     match block.get("type"):
@@ -241,7 +238,6 @@ def _has_output(delta: object) -> bool:
 
 
 def block_speaks(block: object) -> bool:
-    """Tells whether a block says anything. Thoughts alone are no answer."""
     if not isinstance(block, dict):
         return False
     kind = block.get("type")
@@ -259,9 +255,7 @@ PASSED_UP: Final[Mapping[bytes, bytes]] = {
 
 
 class MessagesDialect(ChatDialect):
-    """A target whose patch sets a `response_format` does not speak it: see
-    `router.snapshot.compiler`.
-    """
+    """A target whose patch sets a `response_format` does not speak it."""
 
     def __init__(self) -> None:
         super().__init__()

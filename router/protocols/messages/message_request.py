@@ -1,7 +1,4 @@
-"""Translates a Messages request (Anthropic) into a chat completion's (OpenAI): system prompt,
-turns, tools, answer format, thinking as an effort. Says what only Anthropic can do
-(`untranslatable_field`), and whether thinking is to be shown.
-"""
+"""Translates a Messages request into a chat, and names what only Anthropic can do."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -52,11 +49,7 @@ _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
 def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
-    """Writes a request for a message as the body of a chat.
-
-    Fields that are unknown here go along: they may be the target's own parameters. Raises
-    Untranslatable.
-    """
+    """Unknown fields go along: they may be the target's own. Raises Untranslatable."""
     own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
@@ -96,7 +89,6 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
-    """Whether thinking is to be shown: Anthropic shows none unasked."""
     thinking = request.get("thinking")
     return (
         isinstance(thinking, Mapping)
@@ -161,7 +153,6 @@ def _format(request: Mapping[str, object]) -> dict[str, object]:
 
 
 def _effort(request: Mapping[str, object]) -> str:
-    """How hard to think, in OpenAI's words; empty when it is left to the model."""
     config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
     thinking = request.get("thinking")

@@ -1,1 +1,1 @@
-"""Responses as OpenAI defines them: requests, answers, streams and their translation."""
+"""Responses as OpenAI defines them."""

@@ -1,6 +1,4 @@
-"""Writes answer blocks as an OpenAI response: whole (`ResponseShape`) or as the events of a
-stream (`ResponseEventWriter`). A response repeats the settings of its request.
-"""
+"""Writes answer blocks as an OpenAI response, which repeats the request's settings."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -42,9 +40,7 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """The response object to a request, whose `store` is not heeded. tools: the request's.
-    maker: who gets its reasoning back.
-    """
+    """The response to a request. maker: who gets its reasoning back."""
 
     def __init__(
         self, request: Mapping[str, object], tools: ResponseTools, maker: str = ""
@@ -67,7 +63,6 @@ class ResponseShape:
     def response(
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
-        """Writes a response. end: None while it goes on."""
         reason = end.word or _INCOMPLETE.get(end.finish) if end else None
         # A refusal is an answer, and says so itself.
         if reason == "content_filter" and _refusing(output):
@@ -95,7 +90,6 @@ class ResponseShape:
         }
 
     def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
-        """Builds the id of an item that is not stored."""
         prefix = {BlockKind.CALL: "fc", BlockKind.THINKING: "rs"}.get(block.kind, "msg")
         if self.is_custom(block):
             prefix = "ctc"

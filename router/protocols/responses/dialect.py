@@ -1,7 +1,4 @@
-"""The responses dialect patches a `/v1/responses` request for its target and reads the answer's
-usage, end and faults. A conversation that the provider keeps stays there: its opening is
-unknown here.
-"""
+"""The responses dialect patches `/v1/responses` requests and filters their answers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +29,6 @@ from router.protocols.usage import TokenUsage, usage_with_cache
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
-    """Adds the signals of a whole response; a stream ends with the same."""
     for item, entry in enumerate(iter_objects(output)):
         match entry.get("type"):
             case "message":
@@ -82,7 +78,6 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
 def read_response_usage(value: object) -> TokenUsage | None:
-    """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
     return usage_with_cache(
@@ -93,9 +88,7 @@ def read_response_usage(value: object) -> TokenUsage | None:
 
 
 class ResponsesStream(StreamFilter):
-    """Filters the stream of a response, which ends with `response.completed`, `.incomplete` or
-    `.failed`, and with nothing else.
-    """
+    """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
@@ -202,7 +195,6 @@ class ResponsesStream(StreamFilter):
 
 
 def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
-    """Whether this is a text without words, or the end of one, where no words came before."""
     if kind not in _DONE:
         return isinstance(delta, str) and delta.isspace()
     item = members.get("item")
@@ -214,16 +206,13 @@ def _is_output(kind: str) -> bool:
 
 
 def end_reason(get: Callable[[str], object]) -> object:
-    """Why a response ended: its status, or what an incomplete one says of it."""
     details = get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return reason if get("status") == "incomplete" and reason else get("status")
 
 
 def check_calls(output: object, reason: object) -> None:
-    """Checks the calls of functions in a response's output. Raises UpstreamFailed for arguments
-    that are no JSON object; what a limit of length has cut is the client's.
-    """
+    """Checks calls. Raises UpstreamFailed; a call that a length's limit cut is the client's."""
     if read_ending(reason) is not AnswerEnding.CUT:
         check_arguments(
             item.get("arguments")
@@ -233,12 +222,10 @@ def check_calls(output: object, reason: object) -> None:
 
 
 def item_answers(item: object) -> bool:
-    """Tells whether an item says anything but thoughts, which alone are no answer."""
     return item_speaks(item) and isinstance(item, dict) and item.get("type") != "reasoning"
 
 
 def item_speaks(item: object) -> bool:
-    """Tells whether an item of the output says anything: words, a refusal, a call, thoughts."""
     if not isinstance(item, dict):
         return False
     if item.get("type") != "message":
@@ -262,7 +249,6 @@ class ResponsesDialect(ChatDialect):
         self.call_mark = '_call"'
 
     def opening(self, request: ClientRequest, skipped: int = 0) -> list[object]:
-        """Returns the opening; empty where the provider keeps its beginning."""
         if request.value("previous_response_id") or request.value("conversation"):
             return []
         given = request.value("input")
@@ -326,7 +312,6 @@ class ResponsesDialect(ChatDialect):
 
 
 def _text_format(response_format: JsonObject) -> dict[str, object]:
-    """A chat's `response_format` as this endpoint has it: the schema one level up."""
     schema = response_format.get("json_schema")
     flat = {name: v for name, v in response_format.items() if name != "json_schema"}
     return {**flat, **schema} if isinstance(schema, Mapping) else flat

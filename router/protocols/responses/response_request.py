@@ -1,7 +1,4 @@
-"""Translates a Responses request (OpenAI) into a chat completion's: input, tools, text format,
-reasoning effort. Says what only OpenAI's own endpoint can do (`untranslatable_field`), and
-whether a summary of the reasoning is asked for.
-"""
+"""Translates a Responses request into a chat, and names what only OpenAI can do."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -24,10 +21,7 @@ _CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 
 
 def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Turn]:
-    """Calls that follow one another, or a text, are one turn of the assistant's.
-
-    Raises Untranslatable for what a message's data are not in.
-    """
+    """Calls in a row, or a text, are one turn of the assistant's. Raises Untranslatable."""
     turns = _Turns(way)
     if isinstance(instructions, str) and instructions:
         turns.add({"role": "system", "content": instructions})
@@ -205,9 +199,7 @@ NATIVE_FIELDS: Final = ("previous_response_id", "conversation", "prompt", "backg
 def chat_body(
     request: Mapping[str, object], tools: ResponseTools, way: ChatWay
 ) -> dict[str, object]:
-    """Writes a request for a response as the body of a chat. tools: the request's. Fields that
-    are unknown here go along. Raises Untranslatable.
-    """
+    """Unknown fields go along. Raises Untranslatable."""
     check_references(request)
     own = untranslatable_field(request.get)
     if own:
@@ -235,7 +227,6 @@ def chat_body(
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
-    """What only OpenAI's own endpoint can do, of the fields; empty for nothing."""
     for name in NATIVE_FIELDS:
         if value(name):
             return f"`{name}`"
@@ -246,7 +237,6 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
 
 
 def wants_thinking(request: Mapping[str, object]) -> bool:
-    """Whether a summary of the reasoning is asked for."""
     reasoning = request.get("reasoning")
     return isinstance(reasoning, Mapping) and bool(
         reasoning.get("summary") or reasoning.get("generate_summary")
@@ -254,7 +244,6 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def _text(text: object) -> dict[str, object]:
-    """Its format, whose schema a chat has one level down, and its verbosity."""
     if not isinstance(text, Mapping):
         return {}
     found: dict[str, object] = {}

@@ -1,7 +1,4 @@
-"""The tools of a Responses request, as functions of a chat: a namespace's functions under names
-of their own, a custom tool as a function with one text. A call of one is given back as the
-client knows it. Pure.
-"""
+"""The tools of a Responses request as functions of a chat, and their calls translated back."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -82,12 +79,10 @@ class ResponseTools:
 
 
 def custom_arguments(text: object) -> str:
-    """Writes a custom tool's text as the arguments of its function."""
     return to_json({_TEXT: text if isinstance(text, str) else ""})
 
 
 def custom_text(arguments: str) -> str:
-    """Reads a custom tool's text out of the arguments of its function."""
     found = parse_json(arguments)
     text = found.get(_TEXT) if isinstance(found, Mapping) else None
     return text if isinstance(text, str) else arguments

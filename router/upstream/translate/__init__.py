@@ -1,3 +1,1 @@
-"""The translate room asks providers whose protocol is not OpenAI's, with the help
-of litellm.
-"""
+"""The translate room asks providers whose protocol is not OpenAI's, with litellm's help."""

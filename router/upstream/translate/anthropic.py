@@ -1,7 +1,4 @@
-"""The Anthropic translation turns chat requests into Anthropic's Messages, and its answers and
-streams back into OpenAI's chat completions, by litellm's functions; it corrects what those get
-wrong, and names what was dropped.
-"""
+"""Translates chats into Anthropic's Messages and back, by litellm's functions, corrected."""
 
 import copy
 import json
@@ -27,9 +24,7 @@ _STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.fo
 
 
 class AnthropicTranslation:
-    """Translates chats into Anthropic's messages and back. library: litellm itself; module: one
-    of its modules, by name.
-    """
+    """Translates for Anthropic. library: litellm; module: one of its modules, by name."""
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         chat = module("llms.anthropic.chat.transformation")
@@ -139,9 +134,7 @@ def _versions(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class AnthropicChunks:
-    """A block of thinking goes out as text while it comes, and once more, whole, with its
-    signature: in that form it can be sent back. Blocks that come in turns go out one by one.
-    """
+    """Thinking goes out as text, and once more, whole and signed; blocks go out one by one."""
 
     def __init__(self, iterator: Any) -> None:
         self.finished = False

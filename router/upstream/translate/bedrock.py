@@ -1,7 +1,4 @@
-"""The Bedrock translation turns chat requests into calls of AWS's Converse, and its answers and
-binary event streams back into OpenAI's chat completions, by litellm's functions; it corrects
-what those get wrong, and names what was dropped.
-"""
+"""Translates chats into AWS's Converse and back, by litellm's functions, corrected."""
 
 import copy
 import json
@@ -34,9 +31,7 @@ _TYPES: Final = {
 
 
 class BedrockTranslation:
-    """Translates chats into Bedrock's requests and back. library: litellm itself; module: one
-    of its modules, by name.
-    """
+    """Translates for AWS. library: litellm; module: one of its modules, by name."""
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         handler = module("llms.bedrock.chat.invoke_handler")
@@ -157,9 +152,7 @@ class EventMessages:
         self._error = frames.ParserError
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """Yields the events of a stream in AWS's format as JSON. Raises UpstreamFailed
-        (malformed) for what is no such stream.
-        """
+        """Yields events as JSON. Raises UpstreamFailed (malformed)."""
         self._buffer.add_data(data)
         try:
             for message in self._buffer:

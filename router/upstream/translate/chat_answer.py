@@ -1,6 +1,4 @@
-"""Chat answers bring what litellm made of a provider's answer, whole or in chunks, into the
-exact shape of OpenAI's chat completions; other endpoints' answers are made from that. Pure.
-"""
+"""Brings litellm's answers into the exact shape of OpenAI's chat completions. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,10 +18,7 @@ _SEPARATOR: Final = "__thought__"
 
 
 def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object) -> Json:
-    """Writes the library's answer as a chat completion. given: the library's answer as JSON,
-    with one choice. reason: the provider's own word for its end, which the library may call a
-    good one; empty for the library's.
-    """
+    """Shapes an answer. reason: the provider's word, which the library may call good."""
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
@@ -45,7 +40,6 @@ def completion(given: Mapping[str, Any], *, id_: str, model: str, reason: object
 
 
 def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
-    """A message, or a piece of it; without what is empty. streamed: tool calls keep indices."""
     found: Json = {}
     for name in ("content", "reasoning_content", "thinking_blocks", "annotations", "images"):
         if given.get(name):
@@ -90,12 +84,7 @@ def finish_reason(reason: object, *, calls: bool) -> str:
 
 
 def chat_usage(given: object) -> Json:
-    """Writes the usage of tokens: cached_tokens are part of prompt_tokens, reasoning_tokens of
-    completion_tokens.
-
-    cache_creation_tokens: written to the cache, for providers that charge for it; those that
-    it keeps for an hour stand beside them.
-    """
+    """Cached and written tokens are part of the prompt's, reasoning is of the answer's."""
     usage = given if isinstance(given, Mapping) else {}
     prompt = _count(usage.get("prompt_tokens"))
     made = _count(usage.get("completion_tokens"))
@@ -134,7 +123,6 @@ class ChunkMaker:
         self._calls = False
 
     def deltas(self, message: Json) -> list[Json]:
-        """A piece of the message; the first one says whose it is."""
         self._calls = self._calls or "tool_calls" in message
         found = []
         if not self._begun:

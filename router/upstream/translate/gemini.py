@@ -1,7 +1,4 @@
-"""The Gemini translation turns chat requests into Google's generateContent calls (Gemini API,
-and Vertex with its own fields), and answers and streams back into OpenAI's chat completions, by
-litellm's functions; it lowers budgets of thinking, and names what was dropped.
-"""
+"""Translates chats into Google's generateContent and back, by litellm's functions."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -32,9 +29,7 @@ _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
 class GeminiTranslation:
-    """Translates chats into Gemini's requests and back. library: litellm itself; module: one of
-    its modules, by name.
-    """
+    """Translates for Google. library: litellm; module: one of its modules, by name."""
 
     kind = "gemini"
     _provider = "gemini"  # as the library calls it
@@ -115,13 +110,11 @@ def _candidates(answer: Json) -> list[Json]:
 
 
 def _end_of(answer: Json) -> str:
-    """Google's own word for why the first candidate ended; empty for none."""
     first, *_ = _candidates(answer) or [{}]
     return str(first.get("finishReason") or "").lower()
 
 
 def _fill_arguments(answer: Json) -> None:
-    """Gives a call of a function without parameters the arguments that Google leaves out."""
     for candidate in _candidates(answer):
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
@@ -132,9 +125,7 @@ def _fill_arguments(answer: Json) -> None:
 
 
 def _give_schemas(body: Json, schemas: Json) -> None:
-    """Gives each function its schema in JSON Schema's own words: Google's subset lacks
-    references, and the library drops what it does not know.
-    """
+    """Google's subset lacks references, and the library drops what it does not know."""
     for tool in body.get("tools") or ():
         for place in ("functionDeclarations", "function_declarations"):
             for function in tool.get(place) or ():
@@ -144,10 +135,8 @@ def _give_schemas(body: Json, schemas: Json) -> None:
 
 
 def _leaves_an_answer(params: Json, model: str) -> bool:
-    """Lower the budget as far as the limit asks. Whether enough is left to think with.
-
-    Without a budget the model would choose its own. So where too little is left it is 0, which
-    is no thinking; Pro always thinks, then as little as it can.
+    """Lowers the budget; tells whether enough is left. Without a budget the model would choose
+    its own, so too little becomes 0: no thinking. Pro always thinks, as little as it can.
     """
     config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
     budget = config.get("thinkingBudget") if isinstance(config, dict) else None
@@ -164,9 +153,7 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
 
 
 class VertexTranslation(GeminiTranslation):
-    """Translates chats into Gemini's requests and back, with fields and models as Vertex has
-    them.
-    """
+    """Vertex has fields and models of its own."""
 
     kind = "vertex"
     _provider = "vertex_ai"
@@ -174,9 +161,7 @@ class VertexTranslation(GeminiTranslation):
 
 
 class GeminiChunks:
-    """Makes OpenAI's chunks of Gemini's streams. These have no last event: the connection ends
-    them, after a finish reason.
-    """
+    """Gemini's streams have no last event: the connection ends them, after a reason."""
 
     def __init__(self, iterator: Any, ask: TranslatedCall) -> None:
         self.finished = False

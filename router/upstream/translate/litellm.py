@@ -1,9 +1,6 @@
-"""Loads litellm and makes the translation for a kind of provider (`load_translation`), with
-litellm's network access, telemetry and logs turned off. It is imported nowhere else.
+"""The only importer of litellm: JSON in, JSON out, without its network access and logs.
 
-Its HTTP clients, retries, callbacks, routers and logs are never used: what it is given is JSON,
-and what it gives is JSON. Importing it takes seconds and 190 MB: call `load_translation` where
-nobody waits.
+Importing it takes seconds and 190 MB: call `load_translation` where no client waits.
 """
 
 import logging
@@ -33,9 +30,7 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 
 
 def load_translation(kind: str) -> Translation:
-    """Loads the translation of a kind, and imports litellm on the first call. Raises
-    ConfigError where that does not work.
-    """
+    """Imports litellm on the first call. Raises ConfigError where that does not work."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():

@@ -1,6 +1,4 @@
-"""Translates the error replies of Anthropic, Google and AWS into OpenAI's error shape with
-their true status and wait, and makes the 422 for what cannot be translated.
-"""
+"""Translates the error replies of Anthropic, Google and AWS into OpenAI's shape."""
 
 import json
 import re
@@ -44,14 +42,12 @@ _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id
 
 
 def whole_refusal(why: Untranslatable) -> ReadReply:
-    """Ours, of what cannot be translated: the provider is not asked."""
     error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
     body = json.dumps({"error": {**error, "code": why.code}}).encode()
     return ReadReply(422, [_JSON], body, local=True)
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
-    """Translates a provider's refusal: reads the reply and closes it."""
     try:
         raw = await read_error_body(reply)
     finally:
@@ -99,7 +95,6 @@ def _error_of_aws(raw: bytes, status: int) -> Json | None:
 
 
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
-    """The error, its true status, and seconds to wait if it names them."""
     shaped = google_error(error)
     details = error.get("details")
     told = (
@@ -118,6 +113,5 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
 
 
 def google_error(error: Mapping[str, Any]) -> Json:
-    """Puts Google's error into OpenAI's words, which are Anthropic's types."""
     kind = _TYPES.get(str(error.get("status")), "api_error")
     return {"message": str(error.get("message") or ""), "type": kind}

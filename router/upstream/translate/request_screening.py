@@ -1,7 +1,6 @@
-"""Request screening decides what of a chat request a translation carries, drops or refuses.
+"""Decides what of a chat request a translation carries, drops and names, or refuses.
 
-Pure. A hint that a provider has no word for is dropped and named; what changes the answer and
-cannot be said is refused. Nothing here or after it fetches a URL that a client named.
+Nothing here or after it fetches a URL that a client named.
 """
 
 from collections.abc import Callable, Mapping
@@ -104,11 +103,7 @@ _OPENING: Final = "(The conversation begins with your answer.)"
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
-    """Removes or refuses what a kind of provider cannot take. body: as parsed; what is kept of
-    it is changed in place.
-
-    Raises Untranslatable.
-    """
+    """Changes in place what it keeps of the body. Raises Untranslatable."""
     rules = RULES[kind]
     _refuse_choices(body)
     messages, model = body.get("messages"), body.get("model")
@@ -142,9 +137,7 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
 
 
 def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
-    """Says otherwise, and names, what Anthropic's models refuse or lack: stops of space alone,
-    JSON without a schema, a conversation that the assistant begins.
-    """
+    """Says otherwise, and names, what Anthropic's models refuse or lack."""
     if kind not in _ANTHROPICS:
         return
     params, messages = request.params, request.messages
@@ -167,10 +160,7 @@ def _fit_to_claude(request: ScreenedRequest, kind: str) -> None:
 
 
 def untranslatable_field(field_value: Callable[[str], object]) -> str:
-    """What of a chat no translation can say; empty for nothing.
-
-    field_value: reads the value of a field.
-    """
+    """Names what of a chat no translation can say; empty for nothing."""
     if field_value("n") not in (None, 1):
         return "n"
     for name in _NO_COUNTERPART:
@@ -280,10 +270,7 @@ def _uncached(request: ScreenedRequest) -> None:
 
 
 def _with_signatures(message: Json, kind: str) -> None:
-    """What an earlier answer signed, to where the library looks for it; another's stays out.
-
-    Google's own place for them is `extra_content.google.thought_signature`.
-    """
+    """Puts what an earlier answer signed where the library looks for it."""
     calls = message.get("tool_calls")
     message.pop("provider_specific_fields", None)
     signature = _google_signature(message.pop("extra_content", None))

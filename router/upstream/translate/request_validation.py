@@ -1,8 +1,6 @@
-"""Checks that the messages of a chat are well formed before they are translated: content, tool
-calls with valid arguments, and exactly one result for each call. Pure.
+"""Checks that a chat is well formed before it is translated.
 
-OpenAI refuses most of this; a translation would make something else of it, and nobody would
-know: broken arguments become none, a result without its call becomes a text.
+A translation would hide the fault: broken arguments become none, a stray result a text.
 """
 
 import json
@@ -54,9 +52,7 @@ _TYPES: Final[Mapping[str, _Check]] = {
 
 
 def check_fields(body: Fields) -> None:
-    """Checks the types of a chat's fields. Raises MalformedRequest with the path;
-    Untranslatable for tools of another type.
-    """
+    """Checks types. Raises MalformedRequest with the path; Untranslatable for strange tools."""
     for name, (fits, why) in _TYPES.items():
         value = body.get(name)
         if value is not None and not fits(value):
@@ -161,7 +157,6 @@ def arguments_of(text: object, place: str) -> Json:
 
 
 def _no_json(name: str) -> NoReturn:
-    """NaN and the infinities, which Python reads."""
     raise ValueError(name)
 
 

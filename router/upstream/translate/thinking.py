@@ -1,11 +1,8 @@
-"""Settles how much a model thinks once litellm has made a budget of an effort: lowered so that
-the answer keeps its share of `max_tokens`, off where too little is left or a tool is forced.
-Names the client's fields that yield (thinking, temperature). Pure.
+"""Settles how much a model thinks once litellm has made a budget of an effort. Pure.
 
-What a model thinks counts as part of `max_tokens`. An effort is a word, and the budget that it
-becomes is the library's: the answer keeps its share of the limit (`budget_beside`). Where too
-little is left to think with, there is no thinking, and the client is told. A budget that the
-client chose itself, in tokens and within its limit, stays.
+Thinking counts as part of `max_tokens`: the answer keeps its share of the limit, and where too
+little is left there is no thinking. A budget in tokens that the client chose within its limit
+stays.
 """
 
 import math
@@ -29,7 +26,6 @@ NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "
 
 
 def is_effort_set(effort: str, params: Json, kind: str) -> bool:
-    """Tells whether params, in the provider's words, mean this effort and no other."""
     level = _level(params)
     return effort in BUDGETED[kind] if level is None else level == effort
 
@@ -56,10 +52,7 @@ def budget_beside(budget: int, limit: int) -> int:
 
 
 def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
-    """Lower the budget of `thinking` as far as the limit asks. Whether enough is left.
-
-    own_budget: it is the client's, and not made of an effort.
-    """
+    """Lowers the budget; tells whether enough is left. own_budget: the client's, in tokens."""
     budget = params["thinking"].get("budget_tokens")
     if not (isinstance(limit, int) and isinstance(budget, int)):
         return True
@@ -73,13 +66,9 @@ def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
 def settle_thinking(
     params: Json, messages: Sequence[Json], *, own_budget: bool = False
 ) -> list[str]:
-    """Makes thinking fit the rest of a request, and returns those of the client's fields that
-    yield. params: in Anthropic's words; changed in place.
-
-    own_budget: as `fit_budget`.
-
-    Thinking is a hint, and yields to what the answer must be: a forced tool, a short limit, a
-    tool's result whose call was made without thinking. Temperature yields to thinking.
+    """Returns the client's fields that yield. params: in Anthropic's words; changed in place.
+    Thinking yields to a forced tool, a short limit and a call made without it; temperature
+    yields to thinking.
     """
     dropped = []
     temperature = params.get("temperature")
@@ -118,7 +107,6 @@ def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> b
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
-    """Whether the last message is a tool's result, and the calls before it came without."""
     if not messages or messages[-1].get("role") != "tool":
         return False
     for message in reversed(messages):

@@ -1,7 +1,4 @@
-"""A translation is the interface that turns chat requests into another protocol's and answers
-back: JSON in, JSON out, no network. Also maps fields by litellm (`mapped`), with the nearest
-effort where a provider lacks one.
-"""
+"""The interface of a translation (JSON in, JSON out), and fields mapped by litellm."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,9 +55,7 @@ class ChunkTranslator(Protocol):
 
 
 class Translation(Protocol):
-    """Translates chats into a provider's protocol and its answers back; is pure, but for the
-    tables that it looks models up in.
-    """
+    """Pure, but for the tables that it looks models up in."""
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Translates a chat into the provider's request. Raises Untranslatable."""
@@ -87,9 +82,7 @@ REHEARSAL: Final[Json] = {
 
 
 def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
-    """The top-level fields in the provider's words; an effort that it has no word for becomes
-    the nearest, and is among `asked.dropped`. Raises Untranslatable.
-    """
+    """The nearest effort is among `dropped`. Raises Untranslatable."""
     given = {name: value for name, value in request.params.items() if name != "top_k"}
     effort = given.get("reasoning_effort")
     found = None
@@ -130,8 +123,6 @@ def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
 
 
 def no_counterpart(kind: str, param: str | None) -> Untranslatable:
-    """Builds the error for a field that the provider's protocol lacks. param: None where it is
-    not known. The library's own message is never repeated: it may hold content.
-    """
+    """Builds the error without the library's message, which may hold content."""
     what = f"`{param}`" if param else "the request"
     return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)

@@ -1,9 +1,6 @@
-"""The translating transport asks providers of one kind that speak another protocol than
-OpenAI's: it screens and translates each request, sends it over the wire it was given, and
-translates the answer, stream or refusal. Large bodies go to a thread.
+"""Asks providers that speak another protocol, over the wire it was given.
 
-The wire stays ours, and with it limits, timeouts, cancelling and the provider's true words: the
-library (`router.upstream.translate.litellm`) is given JSON and gives JSON.
+Limits, timeouts and cancelling stay ours: litellm is given JSON and gives JSON.
 """
 
 import asyncio
@@ -43,9 +40,7 @@ _ITS_OWN: Final = frozenset(
 
 
 class TranslatingTransport(Transport):
-    """Sends chats, translated, to providers of one kind. wire: what carries the translated
-    request.
-    """
+    """Translates chats of one kind. wire: what carries the translated request."""
 
     def __init__(self, kind: str, wire: Transport) -> None:
         self._kind = kind
@@ -83,7 +78,6 @@ class TranslatingTransport(Transport):
 def _upstream_request(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[TranslatedCall, UpstreamRequest]:
-    """Raises Untranslatable, and UpstreamFailed for a fault of the router's own."""
     screened_request = screen_request(json.loads(request.body), kind)
     try:
         ask = translation.ask(screened_request, stream=request.stream)
@@ -140,7 +134,6 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
 
 
 def _end_with_default(given: Json) -> bool:
-    """Gives an answer without a reason to end one, and tells so: the library needs it."""
     candidates = given.get("candidates")
     if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
         name, reason, where = "finishReason", "STOP", candidates[0]
@@ -222,7 +215,6 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _internal(error: Exception) -> UpstreamFailed:
-    """With the place in the code, and without the error's own words."""
     failed = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
     return failed.with_traceback(error.__traceback__)
 
