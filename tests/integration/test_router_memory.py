@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import soak
 from harness.domain.routing.table import Snapshot
 from router.frame.failure import UpstreamFailed
 from router.request.direct_request import DirectRequest
@@ -197,3 +199,15 @@ def test_the_routes_of_earlier_revisions_are_let_go(weight_bps: int, tmp_path: P
 def revision_of(world: World) -> int | None:
     serving = world.holder.current
     return serving.revision if serving is not None else None
+
+
+SECONDS = float(os.environ.get("SOAK_S", "3600"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.req("A5", "B8", "B9")
+def test_under_mixed_faults_nothing_grows_and_nothing_is_lost(tmp_path: Path) -> None:
+    run = soak.soak(tmp_path, seconds=SECONDS, rate=20.0)
+
+    assert run.faults() == []

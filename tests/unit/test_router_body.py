@@ -1,11 +1,15 @@
 """Only `model` changes; all else stays byte for byte."""
 
+import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +18,7 @@ from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import RequestPatch, Target
+from router.frame.asgi import BodyTooLarge
 from router.frame.body import read_request
 from router.frame.json_spans import ParsedObject, decode, parse_object, walk_text
 from router.frame.json_walk import MAX_DEPTH
@@ -21,6 +26,7 @@ from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request import upstream_call
 from router.request.request_state import Attempt, RoutedRequest
+from router.server.request_body import BodyCut, CodingUnknown, decode_body
 from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot
 
@@ -398,3 +404,58 @@ def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> Non
         sent = upstream_call._request(job, attempt).body
 
         assert sent == upstream_call._body(job, upstream)
+
+
+LIMIT = 100_000
+
+
+def raw_deflate(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(body) + compressor.flush()
+
+
+def in_two_frames(code: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda body: code(body[:3]) + code(body[3:])
+
+
+zstd = zstandard.ZstdCompressor(write_content_size=False).compress
+CODERS = [
+    ("gzip", gzip.compress),
+    ("gzip", in_two_frames(gzip.compress)),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("zstd", zstd),
+    ("zstd", in_two_frames(zstd)),
+    ("br", brotli.compress),
+]
+
+
+@given(body=st.binary(max_size=2_000), codings=st.lists(st.sampled_from(CODERS), max_size=3))
+def test_what_any_codings_made_of_a_body_is_undone(
+    body: bytes, codings: list[tuple[str, Callable[[bytes], bytes]]]
+) -> None:
+    coded = body
+    for _, code in codings:
+        coded = code(coded)
+
+    assert decode_body(coded, [name for name, _ in codings], LIMIT) == body
+
+
+@pytest.mark.parametrize(("name", "code"), CODERS)
+def test_a_body_that_grows_over_the_limit_is_refused(
+    name: str, code: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(BodyTooLarge):
+        decode_body(code(bytes(50_000_000)), [name], LIMIT)
+
+
+@pytest.mark.parametrize(("name", "code"), CODERS)
+def test_a_cut_body_is_named(name: str, code: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(BodyCut, match=name):
+        decode_body(code(b"hello, " * 100)[:-2], [name], LIMIT)
+
+
+@pytest.mark.parametrize("name", ["br", "gzip", "deflate", "zstd", "compress", "utf-8"])
+def test_a_body_that_is_not_in_its_coding_is_refused(name: str) -> None:
+    with pytest.raises(CodingUnknown, match=name):
+        decode_body(b'{"model": "r"}', [name], LIMIT)

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from harness.domain.reliability.failures import FailureClass
+from router.frame.failure import UpstreamFailed
+from router.upstream.translate.bedrock import EventMessages
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import provider, snapshot
+from tests.wire.bedrock import framed
 
 Event = dict[str, Any]
 HEAD: Final[Event] = {"id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}}
@@ -147,3 +152,29 @@ async def test_anthropics_own_word_says_how_its_answer_ended(
     )
 
     assert f'"{told}"' in raw.decode()
+
+
+FRAMES = import_module("botocore.eventstream")
+pytestmark = pytest.mark.req("B7")
+
+
+def test_a_message_comes_out_when_its_last_byte_is_there() -> None:
+    messages = EventMessages(FRAMES)
+    raw = framed("messageStart", {"role": "assistant"})
+    found = [message for at in range(len(raw)) for message in messages.read(raw[at : at + 1])]
+    assert [json.loads(message) for message in found] == [
+        {"name": "messageStart", "body": {"role": "assistant"}}
+    ]
+
+
+def test_an_exception_within_the_stream_has_its_name() -> None:
+    raw = framed("throttlingException", {"message": "Too many"}, "exception")
+    [found] = EventMessages(FRAMES).read(raw)
+    assert json.loads(found)["name"] == "throttlingException"
+
+
+@pytest.mark.parametrize("raw", [b"data: {}\n\n" * 3, framed("a", {})[:-1] + b"x"])
+def test_what_is_no_such_stream_is_malformed(raw: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        list(EventMessages(FRAMES).read(raw))
+    assert caught.value.failure is FailureClass.MALFORMED
