@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from harness.app.installation import Installation, open_installation
-from harness.client.channel_client import ChannelClient
+from harness.client.async_client import AsyncModelClient
 from harness.client.http import HttpChannel
 from harness.client.stream import ChannelAnswer
 from harness.client.types import (
@@ -96,7 +96,7 @@ class RouterModelCalls:
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
         channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
-        client = ChannelClient(channel, self._clock)
+        client = AsyncModelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
                 return _answer(await self._complete(client, request, on_piece))
@@ -111,7 +111,7 @@ class RouterModelCalls:
 
     async def _complete(
         self,
-        client: ChannelClient,
+        client: AsyncModelClient,
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None,
     ) -> CompletionResponse:
@@ -162,7 +162,7 @@ class _SignedChannel:
 
 
 async def _stream(
-    client: ChannelClient,
+    client: AsyncModelClient,
     completion: CompletionRequest,
     on_piece: Callable[[AnswerPiece], None],
 ) -> CompletionResponse:

@@ -2,24 +2,50 @@
 embeds through a router, over HTTP or in this process.
 """
 
+import asyncio
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from harness.client.channel_client import ChannelClient
-from harness.domain.errors import InputError
+from harness.client import chat_request, response_parsing, tool_loop
+from harness.client.response_parsing import error_from_answer
+from harness.client.stream import AsyncStream, Channel, ChannelAnswer
+from harness.client.tool_loop import MAX_TURNS, ToolFunction
+from harness.client.types import (
+    Caller,
+    CompletionRequest,
+    CompletionResponse,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    StreamChunk,
+    ToolRun,
+)
+from harness.domain.errors import CallFailed, InputError
+
+if TYPE_CHECKING:
+    from harness.ports.world import Clock  # all ports together bring the whole domain
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
 # Longer than any router lets a request take, unless its `total_timeout_s` was raised.
 TIMEOUT_S: Final = 600.0
+# The longest pause before the one repetition that a router may ask for.
+PAUSE_S: Final = 10.0
 
 
-class AsyncModelClient(ChannelClient):
+class AsyncModelClient:
     """A client of a router, made by `over_http` or `in_process`. It belongs to one event loop.
     Close it by `aclose`, or by `async with`.
 
     All methods raise a kind of CallFailed, and InputError for a request that is not valid.
     """
+
+    def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
+        """repeats: whether it sends a request once more where the router says to."""
+        self._channel = channel
+        self._clock = clock
+        self._repeats = repeats
 
     @classmethod
     def over_http(
@@ -58,6 +84,102 @@ class AsyncModelClient(ChannelClient):
         found = _key(key)
         router = embedded_router(Path(config) if config is not None else None)
         return cls(InProcessChannel(router, found), SystemClock())
+
+    async def complete(self, request: CompletionRequest) -> CompletionResponse:
+        body = chat_request.chat_body(request)
+        route = request.asked_route
+        answer = await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
+        return response_parsing.parse_completion(
+            await _whole(answer), response_parsing.parse_served(answer.headers)
+        )
+
+    def stream(self, request: CompletionRequest) -> AsyncStream:
+        """Streams an answer's chunks as they come. A failure after the first of them raises
+        StreamBroken.
+        """
+        body = chat_request.chat_body(request, stream=True)
+        route = request.asked_route
+
+        async def opening() -> ChannelAnswer:
+            return await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
+
+        return AsyncStream(opening, route)
+
+    async def complete_with_tools(
+        self,
+        request: CompletionRequest,
+        tools: Mapping[str, ToolFunction],
+        *,
+        max_turns: int = MAX_TURNS,
+        on_chunk: Callable[[StreamChunk], None] | None = None,
+    ) -> ToolRun:
+        """Asks, runs the tools that the model asks for, and asks again, until it needs none.
+
+        tools: a function for each of the request's tools, by name. on_chunk: the answers are
+        streamed, and it gets each piece. Raises ToolLoopUnfinished after max_turns answers.
+        """
+
+        async def streamed(completion_request: CompletionRequest) -> CompletionResponse:
+            assert on_chunk is not None  # noqa: S101 - chosen below
+            async with self.stream(completion_request) as chunks:
+                async for chunk in chunks:
+                    on_chunk(chunk)
+                return chunks.response()
+
+        complete = streamed if on_chunk is not None else self.complete
+        return await tool_loop.run_tool_loop(complete, request, tools, max_turns)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        body = chat_request.embedding_body(request)
+        route = request.asked_route
+        answer = await self._post_with_retry(
+            chat_request.EMBEDDINGS, body, request.caller, route
+        )
+        return response_parsing.parse_embeddings(
+            await _whole(answer), response_parsing.parse_served(answer.headers)
+        )
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _post_with_retry(
+        self, path: str, body: Mapping[str, object], caller: Caller, route: str
+    ) -> ChannelAnswer:
+        """An answer of 200. Tries again once, where the router itself says to."""
+        try:
+            sent = json.dumps(body, allow_nan=False).encode()
+        except (TypeError, ValueError) as fault:
+            raise InputError(f"the request cannot be written as JSON: {fault}") from None
+        headers = chat_request.request_headers(caller)
+        answer = await self._channel.post(path, sent, headers)
+        if answer.status == 200:
+            return answer
+        error = await self._failed(answer, route)
+        pause_s = error.retry_after_s or 0.0
+        if not (self._repeats and error.should_retry) or pause_s > PAUSE_S:
+            raise error
+        await asyncio.sleep(pause_s)
+        answer = await self._channel.post(path, sent, headers)
+        if answer.status != 200:
+            raise await self._failed(answer, route)
+        return answer
+
+    async def _failed(self, answer: ChannelAnswer, route: str) -> CallFailed:
+        body = await _whole(answer)
+        return error_from_answer(answer.status, answer.headers, body, route, self._clock.now())
+
+
+async def _whole(answer: ChannelAnswer) -> bytes:
+    try:
+        return await answer.body()
+    finally:
+        await answer.aclose()
 
 
 def _key(given: str | None) -> str:

@@ -10,10 +10,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from harness.app.doctor.live_scenarios import QUESTION
+from harness.app.doctor.live_checks import QUESTION
 from harness.cli.program import program
 from tests.integration import test_doctor_tools
-from tests.integration.test_doctor_tools import at_once
 from tests.wire import bedrock, vertex
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, serving
@@ -40,8 +39,6 @@ def run(*words: str, exits: int = 0) -> Result:
 
 
 def model_reply(reading: Reading) -> Reply:
-    if reading.tools:
-        return at_once(reading)
     if reading.schema:
         return Reply(text='{"city": "Oslo"}')
     if reading.limit == 16:
@@ -89,7 +86,7 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
         found, document = live(kind, "--max-usd", "1")
 
     assert set(found.values()) == {"works"}, document
-    assert document["calls"] == len(served.asked) == 11
+    assert document["calls"] == len(served.asked) == 6
     limits = {reading.limit for reading in served.readings}
     assert limits == {16, 1024}
 

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
-from harness.client.channel_client import ChannelClient
+from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.stream import Channel
 from harness.client.tool_loop import ToolFunction
@@ -129,7 +129,7 @@ async def probe_loops(
         tool_choice=tool_probe.PRICE_TOOL,
         parallel_tools=None,
     )
-    async with ChannelClient(channel, SystemClock()) as client:
+    async with AsyncModelClient(channel, SystemClock()) as client:
         whole = await tried(_whole(client, request))
         if not whole.turns:
             return ToolProbeResult(whole)
@@ -140,7 +140,7 @@ async def probe_loops(
         )
 
 
-async def _whole(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _whole(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
     with suppress(CallRefused):
         return await _looped(client, request)
@@ -148,7 +148,7 @@ async def _whole(client: ChannelClient, request: CompletionRequest) -> ToolLoopT
 
 
 async def _looped(
-    client: ChannelClient, request: CompletionRequest, *, streamed: bool = False
+    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
     on_chunk = (lambda _: None) if streamed else None
     try:
@@ -161,7 +161,7 @@ async def _looped(
     return ToolLoopTrace(_turns(run.messages), run.text)
 
 
-async def _forced(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
     answer = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 

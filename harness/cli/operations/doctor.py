@@ -26,7 +26,7 @@ def doctor(
     ),
     live: str | None = opt(
         "Try a provider's model with its own key instead, or all registered models of a "
-        "provider: answers, streams, tools and errors. It costs money, and needs --max-usd.",
+        "provider: answers, streams and errors. It costs money, and needs --max-usd.",
         metavar="PROVIDER[/MODEL]",
     ),
     max_usd: float | None = opt(
@@ -38,7 +38,7 @@ def doctor(
         type=click.IntRange(min=1),
     ),
     timeout_s: float = opt(
-        "Seconds for the tool loop on one target; with --live for each answer, too.",
+        "Seconds for the tool loop on one target; with --live for each answer.",
         "--timeout",
         type=FiniteRange(min=0, min_open=True),
         default=120.0,
@@ -49,7 +49,7 @@ def doctor(
     Exit code 1 when a check fails; a warning is no failure.
     """
     if live is not None and tools is not None:
-        raise click.UsageError("--live includes the tool loop: leave --tools out")
+        raise click.UsageError("--live and --tools are two runs: give one of them")
     if live is None and (max_usd is not None or max_tokens_in_all is not None):
         raise click.UsageError("--max-usd and --max-tokens-in-all belong to --live")
     if live is not None:
