@@ -64,7 +64,6 @@ def show_account() -> bool:
 
 
 def _ask_sign_on(why: str) -> None:
-    """Show the one page that is there for who is not signed in, where reading needs it."""
     st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
     if page_frame.sign_on() is None:
         st.html(_account_line("With a key or a link:", sign_in_address()))
@@ -81,7 +80,6 @@ def _ask_sign_on(why: str) -> None:
 
 
 def _find() -> tuple[ActorSession | None, str]:
-    """Finds the session, and why there is none where there was one. Raises StoreUnavailable."""
     try:
         return _find_session(), ""
     except NotAllowed as error:
@@ -89,7 +87,6 @@ def _find() -> tuple[ActorSession | None, str]:
 
 
 def _find_actor() -> tuple[Actor | None, str]:
-    """Finds who acts, and why nobody does where somebody did. Raises StoreUnavailable."""
     found, why = _find()
     return (found.actor if found is not None else None), why
 
@@ -101,7 +98,6 @@ def _hide(error: SwapgateError) -> str:
 
 
 def _find_session() -> ActorSession | None:
-    """Finds the session of the cookie, else of the single sign-on. Raises NotAllowed."""
     cookie, oidc = session_cookie(), page_frame.sign_on()
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
@@ -110,7 +106,6 @@ def _find_session() -> ActorSession | None:
 
 
 def _find_sign_on(former: str = "") -> ActorSession | None:
-    """Finds or begins the session of the single sign-on. Raises NotAllowed."""
     oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
         return None
@@ -158,7 +153,6 @@ def live_part(what: str) -> Iterator[None]:
 
 
 def session_cookie() -> str:
-    """Returns the browser's cookie, as it was when it connected; empty without one."""
     found = st.context.cookies.get(sign_in_page.cookie_name(), "")
     # Streamlit's AppTest connects by nothing, and has something else there.
     return found if isinstance(found, str) else ""
@@ -196,12 +190,10 @@ def _sign_out() -> None:
 
 
 def signed_in() -> Actor | None:
-    """Returns who is signed in, with the role that the key had when the page was drawn."""
     return page_frame.visitor()
 
 
 def why_not(role: Role) -> str:
-    """Says why this visitor may not do what needs a role; empty where he may."""
     actor = signed_in()
     if actor is None:
         return SIGN_IN

@@ -137,7 +137,6 @@ def ask_fields(
 
 
 def ask_object(label: str, *, key: str, example: str = "") -> tuple[dict[str, object], str]:
-    """Shows a field for a JSON object; returns what stands in it, and what is wrong with it."""
     typed = (st.text_area(label, key=key, placeholder=example, height=HEIGHT_PX) or "").strip()
     try:
         found = json.loads(typed or "{}")
@@ -166,7 +165,6 @@ class Form:
         st.html(html.block(text + below))
 
     def need(self, met: object, words: str) -> None:
-        """Keeps the button off, and says the words, unless this is met."""
         if not met:
             self.missing = self.missing or words
 
@@ -199,7 +197,6 @@ class Form:
         placeholder: str = "Choose",
         **more: Any,
     ) -> Option | None:
-        """Asks for one of several; None until it is chosen."""
         chosen: Option | None = st.selectbox(
             label,
             list(options),
@@ -215,7 +212,6 @@ class Form:
     def pick(
         self, part: str, label: str, options: Mapping[str, Option], first: Option | None = None
     ) -> Option:
-        """Asks for one of several. `first`, else the first of them, is chosen already."""
         values = list(options.values())
         index = values.index(first) if first is not None else 0
         chosen = st.selectbox(label, list(options), index=index, key=self.key(part))
@@ -224,7 +220,6 @@ class Form:
     def choose_or_type(
         self, part: str, label: str, options: Iterable[str], *, need: str = "", **more: Any
     ) -> str:
-        """Asks for one of several or another one, such as a model; empty until it is there."""
         placeholder = more.pop("placeholder", TYPE_A_MODEL)
         chosen = self.choose(
             part, label, options, need=need, placeholder=placeholder, accept_new_options=True,
@@ -261,8 +256,6 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Dialog(Generic[Arguments]):
-    """Describes a dialog that asks by a form for what an act needs, and its button."""
-
     title: str
     show: Callable[Concatenate[Form, Arguments], None]
     role: Role  # that the act needs
@@ -295,7 +288,6 @@ class Dialog(Generic[Arguments]):
         guarded()
 
     def reopen(self, *args: Any) -> None:
-        """Lets the dialog open again when the page with its button is drawn next."""
         st.session_state[f"again-{self.opener(*args).key}"] = True
 
     def opener(self, *args: Any, label: str = "", missing: str = "") -> Opener:

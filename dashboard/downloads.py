@@ -45,7 +45,6 @@ FORMATS: Final[Sequence[tuple[str, str, Callable[[pd.DataFrame], bytes]]]] = (
 
 
 def frame_of(rows: Iterable[object]) -> pd.DataFrame:
-    """Builds a table of domain objects, a column for each field; nested ones as JSON."""
     return pd.DataFrame([_cells(row) for row in rows])
 
 
@@ -59,7 +58,6 @@ def _cells(row: object) -> dict[str, object]:
 
 
 def offer(name: str, load: Callable[[], pd.DataFrame]) -> None:
-    """Shows a button for each format. name: of the file. load: reads the table."""
     with st.container(horizontal=True):
         for label, mime, write in FORMATS:
             suffix = label.lower()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import current_user, page_imports, theme
+from dashboard import current_user, theme
 
 HERE = Path(__file__).parent
 ALIVE_EVERY = timedelta(minutes=1)
@@ -18,7 +18,6 @@ def stay_alive() -> None:
     """
 
 
-page_imports.wait_for_imports()
 st.set_page_config(
     page_title="Swapgate",
     page_icon=str(HERE / "logo.svg"),

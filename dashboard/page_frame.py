@@ -47,7 +47,6 @@ WHY_NOT_OPEN = (
 
 @cache
 def installation() -> Installation:
-    """Opens the installation that all visitors of this process share. Raises ConfigError."""
     return open_installation()
 
 
@@ -59,7 +58,6 @@ def reopen() -> None:
 
 
 def visitor() -> Actor | None:
-    """Returns who is signed in, with the role that the key had when the page was drawn."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
 
@@ -75,8 +73,6 @@ def context() -> Context:
 
 
 class _Process:
-    """Holds with which single sign-on this process began to serve."""
-
     sign_on: OidcSettings | None = None
 
 
@@ -129,7 +125,6 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
 
 def _guard(name: str, show: Callable[[], object]) -> bool:
-    """Shows something, or its error in words. Returns whether it could be shown."""
     try:
         show()
     except SwapgateError as error:
@@ -177,14 +172,12 @@ def _check_audit_log() -> None:
 
 @st.cache_data(ttl=60, show_spinner=False)
 def first_break() -> int | None:
-    """Finds the first broken event of the audit log, at most once a minute; None without."""
     with context().store.read() as tx:
         return tx.audit.first_break()
 
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Show what is being read, at the height of what follows; only the first time."""
     key = f"shown:{what}"
     # It is there each time: without it all below would move up, and be drawn anew.
     slot = st.empty()
@@ -225,9 +218,6 @@ def link(page: str, label: str, icon: str, **query: str) -> None:
 
 
 def search(label: str, placeholder: str) -> Callable[[str], bool]:
-    """Shows a search field, whose text stands in the page's address. Returns whether a text has
-    all of its words.
-    """
     wanted = st.text_input(label, key="find", bind="query-params", placeholder=placeholder)
     words = (wanted or "").casefold().split()
     return lambda text: all(word in text.casefold() for word in words)

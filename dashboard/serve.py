@@ -7,43 +7,45 @@ import importlib.util
 import ipaddress
 import os
 from collections.abc import Sequence
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import streamlit as st
 import uvicorn
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit.errors import StreamlitAuthError
 from streamlit.runtime.secrets import SecretsValue
+from streamlit.user_info import generate_login_redirect_url
 from streamlit.web import bootstrap as streamlit_bootstrap
 
-from dashboard import sign_in_page, single_sign_on, theme
-from dashboard.page_imports import PageImports
+from dashboard import sign_in_page, theme
 from harness import docs_pages
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
 from harness.imports import leave_alone_what_serves
 
-PATH: Final = "/docs"
+DOCS_PATH: Final = "/docs"
 
 
 def docs_routes() -> list[BaseRoute]:
     if (docs_pages.SITE / "index.html").exists():
         site = StaticFiles(directory=docs_pages.SITE, html=True)
-        return [Route(PATH, show_first_page), Mount(PATH, site)]
-    return [Route(f"{PATH}/{{page:path}}", show_markdown), Route(PATH, show_markdown)]
+        return [Route(DOCS_PATH, show_first_page), Mount(DOCS_PATH, site)]
+    return [Route(f"{DOCS_PATH}/{{page:path}}", show_markdown), Route(DOCS_PATH, show_markdown)]
 
 
 def show_first_page(_request: Request) -> Response:
     """Sends to the site's first page, by whose folder its links count."""
-    return RedirectResponse(f"{PATH}/")
+    return RedirectResponse(f"{DOCS_PATH}/")
 
 
 def show_markdown(request: Request) -> Response:
@@ -130,7 +132,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         Route("/healthz", healthz),
         *(Route(f"/{name}", show_moved_page) for name in MOVED),
         *sign_in_page.routes(),
-        *single_sign_on.ROUTES,
+        SIGN_ON_ROUTE,
         *docs_routes(),
     ]
     leave_alone_what_serves()
@@ -142,7 +144,6 @@ def run(config: Path | None, host: str, port: int) -> None:
         routes=routes,
         secrets=sign_on_secrets(settings),
         middleware=[
-            Middleware(PageImports),
             Middleware(OwnOrigin),
             *sign_on_middleware(settings.ui.oidc),
         ],
@@ -188,11 +189,10 @@ def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
 def sign_on_middleware(oidc: OidcSettings | None) -> list[Middleware]:
     if oidc is None:
         return []
-    return [Middleware(single_sign_on.SignOnReturn, public_url=oidc.public_url)]
+    return [Middleware(SignOnReturn, public_url=oidc.public_url)]
 
 
 def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str, object]:
-    """Returns Streamlit's options; they win over any config.toml that lies around."""
     names = {host, "localhost", "127.0.0.1", "::1"}
     if oidc is not None:
         names = {urlsplit(oidc.public_url).hostname or "", "localhost", "127.0.0.1", "::1"}
@@ -248,14 +248,12 @@ def readyz(_request: Request) -> Response:
 
 
 def show_moved_page(request: Request) -> Response:
-    """Redirects an address that has moved: Streamlit would say "Page not found"."""
     address = MOVED[request.url.path.strip("/")]
     query = request.url.query
     return RedirectResponse(f"{address}?{query}" if query else address)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves the dashboard: `python -m dashboard.serve`."""
     parser = argparse.ArgumentParser(prog="swapgate serve ui")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")
@@ -263,6 +261,89 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     where = installation.load_settings(given.config).ui
     run(given.config, given.host or where.host, given.port or where.port)
+
+
+RETURN_PATH: Final = "/oauth2callback"
+# Who takes longer at the server lands on the first page.
+WAITS_S: Final = 1_800
+PROVIDER: Final = "default"
+NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
+
+
+def next_page_cookie() -> str:
+    return f"swapgate-next-{st.get_option('server.port')}"
+
+
+async def begin(request: Request) -> Response:
+    if not sign_in_page.is_own_host(request):
+        return Response("this host is not the dashboard's", 421)
+    try:
+        address = generate_login_redirect_url(PROVIDER)
+    except StreamlitAuthError:
+        return Response(NOT_BEGUN, 503)
+    answer = RedirectResponse(address, 303)
+    answer.headers["Cache-Control"] = "no-store"
+    page = sign_in_page.own_page(request.query_params.get("next", "/"))
+    # Lax: the browser comes back from the server's pages.
+    answer.set_cookie(
+        next_page_cookie(), quote(page, safe=""), max_age=WAITS_S, httponly=True, samesite="lax"
+    )
+    return answer
+
+
+SIGN_ON_ROUTE: Final = Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"])
+
+
+class SignOnReturn:
+    """Sends who comes back from the server to his page, and keeps cookies to TLS."""
+
+    def __init__(self, app: ASGIApp, public_url: str) -> None:
+        self._app = app
+        self._public = urlsplit(public_url)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_headers = Headers(scope=scope)
+        by_tls = (
+            self._public.scheme == "https"
+            and request_headers.get("host") == self._public.netloc
+        )
+        place = _remembered(request_headers) if scope["path"] == RETURN_PATH else None
+
+        async def send_changed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                # Streamlit knows no page to return to, and names its first one.
+                if place is not None and headers.get("location") == "/":
+                    headers["location"] = place
+                    headers.append("set-cookie", f"{next_page_cookie()}=; Max-Age=0; Path=/")
+                if by_tls:
+                    _mark_secure(message)
+            await send(message)
+
+        await self._app(scope, receive, send_changed)
+
+
+def _remembered(headers: Headers) -> str | None:
+    """Reads the page from the cookie; None without. Whoever serves pages on another port of
+    this host can write cookies, so only a page of the dashboard counts.
+    """
+    cookies: SimpleCookie = SimpleCookie()
+    for line in headers.getlist("cookie"):
+        cookies.load(line)
+    found = cookies.get(next_page_cookie())
+    return None if found is None else sign_in_page.own_page(unquote(found.value))
+
+
+def _mark_secure(message: Message) -> None:
+    message["headers"] = [
+        (name, value + b"; Secure")
+        if name.lower() == b"set-cookie" and b"; secure" not in value.lower()
+        else (name, value)
+        for name, value in message["headers"]
+    ]
 
 
 if __name__ == "__main__":

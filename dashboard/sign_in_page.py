@@ -69,7 +69,6 @@ def ask_key(frame: PageFrame, problem: str = "") -> str:
 
 
 def ask_whether(frame: PageFrame, link: str, actor: Actor, before: Actor | None) -> str:
-    """Asks whether to sign in by a link: its sender may have meant another person."""
     who = f"{strong(actor.name)} ({escape(actor.role.name.lower())})"
     if actor.key is None:
         who += ", the operator of this machine"
@@ -183,7 +182,6 @@ class SignInForm:
 
 
 def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> Response:
-    """Answers who may sign in. Raises NotAllowed for a wrong key or link."""
     former = request.cookies.get(cookie_name(), "")
     link, key = _field(fields, "link"), _field(fields, "key")
     installation = _installation()
@@ -224,7 +222,6 @@ def _find_actor(cookie: str) -> Actor | None:
 
 
 def resume(cookie: str) -> ActorSession:
-    """Finds who acts behind the cookie. Raises NotAllowed."""
     installation = _installation()
     return dashboard_sessions.resume(installation.context, cookie, secret=installation.secret)
 
@@ -236,7 +233,6 @@ def _installation() -> Installation:
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
-    """Reads the fields of the form; none of a body that is no small form."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -267,7 +263,6 @@ def is_own_host(request: Request) -> bool:
 
 
 def is_own_page(request: HTTPConnection) -> bool:
-    """Whether a page of this host and port sent the request, by its Origin."""
     origin = urlsplit(request.headers.get("origin", ""))
     return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("host")
 

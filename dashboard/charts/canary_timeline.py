@@ -57,7 +57,6 @@ class TimelineFrames:
 def build_frames(
     rollout: Rollout, points: Sequence[TimelinePoint], now: datetime
 ) -> TimelineFrames:
-    """Builds the frames of a rollout's timeline, up to now or to the rollout's end."""
     began = rollout.started_at
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
@@ -174,7 +173,6 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
-    """Draws the panels from top to bottom, for Vega-Lite; the last has the axis's labels."""
     with _ONE_AT_A_TIME:
         panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
     level, corners = {"level": frames.level}, {"corners": frames.corners}

@@ -167,7 +167,6 @@ def panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
 
 
 def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.Axis:
-    """An axis whose labels are as wide as those of the other panels."""
     return alt.Axis(
         labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH,
         **options,

@@ -38,7 +38,6 @@ QUESTION = 160  # and of a question
 
 
 def limit_of(report: SuiteReport) -> float:
-    """What the whole effect must lie above, as a share: minus the allowed loss, or 0."""
     return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
 
 
@@ -232,7 +231,6 @@ def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _excerpt(text: str, length: int) -> str:
-    """Cuts a text, safe as a cell: the dash of a list would be taken for a formula's."""
     return str(escape_formula(format_excerpt(text, length).removeprefix("- ")))
 
 

@@ -142,7 +142,6 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
 def _standings(
     ctx: Context, proposals: Iterable[Proposal], verdicts: Mapping[str, Verdict]
 ) -> Mapping[str, ProofValidity]:
-    """How the proof stands of each proposal that waits for approval, by its id."""
     waiting = {
         proposal.id: verdicts[proposal.verdict]
         for proposal in proposals
@@ -201,13 +200,11 @@ class CanaryView:
 
     @property
     def last_request(self) -> datetime | None:
-        """Returns the end of the newest minute with a request; None without one."""
         minutes = [t.minute for t in self.traffic if t.requests]
         return max(minutes) + timedelta(minutes=1) if minutes else None
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Says since when a live canary has seen no request; None while they come."""
         last = self.last_request
         live = self.status is not None and self.status.rollout.live
         return last if live and last is not None and self.now - last > QUIET else None
@@ -233,7 +230,6 @@ def route_names(ctx: Context) -> Sequence[str]:
 
 
 def canary_routes(ctx: Context) -> Sequence[str]:
-    """Lists the routes: first those with a live canary, then those that bake, then the rest."""
     order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
     return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
@@ -255,7 +251,6 @@ class RouteView:
 
     @property
     def behind(self) -> bool:
-        """Whether the router still answers from before the route's last change."""
         return self.serving_revision is not None and (
             self.serving_revision < self.history[0].revision
         )
@@ -290,7 +285,6 @@ def route(ctx: Context, name: str) -> RouteView:
 
 
 def name_target(ctx: Context, id_: str) -> str:
-    """Returns a target's name; of an unknown one its id."""
     return queries.load_target_names(ctx, {id_}).get(id_, id_)
 
 
@@ -307,7 +301,6 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
 
 
 def model_names(ctx: Context) -> list[str]:
-    """Names the models that are known here: those in use first, then what providers offer."""
     with ctx.store.read() as tx:
         known = sorted({target.name for target in tx.routing.targets().values()})
     offered = (name for name, _ in model_lookup.list_configured_offers(ctx))
@@ -315,7 +308,6 @@ def model_names(ctx: Context) -> list[str]:
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:
-    """The newest version of each other incumbent that this route had, newest first."""
     seen = {view.route.incumbent}
     former = []
     for record in view.history:

@@ -159,7 +159,6 @@ def retry(form: Form, view: ComparisonView, _found: ProposalReview) -> None:
 
 
 def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:
-    """What the decision rests on, as HTML: verdict, what speaks against, cost, risk, users."""
     held = view.comparison
     facts: list[tuple[str, str]] = []
     if held.verdict is not None:

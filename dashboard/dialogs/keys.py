@@ -78,7 +78,6 @@ def create_client_key(form: Form) -> None:
 
 @dialog("Create a management key", Role.ADMIN, "manager", "person_add", width="medium")
 def create_management_key(form: Form, people: Sequence[str]) -> None:
-    """Asks for a key's name, role and owner. people: names of those who have a key."""
     whose = st.radio(
         "Whose key", [PERSON, SERVICE, *([KNOWN] if people else [])], key=form.key("whose")
     )
@@ -102,7 +101,6 @@ def _create(ctx: Context, actor: Actor, /, name: str, **options: Any) -> None:
 
 
 def show_new_key() -> None:
-    """Shows a new key's text until its creator has stored it, or somebody else acts."""
     made = st.session_state.get(NEW_KEY)
     if made is None:
         return
@@ -121,7 +119,6 @@ def show_new_key() -> None:
 
 
 def _ask_limits(before: KeyLimits, form: Form) -> KeyLimits:
-    """Asks for budgets and rates; an empty field is no limit."""
     st.html(html.note("An empty field is no limit."))
     given = ask_fields(LIMITS, before, form.key)
     warn = st.slider(

@@ -59,7 +59,6 @@ JSON_FIELDS: Final = (
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
 def add_provider(form: Form) -> None:
-    """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
     kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
                         placeholder="Choose what it speaks")  # fmt: skip
     if kind is None:
@@ -155,9 +154,6 @@ def _change_address(
 
 
 def show_once() -> None:
-    """Shows, once, what waits for new proof since a provider was moved, and what the provider
-    says of the model that was just added.
-    """
     for key, words in (
         (OUTDATED, "{} was moved: waiting for new proof."),
         (UNLISTED, "{} is added, and may answer nothing:"),

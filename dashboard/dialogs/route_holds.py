@@ -144,9 +144,6 @@ def throw(form: Form, route: str) -> None:
 
 
 def _list_forces(route: str) -> list[str]:
-    """Lists what can be forced: the route's own models, then all providers; and the same, to
-    be avoided.
-    """
     with page_frame.context().store.read() as tx:
         known, own = tx.routing.targets(), routes.require_route(tx, route).may_answer
         providers = sorted(tx.providers.all())
@@ -311,6 +308,5 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
 
 
 def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:
-    """Asks for one of the suites; does not ask where there is but one."""
     names = [status.suite for status in statuses]
     return names[0] if len(names) == 1 else st.selectbox("Suite", names, key=form.key("suite"))

@@ -66,7 +66,6 @@ NEEDED: Final = frozenset({"rubric"})
 
 @dialog("Run a suite", Role.PROPOSER, "run", "play_arrow", width="medium")
 def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> None:
-    """Asks for suite, model and limits. suites: how many items each has."""
     suite = form.choose("suite", "Suite", suites, placeholder="Choose a suite")
     target = form.choose("target", "Model", targets, placeholder="Choose a model")
     form.need(suite and target, "Choose a suite and a model first.")
@@ -89,7 +88,6 @@ def run_suite(form: Form, suites: Mapping[str, int], targets: Sequence[str]) -> 
 
 @dialog("Cancel the run", Role.PROPOSER, "run-end", "block", label="Cancel it")
 def cancel(form: Form, run: EvalRun) -> None:
-    """Asks for the reason; a proposal that waits for the run is cancelled with it."""
     form.say(
         f"The run {strong(run.id)} of {strong(run.suite)} ends for good, and so does an open "
         "proposal that waits for it. What it measured is kept."
@@ -161,7 +159,6 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _load_captures(form: Form) -> None:
-    """Asks for the route, and reads its captures once that is clicked: reading is audited."""
     route = form.choose(
         "route", "Route", queries.route_names(page_frame.context()),
         need="Choose a route first.", placeholder="Choose a route",

@@ -11,13 +11,12 @@ from dashboard.data import queries
 from dashboard.text import html, labels
 from dashboard.text.comparison_text import expense_line
 from dashboard.text.html import escape, strong
-from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.canary import duration_estimate
 from harness.control.context import Context
 from harness.control.operations.queries import list_proposals
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.errors import ConfigError, SwapgateError
+from harness.domain.errors import SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_bps, format_number, format_percent, format_score
 from harness.domain.pagination import MOST_LISTED, PageRequest
@@ -50,7 +49,6 @@ class PolicyUse:
 def show(route: Route | None = None) -> None:
     uses = list_policy_uses(page_frame.context())
     st.html(html.section("Policy", NOTE))
-    page_frame.show_html(_changed(list_changed_policies(page_frame.installation())))
     own = route.settings.policy if route else ""
     others = [use for use in uses if use.policy.name != own]
     for use in uses:
@@ -134,36 +132,6 @@ def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
         for name, policy in ctx.policies.items()
     ]
     return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
-
-
-def list_changed_policies(installed: Installation) -> Sequence[str]:
-    """Names the policies that the file has with other rules than this process; none of a file
-    of no use, of which Settings says what is wrong.
-    """
-    source, known = installed.settings.source, installed.context.policies
-    if source is None or read_file_version(source) == installed.file_version:
-        return ()
-    try:
-        in_file = load_settings(source).policies
-    except ConfigError:
-        return ()
-    return sorted(
-        name
-        for name, policy in in_file.items()
-        if name in known and known[name].digest != policy.digest
-    )
-
-
-def _changed(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    which = labels.plural(len(names), "policy", "policies")
-    return html.banner(
-        f"The file has changed {which}: {', '.join(names)}.",
-        "Every process keeps the rules with which it began: restart dashboard and control "
-        "process to use those of the file. Below stand the former ones. An open proposal keeps "
-        "the rules with which it was made.",
-    )
 
 
 def summary(policy: Policy) -> str:

@@ -77,7 +77,6 @@ def _card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Lists the next step's conditions, when each will be met, and the check of the split."""
     explanation = status.explanation
     if not explanation.needs:
         return ()
@@ -118,7 +117,6 @@ def _guardrail(row: GuardrailRow) -> str:
 
 
 def without_data(status: CanaryStatus) -> str:
-    """The guardrails without data, by what is missing; empty when all have data."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:
         if not row.exposures:
@@ -141,7 +139,6 @@ def evidence_label(row: GuardrailRow) -> labels.Label:
 
 
 def furthest(status: CanaryStatus) -> float:
-    """Computes the most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
@@ -165,7 +162,6 @@ def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, s
 
 
 def harm_line(status: CanaryStatus) -> str:
-    """Describes the evidence of harm: `66 % of the rollback level`."""
     share = format_harm(status.action.distance_to_trip)
     if not status.rollout.live and not status.rollout.baking:
         return f"{share} when it ended."
@@ -212,7 +208,6 @@ def _failed(arm: str, failed: int, callers: int) -> Tile:
 
 
 def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
-    """Says whether callers are split as planned and stay with their model, with the figures."""
     rollout = status.rollout
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)
@@ -241,7 +236,6 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def _p95(view: CanaryView, arm: str) -> str:
-    """The arm's p95 by the recorded histogram, as the Routes page reckons a route's."""
     minutes = (minute.latency_ms for minute in view.traffic if minute.arm == arm)
     found = quantile_ms(merge_histograms(minutes), 0.95)
     return "unknown" if found is None else f"about {labels.seconds(found / 1000)}"

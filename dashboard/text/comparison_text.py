@@ -56,7 +56,6 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
 def _bullets(
     view: ComparisonView, basis: VerdictBasis, report: SuiteReport
 ) -> Sequence[tuple[str, str]]:
-    """What a verdict says of a suite: first of the slices that fail it, then of the whole."""
     title = view.titles.get(report.suite, report.suite)
     worse = report.figures.worse_slices
     whole = f"{title}, all slices" if worse else title
@@ -86,7 +85,6 @@ def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
 
 
 def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists what was measured, for reading: the weighted mean first, then the suites."""
     suites = in_reading_order(basis.suites)
     return [basis.mean, *suites] if basis.mean is not None else suites
 
@@ -136,7 +134,6 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
 
 
 def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
-    """(suite, items that both sides have answered, items planned)."""
     done = {side.plan.suite: _both(side) for side in comparison.suites}
     return [
         (plan.suite, done.get(plan.suite, 0), plan.planned_items)
@@ -149,7 +146,6 @@ def _both(side: SuiteAnswers) -> int:
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
-    """Cost, median, p95 and failed calls: the candidate's figure and what it was."""
     cost, was = after.cost_usd_per_1000, before.cost_usd_per_1000
     cheaper = labels.relative_change(
         cost, was, less="cheaper", more="more expensive",
@@ -191,7 +187,6 @@ def against_card(view: ComparisonView) -> str:
 
 
 def stale_reason(view: ComparisonView) -> str:
-    """Why the verdict is no proof any more; empty while it is."""
     verdict, validity = view.comparison.verdict, view.comparison.standing
     if verdict is None or validity is None or validity.holds:
         return ""
@@ -205,7 +200,6 @@ def stale_reason(view: ComparisonView) -> str:
 def claim_rows(
     planned: Sequence[SuiteEstimate], titles: Mapping[str, str]
 ) -> Sequence[html.Row]:
-    """Lists how often each claim would be shown; the recommended one comes first."""
     (points, *_) = [format_score(estimate.advice.effect, None) for estimate in planned] or [""]
     return [
         {
@@ -240,7 +234,6 @@ def _times(items: int, epochs: int) -> str:
 
 
 def expense_line(planned: Sequence[SuiteEstimate]) -> str:
-    """What a proposal costs at most, and how long it takes."""
     costs = [estimate.cost_usd for estimate in planned]
     known_costs = [cost for cost in costs if cost is not None]
     cost_text = (
@@ -259,7 +252,6 @@ def expense_line(planned: Sequence[SuiteEstimate]) -> str:
 
 
 def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
-    """The expense, then which claim is recommended, and what the planned items cannot show."""
     sentences = [expense_line(planned)]
     sentences += [
         f"Recommended is “{labels.CLAIMS[advice.recommended.claim]}”: {advice.why}."

@@ -39,7 +39,6 @@ def rich(text: object) -> str:
 
 
 def block(*parts: str, kind: str = "") -> str:
-    """A piece of the page; `parts` are HTML."""
     return f'<div class="sg {kind}">{"".join(parts)}</div>'
 
 
@@ -224,7 +223,6 @@ def listing(heading: str, below: str, rows: Iterable[Row], nothing: str = "") ->
 
 
 def changes(heads: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> str:
-    """Renders a table of names with a value that went and the one that came in its place."""
     cells = [
         (escape(name), f"<del>{escape(before)}</del>", f"<ins>{escape(after)}</ins>")
         for name, before, after in rows
@@ -264,7 +262,6 @@ def invalid(faults: Sequence[RowFault]) -> str:
 
 
 def loading(what: str) -> str:
-    """Returns a card that waits, as tall as the one that will take its place."""
     return (
         '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
         f"Reading {escape(what)} …</div>"
@@ -294,7 +291,6 @@ def docs_link(page: str, shown: str) -> str:
 
 
 def trend(values: Sequence[float], *, name: str) -> str:
-    """Draws small bars from zero up, oldest first; nothing for fewer than two values."""
     if len(values) < 2:
         return ""
     high = max(values) or 1.0

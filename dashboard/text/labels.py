@@ -156,7 +156,6 @@ def few(names: Sequence[str], most: int) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """Writes a share of 1 in percent, with the same number of decimals in every row."""
     return format_percent(share, digits)
 
 
@@ -185,7 +184,6 @@ def interval(found: tuple[float, float] | None, words: Callable[[float | None], 
 def relative_change(
     new: float | None, old: float | None, *, less: str, more: str, was: str
 ) -> FigureChange:
-    """Describes a change of a figure of which less is better."""
     if new is None or old is None or old == 0:
         return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
     share = (new - old) / old

@@ -103,7 +103,6 @@ def evidence_text(entry: ChainEntry) -> str:
 def freezes_section(
     records: Sequence[Freeze], windows: Sequence[FreezeWindow], now: datetime
 ) -> str:
-    """The freezes of a route, to come, in force and past, as a table; empty without any."""
     rows = [
         {
             "State": escape(record.describe_state(now)),
@@ -132,7 +131,6 @@ DRIFT_STATES: Final = {
 
 
 def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
-    """Renders the drift card of the route; empty where no suite watches it."""
     if not statuses:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."

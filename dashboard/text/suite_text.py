@@ -68,7 +68,6 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
 
 
 def _effect(found: SuiteReport | SliceFigures, *, known: bool) -> str:
-    """Writes a difference. known: whether it has an interval that is worth showing."""
     interval = f", 95 % CI {format_points_interval(found.ci_low, found.ci_high)}"
     return f"{labels.points(found.delta)} points{interval if known else ''}"
 
@@ -85,7 +84,6 @@ def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
 
 
 def slices_note(report: SuiteReport) -> str:
-    """What the charts of a suite's slices show, and why they may count more than its mean."""
     note = (
         "Candidate minus current model in each slice, in percentage points; whisker: 95 % CI. "
         "A slice that is shown worse fails the candidate, whatever its mean is."

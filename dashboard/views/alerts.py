@@ -83,7 +83,6 @@ def _past(wanted: str) -> None:
 
 
 def _test(sinks: Sequence[str]) -> None:
-    """Offers to send a message through every sink; a disabled button says why."""
     st.html(html.section("Test message", "Goes through every sink at once."))
     why = "No sink is configured: name one under alerts.sinks in swapgate.yaml."
     if sinks:
@@ -121,7 +120,6 @@ def _headline(open_: Sequence[AlertView]) -> str:
 
 
 def _untold_banner(open_: Sequence[AlertView], now: datetime) -> str:
-    """Warns of alerts that have no message although there was time for one; empty without."""
     untold = [
         alert.first_seen
         for alert in open_

@@ -139,9 +139,6 @@ class FullCheck:
 
 
 def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
-    """Writes the page's first line, as HTML. matching: events that the filter selects; None
-    without one.
-    """
     if broken is not None:
         return f"The audit log is {strong(f'broken at event {broken:,}')}"
     if not total:

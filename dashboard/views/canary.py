@@ -1,6 +1,6 @@
 """The Canary page answers: is the candidate hurting users now? It is refreshed every 2 s."""
 
-from typing import Final
+from collections.abc import Mapping
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -9,48 +9,20 @@ from dashboard import current_user, page_frame
 from dashboard.charts import canary_timeline
 from dashboard.data import queries
 from dashboard.data.queries import CanaryView
-from dashboard.dialog_forms import show_openers
-from dashboard.dialogs import canary_controls, route_holds
+from dashboard.dialog_forms import Form, dialog, show_openers
+from dashboard.dialogs import route_holds
 from dashboard.sections import shadows
 from dashboard.text import canary_text, html
-from dashboard.text.html import strong
-from harness.control.canary import holds
+from dashboard.text.html import escape, strong
+from harness.control.canary import operations
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
-from harness.domain.canary.rollout import Rollout
-
-MOST_KEPT: Final = 64
-LASTS_S: Final = 2
-
-
-def load(ctx: Context, route: str) -> CanaryView:
-    """Loads what the page of a route's canary shows: its figures as of this second, and what
-    was decided of it as it is. Raises NotFound.
-    """
-    second = int(ctx.clock.now().timestamp())
-    return _read_once(ctx, route, _read_decided(ctx, route), second)
-
-
-def _read_decided(ctx: Context, route: str) -> str:
-    """Writes what was decided of a route's canary, which no visitor may see late."""
-    with ctx.store.read() as tx:
-        newest = next(iter(tx.rollouts.list(route=route, limit=1)), None)
-        held = holds.list_hold_reasons(tx, newest) if newest else ()
-        paused = holds.find_pause_reason(tx, newest) if newest else ""
-    return repr((ctx.store.etag(), newest, held, paused))
-
-
-@st.cache_resource(
-    max_entries=MOST_KEPT,
-    ttl=LASTS_S,
-    show_spinner=False,
-    # Of one database alone: its installation may be opened anew with another.
-    hash_funcs={Context: lambda ctx: id(ctx.store)},
-)
-def _read_once(ctx: Context, route: str, decided: str, second: int) -> CanaryView:  # noqa: ARG001 - the key
-    return queries.canary(ctx, route)
-
+from harness.control.routing import freezes
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.freeze import OBSERVED_SIGNALS
+from harness.gate.text.canary_state import OVERRULES, describe_effect
 
 EVERY = "2s"
 
@@ -68,7 +40,7 @@ def show() -> None:
     route = page_frame.choose_route(routes)
     if route is None:
         return
-    view = load(ctx, route)
+    view = queries.canary(ctx, route)
     state = top.empty()
     with top:
         page_frame.show_done_message()
@@ -82,7 +54,7 @@ def show() -> None:
     else:
         state.html(canary_text.headline(view, view.status))
         with top:
-            canary_controls.show_controls(view.status)
+            show_controls(view.status)
             _lead_on(view.status.rollout)
         # Its name keeps it from fading while it is read anew (styles.css).
         rollout = view.status.rollout
@@ -114,7 +86,7 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
     version: of the rollout that the rest of the page shows. state: where the headline stands.
     """
     with current_user.live_part("The figures"):
-        view = load(page_frame.context(), route)
+        view = queries.canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:
             st.rerun()
         state.html(canary_text.headline(view, view.status))
@@ -166,6 +138,109 @@ def evidence(status: CanaryStatus, *, stale: bool) -> None:
         + html.note(canary_text.without_data(status))
         + html.note(f"This canary {status.explanation.judged_by}.")
     )
+
+
+# In the order of the page: label and icon. What ends harm comes first.
+BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
+    RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
+    RolloutSignal.PAUSE: ("Pause", ":material/pause:"),
+    RolloutSignal.RESUME: ("Resume", ":material/play_arrow:"),
+    RolloutSignal.ADVANCE: ("Next step", ":material/skip_next:"),
+    RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
+    RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
+}
+TAKE_BACK = "Bring the old model back"
+ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
+LAST = "There is no further step: the promotion comes next."
+OBSERVED = (
+    "Observe only: it does not go on before `control.observe_only` is taken out of the "
+    "configuration; it can be aborted."
+)
+FROZEN = "The route is frozen: nothing goes on before that ends. The way back works."
+HARM = "The evidence calls for a rollback, so it cannot advance."
+
+
+def show_controls(status: CanaryStatus) -> None:
+    """Show the buttons; a disabled one says why, and the one that ends the canary is disabled
+    for nobody but who is signed in without the role for it.
+    """
+    ctx, route = page_frame.context(), status.rollout.route
+    off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
+    off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
+    if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
+        off = dict.fromkeys(BUTTONS, refusal)
+    buttons = {signal: off.get(signal, why) for signal, why in list_buttons(status).items()}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for signal, why in buttons.items():
+            label, icon = BUTTONS[signal]
+            if signal is RolloutSignal.ABORT and status.rollout.baking:
+                label = TAKE_BACK
+            if st.button(label, icon=icon, disabled=bool(why), key=f"hand-{signal.value}"):
+                ask(status, signal)
+        if reasons := dict.fromkeys(filter(None, buttons.values())):
+            st.html(html.note(" ".join(reasons)), width="content")
+    if not buttons:
+        st.html(html.note(ENDED))
+
+
+def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
+    """Lists the signals that have a button in the rollout's state, each with the reason why it
+    is off; empty where it is not.
+    """
+    rollout, why = status.rollout, dict[RolloutSignal, str]()
+    if rollout.baking:
+        shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
+    elif rollout.live:
+        paused = rollout.state is RolloutState.PAUSED
+        shown = {RolloutSignal.ABORT, *OVERRULES}
+        shown.add(RolloutSignal.RESUME if paused else RolloutSignal.PAUSE)
+        if status.action.signal is RolloutSignal.HARM:
+            why = dict.fromkeys(OVERRULES, HARM)
+        elif rollout.last_step:
+            why = {RolloutSignal.ADVANCE: LAST}
+    else:
+        return {}
+    if status.faults:  # which `resume` acknowledges
+        shown.add(RolloutSignal.RESUME)
+    return {signal: why.get(signal, "") for signal in BUTTONS if signal in shown}
+
+
+def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
+    words = BUTTONS[signal][0]
+    if signal is RolloutSignal.ABORT and status.rollout.baking:
+        words = TAKE_BACK
+    rollout = status.rollout
+    title, about = f"{words}: route {rollout.route}", f"{rollout.id}-{rollout.version}"
+    dialog(title, Role.APPROVER, signal.value)(confirm)(about, status, signal)
+
+
+def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
+    """Ask for the reason. The button works once one stands there: neither Enter nor a second
+    click on what opened the dialog does anything.
+    """
+    rollout = status.rollout
+    # A second click on the button comes when the first one's act is done.
+    acted = form.key("acted")
+    if st.session_state.get(acted):
+        st.rerun()
+    candidate, incumbent = status.candidate.name, status.incumbent.name
+    form.say(
+        f"{strong(candidate)} {escape(status.state.predicate)}.",
+        escape(describe_effect(rollout, candidate, incumbent, signal)),
+    )
+    for warning in status.objections(signal):
+        st.html(html.banner("▲ The data argue against it.", warning))
+
+    def act(ctx: Context, actor: Actor, reason: str) -> None:
+        operations.operate(
+            ctx, actor, rollout.route, signal, reason, expected_version=rollout.version
+        )
+        st.session_state[acted] = True
+
+    actor = current_user.signed_in()
+    by = actor.name if actor else ""
+    form.says = f"{signal.value.capitalize()} by {by} on route {rollout.route}."
+    form.submit(f"Yes, {signal.value}", "", act, form.reason())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.dialogs import decisions
 from dashboard.sections import samples
-from dashboard.sections.answers import show_format_failures
+from dashboard.sections.samples import show_format_failures
 from dashboard.text import comparison_text, html, labels, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison
@@ -77,9 +77,6 @@ def _header(view: ComparisonView) -> None:
 
 
 def banner(view: ComparisonView) -> bool:
-    """Shows why the verdict is stale, not comparable, or on answers that may be no evidence;
-    returns whether it is stale.
-    """
     because = comparison_text.stale_reason(view)
     if because:
         words = f"This verdict is no longer valid: {because}. Propose again to renew it."
@@ -169,7 +166,6 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
 
 
 def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
-    """Shows the candidates that were proposed together, each with a link to its comparison."""
     st.html(
         html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
     )
@@ -231,7 +227,6 @@ def effects(view: ComparisonView) -> None:
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
-    """Shows the guarded slices as small multiples: a chart for each field, all on one scale."""
     for report in frames.in_reading_order(reports):
         charts = frames.slices(report)
         if not charts:

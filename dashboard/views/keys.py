@@ -8,17 +8,23 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import current_user, page_frame
+from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.dialogs.keys import kind, show_buttons, show_new_key
-from dashboard.sections import people
 from dashboard.text import html, labels
 from dashboard.text.html import escape, faint, meter, noted, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.app.installation import Installation
+from harness.control.context import Context
+from harness.control.operations import dashboard_sessions, people
+from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.keys import KeySummary
+from harness.control.operations.people import PersonView
 from harness.control.operations.queries import list_keys
 from harness.control.operations.spending import load_report
 from harness.domain.formatting import format_spent_usd
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.principals import PrincipalKind
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.reliability.rate_limits import (
     KeyLimits,
@@ -61,7 +67,7 @@ def show() -> None:
             "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
         )
     _management([key for key in live if key.role is not None])
-    people.show_people()
+    _people()
     if gone:
         with st.expander(labels.plural(len(gone), "revoked key")):
             st.html(html.table(map(_revoked_cells, gone), stacked=True))
@@ -71,7 +77,6 @@ def show() -> None:
 
 
 def _decide(key: KeySummary, today: date) -> SpendDecision | None:
-    """Decides how a client key stands in its budget; None without one."""
     if key.limits is None or not key.limits.budgeted:
         return None
     return check_budget(key.limits.budget, key.spent, today)
@@ -134,7 +139,6 @@ def _clients(clients: Sequence[KeySummary], today: date, rates: RateUse) -> None
 
 
 def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
-    """Orders client keys: the fullest budget first, then by name."""
     decision, limits, spent = _decide(key, today), key.limits or KeyLimits(), key.spent
     pairs = (
         (spent.day_usd, limits.budget_day_usd),
@@ -261,6 +265,110 @@ def _spending() -> None:
             "Nothing was spent in this month. An eval does:",
             "swapgate eval run SUITE PROVIDER/MODEL",
         )
+
+
+_WAYS: Final = {
+    "key": "a management key",
+    "link": "a one-time link",
+    "oidc": "single sign-on",
+}
+_KINDS: Final = {
+    PrincipalKind.LOCAL: "the command line of this machine",
+    PrincipalKind.SERVICE: "a key, as a service",
+    PrincipalKind.PERSON: "a key",
+}
+
+
+def _person_cells(view: PersonView) -> html.Row:
+    way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
+    if view.person:
+        said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
+        declared = noted(escape(said), f"said by {view.declared_by}: {view.reason}")
+    elif view.issuer:
+        declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
+    else:
+        declared = faint("as named")
+    return {"Name": strong(view.name), "Acts by": escape(way), "Is": declared}
+
+
+def _who_first(view: PersonView) -> tuple[bool, str]:
+    return (bool(view.person) or view.issuer is None, view.folded)
+
+
+def _session_cells(view: SignedInSession) -> html.Row:
+    return {
+        "Name": strong(view.name),
+        "Signed in": escape(labels.date_time(view.opened_at)),
+        "By": escape(_WAYS[view.by]),
+        "Until (UTC)": escape(labels.date_time(view.expires_at)),
+    }
+
+
+NOBODY_ELSE: Final = "Nobody else here"
+OWN: Final = "An admin sees everybody here; whoever else is signed in sees himself."
+NOTE: Final = (
+    "Who approves is another person than who proposed. If somebody has a key and uses single "
+    "sign-on, declare that both are one person. Until an admin has declared who somebody of "
+    "single sign-on is, he and people with keys approve nothing of each other's."
+)
+
+
+def _people() -> None:
+    ctx, actor = page_frame.context(), current_user.signed_in()
+    known = people.list_people(ctx, actor)
+    going_on = dashboard_sessions.list_open(ctx, actor)
+    others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
+    st.html(html.section("People", NOTE))
+    nobody = "" if others else "There is nobody but the operator of this machine."
+    none = "" if going_on else "Nobody is signed in."
+    show_openers(
+        [declare.opener(known, missing=nobody), end_session.opener(going_on, missing=none)]
+    )
+    if actor is None or actor.role < Role.ADMIN:
+        st.html(html.note(OWN))
+    if not known:
+        return
+    rows = [_person_cells(view) for view in sorted(known, key=_who_first)[:MOST_ROWS]]
+    st.html(html.table(rows, stacked=True))
+    if len(known) > MOST_ROWS:
+        st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
+    if going_on:
+        st.html(html.listing("Signed in now", "", map(_session_cells, going_on[:MOST_ROWS])))
+
+
+@dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
+def declare(form: Form, known: Sequence[PersonView]) -> None:
+    lacks = "Choose two names and give a reason: the audit log keeps it."
+    names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
+    name = form.choose("name", "Who", names, placeholder="Choose a name")
+    persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
+    person = form.choose("person", "Is the same person as", persons)
+    form.need(name and person, lacks)
+    reason = form.text("why", REASON, need=lacks)
+    one = f"{name} and {person} are one person."
+    form.says = f"{name} is nobody else here." if person == NOBODY_ELSE else one
+    form.submit("Declare it", "", _declare, name or "", person or "", reason)
+
+
+def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
+    if person == NOBODY_ELSE:
+        people.separate(ctx, actor, name, reason)
+    else:
+        people.link(ctx, actor, name, person, reason)
+
+
+@dialog("End a session", Role.ADMIN, "session", "logout", width="medium")
+def end_session(form: Form, going_on: Sequence[SignedInSession]) -> None:
+    lacks = "Choose a session and give a reason."
+    choices = {
+        f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}": view
+        for view in going_on
+    }
+    view = choices.get(form.choose("whose", "Whose", choices, need=lacks) or "")
+    reason = form.text("why", REASON, need=lacks)
+    form.says = f"{view.name} is signed out of that browser." if view else ""
+    ended = view.id if view else ""
+    form.submit("End the session", "", dashboard_sessions.end_another, ended, reason)
 
 
 if __name__ == "__main__":

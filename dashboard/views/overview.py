@@ -222,7 +222,6 @@ def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[s
 
 
 def _card(status: RouteStatus, now: datetime, figures: str) -> str:
-    """Renders a route's card. figures: HTML of what is measured."""
     candidate, verdict = status.candidate or status.proposed, status.last_verdict
     beside = f" · candidate {strong(candidate.name)}" if candidate else ""
     why = f'<p class="why">{html.rich(status.reason)}</p>' if status.reason else ""
@@ -242,7 +241,6 @@ def _card(status: RouteStatus, now: datetime, figures: str) -> str:
 
 
 def _serves(status: RouteStatus) -> str:
-    """Says as HTML which model callers get answers of now."""
     own = strong(status.incumbent.name)
     if not status.serves:
         return f"no model answers; its own is {own}"
@@ -259,7 +257,6 @@ def _state(status: RouteStatus, now: datetime) -> str:
 
 
 def _verdict(status: RouteStatus) -> str:
-    """The last verdict, which leads to its comparison, and whether it is stale."""
     verdict, validity = status.last_verdict, status.standing
     if verdict is None:
         return '<span class="neutral">none yet</span>'

@@ -161,7 +161,6 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
 
 
 def _progress(row: ProposalRow) -> Sequence[str]:
-    """Says what an evaluation waits for, and how many answers it has."""
     waits = [f"It {escape(row.proposal.waits)}."] if row.proposal.waits else []
     done, most = row.answers or (0, 0)
     if not most:

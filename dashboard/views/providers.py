@@ -196,7 +196,6 @@ def _rates(use: MinuteUse, limits: EvalLimits | None) -> str:
 
 
 def _last_check(check: ProviderCheck | None, now: datetime) -> str:
-    """Writes when a provider was asked last and what was found; a failure has its next step."""
     if check is None:
         return '<p class="note">Not checked yet: “Check now” asks it whether it works.</p>'
     found = " · ".join(map(_finding, check.findings))

@@ -6,11 +6,12 @@ from typing import Final
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.charts import route_timeline
+from dashboard.charts import timelines
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.dialog_forms import show_openers
-from dashboard.dialogs import route_dialogs, route_holds
+from dashboard.dialogs import route_holds
+from dashboard.dialogs import routes as dialogs
 from dashboard.sections import policies
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, faint, strong
@@ -66,9 +67,9 @@ def actions(view: RouteView) -> None:
             *holds.lift_openers(name),
             holds.throw.opener(name),
             *holds.freeze_openers(name),
-            route_dialogs.edit_chain.opener(view),
-            route_dialogs.change_settings.opener(view),
-            route_dialogs.add_route.opener(),
+            dialogs.edit_chain.opener(view),
+            dialogs.change_settings.opener(view),
+            dialogs.add_route.opener(),
             # The one that needs no proof stands last.
             *holds.break_glass_openers(name),
         ]
@@ -145,7 +146,6 @@ def settings(view: RouteView) -> None:
 
 
 def overrides(how: RouteSettings) -> str:
-    """Names the kinds of request that another route answers; empty for none."""
     named = how.overrides
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
@@ -161,7 +161,7 @@ def _freezes(view: RouteView) -> None:
 def timeline(view: RouteView) -> None:
     note = "A wide bar serves, a narrow one has a share; a diamond is a change. Times are UTC."
     st.html(html.section("Who served when", note))
-    chart = route_timeline.draw(view, page_frame.palette())
+    chart = timelines.draw_route(view, page_frame.palette())
     if chart is None:
         only = f"{view.name(view.route.incumbent)} has served this route from the start."
         st.html(html.note(only))
@@ -195,7 +195,6 @@ def history(view: RouteView) -> None:
 
 
 def _when(at: datetime) -> str:
-    """Writes day and time in lines of their own, so that the reasons have the room."""
     *day, hour, zone = labels.date_time(at).split()
     return f'<span class="date">{escape(" ".join(day))}<br>{escape(f"{hour} {zone}")}</span>'
 
@@ -225,7 +224,7 @@ def back(view: RouteView) -> None:
     st.html(html.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
     missing = "" if queries.former_versions(view) else why
-    show_openers([route_dialogs.roll_back.opener(view, missing=missing)])
+    show_openers([dialogs.roll_back.opener(view, missing=missing)])
 
 
 if __name__ == "__main__":

@@ -119,7 +119,6 @@ def _headline(found: Sequence[Setting]) -> str:
 
 
 def _differences(found: Sequence[SeedDifference]) -> str:
-    """Lists where the file differs from the database, which rules; empty where nothing does."""
     if not found:
         return ""
     lines = "".join(f"<li>{html.rich(str(difference))}</li>" for difference in found)

@@ -9,7 +9,7 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, downloads, page_frame
-from dashboard.charts import traffic_course
+from dashboard.charts import timelines
 from dashboard.data import queries
 from dashboard.text import html, labels
 from dashboard.text.html import Tile, escape, faint, strong
@@ -68,7 +68,7 @@ def show() -> None:
     page_frame.show_html(_stale(report))
     reasons = count_failovers(ctx, report.since, route)
     st.html(tiles(report, reasons))
-    for chart in traffic_course.draw(report, page_frame.palette()):
+    for chart in timelines.draw_traffic(report, page_frame.palette()):
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
@@ -104,7 +104,6 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _stale(report: TrafficReport) -> str:
-    """Warns where requests have stopped; empty while they come."""
     since = report.quiet_since
     if since is None:
         return ""

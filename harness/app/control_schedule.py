@@ -31,7 +31,6 @@ log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    """Schedules the control process's jobs, each with its interval or cron."""
     from harness.control import reconciler  # noqa: PLC0415 - as above
     from harness.control.agents import switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above

@@ -146,8 +146,6 @@ FIXED: Final[Fixed] = {
 
 
 def _reload_settings(given: Path | None, old: Installation, workers: int | None) -> Settings:
-    """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""
-
     def check(new: Settings) -> None:
         _ = replace(old, settings=new).standing_switches
         if secret_files.installation_secret(new) != old.secret:

@@ -120,7 +120,6 @@ def retire_signing_key(installation: Installation, actor: Actor, key: str, reaso
 
 
 def add_encryption_key(settings: Settings) -> None:
-    """Put a new encryption key before the others in the file."""
     secret_files.add_encryption_key(settings)
 
 

@@ -5,26 +5,24 @@ the `Context` of use cases. CLI, REST, dashboard and every process start from it
 import hmac
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
 
 from harness import package_data
 from harness.control.context import Context
 from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.errors import ConfigError, DatabaseUnusable, InputError
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.proposals.policy import Policy
 from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
     KillSwitch,
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
+from harness.domain.settings import FILE_NAME, OidcSettings, Settings, SuiteSettings, http_url
 from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock
@@ -40,7 +38,6 @@ log = logging.getLogger(__name__)
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 DOTENV_VARIABLE = "SWAPGATE_DOTENV_NAMES"  # the variables that `.env` set, joined by commas
 FileVersion = tuple[int, int, int]
-T = TypeVar("T")
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -79,7 +76,6 @@ def read_dotenv(folder: Path) -> None:
 
 
 def read_file_version(file: Path | None) -> FileVersion | None:
-    """Returns what tells one content of a file from the next; None without a file."""
     try:
         stat = file.stat() if file is not None else None
     except OSError:
@@ -105,60 +101,27 @@ def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | No
     return load_settings(given), version
 
 
-class FileAdditions(Generic[T]):
-    """Reads a section of the configuration file each time that the file has changed: what is
-    added to it is known without a restart.
+class AddedSuites:
+    """Reads the suites of the configuration file each time that the file has changed: one that
+    a page or a command adds is known without a restart.
     """
 
-    def __init__(
-        self,
-        source: Path | None,
-        version: FileVersion | None,
-        section: Callable[[Settings], Mapping[str, T]],
-    ) -> None:
+    def __init__(self, source: Path | None, version: FileVersion | None) -> None:
         """version: of the file as it was read; None where nobody looked."""
         self._source = source
         self._version = version
-        self._section = section
 
-    def __call__(self) -> Mapping[str, T]:
-        """Returns the whole section of a changed file; nothing of a file of no use."""
+    def __call__(self) -> Mapping[str, SuiteSettings]:
+        """Returns all suites of a changed file; nothing of a file of no use."""
         now = read_file_version(self._source)
         if self._source is None or now is None or now == self._version:
             return {}
         self._version = now
         try:
-            return self._section(load_settings(self._source))
+            return load_settings(self._source).suites
         except ConfigError as error:
             log.warning("configuration_not_read: %s", error)
             return {}
-
-
-class ConfiguredPolicies(Mapping[str, Policy]):
-    """Holds the policies of the configuration, and those that it has gained since. A policy
-    that is known keeps its rules for as long as the process lives.
-    """
-
-    def __init__(
-        self, policies: Mapping[str, Policy], added: Callable[[], Mapping[str, Policy]]
-    ) -> None:
-        self._policies = dict(policies)
-        self._added = added
-
-    def _current(self) -> Mapping[str, Policy]:
-        if added := self._added():
-            self._policies = {**added, **self._policies}
-        return self._policies
-
-    def __getitem__(self, name: str) -> Policy:
-        known = self._policies
-        return known[name] if name in known else self._current()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._current())
-
-    def __len__(self) -> int:
-        return len(self._current())
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
@@ -251,43 +214,39 @@ class Installation:
     def context(self) -> Context:
         from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
 
-        settings, source = self.settings, self.settings.source
-        suites = ConfiguredSuites(
-            settings.suites, FileAdditions(source, self.file_version, lambda s: s.suites)
-        )
-        policies = ConfiguredPolicies(
-            settings.policies, FileAdditions(source, self.file_version, lambda s: s.policies)
-        )
+        settings = self.settings
+        added = AddedSuites(settings.source, self.file_version)
+        suites = ConfiguredSuites(settings.suites, added)
         return Context(
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
             calendar=CronCalendar(),
             suites=suites,
-            policies=policies,
+            policies=settings.policies,
             workers=self.workers,
             run_queue=self.run_queue,
-            eval_workers=self.settings.control.eval_workers,
-            monthly_cap_usd=self.settings.spending.monthly_cap_usd,
-            observe_only=self.settings.control.observe_only,
-            freeze_windows=self.settings.freezes,
-            sinks=ConfiguredSinks(self.settings.alerts, os.environ),
-            dashboard_url=self.settings.ui.url,
-            eval_connections=self.settings.control.eval_connections,
-            allow_addresses=self.settings.router.allow_addresses,
+            eval_workers=settings.control.eval_workers,
+            monthly_cap_usd=settings.spending.monthly_cap_usd,
+            observe_only=settings.control.observe_only,
+            freeze_windows=settings.freezes,
+            sinks=ConfiguredSinks(settings.alerts, os.environ),
+            dashboard_url=settings.ui.url,
+            eval_connections=settings.control.eval_connections,
+            allow_addresses=settings.router.allow_addresses,
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
-            oauth=HttpOAuthServer(self.clock, self.settings.router.allow_addresses),
-            oauth_changes=self.settings.oauth,
-            data_classes=self.settings.data_classes,
+            oauth=HttpOAuthServer(self.clock, settings.router.allow_addresses),
+            oauth_changes=settings.oauth,
+            data_classes=settings.data_classes,
             drift={
                 name: suite.drift
-                for name, suite in self.settings.suites.items()
+                for name, suite in settings.suites.items()
                 if suite.drift is not None
             },
-            models=LitellmTable(self.settings.catalogue),
-            agents=self.settings.agents,
+            models=LitellmTable(settings.catalogue),
+            agents=settings.agents,
             approval_links=self._approval_links,
             judges=suites.judges,
         )
@@ -315,8 +274,12 @@ def open_installation(
     ConfigError.
     """
     settings, version = read or read_settings(given)
-    if not create_secret:
-        _require_some_state(settings)
+    if not (create_secret or has_state(settings)):
+        file = settings.database_url.removeprefix("sqlite:///")
+        raise DatabaseUnusable(
+            f"there is no installation here, neither the database {file} nor its secret: run "
+            "`swapgate init`, or fix `database_url` and `home`"
+        )
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:
         signing_keys.create_keys(settings)
@@ -326,7 +289,6 @@ def open_installation(
 
 
 def job_queue(settings: Settings) -> ModuleType:
-    """The queue of `control.queue`. Raises ConfigError where its package is not installed."""
     try:
         from harness.store.postgres import job_queue as module  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError as error:
@@ -338,17 +300,6 @@ def job_queue(settings: Settings) -> ModuleType:
 
 
 def has_state(settings: Settings) -> bool:
-    """Tells whether `swapgate init` was run here: there is a database, or a secret."""
     file = Path(settings.database_url.removeprefix("sqlite:///"))
     on_sqlite = settings.database_url.startswith("sqlite:///")
     return not on_sqlite or file.exists() or secret_files.has_secret(settings)
-
-
-def _require_some_state(settings: Settings) -> None:
-    """Raises DatabaseUnusable where there is neither a database nor a secret."""
-    if not has_state(settings):
-        file = settings.database_url.removeprefix("sqlite:///")
-        raise DatabaseUnusable(
-            f"there is no installation here, neither the database {file} nor its secret: run "
-            "`swapgate init`, or fix `database_url` and `home`"
-        )

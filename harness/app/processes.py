@@ -243,13 +243,9 @@ def simulate(host: str, port: int, **options: Any) -> None:
     serve_forever(host, port, **options)
 
 
-def control_answers(settings: ControlSettings) -> bool:
-    return answers_http(settings.host, settings.port, "/healthz")
-
-
 def describe_missing_control(settings: ControlSettings) -> str | None:
     """Advice where no control process answers; None where one does."""
-    if control_answers(settings):
+    if answers_http(settings.host, settings.port, "/healthz"):
         return None
     return (
         f"no control process answers at {settings.host}:{settings.port}: nothing moves until "

@@ -1,15 +1,16 @@
-"""Joins one process of the router."""
+"""Joins one process of the router, or a router within another program's process."""
 
 import os
 import pickle
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.app.installation import Installation
+from harness.app.installation import Installation, open_installation
 from harness.domain.errors import (
     ConfigError,
     DatabaseUnusable,
@@ -27,6 +28,7 @@ from harness.runtime.processes.interruption import pass_hangups_on
 from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
+    from router.frame.asgi import App
     from router.observers.request_tracing import Tracing
     from router.recording.port import Recording
     from router.recording.recorder import Recorder
@@ -202,6 +204,43 @@ def build_recorder(
             installation.secret,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRouter:
+    app: "App"  # ASGI; its lifespan starts and stops what it needs
+    stop_following: Callable[[], None]  # of the database; may block for a moment
+    close: Callable[[], None]  # after the lifespan
+
+
+def embedded_router(given: Path | None = None) -> EmbeddedRouter:
+    """Builds a router within this process; it serves like a worker of `swapgate serve router`.
+
+    It reads the snapshot, follows it, keeps the same breakers, limits and budgets, and records
+    what requests do. given: the configuration file, else where the command line looks. Raises
+    ConfigError, SnapshotInvalid.
+    """
+    telemetry.leave_to_the_application()
+    return embed(open_installation(given, signs_as=None), "client-")
+
+
+def embed(installation: Installation, name: str) -> EmbeddedRouter:
+    """name: as `build_recorder` takes it."""
+    from router.upstream.transports import Transports  # noqa: PLC0415 - only a process that routes needs it
+
+    try:
+        transports = Transports(installation.settings.router)
+        holder = boot_holder(installation, transports)
+        recorder = build_recorder(
+            installation,
+            lambda: holder.current.rollouts if holder.current else frozenset(),
+            name=name,
+        )
+        app = router_app(installation, holder, recorder, transports)
+    except BaseException:
+        installation.close()
+        raise
+    return EmbeddedRouter(app, holder.stop, installation.close)
 
 
 def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:

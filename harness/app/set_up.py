@@ -70,8 +70,6 @@ home: .swapgate
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A variable with the key of a vendor that has no provider here yet."""
-
     provider: str
     variable: str
     place: str  # `.env` or `the environment`
@@ -172,7 +170,6 @@ def _find_keys(known: Iterable[Provider]) -> tuple[FoundKey, ...]:
 
 
 def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
-    """Raises ConfigError for a file that cannot be written."""
     rows = [
         f"  {key.provider}: {{kind: {key.provider}, api_key_env: {key.variable}}}"
         for key in found
@@ -256,17 +253,12 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
 
 def _write(file: Path, text: str) -> None:
     """Writes a configuration that loads; removes one that does not."""
+    if not _write_new(file, text):
+        text = f"{file} is there already, and is left as it is: move it away, or use --config"
+        raise ConfigError(text)
     try:
-        with file.open("x", encoding="utf-8") as written:
-            written.write(text)
         defaults = package_data.path("config/default.yaml")
         config.load_settings(file, os.environ, defaults=defaults)
-    except FileExistsError:
-        text = f"{file} is there already, and is left as it is: move it away, or use --config"
-        raise ConfigError(text) from None
-    except OSError as error:
-        text = f"cannot write {file} ({error.strerror}): run `swapgate init` in another folder"
-        raise ConfigError(text) from None
     except ConfigError as error:
         file.unlink()
         text = f"what was converted does not load, and was not written: {error}"

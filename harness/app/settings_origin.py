@@ -80,7 +80,6 @@ def list_changed_sections(settings: Settings) -> Sequence[str]:
 
 
 def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
-    """Yields what stands at the ends: single values, and lists of them."""
     if path and path[-1] == HIDDEN_GROUP and value:
         yield path, HIDDEN
     elif isinstance(value, dict) and value:

@@ -70,7 +70,7 @@ class AsyncModelClient:
         database before it returns. Raises ConfigError, SnapshotInvalid, InputError.
         """
         try:
-            from harness.app.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
+            from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
             from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
         except ModuleNotFoundError as error:
             if not (error.name or "").endswith("harness.app"):
@@ -151,7 +151,6 @@ class AsyncModelClient:
     async def _post_with_retry(
         self, path: str, body: Mapping[str, object], caller: Caller, route: str
     ) -> ChannelAnswer:
-        """An answer of 200. Tries again once, where the router itself says to."""
         try:
             sent = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as fault:

@@ -12,7 +12,7 @@ from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
 from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 if TYPE_CHECKING:
-    from harness.app.embedded import EmbeddedRouter
+    from harness.app.router_process import EmbeddedRouter
 
 # Pieces that wait for a slow reader; then the provider has to wait as well.
 MOST_WAITING: Final = 16
@@ -67,7 +67,6 @@ class AsgiCall:
             await self._news.wait()
 
     async def aclose(self) -> None:
-        """Leaves, and waits until the router has entered that in its books."""
         self.leave()
         if self._task is not None:
             await asyncio.wait({self._task})
@@ -166,7 +165,6 @@ class InProcessChannel:
                 await self._running.start()
 
     async def aclose(self) -> None:
-        """Leaves what is under way, and writes what was observed."""
         if self._closed:
             return
         self._closed = True
@@ -182,8 +180,6 @@ class InProcessChannel:
 
 
 class Lifespan:
-    """The application's start and end, as a server would tell it."""
-
     def __init__(self, app: App) -> None:
         self._app = app
         self._told: asyncio.Queue[Message] = asyncio.Queue()

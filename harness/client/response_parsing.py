@@ -3,7 +3,6 @@ served) into the client's types, and its refusals into the client's errors, by s
 to do next. Pure; any field may be missing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -27,6 +26,7 @@ from harness.domain.errors import (
     NobodyAnswered,
     StreamBroken,
 )
+from harness.domain.plain_data import read_object
 from harness.domain.reliability.retry import retry_after_s
 
 # What a provider that thinks wants to see again beside the words it said.
@@ -128,11 +128,8 @@ def _vector(value: object, served: Served) -> tuple[float, ...]:
 
 
 def _object(body: bytes, served: Served) -> dict[str, object]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+    found = read_object(body)
+    if found is None:
         raise _unreadable("an answer that is no JSON object", served)
     return found
 
@@ -160,28 +157,12 @@ def _kept(message: Mapping[str, object]) -> dict[str, object]:
 
 
 def _reasoning(message: Mapping[str, object]) -> str:
-    """Providers have two names for it."""
     return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
 
 
-def _function(call: Mapping[str, object]) -> Mapping[str, object]:
-    found = call.get("function")
-    return found if isinstance(found, dict) else {}
-
-
-def _request(call: Mapping[str, object]) -> ToolRequest:
-    function = _function(call)
-    extra = {name: value for name, value in call.items() if name not in _CALL}
-    return ToolRequest(
-        _text(call.get("id")),
-        _text(function.get("name")),
-        _text(function.get("arguments")) or "{}",
-        extra,
-    )
-
-
 def _delta(call: Mapping[str, object]) -> ToolDelta:
-    function, index = _function(call), call.get("index")
+    found, index = call.get("function"), call.get("index")
+    function = found if isinstance(found, dict) else {}
     return ToolDelta(
         index if isinstance(index, int) else 0,
         _text(call.get("id")),
@@ -189,6 +170,11 @@ def _delta(call: Mapping[str, object]) -> ToolDelta:
         _text(function.get("arguments")),
         {name: value for name, value in call.items() if name not in _CALL},
     )
+
+
+def _request(call: Mapping[str, object]) -> ToolRequest:
+    whole = _delta(call)
+    return ToolRequest(whole.id, whole.name, whole.arguments_text or "{}", whole.extra)
 
 
 def _usage(value: object) -> Usage | None:
@@ -270,7 +256,6 @@ def error_from_answer(
 
 
 def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
-    """Makes an error of the event that ends a stream."""
     message = _text(error.get("message")) or "the stream broke off"
     return StreamBroken(
         f"route {route!r}: {message} (request {request_id}); what came before it is not the "
@@ -292,9 +277,5 @@ def _kind(status: int) -> type[CallFailed]:
 
 
 def _error_of(body: bytes) -> dict[str, object]:
-    try:
-        whole = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    error = whole.get("error") if isinstance(whole, dict) else None
+    error = (read_object(body) or {}).get("error")
     return error if isinstance(error, dict) else {}

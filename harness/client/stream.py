@@ -3,7 +3,6 @@ together to the whole answer. A stream without its proper end raises StreamBroke
 the interface below a client, which `http` and `in_process` implement.
 """
 
-import json
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -28,6 +27,7 @@ from harness.client.types import (
     Usage,
 )
 from harness.domain.errors import InputError
+from harness.domain.plain_data import read_object
 from harness.domain.sse import EventPayloads, EventTooLarge
 
 
@@ -36,9 +36,7 @@ class ChannelAnswer(Protocol):
     def status(self) -> int: ...
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Returns the headers, their names in lower case."""
-        ...
+    def headers(self) -> Mapping[str, str]: ...
 
     async def body(self) -> bytes:
         """Reads the whole body. Raises RouterUnreachable."""
@@ -70,8 +68,6 @@ class Channel(Protocol):
 
 
 class StreamAssembly:
-    """Puts a stream's chunks together into a CompletionResponse."""
-
     def __init__(self) -> None:
         self.finish_reason = ""
         self._usage: Usage | None = None
@@ -213,11 +209,8 @@ class AsyncStream:
             await answer.aclose()
 
     def _read(self, data: bytes) -> StreamChunk:
-        try:
-            raw = json.loads(data)
-        except (ValueError, RecursionError):
-            raw = None
-        if not isinstance(raw, dict):
+        raw = read_object(data)
+        if raw is None:
             raise self._broken({"message": "an event of the stream is no JSON object"})
         error = raw.get("error")
         if error:

@@ -14,8 +14,6 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Holds a text part of a message."""
-
     text: str
     # A provider with a prompt cache may keep the conversation up to this part.
     cache: bool = False
@@ -23,8 +21,6 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Holds a picture in a message."""
-
     url: str  # `https://…`, or `data:image/png;base64,…`
     detail: str = ""  # `low` or `high`; empty leaves it to the provider
 
@@ -34,8 +30,6 @@ Content = str | Sequence[Text | Image]
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A tool that the model may ask for."""
-
     name: str
     description: str = ""
     # JSON Schema of an object.
@@ -48,8 +42,6 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """The model asks for a tool."""
-
     id: str
     name: str
     arguments_text: str = "{}"  # as it wrote them; mostly a JSON object
@@ -58,9 +50,6 @@ class ToolRequest:
 
     @property
     def arguments(self) -> dict[str, object]:
-        """Parses the arguments that the model wrote. Raises InputError where they are no JSON
-        object.
-        """
         try:
             found = json.loads(self.arguments_text or "{}")
         except (ValueError, RecursionError) as error:
@@ -74,8 +63,6 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
-    """Holds what a tool answered."""
-
     id: str  # of its ToolRequest
     content: str
     is_error: bool = False  # the model is told so
@@ -83,8 +70,6 @@ class ToolResponse:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Holds one turn of a conversation."""
-
     role: Role
     content: Content = ""
     tool_requests: Sequence[ToolRequest] = ()  # of an assistant
@@ -145,8 +130,6 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token of an answer with its probability."""
-
     token: str
     logprob: float  # natural logarithm
     top: tuple[tuple[str, float], ...] = ()  # the likeliest tokens at this place, if asked for
@@ -172,7 +155,6 @@ class CompletionResponse:
 
     @property
     def message(self) -> Message:
-        """Returns the answer as a message for the next request of this conversation."""
         extra = self.message_extra
         return Message("assistant", self.text, self.tool_requests, extra=extra)
 
@@ -190,8 +172,6 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
-    """A piece of a streamed answer."""
-
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
@@ -214,8 +194,6 @@ class EmbeddingResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """Holds the result of a tool loop."""
-
     response: CompletionResponse
     messages: Sequence[Message]  # the whole conversation, the last answer included
     turns: int  # how often the model was asked

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from dashboard import page_frame, serve, sign_in_page, single_sign_on
+from dashboard import page_frame, serve, sign_in_page
 from harness.app.installation import CONFIG_VARIABLE, Installation
 from harness.control.operations import dashboard_sessions, keys
 from harness.domain.operations.access import Role
@@ -186,7 +186,7 @@ def server_returns(place: str) -> Starlette:
         return back
 
     oidc = OidcSettings("https://l.example", "swapgate", "S", "https://s.example", {})
-    routes = [Route("/oauth2callback", answer), *single_sign_on.ROUTES]
+    routes = [Route("/oauth2callback", answer), serve.SIGN_ON_ROUTE]
     return Starlette(routes=routes, middleware=serve.sign_on_middleware(oidc))
 
 
@@ -206,14 +206,14 @@ async def test_single_sign_on_lands_on_the_own_page_that_was_asked_for(
 ) -> None:
     names = {"server.allowedHosts": ["s.example"], "server.port": 8501}
     monkeypatch.setattr(streamlit, "get_option", names.__getitem__)
-    monkeypatch.setattr(single_sign_on, "generate_login_redirect_url", "/auth/{}".format)
+    monkeypatch.setattr(serve, "generate_login_redirect_url", "/auth/{}".format)
     transport = httpx.ASGITransport(server_returns("/"))
     async with httpx.AsyncClient(transport=transport, base_url="https://s.example") as client:
         begun = await client.get(sign_in_page.SIGN_ON_PATH, params={"next": asked})
         back = await client.get("/oauth2callback")
         again = await client.get("/oauth2callback")
         # Another server of this host may write cookies.
-        planted = {"cookie": f"{single_sign_on.cookie_name()}=%2F%2Fevil.example"}
+        planted = {"cookie": f"{serve.next_page_cookie()}=%2F%2Fevil.example"}
         led = await client.get("/oauth2callback", headers=planted)
 
     assert begun.headers["location"] == "/auth/default"

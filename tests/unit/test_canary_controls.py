@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from dashboard.dialogs import canary_controls
 from dashboard.text import canary_text, labels
+from dashboard.views import canary as canary_controls
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock

@@ -13,7 +13,7 @@ from streamlit.testing.v1.element_tree import Button
 
 from dashboard import current_user, dialog_forms, page_frame
 from dashboard.data import queries
-from dashboard.dialogs import canary_controls, decisions, route_holds
+from dashboard.dialogs import decisions, route_holds
 from dashboard.sections import captures
 from dashboard.sections import shadows as shadows_section
 from dashboard.views import canary as canary_page
@@ -49,7 +49,7 @@ DIALOGS = (
     ("decisions.cancel", REVIEW % "evaluating"),
     ("route_holds.add", "'faq'"),
     ("keys.create_client_key", ""),
-    ("route_dialogs.roll_back", "queries.route(ctx, 'faq')"),
+    ("routes.roll_back", "queries.route(ctx, 'faq')"),
     ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
@@ -152,7 +152,7 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
         *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
         *(("Next step", False), ("Promote now", False)),
     }
-    assert _shown(canary_controls.OBSERVED) in text(pages["canary"])
+    assert _shown(canary_page.OBSERVED) in text(pages["canary"])
     assert ("Kill switch …", True) in _reads(pages["routes"])
 
 
@@ -214,16 +214,15 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
         ("promote", "From 5 % to 100 % for sim/sim-better", "is promoted and baking"),
         ("finish", "harm that shows later is no longer detected", "was promoted"),
     ):
-        status = canary_page.load(page_frame.context(), "support-chat").status
+        status = queries.canary(page_frame.context(), "support-chat").status
         assert status is not None
         about = f"{status.rollout.id}-{status.rollout.version}"
         app = dialog(
-            "from dashboard.dialogs import canary_controls",
             "from dashboard.views import canary",
             "from harness.domain.canary.rollout import RolloutSignal",
-            "status = kept('status', canary.load(ctx, 'support-chat').status)",
+            "status = kept('status', queries.canary(ctx, 'support-chat').status)",
             f"if '{signal}-acted-{about}' not in st.session_state:",
-            f"    canary_controls.ask(status, RolloutSignal('{signal}'))",
+            f"    canary.ask(status, RolloutSignal('{signal}'))",
         )
         assert effect in text(app)
         assert app.button(key=f"{signal}-now-{about}").disabled
@@ -239,7 +238,7 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
 @pytest.mark.usefixtures("house")
 def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     ctx = page_frame.context()
-    app = dialog("route_dialogs.roll_back(kept('view', queries.route(ctx, 'faq')))")
+    app = dialog("routes.roll_back(kept('view', queries.route(ctx, 'faq')))")
     assert (
         "100 % of the traffic goes from <b>sim/sim-better</b> to <b>sim/sim-base</b>"
         in text(app)
@@ -319,7 +318,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         assert ("Christmas (ben). No canary opens" in text(app)) == concerned
         if page == "canary":
             assert _reads(app) >= {("Abort the canary", True), ("Promote now", False)}
-            assert canary_controls.FROZEN in text(app)
+            assert canary_page.FROZEN in text(app)
         if page == "routes":
             assert ("End the freeze …", True) in _reads(app)
 

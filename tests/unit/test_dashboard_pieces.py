@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard import page_frame, serve, theme
-from dashboard.charts import plots, route_timeline
+from dashboard.charts import plots, timelines
 from dashboard.data import frames
 from dashboard.downloads import to_csv, to_parquet
-from dashboard.sections import answers
+from dashboard.sections import samples as answers
 from dashboard.text import html as cards
 from dashboard.text import labels, route_text
 from dashboard.text.labels import Tone
@@ -330,7 +330,7 @@ def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
 def test_the_timeline_of_a_young_route_has_times_too() -> None:
     began = datetime(2026, 11, 23, 2, 22, 19, tzinfo=UTC)
     for minutes in (2, 7, 40, 600, 60_000):
-        step_h = route_timeline.find_step_h(began, began + timedelta(minutes=minutes))
+        step_h = timelines.find_step_h(began, began + timedelta(minutes=minutes))
         assert 1 <= minutes / 60 / step_h <= 8, minutes
 
 

@@ -381,7 +381,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     targets.add_target(page_frame.context(), ANA, TargetSeed("sim", "other"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     # A dialog keeps what it was opened with.
-    app = dialog("route_dialogs.edit_chain(kept('view', queries.route(ctx, 'chat-0')))")
+    app = dialog("routes.edit_chain(kept('view', queries.route(ctx, 'chat-0')))")
     assert "This is the chain already." in text(app)
     app.multiselect(key="chain-models-chat-0").set_value(["sim/other", "sim/backup"]).run()
     assert "New here: <b>sim/other</b>" in text(app)
@@ -535,7 +535,7 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     forget()
     furnish(2)
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog("route_dialogs.change_settings(kept('view', queries.route(ctx, 'chat-0')))")
+    app = dialog("routes.change_settings(kept('view', queries.route(ctx, 'chat-0')))")
     assert "These are its settings already." in text(app)
     fill(
         app,

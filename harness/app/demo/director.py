@@ -113,7 +113,6 @@ class DemoStep:
 
     @property
     def ending(self) -> tuple[bool, str]:
-        """Tells whether it ended as planned, and how."""
         verdict, story = self.comparison.verdict, self.story
         words = verdict.words if verdict else "no verdict"
         text = f"{words}, then {self.comparison.proposal.phase_text}"
@@ -229,7 +228,6 @@ class DemoShow:
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models by the clock")
 
     def _adopt_scheduled(self) -> None:
-        """Follows what the routes' schedules proposed meanwhile."""
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):
@@ -258,7 +256,6 @@ class DemoShow:
         self.say(f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online")
 
     def _switch(self, method: str, path: str, body: Mapping[str, object]) -> None:
-        """Turns a switch of the simulated provider."""
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.stage.url('sim')}/sim/{path}",
             data=json.dumps(body).encode(),
@@ -307,7 +304,6 @@ class DemoShow:
         return backup > 0 and failed == 0
 
     def report(self, beside: Sequence[tuple[bool, str]]) -> bool:
-        """Says how all stories ended. Whether they ended as they should."""
         tally = self.traffic.tally
         stories = [*(scene.ending for scene in self.scenes), *beside]
         self.lines("The six stories", [f"{_mark(good=good)} {text}" for good, text in stories])

@@ -90,8 +90,6 @@ TRIES: Sequence[tuple[str, str, str | None]] = (
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Describes a proposal that the demo makes on a route, and how it ought to end."""
-
     route: str
     candidate: str
     ends: ProposalPhase
@@ -128,7 +126,6 @@ class DemoEnvironment:
         return f"http://{HOST}:{self.ports[name]}"
 
     def choose_ports(self, wanted: Mapping[str, int]) -> list[str]:
-        """Free ports; returns a note for each that had to move."""
         notes = []
         for name, port in wanted.items():
             spoken_for = {*wanted.values(), *self.ports.values()} - {port}

@@ -64,7 +64,6 @@ class DemoTraffic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Sends no new requests, and waits for those under way."""
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=TIMEOUT_S)
@@ -116,7 +115,6 @@ class DemoTraffic:
 
 
 async def _post(session: aiohttp.ClientSession, url: str, route: str, number: int) -> str:
-    """One question by the generator. Raises ValueError for an error's answer."""
     question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     body = {"model": route, "user": f"user-{route}-{number}", "messages": [question]}
     async with session.post(url, json=body) as answer:

@@ -114,14 +114,12 @@ class ProposalWatch:
         self._adopt()
 
     def _adopt(self) -> None:
-        """Proposals that were made meanwhile are followed as well."""
         with self.ctx.store.read() as tx:
             for proposal in tx.proposals.open():
                 if proposal.route in self.routes:
                     self.open[proposal.route] = proposal.id
 
     def refresh(self) -> list[str]:
-        """Returns a line for each proposal that has ended since it was last asked."""
         ended = []
         for route, proposal in self.proposals.items():
             if not proposal.open:

@@ -104,7 +104,6 @@ def _home(settings: Settings) -> DoctorFinding:
 def _database(
     settings: Settings, open_context: Callable[[], Context]
 ) -> tuple[Context | None, list[DoctorFinding]]:
-    """The context to look further with, None where the database is of no use."""
     file = Path(settings.database_url.removeprefix(SQLITE))
     if settings.database_url.startswith(SQLITE) and not file.exists():
         return None, [DoctorFinding("database", "fail", f"{file} is missing", _INIT)]

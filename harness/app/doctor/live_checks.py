@@ -14,8 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from harness.app.doctor.tool_checks import TargetReport, without_secrets
-from harness.app.embedded import single_target_router
+from harness.app.doctor.tool_checks import (
+    ROUTE,
+    TargetReport,
+    single_target_router,
+    without_secrets,
+)
 from harness.app.installation import Installation
 from harness.client.async_client import AsyncModelClient
 from harness.client.chat_request import chat_body
@@ -99,7 +103,6 @@ class LiveAnswer:
 
     @property
     def models(self) -> Sequence[str]:
-        """Each name that the model gives itself."""
         names = [chunk.model for chunk in self.chunks] if self.chunks else []
         names = names or ([self.response.model] if self.response else [])
         return list(dict.fromkeys(filter(None, names)))
@@ -272,7 +275,6 @@ class LiveScenario:
     refused_as: FailureClass | None = None  # how the provider is expected to refuse it
 
     def find(self, answer: LiveAnswer, model: str) -> LiveFinding:
-        """Compares an answer with what is expected of it. model: that was asked."""
         if answer.response is not None:
             judged = self.judge(answer, answer.response, model)
         elif self.refused_as is None:
@@ -415,24 +417,22 @@ class _LiveRun:
             return
         target = Target(self.provider.name, model, {AnswerLimit.MAX_TOKENS.value: ANSWER_LIMIT})
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-            alone = single_target_router(self.installation, target, self.provider, Path(folder))
-            channel = InProcessChannel(alone.router, alone.key)
+            router, key = single_target_router(
+                self.installation, target, self.provider, Path(folder)
+            )
+            channel = InProcessChannel(router, key)
             client = AsyncModelClient(channel, self.installation.clock, repeats=False)
-            asyncio.run(self._ask_all(client, alone.route, model, scenarios))
+            asyncio.run(self._ask_all(client, model, scenarios))
 
     async def _ask_all(
-        self,
-        client: AsyncModelClient,
-        route: str,
-        model: str,
-        scenarios: Sequence[LiveScenario],
+        self, client: AsyncModelClient, model: str, scenarios: Sequence[LiveScenario]
     ) -> None:
         async with client:
             for scenario in scenarios:
-                self.findings.append(await self._ask(client, route, model, scenario))
+                self.findings.append(await self._ask(client, model, scenario))
 
     async def _ask(
-        self, client: AsyncModelClient, route: str, model: str, scenario: LiveScenario
+        self, client: AsyncModelClient, model: str, scenario: LiveScenario
     ) -> LiveFinding:
         if self.is_hopeless:
             return scenario.untried()
@@ -445,7 +445,7 @@ class _LiveRun:
             named = kind.answer_limit if kind is not None else None
             fields[(named or AnswerLimit.MAX_TOKENS).value] = scenario.limit
         asked = (Message.user(scenario.question),)
-        request = CompletionRequest(messages=asked, route=route, extra=fields)
+        request = CompletionRequest(messages=asked, route=ROUTE, extra=fields)
         # No tokenizer makes two tokens of one byte.
         size = len(json.dumps(chat_body(request, stream=scenario.streamed)))
         most = Usage(size + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)

@@ -78,7 +78,6 @@ NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
 def native_requests(
     provider: Provider, model: str
 ) -> Iterator[tuple[Endpoint, str, dict[str, Any]]]:
-    """Yields endpoint, path and body of each question; none for a kind that is not local."""
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or kind.group is not ProviderGroup.LOCAL:
         return
@@ -87,7 +86,6 @@ def native_requests(
 
 
 def find_gap(endpoint: Endpoint, stream: bytes) -> str:
-    """Says what a streamed answer lacks; empty for a whole one."""
     rules, came = NATIVE_PROBES[endpoint].events, set[str]()
     payloads = EventPayloads()
     for payload in (*payloads.read(stream), *payloads.rest()):
@@ -101,7 +99,6 @@ def find_gap(endpoint: Endpoint, stream: bytes) -> str:
 
 
 def count_numbers(answer: bytes) -> int:
-    """Counts the numbers of the first vector in an answer with embeddings; 0 without one."""
     data = (read_object(answer) or {}).get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None

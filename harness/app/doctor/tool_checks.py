@@ -4,24 +4,26 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Generic, TypeVar
 
-from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
+from harness.app.router_process import EmbeddedRouter, embed
 from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
-from harness.client.stream import Channel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, Message, ToolDefinition
+from harness.control.operations import keys as data_keys
 from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers import tool_probe
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
 from harness.domain.providers.tool_probe import (
@@ -31,7 +33,12 @@ from harness.domain.providers.tool_probe import (
     ToolOutcome,
     ToolProbeResult,
 )
+from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import TargetSeed
+from harness.ports import Cipher, Signatures
+from harness.runtime import signing, telemetry
 from harness.runtime.clock import SystemClock
 
 MAX_TURNS: Final = 4
@@ -45,7 +52,6 @@ TOOLS: Final = tuple(
     ToolDefinition(name, _SAYS[name], schema, strict=True)
     for name, schema in tool_probe.TOOL_SCHEMAS.items()
 )
-ErrorText = Callable[[Exception], str]
 FoundT = TypeVar("FoundT")
 
 
@@ -77,11 +83,11 @@ def report(
         step = f"`swapgate provider key set {provider.name}`"
         findings = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
-        with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-            alone = single_target_router(installation, target, provider, Path(folder))
-            channel = InProcessChannel(alone.router, alone.key)
+        with TemporaryDirectory(prefix="swapgate-doctor-") as folder:
+            router, key = single_target_router(installation, target, provider, Path(folder))
+            channel = InProcessChannel(router, key)
             text = partial(_error_text, provider, keys)
-            seen = asyncio.run(probe_loops(channel, alone.route, timeout_s, text))
+            seen = asyncio.run(_probe_loops(channel, timeout_s, text))
         findings = list(tool_probe.tool_findings(provider, target, seen))
     return TargetReport(target.name, not any(finding.failed for finding in findings), findings)
 
@@ -91,20 +97,16 @@ def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exceptio
 
 
 def without_secrets(text: str, provider: Provider, keys: Sequence[ProviderKey]) -> str:
-    """Words without what the provider was sent to prove who asks."""
     hidden = text.encode("utf-8", "replace")
     for key in keys or (None,):
         hidden = hide_provider_secrets(hidden, provider, key)
     return hidden.decode("utf-8", "replace")
 
 
-async def probe_loops(
-    channel: Channel, route: str, timeout_s: float, error_text: ErrorText
+async def _probe_loops(
+    channel: InProcessChannel, timeout_s: float, error_text: Callable[[Exception], str]
 ) -> ToolProbeResult:
-    """Runs the loops on a route, and closes the channel.
-
-    Without `max_tokens`: some providers refuse it, under that name or at all.
-    """
+    """Without `max_tokens`: some providers refuse it, under that name or at all."""
     until = asyncio.get_running_loop().time() + timeout_s
 
     async def tried(loop: Awaitable[ToolLoopTrace]) -> ToolLoopTrace:
@@ -117,7 +119,7 @@ async def probe_loops(
             return ToolLoopTrace(error=error_text(error))
 
     request = CompletionRequest(
-        route=route,
+        route=ROUTE,
         messages=(Message.user(tool_probe.TOOL_QUESTION),),
         tools=TOOLS,
         tool_choice="required",
@@ -179,3 +181,85 @@ def _answering(name: str) -> ToolFunction:
 
 
 _FUNCTIONS: Final = {name: _answering(name) for name in tool_probe.TOOL_ANSWERS}
+
+
+ROUTE: Final = "doctor"
+
+
+@dataclass(frozen=True)
+class _SeparateInstallation(Installation):
+    """Another installation's configuration and provider keys, with a database of its own.
+
+    Its rows are signed with a key that nobody else knows and that ends with the process.
+    """
+
+    of: Installation | None = None
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        private = signing.new_private_key()
+        public = signing.public_key(private, KeyPurpose.CONTROL)
+        return signing.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
+
+    @cached_property
+    def cipher(self) -> Cipher:
+        assert self.of is not None  # noqa: S101 - `single_target_router` gives it
+        return self.of.cipher
+
+    @cached_property
+    def standing_switches(self) -> tuple[KillSwitch, ...]:
+        """None: they would lead away from the target."""
+        return ()
+
+
+def single_target_router(
+    installation: Installation,
+    target: Target,
+    provider: Provider,
+    folder: Path,
+) -> tuple[EmbeddedRouter, str]:
+    """A router whose `ROUTE` asks this target alone, whatever is declared of its model, and a
+    data key of it.
+
+    It writes nothing into the installation: no traffic, no observation, no budget. folder: for
+    its files; the caller removes it after `close`. Raises InputError for an address that no
+    provider may have.
+    """
+    telemetry.leave_to_the_application()
+    database = folder / "swapgate.db"
+    database.write_bytes(_empty_database())
+    database_url = f"sqlite:///{database}"
+    settings = replace(installation.settings, home=folder, database_url=database_url)
+    alone = _SeparateInstallation(
+        settings, installation.secret, installation.clock, of=installation
+    )
+    ctx = alone.context
+    with installation.store.read() as before:
+        stored = [
+            credential
+            for credential in before.credentials.all()
+            if credential.provider == provider.name
+        ]
+    # What is declared would be done without, and is what is to be seen.
+    targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
+    with alone.store.write() as tx:
+        for stored_key in stored:
+            tx.credentials.put(stored_key)
+    seed = TargetSeed(target.provider, target.model, target.parameters, target.request_patch)
+    known = targets.add_target(ctx, SYSTEM, seed)
+    routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
+    _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
+    return embed(alone, "doctor-"), key
+
+
+@cache
+def _empty_database() -> bytes:
+    """The file of a database at the newest schema, without a row: a run of the doctor needs
+    one for each of its questions, and alembic takes its time.
+    """
+    from harness.store import migrate  # noqa: PLC0415 - as it says
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "swapgate.db")
+        migrate.upgrade(f"sqlite:///{file}")
+        return file.read_bytes()

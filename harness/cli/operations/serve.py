@@ -230,7 +230,7 @@ def worker(
     Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on any
     number of hosts. SIGTERM ends it: its runs go on elsewhere.
     """
-    from harness.app.worker_host import run_worker_host  # noqa: PLC0415 - as above
+    from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
 
     run_worker_host(session.config, slots=slots, providers=providers)
 

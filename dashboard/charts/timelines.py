@@ -1,5 +1,6 @@
 """Draws which model served a route when: a row for each model, a wide bar while it answered, a
-narrow one while it had a share as canary or as the model before, and a mark for each change.
+narrow one while it had a share, and a mark for each change. Draws the course of the recorded
+traffic, too: requests, and below them the shares that failed.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from dashboard.charts import plots
 from dashboard.data.queries import RouteView
 from dashboard.text import labels
 from dashboard.theme import Palette
+from harness.control.routing.traffic_report import TrafficReport
+from harness.domain.formatting import format_percent
 from harness.gate.text.change_text import describe_change
 
 SERVES, SHARES = "serves", "has a share"
@@ -28,8 +31,6 @@ _MOST_TICKS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Describes a stretch of time in which a model had one part on a route."""
-
     model: str
     part: str  # SERVES or SHARES
     weight_bps: int  # of the callers, where it has a share
@@ -38,7 +39,6 @@ class Stay:
 
 
 def list_stays(view: RouteView) -> Sequence[Stay]:
-    """Lists who served and who had a share when, oldest first; equal neighbours are one."""
     records = list(reversed(view.history.items))
     ends = [*(record.at for record in records[1:]), view.now]
     stays: list[Stay] = []
@@ -61,7 +61,7 @@ def list_stays(view: RouteView) -> Sequence[Stay]:
     return stays
 
 
-def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _route_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
     bars = [
         {
             "model": stay.model,
@@ -94,11 +94,11 @@ def _sentence(stay: Stay, now: datetime) -> str:
     return f"{stay.model} {what} from {labels.date_time(stay.since)} to {end} ({lasted})"
 
 
-def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
+def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
     """Draws the timeline; None for a route that never changed."""
     if len(view.history) < FEWEST_VERSIONS:
         return None
-    bars, marks = build_frames(view)
+    bars, marks = _route_frames(view)
     models = list(dict.fromkeys(bars["model"]))
     rows = alt.Y(
         "model:N",
@@ -131,6 +131,101 @@ def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
 
 
 def find_step_h(begin: datetime, end: datetime) -> float:
-    """Finds the hours between two labels of the axis, of which there are a few at the most."""
     hours = (end - begin).total_seconds() / 3600
     return next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)
+
+
+FAILED, LEFT = "error to the caller", "own model failed"
+HEIGHTS: Final = (130, 170)
+COLUMNS: Final = ("at", "until", "requests", "text")
+_DAY: Final = timedelta(days=1)
+
+
+def _traffic_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
+    counts, shares = [], []
+    for point in report.course:
+        at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
+        moment = labels.date_time(point.minute)
+        what = labels.plural(point.requests, "request")
+        counts.append((at, until, point.requests, f"{moment}: {what}"))
+        if not point.requests:
+            continue
+        for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
+            if not count:
+                continue
+            share = count / point.requests
+            said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
+            shares.append(
+                {"at": (at + until) / 2, "share": 100 * share, "what": name, "text": said}
+            )
+    return (
+        pd.DataFrame(counts, columns=list(COLUMNS)),
+        pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
+    )
+
+
+def draw_traffic(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
+    counts, shares = _traffic_frames(report)
+    upper, lower = HEIGHTS
+    alone = shares.empty
+    panels = [plots.dressed(_requests(report, counts, palette, alone=alone), palette, upper)]
+    if not alone:
+        panels.append(plots.dressed(_shares(report, shares, palette), palette, lower))
+    return panels
+
+
+def _requests(
+    report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
+) -> alt.LayerChart:
+    bars = (
+        alt.Chart(counts)
+        .mark_rect(color=palette.neutral, opacity=0.75)
+        .encode(
+            x=_time(report, shown=alone),
+            x2="until:Q",
+            y=alt.Y(
+                "requests:Q", title=None, axis=plots.narrow_axis("format(datum.value, ',')")
+            ),
+            y2=alt.datum(0),
+            tooltip="text:N",
+        )
+    )
+    minutes = report.step // timedelta(minutes=1)
+    every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
+    return plots.panel(f"Requests per {every}", palette, bars)
+
+
+def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+    top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
+    scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
+    legend = plots.top_legend()
+    colours = {FAILED: palette.worse, LEFT: palette.undecided}
+    colour = plots.named(alt.Color, "what:N", colours, legend)
+    shapes = {FAILED: "square", LEFT: "triangle-up"}
+    shape = plots.named(alt.Shape, "what:N", shapes, legend)
+    bars = (
+        alt.Chart(shares)
+        .mark_rule(strokeWidth=1.5, opacity=0.5)
+        .encode(x=_time(report, shown=True), y=alt.Y("share:Q", scale=scale), color=colour)
+    )
+    points = (
+        alt.Chart(shares)
+        .mark_point(filled=True, size=34, opacity=0.9)
+        .encode(
+            x=_time(report, shown=True),
+            y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
+            color=colour,
+            shape=shape,
+            tooltip="text:N",
+        )
+    )
+    return plots.panel("Share of the requests", palette, bars, points)
+
+
+def _time(report: TrafficReport, *, shown: bool) -> alt.X:
+    begin = plots.to_ms(report.course[0].minute)
+    end = plots.to_ms(report.course[-1].minute + report.step)
+    pattern = "%H:%M" if report.window <= _DAY else "%d %b"
+    steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
+    step_ms = next(s for s in steps if report.window <= 8 * s).total_seconds() * 1000.0
+    return plots.span_axis("at:Q", begin, end, pattern, step_ms, labels=shown, ticks=shown)
