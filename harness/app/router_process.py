@@ -225,7 +225,7 @@ def embedded_router(given: Path | None = None) -> EmbeddedRouter:
 
 
 def embed(installation: Installation, name: str) -> EmbeddedRouter:
-    """name: as `build_recorder` takes it."""
+    """Builds a router of this installation. name: as `build_recorder` takes it."""
     from router.upstream.transports import Transports  # noqa: PLC0415 - only a process that routes needs it
 
     try:

@@ -107,13 +107,13 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
     assert "would pass the cap of --max-usd" in json.dumps(document)
 
 
-def test_a_model_without_a_price_needs_a_cap_of_tokens() -> None:
+def test_a_model_without_a_price_is_not_asked() -> None:
     with provider("anthropic", prices="") as served:
-        found, document = live("anthropic", "--max-usd", "1", "--max-tokens-in-all", "60000")
-        assert len(served.asked) == document["calls"]
+        found, document = live("anthropic", "--max-usd", "1", exits=1)
 
-    assert set(found.values()) == {"works"}
-    assert 0 < document["at_most_tokens"] <= 60_000
+    assert set(found.values()) == {"not tried"}
+    assert document["calls"] == len(served.asked) == 0
+    assert "the model's price is unknown" in json.dumps(document)
     run("doctor", "--live", "own", exits=2)
     run("doctor", "--live", "own", "--max-usd", "1", "--tools", "own", exits=2)
 

@@ -120,10 +120,8 @@ class CapReached(Exception):
 @dataclass
 class LiveMeter:
     max_usd: float
-    max_tokens: int | None = None  # of input and output together; None for no such cap
     price: Price | None = None  # of the model that is asked now
     spent_usd: float = 0.0
-    spent_tokens: int = 0
     calls: int = 0
     limit_kept: bool = True  # no answer was longer than it was allowed to be
 
@@ -132,12 +130,10 @@ class LiveMeter:
         why = ""
         if not self.limit_kept:
             why = "an earlier answer exceeded its token limit, so that no cap holds"
-        elif self.price is None and self.max_tokens is None:
-            why = "the model's price is unknown: give --max-tokens-in-all"
+        elif self.price is None:
+            why = "the model's price is unknown: give it one under its provider's `prices`"
         elif self.spent_usd + self._cost_usd(most) > self.max_usd:
             why = "would pass the cap of --max-usd"
-        elif self.max_tokens is not None and self.spent_tokens + _total(most) > self.max_tokens:
-            why = "would pass the cap of --max-tokens-in-all"
         if why:
             raise CapReached(why)
 
@@ -147,17 +143,12 @@ class LiveMeter:
             used = most
         self.limit_kept = self.limit_kept and used.output_tokens <= most.output_tokens
         self.spent_usd += self._cost_usd(used)
-        self.spent_tokens += _total(used)
         self.calls += 1
 
     def _cost_usd(self, call: Usage) -> float:
         if self.price is None:
             return 0.0
         return self.price.cost_usd(call.input_tokens, call.output_tokens)
-
-
-def _total(call: Usage) -> int:
-    return call.input_tokens + call.output_tokens
 
 
 _Judged = tuple[LiveOutcome, str, str]

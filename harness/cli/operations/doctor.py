@@ -33,10 +33,6 @@ def doctor(
         "With --live: most US dollars for the run. A call that could exceed them is not made.",
         type=FiniteRange(min=0, min_open=True),
     ),
-    max_tokens_in_all: int | None = opt(
-        "With --live: most tokens for the run; needed for a model without a known price.",
-        type=click.IntRange(min=1),
-    ),
     timeout_s: float = opt(
         "Seconds for the tool loop on one target; with --live for each answer.",
         "--timeout",
@@ -50,14 +46,14 @@ def doctor(
     """
     if live is not None and tools is not None:
         raise click.UsageError("--live and --tools are two runs: give one of them")
-    if live is None and (max_usd is not None or max_tokens_in_all is not None):
-        raise click.UsageError("--max-usd and --max-tokens-in-all belong to --live")
+    if live is None and max_usd is not None:
+        raise click.UsageError("--max-usd belongs to --live")
     if live is not None:
         if max_usd is None:
             raise click.UsageError(
                 "--live costs money: set the most that it may spend with --max-usd"
             )
-        return 0 if _live(session, live, max_usd, max_tokens_in_all, timeout_s) else 1
+        return 0 if _live(session, live, max_usd, timeout_s) else 1
     if tools is not None:
         return 0 if _tools(session, tools, timeout_s) else 1
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
@@ -101,14 +97,12 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
     return ok
 
 
-def _live(
-    session: Session, name: str, max_usd: float, max_tokens: int | None, timeout_s: float
-) -> bool:
+def _live(session: Session, name: str, max_usd: float, timeout_s: float) -> bool:
     """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
     from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
 
     _ = session.context_with_providers  # the file's, too
-    meter = live_checks.LiveMeter(max_usd, max_tokens)
+    meter = live_checks.LiveMeter(max_usd)
     models = live_checks.models_of(session.installation, name)
     with _without_router_logs():
         reports = [
@@ -120,7 +114,6 @@ def _live(
         "ok": ok,
         "calls": meter.calls,
         "at_most_usd": meter.spent_usd,
-        "at_most_tokens": meter.spent_tokens,
         "targets": reports,
     }
     if output.documented(spent):
@@ -138,7 +131,7 @@ def _live(
     )
     click.echo(
         f"{format_quantity(meter.calls, 'call')}: at most {format_usd(meter.spent_usd)} "
-        f"and {meter.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
+        f"of {format_usd(max_usd)}.",
         err=True,
     )
     return ok
