@@ -16,7 +16,7 @@ from harness.control.proposals import comparison as comparisons
 from harness.control.proposals import cost_ratio, decisions, evaluation
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
-from harness.control.providers import model_lookup
+from harness.control.providers import named_models
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
@@ -303,7 +303,7 @@ def candidates(ctx: Context, route: str) -> Sequence[str]:
 def model_names(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         known = sorted({target.name for target in tx.routing.targets().values()})
-    offered = (name for name, _ in model_lookup.list_configured_offers(ctx))
+    offered = (name for name, _ in named_models.list_configured_offers(ctx))
     return list(dict.fromkeys((*known, *offered)))
 
 

@@ -15,7 +15,7 @@ from harness.control.providers import (
     checks,
     credentials,
     discovery,
-    model_lookup,
+    named_models,
     registry,
     sign_in,
 )
@@ -29,8 +29,7 @@ from harness.control.providers.registry import NewProvider
 from harness.control.routing import first_route, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
-from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
 from harness.domain.routing.target import JsonObject, RequestPatch
 from harness.domain.settings import TargetSeed
 
@@ -80,7 +79,7 @@ def add_provider(form: Form) -> None:
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")
 def add_model(form: Form, provider: str) -> None:
     form.waits_for = ASKS
-    offers = model_lookup.list_configured_offers(page_frame.context())
+    offers = named_models.list_configured_offers(page_frame.context())
     named = [name for name, _ in offers if name.startswith(f"{provider}/")]
     models = [name.removeprefix(f"{provider}/") for name in named]
     model = form.choose_or_type(

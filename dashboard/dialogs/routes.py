@@ -16,8 +16,7 @@ from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.context import Context
 from harness.control.routing import fallback_chain, routes
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.errors import Conflict
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import Role

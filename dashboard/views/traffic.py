@@ -16,12 +16,13 @@ from dashboard.text.html import Tile, escape, faint, strong
 from dashboard.text.labels import Tone
 from harness.control.operations.queries import count_failovers, list_failovers
 from harness.control.routing.queries import load_target_traffic
-from harness.control.routing.target_traffic import TargetTraffic, hide_single_sums
 from harness.control.routing.traffic_report import (
     RouteTraffic,
+    TargetTraffic,
     TrafficReport,
     UnroutedTraffic,
     describe_traffic,
+    hide_single_sums,
     load_traffic_report,
     name_period,
 )

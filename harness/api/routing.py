@@ -28,8 +28,7 @@ from harness.control.proposals import candidate_rounds, leaderboard
 from harness.control.proposals.candidate_rounds import JudgedRoute
 from harness.control.providers import deprecations, discovery, named_models
 from harness.control.routing import fallback_chain, routes, scorecard, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
+from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
 from harness.control.serialize import to_plain
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.pagination import Page

@@ -20,7 +20,7 @@ from harness.control.providers.credentials import (
     ProviderCredentials,
 )
 from harness.domain.errors import InputError
-from harness.domain.providers.oauth_tokens import DeviceCode
+from harness.domain.providers.oauth import DeviceCode
 
 
 @command()

@@ -36,7 +36,7 @@ from harness.domain.proposals.policy import (
 from harness.domain.providers.api_base_rules import api_base_example
 from harness.domain.providers.catalogue import ABILITIES
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind
-from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.providers.oauth import OAuthOverrides
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import Price

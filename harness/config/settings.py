@@ -39,7 +39,7 @@ from harness.domain.providers.api_base_rules import (
 from harness.domain.providers.catalogue import CatalogueChange
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
-from harness.domain.providers.oauth_kinds import OAuthOverrides, check_oauth_url
+from harness.domain.providers.oauth import OAuthOverrides, check_oauth_url
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Provider, Target, check_extra_body

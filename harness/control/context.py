@@ -15,7 +15,7 @@ from harness.domain.errors import ConfigError, NotFound
 from harness.domain.operations.audit import AuditReading
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.providers.oauth import OAuthOverrides
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.target import Target
 from harness.domain.settings import AgentSettings

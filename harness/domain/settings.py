@@ -16,7 +16,7 @@ from harness.domain.operations.spending import check_cap
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import CatalogueChange
-from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.providers.oauth import OAuthOverrides
 from harness.domain.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy

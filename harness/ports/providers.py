@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.oauth_kinds import OAuthEndpoints
-from harness.domain.providers.oauth_tokens import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.oauth import DeviceCode, OAuthEndpoints, OAuthTokens, PollAnswer
 from harness.domain.providers.probe import ProbeReply
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider

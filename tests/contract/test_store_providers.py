@@ -11,7 +11,7 @@ from harness.domain.errors import InputError, StaleWrite
 from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.oauth import SignIn
 from harness.domain.providers.probe import (
     ProbeFinding,
     ProbeStatus,

@@ -19,8 +19,7 @@ from harness.control.agents.sessions import AgentsClient
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
 from harness.domain.agents.message import IncomingMessage, MessageRole

@@ -11,8 +11,7 @@ from harness.control.operations import queries
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -19,8 +19,7 @@ from harness.control.privacy.housekeeping import (
 )
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -16,7 +16,7 @@ from harness.control.providers import (
     credentials,
     deprecations,
     discovery,
-    model_lookup,
+    named_models,
     registry,
 )
 from harness.control.providers.credentials import CredentialChange
@@ -228,7 +228,7 @@ def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: ListS
     lists(sim, listing(*names, context_length=131072, pricing=PRICES))
     discovery.discover_models(ctx, ANN, "attic")
 
-    offers = dict(model_lookup.list_configured_offers(ctx))
+    offers = dict(named_models.list_configured_offers(ctx))
     llama = explain_name(ctx, "llama-4").found
     flash = explain_name(ctx, "attic gemini flash").found
 
@@ -289,7 +289,7 @@ def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
     with pytest.raises(NotFound):
         names(ctx)
     assert "attic" not in {
-        name.partition("/")[0] for name, _ in model_lookup.list_configured_offers(ctx)
+        name.partition("/")[0] for name, _ in named_models.list_configured_offers(ctx)
     }
 
 

@@ -13,8 +13,7 @@ from harness.control.proposals import accepted_costs, estimate, review, submissi
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers.named_models import explain_name, find_model
 from harness.control.routing import fallback_chain, routes, seed, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.errors import AmbiguousName, NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry

@@ -13,8 +13,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes
 from harness.control.routing import queries as route_queries
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.control.routing.route_status import describe_needs
 from harness.domain.canary.rollout import RolloutSignal

@@ -11,8 +11,7 @@ from harness.control.operations import keys
 from harness.control.proposals import decisions, review, submission, suite_registration
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evals.suite_plan import Claim, SuiteRole

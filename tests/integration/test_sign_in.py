@@ -30,10 +30,11 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.name_resolution import ResolutionRule
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthOverrides
-from harness.domain.providers.oauth_tokens import (
+from harness.domain.providers.oauth import (
     TOKEN_KEY_NAME,
     DeviceCode,
+    OAuthEndpoints,
+    OAuthOverrides,
     OAuthTokens,
     PollAnswer,
 )

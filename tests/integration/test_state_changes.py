@@ -21,8 +21,7 @@ import sqlalchemy as sa
 from harness.control.operations import dashboard_sessions, integrity, keys, people
 from harness.control.proposals import decisions
 from harness.control.routing import break_glass, fallback_chain, freezes, kill_switch, targets
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Proposal

@@ -7,8 +7,11 @@ import pytest
 from harness.control.operations import queries
 from harness.control.routing import routes
 from harness.control.routing.queries import load_target_traffic
-from harness.control.routing.target_traffic import TargetTraffic, hide_single_sums
-from harness.control.routing.traffic_report import load_traffic_report
+from harness.control.routing.traffic_report import (
+    TargetTraffic,
+    hide_single_sums,
+    load_traffic_report,
+)
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failover import Failover, hash_user

@@ -22,8 +22,7 @@ from evals.suites.items import Item
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.oauth_kinds import (
+from harness.domain.providers.oauth import (
     OAUTH_ENDPOINTS,
-    OAuthOverrides,
-    check_oauth_url,
-    lifetime_s,
-    oauth_endpoints,
-)
-from harness.domain.providers.oauth_tokens import (
     DeviceCode,
+    OAuthOverrides,
     OAuthTokens,
     PollAnswer,
     Renewal,
@@ -26,10 +21,13 @@ from harness.domain.providers.oauth_tokens import (
     SignInSecrets,
     apply_access_tokens,
     apply_account_tokens,
+    check_oauth_url,
     due_renewal,
     is_expired,
+    lifetime_s,
     merge_secrets,
     next_interval_s,
+    oauth_endpoints,
     record_failed_renewal,
     renew_sooner,
     renewal_due_at,

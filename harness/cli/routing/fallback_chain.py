@@ -9,8 +9,7 @@ from harness.cli.frame.command import REASON, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.routing import fallback_chain
-from harness.control.routing.chain_evidence import WaiverRequest
-from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
+from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest, WaiverRequest
 from harness.domain.errors import InputError
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route

@@ -13,7 +13,6 @@ from harness.control.operations import queries
 from harness.control.providers import (
     deprecations,
     discovery,
-    model_lookup,
     named_models,
     provider_secrets,
     registry,
@@ -79,7 +78,7 @@ def list_models(
 ) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
-        there = model_lookup.list_configured_offers(session.context_with_providers)
+        there = named_models.list_configured_offers(session.context_with_providers)
         show_entries(there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
@@ -216,7 +215,7 @@ def resolve_name(session: Session, name: str) -> int:
 def search_models(session: Session, words: tuple[str, ...] = arg(required=True)) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
-        model_lookup.search_catalogue(session.context, words),
+        named_models.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
     )
 

@@ -8,19 +8,26 @@ from harness.cli.frame import output
 from harness.cli.frame.command import PAGE, REASON, arg, command, opt, page_of, taken_from
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.routing.candidates import list_candidates
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.holds import break_glass, freeze, list_freezes, unfreeze
 from harness.cli.routing.route_options import NewRouteSuites, SettingsOptions, settings
 from harness.cli.routing.traffic import list_failovers, route_measured, route_traffic
 from harness.control.operations import queries
 from harness.control.proposals import candidate_rounds
+from harness.control.proposals.leaderboard import Leaderboard, LeaderboardRow, load_leaderboard
 from harness.control.routing import queries as route_queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
-from harness.domain.formatting import format_bps
+from harness.domain.formatting import (
+    DASH,
+    format_bps,
+    format_latency,
+    format_points,
+    format_points_interval,
+    format_score,
+    format_usd,
+)
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.overrides import format_overrides
 from harness.domain.routing.table import Route, RouteSettings
 from harness.gate.text.change_text import describe_change
 
@@ -32,7 +39,7 @@ def route() -> None:
 
 for _command in (
     *(fallback, break_glass, freeze, unfreeze, list_freezes, route_traffic, settings),
-    *(list_failovers, route_measured, list_candidates),
+    *(list_failovers, route_measured),
 ):
     route.add_command(_command)
 
@@ -122,57 +129,20 @@ def show(session: Session, name: str) -> None:
     if output.documented({**as_json(status), "measured": figures}):
         return
     names = queries.load_target_names(session.context, status.route.targets)
-    found, how = status.route, status.route.settings
+    found = status.route
+    fields = routes.describe_fields(found).items()
     output.facts(
         [
             ("route", found.name),
-            ("description", how.description or None),
             ("version", found.version),
             ("state", status.line),
-            ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
-            ("canary", _canary(status) or "none"),
-            ("fallbacks", _fallbacks(found, names)),
-            ("stakes", how.stakes.value),
-            ("on content policy", how.on_content_policy.value),
-            ("first token", _seconds(how.first_token_timeout_s)),
-            ("first byte", _seconds(how.first_byte_timeout_s)),
-            ("commit", how.commit.value),
-            ("on bad event", how.on_bad_event.value),
-            ("on empty answer", how.on_empty_answer.value),
-            ("keep warm", format_bps(how.keep_warm_bps)),
-            ("tools", "side effects" if how.side_effects else None),
-            ("data class", how.data_class or None),
-            ("task", how.task or None),
-            ("capture", _capture(how)),
-            ("overrides", format_overrides(how.overrides) or None),
-            ("policy", how.policy),
-            ("suites", ", ".join(suite.text for suite in how.suites)),
-            ("candidates", how.candidates.text if how.candidates else None),
+            *((field, _named(text, names) or None) for field, text in fields),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
             *scorecard.list_facts(figures, timestamp),
         ]
     )
-
-
-def _seconds(limit_s: float | None) -> str | None:
-    return None if limit_s is None else f"{limit_s:g} s"
-
-
-def _capture(how: RouteSettings) -> str | None:
-    if not how.capture_bps:
-        return None
-    share = format_bps(how.capture_bps)
-    return f"{share}, {how.capture_per_day} a day, for {how.capture_keep_days:g} days"
-
-
-def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
-    marked = (
-        names[id_] + (" (capable)" if id_ in route.settings.capable else "")
-        for id_ in route.fallbacks
-    )
-    return ", ".join(marked) or "none"
 
 
 @command(route)
@@ -265,3 +235,70 @@ def rollback(
 def _name_incumbent(session: Session, route: Route) -> str:
     names = queries.load_target_names(session.context, {route.incumbent})
     return names.get(route.incumbent, route.incumbent)
+
+
+@command(route, "candidates")
+def list_candidates(session: Session, name: str) -> None:
+    """Show every model that the route's suites measured, best first, and the next round."""
+    board = load_leaderboard(session.context, name)
+    if output.documented(board):
+        return
+    output.table_of(
+        board.rows,
+        _cells,
+        empty="no candidate was measured on the suites of this route, as they are, yet",
+    )
+    if any(row.is_cheapest_so_good for row in board.rows):
+        output.note("* no other model is both better and cheaper")
+    for row in board.rows:
+        if row.ending and row.name != board.incumbent:
+            output.note(row.ending)
+    if board.ending:
+        output.paragraph(board.ending)
+    _print_next(board)
+
+
+def _cells(row: LeaderboardRow) -> dict[str, object]:
+    mark = "*" if row.is_cheapest_so_good else " "
+    return {
+        "MODEL": f"{mark} {row.name}",
+        "STANDING": row.standing.value,
+        "SCORE": DASH if row.score is None else format_score(row.score),
+        "DIFFERENCE": _difference(row),
+        "ITEMS": f"{row.items:,}",
+        "1,000 ANSWERS": format_usd(row.usd_per_1000),
+        "MEDIAN": format_latency(row.p50_s, DASH),
+        "LOOK": row.look,
+        "MEASURED": row.measured_at.date().isoformat() if row.measured_at else None,
+    }
+
+
+def _difference(row: LeaderboardRow) -> str | None:
+    if row.delta is None:
+        return None
+    interval = format_points_interval(row.delta_low, row.delta_high)
+    return f"{format_points(row.delta)} ({interval})" if interval else format_points(row.delta)
+
+
+def _print_next(board: Leaderboard) -> None:
+    if not board.schedule:
+        output.note(
+            f"no candidates on a schedule: `swapgate route settings {board.route} --candidates "
+            "'PROVIDER/*' --every '0 3 * * 1' --round-budget 5` sets one"
+        )
+        return
+    at = timestamp(board.next_round_at) if board.next_round_at else "never"
+    if board.obstacle:
+        at = f"once it is free ({board.obstacle})"
+    plan = board.next_round
+    output.paragraph(f"schedule: {board.schedule}")
+    measured = ", ".join(f"{one.name} ({one.cost_text})" for one in plan.measured)
+    output.paragraph(
+        f"next round, {at}: {measured}; {plan.cost_text} in all"
+        if measured
+        else f"next round, {at}: nothing new"
+    )
+    for one in plan.waiting:
+        output.paragraph(f"waits: {one.name}: {one.remark}")
+    for warning in plan.warnings:
+        output.paragraph(warning)

@@ -17,11 +17,12 @@ from harness.control.operations import queries
 from harness.control.routing import scorecard
 from harness.control.routing.queries import load_target_traffic
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
-from harness.control.routing.target_traffic import TargetTraffic, hide_single_sums
 from harness.control.routing.traffic_report import (
     RouteTraffic,
+    TargetTraffic,
     TrafficReport,
     describe_traffic,
+    hide_single_sums,
     load_traffic_report,
     name_period,
 )

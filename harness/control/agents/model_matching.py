@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.control.providers import model_lookup, named_models, provider_secrets
+from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import scorecard
 from harness.domain.agents.agent import (
     AUTO,
@@ -73,10 +73,10 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
         serves = _routes_by_target(tx)
         listed_on = {
             f"{model.provider}/{model.model}": f"{model.found_at:%Y-%m-%d}"
-            for model in model_lookup.read_lists(tx)
+            for model in named_models.read_lists(tx)
         }
     models = []
-    for name, entry in model_lookup.list_configured_offers(ctx):
+    for name, entry in named_models.list_configured_offers(ctx):
         provider, _, model = name.partition("/")
         if provider not in usable or not all(word in name.lower() for word in wanted):
             continue
@@ -110,7 +110,7 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
         _routes_by_target(tx).get(target.id, ()),
-        unlisted=model_lookup.find_unlisted(tx, target),
+        unlisted=named_models.find_unlisted(tx, target),
     )
 
 

@@ -16,7 +16,7 @@ from harness.control.proposals import candidates, submission
 from harness.control.proposals.candidates import RoundPlan
 from harness.control.proposals.round_costs import PlannedCandidate
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
-from harness.control.providers import deprecations, discovery, model_lookup, provider_secrets
+from harness.control.providers import deprecations, discovery, named_models, provider_secrets
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -167,7 +167,7 @@ class ListRefresh:
         since = self._looked_at - STORED_WITHIN if self._looked_at else now - NEWS_FOR
         self._looked_at = now
         with ctx.store.read() as tx:
-            listed = model_lookup.read_lists(tx)
+            listed = named_models.read_lists(tx)
         first = _find_first(listed)
         return _announce(
             ctx,
@@ -205,7 +205,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-        read_at = {model.provider: model.found_at for model in model_lookup.read_lists(tx)}
+        read_at = {model.provider: model.found_at for model in named_models.read_lists(tx)}
     due = [
         provider
         for name, provider in sorted(providers.items())

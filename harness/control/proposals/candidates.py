@@ -17,7 +17,7 @@ from harness.control.proposals.round_costs import (
     sum_costs,
 )
 from harness.control.proposals.submission import MOST_CANDIDATES
-from harness.control.providers import model_lookup
+from harness.control.providers import named_models
 from harness.control.providers.deprecations import ALERT_AHEAD
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import Failed, Inconclusive, Passed
@@ -88,14 +88,14 @@ def select_candidates(
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        lists, providers = model_lookup.read_lists(tx), tx.providers.all()
+        lists, providers = named_models.read_lists(tx), tx.providers.all()
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
     found: dict[str, SelectedModel] = {}
     warnings = []
     patterns = parse_patterns(schedule.models)
-    offers = model_lookup.list_configured_offers(ctx)
+    offers = named_models.list_configured_offers(ctx)
     for pattern in patterns:
         matched = set()
         for name, entry in offers:

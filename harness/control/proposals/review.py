@@ -10,7 +10,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.proposals import alpha_spending, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
-from harness.control.providers import model_lookup
+from harness.control.providers import named_models
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.evals.cost_forecast import CostForecast
@@ -100,7 +100,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=model_lookup.find_unlisted(tx, tx.routing.targets()[found.candidate]),
+            unlisted=named_models.find_unlisted(tx, tx.routing.targets()[found.candidate]),
         )
 
 

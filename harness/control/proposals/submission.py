@@ -19,7 +19,7 @@ from harness.control.proposals import (
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.suite_registration import SelectionPlace
-from harness.control.providers import model_lookup, named_models
+from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuitePlan
@@ -377,7 +377,7 @@ def preview_proposal(
                 ctx, tx, plans, policy.canary, (incumbent, candidate), accepted
             ),
             candidate.name,
-            model_lookup.find_unlisted(tx, candidate),
+            named_models.find_unlisted(tx, candidate),
         )
 
 

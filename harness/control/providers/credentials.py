@@ -23,8 +23,7 @@ from harness.domain.providers.credentials import (
     place_new_key,
 )
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
-from harness.domain.providers.oauth_kinds import check_kind_takes_key
-from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.providers.oauth import TOKEN_KEY_NAME, check_kind_takes_key
 from harness.domain.routing.target import Provider
 from harness.store.transaction import Transaction
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.domain.formatting import format_usd
+from harness.control.providers.prices import describe_price
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
@@ -179,7 +179,7 @@ def _notice(ending: Deprecation, shortlist: str) -> alerts.AlertNotice:
     return alerts.AlertNotice(
         f"target {ending.name}",
         ending.text,
-        f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
+        f"It is {'; '.join(ending.uses)}. It costs {describe_price(ending.price)}. "
         f"{_next(ending)}{shortlist and f' {shortlist}'}",
     )
 
@@ -189,11 +189,4 @@ def _next(ending: Deprecation) -> str:
     if to is None:
         return "No newer model of its family is known to do as much: choose one yourself."
     window = f", a window of {to.context_window} tokens" if to.context_window else ""
-    return f"Proposed successor: {to.name}, at {_price_text(to.price)}{window}."
-
-
-def _price_text(price: Price | None) -> str:
-    if price is None:
-        return "an unknown price"
-    given, made = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
-    return f"{given} in and {made} out per million tokens"
+    return f"Proposed successor: {to.name}, at {describe_price(to.price)}{window}."

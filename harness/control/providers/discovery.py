@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import model_lookup, provider_secrets
+from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import targets
 from harness.domain.errors import (
     ConfigError,
@@ -105,7 +105,7 @@ def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
         except SwapgateError as error:
             return f"its models are not known: {error}"
     with ctx.store.read() as tx:
-        return model_lookup.find_unlisted(tx, target)
+        return named_models.find_unlisted(tx, target)
 
 
 def describe_list(ctx: Context, actor: Actor, provider: str) -> str:
@@ -136,7 +136,7 @@ def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
     """What the provider listed when somebody asked last. Raises NotFound."""
     with ctx.store.read() as tx:
         targets.require_provider(tx, provider)
-        return [model for model in model_lookup.read_lists(tx) if model.provider == provider]
+        return [model for model in named_models.read_lists(tx) if model.provider == provider]
 
 
 def has_own_models(provider: Provider) -> bool:

@@ -5,21 +5,29 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import model_lookup, provider_secrets
+from harness.control.providers import provider_secrets
 from harness.control.routing import targets
 from harness.domain.errors import AmbiguousName, InputError, NotFound
 from harness.domain.operations.access import Actor
-from harness.domain.providers.model_match import ModelOffer, list_nearest, match_among
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.providers.model_match import (
+    ModelOffer,
+    list_nearest,
+    list_offers,
+    match_among,
+)
 from harness.domain.providers.name_resolution import (
     ModelNameQuery,
     Resolution,
     ResolutionRule,
     RuleResult,
 )
-from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
+from harness.domain.providers.oauth import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
+from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
 SHORT: Final = 28  # characters of what was written, in an error of at most 200
@@ -63,14 +71,14 @@ def find_listed_model(ctx: Context, tx: Transaction, words: str) -> Target:
 
 def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
     """Refuses a model that neither the provider's list nor a person names, with NotFound."""
-    if not model_lookup.find_unlisted(tx, target):
+    if not find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name
     known = {(one.provider, one.model) for one in tx.routing.targets().values()}
     settled = {*provider.models, *provider.prices}
     if target.model in settled or (target.provider, target.model) in known:
         return
-    near = list_nearest(name, (offer.name for offer in model_lookup.read_offers(ctx, tx)))
+    near = list_nearest(name, (offer.name for offer in read_offers(ctx, tx)))
     copied = name if len(name) <= SHORT else "PROVIDER/MODEL"
     add = f"`swapgate model add {copied}` adds it"
     raise NotFound(_say_unlisted(name, near) + add, code=UNKNOWN)
@@ -79,7 +87,7 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
 def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
     """Says that no list was there to check a model; empty where one was."""
     provider = targets.provider_of(tx, target)
-    known = model_lookup.read_lists(tx)
+    known = read_lists(tx)
     if (
         any(model.provider == provider.name for model in known)
         or target.model in {*provider.models, *provider.prices}
@@ -121,7 +129,7 @@ def read_name(ctx: Context, tx: Transaction, words: str) -> NameReading:
     name = words.strip()
     if not name:
         raise InputError("the model's name is empty: write PROVIDER/MODEL")
-    offers = model_lookup.read_offers(ctx, tx)
+    offers = read_offers(ctx, tx)
     known = targets.find_known_target(tx, name)
     if known is not None:
         targets.provider_of(tx, known)
@@ -182,7 +190,7 @@ def _reading(taken: Resolution, reason: str) -> NameReading:
 
 
 def _read_as(tx: Transaction, taken: Resolution, reason: str, target: Target) -> NameReading:
-    unlisted = model_lookup.find_unlisted(tx, target)
+    unlisted = find_unlisted(tx, target)
     return replace(_reading(taken, reason), found=target, unlisted=unlisted)
 
 
@@ -207,3 +215,46 @@ def _say_unlisted(name: str, near: Sequence[str]) -> str:
             named.append(one)
     hint = f"near are {' and '.join(named)}; " if named else ""
     return f"no provider lists {name[:SHORT]!r}; {hint}"
+
+
+def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
+    with ctx.store.read() as tx:
+        providers, offers = tx.providers.all(), read_offers(ctx, tx)
+    found = []
+    for offer in offers:
+        entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
+        own = providers[offer.provider].prices.get(offer.model)
+        found.append((offer.name, replace(entry, price=own or entry.price)))
+    return found
+
+
+def search_catalogue(
+    ctx: Context, words: Sequence[str]
+) -> Sequence[tuple[str, CatalogueEntry]]:
+    parts = [word.lower() for phrase in words for word in phrase.split()]
+    fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
+    return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
+
+
+def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
+    return list_offers(
+        tx.providers.all(),
+        ctx.catalogue,
+        tx.routing.targets().values(),
+        read_lists(tx),
+    )
+
+
+def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
+    """What all providers listed, each where it is now: nothing from before it moved."""
+    known, listed = tx.providers.all(), tx.discovered_models.all()
+    return [model for model in listed if model.source == known[model.provider].api_base]
+
+
+def find_unlisted(tx: Transaction, target: Target) -> str:
+    """Says that a provider's list lacks a model; empty where it has it, or no list."""
+    names = {one.model for one in read_lists(tx) if one.provider == target.provider}
+    if not names or target.model in names:
+        return ""
+    hint = did_you_mean(target.model, names)
+    return f"{target.provider} does not list {target.model} among {len(names)}{hint}"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from harness.control.context import Context
 from harness.domain.agents import model_figures
+from harness.domain.formatting import format_usd
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.routing.target import Price, Provider, Target
 from harness.store.transaction import Transaction
@@ -39,3 +40,10 @@ def fill_prices(
         if one and one.price and one.source == provider.api_base
     }
     return replace(known, prices={**known.prices, **found}) if found else known
+
+
+def describe_price(price: Price | None) -> str:
+    if price is None:
+        return "an unknown price"
+    given, made = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
+    return f"{given} in and {made} out per million tokens"

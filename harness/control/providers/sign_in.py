@@ -22,14 +22,14 @@ from harness.domain.errors import (
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
-from harness.domain.providers.oauth_tokens import (
+from harness.domain.providers.oauth import (
     ALERT_ATTEMPTS,
     MAX_INTERVAL_S,
     MAX_WAIT_S,
     MIN_INTERVAL_S,
     TOKEN_KEY_NAME,
     DeviceCode,
+    OAuthEndpoints,
     OAuthTokens,
     PollAnswer,
     Renewal,
@@ -42,6 +42,7 @@ from harness.domain.providers.oauth_tokens import (
     is_expired,
     merge_secrets,
     next_interval_s,
+    oauth_endpoints,
     record_failed_renewal,
     record_refusal,
     renew_sooner,

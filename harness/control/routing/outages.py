@@ -10,12 +10,12 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertNotice
-from harness.control.providers.prices import find_price
+from harness.control.providers.prices import describe_price, find_price
 from harness.control.routing import routes
 from harness.control.routing.scorecard import load_target_scores
 from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.formatting import format_percent, format_quantity, format_score, format_usd
+from harness.domain.formatting import format_percent, format_quantity, format_score
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import AlertEvent, AlertKind
 from harness.domain.reliability.outage import (
@@ -26,7 +26,7 @@ from harness.domain.reliability.outage import (
     find_outage,
 )
 from harness.domain.routing.table import Route
-from harness.domain.routing.target import Price, Target
+from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
 HOUR: Final = timedelta(hours=1)
@@ -205,17 +205,10 @@ def _view(
 
 
 def _price_difference(tx: Transaction, own: Target, fallback: Target) -> str:
-    ours, theirs = (_price(find_price(tx, target)) for target in (own, fallback))
+    ours, theirs = (describe_price(find_price(tx, target)) for target in (own, fallback))
     if ours == theirs:
         return f"Its price is the same: {theirs}"
     return f"It costs {theirs}, {own.name} {ours}"
-
-
-def _price(price: Price | None) -> str:
-    if price is None:
-        return "an unknown price"
-    ends = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
-    return f"{ends[0]} in and {ends[1]} out per million tokens"
 
 
 def _score_differences(

@@ -17,8 +17,7 @@ from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.control.routing.outages import load_outages
 from harness.control.routing.route_status import NEWS, RouteStatus
-from harness.control.routing.target_traffic import TargetTraffic, sum_by_target
-from harness.control.routing.traffic_report import TrafficReport
+from harness.control.routing.traffic_report import TargetTraffic, TrafficReport, sum_by_target
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid

@@ -309,11 +309,12 @@ def describe_settings_change(route: Route, wanted: RouteSettings) -> dict[str, t
 
 
 def _differing_fields(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
-    before, after = _fields(older), _fields(newer)
+    before, after = describe_fields(older), describe_fields(newer)
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
-def _fields(route: Route) -> dict[str, str]:
+def describe_fields(route: Route) -> dict[str, str]:
+    """Describes a route by field; targets by their ids, and empty for what is not set."""
     canary = route.canary
     return {
         "incumbent": route.incumbent,

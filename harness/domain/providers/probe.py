@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from harness.domain.formatting import format_milliseconds, format_span
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, key_command
+from harness.domain.providers.oauth import OAUTH_ENDPOINTS, key_command
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 

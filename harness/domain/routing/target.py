@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle, rename_answer_limit
-from harness.domain.providers.oauth_kinds import claim_headers
+from harness.domain.providers.oauth import claim_headers
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 
 JsonObject = Mapping[str, object]

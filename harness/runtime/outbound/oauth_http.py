@@ -13,12 +13,14 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow, lifetime_s
-from harness.domain.providers.oauth_tokens import (
+from harness.domain.providers.oauth import (
     DEFAULT_INTERVAL_S,
     DeviceCode,
+    OAuthEndpoints,
+    OAuthFlow,
     OAuthTokens,
     PollAnswer,
+    lifetime_s,
 )
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import GuardedHttpClient

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from harness.domain.evals.pins import Sighting
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.oauth import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider, ProviderMove
 from harness.store.schema.columns import (

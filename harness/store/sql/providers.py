@@ -14,7 +14,7 @@ from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.evals.pins import Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel, merge_lists
-from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.oauth import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
 from harness.store.rules import checked_sightings

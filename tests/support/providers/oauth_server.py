@@ -13,10 +13,11 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
-from harness.domain.providers.oauth_tokens import (
+from harness.domain.providers.oauth import (
     SLOW_DOWN_S,
     DeviceCode,
+    OAuthEndpoints,
+    OAuthFlow,
     OAuthTokens,
     PollAnswer,
 )
