@@ -17,7 +17,7 @@ from dashboard.text import labels
 from dashboard.theme import Palette
 from harness.control.routing.traffic_report import TrafficReport
 from harness.domain.formatting import format_percent
-from harness.gate.text.change_text import describe_change
+from harness.gate.text.canary_state import describe_change
 
 SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34

@@ -12,8 +12,8 @@ from dashboard.dialog_forms import Form, dialog
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import accepted_costs, decisions, drawbacks, review
-from harness.control.proposals.review import BlastRadius, ProposalReview
+from harness.control.proposals import cost_ratio, decisions, drawbacks, review
+from harness.control.proposals.review import ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
@@ -111,7 +111,7 @@ def approve(form: Form, view: ComparisonView, found: ProposalReview) -> None:
     cost = view.comparison.cost
     if cost.ends_canary:
         accepted = st.number_input(
-            "Accept a cost of up to … times", 1.0, accepted_costs.MOST_ACCEPTED, None, 0.5,
+            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
             key=form.key("cost"),
         )  # fmt: skip
         form.need(accepted is not None and cost.is_covered_by(accepted), COST_MISSING)
@@ -175,8 +175,6 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
     forecast = monthly_bill.describe_forecast(held.forecast)
     facts.append(("Cost", escape(f"{held.cost.text} {forecast}")))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
-    blast = BlastRadius.from_forecast(held.proposal, held.forecast)
-    facts.append(("Users", escape(blast.text)))
     if found.unlisted:
         facts.append(("Listing", escape(found.unlisted)))
     if found.widened:

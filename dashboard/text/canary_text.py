@@ -20,8 +20,7 @@ from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.canary_state import CanaryStateKind
-from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
-from harness.gate.text.warnings import HALF_DISTANCE
+from harness.gate.text.explain import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow, StepNeed
 
 TIMELINE_NOTE: Final = (
     "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "

@@ -16,7 +16,7 @@ from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label
 from harness.control.canary import duration_estimate, status
-from harness.control.proposals import accepted_costs, estimate, route_rules, submission
+from harness.control.proposals import cost_ratio, estimate, route_rules, submission
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.routing import traffic_report
 from harness.domain.errors import SwapgateError
@@ -283,7 +283,7 @@ def _accept_cost(
     left, right = st.columns(2)
     with left:
         ratio = st.number_input(
-            "Accept a cost of up to … times", 1.0, accepted_costs.MOST_ACCEPTED, None, 0.5,
+            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
             key="wish-cost",
         )  # fmt: skip
     with right:
@@ -292,7 +292,7 @@ def _accept_cost(
         return request, "Its canary would end for its cost: accept that above, with a reason."
     if st.button("Accept this cost for another person's proposal"):
         current_user.attempt(
-            lambda actor: accepted_costs.accept_cost_of(
+            lambda actor: cost_ratio.accept_cost_of(
                 page_frame.context(), actor, request.route, request.candidate,
                 ratio=ratio, because=because,
             ),

@@ -19,7 +19,7 @@ from harness.control.routing import routes, seed
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
-from harness.gate.text.change_text import describe_change
+from harness.gate.text.canary_state import describe_change
 
 MOST_FREEZES: Final = 10
 POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies")

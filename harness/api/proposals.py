@@ -25,8 +25,8 @@ from harness.control.evals.run_costs import JudgingCost
 from harness.control.operations import queries
 from harness.control.operations.idempotency import NoteMade
 from harness.control.proposals import (
-    accepted_costs,
     comparison,
+    cost_ratio,
     decisions,
     estimate,
     review,
@@ -217,7 +217,7 @@ operation(
     router,
     "POST /routes/{route}/accepted-costs",
     "accept_cost",
-    accepted_costs.accept_cost_of,
+    cost_ratio.accept_cost_of,
     AcceptedCostBody,
     status=201,
 )

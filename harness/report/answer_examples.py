@@ -2,10 +2,9 @@
 models wrote is data, never markup: `fenced`, `cell` and `code` see to that.
 """
 
-import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofValidity
@@ -22,9 +21,7 @@ _FENCE: Final = re.compile("`{3,}")
 
 
 def fenced(text: str) -> Sequence[str]:
-    """Puts a text in a fence that is longer than any in it; its end is cut, and that is
-    said.
-    """
+    """Puts a text in a fence that is longer than any in it, and says that its end is cut."""
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
     longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)
     fence = "`" * (longest + 1)
@@ -53,9 +50,7 @@ _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 
 def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
-    """Writes the most telling answers, losses first. What all prompts of a suite begin with is
-    left out.
-    """
+    """Writes the most telling answers, losses first, without what all prompts begin with."""
     lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield from ("", "## The most telling answers", "")
     yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."
@@ -81,47 +76,13 @@ def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
         (f"incumbent: {ours}", answer.incumbent),
         (f"candidate: {theirs}", answer.candidate),
     )
-    heads = [head for head, _ in answers]
-    texts = [text for _, text in answers]
-    fields = differing_fields(texts)
-    if all(_SHORT.fullmatch(text) for text in texts):
-        yield from ("", *table(heads, [[cell(text) for text in texts]]))
-    elif fields:
-        rows = [(f"`{name}`", *map(cell, values)) for name, values in fields.items()]
-        yield from ("", *table(("field that differs", *heads), rows))
+    if all(_SHORT.fullmatch(text) for _, text in answers):
+        heads = [head for head, _ in answers]
+        yield from ("", *table(heads, [[cell(text) for _, text in answers]]))
     else:
         for head, text in answers:
             if text:
                 yield from ("", f"{head.capitalize()}", "", *fenced(text))
-
-
-def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Lists the fields of JSON objects that are not the same in all; `–` where one is not
-    there. Empty where a text is no JSON object, or holds what is too long or too odd for a
-    table.
-    """
-    objects = [_object(text) for text in texts]
-    found: dict[str, Sequence[str]] = {}
-    for name in dict.fromkeys(name for fields in objects for name in fields or ()):
-        values = [
-            json.dumps(document[name], ensure_ascii=False).strip('"')
-            if name in document
-            else "–"
-            for document in objects
-            if document is not None
-        ]
-        if len(set(values)) > 1:
-            found[name] = values
-    plain = all(_SHORT.fullmatch(text) for row in found.items() for text in (row[0], *row[1]))
-    return found if None not in objects and plain else {}
-
-
-def _object(text: str) -> Mapping[str, object] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def describe_pins(report: Report) -> Iterator[str]:

@@ -149,13 +149,11 @@ class Report:
 
     @property
     def together(self) -> Sequence[SuiteReport]:
-        """Reports on several suites as one: the weighted mean's."""
         basis = self.comparison.basis
         return [basis.mean] if basis is not None and basis.mean is not None else []
 
     @property
     def next_step(self) -> str:
-        """What to do next, in words; nothing without a verdict."""
         verdict = self.comparison.verdict
         # No canary follows from a `gate run`, whatever its proposal waits for.
         if self.standalone and verdict is not None and verdict.outcome == "passed":

@@ -131,7 +131,6 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
 
 
 def _against(comparison: Comparison) -> Iterator[str]:
-    """What speaks against the swap although the verdict does not rest on it."""
     drawbacks = list_drawbacks(comparison)
     if not drawbacks:
         yield from ("", f"**Against:** {cell(describe_absence(comparison))}")
@@ -141,7 +140,6 @@ def _against(comparison: Comparison) -> Iterator[str]:
 
 
 def _glance(report: Report) -> Iterator[str]:
-    """What there is to decide on, in one table; nothing before the gate has decided."""
     scores = [row for part in report.suites for row in _score_row(part)]
     if not scores:
         return
@@ -349,7 +347,6 @@ def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
 
 
 def _judging(report: Report) -> Iterator[str]:
-    """What it cost to have answers judged; nothing where no suite has a judge."""
     judged = [part.side for part in report.suites if part.side.pin.judged]
     if judged:
         rows = [

@@ -38,7 +38,7 @@ from harness.domain.pagination import PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.table import RouteSettings
-from harness.gate.text.change_text import describe_change
+from harness.gate.text.canary_state import describe_change
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue

@@ -8,7 +8,6 @@ import pytest
 
 from evals.suites.items import Item
 from harness.control.evals import recomputation
-from harness.control.evals.recomputation import OtherTerms
 from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
@@ -125,19 +124,6 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
             ANN,
             ProposalRequest("chat", "sim/good", claim=CHEAPER, min_saving=1.0),
         )
-
-
-def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallation) -> None:
-    prepared(plain).script = same
-    proposal = proposed(plain, "sim/good")
-    ctx = plain.context()
-
-    more = recomputation.what_if(ctx, proposal.id, OtherTerms(min_saving=0.8))
-    assert more is None or not isinstance(more, Passed)
-    quality = recomputation.what_if(ctx, proposal.id, OtherTerms(claim=Claim.NON_INFERIOR))
-    assert isinstance(quality, Passed)
-    with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        recomputation.what_if(ctx, proposal.id, OtherTerms(min_saving=0.0))
 
 
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:

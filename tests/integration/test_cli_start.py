@@ -398,12 +398,6 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
     key, principal = made["key"]["id"], made["key"]["principal"]
     assert who == [("local", "local", None), *[("Ops", principal, key)] * 2]
 
-    named = run("--as", "otto", "key", "create", "three", exits=2).stderr
-    assert "--as is gone" in named
-    assert "--key-file" in named
-    monkeypatch.setenv("SWAPGATE_ACTOR", "otto")
-    assert "a name alone gives no role" in run("key", "create", "three", exits=2).stderr
-    monkeypatch.delenv("SWAPGATE_ACTOR")
     file.write_text("sg-mgmt-nonsense")
     run("key", "create", "three", "--key-file", str(file), exits=7)
 

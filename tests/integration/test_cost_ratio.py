@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.api.proposals import ProposalBody
-from harness.control.proposals import accepted_costs, candidates, decisions, submission
+from harness.control.proposals import candidates, cost_ratio, decisions, submission
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import targets
@@ -88,7 +88,7 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
 
     def accept(actor: Actor, ratio: float = 3.5) -> None:
         because = "it answers more"
-        accepted_costs.accept_cost_of(
+        cost_ratio.accept_cost_of(
             world.context(), actor, "chat", "sim/better", ratio=ratio, because=because
         )
 

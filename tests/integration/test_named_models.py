@@ -9,7 +9,7 @@ from harness.app.installation import load_settings
 from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import accepted_costs, estimate, review, submission
+from harness.control.proposals import cost_ratio, estimate, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers.named_models import explain_name, find_model
 from harness.control.routing import fallback_chain, routes, seed, targets
@@ -176,7 +176,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         lambda: submission.create_proposal(ctx, ANN, request),
         lambda: routes.create_route(ctx, SYSTEM, "other", typed, settings=settings),
         lambda: seed.apply_file(ctx, SYSTEM, file),
-        lambda: accepted_costs.accept_cost_of(
+        lambda: cost_ratio.accept_cost_of(
             ctx, BEN, "chat", typed, ratio=2.0, because="it answers more"
         ),
     ):

@@ -4,10 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.control.evals import recomputation
-from harness.control.evals.recomputation import OtherTerms
-from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import Failed, Inconclusive, Passed
+from harness.domain.errors import NotFound, SignatureInvalid
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -36,43 +33,6 @@ def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> Non
         recomputation.replay_verdict(world.context(), proposal.id)
     with pytest.raises(NotFound):
         recomputation.replay_verdict(world.context(), "v_nobody")
-
-
-@pytest.mark.parametrize(
-    ("candidate", "terms", "expected"),
-    [
-        ("better", OtherTerms(), Passed),
-        ("better", OtherTerms(alpha=1e-9), Inconclusive),
-        ("equal", OtherTerms(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
-        ("worse", OtherTerms(claim=Claim.NON_INFERIOR, margin=0.02), Failed),
-    ],
-)
-def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
-    world: SmallInstallation, candidate: str, terms: OtherTerms, expected: type
-) -> None:
-    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
-    ctx = world.context()
-    with world.store.read() as tx:
-        before = tx.verdicts.list(), tx.audit.tail(1)
-
-    verdict = recomputation.what_if(ctx, proposal.id, terms)
-
-    assert type(verdict) is expected
-    with world.store.read() as tx:
-        assert (tx.verdicts.list(), tx.audit.tail(1)) == before
-
-
-def test_registered_terms_give_the_registered_verdict_and_impossible_ones_are_refused(
-    world: SmallInstallation,
-) -> None:
-    ctx, proposal = world.context(), world.until_decided(world.propose("sim/better").id)
-
-    again = recomputation.what_if(ctx, proposal.id, OtherTerms())
-
-    assert again == recomputation.replay_verdict(ctx, proposal.id).stored
-    for terms in (OtherTerms(margin=0.0), OtherTerms(alpha=1.0)):
-        with pytest.raises(InputError):
-            recomputation.what_if(ctx, proposal.id, terms)
 
 
 def test_a_score_that_was_changed_behind_our_back_is_named(world: SmallInstallation) -> None:

@@ -195,7 +195,6 @@ def test_an_approval_repeats_verdict_cost_and_risk_and_needs_a_reason(house: Liv
         "Better on Support-ticket routing.",
         "Nothing: it is not slower",
         "This is the 1st candidate on this route in 90 days",
-        "At 1 %, the candidate would have answered about",
     ):
         assert repeated in text(app), repeated
     assert app.button(key=f"approval-now-{id_}").disabled

@@ -40,7 +40,7 @@ from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings
-from harness.gate.text.change_text import CHANGE_WORDS
+from harness.gate.text.canary_state import CHANGE_WORDS
 from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)

@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api.frame.access import read_bearer
+from harness.control.proposals.four_eyes import load_key_creators
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role, key_hash
-from harness.domain.operations.principals import check_principal_name, fold_name, key_creators
+from harness.domain.operations.principals import check_principal_name, fold_name
+from harness.store.transaction import Transaction
 from tests.support.control.control_plane import SECRET
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
@@ -59,11 +63,16 @@ def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
     second = replace(KEY, id="k2", created_by="zoe", created_with="k1")
     third = replace(KEY, id="k3", created_by="kim", created_with="k2")
     keys = {key.id: key for key in (first, second, third)}
-    assert key_creators("k3", keys) == {"kim", "zoe", "ann"}
-    assert key_creators("k1", keys) == {"ann"}
-    assert key_creators("unknown", keys) == frozenset()
-    circle = {**keys, "k1": replace(first, created_with="k3")}
-    assert key_creators("k3", circle) == {"kim", "zoe", "ann"}
+
+    def creators(key: str) -> frozenset[str]:
+        tx = SimpleNamespace(keys=SimpleNamespace(find=keys.get))
+        return load_key_creators(cast("Transaction", tx), key)
+
+    assert creators("k3") == {"kim", "zoe", "ann"}
+    assert creators("k1") == {"ann"}
+    assert creators("unknown") == frozenset()
+    keys["k1"] = replace(first, created_with="k3")
+    assert creators("k3") == {"kim", "zoe", "ann"}
 
 
 def test_a_key_is_stored_as_its_hmac_of_sha_256() -> None:

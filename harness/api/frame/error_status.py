@@ -37,7 +37,6 @@ T = TypeVar("T")
 
 
 def json_answer(everything: Sequence[T]) -> Page[T]:
-    """A list that is small by nature, as one page."""
     return Page(everything, len(everything))
 
 

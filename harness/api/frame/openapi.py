@@ -39,8 +39,6 @@ LISTS = (list, tuple, set, frozenset, Sequence)
 
 
 class SchemaComponents:
-    """Collects the schemas of dataclasses under their class names."""
-
     def __init__(self) -> None:
         self.schemas: dict[str, Schema] = {}
 

@@ -239,7 +239,6 @@ def command(
 def _bind(
     function: Callable[..., object], given: Mapping[str, Any], session: Session
 ) -> dict[str, Any]:
-    """The function's own arguments, of what click read."""
     bound: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         spec = parameter.default
@@ -286,7 +285,6 @@ def _click_parameter(parameter: inspect.Parameter, spec: Spec) -> click.Paramete
 
 
 def _read_type(kind: Any) -> dict[str, Any]:
-    """Says in click's words how a value of this type is read."""
     if get_origin(kind) in (Union, UnionType):
         inner = next(option for option in get_args(kind) if option is not type(None))
         return {**_read_type(inner), "required": False, "default": None}

@@ -27,7 +27,6 @@ def timestamp(moment: datetime | None) -> str:
 
 
 def known_price(target: Target, provider: Provider | None) -> Price | None:
-    """The target's price at its provider; None where it is not known."""
     return provider.prices.get(target.model) if provider else None
 
 
@@ -224,7 +223,6 @@ def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _least_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Returns how wide a table is that cuts no word."""
     columns = zip(headings, *rows, strict=True)
     words = ([len(word) for cell in column for word in cell.split()] for column in columns)
     widths = [min(UNCUT_CHARACTERS, max(lengths, default=0)) for lengths in words]
@@ -248,9 +246,6 @@ _MARKS: Final = {
 
 
 def conversion(notes: Sequence[ConversionNote]) -> None:
-    """Prints a line for each key of another tool's file: where it stands, what became of it,
-    and why.
-    """
     table(
         ("place", "key", "", "what became of it"),
         [

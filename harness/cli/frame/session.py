@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# What `--as` and its variable gave until there were principals.
-ACTOR_VARIABLE = "SWAPGATE_ACTOR"
 KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
-NO_NAMES = (
-    "a name alone gives no role. The command line acts as the operator of this machine, or "
-    f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
-)
 # These set up or repair the machine's own installation, or need none. They have to work where
 # the database does not, so they look at a key when they act with it, not before.
 OF_THE_MACHINE: Final = frozenset(
@@ -55,10 +49,8 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises InputError for a name in the environment, NotAllowed for an unknown key.
+        Raises NotAllowed for an unknown key.
         """
-        if os.environ.get(ACTOR_VARIABLE):
-            raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
         text = self.key_text()
         if text is None:
             return OPERATOR
@@ -143,18 +135,12 @@ class Session:
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: object) -> object:
-    """Keeps a global option, wherever it was given."""
     session, name = ctx.ensure_object(Session), param.opts[0].lstrip("-").replace("-", "_")
     if value:
         setattr(session, name, value)
         # Those that need no key would not notice a file that cannot be read.
         session.key_text()
     return getattr(session, name)
-
-
-def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        raise click.UsageError(f"--as is gone: {NO_NAMES}")
 
 
 def global_options(*, root: bool) -> list[click.Option]:
@@ -172,14 +158,7 @@ def global_options(*, root: bool) -> list[click.Option]:
         "--key-file": (file, key_help),
         "--debug": (flag, "Show the traceback of an unexpected error."),
     }
-    removed = click.Option(
-        ["--as", "acting"],
-        help="Removed: a name does not prove who acts.",
-        callback=_refuse_name,
-        expose_value=False,
-        hidden=True,
-    )
-    kept = [
+    return [
         click.Option(
             [name],
             help=text,
@@ -190,7 +169,6 @@ def global_options(*, root: bool) -> list[click.Option]:
         )
         for name, (kind, text) in options.items()
     ]
-    return [*kept, removed]
 
 
 def _is_of_the_machine(path: str) -> bool:

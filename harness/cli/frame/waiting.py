@@ -133,7 +133,6 @@ class Watched(Generic[Shown]):
 
 
 def show(session: Session, watched: Watched[Shown], *, again: bool) -> None:
-    """Shows it once, or, with `--watch`, until it has ended."""
     if again:
         watch(session, watched)
     elif session.json:

@@ -240,7 +240,6 @@ def _limits(limits: KeyLimits | None) -> str:
 
 
 def _spent(key: KeySummary, usd: float) -> str:
-    """Writes what a data key spent; nothing for a management key."""
     return "" if key.role is not None else format_spent_usd(usd, key.spent.unpriced)
 
 

@@ -117,7 +117,6 @@ def effective(settings: Settings) -> Plain:
 
 
 def _with_texts(value: object) -> object:
-    """Paths as texts, which `to_plain` takes."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

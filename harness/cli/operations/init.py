@@ -144,7 +144,6 @@ def is_terminal() -> bool:
 
 
 def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
-    """Asks for each route with two providers whether some callers keep its fallback warm."""
     if not done.not_warm:
         return
     if not is_terminal():
@@ -179,7 +178,6 @@ def _ask_keep_warm(config: Path | None, done: "SetUpResult") -> None:
 
 
 def _print_import(done: "ConfigImport") -> None:
-    """Prints a line for each key: where it stands, what became of it, and why."""
     conversion = done.conversion
     click.echo(f"created {done.config} from {done.source}")
     output.conversion(conversion.notes)
@@ -252,7 +250,6 @@ def _ask_key(name: str, known: Provider | None) -> str:
 
 
 def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
-    """Asks for name and address, until they make a provider or name one of those there."""
     while True:
         provider = _prompt("Provider", usual)
         if provider == SIMULATOR:

@@ -41,7 +41,6 @@ _BESIDE_OTHERS = opt(
 
 
 def own_command(*words: str, config: Path | None = None) -> list[str]:
-    """The argv that runs one of our commands in a process of its own."""
     chosen = ["--config", str(config)] if config else []
     return [sys.executable, "-m", "swapgate", *chosen, *words]
 
@@ -98,9 +97,7 @@ def ui(session: Session, *, beside_others: bool = _BESIDE_OTHERS) -> None:
 
 @contextmanager
 def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[None]:
-    """Says on a terminal where a part that was started alone is, as soon as it answers; a log
-    has its lines alone.
-    """
+    """Says on a terminal where a part that was started alone is, as soon as it answers."""
     if beside_others or not sys.stderr.isatty():
         yield
         return
@@ -113,7 +110,6 @@ def _announced(session: Session, part: str, *, beside_others: bool) -> Iterator[
 
 
 def _run_part(session: Session, part: str, *, beside_others: bool) -> None:
-    """Run a part once its database and its port are found to be in order."""
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.app.processes import require_port  # noqa: PLC0415 - as above

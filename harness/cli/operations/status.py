@@ -101,7 +101,6 @@ class _Standing:
 
     @property
     def faults(self) -> Iterable[RowFault]:
-        """Lists the forged rows of routes that are shown, or on which something goes on."""
         return dict.fromkeys((*self.overview.faults.values(), *self.routes.invalid))
 
     @property

@@ -1,6 +1,6 @@
 """`swapgate proof` writes what a swap rests on into a file, and verifies such a file. `swapgate
 gate replay` decides a verdict or a canary's action again from what is stored, and says whether
-it is the same; or what other terms would have said (no proof).
+it is the same.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,11 @@ from harness.cli.frame import output
 from harness.cli.frame.command import EXISTING_FILE, FILE, arg, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.cli.proposals.comparison import HEADINGS, suite_rows
 from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
 from harness.control.evals import recomputation
-from harness.control.evals.recomputation import OtherTerms, ReplayedVerdict
-from harness.domain.errors import Conflict, InputError
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import Verdict
+from harness.control.evals.recomputation import ReplayedVerdict
+from harness.domain.errors import Conflict
 from harness.domain.formatting import escape_controls
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text
@@ -127,46 +124,27 @@ def verify(
 
 
 DIFFERS = 1
-NO_PROOF = (
-    "This is no proof, and nothing is stored: terms that are chosen after the answers are "
-    "known keep no error rate. Propose again with these terms."
-)
 
 
 @command()
 def replay(
     session: Session,
     decision: str = arg("VERDICT|ACTION"),
-    *,
-    claim: Claim | None = opt("Decide again with this claim."),
-    margin: float | None = opt("Decide again with this allowed loss.", metavar="SHARE"),
-    alpha: float | None = opt("Decide again with this error probability.", metavar="SHARE"),
-    min_saving: float | None = opt("Decide again with this required saving.", metavar="SHARE"),
 ) -> int:
     """Decide a verdict again from what is stored.
 
-    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
-    --margin, --alpha or --min-saving: what the same answers would have said on other terms.
-    ACTION is the number of an audit event: what a canary did, decided again from its blocks.
+    It must come out the same, to the byte. VERDICT is its id, or a proposal's. ACTION is the
+    number of an audit event: what a canary did, decided again from its blocks.
     Exit code: 1 when the stored decision is not what its samples or blocks say.
     """
-    terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
     if decision.isdigit():
-        if terms_given:
-            raise InputError("other terms are for verdicts: an action has none of its own")
         return 0 if _replay_action(session, int(decision)) else DIFFERS
-    if not terms_given:
-        found = recomputation.replay_verdict(session.context, decision)
-        _print_replayed(found)
-        return 0 if found.agrees else DIFFERS
-    terms = OtherTerms(claim, margin, alpha, min_saving)
-    verdict = recomputation.what_if(session.context, decision, terms)
-    _print_what_if(decision, verdict)
-    return 0
+    found = recomputation.replay_verdict(session.context, decision)
+    _print_replayed(found)
+    return 0 if found.agrees else DIFFERS
 
 
 def _replay_action(session: Session, number: int) -> bool:
-    """Whether it came out the same."""
     again = audit.replay_action(session.context, number)
     event, decided = again.event, again.decided
     at = f"{timestamp(event.at)} UTC"
@@ -224,14 +202,3 @@ def _print_replayed(verdict: ReplayedVerdict) -> None:
         verdict,
         "; and its pairs are what the stored samples say",
     )
-
-
-def _print_what_if(decision: str, verdict: Verdict | None) -> None:
-    if output.documented({"of": decision, "proof": False, "verdict": verdict}):
-        return
-    if verdict is None:
-        click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
-    else:
-        click.echo(f"WHAT IF: {verdict.words}: {reason_text(verdict)}")
-        output.table(HEADINGS, suite_rows(verdict), empty="no suites")
-    output.note(NO_PROOF)

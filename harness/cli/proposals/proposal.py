@@ -27,7 +27,7 @@ from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
-from harness.control.proposals import accepted_costs, decisions, review, selections
+from harness.control.proposals import cost_ratio, decisions, review, selections
 from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
@@ -143,7 +143,6 @@ def _print(session: Session, proposal_id: str) -> None:
 
 
 def _print_queue(ctx: Context, proposal_id: str) -> None:
-    """Says where the proposal's runs are that no worker has yet, and why they wait."""
     for queued in load_queue(ctx).values():
         if queued.position and not queued.away and proposal_id in queued.needed_by:
             output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
@@ -239,7 +238,7 @@ def accept_cost(
 ) -> None:
     """Accept what CANDIDATE costs on ROUTE, for its next proposal. Needs an approver."""
     made = session.decide(
-        accepted_costs.accept_cost_of, route, candidate, ratio=up_to, because=because
+        cost_ratio.accept_cost_of, route, candidate, ratio=up_to, because=because
     )
     output.answer(made, f"{made.text}. Now propose {candidate} for {route}")
 

@@ -225,9 +225,7 @@ def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPr
 def _print_documents(
     made: Sequence[Proposal], outlooks: Sequence[_Outlook], more: Mapping[str, object]
 ) -> None:
-    """Prints the proposals as one document. made: none after a dry run, which shows what would
-    be registered instead. more: what all candidates share.
-    """
+    """made: none after a dry run, which shows what would be registered. more: shared by all."""
     several = [
         {
             "proposal": proposal,
@@ -299,7 +297,6 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
 
 
 def _print_advice(planning: Sequence[SuiteEstimate]) -> None:
-    """Prints how often each claim would be shown; an arrow marks the recommended one."""
     better = {format_score(suite_estimate.advice.effect, None) for suite_estimate in planning}
     output.table(
         [

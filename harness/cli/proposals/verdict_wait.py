@@ -59,7 +59,6 @@ def follow_candidates(
 def _follow(
     session: Session, proposal_id: str, until: str, timeout_s: float | None
 ) -> tuple[Proposal, bool]:
-    """The proposal as it was last, and whether it got there. until: `verdict` or `end`."""
     found, in_time = follow(
         session,
         lambda: load_progress(session.context, proposal_id),
@@ -98,7 +97,6 @@ def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Pr
 
 
 def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
-    """Says why none of its runs is worked on; empty where a worker has one."""
     if waits := evaluation.describe_proposal_waits(tx, proposal):
         return waits
     ours = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]

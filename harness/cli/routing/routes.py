@@ -29,7 +29,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.table import Route, RouteSettings
-from harness.gate.text.change_text import describe_change
+from harness.gate.text.canary_state import describe_change
 
 
 @click.group()

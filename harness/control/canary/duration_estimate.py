@@ -99,12 +99,10 @@ def estimate_for_policy(
         said = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, said)
     steps = ramp.plan_ramp(policy, pace)
-    known = tx.routing.route(route)
-    may_mirror = known is not None and not known.settings.side_effects
-    options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
+    options = ramp_plan.ramp_options(steps)
     few = describe_few_callers(policy, pace)
     if few and (options or seen):
-        options = (*(o for o in options if o != ramp_plan.NOTHING_HELPS), *decision)
+        options = (*options, *decision)
     words = ramp_plan.ramp_summary(pace, steps)
     warm_up = ramp_plan.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""

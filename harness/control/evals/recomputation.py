@@ -1,11 +1,11 @@
-"""Recomputes a verdict from its stored samples before anything rests on it (F1), replays it
-from its inputs, and decides it on other terms (F5). What was found is remembered by the
+"""Recomputes a verdict from its stored samples before anything rests on it (F1), and replays
+it from its inputs (F5). What was found is remembered by the
 content of verdict, registration and samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -14,22 +14,12 @@ from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.proposals import evaluation
 from harness.domain.content_hash import digest, hash_content
-from harness.domain.errors import (
-    EvidenceMismatch,
-    InputError,
-    NotFound,
-    SignatureInvalid,
-    StaleEvidence,
-)
+from harness.domain.errors import EvidenceMismatch, NotFound, SignatureInvalid, StaleEvidence
 from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.ranges import SHARE_RANGE
 from harness.gate.offline import verdicts
-from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.recomputation import (
     AgreementLevel,
     Recomputation,
@@ -37,9 +27,8 @@ from harness.gate.offline.recomputation import (
     recompute_verdict,
     remeasure_claim,
 )
-from harness.gate.offline.replay import claims_from_json, verdict_bytes, verdict_times
+from harness.gate.offline.replay import claims_from_json, verdict_bytes
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.verdicts import decide_verdict
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")
@@ -162,40 +151,6 @@ class ReplayedVerdict:
         return not self.differences
 
 
-@dataclass(frozen=True, slots=True)
-class OtherTerms:
-    """Holds terms for a plan, to try instead of its own. None keeps what was registered."""
-
-    claim: Claim | None = None  # claim, min_saving: of the primary suites
-    margin: float | None = None  # margin, alpha: of every suite
-    alpha: float | None = None
-    min_saving: float | None = None
-
-    def apply_to(self, plan: SuitePlan) -> SuitePlan:
-        """Changes a plan to these terms. Raises InputError for terms that no comparison can
-        have.
-        """
-        primary = plan.role is SuiteRole.PRIMARY
-        changed = replace(
-            plan,
-            claim=self.claim if self.claim and primary else plan.claim,
-            margin=plan.margin if self.margin is None else self.margin,
-            alpha=plan.alpha if self.alpha is None else self.alpha,
-        )
-        design_from_plan(changed)
-        if changed.combine is PrimaryCombination.ANY and changed.claim is not Claim.SUPERIOR:
-            raise InputError("one of several primary suites can only be claimed to be better")
-        return self._saving(changed) if changed.claim is Claim.CHEAPER else changed
-
-    def _saving(self, plan: SuitePlan) -> SuitePlan:
-        registered = plan.min_saving or GatePolicy().min_saving
-        wanted = registered if self.min_saving is None else self.min_saving
-        if not SHARE_RANGE.holds(wanted):
-            raise InputError(f"a share to be saved lies in {SHARE_RANGE.text}, not {wanted}")
-        ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
-        return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
-
-
 def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     """Decides a verdict again from the inputs that it carries, and compares them with the
     samples.
@@ -222,30 +177,6 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         again_sha256=hash_content(after),
         items={case.plan.suite: len(case.paired.items) for case in cases},
         differences=tuple(differences),
-    )
-
-
-def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | None:
-    """The verdict that the stored samples give on other terms; nothing is stored.
-
-    None when they do not decide on those terms: more answers would be needed. It is no proof:
-    terms that are chosen after the answers are known keep no error rate.
-    Raises NotFound, InputError.
-    """
-    with ctx.store.read() as tx:
-        stored = _verdict(tx, decision)
-        cases = claims_from_json(stored.inputs)
-        samples = {case.plan.suite: _samples(tx, case) for case in cases}
-    decided_at, expires_at = verdict_times(stored.inputs)
-    return decide_verdict(
-        stored.route,
-        stored.incumbent,
-        stored.candidate,
-        [otherwise.apply_to(case.plan) for case in cases],
-        samples,
-        decided_at,
-        (expires_at - decided_at).total_seconds(),
-        stopped={case.plan.suite: case.stopped for case in cases if case.stopped},
     )
 
 

@@ -49,8 +49,6 @@ ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """Describes an alert as people see it, with the counts of its messages."""
-
     id: str
     kind: AlertKind
     severity: Severity
@@ -117,7 +115,6 @@ def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
 
 
 def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
-    """Lists the open alerts of some kinds: the kind, and what each is about."""
     with ctx.store.read() as tx:
         records = tx.alerts.unsettled()
     return {
@@ -156,9 +153,7 @@ def update_alerts(
     kinds: Collection[AlertKind],
     notices: Mapping[tuple[AlertKind, str], AlertNotice],
 ) -> None:
-    """Opens and ends alerts of these kinds, so that each open one has a notice, with its
-    title.
-    """
+    """Opens and ends alerts of these kinds, so that each open one has a notice."""
     with ctx.store.read() as tx:
         titles = {
             (record.kind, record.key.partition(":")[2]): record.title
@@ -296,9 +291,6 @@ def _resolution_of(record: AlertRecord, now: datetime) -> Alert:
 
 
 def _queue(ctx: Context, sinks: AlertSinks) -> None:
-    """A message of every alert that people do not know of yet, for every sink that gets its
-    kind.
-    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         keys = {alert.key for alert in tx.alerts.unsettled() if due_message(alert, now)}
@@ -315,7 +307,6 @@ def _queue(ctx: Context, sinks: AlertSinks) -> None:
 def queue_message(
     tx: Transaction, record: AlertRecord, message: Notified, sinks: Iterable[str]
 ) -> None:
-    """Puts a message into the outbox of each of these sinks, and marks the alert as told."""
     now = tx.now()
     after = mark_notified(record, message, now)
     tx.alerts.save(after)
@@ -343,9 +334,7 @@ def _send(
     waiting: Iterable[Delivery],
     records: Mapping[str, AlertRecord],
 ) -> None:
-    """In their order, up to the first that fails or that another process sends: what is behind
-    it waits for the next turn.
-    """
+    """In order, up to the first that fails or that another process sends: others wait."""
     for delivery in waiting:
         claimed = claim_delivery(delivery, ctx.clock.now())
         with ctx.store.write() as tx:

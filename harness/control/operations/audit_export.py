@@ -53,12 +53,10 @@ def event_row(event: AuditEvent) -> Mapping[str, str | int]:
 
 
 def event_line(event: AuditEvent) -> str:
-    """Writes a whole event as one line of JSON."""
     return json.dumps(to_plain(event), ensure_ascii=False)
 
 
 def write_json_lines(events: Iterable[AuditEvent], file: TextIO) -> int:
-    """Writes each whole event as one line of JSON; returns how many there were."""
     count = 0
     for event in events:
         file.write(event_line(event) + "\n")

@@ -167,7 +167,6 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
 
 
 def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
-    """Finds the browser's session before this one by its cookie, ended or not, and ends it."""
     former = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
         _end(tx, former.cookie_hash)
@@ -179,7 +178,6 @@ def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
 
 
 def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
-    """Ends the session of a cookie, and returns who acted in it; None where none went on."""
     session = tx.dashboard_sessions.by_cookie(cookie_hash, lock=True) if cookie_hash else None
     if session is None or session.ended_at is not None:
         return None
@@ -275,7 +273,6 @@ def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
 
 
 def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str | None:
-    """Ends what a link opened that comes again, and says so; None for all other links."""
     session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
         return None

@@ -64,9 +64,7 @@ def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
 
 
 def check_snapshot(ctx: Context) -> bool:
-    """Checks that what routers are to serve, and control works on, is signed, and alerts where
-    something is not. Returns whether all of it is.
-    """
+    """Checks that what routers serve is signed, and alerts where it is not. Whether it is."""
     try:
         ctx.store.snapshot()
         faults = _describe_faults(ctx.store.signature_faults(working=True))
@@ -127,7 +125,6 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
 
 
 def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
-    """The highest revision that this database, or `more`, knows to have been served."""
     with ctx.store.read() as tx:
         return max(
             tx.installation.lineage().revision, tx.installation.highest_served(), *more, 0

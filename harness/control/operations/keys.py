@@ -39,8 +39,6 @@ NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySummary(ApiKey):
-    """A key with what it spent today and this month (UTC), as far as it is recorded."""
-
     spent: SpendTotals
     principal_name: str  # empty for a data key
 

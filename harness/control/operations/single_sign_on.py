@@ -99,7 +99,6 @@ def _text(claims: Mapping[str, object], claim: str) -> str:
 
 
 def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
-    """Finds the highest role of the person's groups. Raises NotAllowed."""
     found = claims.get(settings.roles_claim, ())
     groups = (found,) if isinstance(found, str) else found
     if not isinstance(groups, list | tuple):
@@ -216,7 +215,6 @@ def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Prin
 
 
 def _shown(name: str) -> str:
-    """The name as the server has it now, where the log can show it to a reader as it is."""
     try:
         return check_principal_name(name)
     except InputError:
@@ -250,9 +248,7 @@ class FailedAttempts:
         return max(0.0, self._left_s(address) + self._each_s - self._most_s)
 
     def failed(self, address: str) -> None:
-        """Counts a failed attempt. Of two attempts in flight the last one may count less: no
-        harm.
-        """
+        """Counts a failed attempt. Of two in flight the last may count less: no harm."""
         left_s = min(self._most_s, self._left_s(address) + self._each_s)
         self._empty_at[address] = self._clock.monotonic() + left_s
         self._empty_at.move_to_end(address)

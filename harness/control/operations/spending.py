@@ -43,7 +43,6 @@ def load_spending(ctx: Context) -> MonthSpending:
 
 
 def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
-    """Tells what a run's answers are for: an eval, or a check for drift."""
     return SpendingPurpose.DRIFT if tx.drift.is_checking(run) else SpendingPurpose.EVALS
 
 
@@ -79,8 +78,6 @@ def _cap_text(usd: float | None) -> str:
 
 @dataclass(frozen=True)
 class SpendingReport:
-    """The money of one month (UTC), as of a moment."""
-
     month: date  # its first day
     cap_usd: float | None  # None for no cap
     spent_usd: float
@@ -90,7 +87,6 @@ class SpendingReport:
 
     @property
     def headline(self) -> str:
-        """Answers whether the money lasts: the first line of page and command."""
         since = f"since {format_date(self.month)} (UTC)"
         calls = format_quantity(self.unpriced, "call")
         if self.unpriced and not self.spent_usd:
@@ -106,7 +102,6 @@ class SpendingReport:
 
     @property
     def unpriced(self) -> int:
-        """Counts the calls without a known price: they are not in the sum."""
         return sum(row.unpriced for row in self.purposes)
 
 

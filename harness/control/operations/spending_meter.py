@@ -88,7 +88,6 @@ class SpendingMeter:
 
     @property
     def cap_usd(self) -> float | None:
-        """The cap, as it was read last."""
         return self._month.cap_usd if self._month else None
 
     @property

@@ -25,8 +25,6 @@ SAMPLE_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class CaptureSummary:
-    """Describes a captured request without its content."""
-
     id: str
     at: datetime
     expires_at: datetime
@@ -46,8 +44,6 @@ class CaptureSummary:
 
 @dataclass(frozen=True)
 class CaptureExport:
-    """Captured requests as lines of a file to label."""
-
     lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
     near: Mapping[str, str]  # left out → what it resembles
     sample: CaptureSample  # that it was drawn from
@@ -99,9 +95,7 @@ def export_captures(
 
 
 def load_sample(ctx: Context, route: str | None) -> CaptureSample:
-    """Loads how large the requests are that were drawn in the last SAMPLE_DAYS, and how many of
-    them were not kept.
-    """
+    """Loads the sizes of the requests that were drawn in the last SAMPLE_DAYS."""
     since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
         return CaptureSample.from_sizes(tx.captures.sizes(route=route, since=since))

@@ -26,8 +26,6 @@ BEYOND: Final = (
 
 @dataclass(frozen=True, slots=True)
 class UserDeletion:
-    """Says what of a user was deleted, and what such a deletion cannot reach."""
-
     sessions: int  # with what they spawned, and all messages
     captures: int
     failovers: int  # whose mark was blanked
@@ -110,7 +108,6 @@ def revoke_stale_grants(ctx: Context) -> int:
 
 
 def _has_ended(tx: Transaction, grant: AgentGrant) -> bool:
-    """Whether its agent, or its session, is there no more."""
     try:
         if tx.agents.get(grant.agent).deleted_at is not None:
             return True

@@ -123,7 +123,6 @@ def _risk(
 
 
 def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
-    """Of the 90 days before, those that looked at their candidate, or will."""
     return [
         proposal
         for proposal in tx.proposals.since(route, now - WINDOW)
@@ -265,7 +264,6 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
-    """Tells whether a proposal looked at its candidate, or still will."""
     # A verdict is a look also where somebody deleted its samples since.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None

@@ -76,7 +76,6 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
 
 
 def find_obstacle(tx: Transaction, route: Route) -> str:
-    """Says what a route's round waits for; empty for nothing."""
     for proposal in tx.proposals.open():
         if proposal.route == route.name:
             return f"proposal {proposal.id} is open"
@@ -86,9 +85,7 @@ def find_obstacle(tx: Transaction, route: Route) -> str:
 
 
 def _find_ending(ctx: Context, route: Route, rounds: Sequence[CandidateRound]) -> str:
-    """Says that the incumbent's end is announced, or that its provider lists it no more, and no
-    round was begun for that yet.
-    """
+    """Says what is new of the incumbent's end, where no round was begun for it yet."""
     for ending in deprecations.list_deprecations(ctx):
         because = (
             ending.text
@@ -190,7 +187,6 @@ class ListRefresh:
 
 
 def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
-    """Returns when each provider's models were first listed."""
     first: dict[str, datetime] = {}
     for model in listed:
         since = model.listed_since or model.found_at
@@ -238,7 +234,6 @@ def judge_route(ctx: Context, route: Route) -> JudgedRoute:
 
 
 def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
-    """Reads the lists of the providers that the routes' schedules name, as `refresh_lists`."""
     schedules = [route.settings.candidates for route in routes if route.settings.candidates]
     patterns = [pattern for one in schedules for pattern in parse_patterns(one.models)]
     return refresh_lists(
@@ -247,7 +242,6 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
 
 
 def _announce(ctx: Context, new: set[str]) -> list[str]:
-    """Raises an alert for each new model that a schedule selects."""
     said = []
     with ctx.store.read() as tx:
         routes, targets = tx.routing.table().routes, tx.routing.targets()
@@ -285,7 +279,6 @@ def _was_announced(ctx: Context, about: str) -> bool:
 
 
 def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
-    """Says when a new model is measured and for how much, or what it waits for."""
     if planned is None:
         return "It was measured on these suites before."
     if planned.remark:
@@ -301,9 +294,7 @@ def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None)
 
 
 def find_next_round(ctx: Context, route: Route) -> datetime | None:
-    """Finds when the route's next round begins, now where one is overdue; None for never, or
-    without a schedule or a calendar.
-    """
+    """Finds when the route's next round begins, now where one is overdue; None for never."""
     schedule, now = route.settings.candidates, ctx.clock.now()
     if ctx.calendar is None or schedule is None:
         return None

@@ -40,8 +40,6 @@ LIST_AGE: Final = timedelta(hours=36)
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
-    """A model that a schedule's pattern selects."""
-
     name: str  # provider/model
     pattern: str
     price: Price | None
@@ -49,8 +47,6 @@ class SelectedModel:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What the next round of a route would measure."""
-
     measured: tuple[PlannedCandidate, ...] = ()  # the cheapest first
     waiting: tuple[PlannedCandidate, ...] = ()
     most_alpha: float = 0.0  # of each candidate
@@ -63,7 +59,6 @@ class RoundPlan:
 
     @property
     def cost_text(self) -> str:
-        """Says what the round costs, and what of it has no price."""
         said = []
         if len(self._unpriced) < len(self.measured):
             said.append(f"about {format_usd(sum_costs(self.measured))}")
@@ -128,9 +123,6 @@ def _explain_none(
     read_at: Collection[str],
     offered: Collection[str],
 ) -> str:
-    """Says why a pattern may select no model: no such provider, a list never read, a ceiling
-    below all prices, or a wrong name. offered: the providers' models.
-    """
     asked = sorted(filter(pattern.takes_provider, providers))
     if not asked:
         hint = did_you_mean(

@@ -81,7 +81,6 @@ class SuiteAnswers:
         return SuiteColumns(*map(AnswerColumns.from_samples, (self.incumbent, self.candidate)))
 
     def describe_faults(self, incumbent: str, candidate: str) -> Sequence[str]:
-        """Says why answers of a model may be no evidence; both by their names."""
         return (
             *describe_faults(self.figures.incumbent, incumbent),
             *describe_faults(self.figures.candidate, candidate),
@@ -123,21 +122,16 @@ class Comparison:
 
     @property
     def basis(self) -> VerdictBasis | None:
-        """Returns what the verdict rests on; None while the gate is open."""
         return VerdictBasis.from_verdict(self.verdict) if self.verdict else None
 
     @property
     def is_measured(self) -> bool:
-        """Tells whether figures of it say something about the candidate: a verdict that says
-        NOT MEASURED rests on what an outage left.
-        """
+        """Tells whether its figures say something: NOT MEASURED rests on an outage's rest."""
         return self.verdict is None or self.verdict.outcome != "infra_error"
 
     @property
     def faults(self) -> Sequence[str]:
-        """Says why answers of a model, or a suite's items, may be no evidence, whatever the
-        gate makes of them.
-        """
+        """Says why answers of a model, or a suite's items, may be no evidence."""
         models = self.incumbent.model, self.candidate.model
         names = [side.plan.suite for side in self.suites]
         samples = [[self.left_out[name]] if name in self.left_out else [] for name in names]
@@ -154,7 +148,6 @@ class Comparison:
 
     @property
     def decided_on(self) -> str:
-        """Says on how many items the gate decided; empty without a verdict."""
         if self.basis is None:
             return ""
         return f"Decided on {self.basis.items_text}."
@@ -219,12 +212,24 @@ def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
     return sum(plan.most_answers for plan in proposal.plans) > most_texts
 
 
+def load_arm_answers(
+    tx: Transaction, proposal: Proposal, arm: str, plans: Sequence[SuitePlan]
+) -> Sequence[AnswerColumns]:
+    """Loads an arm's answers by suite, checked where there are not too many of them."""
+    runs = [
+        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
+        for plan in plans
+        if plan.suite in proposal.runs
+    ]
+    if is_large(proposal):
+        return [tx.runs.figures(run, below=below) for run, below in runs]
+    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
+
+
 def with_texts(
     ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
 ) -> Comparison:
-    """Returns the comparison with the answers to some items alone, whole and checked. items: by
-    suite.
-    """
+    """Loads the answers to some items alone, whole and checked. items: by suite."""
     with ctx.store.read() as tx:
         suites = [
             replace(
@@ -272,7 +277,6 @@ def _next_step(
 
 
 def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
-    """Says why a promoted candidate does not serve its route now; empty where it does."""
     route = tx.routing.route(rollout.route)
     if route is None or route.incumbent == rollout.candidate:
         return ""

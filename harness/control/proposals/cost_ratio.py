@@ -1,19 +1,23 @@
 """Compares what two models cost for the same answers, by list prices and the tokens that were
 measured or estimated, with the ratio at which the route's canary ends. It is known before
-anything is spent.
+anything is spent. An approver may accept a ratio beyond that.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.proposals import answer_usage
-from harness.control.providers import prices
+from harness.control.proposals.suite_registration import plan_suites
+from harness.control.providers import named_models, prices
+from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_number
+from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import CanaryPolicy, CostAcceptance
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Price, Target
@@ -56,7 +60,6 @@ class CostRatio:
 
     @property
     def text(self) -> str:
-        """Says in sentences what it costs, and what its canary makes of that."""
         said = f"{self._cost}. {self._guard}."
         return f"{said} {self.accepted.text}." if self.accepted else said
 
@@ -138,7 +141,6 @@ def find_ratio(
 
 
 def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
-    """Loads what a stored proposal's candidate costs, by the newest answers of both models."""
     names = tx.routing.targets()
     arms = (names[proposal.incumbent], names[proposal.candidate])
     canary = proposal.policy.canary
@@ -175,3 +177,63 @@ def _describe_tokens(sides: Sequence[tuple[MeanUsage, MeanUsage]]) -> str:
     if all(ours.answers for ours, _ in sides):
         return "the incumbent's tokens on the suites"
     return "tokens guessed from the suites' texts"
+
+
+MOST_ACCEPTED: Final = 1_000.0
+ACCEPT_COST: Final = "proposal.accept_cost"  # an action of the audit log
+LASTS: Final = timedelta(days=30)
+MOST_READ: Final = 200  # of the acceptances on a route
+
+
+def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
+    """Says what an approver accepts. Raises NotAllowed for other roles, InputError without a
+    reason or for an impossible ratio.
+    """
+    actor.require(Role.APPROVER)
+    if not 1.0 <= ratio <= MOST_ACCEPTED:
+        most = format_number(MOST_ACCEPTED)
+        raise InputError(f"an accepted cost lies between 1 and {most} times, not {ratio}")
+    if not because.strip():
+        raise InputError("an accepted cost needs its reason, which everybody sees")
+    return CostAcceptance(ratio, because.strip(), actor.name)
+
+
+def accept_cost_of(
+    ctx: Context, actor: Actor, route: str, candidate: str, *, ratio: float, because: str
+) -> CostAcceptance:
+    """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
+
+    It ends with that proposal, or after 30 days. Needs an approver. Raises NotFound, InputError
+    also where the canary would end for the cost all the same, ConfigError and NotAllowed.
+    """
+    accepted = accept_cost(actor, ratio, because)
+    with ctx.store.read() as tx:
+        settings = routes.require_route(tx, route).settings
+    policy = ctx.policy(settings.policy)
+    plans = [plan for _, plan in plan_suites(ctx, settings, policy.gate)]
+    with ctx.store.write() as tx:
+        target = named_models.register_model(ctx, tx, actor, candidate)
+        arms = (tx.routing.targets()[routes.require_route(tx, route).incumbent], target)
+        cost = find_ratio(ctx, tx, plans, policy.canary, arms)
+        if not cost.is_covered_by(ratio):
+            cost.require_acceptance("Accept at least `--up-to {}`, or propose another model")
+        details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
+        tx.audit.append(actor, ACCEPT_COST, f"route {route}", details)
+    return accepted
+
+
+def find_accepted_cost(
+    ctx: Context, tx: Transaction, route: str, candidate: Target
+) -> CostAcceptance | None:
+    since = ctx.clock.now() - LASTS
+    events = tx.audit.for_subject(
+        f"route {route}", since=since, limit=MOST_READ, actions=[ACCEPT_COST]
+    )
+    newest = next((one for one in events if one.details["candidate"] == candidate.id), None)
+    if newest is None or any(
+        one.candidate == candidate.id and one.created_at >= newest.at
+        for one in tx.proposals.list(route=route)
+    ):
+        return None
+    accepted: Any = newest.details["accepted"]
+    return CostAcceptance(**accepted)

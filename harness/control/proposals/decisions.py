@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
-from harness.control.proposals import accepted_costs, cost_ratio, evaluation, four_eyes
+from harness.control.proposals import cost_ratio, evaluation, four_eyes
 from harness.control.routing import freezes
 from harness.domain.errors import (
     Conflict,
@@ -112,23 +112,17 @@ def _accept_cost(
     ratio: float | None,
     reason: str,
 ) -> CostAcceptance | None:
-    """Says which cost is accepted once the proposal is approved. Raises InputError where the
-    canary would end for it, Conflict where another one was accepted before.
-    """
     accepted = proposal.accepted_cost
     if ratio is not None:
         if accepted is not None:
             raise Conflict(f"{accepted.text}. That cannot change: leave the cost out")
-        accepted = accepted_costs.accept_cost(actor, ratio, reason)
+        accepted = cost_ratio.accept_cost(actor, ratio, reason)
     cost = cost_ratio.load_ratio(ctx, tx, replace(proposal, accepted_cost=accepted))
     cost.require_acceptance(ACCEPT_AT_APPROVAL)
     return accepted
 
 
 def _name_change(proposal: Proposal, given: str) -> str:
-    """Says under which change request the proposal is approved. Raises InputError, Conflict for
-    another one than it was proposed under.
-    """
     reference = parse_change_reference(given) or proposal.change_reference
     if proposal.change_reference not in ("", reference):
         raise Conflict(
@@ -246,9 +240,7 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Says in words that the key of an approval was revoked after it was given, or that the
-    approver was declared to be the proposer; empty otherwise.
-    """
+    """Says in words why an approval counts no more since it was given; empty where it does."""
     for approval in tx.approvals.for_proposal(proposal.id):
         key = tx.keys.find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
@@ -268,8 +260,6 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView(Approval):
-    """An approval as lists show it."""
-
     remarks: tuple[str, ...] = ()  # what everybody should know of the keys behind it
 
 

@@ -37,8 +37,6 @@ class Drawback:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """One figure of both arms, of which less is better."""
-
     old: float | None
     new: float | None
     old_interval: Interval
@@ -90,7 +88,6 @@ def list_drawbacks(
 
 
 def describe_absence(comparison: Comparison) -> str:
-    """Says which drawbacks were looked for, where none was found."""
     before, after = comparison.incumbent_figures, comparison.candidate_figures
     if not comparison.is_measured:
         return "Nothing is known: it was not measured."
@@ -143,7 +140,6 @@ def _of_arms(comparison: Comparison) -> Iterator[Drawback]:
 
 
 def _of_suites(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
-    """The suites that are worse as scored, though none of them decided so."""
     for report in basis.suites:
         decided = basis.decides(report) and report.outcome != "passed"
         if decided or not _below_zero(report.ci_high):
@@ -154,7 +150,6 @@ def _of_suites(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawba
 
 
 def _of_slices(basis: VerdictBasis, names: Mapping[str, str]) -> Iterator[Drawback]:
-    """The slices that look worse without being shown so, the largest loss first."""
     looking = [
         (slice_, report)
         for report in basis.suites

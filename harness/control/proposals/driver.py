@@ -392,7 +392,6 @@ _HAD_ITS_CANARY = "the route's signed history has its canary: this row is older 
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
-    """Says why the proposal has no place on its route any more; empty where it has one."""
     route = tx.routing.route(proposal.route)
     if route is None or route.incumbent != proposal.incumbent:
         return _OTHER_BASE

@@ -97,12 +97,10 @@ class SuiteEstimate:
 
     @property
     def saving(self) -> float | None:
-        """Share of the incumbent's cost that the candidate saves, by answers or list prices."""
         return self.advice.saving
 
     @property
     def basis(self) -> str:
-        """Says what the cost rests on where a model has no answers yet; empty otherwise."""
         if self.guessed:
             return (
                 "neither model has answers yet; cost and time are guessed from the "
@@ -117,7 +115,6 @@ class SuiteEstimate:
 
     @property
     def texts(self) -> Sequence[str]:
-        """Says in words what the slices can show, and how long a promotion waits for them."""
         if not self.slices:
             return ()
         wait = f"no promotion before {self.plan.unit} {self.promotion_from:,}, for the slices"
@@ -208,9 +205,6 @@ def _saving(
     arms: tuple[Target, Target | None],
     sides: tuple[MeanUsage | None, MeanUsage | None],
 ) -> float | None:
-    """By recorded answers, else by list prices; None where one is unknown, or nothing costs
-    anything.
-    """
     ours, theirs = sides
     if ours is None or theirs is None:
         before, after = (prices.find_list_price(ctx, tx, arm) for arm in arms)
@@ -264,7 +258,6 @@ def _warning(
 def _budget_warning(
     plan: SuitePlan, sides: Sequence[MeanUsage | None], limit: RunBudget
 ) -> str:
-    """Says which run would end before its last answer, since it may not cost so much."""
     found = []
     for whose, usage in zip(("incumbent", "candidate"), sides, strict=True):
         if usage is None:

@@ -126,7 +126,6 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
-    """That the candidate's provider, or the judge's, answers from another place than before."""
     if plan.suite not in proposal.runs:
         return ""
     pair = proposal.runs[plan.suite]
@@ -208,7 +207,6 @@ def _can_share(
 
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
-    """Whether one model gave all of these, and is the one that was seen last."""
     sighting = tx.sightings.for_target(target)
     pin = plan.served_pin
     return (
@@ -248,9 +246,6 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 def _bound_unpriced(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, budget: RunBudget
 ) -> RunBudget:
-    """Bounds the tokens of a candidate of unknown price that a schedule measures, as no budget
-    in money can.
-    """
     by_id, gate = tx.routing.targets(), proposal.policy.gate
     arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
     if proposal.on_better is None or prices.find_list_price(ctx, tx, arms[1]):
@@ -261,9 +256,7 @@ def _bound_unpriced(
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Checks that the runs of both sides are those that were registered. Raises StaleEvidence
-    for one that is not.
-    """
+    """Requires the registered runs. Raises StaleEvidence for another one."""
     for plan in proposal.plans:
         pair = proposal.runs[plan.suite]
         for run, target in (
@@ -295,9 +288,7 @@ def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
-    """Says for whom the comparison waits; empty where it waits for none, and where a run's row
-    is not to be believed.
-    """
+    """Says for whom the comparison waits; empty for none, and where a run's row is forged."""
     if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None:
         with suppress(SignatureInvalid):
             return describe_waits(load_runs(tx, proposal).values(), tx.now())
@@ -326,7 +317,6 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
 
 
 def has_silent_cut(tx: Transaction, proposal: Proposal) -> bool:
-    """Whether an answer ended at the limit of tokens before any text."""
     arms = (arm for answers in load_answers(tx, proposal).values() for arm in answers)
     return any(answer.is_silent_cut for arm in arms for answer in arm)
 
@@ -379,7 +369,6 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime) ->
 def given_up(
     proposal: Proposal, runs: Mapping[str, EvalRun], now: datetime
 ) -> Sequence[EvalRun]:
-    """Lists the runs that have waited for a provider as long as the policy's patience."""
     patience_s = proposal.policy.gate.infra_patience_s
     return [runs[run] for run in sorted(runs) if runs[run].has_waited(patience_s, now)]
 

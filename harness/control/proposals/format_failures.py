@@ -19,7 +19,6 @@ OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
 
 def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
-    """The candidate with the remedy's line in its patch, beside what is there already."""
     patch = candidate.request_patch
     lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
     return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
@@ -97,8 +96,6 @@ class FormatExample:
 
 @dataclass(frozen=True)
 class FormatFix:
-    """A target that may fix it, and the commands that register and propose it."""
-
     what: str
     target: str
     commands: Sequence[str]

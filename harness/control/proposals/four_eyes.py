@@ -15,7 +15,6 @@ from harness.domain.operations.principals import (
     Principal,
     PrincipalKind,
     fold_name,
-    key_creators,
 )
 from harness.domain.proposals.proposal import Approval, Proposal
 from harness.store.transaction import Transaction
@@ -140,13 +139,10 @@ class _Hands:
         return frozenset(map(self.people.person, creators))
 
     def of_both(self, one: str | None, other: str | None) -> Sequence[str]:
-        """Lists who had a hand in both keys, without the machine's operator, who makes the
-        first ones.
-        """
+        """Lists who had a hand in both keys, without the operator, who makes the first ones."""
         return sorted((self.of_key(one) & self.of_key(other)) - {LOCAL_PRINCIPAL.id})
 
     def has_other_key(self, person: str, hand: str) -> bool:
-        """Tells whether this person has a key in which `hand` had none."""
         return any(
             key.revoked_at is None and hand not in self.of_key(key.id)
             for principal in (person, *self.people.others(person))
@@ -174,14 +170,24 @@ def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
 
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
-    """Loads who created the key, who created the key that it was created with, and so on."""
-    return key_creators(key, _chain(tx, key))
+    """Who has seen the key's text or could have made it: who created it, who created the key
+    that it was created with, and so on.
+    """
+    met, creators = set[str](), set[str]()
+    at: str | None = key
+    while at is not None and at not in met:
+        met.add(at)
+        api_key = tx.keys.find(at)
+        if api_key is None:
+            break
+        if api_key.created_by is not None:
+            creators.add(api_key.created_by)
+        at = api_key.created_with
+    return frozenset(creators)
 
 
 def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
-    """Whether whoever acted under this name is another person than the proposer, and holds no
-    key that the proposer had a hand in.
-    """
+    """Whether the one of this name is another person, with no key of the proposer's hand."""
     if fold_name(name) == fold_name(proposer.name):
         return False
     known = tx.principals.named(name)
@@ -197,7 +203,6 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
 
 
 def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
-    """What everybody should know of the keys behind an approval, in words."""
     found = []
     key = tx.keys.find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
@@ -232,17 +237,6 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
             f"{approval.name}, who approved it, had a hand in that key"
         )
     return found
-
-
-def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
-    chain: dict[str, ApiKey] = {}
-    at: str | None = key
-    while at is not None and at not in chain:
-        api_key = tx.keys.find(at)
-        if api_key is None:
-            break
-        chain[at], at = api_key, api_key.created_with
-    return chain
 
 
 def _creator(tx: Transaction, key: ApiKey) -> str:

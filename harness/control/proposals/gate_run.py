@@ -125,9 +125,6 @@ def run_until_decided(
 
 
 def _find_unpaid(ctx: Context, proposal: Proposal) -> str:
-    """Says why no run of the proposal can go on for want of money; empty where one can, or has
-    a worker.
-    """
     if ctx.monthly_cap_usd is None:
         return ""
     queue = load_queue(ctx)

@@ -12,7 +12,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.proposals import candidate_rounds, candidates, selections
 from harness.control.proposals.candidates import RoundPlan
-from harness.control.proposals.comparison import compute_arm_figures, is_large
+from harness.control.proposals.comparison import compute_arm_figures, load_arm_answers
 from harness.control.providers import deprecations
 from harness.control.routing import routes
 from harness.domain.evals.run import AnswerColumns
@@ -71,8 +71,6 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All models that were measured for a route, the best score first."""
-
     route: str
     incumbent: str
     rows: Sequence[LeaderboardRow]
@@ -147,9 +145,7 @@ def mark_frontier(rows: Sequence[LeaderboardRow]) -> Sequence[LeaderboardRow]:
 
 
 def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Proposal]:
-    """Lists the proposals of any route that measured on the primary suites as they are now, the
-    newest first.
-    """
+    """Lists proposals of any route on the primary suites as they are, newest first."""
     wanted = {
         suite.suite: ctx.suites.pin(suite.suite).digest
         for suite in route.settings.suites
@@ -211,7 +207,6 @@ def _is_whole(report: SuiteReport, primary: Sequence[SuiteReport]) -> bool:
 def _incumbent(
     tx: Transaction, measured: Sequence[Proposal], incumbent: str, name: str
 ) -> LeaderboardRow:
-    """The incumbent's answers, of the newest proposal that has most of them."""
     found = [
         _answers(tx, proposal, arm)
         for proposal in measured[:MOST_COMPARED]
@@ -223,15 +218,8 @@ def _incumbent(
 
 
 def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
-    """By primary suite; checked where there are not too many of them."""
-    runs = [
-        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
-        for plan in proposal.plans
-        if plan.role is SuiteRole.PRIMARY and plan.suite in proposal.runs
-    ]
-    if is_large(proposal):
-        return [tx.runs.figures(run, below=below) for run, below in runs]
-    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
+    primary = [plan for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
+    return load_arm_answers(tx, proposal, arm, primary)
 
 
 def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
@@ -272,9 +260,7 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
 
 
 def describe_shortlist(ctx: Context, target: str) -> str:
-    """Says which measured models could replace a target, on each route that it serves; empty
-    where none was measured. target: its id.
-    """
+    """Says which measured models could replace a target, by its id, on each of its routes."""
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)

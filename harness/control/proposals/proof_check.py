@@ -37,7 +37,6 @@ class ProofFindings:
 
 
 def check_proof(rows: ProvenRows) -> ProofFindings:
-    """Checks how the rows of a proof fit together, and computes its verdict again."""
     faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
     return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
 

@@ -96,7 +96,6 @@ def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str],
 
 
 def _end_of(text: str, marks: tuple[str, ...]) -> int:
-    """The place after the last of the marks; 0 without one."""
     return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
 
 
@@ -118,7 +117,6 @@ def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
 def _read_suite(
     ctx: Context, side: SuiteAnswers, items: Iterable[str]
 ) -> tuple[Mapping[str, tuple[str, str]], str]:
-    """(input, expected answer) by item, and why an item lacks them."""
     suite = side.plan.suite
     try:
         if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity
@@ -13,8 +13,6 @@ from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
 from harness.control.providers import named_models
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
-from harness.domain.evals.cost_forecast import CostForecast
-from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
@@ -27,8 +25,6 @@ TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """A change on a route that a reviewer should know of."""
-
     at: datetime
     by: str  # who changed it, or first proposed with it so
     what: str  # settings | incumbent | policy | suite | provider
@@ -36,46 +32,7 @@ class RouteChange:
 
 
 @dataclass(frozen=True, slots=True)
-class BlastRadius:
-    """How many of a route's requests a canary's first step reaches."""
-
-    weight_bps: int
-    requests: int  # recorded, of the whole route
-    window_s: float  # in which they were
-
-    @classmethod
-    def from_forecast(cls, proposal: Proposal, forecast: CostForecast) -> Self:
-        """Reckons with the traffic that the route's bill rests on."""
-        bill = forecast.bill
-        return cls(proposal.policy.canary.steps[0].weight_bps, bill.requests, bill.window_s)
-
-    @property
-    def text(self) -> str:
-        """Says it in a sentence: `At 1 %, about 1,200 of 120,000 requests a day …`."""
-        share = format_bps(self.weight_bps)
-        if not self.requests:
-            return (
-                f"{share} of the requests get the candidate's answers at first. Their number "
-                "is unknown: no traffic of this route was recorded."
-            )
-        days = self.window_s / timedelta(days=1).total_seconds()
-        if days >= 1:
-            per_day = self.requests / days
-            reached = format_number(per_day * self.weight_bps / 10_000, 2)
-            whole = f"{format_number(per_day)} requests a day"
-            return f"At {share}, about {reached} of {whole} get the candidate's answers."
-        # A day is not reckoned from an hour: nights are not in it.
-        reached = format_number(self.requests * self.weight_bps / 10_000, 2)
-        return (
-            f"At {share}, the candidate would have answered about {reached} of the "
-            f"{self.requests:,} requests of the last {format_estimate(self.window_s)}."
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class ProposalReview:
-    """What a reviewer needs to know of a proposal beside its verdict."""
-
     proposal: Proposal
     widened: Sequence[str]  # in words, one line for each
     risk: FalsePassRisk
@@ -156,7 +113,6 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 def _moved_providers(
     ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
 ) -> Iterator[RouteChange]:
-    """The last move of each provider that answers on the route, is proposed, or judges."""
     targets, providers = tx.routing.targets(), tx.providers.all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]

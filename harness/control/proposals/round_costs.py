@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import accepted_costs, answer_usage, cost_ratio, estimate
+from harness.control.proposals import answer_usage, cost_ratio, estimate
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import ProposalRequest
@@ -26,8 +26,6 @@ _FREE: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 @dataclass(frozen=True, slots=True)
 class PlannedCandidate:
-    """A candidate of the next round, or one that waits."""
-
     name: str
     cost_usd: float | None  # at most, where it is measured alone; None where it is unknown
     shared_usd: float = 0.0  # of that, the incumbent's answers, which a round pays once
@@ -75,12 +73,11 @@ def price_candidate(
 def _compare_costs(
     ctx: Context, route: Route, target: Target, estimates: Sequence[SuiteEstimate]
 ) -> CostRatio:
-    """Compares both models' costs. Raises InputError where its canary would end for them."""
     plans = [suite.plan for suite in estimates]
     policy = ctx.policy(route.settings.policy).canary
     with ctx.store.read() as tx:
         arms = (tx.routing.targets()[route.incumbent], target)
-        accepted = accepted_costs.find_accepted_cost(ctx, tx, route.name, target)
+        accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, target)
         cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
     command = f"swapgate proposal accept-cost {route.name} {target.name}"
     cost.require_acceptance(f"An approver may accept it: `{command} --up-to {{0}} --because …`")
@@ -113,9 +110,7 @@ def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) ->
 def _bound(
     ctx: Context, route: Route, name: str, estimates: Sequence[SuiteEstimate]
 ) -> PlannedCandidate:
-    """Bounds a candidate of unknown price by its tokens, as `evaluation` does its runs. Raises
-    InputError where nothing bounds them, or the policy wants a bound in money.
-    """
+    """Bounds a candidate of unknown price by tokens. Raises InputError where nothing does."""
     gate = ctx.policy(route.settings.policy).gate
     bounds = [
         answer_usage.bound_tokens(suite.incumbent, suite.plan, gate.cost_ceiling)
@@ -133,7 +128,6 @@ def _bound(
 def _add_up(
     name: str, estimates: Sequence[SuiteEstimate], *, with_incumbent: bool
 ) -> PlannedCandidate:
-    """Adds up what a candidate costs on all suites. Raises InputError where that is unknown."""
     own, whole = 0.0, 0.0
     for suite in estimates:
         usd = suite.candidate.cost_usd if suite.candidate else None

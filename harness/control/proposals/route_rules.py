@@ -57,9 +57,7 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Requires that a proposal asks for all that its route asks for now; else raises
-    ProofRefused.
-    """
+    """Requires that the proposal asks for all that its route does now. Raises ProofRefused."""
     if rule_differences := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(
             f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
@@ -111,7 +109,6 @@ def list_choices_beyond(rules: GatePolicy, chosen: GatePolicy) -> list[str]:
 
 
 def _policy(ctx: Context, route: Route, proposal: Proposal) -> Iterator[str]:
-    """Yields that the proposal was not registered under the route's policy as it is here."""
     rules, asked = ctx.policy(route.settings.policy), proposal.policy
     chosen = replace(
         rules.gate,
@@ -302,7 +299,6 @@ def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
 
 
 def describe_second_person_reasons(reasons: Mapping[str, Any]) -> list[str]:
-    """One line for each, as an approver reads it."""
     return [f"{name}: {_describe_one(name, change)}" for name, change in reasons.items()]
 
 

@@ -9,9 +9,13 @@ from statistics import fmean
 from types import MappingProxyType
 
 from harness.control.context import Context
-from harness.control.proposals.comparison import ArmFigures, compute_arm_figures, is_large
+from harness.control.proposals.comparison import (
+    ArmFigures,
+    compute_arm_figures,
+    load_arm_answers,
+)
 from harness.domain.errors import ProofRefused
-from harness.domain.evals.run import AnswerColumns, Sample
+from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import Passed, SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_points_interval, format_usd
@@ -32,7 +36,6 @@ class Finalist:
 
     @property
     def text(self) -> str:
-        """Says by which figure it is ranked first."""
         if self.claim is Claim.CHEAPER and self.cost_usd is not None:
             return f"{format_usd(self.cost_usd * 1000)} for 1,000 answers"
         return f"{format_points(self.delta)} points"
@@ -54,7 +57,6 @@ def rank_finalists(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def primary_difference(verdict: Verdict, weights: Mapping[str, float]) -> float:
-    """Computes the mean difference on the primary suites, by their weights on the route."""
     primary = [report for report in verdict.suites if report.role is SuiteRole.PRIMARY]
     whole = [report for report in primary if report.suite not in weights]
     if whole:  # the gate's own weighted mean, over items that all suites have
@@ -134,9 +136,7 @@ class SelectionComparison:
 def rank_passed(
     tx: Transaction, members: Sequence[Proposal]
 ) -> list[tuple[Proposal, Finalist]]:
-    """Ranks those of a selection that passed, the best first; empty while the gate has not
-    decided on all.
-    """
+    """Ranks those that passed, best first; empty while the gate has not decided on all."""
     if not is_decided(members):
         return []
     waiting = {member.id: member for member in members if member.waits_for_rivals}
@@ -149,7 +149,13 @@ def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
     if not isinstance(verdict, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {verdict.id} is {verdict.outcome}")
     weights = {plan.suite: plan.weight for plan in proposal.plans}
-    costs = [sample.cost_usd for sample in _samples(tx, proposal, "candidate")]
+    costs = [
+        sample.cost_usd
+        for plan in proposal.plans
+        for sample in tx.runs.outcomes(
+            proposal.runs[plan.suite].candidate, below=plan.planned_items
+        )
+    ]
     known = [cost for cost in costs if cost is not None]
     return Finalist(
         proposal=proposal.id,
@@ -159,26 +165,8 @@ def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
     )
 
 
-def _samples(tx: Transaction, proposal: Proposal, arm: str) -> list[Sample]:
-    return [
-        sample
-        for plan in proposal.plans
-        if plan.suite in proposal.runs
-        for sample in tx.runs.outcomes(
-            getattr(proposal.runs[plan.suite], arm), below=plan.planned_items
-        )
-    ]
-
-
 def _answers(tx: Transaction, proposal: Proposal, arm: str) -> AnswerColumns:
-    """The figures of one arm's answers, checked where there are not too many of them."""
-    if not is_large(proposal):
-        return AnswerColumns.from_samples(_samples(tx, proposal, arm))
-    return AnswerColumns.join(
-        tx.runs.figures(getattr(proposal.runs[plan.suite], arm), below=plan.planned_items)
-        for plan in proposal.plans
-        if plan.suite in proposal.runs
-    )
+    return AnswerColumns.join(load_arm_answers(tx, proposal, arm, proposal.plans))
 
 
 def load_selection(ctx: Context, proposal: str) -> SelectionComparison:

@@ -10,7 +10,6 @@ from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations.idempotency import NoteMade, note_nothing
 from harness.control.proposals import (
-    accepted_costs,
     alpha_spending,
     cost_ratio,
     route_rules,
@@ -51,8 +50,6 @@ ACCEPT_AT_PROPOSAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """What a person asks for."""
-
     route: str
     candidate: str
     reason: str = ""
@@ -72,12 +69,10 @@ class ProposalRequest:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Lists all that it asks for, in the order in which they were named."""
         return (self.candidate, *self.rivals)
 
     @property
     def alone(self) -> tuple["ProposalRequest", ...]:
-        """Lists the request as each of its candidates has it, the others as its rivals."""
         return tuple(
             replace(
                 self,
@@ -90,8 +85,6 @@ class ProposalRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleTerms:
-    """What a route's schedule sets for the candidates that it proposes."""
-
     on_better: OnBetter
     most_alpha: float  # of each candidate
 
@@ -243,20 +236,17 @@ def _register(
 def _find_accepted_cost(
     ctx: Context, tx: Transaction, actor: Actor, request: ProposalRequest, candidate: Target
 ) -> CostAcceptance | None:
-    """What the request accepts, or an approver before it. Raises as `accept_cost`."""
     if request.accept_cost is not None:
-        return accepted_costs.accept_cost(actor, request.accept_cost, request.because)
+        return cost_ratio.accept_cost(actor, request.accept_cost, request.because)
     if request.because.strip():
         raise InputError(
             "a reason to accept a cost goes with how many times the cost (`--accept-cost`)"
         )
-    return accepted_costs.find_accepted_cost(ctx, tx, request.route, candidate)
+    return cost_ratio.find_accepted_cost(ctx, tx, request.route, candidate)
 
 
 def _check_change(proposal: Proposal) -> None:
-    """Checks that somebody names the change request that the policy asks for: the proposer
-    where nobody approves. Raises InputError.
-    """
+    """Raises InputError where nobody will name the change request that the policy asks for."""
     missing = proposal.needs_change_reference and not proposal.change_reference
     if missing and not proposal.needs_approval:
         raise InputError(
@@ -367,7 +357,7 @@ def preview_proposal(
         plans = suite_registration.charge_alpha(
             tx, route, policy.gate, registered, candidate.id, lineage, place
         )
-        accepted = accepted_costs.find_accepted_cost(ctx, tx, route.name, candidate)
+        accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, candidate)
         return ProposalPreview(
             plans,
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
@@ -389,7 +379,6 @@ def get_proposal(ctx: Context, proposal: str) -> Proposal:
 def list_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
-    """Lists the proposals, newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
         return tx.proposals.list(route=route, open_only=open_only)
 

@@ -146,9 +146,7 @@ def client_address(
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    """Parses an address with or without a port; an IPv4 address mapped into IPv6 is the IPv4
-    address.
-    """
+    """Parses an address, maybe with a port; IPv4 mapped into IPv6 is the IPv4 address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -220,7 +218,7 @@ def require_makeable(
     """Requires that the person who makes a link acts with that key, or may know it: who created
     it, or the key before it. Else a link would make two people of one. Raises NotAllowed.
 
-    known_to: the principals that `key_creators` names.
+    known_to: the principals that `four_eyes.load_key_creators` names.
     """
     if maker_key != for_key and maker not in known_to:
         raise NotAllowed(

@@ -109,9 +109,7 @@ def apply_alerts(
 
 
 def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Returns the record without sources that have been silent for too long: a dead worker
-    cannot report the end.
-    """
+    """Leaves out sources that were silent too long: a dead worker cannot report the end."""
     silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record

@@ -59,8 +59,6 @@ class AlertKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """How alerts of one kind are raised, repeated and resolved."""
-
     severity: Severity
     next_step: str  # PROVIDER stands for the name of the one that an alert is about
     lasting: bool = True  # its cause goes on until it ends; else it is over as it happens

@@ -34,7 +34,6 @@ WHOLE_PAGES: Final = {
 
 
 def find_alert_page(alert: Alert | AlertRecord) -> str:
-    """Finds the page's path with its query, such as `/compare?id=pr_1`."""
     if alert.kind in OF_A_PROPOSAL:
         return f"/compare?{urlencode({'id': alert.key.partition(':')[2]})}"
     what, _, name = alert.subject.partition(" ")
@@ -46,7 +45,6 @@ def find_alert_page(alert: Alert | AlertRecord) -> str:
 
 
 def find_runbook_page(kind: AlertKind) -> str:
-    """Finds its section of the runbook on the dashboard, such as `/docs/runbook.html#drift`."""
     return f"/docs/runbook.html#{kind}"
 
 
@@ -166,7 +164,6 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
 
 
 def delivery_jitter(delivery: Delivery) -> float:
-    """Returns a number in [0, 1) that differs between deliveries and attempts."""
     said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
     return int.from_bytes(short_hash(said, 4)) / 2**32
 

@@ -5,7 +5,7 @@ A person who acts with a key and by single sign-on is two principals, until an a
 that they are one. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from unicodedata import category, name, normalize
 
 from harness.domain.errors import Conflict, InputError
 from harness.domain.formatting import INVISIBLE_CHARACTERS
-from harness.domain.operations.access import Actor, ApiKey, Role
+from harness.domain.operations.access import Actor, Role
 
 MAX_NAME_LENGTH: Final = 200
 CONFUSABLE_ALPHABETS: Final = frozenset(
@@ -96,21 +96,6 @@ def _name(character: str) -> str:
     return name(character, "")
 
 
-def key_creators(key: str, keys: Mapping[str, ApiKey]) -> frozenset[str]:
-    """Principals that have seen the key's text or could have made it: who created it, who
-    created the key that it was created with, and so on.
-    """
-    met: set[str] = set()
-    found: set[str] = set()
-    at: str | None = key
-    while at is not None and at not in met and at in keys:
-        met.add(at)
-        if keys[at].created_by is not None:
-            found.add(keys[at].created_by or "")
-        at = keys[at].created_with
-    return frozenset(found)
-
-
 @dataclass(frozen=True, slots=True)
 class PersonLink:
     """Declares whom a principal is. The newest declaration of a principal holds."""
@@ -130,8 +115,6 @@ class PersonLink:
 
 
 class People:
-    """Says which principals are one person, by the newest declarations."""
-
     def __init__(self, newest: Iterable[PersonLink]) -> None:
         self._links = {link.principal: link for link in newest}
 

@@ -88,8 +88,6 @@ class SignedRows:
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """A stored row whose signature does not hold."""
-
     table: str
     key: tuple[str, ...]  # of its table; empty for the manifest
     why: str
@@ -154,7 +152,6 @@ def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
 
 
 def format_keyring(keys: Iterable[PublicKey]) -> str:
-    """Writes a keyring, a line per key: id, purpose, public key, state."""
     lines = (
         f"{k.id} {k.purpose.value} {encode_base64url(k.public)} {k.state.value}\n" for k in keys
     )

@@ -30,8 +30,6 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """Holds the redaction rules of all routes."""
-
     rules: tuple[RedactionRule, ...] = ()  # of the user's, before ours
     off: tuple[str, ...] = ()  # of ours, those left out
 
@@ -46,8 +44,6 @@ class CaptureResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
-    """One request and its answer, redacted."""
-
     # A keyed hash of route and content, so that the same content is stored once; seen counts.
     id: str
     at: datetime
@@ -163,7 +159,6 @@ def _spaced(value: object) -> object:
 
 
 def day_start(at: datetime) -> datetime:
-    """Returns the UTC midnight at which the day began."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -188,7 +183,6 @@ def answer_text(content: Mapping[str, Any]) -> str:
 
 
 def message_text(content: object) -> str:
-    """Returns the text of a message's content, which is a text or a list of parts."""
     if isinstance(content, list):
         parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))

@@ -115,7 +115,6 @@ def find_cards(text: str) -> Iterator[Span]:
 
 
 def find_ip_addresses(text: str) -> Iterator[Span]:
-    """Finds IPv4 and IPv6 addresses, in order."""
     found = [match_ for match_ in _IPV4.finditer(text) if _is_address(match_.group())]
     longer = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
     found += [match_ for match_ in longer if _is_long_address(match_.group())]
@@ -193,8 +192,6 @@ class RedactionRule:
 
 @dataclass(frozen=True, slots=True)
 class RedactionResult:
-    """Holds a value after redaction, and what was found in it."""
-
     value: Any
     counts: Mapping[str, int]  # how many places each rule found
 
@@ -221,7 +218,6 @@ class Redactor:
 
     @cached_property
     def digest(self) -> str:
-        """Hashes the rules, `off` and the version of the built-in rules."""
         own = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
         return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 

@@ -140,8 +140,6 @@ def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
 
 @dataclass(frozen=True, slots=True)
 class SuiteRuns:
-    """The two runs whose samples are paired."""
-
     incumbent: str
     candidate: str
 
@@ -166,8 +164,6 @@ class Approval:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A request to make a candidate the incumbent of a route."""
-
     id: str
     route: str
     incumbent: str  # incumbent, candidate: target ids
@@ -258,9 +254,7 @@ class Proposal:
 
     @property
     def phase_text(self) -> str:
-        """Says the phase in words: `rejected` only where a person rejected it, `rolled back`
-        only where none ended it.
-        """
+        """Says the phase in words: `rejected` and `rolled back` only of an act that was one."""
         if self.closed:
             return "closed"
         return self.phase.value.replace("_", " ") if self.end is None else self.end.value
@@ -275,7 +269,6 @@ class Proposal:
 
     @property
     def approval_ends_at(self) -> datetime:
-        """Says until when a proposal that waits for a person does so."""
         return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:
@@ -317,8 +310,6 @@ def was_registered_before(proposal: Proposal, run: str) -> bool:
 
 @dataclass(frozen=True)
 class ProposalView(Proposal):
-    """A proposal as it is shown."""
-
     # Whether its candidate, once promoted, serves the route now; None in any other phase, and
     # where the route is not as it was signed.
     serves: bool | None = None
@@ -335,9 +326,7 @@ class ProposalView(Proposal):
     def from_proposal(
         cls, proposal: Proposal, find_route: Callable[[str], Route | None], waits: str = ""
     ) -> "ProposalView":
-        """Shows a proposal. find_route: finds a route as it is now; asked only where the
-        proposal is promoted.
-        """
+        """Shows a proposal. find_route: of now; asked only where the proposal is promoted."""
         promoted = proposal.phase is ProposalPhase.PROMOTED
         route = find_route(proposal.route) if promoted else None
         stored = {field.name: getattr(proposal, field.name) for field in fields(Proposal)}

@@ -21,9 +21,7 @@ EFFECT = 0.05
 
 
 def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
-    """Computes the standard deviation of a pass/fail difference, from the share of items that
-    differ.
-    """
+    """Computes the deviation of a pass/fail difference from the share of items that differ."""
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
 
@@ -75,14 +73,11 @@ class DifferenceSpread:
     graded: bool = False  # not every difference is -1, 0 or 1
 
     def sd(self, epochs: int) -> float:
-        """Computes the standard deviation of a mean over epochs."""
         return math.sqrt(self.between + self.within / epochs)
 
 
 @dataclass(frozen=True, slots=True)
 class DesignOption:
-    """A design that shows the effect with 80 % power."""
-
     items: int
     epochs: int
     answers: int  # of both sides
@@ -117,7 +112,6 @@ def comparison_cost_usd(
 def judging_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
-    """Returns the cost of judging every item."""
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
 
 
@@ -132,9 +126,7 @@ def comparison_duration_s(
     sides: Sequence[MeanUsage | None],
     connections: int,
 ) -> float | None:
-    """Returns how long a comparison takes whose sides are asked in parallel, so many answers at
-    a time each.
-    """
+    """Returns how long both sides take in parallel, with so many answers at a time each."""
     known = [side.duration_s for side in sides if side is not None]
     if len(known) < len(sides) or not known:
         return None

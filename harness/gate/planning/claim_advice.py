@@ -59,7 +59,6 @@ class ClaimAdvice:
 
     @property
     def why(self) -> str:
-        """Says in one sentence, without a stop, why this claim is recommended."""
         best = self.recommended
         shown = f"is shown in {format_percent(best.power, 0)} of comparisons"
         if best.claim is Claim.SUPERIOR:
@@ -123,7 +122,6 @@ def _question(options: Sequence[ClaimOption]) -> Claim:
 
 
 def _price_text(plans: Sequence[SuitePlan], best: ClaimOption, saving: float | None) -> str:
-    """Explains the known prices, and why the cost claim is not recommended."""
     if saving is None:
         known = "a price is unknown or 0"
     elif abs(saving) < SAME_COST:

@@ -38,7 +38,6 @@ class PlannedTest:
     margin: float = 0.0  # allowed loss, under a claim that has one
 
     def with_epochs(self, spread: DifferenceSpread, epochs: int) -> "PlannedTest":
-        """Returns the test of items that are each asked so often."""
         test = replace(self, graded=spread.graded or epochs > 1)
         if not self.about_these or not spread.within:
             return test
@@ -51,7 +50,6 @@ class PlannedTest:
         return self._reach * self._error(sd, items) + self._unseen(sd, items) / items
 
     def power(self, sd: float, effect: float, items: int) -> float:
-        """Computes how often a true distance from the null is shown."""
         shown = (effect - self._unseen(sd, items) / items) / self._error(sd, items)
         drift = max(-_MOST_DRIFT, min(shown, _MOST_DRIFT))
         return interim_power(interim_items(items), self.alpha, drift)
@@ -87,7 +85,6 @@ class PlannedTest:
 
 
 def planned_test(plan: SuitePlan, suite_items: int, spread: DifferenceSpread) -> PlannedTest:
-    """Finds the plan's test."""
     test = PlannedTest(
         plan.alpha,
         suite_items,

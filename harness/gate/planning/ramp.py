@@ -27,8 +27,6 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    """Holds a route's traffic and failure rate of today."""
-
     # Exposures of all arms per hour, never more than requests.
     units_per_hour: float
     requests_per_hour: float
@@ -40,8 +38,6 @@ class TrafficPace:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Describes the expected course of one step of a rollout."""
-
     weight_bps: int
     min_exposures: int
     certify: bool  # what it waits for beside exposures

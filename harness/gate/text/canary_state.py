@@ -1,4 +1,4 @@
-"""A canary's state, and what an act on it does, in words for dashboard and command line. What
+"""A canary's state, and what an act on it or a change of its route does, in words. What
 needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
 """
 
@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import (
+    CanaryEnd,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    find_end,
+)
 from harness.domain.formatting import format_bps, format_count
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.table import RouteRecord
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.explain import RolloutExplanation
-from harness.gate.text.warnings import HALF_DISTANCE
+from harness.gate.text.explain import HALF_DISTANCE, RolloutExplanation
 
 # Where the state is said as well, it would be said twice.
 HOLD_PREFIX: Final = "On hold: "
@@ -103,7 +110,6 @@ def _kind(
 
 
 def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
-    """Chooses among the states of a rollout that runs, with nothing against it."""
     if rollout.baking:
         return CanaryStateKind.BAKING
     if action is None:
@@ -138,7 +144,6 @@ _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
 def _describe(
     kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
 ) -> tuple[str, str]:
-    """Returns `words` and `predicate` of a CanaryState."""
     at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(rollout.current.weight_bps)}"
     more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
     if action is not None and action.distance_to_trip >= HALF_DISTANCE:
@@ -209,7 +214,6 @@ def _next_step(
 
 
 def _too_few(rollout: Rollout, explanation: RolloutExplanation | None) -> str:
-    """Says what a person can do where callers are missing."""
     needs = explanation.needs if explanation else ()
     if all(need.done for need in needs if need.what in ("exposures", "certificate")):
         return ""
@@ -246,7 +250,6 @@ OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 
 
 def describe_effect(rollout: Rollout, new: str, old: str, signal: RolloutSignal) -> str:
-    """Describes what the signal does. new, old: names of the candidate and the incumbent."""
     share = format_bps(rollout.current.weight_bps)
     kept = format_bps(rollout.policy.bake_bps)
     bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
@@ -278,3 +281,29 @@ def _next(rollout: Rollout) -> str:
     if rollout.last_step:
         return "the promotion"
     return format_bps(rollout.policy.steps[rollout.step + 1].weight_bps)
+
+
+CHANGE_WORDS: Final[Mapping[str, str]] = {
+    "baseline": "route created",
+    "canary": "canary started",
+    "weight": "share raised",
+    "promotion": "candidate promoted",
+    "abort": "canary {end}",
+    "restore": "rolled back by hand",
+    "settings": "settings or fallbacks changed",
+}
+
+
+def describe_change(record: RouteRecord) -> str:
+    """Says what a change did: which end of a canary, which change of a break-glass."""
+    end = find_end(record.reason)
+    if record.kind == "restore":
+        if record.route.break_glass is not None:
+            return "served without proof from here"
+        if record.ended_break_glass is not None:
+            return "break-glass over: the former incumbent is back"
+        if end is CanaryEnd.TAKEN_BACK:
+            return end.value
+        if record.actor == SYSTEM.name:
+            return f"promotion {end}"
+    return CHANGE_WORDS.get(record.kind, record.kind).format(end=end)

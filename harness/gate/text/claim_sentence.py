@@ -48,9 +48,7 @@ def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None)
 
 
 def describe_members(basis: VerdictBasis) -> str:
-    """Says whether the suites of a weighted mean point the way that the mean does; empty
-    without a mean.
-    """
+    """Says whether the suites of a weighted mean point its way; empty without a mean."""
     members = basis.members
     if basis.mean is None or not members:
         return ""

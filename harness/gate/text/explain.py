@@ -33,11 +33,14 @@ from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.next_step import missing_duration, peak_reached_at
-from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
 from harness.gate.text.ramp_plan import describe_warm_up
-from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 
+# log e (statistics.md §0): strong evidence, not enough to act.
+STRONG_EVIDENCE: Final = math.log(10.0)
+# Of the way to a rollback by itself.
+HALF_DISTANCE: Final = 0.5
 NO_FEEDBACK: Final = "no feedback yet"
 HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
@@ -328,7 +331,6 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
 
 
 def _seconds_each(rollout: Rollout, pace: float | None) -> float | None:
-    """Estimates the time between two units of the canary; None without a pace."""
     return 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
 
 
@@ -416,3 +418,32 @@ def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -
 def _two_figures(value: float) -> float:
     """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
     return float(f"{value:.2g}")
+
+
+def is_warning(evidence: GuardrailEvidence) -> bool:
+    """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
+    if not evidence.canary:
+        return False
+    return evidence.distance_to_trip >= HALF_DISTANCE or evidence.log_e > STRONG_EVIDENCE
+
+
+def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
+    """Returns a sentence for each thing that warns; empty when nothing does."""
+    warnings = []
+    if figures.log_srm >= ALARM_LOG_E:
+        warnings.append(
+            "The canary's share of callers is not the planned one: look at routing first."
+        )
+    warnings += [
+        f"The canary {evidence.text}; by itself that is "
+        f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
+        for evidence in figures.guardrails.values()
+        if is_warning(evidence)
+    ]
+    warnings += [
+        f"{evidence.cache_text[:1].upper()}{evidence.cache_text[1:]}. No evidence counts the "
+        "cache's part: it stays if the candidate's cache stays cold at full traffic."
+        for evidence in figures.guardrails.values()
+        if evidence.is_cold
+    ]
+    return tuple(warnings)

@@ -51,8 +51,6 @@ _LEAST_SPAN_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DecidedProposal:
-    """Holds a proposal with its verdict, and what a next step rests on."""
-
     proposal: Proposal
     verdict: BaseVerdict
     rollout: Rollout | None  # None before its canary
@@ -65,7 +63,6 @@ class DecidedProposal:
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
-    """What a person does next, or what comes by itself."""
     proposal, outcome = decided.proposal, decided.verdict.outcome
     if outcome == "passed":
         if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
@@ -105,7 +102,6 @@ def _unreadable_step(decided: DecidedProposal) -> str:
 
 
 def _observed(proposal: Proposal) -> str:
-    """Where only is observed: what a person can do, as nobody can let it go on."""
     only = "this installation only observes (`control.observe_only`)"
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL:
@@ -136,7 +132,6 @@ def _after_passing(decided: DecidedProposal) -> str:
 
 
 def _more_items(decided: DecidedProposal) -> str:
-    """How many more items of which suite should settle it, and what they cost."""
     undecided = [r for r in decided.verdict.suites if r.outcome == "inconclusive"]
     wanted = {report.suite: report.figures.more_items for report in undecided}
     known = {suite: items for suite, items in wanted.items() if items is not None}
@@ -157,7 +152,6 @@ def _more_items(decided: DecidedProposal) -> str:
 
 
 def _price_of(arms: Sequence[AnswerColumns], items: int, connections: int) -> str:
-    """What so many items cost on all arms, as far as the answers so far tell."""
     costs = [_mean(arm.cost_usd) for arm in arms]
     times = [_mean(arm.answered.duration_s) for arm in arms]
     known_costs = [cost for cost in costs if cost is not None]

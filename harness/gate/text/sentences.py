@@ -114,9 +114,7 @@ def bounds_text(report: SuiteReport) -> str:
 
 
 def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
-    """The reason with suites by their titles: before a suite's own sentence, and in the list at
-    its end.
-    """
+    """Writes suites by their titles, before their own sentence and in the list at the end."""
     sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
     for report in verdict.suites:
         title = titles.get(report.suite, report.suite).replace("\\", "\\\\")

@@ -93,7 +93,6 @@ def installed(
     """An installation in `folder`, from then on the current one, around a database."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
-    monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)
     monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY", raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
