@@ -25,12 +25,11 @@ from harness.domain.routing.kill_switch import (
 from harness.domain.settings import FILE_NAME, OidcSettings, Settings, SuiteSettings, http_url
 from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
-from harness.runtime.clock import SystemClock
+from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.runtime.cron import CronCalendar
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
-from harness.runtime.random_ids import SystemRandomIds
 from harness.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,8 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.settings import Settings, TracingSettings
 from harness.ports import Cipher
 from harness.runtime import secret_files, telemetry
-from harness.runtime.clock import SystemClock
+from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.runtime.processes.interruption import pass_hangups_on
-from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
     from router.frame.asgi import App

@@ -82,7 +82,6 @@ def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) 
 
 
 def _classes(root: type) -> dict[str, type]:
-    """Class name → class, of everything that the fields of `root` lead to."""
     found: dict[str, type] = {}
     waiting: list[type] = [root]
     while waiting:

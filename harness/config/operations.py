@@ -111,7 +111,6 @@ def oidc_faults(oidc: OidcSettings) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _is_safe_url(text: str) -> bool:
-    """An address over TLS, or on loopback, without a user, a query or a fragment."""
     parts = _split_url(text)
     if parts is None or parts.query or parts.fragment:
         return False
@@ -128,7 +127,6 @@ class FreezeEntry(BaseModel):
 
 
 def freeze_window(entry: FreezeEntry) -> FreezeWindow:
-    """Builds the window of an entry. Raises InputError for what makes no sense."""
     return build_window(entry.starts, entry.ends, entry.time_zone, entry.reason, entry.routes)
 
 

@@ -1,8 +1,6 @@
-"""The YAML parser keeps the file and line of every value, for error messages. Its input is
-limited: a few lines of aliases can stand for a billion values.
-
-Environment variables override the file: SWAPGATE__SECTION__KEY, and *_FILE for a value in a
-file. A value's place is then its variable's name.
+"""Keeps the file and line of every value, for error messages. The input is limited: a few
+lines of aliases can stand for a billion values. Environment variables override the file
+(SWAPGATE__SECTION__KEY, and *_FILE for a value in a file).
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,8 +49,6 @@ def dotted_path(path: KeyPath) -> str:
 
 
 class _Limits:
-    """Counts what a text has of aliases and depth while it is read."""
-
     def __init__(self) -> None:
         self._aliases = self._depth = 0
 
@@ -111,7 +107,6 @@ def parse_file(file: Path) -> Document:
 
 
 def parse_text(text: str, file: Path) -> Document:
-    """Parses the text of a YAML file. Raises ConfigError as `file:line: message`."""
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         _check_length(text)
@@ -129,7 +124,6 @@ def parse_text(text: str, file: Path) -> Document:
 
 
 def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
-    """Parses the text once, notes the place of each value, and returns the values."""
     loader = _Loader(text)
     try:
         root = loader.get_single_node()

@@ -1,7 +1,4 @@
-"""Pydantic's errors become configuration errors with a file, a line and the nearest right key
-or word.
-Keys that were retired before 0.1.0 become one error that names them and their replacements.
-"""
+"""Errors with a file, a line and the nearest right key or word; retired keys and commands."""
 
 import logging
 from collections.abc import Iterator, Mapping

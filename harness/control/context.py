@@ -1,7 +1,4 @@
-"""The context holds what every use case needs of the world: store, clock, policies, ports.
-
-The clock watch notices that somebody set the clock, so that nothing final rests on it.
-"""
+"""What every use case needs of the world, and a watch that notices a clock that was set."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

@@ -1,12 +1,8 @@
-"""Runs the reconcile loop: each turn drives every open proposal and every bake, supervises eval
-workers and ends finished shadows.
+"""The reconcile loop drives open proposals, bakes and eval workers. A conflict means that
+somebody else was first, and the next turn decides again. Everything it knows is in the store.
 
-Each is looked at on its own; a conflict means that somebody else was first, and the next turn
-decides again. Everything it knows is in the store, so it can die at any point.
-
-Feeds the eval runs that wait to the job queue that the workers of all hosts share
-(`control.queue: procrastinate`), a part of the reconcile loop. Proposals take turns: the one
-with the fewest runs at work comes next. A run whose host died is queued again.
+With `control.queue: procrastinate` it feeds the job queue. Proposals take turns: the one with
+the fewest runs at work comes next. A run whose host died is queued again.
 """
 
 import heapq
@@ -96,7 +92,6 @@ def reconcile(ctx: Context) -> ReconcileResult:
 
 
 def _is_busy(ctx: Context) -> bool:
-    """Tells whether something goes on beside proposals and bakes that a turn looks after."""
     if not ctx.audit_reading.is_whole or (ctx.workers is not None and ctx.workers.alive()):
         return True
     with ctx.store.read() as tx:
@@ -105,7 +100,6 @@ def _is_busy(ctx: Context) -> bool:
 
 
 def run_once(ctx: Context) -> ReconcileResult:
-    """Runs `reconcile` once, and logs what it did."""
     done = reconcile(ctx)
     for words in done.did:
         log.info("reconciled", did=words)

@@ -112,7 +112,6 @@ def _fields(value: object) -> dict[str, Plain]:
 
 @cache
 def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
-    """Lists the fields of a dataclass that are shown, each with what it is called then."""
     shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
     return tuple((name, shown_name(kind, name)) for name in shown)
 

@@ -1,7 +1,5 @@
-"""A conversion reads another gateway's configuration and reports every key of it: taken over,
-changed, or left behind with the reason. Pure.
-
-A key that no reader mentions is reported as unknown. No report has a secret's value.
+"""A conversion reads another gateway's configuration and reports every key of it. No report
+has a secret's value.
 """
 
 import re
@@ -20,8 +18,6 @@ _VARIABLE: Final = re.compile(f"{ENVIRONMENT_MARK}([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class ConversionOutcome(StrEnum):
-    """What became of a key of the other configuration."""
-
     TAKEN = "taken"
     CHANGED = "changed"  # taken over, and means something else here
     LEFT = "not taken"
@@ -29,8 +25,6 @@ class ConversionOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConversionNote:
-    """Says what became of one key."""
-
     place: str  # file:line
     key: str  # dotted, as in the other file
     outcome: ConversionOutcome
@@ -39,8 +33,6 @@ class ConversionNote:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Holds a converted configuration, with what became of every key."""
-
     config: Mapping[str, object]  # of a swapgate.yaml
     notes: tuple[ConversionNote, ...]  # in the order of the other file
     variables: tuple[str, ...]  # environment variables that have to hold secrets

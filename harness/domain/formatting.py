@@ -1,8 +1,6 @@
-"""Figures as people read them: numbers, money, shares, and spans of time.
-
-The gate, the command line, the reports and the dashboard write figures with these functions, so
-that one figure looks the same wherever it is read. Scientific notation is never used, and an
-unknown figure is `unknown` or a dash, never 0. tests/unit/number_formats.txt has examples.
+"""Figures as people read them, alike wherever they are read. Scientific notation is never
+used, and an unknown figure is `unknown` or a dash, never 0. tests/unit/number_formats.txt has
+examples.
 """
 
 import math

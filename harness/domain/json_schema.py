@@ -1,9 +1,6 @@
-"""The JSON schema judge says whether a value is valid against a JSON schema (Draft 2020-12),
-within limits: schemas come from clients and suites' authors, values from models.
-
-A judgement looks at so many keywords, so deep within one another, and no more; a pattern has a
-limit of time, or is not looked at. No schema is fetched. `jsonschema` is as pure as `regex`,
-hence in the domain; it takes a tenth of a second to load, hence late.
+"""Says whether a value is valid against a JSON schema (Draft 2020-12), within limits: schemas
+come from clients and suites' authors, values from models. No schema is fetched. `jsonschema`
+takes a tenth of a second to load, hence late.
 """
 
 import json
@@ -99,7 +96,6 @@ def matches_schema(
 
 
 def schema_fault(schema: object) -> str:
-    """Says what makes a value no JSON schema; empty for nothing."""
     return _fault(_SORTED.encode(schema))
 
 
@@ -125,7 +121,6 @@ def _validator(schema: object, *, patterns: bool) -> Any:
 
 @cache
 def _validator_class(*, patterns: bool) -> tuple[Any, Any]:
-    """Returns the class of validators and a registry that has nothing to fetch."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - see above
     from jsonschema.validators import extend  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415

@@ -129,7 +129,6 @@ _Deployment = tuple[float, float, int, str, object]
 
 
 def convert_litellm(source: SourceConfig) -> Conversion:
-    """Converts a proxy's configuration, and reports what became of each of its keys."""
     return _Converter(source).convert()
 
 

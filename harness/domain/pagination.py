@@ -1,9 +1,4 @@
-"""Long lists are read in pages; a cursor marks where the next page begins.
-
-A `PageRequest` asks, a `Page` answers, with its next cursor and the rows that it leaves out for
-an invalid signature; `read_all` reads a list to its end; `encode_cursor` and `decode_cursor`
-write and read a row's place as text.
-"""
+"""Long lists are read in pages; a cursor marks where the next page begins."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +19,6 @@ INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db ch
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Says which page of a list a client asks for."""
-
     limit: int = 100  # rows at most
     after: str | None = None  # the cursor that the page before ended with (`Page.next`)
 
@@ -35,8 +28,6 @@ FIRST_PAGE: Final = PageRequest()
 
 @dataclass(frozen=True)
 class Page(Sequence[T], Generic[T]):
-    """Holds one page of a list."""
-
     items: Sequence[T]
     total: int  # how many rows there are in all
     next: str | None = None  # the cursor of the page behind this one, None at the end
@@ -62,7 +53,6 @@ class Page(Sequence[T], Generic[T]):
 
 
 def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
-    """Yields the rows of a whole list, read page by page. load: reads one page."""
     after: str | None = None
     while True:
         page = load(PageRequest(MOST_LISTED, after))

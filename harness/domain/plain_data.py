@@ -1,6 +1,5 @@
-"""Turns dataclasses into data that JSON can hold (`to_plain`), and back by the types of their
-fields (`from_plain`): for JSON columns, the snapshot on disk, the spool, and what workers
-report to their parent. A class with `as_json` or `from_json` is written or read by it. Pure.
+"""Turns dataclasses into data that JSON can hold, and back by the types of their fields. A
+class with `as_json` or `from_json` is written or read by it.
 """
 
 import json

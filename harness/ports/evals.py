@@ -78,8 +78,6 @@ class CallSpending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """One run for a worker."""
-
     run: EvalRun
     target: Target
     provider: Provider
@@ -133,8 +131,6 @@ class SuiteContent:
 
 
 class SuiteCatalog(Protocol):
-    """The suites that this installation knows."""
-
     def names(self) -> Sequence[str]: ...
 
     def pin(self, suite: str) -> SuitePin:

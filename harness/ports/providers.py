@@ -12,8 +12,6 @@ from harness.domain.routing.target import Provider
 
 
 class ProviderDoor(Protocol):
-    """Asks a provider one small thing."""
-
     def ask(
         self,
         provider: Provider,
@@ -51,8 +49,6 @@ class OAuthServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A provider's whole answer."""
-
     status: int
     headers: Mapping[str, str]  # by their names in lower case
     body: bytes = field(repr=False)

@@ -99,9 +99,7 @@ class AlertSinks(Protocol):
 
     def names(self) -> Sequence[str]: ...
 
-    def takes(self, sink: str, kind: AlertKind) -> bool:
-        """Tells whether a sink gets alerts of this kind."""
-        ...
+    def takes(self, sink: str, kind: AlertKind) -> bool: ...
 
     def send(self, sink: str, message: AlertMessage) -> None:
         """Sends a message to a sink, and blocks for a bounded time. Raises DeliveryFailed,

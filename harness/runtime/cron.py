@@ -30,8 +30,6 @@ def parse_cron(cron: str) -> "CronTrigger":
 
 
 class CronCalendar:
-    """Finds the times that cron expressions name."""
-
     def next_time(self, cron: str, after: datetime) -> datetime | None:
         """Returns the first time later than `after`; None for one that never comes. Raises
         InputError.

@@ -1,9 +1,6 @@
-"""Reads the model catalogue (prices, context windows, abilities, end dates) from the JSON file
-in litellm's package; the configuration's changes win.
-
-litellm itself is not imported: that takes many seconds, and the file is all that is needed.
-Nothing is fetched. A price is that of a plain request, not of a long one, a batch or priority
-service.
+"""Reads the model catalogue from the JSON file in litellm's package; the configuration's
+changes win. litellm itself is not imported: that takes many seconds. A price is that of a
+plain request, not of a long one, a batch or priority service.
 """
 
 import json
@@ -102,7 +99,6 @@ def table_file() -> Path | None:
 
 
 def table_source() -> str:
-    """Names litellm's table by the version of its package."""
     try:
         return f"litellm {version('litellm')}"
     except PackageNotFoundError:

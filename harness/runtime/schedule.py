@@ -1,6 +1,5 @@
-"""Runs jobs every so many seconds or by cron on background threads, with APScheduler, and puts
-them right when the wall clock is set back. Nothing is kept between starts: all state lives in
-the database.
+"""Runs jobs every so many seconds or by cron on background threads, with APScheduler. Nothing
+is kept between starts.
 """
 
 import threading

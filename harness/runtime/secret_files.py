@@ -12,7 +12,7 @@ from typing import Final
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 from harness.runtime import encryption
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemRandomIds
 
 SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret

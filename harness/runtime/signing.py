@@ -55,7 +55,6 @@ def _private(text: str) -> "Ed25519PrivateKey":
 
 
 def _verifier(public: bytes) -> Callable[[bytes, bytes], None]:
-    """Makes what verifies a signature of a public key over a payload."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
     return Ed25519PublicKey.from_public_bytes(public).verify

@@ -1,6 +1,5 @@
-"""Finds, makes, rotates and retires the keys that sign rows: private ones in files of mode 0600
-in `home`, public ones in the keyring beside. Each may stand in the environment instead, or in a
-file that a variable names (`…_FILE`).
+"""Finds, makes, rotates and retires the keys that sign rows: files in `home`, variables, or
+files that a variable names (`…_FILE`).
 """
 
 import os

@@ -1,6 +1,5 @@
 """Configures logs, on stderr, as stdout belongs to data: one JSON object a line, and on a
-terminal short lines for people, warnings and errors alone. In somebody else's process
-(`leave_to_the_application`) its own logging decides.
+terminal short lines for people.
 """
 
 import logging

@@ -1,14 +1,8 @@
-"""`Changes.wait` blocks until another connection may have changed the database: on SQLite by
-polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
-(`PostgresListener`). `change_marks` tells whether anything was committed at all, and
-`visible_state` whether one connection sees anything else than before.
+"""Blocks until another connection may have changed the database (`Changes`), and tells whether
+anything was committed (`change_marks`) or is seen otherwise (`visible_state`).
 
-A caller learns of every change since its own last call, and of none twice. Threads share one
-connection, which is opened anew after it was lost; each keeps its own count.
-
-`PostgresListener` notices changes on PostgreSQL by LISTEN; triggers
-(`harness.store.guards.triggers`) send the NOTIFY. The driver is loaded only there, as its
-import takes long.
+A caller learns of every change since its own last call, and of none twice. On PostgreSQL
+triggers send the NOTIFY.
 """
 
 import sqlite3
@@ -50,7 +44,6 @@ class SqliteListener:
         self._changed_at = time.monotonic()
 
     def version(self) -> int:
-        """Differs from the one before whenever another connection has committed since."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
@@ -85,8 +78,7 @@ class PooledListener:
         time.sleep(timeout_s)
         return False
 
-    def close(self) -> None:
-        """Has nothing of its own."""
+    def close(self) -> None: ...
 
 
 def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledListener":
@@ -202,8 +194,7 @@ class PostgresMarks:
         with translated(), self._reading.begin() as db:
             return str(db.execute(self.MARK).scalar_one())
 
-    def close(self) -> None:
-        """Has nothing of its own."""
+    def close(self) -> None: ...
 
 
 # On a standby the snapshot leaves out transactions under way there.
@@ -226,7 +217,6 @@ def visible_state(db: sa.Connection) -> object | None:
 
 
 def change_marks(reading: sa.Engine) -> SqliteMarks | PostgresMarks:
-    """Marks of the database of an engine that reads."""
     if reading.dialect.name == "sqlite":
         return SqliteMarks(engine.file_of(reading.url))
     return PostgresMarks(reading)

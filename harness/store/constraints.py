@@ -1,10 +1,6 @@
-"""Compares the database's CHECKs and indexes with the definitions of this version's tables.
-`differences` names each that is missing or different. alembic compares foreign keys
-(`harness.store.migrate`).
-
-The expected definitions are what the database itself makes of the tables: created beside the
-real ones (in memory, or as temporary tables), read, and thrown away. Comparing names alone
-would be fooled by a CHECK (true) of the right name.
+"""Compares the database's CHECKs and indexes with this version's, as the database itself
+spells them: created beside the real ones, read, and thrown away. Comparing names alone would
+be fooled by a CHECK (true) of the right name.
 """
 
 import re
@@ -118,7 +114,6 @@ def _in_sqlite(db: sa.Connection) -> Definitions:
 
 
 def _normalized(text: str) -> str:
-    """Removes meaningless spaces, quotes and outer brackets."""
     said = _BLANK.sub(" ", text).strip().lower()
     while said.startswith("(") and said.endswith(")") and _encloses(said):
         said = said[1:-1].strip()

@@ -1,7 +1,4 @@
-"""Translates the database driver's errors (`translated`): StoreUnavailable where another try
-may help, DatabaseUnusable with the next step, `RowRefused` where a constraint or trigger
-refuses.
-"""
+"""Translates the database driver's errors into ours, with the next step."""
 
 import traceback
 from collections.abc import Iterator
@@ -63,7 +60,6 @@ class RowRefused(InputError):
         self.database = database
 
     def names(self, *rules: str) -> bool:
-        """Tells whether the database named one of these constraints, columns, trigger rules."""
         return any(rule in self.database for rule in rules)
 
 

@@ -1,15 +1,9 @@
-"""Makes SQLAlchemy engines from URLs, for SQLite and PostgreSQL: checks the URL (`parse`), and
-sets timeouts, WAL, and how a transaction begins. It creates a SQLite file only on request, with
-mode 0600. An old connection never writes to a replaced file.
+"""Makes SQLAlchemy engines from URLs: timeouts, WAL, and how a transaction begins.
 
-Notices that somebody put another file in the place of a SQLite database, closes the open
-connections, and sets the old file's write-ahead log aside.
-
-A connection goes on with the file that it opened, also after somebody moved it: its commits are
-lost. SQLite finds the write-ahead log by name and would play the old file's log into the new
-one. So the process closes its connections, and sets the old file's log aside before it opens
-the new file. (SQLite leaves a log alone when it closes a moved file, so a process with the old
-file open does not take the new log.)
+A SQLite connection goes on with the file that it opened, also after somebody moved it: its
+commits are lost. SQLite finds the write-ahead log by name and would play the old file's log
+into the new one. So a process closes its connections, and sets the old file's log aside before
+it opens a new file.
 """
 
 import fcntl
@@ -175,7 +169,6 @@ def _read(url: str) -> sa.URL:
 
 
 def file_of(url: sa.URL) -> Path:
-    """Returns the file that a SQLite database's URL names."""
     return Path(str(url.database))
 
 
@@ -230,7 +223,6 @@ def make(
 
 @contextmanager
 def temporary(url: str | sa.URL, **options: Any) -> Iterator[sa.Engine]:
-    """Makes an engine without a pool, and disposes of it at the end of the block."""
     parsed = parse(url) if isinstance(url, str) else url
     made = make(parsed, poolclass=NullPool, **options)
     try:
@@ -296,9 +288,7 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
 
 
 def driver_arguments(url: sa.URL) -> dict[str, Any]:
-    """Returns the arguments for psycopg's own `connect`. SQLAlchemy writes several hosts in
-    another way than libpq.
-    """
+    """The arguments of psycopg's `connect`, which writes several hosts in its own way."""
     return {**_named_arguments(url), **postgres_arguments(url)}
 
 

@@ -1,16 +1,10 @@
-"""Elects the one control process that runs the periodic jobs: it holds a lock that the system
-frees when the process dies. `FileLeadership` locks a file beside the SQLite database,
-`PostgresLeadership` holds an advisory lock on a connection of its own; `leadership` chooses by
-the URL.
+"""Elects the one control process that runs the periodic jobs, by a lock that the system frees
+when the process dies.
 
 A leader that is stopped (SIGSTOP) or cut off cannot give its lock back. PostgreSQL ends its
 connection after `SILENT_AFTER_S` without a heartbeat, and another process leads. The first one
 may come back in the middle of a job: each of its writes compares what it has read, and work
 that is no write is claimed in the database before it is done.
-
-A heartbeat keeps the leader's connection alive. Where it is missing, since the process is
-stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and so frees
-the lock.
 """
 
 import fcntl
@@ -39,10 +33,6 @@ _HOLDER: Final = sa.text(
 
 
 class FileLeadership:
-    """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
-    the process's end.
-    """
-
     def __init__(self, url: sa.URL) -> None:
         database = engine.file_of(url)
         self._path = database.with_name(f"{database.name}.leader")
@@ -93,8 +83,8 @@ class FileLeadership:
 
 
 class PostgresLeadership:
-    """Holds leadership by an advisory lock on a connection of its own: a pool would keep the
-    lock after close(). The server ends the connection when its heartbeat is missing.
+    """Holds an advisory lock on a connection of its own: a pool would keep the lock after
+    close().
     """
 
     def __init__(self, url: sa.URL) -> None:

@@ -1,8 +1,5 @@
-"""Makes a database's schema with alembic (`upgrade`), and says how a database differs from this
-version's tables, constraints and triggers (`state`, `check`).
-
-A connection is handed to migrations/env.py, so that the whole way is one transaction: a
-migration that is killed leaves the database as it was.
+"""Makes a database's schema with alembic, and says how a database differs from it. The whole
+way is one transaction: a migration that is killed leaves the database as it was.
 """
 
 from collections.abc import Iterator
@@ -51,8 +48,6 @@ def upgrade(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """Describes a database's schema, compared with this version's."""
-
     needed: str  # the revision of this version
     found: str | None  # the database's, None without any tables
     differences: tuple[str, ...]  # a line for each difference from this version's schema
@@ -69,9 +64,7 @@ def state(url: str) -> SchemaState:
 
 
 def check(url: str) -> list[str]:
-    """Lists how the database differs from this version in tables, rules and triggers, a line
-    each.
-    """
+    """Lists how the database differs from this version in tables, rules and triggers."""
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         differences = [str(difference) for difference in compare_metadata(context, metadata)]

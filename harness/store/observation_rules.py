@@ -11,7 +11,6 @@ from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.prompt_cache import CacheLevels
 from harness.domain.errors import InputError
-from harness.domain.shadow import ShadowTally
 from harness.store.schema.traffic_sums import COUNTS
 
 TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
@@ -63,7 +62,6 @@ def _fits_cache(cache: CacheLevels | None) -> bool:
 
 
 def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
-    """Never-seen units are some of the block's, with some of its failures."""
     if new is None:
         return True
     part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
@@ -87,31 +85,13 @@ def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
 
 
 def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
-    """Tells whether the tally covers all of these errors."""
     return tally is None or asdict(errors).items() <= asdict(tally).items()
 
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
-    """A guardrail applies to some of the block's units."""
     control = block.units - block.canary_units
     return (
         tally.fits
         and tally.canary <= block.canary_units
         and tally.units - tally.canary <= control
     )
-
-
-def check_shadow_tally(tally: ShadowTally) -> None:
-    """Checks the figures of a shadow's tally. Raises InputError for a negative or infinite
-    figure.
-    """
-    check_amounts(
-        f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
-    )
-
-
-def check_amounts(where: str, **figures: float | None) -> None:
-    """Checks that every figure is finite and not negative; else raises InputError."""
-    for name, figure in figures.items():
-        if figure is not None and not (figure >= 0 and math.isfinite(figure)):
-            raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")

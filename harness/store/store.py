@@ -1,7 +1,4 @@
-"""`Store` is the store on SQLite or PostgreSQL, by URL: units of work that write or read
-(`Transaction` bundles all repositories), lists, the verified snapshot for routers, waiting
-for changes, leadership, and the removal of forged rows.
-"""
+"""The store on SQLite or PostgreSQL, by URL."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,7 +72,6 @@ class Store:
         self._schema_checked = False
 
     def _sqlite_file(self) -> SqliteFile | None:
-        """None on PostgreSQL."""
         if self._engine.dialect.name != "sqlite":
             return None
         return SqliteFile(engine.file_of(self._url), self._close_idle)
@@ -128,7 +124,6 @@ class Store:
         return Transaction(unit, secret=self._secret, clock=self._clock)
 
     def _check_schema(self, db: sa.Connection) -> None:
-        """Checks once that this version may use the database."""
         if not self._schema_checked:
             self._schema_checked = schema_revisions.is_usable(db)
 

@@ -25,8 +25,6 @@ from harness.store.sql import (
     proposals,
     providers,
     routing,
-    shadow,
-    spending,
 )
 from harness.store.unit_of_work import Unit
 
@@ -53,8 +51,8 @@ class Transaction:
         self.switches = interventions.Switches(unit)
         self.freezes = interventions.Freezes(unit)
         self.break_glasses = interventions.BreakGlasses(unit)
-        self.shadows = shadow.Shadows(unit)
-        self.spending = spending.Spending(unit)
+        self.shadows = interventions.Shadows(unit)
+        self.spending = installation.Spending(unit)
         self.alerts = operations.Alerts(unit)
         self.deliveries = operations.Deliveries(unit)
         self.failovers = observations.Failovers(unit)

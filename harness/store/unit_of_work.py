@@ -60,9 +60,7 @@ def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
 def build_upsert(
     table: sa.Table, add: tuple[str, ...], put: tuple[str, ...], dialect: str
 ) -> postgresql.Insert:
-    """Builds the INSERT of a row that, where its key is there, adds to columns of the stored
-    row and replaces others. Built once, as `build_insert_if_absent`.
-    """
+    """Builds the INSERT of a row that changes the stored row of its key, once, as above."""
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     new = insert.excluded
     changes = {name: table.c[name] + new[name] for name in add} | {n: new[n] for n in put}
@@ -190,12 +188,10 @@ class Unit:
         return self._db.dialect.name
 
     def script(self, statement: str) -> None:
-        """Run a statement as it stands, without parameters."""
         with translated():
             self._db.exec_driver_sql(statement)
 
     def insert(self, table: sa.Table, values: Mapping[str, object]) -> None:
-        """Insert a row of a signed table, with its signature."""
         self.write(sa.insert(table), self.signed(table, values))
 
     def amend(

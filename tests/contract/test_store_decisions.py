@@ -1,6 +1,7 @@
 """Proposals, verdicts and rollouts in every store, through the port."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,6 @@ from harness.domain.canary.rollout import apply_signal as rolled
 from harness.domain.errors import (
     Conflict,
     InputError,
-    NotAllowed,
     NotFound,
     ProofRefused,
     RouteBusy,
@@ -69,14 +69,12 @@ def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
 def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> None:
     approved = proposal(approver="ada", approved_verdict="v_1")
     with store.write() as tx:
-        with pytest.raises(NotAllowed, match="another approver"):
-            tx.proposals.add(approved)
         tx.proposals.add(proposal())
-        with pytest.raises(NotAllowed, match="another approver"):
-            tx.proposals.save(approved)
         assert tx.proposals.save(replace(approved, approver="bob")).approver == "bob"
         alone = Policy(self_approval=True)
         tx.proposals.add(proposal("p_2", route="small", policy=alone, approver="ada"))
+    with pytest.raises(InputError, match="four_eyes"), store.write() as tx:
+        tx.proposals.add(replace(approved, id="p_3", route="other"))
 
 
 def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store) -> None:
@@ -84,11 +82,11 @@ def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store)
     with store.write() as tx:
         tx.proposals.add(proposal())
         tx.verdicts.store(PASSED, "p_1")
-    with pytest.raises(NotAllowed, match="another approver"), store.write() as tx:
+    with pytest.raises(InputError, match="four_eyes"), store.write() as tx:
         tx.approvals.add(approval)
     with pytest.raises(InputError), store.write() as tx:
         tx.approvals.add(replace(approval, name="bob", verdict="v_unknown"))
-    with pytest.raises(NotFound), store.write() as tx:
+    with pytest.raises(InputError), store.write() as tx:
         tx.approvals.add(replace(approval, name="bob", proposal="p_unknown"))
 
 
@@ -106,7 +104,7 @@ def test_plans_are_fixed_once_the_evaluation_has_begun(store: Store) -> None:
         tx.proposals.add(proposal(plans=()))
         planned = tx.proposals.save(proposal())
         started = tx.proposals.save(replace(planned, phase=ProposalPhase.EVALUATING))
-        with pytest.raises(InputError, match="plans"):
+        with pytest.raises(InputError, match="registered"):
             tx.proposals.save(replace(started, plans=()))
 
 
@@ -191,13 +189,14 @@ def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_al
     with store.write() as tx:
         tx.proposals.add(lax)
         assert tx.proposals.get(lax.id) == lax
-        for change, error in (
-            ({"phase": ProposalPhase.CANARY}, NotAllowed),
-            ({"approver": lax.proposer}, NotAllowed),
-            ({"widened": {}}, InputError),
-        ):
-            with pytest.raises(error):
-                tx.proposals.save(replace(lax, **change))
+    changes: tuple[dict[str, Any], ...] = (
+        {"phase": ProposalPhase.CANARY},
+        {"approver": lax.proposer},
+        {"widened": {}},
+    )
+    for change in changes:
+        with pytest.raises(InputError), store.write() as tx:
+            tx.proposals.save(replace(lax, **change))
 
 
 def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import LeaseLost, NotFound
 from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
-from harness.store.rules import ENDED
+from harness.store.sql.evals import ENDED
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import (
-    Conflict,
     IllegalTransition,
     InputError,
     NotFound,
@@ -123,7 +122,7 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
                 commit(tx, chain(*twice), 1)
         with pytest.raises(InputError, match="only fallbacks are marked capable"):
             commit(tx, chain(SPARE.id, capable=(OLD.id,)), 1)
-        with pytest.raises(NotFound, match="t_unknown"):
+        with pytest.raises(ProofRefused, match="t_unknown"):
             commit(tx, chain("t_unknown"), 1)
         for proof in (
             replace(PASSED, candidate=SPARE.id),
@@ -214,8 +213,9 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
     with store.write() as tx:
         tx.keys.add(KEY)
-        with pytest.raises(Conflict):
-            tx.keys.add(replace(KEY, id="k_9"))
+    with pytest.raises(InputError, match="hash"), store.write() as tx:
+        tx.keys.add(replace(KEY, id="k_9"))
+    with store.write() as tx:
         with pytest.raises(NotFound, match="k_unknown"):
             tx.keys.revoke("k_unknown", NOW)
         tx.keys.revoke(KEY.id, LATER)

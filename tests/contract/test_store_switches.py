@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import Conflict, NotFound
+from harness.domain.errors import InputError, NotFound
 from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
@@ -63,5 +63,5 @@ def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) 
             tx.switches.get("sw_unknown")
     with pytest.raises(NotFound, match="switch list"), thrown.write() as tx:
         tx.switches.lift("sw_9", actor="ada", now=NOW)
-    with pytest.raises(Conflict), thrown.write() as tx:
+    with pytest.raises(InputError), thrown.write() as tx:
         tx.switches.add(SWITCH)

@@ -16,7 +16,7 @@ from harness.control.routing import routes
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemRandomIds
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,

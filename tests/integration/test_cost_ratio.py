@@ -130,7 +130,7 @@ def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
     assert world.rollout().policy.guardrails.cost_per_success == 4.0
     changed = replace(world.get(made.id), accepted_cost=None)
     with (
-        pytest.raises(InputError, match="accepted_cost was registered"),
+        pytest.raises(InputError, match="a cost is accepted once"),
         world.store.write() as tx,
     ):
         tx.proposals.save(changed)

@@ -21,7 +21,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.target import Target
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemRandomIds
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,

@@ -15,8 +15,7 @@ from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
-from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until

@@ -26,8 +26,7 @@ from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot

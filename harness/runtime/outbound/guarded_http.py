@@ -1,7 +1,5 @@
-"""One HTTP client for all of the control plane: it uses no proxy, follows no redirect, refuses
-closed addresses where the connection leads, and has a limit of time up to the last byte.
-
-As the router does: a key goes to its provider alone.
+"""The HTTP client of the control plane uses no proxy, follows no redirect, refuses closed
+addresses where the connection leads, and has a limit of time up to the last byte.
 """
 
 import http.client

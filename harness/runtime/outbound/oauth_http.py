@@ -1,6 +1,4 @@
-"""Signs people in at a model vendor by OAuth's device flow over HTTPS, in OpenAI's own form as
-well: gets a code, polls, refreshes tokens, exchanges an account's token for an access token.
-
+"""Signs people in at a model vendor by OAuth's device flow, in OpenAI's own form as well.
 Errors repeat no text of a server, which may hold a token.
 """
 
@@ -192,7 +190,6 @@ def _object(content: bytes) -> Mapping[str, object]:
 
 
 def _shown(url: str) -> bool:
-    """Whether a person may be sent there."""
     return url.startswith(("https://", "http://")) and url.isprintable() and " " not in url
 
 

@@ -300,8 +300,6 @@ def _after(state: RunState, *, complete: bool) -> RunState:
 
 @dataclass
 class _ProgressMeter:
-    """What the run has used so far, against its budget."""
-
     job: EvalJob
     tokens: int
     cost_usd: float

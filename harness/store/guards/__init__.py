@@ -1,10 +1,7 @@
-"""The database's triggers: they keep the rules of the promise that a CHECK of one row cannot.
+"""The database's triggers keep the rules of the promise that a CHECK of one row cannot.
 
-A rule is a condition over NEW (and OLD) under which the database refuses a row, in SQL that
-both databases know. Its name begins the message, so that callers can tell a lost race from a
-missing proof. `triggers` writes the SQL, installs it with the newest revision of the schema,
-and compares it with a database's triggers.
-Add or change a trigger here: `triggers` overwrites the text of a migration.
+A rule is a condition over NEW (and OLD) under which the database refuses a row. Its name
+begins the message, so that callers can tell a lost race from a missing proof.
 
 Some words stand for SQL that differs between the databases. ASKS[policy]: the policy asks for
 an approval. CHANGE[policy]: it asks for a change request. STEPS[policy]: the number of canary
@@ -13,7 +10,6 @@ steps. WEIGHT[policy, step]: a step's weight. LENGTH[text]: the length of a JSON
 
 from typing import Final
 
-from harness.store.guards.agents import AGENTS
 from harness.store.guards.guard import Guard
 from harness.store.guards.operations import OPERATIONS
 from harness.store.guards.proposals import DECISIONS
@@ -27,7 +23,6 @@ GUARDS: Final[tuple[Guard, ...]] = (
     *ROUTING,
     *DECISIONS,
     *OPERATIONS,
-    *AGENTS,
     *(
         Guard(
             f"{table}_no_{event.lower()}",

@@ -1,7 +1,4 @@
-"""`Guard` describes a trigger that refuses rows: table, event, and rules (message and SQL
-condition). `read_guards` reads guards from text. Beside it the conditions that several tables
-share: key taken, route busy, append-only. `harness.store.guards.triggers` makes SQL of them.
-"""
+"""Triggers that refuse rows, read from text, and the conditions that several tables share."""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

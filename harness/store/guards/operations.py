@@ -1,6 +1,4 @@
-"""Guards of samples, targets, suites, audit events, kill switches, freezes, shadows, people and
-keys, and of the database's place in its history.
-"""
+"""Guards of the log, of interventions, people, keys, measurements and consents."""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 
@@ -10,16 +8,17 @@ from harness.store.guards.guard import (
     another,
     busy,
     changes,
+    changes_beside,
     closed_once,
     person,
     read_guards,
     rewords,
     taken,
 )
+from harness.store.schema.agents import agent_grant, agent_switch
 from harness.store.schema.columns import SIGNATURE
 from harness.store.schema.evals import sample
-from harness.store.schema.interventions import freeze, switch
-from harness.store.schema.shadow import shadow
+from harness.store.schema.interventions import freeze, shadow, switch
 
 _LIFTING: Final = ("lifted_at", "lifted_by")
 _ENDING: Final = ("ended_at", "ended_by", "ended_because")
@@ -31,6 +30,9 @@ _BEGUN: Final = (
 _TEXTS: Final = ("answer", "prompt", "error_text")
 # The signature may change: a wrong one fails at the next read.
 _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS, SIGNATURE))
+
+# The agents' own words, which go when their session does.
+_BLANKED: Final = ("model_requested", "reason", "omissions", "figures")
 
 # The counters of `meta` and `manifest` never go back. So an old signed row cannot come back
 # with its old manifest and counters.
@@ -151,5 +153,37 @@ INSERT ON target
 INSERT ON suite
     {
     another("suite", "digest", "name", "version", "data_sha256", "scorer", "template", "items")
+}
+
+INSERT ON agent_switch
+    {taken("agent_switch", "id")}
+    switch_asked: a switch is asked for before it is decided
+        NEW.state <> 'pending'
+UPDATE ON agent_switch
+    append_only: the content of a switch request does not change
+        {changes("id", "agent", "session", "targets", "for_children", "asked_at", "expires_at")}
+    append_only: a switch is decided once
+        OLD.state <> 'pending' AND ({changes_beside(agent_switch, *_BLANKED)})
+    append_only: the words of a switch are blanked or stay
+        {rewords(_BLANKED, blanks=["", "[]", "{}"])}
+    grant_missing: an approved switch has a grant for each of its targets
+        NEW.state = 'approved' AND OLD.state = 'pending'
+        AND LENGTH[NEW.targets] <> (SELECT count(*) FROM agent_grant g
+        WHERE g.request = NEW.id AND g.revoked_at IS NULL)
+DELETE ON agent_switch
+    append_only: agent_switch is never deleted
+
+INSERT ON agent_grant
+    {taken("agent_grant", "id")}
+    grant_given: a grant is given before it is revoked
+        NEW.revoked_at IS NOT NULL
+    switch_missing: no pending switch request of this session asks for this grant
+        NEW.request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_switch r
+        WHERE r.id = NEW.request AND r.agent = NEW.agent AND r.session = NEW.session
+        AND r.state = 'pending')
+{
+    closed_once(
+        agent_grant, "grant is revoked", "grant is only ever revoked", "granted", ["revoked_at"]
+    )
 }
 """)

@@ -1,7 +1,4 @@
-"""Guards of proposals, rollouts, approvals and verdicts: registered columns never change,
-states and versions only go forward, one open proposal or selection and one live rollout per
-route, four eyes.
-"""
+"""Guards of proposals, rollouts, approvals and verdicts."""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

@@ -1,10 +1,4 @@
-"""Guards of route versions, fallback chains, evidence and waivers: the database refuses a
-target in any role without proof, a canary whose weight is not its policy's next step, and a
-promotion without a passed, unexpired, unused and (where asked for) approved verdict.
-
-Guards of break-glass: one person asks for it, another confirms it in time with its own waiver,
-and its record never changes.
-"""
+"""Guards of route versions, fallback chains, evidence, waivers and break-glass."""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

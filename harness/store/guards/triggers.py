@@ -1,9 +1,4 @@
-"""Writes this version's triggers as SQL from the guards, installs them, and compares them with
-a database's triggers. Further triggers notify routers of a change and refuse TRUNCATE.
-
-`shipped` is what a database of the newest revision has, trigger by trigger and, on PostgreSQL,
-function by function; `differences` says in words where a database has something else.
-"""
+"""Writes this version's triggers as SQL, installs them, and compares them with a database's."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -52,7 +47,6 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
 
 
 def differences(db: sa.Connection) -> list[str]:
-    """Lists in words how the database's triggers differ from this version's."""
     ours, theirs = shipped(db), present(db)
     return [
         *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
@@ -74,7 +68,6 @@ def are_installed(db: sa.Connection) -> bool:
 
 
 def install(db: sa.Connection) -> None:
-    """Installs this version's triggers where they are missing or different."""
     theirs = present(db)
     for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:
@@ -214,7 +207,6 @@ def _quoted(message: str) -> str:
 
 
 def _schema(db: sa.Connection) -> str:
-    """Where our tables are, quoted where it has to be."""
     return str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
 
 

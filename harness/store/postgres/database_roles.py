@@ -1,9 +1,6 @@
-"""Grants a PostgreSQL role the runtime's rights (`grant`, `renew`): one role owns and migrates
-the tables, another runs Swapgate. `does_both` finds a role that could do both.
-
-The runtime's role reads and adds rows. It updates and deletes only rows that may change: no
-DDL, no UPDATE or DELETE of append-only tables. So an attacker in a process cannot drop the
-triggers. SQLite has no roles: a process that can write the file can do all of it.
+"""Grants a PostgreSQL role the runtime's rights: one role owns and migrates the tables,
+another runs Swapgate. That one has no DDL, and no UPDATE or DELETE of append-only tables. So
+an attacker in a process cannot drop the triggers. SQLite has no roles.
 """
 
 from collections.abc import Sequence

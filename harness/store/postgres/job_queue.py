@@ -1,7 +1,5 @@
-"""Joins procrastinate, the job queue in PostgreSQL: its tables in a schema of their own
-(`install`), the control plane's side (`JobQueue`), and a worker host's (`consume`).
-
-A job has a run's id only: the queue holds neither keys nor content.
+"""Joins procrastinate, the job queue in PostgreSQL. A job has a run's id only: the queue holds
+neither keys nor content.
 """
 
 import asyncio
@@ -221,7 +219,6 @@ async def _work_until(
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """Raises procrastinate's failures as StoreUnavailable."""
     try:
         yield
     except exceptions.ConnectorException as error:

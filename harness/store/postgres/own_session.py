@@ -1,6 +1,5 @@
-"""Checks that a connection to PostgreSQL has a server session of its own. Advisory locks and
-LISTEN belong to a session, and a pooler in transaction mode lends one session to several
-connections. Routers need no session of their own: they read and record in transactions.
+"""Advisory locks and LISTEN need a server session of their own, and a pooler in transaction
+mode lends one session to several connections. Routers need none.
 """
 
 from typing import Final

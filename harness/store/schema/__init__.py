@@ -4,7 +4,6 @@ from typing import Final
 
 from harness.store.schema import (
     agents,
-    drift,
     evals,
     interventions,
     observations,
@@ -12,7 +11,6 @@ from harness.store.schema import (
     proposals,
     providers,
     routing,
-    shadow,
     signed_tables,
     traffic_sums,
 )
@@ -39,9 +37,7 @@ APPEND_ONLY: Final = (
 __all__ = [
     "APPEND_ONLY",
     "agents",
-    "drift",
     "evals",
-    "idempotent_requests",
     "interventions",
     "metadata",
     "observations",
@@ -49,8 +45,6 @@ __all__ = [
     "proposals",
     "providers",
     "routing",
-    "shadow",
     "signed_tables",
-    "spending",
     "traffic_sums",
 ]

@@ -1,9 +1,5 @@
-"""Tables of agents, of their sessions with turns, messages and switch requests, and of the
-signed grants by which a literal target answers; their rows as domain objects and back.
-
-CHECKs and foreign keys hold the rules of one row; triggers (`store/guards/agents`) hold rules
-about other rows and changes. Sessions are deleted for privacy, so that grants and switch
-requests name one without a foreign key.
+"""Tables of agents and their sessions. Sessions are deleted for privacy, so that grants and
+switch requests name one without a foreign key.
 """
 
 from typing import Final
@@ -17,17 +13,15 @@ from harness.domain.agents.turn import SessionTurn, TurnState
 from harness.store.schema.columns import (
     amount,
     at_least,
-    columns_of,
     index_where,
     json_value,
-    metadata,
     not_blank,
     one_of,
-    signature,
+    text,
     unique_where,
 )
 from harness.store.schema.evals import target
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import record
 
 IS_RUNNING = sa.text("state = 'running'")
 IS_PENDING = sa.text("state = 'pending'")
@@ -36,29 +30,20 @@ IS_VALID = sa.text("revoked_at IS NULL")
 
 # Deleted agents stay, marked, while a session, grant or switch request names them.
 # owner_key is no foreign key: an admin who takes out a forged key keeps its conversations.
-agent = sa.Table(
+AGENT: Final = record(
+    Agent,
     "agent",
-    metadata,
-    *columns_of(
-        Agent,
-        sa.Column("id", sa.Text, primary_key=True),
-        free=("name", "description", "instructions", "data_class"),
-    ),
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
     index_where("ix_agent_created_at", IS_KEPT, "created_at", "id"),
+    free="name description instructions data_class",
 )
+agent = AGENT.table
 
 # Decided once, never deleted; its words may be blanked (triggers).
-agent_switch = sa.Table(
+AGENT_SWITCH: Final = record(
+    ModelSwitchRequest,
     "agent_switch",
-    metadata,
-    *columns_of(
-        ModelSwitchRequest,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
-        free=("model_requested", "reason", "decided_by", "decision_reason"),
-    ),
     one_of("state", SwitchState),
     sa.CheckConstraint("expires_at > asked_at", name="expires_later"),
     sa.CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when"),
@@ -73,21 +58,16 @@ agent_switch = sa.Table(
     sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
     index_where("ix_agent_switch_pending", IS_PENDING, "expires_at"),
+    refers={"agent": agent},
+    free="model_requested reason decided_by decision_reason",
 )
+agent_switch = AGENT_SWITCH.table
 
 # Revoked once, else never changed or deleted (triggers).
-agent_grant = sa.Table(
+AGENT_GRANT: Final = record(
+    AgentGrant,
     "agent_grant",
-    metadata,
-    *columns_of(
-        AgentGrant,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
-        sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("request", sa.ForeignKey(agent_switch.c.id), nullable=True),
-        signature(),
-        free=("target_name", "granted_by", "reason", "data_class"),
-    ),
+    text("request", nullable=True),
     not_blank("granted_by"),
     not_blank("reason"),
     one_of("kind", GrantKind),
@@ -99,18 +79,15 @@ agent_grant = sa.Table(
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
     sa.Index("ix_agent_grant_created_at", "created_at", "id"),
     index_where("ix_agent_grant_valid", IS_VALID, "expires_at"),
+    refers={"agent": agent, "target": target, "request": agent_switch},
+    signed=True,
+    free="target_name granted_by reason data_class",
 )
+agent_grant = AGENT_GRANT.table
 
-agent_session = sa.Table(
+AGENT_SESSION: Final = record(
+    AgentSession,
     "agent_session",
-    metadata,
-    *columns_of(
-        AgentSession,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
-        sa.Column("parent", sa.ForeignKey("agent_session.id"), nullable=True),
-        free=("user_id",),
-    ),
     one_of("state", SessionState),
     amount("cost_usd"),
     sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
@@ -118,46 +95,29 @@ agent_session = sa.Table(
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),
+    refers={"agent": agent, "parent": "agent_session"},
+    free="user_id",
 )
+agent_session = AGENT_SESSION.table
 
 # A session has one running turn at a time.
-agent_turn = sa.Table(
+AGENT_TURN: Final = record(
+    SessionTurn,
     "agent_turn",
-    metadata,
-    *columns_of(
-        SessionTurn,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
-        flat=("sent",),
-        free=("key", "body"),
-    ),
     one_of("state", TurnState),
     sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
     sa.Index("ix_agent_turn_session", "session", "begun_at"),
     unique_where("uq_agent_turn_running", IS_RUNNING, "session"),
+    refers={"session": agent_session},
+    flat="sent",
+    free="key body",
 )
+agent_turn = AGENT_TURN.table
 
-agent_message = sa.Table(
+AGENT_MESSAGE: Final = record(
+    SessionMessage,
     "agent_message",
-    metadata,
-    *columns_of(
-        SessionMessage,
-        sa.Column("session", sa.ForeignKey(agent_session.c.id), nullable=False),
-        sa.Column("turn", sa.ForeignKey(agent_turn.c.id), nullable=False),
-        json_value("content"),
-        flat=("served", "usage"),
-        free=(
-            "response_to",
-            "model_requested",
-            "route",
-            "target",
-            "request_id",
-            "fallback_from",
-            "reason",
-            "error",
-        ),
-    ),
-    sa.PrimaryKeyConstraint("session", "position"),
+    json_value("content"),
     sa.UniqueConstraint("id"),
     at_least("position", 1),
     one_of("role", MessageRole),
@@ -166,12 +126,9 @@ agent_message = sa.Table(
     sa.CheckConstraint("(state = 'streaming') = (done_at IS NULL)", name="done_when"),
     sa.CheckConstraint("state = 'complete' OR role = 'assistant'", name="only_answers_fail"),
     sa.Index("ix_agent_message_turn", "turn"),
+    key="session position",
+    refers={"session": agent_session, "turn": agent_turn},
+    flat="served usage",
+    free="response_to model_requested route target request_id fallback_from reason error",
 )
-
-
-AGENT: Final = Record.by_fields(agent, Agent)
-AGENT_SWITCH: Final = Record.by_fields(agent_switch, ModelSwitchRequest)
-AGENT_GRANT: Final = Record.by_fields(agent_grant, AgentGrant)
-AGENT_MESSAGE: Final = Record.by_fields(agent_message, SessionMessage)
-AGENT_SESSION: Final = Record.by_fields(agent_session, AgentSession)
-AGENT_TURN: Final = Record.by_fields(agent_turn, SessionTurn)
+agent_message = AGENT_MESSAGE.table

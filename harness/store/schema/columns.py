@@ -1,8 +1,4 @@
-"""Common parts of all tables: `metadata` with the names of constraints, column types that read
-alike on SQLite and PostgreSQL (`UtcTime`, `Json`, `Day`, `FreeText`), short makers of columns
-and CHECKs, and the types of a row that is read (`Row`) or written (`Values`). `storable`
-replaces characters that a database refuses.
-"""
+"""Column types that read alike on SQLite and PostgreSQL; makers of columns and CHECKs."""
 
 import json
 import re
@@ -191,7 +187,6 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 
 def added_count(name: str) -> sa.Column[int]:
-    """Builds a column of counts that begins at 0."""
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
@@ -263,7 +258,6 @@ def index_where(
     *columns: str,
     unique: bool = False,
 ) -> sa.Index:
-    """Builds an index over the rows that a condition holds of."""
     return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch, DriftWatchState
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.routing.target import Target
@@ -14,64 +15,45 @@ from harness.store.schema.columns import (
     added_count,
     amount,
     at_least,
-    columns_of,
-    json_value,
-    metadata,
     one_of,
     share,
-    signature,
     storable,
     text,
     time,
+    unique_where,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import record
 
 # Append-only (trigger): the id is the hash of the content.
-target = sa.Table(
-    "target",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    text("provider"),
-    text("model"),
-    json_value("parameters"),
-    json_value("request_patch"),
-    signature(),
+TARGET: Final = record(
+    Target, "target", text("id"), signed=True, also=lambda one: {"id": one.id}
 )
+target = TARGET.table
 
 # Append-only (trigger): the digest is the hash of the content.
-suite = sa.Table(
+SUITE: Final = record(
+    SuitePin,
     "suite",
-    metadata,
-    *columns_of(
-        SuitePin,
-        sa.Column("digest", sa.Text, primary_key=True),
-        time("created_at"),
-        sa.Column("texts", sa.Text, nullable=False, server_default=""),
-        signature(),
-        free=("template",),
-    ),
+    text("digest"),
+    time("created_at"),
+    sa.Column("texts", sa.Text, nullable=False, server_default=""),
     at_least("items", 0),
+    key="digest",
+    signed=True,
+    free="template",
+    also=lambda pin: {"digest": pin.digest},
 )
+suite = SUITE.table
 
-eval_run = sa.Table(
+EVAL_RUN: Final = record(
+    EvalRun,
     "eval_run",
-    metadata,
-    *columns_of(
-        EvalRun,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-        # As text: a seed may have all of 64 bits, one more than a signed integer holds.
-        text("order_seed"),
-        text("fingerprint"),
-        signature(),
-        free=("message",),
-        flat=("budget",),
-    ),
+    # As text: a seed may have all of 64 bits, one more than a signed integer holds.
+    text("order_seed"),
+    text("fingerprint"),
     one_of("state", RunState),
     at_least("epochs", 1),
-    at_least("wanted", 0),
-    at_least("failures", 0),
-    at_least("max_tokens", 0),
+    *(at_least(column, 0) for column in ("wanted", "failures", "max_tokens")),
     amount("max_cost_usd"),
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole"),
     sa.Index("ix_eval_run_created_at", "created_at", "id"),
@@ -80,49 +62,41 @@ eval_run = sa.Table(
     sa.Index("ix_eval_run_fingerprint", "fingerprint", "created_at"),
     sa.Index("ix_eval_run_state", "state", "created_at", "id"),
     sa.Index("ix_eval_run_lease_owner", "lease_owner"),
+    refers={"target": target},
+    signed=True,
+    free="message",
+    flat="budget",
+    also=lambda run: {"fingerprint": run.fingerprint},
 )
+eval_run = EVAL_RUN.table
 
 # Scores never change and nothing is deleted (triggers). The key makes a second one impossible.
-sample = sa.Table(
+SAMPLE: Final = record(
+    Sample,
     "sample",
-    metadata,
-    *columns_of(
-        Sample,
-        sa.Column("run", sa.ForeignKey(eval_run.c.id), nullable=False),
-        added_count("cached_tokens"),
-        added_count("judge_calls"),
-        # Of the texts as they came: they outlive a blanking.
-        text("answer_sha256", nullable=True),
-        text("prompt_sha256", nullable=True),
-        signature(),
-        free=(
-            "answer",
-            "error_text",
-            "served_model",
-            "prompt",
-            "rule",
-            "served_build",
-            "judge_model",
-            "judge_build",
-            "finish",
-        ),
-    ),
-    sa.PrimaryKeyConstraint("run", "item", "epoch"),
+    added_count("cached_tokens"),
+    added_count("judge_calls"),
+    # Of the texts as they came: they outlive a blanking.
+    text("answer_sha256", nullable=True),
+    text("prompt_sha256", nullable=True),
     share("strict"),
     share("lenient"),
     # SQLite stores NaN as NULL, and a CHECK passes on NULL: no score needs its reason.
     sa.CheckConstraint("strict IS NOT NULL OR error IS NOT NULL", name="scored_or_error"),
     one_of("error", SampleError),
-    at_least("position", 0),
-    at_least("input_tokens", 0),
-    at_least("output_tokens", 0),
-    at_least("cached_tokens", 0),
-    at_least("judge_calls", 0),
-    amount("cost_usd"),
-    amount("judge_cost_usd"),
-    amount("duration_s"),
+    *(at_least(column, 0) for column in ("position", "input_tokens", "output_tokens")),
+    *(at_least(column, 0) for column in ("cached_tokens", "judge_calls")),
+    *(amount(column) for column in ("cost_usd", "judge_cost_usd", "duration_s")),
     sa.Index("ix_sample_run_position", "run", "position", "epoch"),
+    key="run item epoch",
+    refers={"run": eval_run},
+    signed=True,
+    free=(
+        "answer error_text served_model prompt rule served_build judge_model judge_build finish"
+    ),
+    also=lambda one: text_digests(one.answer, one.prompt),
 )
+sample = SAMPLE.table
 
 
 def text_digests(answer: str, prompt: str) -> dict[str, str]:
@@ -133,11 +107,37 @@ def text_digests(answer: str, prompt: str) -> dict[str, str]:
     }
 
 
-EVAL_RUN: Final = Record.by_fields(
-    eval_run, EvalRun, also=lambda run: {"fingerprint": run.fingerprint}
+IS_OPEN = sa.text("closed_at IS NULL")
+IS_RUNNING = sa.text("state = 'running'")
+
+# A target and suite have one open watch at a time.
+DRIFT_WATCH: Final = record(
+    DriftWatch,
+    "drift_watch",
+    one_of("state", DriftWatchState),
+    at_least("items", 1),
+    at_least("epochs", 1),
+    sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
+    sa.CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_when"),
+    unique_where("uq_drift_watch_open", IS_OPEN, "target", "suite"),
+    refers={"target": target},
+    free="opened_by reason",
+    flat="plan",
 )
-SAMPLE: Final = Record.by_fields(
-    sample, Sample, also=lambda one: text_digests(one.answer, one.prompt)
+drift_watch = DRIFT_WATCH.table
+
+# One running check per watch, whichever control process starts it.
+DRIFT_CHECK: Final = record(
+    DriftCheck,
+    "drift_check",
+    sa.UniqueConstraint("run"),
+    one_of("state", DriftCheckState),
+    at_least("number", 0),
+    sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
+    sa.Index("ix_drift_check_started_at", "started_at"),
+    unique_where("uq_drift_check_running", IS_RUNNING, "watch"),
+    key="watch number",
+    refers={"watch": drift_watch, "run": eval_run},
+    free="message",
 )
-SUITE: Final = Record.by_fields(suite, SuitePin, also=lambda pin: {"digest": pin.digest})
-TARGET: Final = Record.by_fields(target, Target, also=lambda one: {"id": one.id})
+drift_check = DRIFT_CHECK.table

@@ -2,6 +2,7 @@
 by CLI or REST, freezes and break-glass. Rows become domain objects and back.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import sqlalchemy as sa
@@ -9,31 +10,26 @@ import sqlalchemy as sa
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import ForceKind, SwitchRecord, SwitchSource
+from harness.domain.routing.target import Target
+from harness.domain.shadow import Shadow, ShadowTally
 from harness.store.schema.columns import (
-    columns_of,
+    Row,
+    amount,
     index_where,
-    metadata,
     not_blank,
     one_of,
-    signature,
+    text,
     unique_where,
 )
 from harness.store.schema.evals import target
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import record, record_of
 
 IS_HELD = sa.text("lifted_at IS NULL")
 
 # Lifted once, else never changed or deleted (triggers).
-switch = sa.Table(
+SWITCH: Final = record(
+    SwitchRecord,
     "switch",
-    metadata,
-    *columns_of(
-        SwitchRecord,
-        sa.Column("id", sa.Text, primary_key=True),
-        signature(),
-        free=("reason", "actor"),
-        flat=("switch", "force"),
-    ),
     one_of("kind", ForceKind),
     # The other two stand in the environment and in the file.
     one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
@@ -41,38 +37,31 @@ switch = sa.Table(
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_switch_created_at", "created_at", "id"),
     index_where("ix_switch_held", IS_HELD, "created_at"),
+    signed=True,
+    free="reason actor",
+    flat="switch force",
 )
+switch = SWITCH.table
 
 # Lifted once, else never changed or deleted (triggers).
-freeze = sa.Table(
+FREEZE: Final = record(
+    Freeze,
     "route_freeze",
-    metadata,
-    *columns_of(
-        Freeze,
-        sa.Column("id", sa.Text, primary_key=True),
-        signature(),
-        free=("reason", "actor"),
-    ),
     not_blank("reason"),
     sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_route_freeze_ends_at", "ends_at"),
+    signed=True,
+    free="reason actor",
 )
+freeze = FREEZE.table
 
 IS_OPEN = sa.text("ended_at IS NULL")
 
 # Confirmed once, ended once, else never changed or deleted (triggers).
-break_glass = sa.Table(
+BREAK_GLASS: Final = record(
+    BreakGlass,
     "break_glass",
-    metadata,
-    *columns_of(
-        BreakGlass,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-        signature(),
-        free=("reason", "proposer", "ended_because"),
-    ),
     not_blank("reason"),
     not_blank("proposer"),
     sa.CheckConstraint("incumbent <> target", name="another_target"),
@@ -84,9 +73,46 @@ break_glass = sa.Table(
     ),
     unique_where("ux_break_glass_open", IS_OPEN, "route"),
     sa.Index("ix_break_glass_created_at", "created_at", "id"),
+    refers={"incumbent": target, "target": target},
+    signed=True,
+    free="reason proposer ended_because",
 )
+break_glass = BREAK_GLASS.table
 
 
-BREAK_GLASS: Final = Record.by_fields(break_glass, BreakGlass)
-FREEZE: Final = Record.by_fields(freeze, Freeze)
-SWITCH: Final = Record.by_fields(switch, SwitchRecord)
+# Ended once, else never changed or deleted (triggers).
+SHADOW: Final = record(
+    Shadow,
+    "shadow",
+    text("candidate"),
+    sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
+    sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
+    sa.CheckConstraint("requests_per_day >= 1", name="requests_per_day_least"),
+    amount("usd_per_day"),
+    not_blank("reason"),
+    sa.CheckConstraint("incumbent <> candidate", name="another_target"),
+    # No shadow is for ever.
+    sa.CheckConstraint("expires_at > started_at", name="expires_later"),
+    sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
+    sa.Index("ix_shadow_started_at", "started_at", "id"),
+    sa.Index("ix_shadow_route", "route", "started_at"),
+    unique_where("uq_shadow_live", sa.text("ended_at IS NULL"), "route"),
+    refers={"incumbent": "target", "candidate": "target", "proposal": "proposal"},
+    signed=True,
+    free="route data_class reason started_by",
+    flat="limits",
+    also=lambda started: {"candidate": started.candidate.id},
+)
+shadow = SHADOW.table
+
+SHADOW_TALLY: Final = record(
+    ShadowTally,
+    "shadow_tally",
+    key="shadow day worker",
+    refers={"shadow": "shadow"},
+)
+shadow_tally = SHADOW_TALLY.table
+
+
+def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> Shadow:
+    return record_of(Shadow, row, shadow, candidate=targets[row.candidate])

@@ -1,7 +1,4 @@
-"""Tables of what requests leave behind: a canary's observation blocks, traffic by minute, keys'
-spend, failovers, and captured requests (redacted content that people asked to keep, always with
-an end); their rows as domain objects and back.
-"""
+"""Tables of what requests leave behind."""
 
 from decimal import Decimal
 from typing import Any, Final
@@ -25,26 +22,18 @@ from harness.store.schema.columns import (
     added_count,
     amount,
     at_least,
-    columns_of,
     count,
-    day,
-    free_text,
     json_value,
     metadata,
     one_of,
     text,
     time,
 )
-from harness.store.schema.stored_row import Record
+from harness.store.schema.stored_row import record
 
-captured = sa.Table(
+CAPTURED: Final = record(
+    CapturedRequest,
     "captured",
-    metadata,
-    *columns_of(
-        CapturedRequest,
-        sa.Column("id", sa.Text, primary_key=True),
-        free=("route", "target", "data_class"),
-    ),
     at_least("seen", 1),
     sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
     sa.CheckConstraint("expires_at > at", name="expires_later"),
@@ -54,20 +43,18 @@ captured = sa.Table(
     sa.Index("ix_captured_route", "route", "at"),
     sa.Index("ix_captured_expires_at", "expires_at"),
     sa.Index("ix_captured_user_hash", "user_hash"),
+    free="route target data_class",
 )
+captured = CAPTURED.table
 
 # Append-only (trigger): a canary's decisions are replayed from these.
-block = sa.Table(
+BLOCK: Final = record(
+    ObservationBlock,
     "block",
-    metadata,
-    *columns_of(
-        ObservationBlock,
-        sa.Column("period", sa.BigInteger, nullable=False, server_default="1"),
-        json_value("counts", nullable=True),
-        json_value("ranks", nullable=True),
-        json_value("levels", nullable=True),
-    ),
-    sa.PrimaryKeyConstraint("rollout", "number"),
+    sa.Column("period", sa.BigInteger, nullable=False, server_default="1"),
+    json_value("counts", nullable=True),
+    json_value("ranks", nullable=True),
+    json_value("levels", nullable=True),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
     at_least("period", 1),
@@ -81,7 +68,9 @@ block = sa.Table(
         " AND failures - canary_failures BETWEEN 0 AND units - canary_units",
         name="failures_range",
     ),
+    key="rollout number",
 )
+block = BLOCK.table
 
 # Which keys a rollout has counted, by their fingerprints (`domain.canary.key_ledger`). It goes
 # when the rollout has ended.
@@ -105,62 +94,54 @@ observation_batch = sa.Table(
     sa.Index("ix_observation_batch_at", "at"),
 )
 
-traffic = sa.Table(
+TRAFFIC: Final = record(
+    TrafficMinute,
     "traffic",
-    metadata,
-    *columns_of(
-        TrafficMinute,
-        added_count("cached_tokens"),
-        added_count("unpriced"),
-    ),
-    sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
+    added_count("cached_tokens"),
+    added_count("unpriced"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
     *(at_least(column, 0) for column in ("cached_tokens", "unpriced")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
+    key="route minute worker arm target revision",
 )
+traffic = TRAFFIC.table
 
 # The spend of each key, by UTC day and process. The key is no foreign key: spend stays when
 # the key goes.
-key_spend = sa.Table(
+KEY_SPEND: Final = record(
+    KeySpend,
     "key_spend",
-    metadata,
-    *columns_of(
-        KeySpend,
-    ),
-    sa.PrimaryKeyConstraint("key", "day", "worker"),
     *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
     amount("cost_usd"),
     sa.Index("ix_key_spend_day", "day"),
+    key="key day worker",
 )
+key_spend = KEY_SPEND.table
 
 # By UTC day. Without a route, the name is the client's own text; a day has a bounded number.
-asked_name = sa.Table(
+ASKED_NAME: Final = record(
+    AskedName,
     "asked_name",
-    metadata,
-    text("route"),
-    free_text("name"),
-    day("day"),
-    count("requests"),
-    sa.PrimaryKeyConstraint("day", "route", "name"),
     at_least("requests", 0),
+    key="day route name",
+    free="name",
 )
+asked_name = ASKED_NAME.table
 
-failover = sa.Table(
+FAILOVER: Final = record(
+    Failover,
     "failover",
-    metadata,
-    *columns_of(
-        Failover,
-        free=("route", "target", "provider", "code", "place", "sentence"),
-    ),
-    sa.PrimaryKeyConstraint("worker", "number"),
     *(at_least(column, 0) for column in ("attempts", "body_bytes", "messages", "tools")),
     amount("latency_ms"),
     sa.Index("ix_failover_at", "at"),
     sa.Index("ix_failover_user_hash", "user_hash", "at"),
+    key="worker number",
+    free="route target provider code place sentence",
 )
+failover = FAILOVER.table
 
 
 def total_from_row(row: Row) -> TrafficTotal:
@@ -177,11 +158,3 @@ def failover_count_from_row(row: Row) -> FailoverCount:
 
 def traffic_point_from_row(row: Row) -> TrafficPoint:
     return TrafficPoint(row.minute, int(row.requests), int(row.failed), int(row.charged))
-
-
-CAPTURED: Final = Record.by_fields(captured, CapturedRequest)
-ASKED_NAME: Final = Record.by_fields(asked_name, AskedName)
-BLOCK: Final = Record.by_fields(block, ObservationBlock)
-FAILOVER: Final = Record.by_fields(failover, Failover)
-KEY_SPEND: Final = Record.by_fields(key_spend, KeySpend)
-TRAFFIC: Final = Record.by_fields(traffic, TrafficMinute)

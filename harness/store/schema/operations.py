@@ -1,8 +1,4 @@
-"""Tables of alerts (one open at a time per key) and of the deliveries of their messages to each
-sink, of the audit log, principals and who of them is one person, API keys, sign-ins to the
-dashboard, the installation's counters (`meta`) and its leader; their rows as domain objects
-and back.
-"""
+"""Tables of alerts, the audit log, people, keys, sign-ins, spending and the installation."""
 
 from datetime import datetime
 from typing import Final
@@ -21,7 +17,6 @@ from harness.store.schema.columns import (
     added_count,
     amount,
     at_least,
-    columns_of,
     count,
     day,
     free_text,
@@ -30,38 +25,30 @@ from harness.store.schema.columns import (
     not_blank,
     number,
     one_of,
-    signature,
     text,
     time,
     unique_where,
 )
-from harness.store.schema.stored_row import Record, record_of
+from harness.store.schema.stored_row import record, record_of
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
-audit_event = sa.Table(
+AUDIT_EVENT: Final = record(
+    AuditEvent,
     "audit_event",
-    metadata,
-    *columns_of(
-        AuditEvent,
-        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        free=("actor", "action", "subject"),
-    ),
+    sa.Column("number", sa.BigInteger, autoincrement=False),
     at_least("number", 1),
     sa.Index("ix_audit_event_subject", "subject", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
+    key="number",
+    free="actor action subject",
 )
+audit_event = AUDIT_EVENT.table
 
 # folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
-principal = sa.Table(
+PRINCIPAL: Final = record(
+    Principal,
     "principal",
-    metadata,
-    *columns_of(
-        Principal,
-        sa.Column("id", sa.Text, primary_key=True),
-        free_text("folded"),
-        signature(),
-        free=("name",),
-    ),
+    free_text("folded"),
     sa.UniqueConstraint("folded"),
     sa.UniqueConstraint("issuer", "subject", name="uq_principal_signed_in"),
     one_of("kind", PrincipalKind),
@@ -69,54 +56,44 @@ principal = sa.Table(
     not_blank("name"),
     not_blank("folded"),
     sa.CheckConstraint("(issuer IS NULL) = (subject IS NULL)", name="signed_in_whole"),
+    signed=True,
+    free="name",
+    also=lambda one: {"folded": one.folded},
 )
+principal = PRINCIPAL.table
 
 # created_by, created_with: the chain of creation is read for the four eyes.
-api_key = sa.Table(
+API_KEY: Final = record(
+    ApiKey,
     "api_key",
-    metadata,
-    *columns_of(
-        ApiKey,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=True),
-        json_value("opt_outs", nullable=True),
-        signature(),
-        free=("name",),
-    ),
+    json_value("opt_outs", nullable=True),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
     sa.Index("ix_api_key_created_at", "created_at", "id"),
     sa.Index("ix_api_key_principal", "principal"),
+    refers={"principal": principal},
+    signed=True,
+    free="name",
 )
+api_key = API_KEY.table
 
 # Append-only: the newest number of a principal holds. The four eyes rest on it.
-person_link = sa.Table(
+PERSON_LINK: Final = record(
+    PersonLink,
     "person_link",
-    metadata,
-    *columns_of(
-        PersonLink,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=False),
-        sa.Column("person", sa.ForeignKey(principal.c.id), nullable=False),
-        signature(),
-        free=("reason",),
-    ),
     sa.UniqueConstraint("principal", "number"),
     at_least("number", 1),
     not_blank("reason"),
+    refers={"principal": principal, "person": principal},
+    signed=True,
+    free="reason",
 )
+person_link = PERSON_LINK.table
 
 # A waiting link, an open session or an ended one. Each step happens once (triggers).
-dashboard_session = sa.Table(
+DASHBOARD_SESSION: Final = record(
+    DashboardSession,
     "dashboard_session",
-    metadata,
-    *columns_of(
-        DashboardSession,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=False),
-        sa.Column("key", sa.ForeignKey(api_key.c.id), nullable=True),
-        signature(),
-    ),
     sa.UniqueConstraint("link_hash"),
     sa.UniqueConstraint("cookie_hash"),
     sa.CheckConstraint("(link_hash IS NULL) = (link_expires_at IS NULL)", name="link_whole"),
@@ -130,7 +107,10 @@ dashboard_session = sa.Table(
     sa.CheckConstraint("expires_at > opened_at", name="expires_later"),
     sa.Index("ix_dashboard_session_created_at", "created_at"),
     sa.Index("ix_dashboard_session_expires_at", "expires_at"),
+    refers={"principal": principal, "key": api_key},
+    signed=True,
 )
+dashboard_session = DASHBOARD_SESSION.table
 
 # One row. changes: counts changes of keys, providers and switches (trigger), for the etag.
 meta = sa.Table(
@@ -143,56 +123,6 @@ meta = sa.Table(
     # Revisions go on above it: routers served as much before the database was restored.
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
-)
-
-alert = sa.Table(
-    "alert",
-    metadata,
-    *columns_of(
-        AlertRecord,
-        sa.Column("id", sa.Text, primary_key=True),
-        free=("subject", "key", "title", "text"),
-    ),
-    one_of("notified", Notified),
-    at_least("count", 1),
-    sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
-    sa.CheckConstraint("notified_count BETWEEN 0 AND count", name="notified_count_range"),
-    sa.CheckConstraint(
-        "(notified IS NULL) = (notified_at IS NULL)"
-        " AND (notified IS NULL) = (messages = 0) AND messages >= 0",
-        name="notified_when",
-    ),
-    sa.Index("ix_alert_key", "key", "first_seen"),
-    sa.Index("ix_alert_last_seen", "last_seen"),
-    sa.Index("ix_alert_resolved_at", "resolved_at"),
-    sa.Index("ix_alert_notified", "notified", "kind"),
-    # A key has one open alert at a time.
-    unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
-)
-
-delivery = sa.Table(
-    "delivery",
-    metadata,
-    *columns_of(
-        Delivery,
-        sa.Column(
-            "alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False
-        ),
-        free=("sink", "title", "text", "last_error"),
-    ),
-    sa.PrimaryKeyConstraint("alert", "number", "sink"),
-    one_of("message", Notified),
-    at_least("number", 1),
-    at_least("attempts", 0),
-    # Waiting, delivered or given up: one of the three.
-    sa.CheckConstraint(
-        "(next_attempt_at IS NOT NULL AND delivered_at IS NULL AND gave_up_at IS NULL)"
-        " OR (next_attempt_at IS NULL AND delivered_at IS NOT NULL AND gave_up_at IS NULL)"
-        " OR (next_attempt_at IS NULL AND delivered_at IS NULL AND gave_up_at IS NOT NULL)",
-        name="one_state",
-    ),
-    sa.CheckConstraint("delivered_at IS NULL OR attempts > 0", name="delivered_by_attempt"),
-    sa.Index("ix_delivery_next_attempt_at", "next_attempt_at"),
 )
 
 
@@ -212,15 +142,49 @@ def _time_of_source(text: object) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-ALERT: Final = Record.by_fields(alert, AlertRecord, read=alert_from_row)
-AUDIT_EVENT: Final = Record.by_fields(audit_event, AuditEvent)
-PRINCIPAL: Final = Record.by_fields(
-    principal, Principal, also=lambda one: {"folded": one.folded}
+ALERT: Final = record(
+    AlertRecord,
+    "alert",
+    one_of("notified", Notified),
+    at_least("count", 1),
+    sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
+    sa.CheckConstraint("notified_count BETWEEN 0 AND count", name="notified_count_range"),
+    sa.CheckConstraint(
+        "(notified IS NULL) = (notified_at IS NULL)"
+        " AND (notified IS NULL) = (messages = 0) AND messages >= 0",
+        name="notified_when",
+    ),
+    sa.Index("ix_alert_key", "key", "first_seen"),
+    sa.Index("ix_alert_last_seen", "last_seen"),
+    sa.Index("ix_alert_resolved_at", "resolved_at"),
+    sa.Index("ix_alert_notified", "notified", "kind"),
+    # A key has one open alert at a time.
+    unique_where("uq_alert_open", sa.text("resolved_at IS NULL"), "key"),
+    free="subject key title text",
+    read=alert_from_row,
 )
-API_KEY: Final = Record.by_fields(api_key, ApiKey)
-PERSON_LINK: Final = Record.by_fields(person_link, PersonLink)
-DASHBOARD_SESSION: Final = Record.by_fields(dashboard_session, DashboardSession)
-DELIVERY: Final = Record.by_fields(delivery, Delivery)
+alert = ALERT.table
+
+DELIVERY: Final = record(
+    Delivery,
+    "delivery",
+    sa.Column("alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
+    one_of("message", Notified),
+    at_least("number", 1),
+    at_least("attempts", 0),
+    # Waiting, delivered or given up: one of the three.
+    sa.CheckConstraint(
+        "(next_attempt_at IS NOT NULL AND delivered_at IS NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NOT NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NULL AND gave_up_at IS NOT NULL)",
+        name="one_state",
+    ),
+    sa.CheckConstraint("delivered_at IS NULL OR attempts > 0", name="delivered_by_attempt"),
+    sa.Index("ix_delivery_next_attempt_at", "next_attempt_at"),
+    key="alert number sink",
+    free="sink title text last_error",
+)
+delivery = DELIVERY.table
 
 
 spending_cap = sa.Table(
@@ -235,30 +199,23 @@ spending_cap = sa.Table(
 THE_CAP: Final = 1
 
 
-spending_month = sa.Table(
+SPENDING: Final = record(
+    PurposeSpending,
     "spending_month",
-    metadata,
-    *columns_of(
-        PurposeSpending,
-        day("first_day"),
-    ),
-    sa.PrimaryKeyConstraint("first_day", "purpose"),
+    day("first_day"),
     amount("spent_usd"),
     *(at_least(column, 0) for column in ("calls", "unpriced")),
+    key="first_day purpose",
 )
-
-
-SPENDING: Final = Record.by_fields(spending_month, PurposeSpending)
+spending_month = SPENDING.table
 
 
 # Forgotten after a day.
-idempotent_request = sa.Table(
+IDEMPOTENT_REQUEST: Final = record(
+    IdempotentRequest,
     "idempotent_request",
-    metadata,
-    *columns_of(IdempotentRequest, free=("scope", "key")),
-    sa.PrimaryKeyConstraint("scope", "key"),
     sa.Index("ix_idempotent_request_sent_at", "sent_at"),
+    key="scope key",
+    free="scope key",
 )
-
-
-IDEMPOTENT_REQUEST: Final = Record.by_fields(idempotent_request, IdempotentRequest)
+idempotent_request = IDEMPOTENT_REQUEST.table

@@ -1,19 +1,14 @@
-"""Tables of proposals, verdicts, approvals, rollouts and rounds of candidates, which of their
-columns never change once registered, and their rows as domain objects and back. Unique
-indexes: one open proposal per route and place in a selection, one past the gate and one live
-rollout per route.
-"""
+"""Tables of proposals, verdicts, approvals, rollouts and rounds of candidates."""
 
 import math
 from dataclasses import asdict
-from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import VERDICTS, SuiteReport, Verdict
+from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport, Verdict
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
@@ -30,20 +25,14 @@ from harness.store.schema.columns import (
     Values,
     added_count,
     at_least,
-    columns_of,
-    free_text,
     index_where,
-    json_value,
-    metadata,
     not_blank,
     one_of,
-    signature,
     text,
-    time,
     unique_where,
 )
 from harness.store.schema.evals import target
-from harness.store.schema.stored_row import Record, record_of, values_of
+from harness.store.schema.stored_row import record, record_of, values_of
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
 DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
@@ -92,23 +81,15 @@ HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
 IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
 
 # Route, targets, claim, proposer and policy never change (trigger).
-proposal = sa.Table(
+PROPOSAL: Final = record(
+    Proposal,
     "proposal",
-    metadata,
-    *columns_of(
-        Proposal,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("self_approval", sa.Boolean, nullable=False),
-        sa.Column("widened", Json, nullable=False, server_default="{}"),
-        sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
-        sa.Column("selection", FreeText, nullable=False, server_default=""),
-        added_count("place"),
-        change_reference(),
-        signature(),
-        free=("reason", "closed_because"),
-    ),
+    sa.Column("self_approval", sa.Boolean, nullable=False),
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
+    sa.Column("selection", FreeText, nullable=False, server_default=""),
+    added_count("place"),
+    change_reference(),
     one_of("claim", Claim),
     one_of("phase", ProposalPhase),
     one_of("on_better", OnBetter),
@@ -128,24 +109,24 @@ proposal = sa.Table(
     sa.Index("ix_proposal_phase", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
     sa.Index("ix_proposal_candidate", "candidate"),
+    refers={"incumbent": target, "candidate": target},
+    signed=True,
+    free="reason closed_because",
+    also=lambda one: {"self_approval": one.self_approval},
 )
+proposal = PROPOSAL.table
+
+
+def _read_verdict(row: Row) -> Verdict:
+    return record_of(VERDICTS[row.outcome], row, verdict)
+
 
 # Append-only (trigger).
-verdict = sa.Table(
+VERDICT: Final = record(
+    cast("type[Verdict]", BaseVerdict),
     "verdict",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
-    text("route"),
-    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-    sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
+    text("proposal"),
     text("outcome"),
-    free_text("reason"),
-    json_value("suites"),
-    json_value("inputs"),
-    time("decided_at"),
-    time("expires_at"),
-    signature(),
     one_of("outcome", VERDICTS),
     # The foreign keys of evidence and route_version refer to the whole proof.
     sa.UniqueConstraint(
@@ -159,44 +140,35 @@ verdict = sa.Table(
     sa.Index("ix_verdict_proposal", "proposal"),
     sa.Index("ix_verdict_decided_at", "decided_at", "id"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
+    refers={"proposal": proposal, "incumbent": target, "candidate": target},
+    signed=True,
+    free="reason",
+    without="words",
+    read=_read_verdict,
 )
+verdict = VERDICT.table
 
 # Append-only (trigger).
-approval = sa.Table(
+APPROVAL: Final = record(
+    Approval,
     "approval",
-    metadata,
-    *columns_of(
-        Approval,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
-        sa.Column("verdict", sa.ForeignKey(verdict.c.id), nullable=True),
-        # NULL: the local operator.
-        sa.Column("key", sa.ForeignKey("api_key.id"), nullable=True),
-        sa.Column("widened", Json, nullable=False, server_default="{}"),
-        change_reference(),
-        signature(),
-        free=("principal", "name", "reason"),
-    ),
+    # key: NULL for the local operator.
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    change_reference(),
     one_of("kind", ApprovalKind),
     not_blank("principal"),
     not_blank("name"),
     sa.Index("ix_approval_proposal", "proposal", "at"),
     sa.Index("ix_approval_verdict", "verdict"),
+    refers={"proposal": proposal, "verdict": verdict, "key": "api_key"},
+    signed=True,
+    free="principal name reason",
 )
+approval = APPROVAL.table
 
-rollout = sa.Table(
+ROLLOUT: Final = record(
+    Rollout,
     "rollout",
-    metadata,
-    *columns_of(
-        Rollout,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
-        sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
-        sa.Column("verdict", sa.ForeignKey(verdict.c.id), nullable=False),
-        signature(),
-        free=("ended_because",),
-    ),
     one_of("state", RolloutState),
     at_least("step", 0),
     at_least("version", 1),
@@ -207,21 +179,22 @@ rollout = sa.Table(
     sa.Index("ix_rollout_started_at", "started_at", "id"),
     sa.Index("ix_rollout_candidate", "candidate", "started_at"),
     index_where("ix_rollout_baking", IS_BAKING, "state", "started_at", "id"),
+    refers={"proposal": proposal, "incumbent": target, "candidate": target, "verdict": verdict},
+    signed=True,
+    free="ended_because",
 )
+rollout = ROLLOUT.table
 
 
 # One round for a route and a time, whichever control process begins it.
-candidate_round = sa.Table(
+CANDIDATE_ROUND: Final = record(
+    CandidateRound,
     "candidate_round",
-    metadata,
-    *columns_of(
-        CandidateRound,
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-        free=("because",),
-    ),
     sa.UniqueConstraint("route", "due_at"),
+    refers={"incumbent": target},
+    free="because",
 )
+candidate_round = CANDIDATE_ROUND.table
 
 
 def verdict_to_row(verdict_: Verdict, proposal: str) -> Values:
@@ -237,16 +210,3 @@ def _report(report: SuiteReport) -> Values:
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(report).items()
     }
-
-
-def verdict_from_row(row: Row) -> Verdict:
-    return record_of(VERDICTS[row.outcome], row, verdict)
-
-
-CANDIDATE_ROUND: Final = Record.by_fields(candidate_round, CandidateRound)
-APPROVAL: Final = Record.by_fields(approval, Approval)
-PROPOSAL: Final = Record.by_fields(
-    proposal, Proposal, also=lambda one: {"self_approval": one.self_approval}
-)
-ROLLOUT: Final = Record.by_fields(rollout, Rollout)
-VERDICT: Final = Record(verdict, verdict_from_row, partial(values_of, table=verdict))

@@ -1,10 +1,8 @@
-"""Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
-no target in any role without evidence.
+"""Tables of the routing table: no target has a role without evidence.
 
 One append-only row per route and version; the highest version is the current one, and the
-primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row; triggers
-(`store/guards`) hold rules about the row before it. A CHECK passes on NULL, hence each IS NOT
-NULL. Rows become domain objects and back; fallbacks have their own rows.
+primary key is the compare-and-swap. CHECKs and foreign keys hold the rules of one row,
+triggers those about the row before it. A CHECK passes on NULL, hence each IS NOT NULL.
 """
 
 from collections.abc import Mapping
@@ -34,27 +32,24 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
-from harness.store.schema.stored_row import Record, parse_json
+from harness.store.schema.stored_row import parse_json, record
 
 # The columns of a verdict that its proof is made of, as foreign keys name them.
 _PROOF: Final = ("id", "route", "incumbent", "candidate", "outcome")
 
 
 # Append-only (trigger).
-waiver = sa.Table(
+WAIVER: Final = record(
+    Waiver,
     "waiver",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    text("route"),
-    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-    free_text("reason"),
-    free_text("author"),
-    time("expires_at"),
-    signature(),
     not_blank("reason"),
     not_blank("author"),
     sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
+    refers={"target": target},
+    signed=True,
+    free="reason author",
 )
+waiver = WAIVER.table
 
 # Append-only; `baseline` only before the route's first version (triggers).
 evidence = sa.Table(
@@ -219,7 +214,6 @@ def _names() -> sa.CTE:
 
 
 def _is_newest(of: sa.Table) -> sa.ColumnElement[bool]:
-    """Builds the condition that a row is of the newest version of its route."""
     names = _names()
     version = sa.select(sa.func.max(_any_version.version)).where(
         _any_version.route == names.c.route
@@ -372,6 +366,3 @@ def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> Route
         reason=row.reason,
         verdict=row.verdict_id,
     )
-
-
-WAIVER: Final = Record.by_fields(waiver, Waiver)

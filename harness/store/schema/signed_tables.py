@@ -19,7 +19,6 @@ from harness.store.schema import (
     proposals,
     providers,
     routing,
-    shadow,
 )
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
@@ -50,8 +49,6 @@ manifest = sa.Table(
 
 @dataclass(frozen=True)
 class SignedTable:
-    """A table whose rows are signed."""
-
     table: sa.Table
     purpose: KeyPurpose = KeyPurpose.CONTROL
     # Columns outside the signature: processes without the signing key change them.
@@ -112,7 +109,7 @@ _TABLES: Final = (
     SignedTable(interventions.switch, live=interventions.switch.c.lifted_at.is_(None)),
     SignedTable(interventions.freeze),
     SignedTable(interventions.break_glass),
-    SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
+    SignedTable(interventions.shadow, live=interventions.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
     SignedTable(agents.agent_grant, live=agents.agent_grant.c.revoked_at.is_(None)),
 )

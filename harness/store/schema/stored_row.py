@@ -1,5 +1,4 @@
-"""`Record` declares how objects of one kind are stored: their table, and by which columns and
-types their fields are written and read.
+"""`record` declares how objects of one kind are stored.
 
 `StoredRow` is a row of a signed table as it is stored. Its signature covers that text, so a
 reader verifies it without decoding the values, and decodes only the values it needs.
@@ -9,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache, lru_cache, partial
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import (
     Any,
     Final,
@@ -26,7 +25,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
 from harness.domain.plain_data import reader, to_plain
-from harness.store.schema.columns import SIGNATURE, FreeText, Json, Row, Values
+from harness.store.schema.columns import (
+    SIGNATURE,
+    FreeText,
+    Json,
+    Row,
+    Values,
+    columns_of,
+    metadata,
+)
 
 T = TypeVar("T")
 # Our types store alike everywhere.
@@ -76,7 +83,6 @@ def _readers(table: sa.Table) -> Mapping[str, Callable[[object], object]]:
 
 
 def _reader(column: sa.Column[Any]) -> Callable[[object], object]:
-    """Makes what reads a stored value of the column."""
     default, type_ = default_text(column), column.type
     read: Callable[[object], object]
     if isinstance(type_, sa.types.TypeDecorator) and not isinstance(type_, FreeText):
@@ -219,7 +225,6 @@ def _value_of(field: _Field, row: Row, table: sa.Table) -> object:
 
 
 def parse_json(row: Row, name: str, kind: type[T]) -> T:
-    """Parses a column of JSON as a value of a frozen class."""
     return cast(
         "T",
         _parse_column(
@@ -246,30 +251,56 @@ class Record(Generic[T]):
     read: Callable[[Row], T]
     write: Callable[[Any], Values]
 
-    @classmethod
-    def by_fields(
-        cls,
-        table: sa.Table,
-        kind: type[T],
-        *,
-        read: Callable[[Row], T] | None = None,
-        also: Callable[[Any], Mapping[str, object]] | None = None,
-    ) -> "Record[T]":
-        """Declares a record whose columns have the names of the fields of its class, or of its
-        dataclass fields. read: another way to read a row. also: computes further columns from
-        an object.
-        """
-
-        def write(record: Any) -> Values:
-            return values_of(record, table, **(also(record) if also else {}))
-
-        return cls(table, read or partial(record_of, kind, table=table), write)
-
     def only(self, record: Any, *names: str) -> Values:
-        """Returns a record's values of some columns."""
         values = self.write(record)
         return {name: values[name] for name in names}
 
     @property
     def signed(self) -> bool:
         return SIGNATURE in self.table.c
+
+
+def record(  # noqa: PLR0913 - a declaration
+    kind: type[T],
+    name: str,
+    *parts: sa.Column[Any] | sa.Constraint | sa.Index,
+    key: str = "id",
+    refers: Mapping[str, sa.Table | str] = MappingProxyType({}),
+    signed: bool = False,
+    free: str = "",
+    flat: str = "",
+    without: str = "",
+    read: Callable[[Row], T] | None = None,
+    also: Callable[[Any], Mapping[str, object]] | None = None,
+) -> Record[T]:
+    """Declares a record and its table, which has a column for each field of the class.
+
+    parts: columns with a default or a type of their own, checks, indexes. refers: columns, each
+    with the table that it names a row of. free, flat, without: as of `columns_of`. Spaces
+    divide the names in a text. read: another way to read a row. also: computes further columns
+    from an object.
+    """
+    own = [part for part in parts if isinstance(part, sa.Column)]
+    columns = columns_of(
+        kind, *own, free=free.split(), flat=flat.split(), without=without.split()
+    )
+    for column in columns:
+        if column.name in refers:
+            column.append_foreign_key(sa.ForeignKey(_key_of(refers[column.name])))
+    table = sa.Table(
+        name,
+        metadata,
+        *columns,
+        *([sa.Column(SIGNATURE, sa.Text)] if signed else []),
+        sa.PrimaryKeyConstraint(*key.split()),
+        *(part for part in parts if not isinstance(part, sa.Column)),
+    )
+
+    def write(one: Any) -> Values:
+        return values_of(one, table, **(also(one) if also else {}))
+
+    return Record(table, read or partial(record_of, kind, table=table), write)
+
+
+def _key_of(table: sa.Table | str) -> sa.Column[Any] | str:
+    return f"{table}.id" if isinstance(table, str) else table.primary_key.columns[0]

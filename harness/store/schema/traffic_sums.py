@@ -1,11 +1,6 @@
-"""Tables of sums of traffic by the minute: of each UTC hour with its latencies, and of each UTC
-day. Triggers on `traffic` keep them (`harness.store.schema.traffic_sums`). Each worker has rows
-of its own, as in `traffic`: two writers never wait for each other.
-
-Writes the triggers that keep the sums. Each write to a minute changes its hour and its day in
-the same transaction.
-
-A row that is deleted from `traffic` stays in its day's sum.
+"""Sums of each UTC hour's traffic with its latencies, and of each UTC day's; triggers on
+`traffic` keep them. Each worker has rows of its own: two writers never wait for each other. A
+row that is deleted from `traffic` stays in its day's sum.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside

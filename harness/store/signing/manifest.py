@@ -1,6 +1,4 @@
-"""The manifest is control's signed statement of the rows that make a snapshot, so that a
-missing or old row is found. Here: its queries, how control makes the next one, and how a reader
-checks one against the rows found.
+"""The manifest is control's signed statement of the rows that make a snapshot.
 
 A row's signature says that control wrote it once. It does not say that the row is still
 current, nor that no other row was deleted. The manifest does: it holds a digest of the
@@ -86,8 +84,6 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Content):
-    """A signed statement of the rows that a snapshot is made of."""
-
     signed_at: str
     log_end: str  # as in `Lineage`
 

@@ -115,7 +115,6 @@ def _some(names: list[str]) -> str:
 
 
 def _row_faults(proof: Proof, rows: RowVerifier) -> Iterator[tuple[str, str]]:
-    """Yields the name of each row whose signature does not hold, and why it does not."""
     for name, stored in proof.rows.items():
         signed = SIGNED.get(name)
         if signed is None:

@@ -1,11 +1,6 @@
-"""Finds the signed rows that do not verify, and breaks in the chains of route versions:
-`row_faults` in all tables and the manifest, `working_faults` among what control works on now.
-
-Signs all rows anew with a new key (`sign_rows`, for `swapgate db retire-key`), and removes
-forged rows with the rows that refer to them (`remove_rows`, for `swapgate db remove-forged`).
-
-Both change rows that triggers protect: they run as the tables' owner, in one unit of work,
-`without_triggers`.
+"""Finds signed rows that do not verify, and breaks in the chains of route versions; signs all
+rows anew (`swapgate db retire-key`), and removes forged ones (`swapgate db remove-forged`).
+Both run as the tables' owner, in one unit of work, `without_triggers`.
 """
 
 from collections import defaultdict
@@ -57,7 +52,6 @@ def chains_of(unit: Unit, rows: Sequence[Row]) -> Chains:
 
 
 def working_faults(unit: Unit) -> Iterator[RowFault]:
-    """Faults of what control works on: open proposals, live rollouts, runs that go on."""
     for name, where in WORKING.items():
         rows = unit.read(_covered(SIGNED[name]).where(where)).all()
         yield from _page_faults(unit, SIGNED[name], rows, None)

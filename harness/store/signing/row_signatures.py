@@ -47,7 +47,6 @@ def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, 
 
 
 def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
-    """How a value of the column is stored."""
     type_ = column.type
     if isinstance(type_, sa.types.TypeDecorator):
         bind = type_.process_bind_param
@@ -149,8 +148,6 @@ class RowVerifier:
 
 
 class RowSignatures(RowVerifier):
-    """Signs rows and the manifest as well as verifying them."""
-
     def __init__(self, signatures: Signatures, installation: Callable[[], str]) -> None:
         super().__init__(signatures, installation)
         self._signer = signatures

@@ -3,28 +3,27 @@ the snapshot from verified rows only (`verified`), of the database or of a route
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
+from harness.domain.operations.access import ApiKey
 from harness.domain.operations.row_signatures import Lineage, Revocations, SignedRows, head_text
 from harness.domain.providers.credentials import keys_for_routers
 from harness.domain.routing.kill_switch import active_switches
-from harness.domain.routing.table import RoutingTable, Snapshot
+from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
-from harness.store.rules import grants
 from harness.store.schema.agents import AGENT_GRANT, agent_grant
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import TARGET, target
-from harness.store.schema.interventions import SWITCH
+from harness.store.schema.interventions import SWITCH, shadow_from_row
 from harness.store.schema.operations import API_KEY
 from harness.store.schema.providers import CREDENTIAL, PROVIDER
 from harness.store.schema.routing import route_fallback, route_from_row, route_version
-from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
@@ -169,7 +168,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
             {id_: row for id_, row in targets.items() if id_ in used},
         ),
         {row.name: PROVIDER.read(row) for row in tables["provider"]},
-        grants(API_KEY.read(row) for row in keys if row.id not in revoked),
+        _key_grants(API_KEY.read(row) for row in keys if row.id not in revoked),
         etag,
         active_switches(thrown, now),
         tuple(live),
@@ -178,6 +177,14 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         _lineage(signed_rows),
         revoked,
         grants_now,
+    )
+
+
+def _key_grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
+    return tuple(
+        KeyGrant(key.id, key.hash, key.routes, key.limits and key.limits.some, key.opt_outs)
+        for key in keys
+        if key.role is None and key.revoked_at is None
     )
 
 

@@ -1,8 +1,4 @@
-"""Reads and writes agents (`Agents`), their sessions (`Sessions`) with messages, turns and
-switch requests, and the signed grants by which a literal target answers (`AgentGrants`).
-
-`AgentListings` reads lists of them for people.
-"""
+"""Stores agents, their sessions, switch requests and grants."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -74,7 +70,6 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         self._change(self._is(decided.id), **self.record.only(decided, *names))
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
-        """Lists a session's switch requests of all states, newest first."""
         return self._all(self._select(agent_switch.c.session == session))
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
@@ -136,7 +131,6 @@ class Sessions(Records[AgentSession]):
         return self.get(id_)
 
     def save(self, known: AgentSession) -> None:
-        """Saves the session's model and its state."""
         self._change(self._is(known.id), **self.record.only(known, "model", "state"))
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
@@ -193,7 +187,6 @@ class SessionMessages(Records[SessionMessage]):
         return int(self._unit.read(last).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
-        """Finds the answer that is under way."""
         return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
 
     def end(self, message: SessionMessage) -> None:
@@ -274,8 +267,6 @@ BY_POSITION: Final = Order((agent_message.c.position,))
 
 
 class AgentListings(PageReader):
-    """See `harness.store.sql.listings`."""
-
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
     ) -> Page[Agent]:

@@ -1,8 +1,5 @@
-"""Appends to the audit log and reads it (`AuditLog`): events are numbered without gaps, each
-chained to the one before.
-
-Reads a page of selected audit events (`read_events`). A search for a part of a text reads the
-log itself: a million events take a third of a second.
+"""The audit log: events are numbered without gaps, each chained to the one before. A search
+for a part of a text reads the log itself: a million events take a third of a second.
 """
 
 import json
@@ -52,7 +49,6 @@ class AuditLog(Records[AuditEvent]):
     def append(
         self, actor: Actor, action: str, subject: str, details: Mapping[str, object]
     ) -> AuditEvent:
-        """Appends an event: who did what to which subject."""
         self._unit.serialize()
         last = self._unit.read(LAST.limit(1)).first()
         event = chained(
@@ -126,13 +122,11 @@ EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number})
 
 
 def read_events(unit: Unit, selection: AuditFilter, page_request: PageRequest) -> Rows:
-    """Reads a page of the events that a filter selects, newest first."""
     query = sa.select(audit_event).where(*_selected(selection))
     return read_page(unit, query, EVENTS, page_request)
 
 
 def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Builds the conditions that a filter of audit events sets."""
     event = audit_event.c
     wanted: list[sa.ColumnElement[bool]] = []
     if selection.actor:

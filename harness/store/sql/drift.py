@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch
 from harness.domain.pagination import MOST_LISTED
-from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
+from harness.store.schema.evals import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
 from harness.store.sql.records import Records
 
 _OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")
@@ -17,8 +17,6 @@ IS_RUNNING = drift_check.c.state == DriftCheckState.RUNNING.value
 
 
 class Drift(Records[DriftWatch]):
-    """Watches of incumbents, and the runs that they compare."""
-
     record = DRIFT_WATCH
     order = (drift_watch.c.opened_at.desc(), drift_watch.c.id)
 
@@ -41,7 +39,6 @@ class Drift(Records[DriftWatch]):
         return self._all(self._select(drift_watch.c.closed_at.is_(None)))
 
     def is_checking(self, run: str) -> bool:
-        """Tells whether a check that goes on has this run."""
         query = sa.select(drift_check.c.run).where(drift_check.c.run == run, IS_RUNNING)
         return self._unit.read(query).first() is not None
 
@@ -58,7 +55,6 @@ class Drift(Records[DriftWatch]):
         return self._unit.write(ended.values(DRIFT_CHECK.only(check, *_OF_THE_END))) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        """Lists the checks of a watch, oldest first."""
         of_watch = sa.select(drift_check).where(drift_check.c.watch == watch)
         rows = self._unit.read(of_watch.order_by(drift_check.c.number))
         return [DRIFT_CHECK.read(row) for row in rows]

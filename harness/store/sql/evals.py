@@ -23,7 +23,6 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rules import ENDED
 from harness.store.schema.columns import Values
 from harness.store.schema.evals import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite, target
 from harness.store.sql.json_rows import look_up
@@ -79,6 +78,7 @@ OF_SUITE_BEFORE: Final = OF_SUITE.where(
         sa.bindparam("before", type_=eval_run.c.created_at.type), sa.bindparam("before_id")
     )
 )
+ENDED: Final = tuple(state for state in RunState if state not in RUNNABLE_STATES)
 # How many runs are read first; then twice as many, up to MOST_LISTED.
 FIRST_RUNS: Final = 8
 IS_RUNNABLE = eval_run.c.state.in_([state.value for state in RUNNABLE_STATES])
@@ -172,11 +172,9 @@ class Suites(Records[SuitePin]):
         self._unit.write_new(suite, self.record.write(pin) | {"created_at": now})
 
     def get(self, id_: str) -> SuitePin:
-        """Loads the pin of a suite by its digest. Raises NotFound."""
         return self._unit.once((suite.name, id_), lambda: super(Suites, self).get(id_))
 
     def all(self) -> Sequence[SuitePin]:
-        """Lists the pins of all suites, newest first."""
         return self._all(self._select())
 
 
@@ -192,9 +190,7 @@ class EvalRuns(Records[EvalRun]):
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
-        """Lists the runs, newest first, `limit` at the most; those of all states when none is
-        named.
-        """
+        """Lists the runs, newest first; of all states when none is named."""
         query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._believed(self._unit.read(query.limit(limit)))
 
@@ -216,7 +212,6 @@ class EvalRuns(Records[EvalRun]):
             wanted |= {"before": rows[-1].created_at, "before_id": rows[-1].id}
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
-        """Lists the runs with this fingerprint that are queued or running."""
         return self._all(self._select(eval_run.c.fingerprint == fingerprint, IS_RUNNABLE))
 
     def newest_of_targets(
@@ -272,8 +267,8 @@ class EvalRuns(Records[EvalRun]):
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
-        """Blanks the questions and answers of a suite's runs that were queued before a time and
-        have ended; of how many runs. Scores, and the hashes of the texts, stay.
+        """Blanks the texts of a suite's ended runs that were queued before a time; of how many
+        runs.
         """
         old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
         runs = self._unit.read(old.limit(limit)).scalars().all()
@@ -343,9 +338,7 @@ class EvalRuns(Records[EvalRun]):
         return frozenset((row.item, row.epoch) for row in self._unit.read(DONE, {"run": run}))
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
-        """Lists a run's samples in the run's order (position, epoch); only positions below
-        `below` if given.
-        """
+        """Lists a run's samples by position and epoch; below: only positions below it."""
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
         return [SAMPLE.read(row) for row in found]

@@ -34,7 +34,6 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import Route
-from harness.store.rules import check_waivers
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import verdict
 from harness.store.schema.routing import (
@@ -165,8 +164,7 @@ def write_fallbacks(
     """
     chain = _chain(unit, change, after, before, now)
     if chain and isinstance(change, SetChain | ChangeSettings):
-        waivers = Waivers(unit, now).list(route=after.name)
-        check_waivers(change, read(unit, chain.values()), waivers, now)
+        _check_waivers(unit, after.name, read(unit, chain.values()), now)
     for position, fallback in enumerate(after.fallbacks):
         row = {
             "route": after.name,
@@ -177,6 +175,23 @@ def write_fallbacks(
         }
         unit.write(sa.insert(route_fallback), row)
     return [[fallback, chain[fallback]] for fallback in after.fallbacks]
+
+
+def _check_waivers(
+    unit: Unit, route: str, chain: Iterable[TargetEvidence], now: datetime
+) -> None:
+    """A person's change keeps no target whose waiver has expired. A rollout's own changes keep
+    the chain as it is: going back is always allowed.
+    """
+    waivers = Waivers(unit, now).list(route=route)
+    expired = {row.id: row for row in waivers if row.expired(now)}
+    for link in chain:
+        if past := expired.get(link.proof):
+            raise ProofRefused(
+                f"route {route!r}: the waiver of {past.author} for {past.target} expired on "
+                f"{past.expires_at:%Y-%m-%d}: take it out of the chain, or bring a verdict or "
+                "a new waiver"
+            )
 
 
 def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
@@ -201,6 +216,8 @@ def _chain(
             target: _proof(unit, name, proof, now) for target, proof in change.proofs.items()
         }
         chain |= new
+    if unproven := [fallback for fallback in after.fallbacks if fallback not in chain]:
+        raise ProofRefused(f"route {name!r}: there is no proof of {', '.join(unproven)}")
     return {fallback: chain[fallback] for fallback in after.fallbacks}
 
 
@@ -224,7 +241,6 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
 
 
 def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
-    """Reads the evidence with these ids, in their order."""
     wanted = list(ids)
     query = sa.select(evidence).where(evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []

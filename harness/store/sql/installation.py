@@ -1,20 +1,25 @@
-"""Reads the database's place in the history of its installation (`lineage`, `etag`, `epoch`),
-and opens a new epoch after a restore, with revisions above the highest that routers served.
-
-Its place includes each route's current version with its time (`heads`). Where a version that a
-router served is not stored (`missing_heads`), the database was put back from a backup. The time
-tells apart two rows with one version number, of two histories after a backup. Signatures could
-not: they change when control signs rows anew.
+"""The database's place in the history of its installation. Where a route's version that a
+router served is not stored, the database was put back from a backup. The version's time tells
+apart two histories after a backup. Signatures could not: they change when control signs rows
+anew.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.operations.row_signatures import Lineage, head_text
+from harness.domain.operations.spending import MonthSpending, PurposeSpending, fill_purposes
 from harness.store.schema.observations import traffic
-from harness.store.schema.operations import meta
+from harness.store.schema.operations import (
+    SPENDING,
+    THE_CAP,
+    meta,
+    spending_cap,
+    spending_month,
+)
 from harness.store.schema.routing import IS_NEWEST, REVISION, route_version
 from harness.store.schema.signed_tables import manifest
 from harness.store.unit_of_work import Unit
@@ -46,8 +51,6 @@ AT_A_TIME: Final = 400
 
 
 class Installations:
-    """Records the database's own place in the history of its installation."""
-
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
@@ -104,3 +107,42 @@ def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
 
 def _text(row: sa.Row[tuple[str, int, int]]) -> str:
     return head_text(row.version, row.at)
+
+
+CAP: Final = sa.select(spending_cap.c.cap_usd).where(spending_cap.c.id == THE_CAP)
+MONTH: Final = sa.select(spending_month).where(spending_month.c.first_day == sa.bindparam("of"))
+_SERIAL: Final = "spending"
+
+
+class Spending:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def cap_usd(self) -> float | None:
+        return self._unit.read(CAP).scalar()
+
+    def set_cap(self, usd: float | None, now: datetime) -> bool:
+        """Sets the cap, None for no cap; whether it changed."""
+        self._unit.serialize_by(_SERIAL)
+        row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
+        known = self._unit.read(CAP).first()
+        if known is None:
+            # No row and no cap say the same.
+            return self._unit.write_new(spending_cap, row) and usd is not None
+        if known.cap_usd == usd:
+            return False
+        self._unit.write(sa.update(spending_cap).values(cap_usd=usd, set_at=now))
+        return True
+
+    def month(self, month: date) -> MonthSpending:
+        rows = self._unit.read(MONTH, {"of": month})
+        return MonthSpending(
+            month=month,
+            cap_usd=self.cap_usd(),
+            purposes=fill_purposes([SPENDING.read(row) for row in rows]),
+        )
+
+    def add(self, month: date, spending: PurposeSpending) -> None:
+        self._unit.serialize_by(_SERIAL)
+        values = {**SPENDING.write(spending), "first_day": month}
+        self._unit.upsert(spending_month, values, add=("spent_usd", "calls", "unpriced"))

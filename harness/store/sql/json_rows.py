@@ -1,6 +1,5 @@
-"""Gives a statement its caller's rows as one parameter of JSON (`json_rows`), and looks up the
-rows of a table for each of them (`look_up`). A statement with as many parameters as there are
-rows would have to be built anew for each number of them.
+"""Gives a statement its caller's rows as one parameter of JSON. A statement with as many
+parameters as there are rows would have to be built anew for each number of them.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""`Listings` reads lists for people to look at, page by page: proposals, runs, routes, keys,
-alerts and the rest. A row that is not as it was signed is left out and named in the page's
-`invalid`, instead of failing the whole list.
-"""
+"""Lists for people to look at. A forged row is named in its page, and fails no list."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -29,14 +26,26 @@ from harness.domain.routing.table import Route, RouteHead, RouteRecord
 from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Row
-from harness.store.schema.drift import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
-from harness.store.schema.evals import EVAL_RUN, SAMPLE, TARGET, eval_run, sample, target
+from harness.store.schema.evals import (
+    DRIFT_CHECK,
+    DRIFT_WATCH,
+    EVAL_RUN,
+    SAMPLE,
+    TARGET,
+    drift_check,
+    drift_watch,
+    eval_run,
+    sample,
+    target,
+)
 from harness.store.schema.interventions import (
     BREAK_GLASS,
     FREEZE,
     SWITCH,
     break_glass,
     freeze,
+    shadow,
+    shadow_from_row,
     switch,
 )
 from harness.store.schema.observations import (
@@ -61,7 +70,6 @@ from harness.store.schema.routing import (
     route_from_row,
     route_version,
 )
-from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agents import AgentListings
 from harness.store.sql.audit import read_events
 from harness.store.sql.evals import NO_SUCH_RUN
@@ -121,7 +129,6 @@ class Listings(AgentListings):
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
-        """Lists the eval runs, newest first; those of all states when none is named."""
         in_state = eval_run.c.state.in_(states) if states else None
         return self.page(EVAL_RUN, RUNS, page_request, in_state)
 
@@ -178,9 +185,7 @@ class Listings(AgentListings):
     def freezes(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[Freeze]:
-        """Lists the freezes that people set, newest first, lifted and past ones too. route: its
-        freezes and the freezes of all routes.
-        """
+        """Lists people's freezes, past ones too. route: its own and those of all routes."""
         about = sa.or_(freeze.c.route == route, freeze.c.route.is_(None))
         return self.page(FREEZE, FREEZES, page_request, None if route is None else about)
 
@@ -204,9 +209,7 @@ class Listings(AgentListings):
         target: str | None = None,
         suites: Collection[str] | None = None,
     ) -> Page[tuple[DriftWatch, DriftCheck]]:
-        """Lists the runs of drift watches, newest first; of all targets and suites unless some
-        are named.
-        """
+        """Lists the runs of drift watches, newest first; of all unless some are named."""
         in_suites = None if suites is None else drift_watch.c.suite.in_(sorted(suites))
         of = select_where(drift_watch, given(drift_watch.c.target, target), in_suites)
         watched = drift_check.c.watch.in_(of.with_only_columns(drift_watch.c.id))
@@ -223,9 +226,7 @@ class Listings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts that notify people, last seen first. search: a part of their
-        text.
-        """
+        """Lists the alerts that notify people. search: a part of their text."""
         columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
         where = (
             alert.c.kind.not_in(_UNLISTED),

@@ -1,7 +1,4 @@
-"""Reads and writes what requests leave behind: canary blocks, traffic by minute and keys' spend
-(`Observations`); the failover log, which `listings.py` reads (`Failovers`); and captured
-requests, up to a number per route and day, until their end or a purge (`Captures`).
-"""
+"""Stores what requests leave behind: blocks, traffic, spend, failovers, captured requests."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -147,7 +144,6 @@ class Captures(Records[CapturedRequest]):
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        """Lists the captured requests, newest first."""
         later = None if since is None else captured.c.at >= since
         return self._all(self._select(given(captured.c.route, route), later).limit(limit))
 
@@ -162,16 +158,13 @@ class Captures(Records[CapturedRequest]):
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
     def forget(self, now: datetime) -> int:
-        """Deletes the captured requests that have expired; returns how many."""
         return self._delete(captured.c.expires_at <= now)
 
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
-        """Deletes the captured requests that match every given filter, all of them without one;
-        returns how many.
-
-        users: hashes, any of them.
+        """Deletes the captured requests that match every given filter. users: any of these
+        hashes.
         """
         query = sa.delete(captured)
         if id_ is not None:
@@ -226,7 +219,6 @@ class Observations(Traffic):
             self._unit.write(sa.delete(observation_batch).where(sent))
 
     def forget_batches_before(self, before: datetime) -> int:
-        """Deletes notes of old batches, whose senders are gone; returns how many."""
         return self._forget(observation_batch.c.at, before)
 
     def _append_block(self, new: ObservationBlock) -> None:
@@ -317,7 +309,6 @@ class Observations(Traffic):
         return found
 
     def forget_keys(self, but: Collection[str]) -> int:
-        """Deletes the ledgers of all rollouts but these; returns how many pages they had."""
         return self._unit.write(
             sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
         )
@@ -365,9 +356,7 @@ class Observations(Traffic):
         return [ASKED_NAME.read(row) for row in rows]
 
     def forget_traffic(self, before: datetime) -> int:
-        """Deletes minutes of traffic, sums of hours, and keys' spend by day; sums of days stay.
-        Returns how many minutes it deleted.
-        """
+        """Deletes minutes of traffic, sums of hours, and keys' spend; sums of days stay."""
         begin = floor_time(before, DAY)
         self._forget(traffic_hour.c.begins_at, begin)
         self._forget(key_spend.c.day, begin.date())
@@ -378,9 +367,7 @@ class Observations(Traffic):
         return self._unit.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
-        """Sums the spend of keys today and in today's month, by key. Leaves out keys without
-        spend.
-        """
+        """Sums today's and this month's spend by key, without keys that spent nothing."""
         row, first = key_spend.c, today.replace(day=1)
         of_today = sa.case((row.day == today, row.cost_usd), else_=0.0)
         query = sa.select(
@@ -395,9 +382,7 @@ class Observations(Traffic):
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
-        """Lists what keys spent on that day and later, in key order; of all keys unless some
-        are named.
-        """
+        """Lists what keys spent since a day; of all keys unless some are named."""
         row = key_spend.c
         named = None if keys is None else row.key.in_(sorted(keys))
         query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)

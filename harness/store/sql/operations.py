@@ -1,7 +1,4 @@
-"""Reads and writes principals, API keys, sign-ins to the dashboard, alerts (`Alerts`: new
-ones are merged into the open one of their key) and the outbox of their messages
-(`Deliveries`: the due messages, sink by sink, in order).
-"""
+"""Stores people, keys, sign-ins to the dashboard, alerts and the outbox of their messages."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +15,6 @@ from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.principals import People, PersonLink, Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.store.rules import is_same_principal
 from harness.store.schema.operations import (
     ALERT,
     API_KEY,
@@ -64,12 +60,10 @@ class Principals(Records[Principal]):
     missing = "there is no principal {}"
 
     def add(self, new: Principal) -> None:
-        """Adds a principal. Raises Conflict when its id, its folded name, or issuer and subject
-        are taken.
-        """
+        """Adds a principal. Raises Conflict when its id, its name or its sign-in is taken."""
         self._unit.serialize()
         for stored in self.all():
-            if is_same_principal(stored, new):
+            if _is_same_principal(stored, new):
                 raise Conflict(
                     f"the name {new.name!r} belongs to {stored.name!r} ({stored.id}) already: "
                     "spelling, case and spaces do not make another person"
@@ -86,13 +80,20 @@ class Principals(Records[Principal]):
         return next((r for r in self.all() if (r.issuer, r.subject) == pair), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
-        """Loads the stored principals among these ids, by id."""
         found = self._all(self._select(principal.c.id.in_(sorted(ids))))
         return {stored.id: stored for stored in found}
 
     def all(self) -> Sequence[Principal]:
         # Searches by name read all rows: a forged row may have another name in its place.
         return self._all(self._select())
+
+
+def _is_same_principal(one: Principal, other: Principal) -> bool:
+    signs_in = one.issuer is not None and (one.issuer, one.subject) == (
+        other.issuer,
+        other.subject,
+    )
+    return one.id == other.id or one.folded == other.folded or signs_in
 
 
 class PersonLinks(Records[PersonLink]):
@@ -119,16 +120,6 @@ class ApiKeys(Records[ApiKey]):
     order = (api_key.c.created_at, api_key.c.id)
     missing = "there is no key {}; `swapgate key list` shows them"
 
-    def add(self, new: ApiKey) -> None:
-        """Adds a key. Raises Conflict when its id or hash is stored, InputError without its
-        principal.
-        """
-        self._unit.serialize()
-        same = self._select(sa.or_(api_key.c.id == new.id, api_key.c.hash == new.hash))
-        if self._unit.read(same).first() is not None:
-            raise Conflict(f"the key {new.id} ({new.name}) is stored already: create another")
-        super().add(new)
-
     def find(self, key: str) -> ApiKey | None:
         return self._first(self._select(self._is(key)))
 
@@ -143,9 +134,7 @@ class ApiKeys(Records[ApiKey]):
         return self._all(self._select(api_key.c.principal == principal))
 
     def data_key_names(self) -> Mapping[str, str]:
-        """Loads the names of the data keys that are not revoked, by id; their rows' signatures
-        are not checked.
-        """
+        """Names the data keys that are not revoked, by id; signatures are not checked."""
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
         return {row.id: row.name for row in self._unit.read(names)}
@@ -160,11 +149,9 @@ class ApiKeys(Records[ApiKey]):
             raise self._missing(key)
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
-        """Replaces the limits of a key. Raises NotFound."""
         return self._amend(key, limits=limits)
 
     def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
-        """Replaces what a key opts out of. Raises NotFound."""
         return self._amend(key, opt_outs=frozenset(opt_outs))
 
     def _amend(self, key: str, **changes: Any) -> ApiKey:
@@ -181,16 +168,12 @@ class DashboardSessions(Records[DashboardSession]):
     missing = "there is no dashboard session {}: `swapgate person sessions` shows the open ones"
 
     def by_link(self, hash_: str) -> DashboardSession | None:
-        """Finds the sign-in of a link by the link's hash, a used one too. A `write()` locks it
-        until the end of the unit of work.
-        """
+        """Finds the sign-in of a link, a used one too. A `write()` locks it until its end."""
         self._unit.serialize()
         return self._first(self._select(dashboard_session.c.link_hash == hash_))
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
-        """Finds the session of a cookie by the cookie's hash, an ended one too. lock: a
-        `write()` locks it until the end of the unit of work.
-        """
+        """Finds the session of a cookie, an ended one too. lock: a `write()` locks it."""
         if lock:
             self._unit.serialize()
         return self._first(self._select(dashboard_session.c.cookie_hash == hash_))
@@ -203,14 +186,11 @@ class DashboardSessions(Records[DashboardSession]):
             raise self._missing(changed.id)
 
     def get(self, id_: str) -> DashboardSession:
-        """Loads a sign-in. A `write()` locks it until the end of the unit of work. Raises
-        NotFound.
-        """
+        """Loads a sign-in. A `write()` locks it until its end. Raises NotFound."""
         self._unit.serialize()
         return super().get(id_)
 
     def open_at(self, now: datetime) -> Sequence[DashboardSession]:
-        """Lists the sessions that go on, the one opened last first."""
         row = dashboard_session.c
         is_open = (row.cookie_hash.is_not(None), row.ended_at.is_(None), row.expires_at > now)
         return self._all(self._select(*is_open).order_by(row.opened_at.desc(), row.id))
@@ -225,7 +205,6 @@ class Alerts(Records[AlertRecord]):
     missing = "there is no alert {}; `swapgate alert list` shows them"
 
     def fold(self, alerts: Iterable[Alert]) -> None:
-        """Folds alerts into the records of their keys, in their order."""
         told = list(alerts)
         # In one order for all writers: two of them never wait for each other.
         keys = sorted({message.key for message in told})
@@ -238,9 +217,7 @@ class Alerts(Records[AlertRecord]):
                 self.add(record)
 
     def newest(self, key: str) -> AlertRecord | None:
-        """Finds the newest alert with this key. A `write()` locks it until the end of the unit
-        of work.
-        """
+        """Finds the newest alert with this key. A `write()` locks it until its end."""
         self._unit.serialize_by(f"alert {key}")
         query = sa.select(alert).where(alert.c.key == key).limit(1)
         query = query.order_by(alert.c.first_seen.desc(), alert.c.id)
@@ -248,14 +225,12 @@ class Alerts(Records[AlertRecord]):
         return None if row is None else self.record.read(row)
 
     def save(self, record: AlertRecord) -> None:
-        """Saves a changed alert. Raises NotFound."""
         if self._change(self._is(record.id), **self.record.write(record)) != 1:
             raise self._missing(record.id)
 
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
     ) -> Sequence[AlertRecord]:
-        """Lists the alerts, the one heard of last first. kind: None for all."""
         open_ = alert.c.resolved_at.is_(None) if open_only else None
         return self._all(self._select(open_, given(alert.c.kind, kind)).limit(limit))
 
@@ -264,9 +239,7 @@ class Alerts(Records[AlertRecord]):
         return self._all(self._select(IS_UNSETTLED))
 
     def forget(self, before: datetime) -> int:
-        """Deletes the alerts that ended before a time, and returns how many. Their deliveries
-        go with them.
-        """
+        """Deletes the alerts that ended before a time, with their deliveries."""
         return self._delete(alert.c.resolved_at < before)
 
 
@@ -300,7 +273,6 @@ class Deliveries(Records[Delivery]):
         return self._change(*same, **self.record.write(after)) > 0
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
-        """Lists the messages of an alert, oldest first."""
         query = self._select(delivery.c.alert == alert)
         query = query.order_by(delivery.c.number, delivery.c.sink)
         rows = self._unit.once(rows_key(delivery, alert), lambda: self._unit.read(query).all())

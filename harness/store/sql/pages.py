@@ -1,6 +1,5 @@
-"""Pages a list by keyset: the rows after a cursor in the list's `Order`, as fast far back as at
-the front. `read_page` gives the rows, the total and the next page's cursor; `PageReader` makes
-a `Page` of domain objects of them, and leaves out rows that are not as they were signed.
+"""Pages a list by keyset: the rows after a cursor in the list's `Order`, as fast far back as
+at the front.
 """
 
 from collections.abc import Sequence
@@ -26,8 +25,6 @@ MOST: Final = 2**63 - 1
 
 @dataclass(frozen=True)
 class Order:
-    """How a list is sorted."""
-
     columns: Sequence[Column]  # together unique
     falling: frozenset[Column] = frozenset()  # those of them that go down
     # The column that names a row in a cursor, where a row keeps its place for good. None for
@@ -95,8 +92,6 @@ def select_where(table: sa.Table, *where: sa.ColumnElement[bool] | None) -> Quer
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a page."""
-
     rows: Sequence[Row]
     total: int
     next: str | None  # the cursor of the next page, None at the end
@@ -118,8 +113,6 @@ def read_page(
 
 
 class PageReader:
-    """Reads pages of lists, for people to look at."""
-
     def __init__(self, unit: Unit) -> None:
         self.unit = unit
 

@@ -1,6 +1,5 @@
-"""`Preload` reads at once what a list would ask by a statement for each of its rows: newest
-verdicts and rollouts of routes, blocks, alerts. The unit of work keeps the rows as they are
-stored. The repository that takes a row verifies it.
+"""Reads at once what a list would ask by a statement for each of its rows. The unit of work
+keeps the rows as they are stored, and the repository that takes a row verifies it.
 """
 
 import json
@@ -54,8 +53,6 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Newest:
-    """Which row of a group is the newest one."""
-
     group: str  # the column that names it
     time: str
     tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
@@ -133,17 +130,14 @@ def row_key(table: sa.Table, id_: str) -> tuple[str, ...]:
 
 
 def newest_key(table: sa.Table, group: str) -> tuple[str, ...]:
-    """Names a group's newest row for `Unit.once`."""
     return (table.name, "newest", group)
 
 
 def rows_key(table: sa.Table, group: str) -> tuple[str, ...]:
-    """Names all rows of a group for `Unit.once`."""
     return (table.name, "all", group)
 
 
 def later_key(rollout_: str) -> tuple[str, ...]:
-    """Names the `Later` of a rollout for `Unit.once`."""
     return (route_version.name, "later", rollout_)
 
 
@@ -250,7 +244,7 @@ class Preload:
         *,
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
-        """Reads the rows by group; an empty list without rows. stored: as of `read_named`."""
+        """Reads the rows by group; an empty list without rows."""
         found: dict[str, list[Row]] = {name: [] for name in names}
         for row in read_named(self._unit, query, names, stored=stored):
             found[group(row)].append(row)

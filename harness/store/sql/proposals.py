@@ -1,6 +1,5 @@
-"""Reads and writes proposals, approvals, verdicts and rollouts; a save of a version that
-somebody else changed since is refused, and so is a second open proposal or live rollout on a
-route.
+"""Stores proposals, approvals, verdicts and rollouts. A save of a version that somebody else
+changed since is refused.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,20 +10,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import Conflict, ProofRefused, RouteBusy, StaleWrite
+from harness.domain.errors import Conflict, InputError, ProofRefused, RouteBusy, StaleWrite
 from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.routing.candidate_schedule import CandidateRound
 from harness.store.database_errors import RowRefused
-from harness.store.rules import (
-    MOST_LET_IN,
-    check_approval,
-    check_change_reference,
-    check_four_eyes,
-    check_let_in,
-    check_unchanged,
-)
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import (
     APPROVAL,
@@ -67,6 +58,7 @@ BAKING = _STORED.where(
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
 
 
+MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
 # Fixed columns, which `save` does not write again.
 _FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
@@ -85,10 +77,7 @@ class Proposals(Records[Proposal]):
     missing = "there is no proposal {}; `swapgate proposal list` shows them"
 
     def add(self, new: Proposal) -> None:
-        """Adds a proposal. Raises RouteBusy when the route has an open one; the error names
-        it.
-        """
-        check_four_eyes(new)
+        """Adds a proposal. Raises RouteBusy, which names the route's open one."""
         self._unit.serialize()
         try:
             with self._unit.attempt():
@@ -103,25 +92,24 @@ class Proposals(Records[Proposal]):
             ) from error
 
     def save(self, changed: Proposal) -> Proposal:
-        """Stores a proposal at version + 1. Raises StaleWrite if the stored version is
-        another.
-        """
-        check_four_eyes(changed)
+        """Stores a proposal at version + 1. Raises StaleWrite for another stored version."""
         self._unit.serialize()
         found = self.get(changed.id)
         if found.version != changed.version:
             raise _stale("proposal", changed, found)
-        check_unchanged(found, changed)
-        check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
+        if self.record.only(found, *fixed) != self.record.only(saved, *fixed):
+            raise InputError(
+                f"proposal {changed.id}: what was registered cannot change; cancel it and "
+                "propose again"
+            )
         values = _without(self.record.write(saved), fixed)
         if not self._unit.amend(proposal, _unchanged(proposal, changed), values):
             raise _stale("proposal", changed, found)
         return saved
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
-        """Lists the open proposals, oldest first; of one route, if it is given."""
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
         return self._believed(self._unit.read_stored(proposal, query))
 
@@ -133,11 +121,7 @@ class Proposals(Records[Proposal]):
         limit: int = MOST_LISTED,
         after: str | None = None,
     ) -> Sequence[Proposal]:
-        """Lists the proposals, newest first, `limit` at the most. after: the id of the last one
-        of the page before.
-
-        Raises NotFound for an `after` that is not stored.
-        """
+        """Lists the proposals. after: the id of the last one of the page before."""
         order = newest(proposal.c.created_at, proposal.c.id)
         where = (
             HAS_NOT_ENDED if open_only else None,
@@ -153,7 +137,6 @@ class Proposals(Records[Proposal]):
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
-        """Lists a route's proposals between these two targets, newest first."""
         pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
         return self._all(self._select(proposal.c.route == route, *pair))
 
@@ -161,20 +144,15 @@ class Proposals(Records[Proposal]):
         return self._all(self._select(proposal.c.route == route, proposal.c.created_at >= at))
 
     def let_in(self, route: str) -> Sequence[Proposal]:
-        """Lists the last 20 proposals of a route that a person approved or that had a canary,
-        newest first.
-        """
+        """Lists the last 20 proposals that a person approved or that had a canary."""
         return self._all(self._select(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN))
 
     def of_selection(self, selection: str) -> Sequence[Proposal]:
-        """Lists the proposals of a selection in the order in which they were named. Raises
-        SignatureInvalid where one is not as it was signed.
-        """
+        """Lists a selection's proposals in the order in which they were named."""
         found = self._all(self._select(proposal.c.selection == selection))
         return sorted(found, key=lambda member: member.place)
 
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
-        """Lists the proposals of these candidates (target ids) on any route, newest first."""
         return self._all(self._select(proposal.c.candidate.in_(sorted(targets))))
 
 
@@ -182,18 +160,7 @@ class Approvals(Records[Approval]):
     record = APPROVAL
     order = (approval.c.at, approval.c.id)
 
-    def add(self, new: Approval) -> None:
-        """Adds an approval. Raises NotAllowed for the proposer's own, unless the policy says
-        `self_approval`.
-        """
-        self._unit.serialize()
-        approved = Proposals(self._unit).get(new.proposal)
-        check_approval(new, approved)
-        check_change_reference(new, approved)
-        super().add(new)
-
     def for_proposal(self, proposal_: str) -> Sequence[Approval]:
-        """Lists the approvals of a proposal, oldest first."""
         return self._all(self._select(approval.c.proposal == proposal_))
 
 
@@ -203,7 +170,6 @@ class Verdicts(Records[Verdict]):
     missing = "there is no verdict {}"
 
     def store(self, new: Verdict, proposal_: str) -> None:
-        """Adds a verdict of a proposal. Raises Conflict when its id is stored."""
         self._unit.serialize()
         if self._is_stored(new.id):
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
@@ -222,7 +188,6 @@ class Verdicts(Records[Verdict]):
         return row
 
     def newest(self, route: str) -> Verdict | None:
-        """Finds a route's newest verdict; None where it has none."""
         row = self._newest(verdict.c.route, route)
         if row is None:
             return None
@@ -230,7 +195,6 @@ class Verdicts(Records[Verdict]):
         return self._verified([row])[0]
 
     def for_proposal(self, proposal_: str) -> Sequence[Verdict]:
-        """Lists the verdicts of a proposal, newest first."""
         return self._all(self._select(verdict.c.proposal == proposal_))
 
     def proposal_of(self, verdict_: str) -> str:
@@ -238,7 +202,6 @@ class Verdicts(Records[Verdict]):
         return str(self._row(verdict_).proposal)
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
-        """Lists the verdicts, newest first."""
         return self._all(self._select(given(verdict.c.route, route)).limit(limit))
 
 
@@ -284,13 +247,10 @@ class Rollouts(Records[Rollout]):
         return None if row is None else self._verified([row])[0]
 
     def live(self, *, route: str | None = None) -> Sequence[Rollout]:
-        """Lists the live rollouts, oldest first; of one route, if it is given."""
         return self._stored(LIVE, route)
 
     def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
-        """Lists the rollouts that are promoted, and still compared with the incumbent before;
-        of one route, if it is given.
-        """
+        """Lists the promoted rollouts that are still compared with the incumbent before."""
         return self._stored(BAKING, route)
 
     def _stored(self, query: sa.Select[Any], route: str | None) -> "Sequence[Rollout]":
@@ -305,14 +265,11 @@ class Rollouts(Records[Rollout]):
         candidate: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
-        """Lists the rollouts, newest first."""
         where = (given(rollout.c.route, route), given(rollout.c.candidate, candidate))
         return self._all(self._select(*where).limit(limit))
 
 
 class CandidateRounds(Records[CandidateRound]):
-    """Rounds of the routes' candidate schedules."""
-
     record = CANDIDATE_ROUND
     order = (candidate_round.c.due_at.desc(), candidate_round.c.id)
 

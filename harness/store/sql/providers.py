@@ -1,23 +1,20 @@
-"""Reads and writes providers (`Providers`), their encrypted keys (`Credentials`), the
-sign-ins that renew those (`SignIns`), the result of each provider's last check, which an
-older one never replaces (`ProviderChecks`), the models that each provider listed last
-(`DiscoveredModels`), and the newest few of the models and builds that providers said they
-served for a target (`Sightings`).
-"""
+"""Stores providers with their keys, sign-ins, checks and models."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.errors import InputError, NotFound, StaleWrite
-from harness.domain.evals.pins import Sighting, newest_sightings
+from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.discovered_model import DiscoveredModel, merge_lists
 from harness.domain.providers.oauth import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
-from harness.store.rules import checked_sightings
+from harness.store.schema.columns import storable
 from harness.store.schema.providers import (
     CREDENTIAL,
     DISCOVERED_MODEL,
@@ -35,9 +32,10 @@ from harness.store.schema.providers import (
 from harness.store.sql.records import Query, Records
 from harness.store.unit_of_work import Unit
 
+LONGEST_NAME: Final = 200  # of a served model, in characters
+
 
 def _has_row(unit: Unit, name: str) -> bool:
-    """Tells whether a provider was ever put."""
     query = sa.select(provider.c.name).where(provider.c.name == name)
     return unit.read(query).first() is not None
 
@@ -62,9 +60,7 @@ class Credentials(Records[Credential]):
         return self._all(self._select())
 
     def put(self, new: Credential) -> None:
-        """Adds a key, or replaces the one of its provider and name. Raises InputError for an
-        unknown provider.
-        """
+        """Adds or replaces a key. Raises InputError for an unknown provider."""
         self._unit.serialize()
         _require_provider(self._unit, new.provider)
         values = self._unit.signed(credential, self.record.write(new))
@@ -81,9 +77,7 @@ class SignIns(Records[SignIn]):
         return self._all(self._select())
 
     def start(self, new: SignIn) -> None:
-        """Stores a new sign-in in place of the provider's last one. Raises InputError for an
-        unknown provider.
-        """
+        """Replaces the last sign-in. Raises InputError for an unknown provider."""
         self._unit.serialize()
         _require_provider(self._unit, new.provider)
         values = self.record.write(new)
@@ -115,7 +109,6 @@ class SignIns(Records[SignIn]):
             )
 
     def end(self, provider: str) -> bool:
-        """Removes a provider's sign-in; returns whether there was one."""
         return self._delete(sign_in.c.provider == provider) > 0
 
 
@@ -162,10 +155,7 @@ class ProviderChecks(Records[ProviderCheck]):
         return self._all(self._select())
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
-        """Stores each check in place of an older one of its provider.
-
-        Raises InputError for an unknown provider.
-        """
+        """Replaces each provider's older check. Raises InputError for an unknown provider."""
         there = set(self._unit.read(sa.select(provider.c.name)).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
         for check in sorted(checks, key=lambda one: one.provider):
@@ -178,15 +168,11 @@ class ProviderChecks(Records[ProviderCheck]):
 
 
 class DiscoveredModels(Records[DiscoveredModel]):
-    """The models that each provider listed last."""
-
     record = DISCOVERED_MODEL
     order = (discovered_model.c.provider, discovered_model.c.model)
 
     def all(self) -> Sequence[DiscoveredModel]:
-        """Lists the discovered models by provider and name, without those of a removed
-        provider.
-        """
+        """Lists the models by provider and name, without those of a removed provider."""
         return self._all(self._of_providers(discovered_model.c.gone_at.is_(None)))
 
     def gone(self) -> Sequence[DiscoveredModel]:
@@ -199,16 +185,13 @@ class DiscoveredModels(Records[DiscoveredModel]):
         return query.join_from(discovered_model, provider, is_there)
 
     def find(self, of_provider: str, model: str) -> DiscoveredModel | None:
-        """Finds a model in the list of its provider; None where the list has no such model."""
         columns = discovered_model.c
         return self._first(
             self._select(columns.provider == of_provider, columns.model == model)
         )
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
-        """Replaces the list of one provider, and remembers the models that it lacks now. Raises
-        InputError for an unknown provider.
-        """
+        """Replaces a provider's list, and remembers what it lacks now. Raises InputError."""
         # Of two that replace the same list the second waits.
         self._unit.serialize_by(discovered_model.name)
         if not _has_row(self._unit, of_provider):
@@ -226,7 +209,7 @@ class Sightings(Records[Sighting]):
     def note(self, sightings: Iterable[Sighting]) -> None:
         """Adds sightings, or raises `last_at` of known ones. Deletes a target's oldest ones."""
         # In one order everywhere: two that write the same rows do not wait for each other.
-        for sighting in checked_sightings(sightings):
+        for sighting in _storable_sightings(sightings):
             earlier = served_model.c.last_at < sighting.last_at
             if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
                 continue
@@ -242,6 +225,16 @@ class Sightings(Records[Sighting]):
 
     def _stored(self, target: str) -> Sequence[Sighting]:
         return self._all(self._select(served_model.c.target == target))
+
+
+def _storable_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
+    """Sightings as they can be stored, in one order for all writers, so that none deadlock."""
+    found = []
+    for sighting in sightings:
+        model, build = (storable(text)[:LONGEST_NAME] for text in sighting.served.pair)
+        if model:
+            found.append(replace(sighting, served=ServedModel(model, build)))
+    return sorted(found, key=lambda sighting: (sighting.target, sighting.served))
 
 
 def _is_same(sighting: Sighting) -> tuple[sa.ColumnElement[bool], ...]:

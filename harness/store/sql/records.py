@@ -36,7 +36,6 @@ class Records(Generic[T]):
         self._unit = unit
 
     def add(self, new: Any) -> None:
-        """Adds a record."""
         values = self.record.write(new)
         if self.record.signed:
             self._unit.insert(self.record.table, values)
@@ -103,5 +102,4 @@ class Records(Generic[T]):
         return self._unit.write(sa.update(self.record.table).where(*where).values(values))
 
     def _delete(self, *where: sa.ColumnElement[bool]) -> int:
-        """Deletes rows; returns how many."""
         return self._unit.write(sa.delete(self.record.table).where(*where))

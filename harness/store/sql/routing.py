@@ -21,15 +21,15 @@ from harness.domain.operations.row_signatures import row_payload
 from harness.domain.routing.evidence import RouteEvidence
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
-    CreateRoute,
-    SetChain,
+    PromoteCanary,
+    ServeByWaiver,
+    StartCanary,
     TableChange,
     apply_change,
 )
 from harness.domain.routing.table import Route, RouteRecord, RoutingTable
 from harness.domain.routing.target import Target
 from harness.store.database_errors import RowRefused
-from harness.store.rules import check_targets, time_of_version
 from harness.store.schema.columns import Row
 from harness.store.schema.evals import TARGET, target
 from harness.store.schema.interventions import break_glass
@@ -205,8 +205,6 @@ class Routing:
         return self._unit.once((target.name,), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
-        """Loads one target by its id; None for an unknown one."""
-
         def read() -> Target | None:
             return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
 
@@ -260,7 +258,6 @@ class Routing:
         ]
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
-        """Tells whether a version of the route, of any time, names the rollout."""
         wanted = {"route": route, "rollout": rollout}
         return bool(self._unit.read(HAS_HAD, wanted).scalar_one())
 
@@ -268,7 +265,6 @@ class Routing:
         return self._unit.read(NAMES).scalars().all()
 
     def changed_at(self, name: str) -> datetime | None:
-        """Returns the time of the route's newest version; None without a route."""
         row, _ = self._current(name)
         return row.at if row is not None else None
 
@@ -300,15 +296,13 @@ class Routing:
                 f"route {change.route!r} is at version {version}, not {expected_version}: "
                 "somebody else was first; load it again, then decide"
             )
-        if isinstance(change, CreateRoute | SetChain):
-            check_targets(change, self.targets())
         after = apply_change(self.route(change.route), change)
         floor = int(self._unit.read(FLOOR).scalar_one())
         revision = max(self._revision(), floor) + 1
         values = route_to_row(after) | {
             "revision": revision,
             "kind": CHANGE_KINDS[type(change)],
-            "at": time_of_version(change, now, row.at if row is not None else None),
+            "at": _time_of(change, now, row.at if row is not None else None),
             "actor": actor,
             "reason": reason,
             "prev_signature": row.signature if row is not None else None,
@@ -340,6 +334,19 @@ def _parse_route(stored: tuple[object, ...], fallbacks: tuple[str, ...]) -> Rout
     """stored: of `stored_columns`."""
     row = StoredRow(route_version, dict(zip(_COLUMNS, stored, strict=True)))
     return route_from_row(cast("Row", row), fallbacks)
+
+
+def _time_of(change: TableChange, now: datetime, before: datetime | None) -> datetime:
+    """Returns the time of a new version: what needs proof is no earlier than the proof and the
+    version before it, though the clock was set back.
+    """
+    match change:
+        case ServeByWaiver() if before is not None:
+            return max(now, before)
+        case StartCanary(proof=proof) | PromoteCanary(proof=proof) if before is not None:
+            return max(now, before, proof.decided_at)
+        case _:
+            return now
 
 
 def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:

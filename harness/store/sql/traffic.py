@@ -72,8 +72,6 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
 
 
 class Traffic:
-    """Sums of recorded traffic."""
-
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 

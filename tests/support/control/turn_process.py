@@ -19,8 +19,7 @@ from harness.domain.agents.message import (
     MessageToolCall,
 )
 from harness.domain.agents.turn import IdempotencyKey, TurnOwner
-from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemRandomIds
+from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL
