@@ -96,7 +96,6 @@ def build_app(
 
 
 def documented_answers() -> Mapping[tuple[str, str], Any]:
-    """(path, method in lower case) to the type of the answer."""
     return {
         (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
         for router in ROUTERS.values()
@@ -112,7 +111,6 @@ METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
 
 
 def _seed(installation: Installation) -> None:
-    """Add what the file seeds. Where a forged row stops that, control starts all the same."""
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:

@@ -16,10 +16,7 @@ INTERRUPTED = 130
 
 
 class RootCommand(LazyCommandGroup):
-    """Ends every call with an exit code; an error is one sentence on stderr.
-
-    With --json it is a document on stdout as well: {"error": {kind, message, …}}.
-    """
+    """Ends every call with an exit code; an error is one sentence on stderr, or JSON."""
 
     def main(  # type: ignore[override]  # it always ends the process, in either mode
         self,
@@ -67,7 +64,6 @@ def _if_retired(error: click.NoSuchCommand) -> click.UsageError:
 
 
 def _list_commands(error: click.NoSuchCommand) -> None:
-    """Names the commands that there are, where none is like the one that was asked for."""
     group = error.ctx.command if error.ctx else None
     if not error.possibilities and isinstance(group, click.Group) and error.ctx:
         names = ", ".join(group.list_commands(error.ctx))

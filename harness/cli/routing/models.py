@@ -28,7 +28,6 @@ from harness.domain.routing.target import Price, Provider
 
 
 def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
-    """Prints entries of the catalogue. empty: stands in place of an empty table."""
     output.listing(
         found,
         lambda named: _entry_cells(*named),

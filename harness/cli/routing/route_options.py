@@ -97,7 +97,6 @@ ORDER: Final = (SuiteRole.PRIMARY, SuiteRole.REQUIRED, SuiteRole.GUARD)
 
 
 def _read_weighted_suite(text: str) -> RouteSuite:
-    """Reads a suite with its weight: `tickets` or `tickets=2`."""
     suite, equals, weight = text.rpartition("=")
     if not equals:
         return RouteSuite(text)
@@ -131,7 +130,6 @@ class SuiteOptions:
     )
 
     def over(self, before: tuple[RouteSuite, ...] = ()) -> tuple[RouteSuite, ...]:
-        """The suites after this choice. A role that is given replaces all that had it."""
         suites = before
         required = tuple(RouteSuite(name, SuiteRole.REQUIRED) for name in self.required)
         guards = tuple(RouteSuite(name, SuiteRole.GUARD) for name in self.guards)
@@ -154,7 +152,6 @@ _NEW = RouteSettings()
 
 
 def _read_override(text: str) -> tuple[RequestKind, str]:
-    """Reads an override such as `vision=photo-chat`; `vision=` takes it away."""
     kind, equals, route = text.partition("=")
     if not equals or kind not in list(RequestKind):
         kinds = ", ".join(RequestKind)
@@ -164,8 +161,6 @@ def _read_override(text: str) -> tuple[RequestKind, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions:
-    """Holds the settings that were given: None for those that were not."""
-
     policy: str | None = opt(f"Name of a policy. A new route's: {_NEW.policy}.")
     stakes: Stakes | None = opt(
         "high: only fallbacks marked capable may answer. New routes: low."
@@ -253,7 +248,6 @@ class SettingsOptions:
     prefer: Preference | None = opt("What it has to show. A new schedule's: better.")
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
-        """The settings after this choice. An override replaces that of its kind alone."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         given |= {name: given[name] or None for name in ROUTE_TIMEOUTS if name in given}
         given["candidates"] = self._schedule(
@@ -267,7 +261,6 @@ class SettingsOptions:
     def _schedule(
         before: CandidateSchedule | None, given: dict[str, Any]
     ) -> CandidateSchedule | None:
-        """The schedule after this choice. Names that are given replace all names before."""
         models = tuple(given.pop("candidates"))
         if models == ("",):
             return None

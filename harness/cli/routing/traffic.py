@@ -53,7 +53,6 @@ class _Traffic:
 
     @property
     def headline(self) -> tuple[str, str]:
-        """Gives the answer, and a note of how many asked."""
         return describe_traffic(self.report, name_period(self.report.window), self.route)
 
 
@@ -271,7 +270,6 @@ def _month(route_scorecard: RouteScorecard) -> str | None:
 
 
 def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
-    """Counts the requests and names their window: `1,200 requests in 3 days`."""
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"

@@ -126,14 +126,7 @@ def put_credential(
     *,
     create_only: bool = False,
 ) -> ProviderCredentials:
-    """Sets a key of a provider, and where it is: a kind's name adds the provider where it is
-    missing. Routers obey within two seconds. With a new key, the provider is asked for its
-    models. create_only: raises Conflict where a key is stored.
-
-    Raises NotFound for another unknown name, InputError (also for a kind that people sign in
-    for, or a move without its reason), NotAllowed (also for a new address of a provider that
-    may see a data class).
-    """
+    """Sets a key of a provider, and where it is. Adds a kind's provider. Raises Conflict."""
     shown = _put(ctx, actor, name, change, create_only=create_only)
     if change.value is None:
         return shown
@@ -195,7 +188,6 @@ def _change_details(
 
 
 def _new_provider(name: str, kind: str | None, *, with_variable: bool) -> Provider:
-    """with_variable: its key is in the variable that the vendor's tools read."""
     check_provider_name(name)
     kind = kind or (name if name in PROVIDER_KINDS else None)
     if kind is None:
@@ -307,7 +299,6 @@ def import_credentials(
 
 
 def name_variables(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
-    """Yields provider and variable: of the configured ones, then of kinds that have none."""
     configured = {provider.name: provider for provider in known}
     for provider in configured.values():
         kind = PROVIDER_KINDS.get(provider.kind)

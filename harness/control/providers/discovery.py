@@ -93,10 +93,7 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
 
 
 def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
-    """Says that the provider does not list a model that was just added; empty where it does, or
-    lists none. A gateway, one's own server or a simulator is asked now, and may be away; of
-    others the last list counts.
-    """
+    """Says that a provider lacks a new model. Own servers and gateways are asked now."""
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
     if has_own_models(provider) and ctx.door is not None:

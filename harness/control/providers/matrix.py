@@ -162,8 +162,6 @@ def _models(
 
 
 class _Health:
-    """Routers' alerts come first, then recorded answers, then the last `/check`."""
-
     def __init__(
         self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
     ) -> None:

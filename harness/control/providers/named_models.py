@@ -40,8 +40,6 @@ _NAMES_PROVIDER: Final = (ResolutionRule.PREFIX, ResolutionRule.OAUTH)
 
 @dataclass(frozen=True, slots=True)
 class NameReading:
-    """What a model's name means; provider and model are None where no rule took it."""
-
     name: str
     provider: str | None
     model: str | None

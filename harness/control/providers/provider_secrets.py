@@ -60,7 +60,6 @@ def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def reencrypt(cipher: Cipher, ciphertext: str, place: str) -> str:
-    """Encrypts a stored value by the newest key. Raises DecryptionFailed with the place."""
     try:
         return cipher.reencrypt(ciphertext)
     except DecryptionFailed as error:
@@ -89,7 +88,6 @@ def key_sets(
     cipher: Cipher,
     environ: Mapping[str, str],
 ) -> ProviderKeySets:
-    """What is sent to these providers: the stored keys first, then the environment's."""
     clear = decrypt_credential(stored, cipher)
     return {
         one.name: (*clear.get(one.name, ()), *keys_from_environment(one, environ))
@@ -120,7 +118,6 @@ def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
 
 
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
-    """Lists the keys that our requests to a provider may use, in order."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         stored = [key for key in list_credentials_of(tx, provider.name) if key.live(now)]

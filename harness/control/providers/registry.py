@@ -39,12 +39,7 @@ class RegisteredTarget:
 def register_with_provider(
     ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
 ) -> RegisteredTarget:
-    """Registers a target, and its provider where that is an unconfigured kind's name. api_base:
-    for the new provider.
-
-    Raises InputError or NotFound where its name makes no provider, Conflict where another is
-    there, NotAllowed for an own address under a name that may see a data class.
-    """
+    """Registers a target, and its provider where that is an unconfigured kind's name."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
         known = tx.providers.all()
@@ -131,12 +126,7 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
 def change_provider(
     ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
 ) -> ProviderSummary:
-    """Adds a provider, or changes the fields of it that `change` sets. create: True raises
-    Conflict where it is there, False NotFound where it is not.
-
-    Raises as `targets.put_provider`, InputError for an unknown or another kind, NotAllowed for
-    a new address of a provider that may see a data class.
-    """
+    """Adds a provider, or changes it. create: True raises Conflict, False NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known = tx.providers.all().get(name)

@@ -69,10 +69,7 @@ def sign_in(
     show: Callable[[DeviceCode], None],
     pause: Callable[[float], None],
 ) -> SignedIn:
-    """Shows a code, and waits until the person is done with it elsewhere. pause: waits so many
-    seconds. Raises SignInRefused, also when the person says no or takes too long;
-    SignInUnreachable, NotFound, InputError, ConfigError, NotAllowed.
-    """
+    """Shows a code, and waits for the person's consent. Raises SignInRefused."""
     actor.require(Role.ADMIN)
     server = require_oauth_server(ctx)
     provider, place = _place(ctx, actor, name)

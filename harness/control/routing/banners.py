@@ -32,7 +32,6 @@ OBSERVE_ONLY = Banner(
 
 
 def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
-    """Lists the kill switches in force. standing: those of the environment and of the file."""
     return [
         _describe_switch(switch) for switch in (*standing, *kill_switch.list_live_switches(ctx))
     ]

@@ -40,10 +40,7 @@ class BreakGlassRequest:
 
 
 def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
-    """Asks for a break-glass; nothing changes before a second person confirms it. Raises
-    NotFound, InputError, NotAllowed, RouteBusy for a route with a canary, a bake or another
-    break-glass, Conflict in a freeze.
-    """
+    """Asks for a break-glass; nothing changes before a second person confirms it."""
     actor.require(Role.APPROVER)
     freezes.require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
     require_reason(wanted.reason, "a break-glass")

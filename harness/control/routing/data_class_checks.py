@@ -51,9 +51,7 @@ def find_refusal(ctx: Context, settings: RouteSettings, *targets: Target, route:
 
 
 def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
-    """Refuses a new address for a provider that may see a class of data: a name that was
-    cleared must not stand for another place. Raises NotAllowed.
-    """
+    """Refuses a new address: a cleared name must not stand for another place."""
     classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:
         raise NotAllowed(

@@ -114,13 +114,7 @@ def replace_chain(
     reason: str,
     expected: Route | None = None,
 ) -> Route:
-    """Replaces a route's whole fallback chain. A target that is new in it needs evidence
-    (`find_proof`). expected: the route as the decider saw it; another chain by now raises
-    StaleWrite.
-
-    Raises ProofRefused without evidence, and while an expired waiver would stay; NotFound,
-    InputError, NotAllowed.
-    """
+    """Replaces a route's chain. expected: as the decider saw it; another raises StaleWrite."""
     actor.require(Role.ADMIN)
     require_reason(reason, "a change of the chain")
     with ctx.store.write() as tx:
@@ -306,9 +300,8 @@ def find_proof(
 def _verdict(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
 ) -> Passed | None:
-    """The newest that holds. A canary that did harm, a person's refusal or a missing approval
-    takes its force; and while the proposal is open its own proposer cannot use it: a forced
-    fallback would be a promotion by hand.
+    """A canary that did harm or a person's refusal ends its force. No proposer uses their own
+    open proposal: a forced fallback would be a promotion by hand.
     """
     for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
         if proposal.verdict is None or proposal.phase in NO_PROOF:

@@ -24,8 +24,6 @@ REASON: Final = "the first proposal"
 
 @dataclass(frozen=True, slots=True)
 class FirstRoute:
-    """What a person says of the first route. The defaults try Swapgate out without a key."""
-
     provider: str = SIMULATOR  # a kind's name, or another one with an address
     api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's
     key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
@@ -60,10 +58,7 @@ def usual_address(provider: str) -> str:
 
 
 def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
-    """Makes provider, key, route and proposal, in this order. What was made before a refusal
-    stays, and the same call goes on from there. Raises InputError, NotFound for an unknown
-    suite or policy, Conflict for a name that is taken, NotAllowed below an admin.
-    """
+    """Makes provider, key, route and proposal. After a refusal the same call goes on."""
     # The first steps ask for less, and would be left behind.
     actor.require(Role.ADMIN)
     for name in ("provider", "model", "route", "suite"):

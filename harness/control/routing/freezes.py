@@ -62,10 +62,7 @@ def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple
 def describe_freeze(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> str:
-    """Says until when a freeze refuses a step of a route's canary, and why; empty while none
-    does. step: None for the opening. A route counts as frozen where its stored freezes cannot
-    be trusted.
-    """
+    """Says why a step is frozen; always so where the stored freezes cannot be trusted."""
     now = ctx.clock.now()
     try:
         holds = list_holds(tx.freezes.overlapping(now), ctx.freeze_windows, now, now)
@@ -86,9 +83,7 @@ def require_swaps(ctx: Context, act: str) -> None:
 def require_may_go_on(
     ctx: Context, tx: Transaction, route: str, step: RolloutSignal | None = None
 ) -> None:
-    """Checks that nothing holds a step of a route's canary back. step: None for its opening.
-    Raises NotAllowed where the installation only observes, Conflict in a freeze.
-    """
+    """Refuses a step with NotAllowed where the installation observes, Conflict in a freeze."""
     stays = f"canary does not go on ({step.value})" if step else "no canary opens"
     if step is None or step in OBSERVED_SIGNALS:
         require_swaps(ctx, f"a {stays}" if step else stays)

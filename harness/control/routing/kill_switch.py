@@ -36,10 +36,7 @@ class SwitchRequest:
 def throw_switch(
     ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """Throws a kill switch, which every router obeys within two seconds. Raises NotFound for an
-    unknown route, provider or target, InputError, NotAllowed, also where all traffic would go
-    to a model whose proposal is open and the actor's own.
-    """
+    """Throws a kill switch. Raises NotAllowed to force all traffic to one's own candidate."""
     actor.require(Role.APPROVER)
     require_reason(wanted.reason, "a switch")
     if wanted.lasts is not None and not timedelta(0) < wanted.lasts <= LONGEST:

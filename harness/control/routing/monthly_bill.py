@@ -33,7 +33,6 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
-    """Forecasts a swap's bill. arms: incumbent and candidate; answers: theirs, by suite."""
     bill, price = _bill(tx, route, arms[0]), prices.find_price(tx, arms[1])
     forecast = forecast_cost(bill, _measure(answers), price)
     if routes.require_route(tx, route).incumbent == arms[0].id:
@@ -44,10 +43,7 @@ def forecast_from_answers(
 def forecast_from_history(
     ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
 ) -> CostForecast:
-    """Forecasts a swap's monthly bill before it is proposed, from earlier runs, or from the
-    incumbent's own tokens. candidate: a target's id or name, registered or not. Raises
-    NotFound.
-    """
+    """Forecasts a swap's bill from earlier runs, else from the incumbent's tokens."""
     with ctx.store.read() as tx:
         known = tx.routing.targets()
         ours = known[routes.require_route(tx, route).incumbent]

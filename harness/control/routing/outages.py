@@ -60,7 +60,6 @@ class OutageView:
 
     @property
     def reason(self) -> str:
-        """Says since when, how many requests it met, and what a fallback costs."""
         outage, since = self.outage, f"Since {self.outage.since:%Y-%m-%d %H:%M} UTC"
         if not outage.requests:
             return f"{since} the routers leave out all of its targets."
@@ -79,8 +78,6 @@ class OutageView:
 
 @dataclass(frozen=True, slots=True)
 class _Shut:
-    """Since when routers leave targets out, by their ids, and all targets of providers."""
-
     targets: Mapping[str, datetime]
     providers: Mapping[str, datetime]
 
@@ -182,7 +179,6 @@ def _key(kind: OutageKind, route: str) -> str:
 def _begin_at_alert(
     outage: RouteOutage, first_seen: datetime | None, now: datetime
 ) -> RouteOutage:
-    """Puts the alert's begin in place of the first minute that is read, where it is older."""
     if first_seen is None or outage.since > now - HOUR + FRESH:
         return outage
     return replace(outage, since=min(first_seen, outage.since))

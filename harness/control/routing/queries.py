@@ -99,7 +99,6 @@ def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity
 
 
 def _is_gone(head: RouteHead) -> bool:
-    """Whether another model than the one promoted last serves."""
     return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
 
@@ -192,7 +191,6 @@ def _load_targets(
 
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
-    """Reads by few statements what `_build_state` asks of each of these routes."""
     rollouts = {
         head.name: now.rollouts[head.name] for head in heads if head.name in now.rollouts
     }

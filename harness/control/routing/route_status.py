@@ -120,7 +120,6 @@ class RouteStatus:
 
     @property
     def may_harm(self) -> bool:
-        """Whether half of the evidence for a rollback of its canary is there, or all of it."""
         return self.progress in HARM_STATES
 
     @property
@@ -244,10 +243,7 @@ def describe_needs(
     others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
-    """Answers whether a route needs somebody now. alerts: how many are open beside the routes.
-    unconfirmed: break-glasses that wait. others: routes at rest beside these. mark: writes a
-    route's name.
-    """
+    """Answers whether a route needs somebody now. others: routes at rest beside these."""
     waits = "a break-glass waits for a second person" if unconfirmed else ""
     if unconfirmed > 1:
         waits = f"{unconfirmed:,} break-glasses wait for a second person"

@@ -61,10 +61,7 @@ from harness.store.transaction import Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
-    """Checks a route's overrides as they are in `tx`, and those of other routes that name it.
-    Raises InputError for its own name, NotFound, NotAllowed where the other's data class is not
-    as strict.
-    """
+    """Checks the overrides of a route and to it. Raises InputError, NotFound, NotAllowed."""
     table = tx.routing.table()
     for route, other, error in _override_faults(ctx, table):
         if name in (route, other):
@@ -115,13 +112,7 @@ def create_route(
     capable: Sequence[str] = (),
     settings: RouteSettings,
 ) -> Route:
-    """Creates a route; its first targets are its baseline. capable: the fallbacks that are good
-    enough for high stakes.
-
-    Raises InputError for an impossible name, Conflict when it is taken, NotFound for an unknown
-    target, suite, policy or route of an override, NotAllowed when one's data class is not as
-    strict.
-    """
+    """Creates a route; its first targets are its baseline. Raises Conflict, InputError."""
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
     check_route_name(name)
@@ -153,11 +144,7 @@ def change_settings(
     *,
     reason: str = "",
 ) -> Route:
-    """Changes a route's settings and keeps its targets. reason: another policy needs one.
-
-    Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
-    not see the data class, or a route that an override joins to this one is not as strict.
-    """
+    """Changes settings and keeps the targets. Raises ProofRefused for an expired waiver."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         before = require_route(tx, name).settings

@@ -78,7 +78,6 @@ def list_facts(
     describe_time: Callable[[datetime], str],
     titles: Mapping[str, str] | None = None,
 ) -> Sequence[tuple[str, str | None]]:
-    """Lists what is measured of a route; None for what was not recorded."""
     bill, names = scorecard.bill, titles or {}
 
     def seconds(ms: float | None) -> str:

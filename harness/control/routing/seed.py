@@ -98,7 +98,6 @@ def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> No
 
 
 def _fill_prices(ctx: Context) -> list[str]:
-    """Prices that were unknown when a model was registered, and that the catalogue has now."""
     with ctx.store.read() as tx:
         known = tx.providers.all().values()
         lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
@@ -124,10 +123,7 @@ def apply_providers(
 
 
 def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
-    """Makes the database's providers what the file says, and creates its new routes. What a
-    route serves, and its settings, are left and reported. Raises InputError as
-    `apply_providers`, NotFound, also for a model that its provider's known list lacks.
-    """
+    """Applies the providers, and creates new routes. Settings of known routes are left."""
     actor.require(Role.ADMIN)
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:

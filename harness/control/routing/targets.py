@@ -121,12 +121,7 @@ def check_evaluable(tx: Transaction, *targets: Target) -> None:
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
-    """Adds or changes a provider; prices that it lacks come from the catalogue.
-
-    Raises InputError for an impossible address or header, or a move without its reason
-    (`with_move`); Conflict for an `extra_body` that would change what was proven;
-    ConfigError for headers where there is no key to encrypt them with.
-    """
+    """Adds or changes a provider. Raises Conflict for `extra_body` that was proven with."""
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
         check_api_base(provider.api_base, ctx.allow_addresses)

@@ -224,7 +224,6 @@ def _floor(at: datetime, step: timedelta) -> datetime:
 def _course(
     points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
 ) -> Sequence[TrafficPoint]:
-    """Sums the points up by steps; a step without a request is there as well."""
     sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
     for point in points:
         place = (point.minute - since) // step

@@ -44,7 +44,6 @@ class CatalogueEntry:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What planning assumes of the model: unknown abilities count as present."""
         if not self.lacks and self.context_window is None:
             return UNKNOWN_CAPABILITIES
         absent = dict.fromkeys(sorted(self.lacks), False)
@@ -56,8 +55,6 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueChange:
-    """What a user's file says of one model; it wins, field by field. None leaves a field."""
-
     kind: str
     model: str
     family: str | None = None

@@ -42,7 +42,6 @@ def hide_secret(text: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
-    """Returns the secret as it is, in hexadecimal, and in base64 at each offset."""
     raw = secret.encode("utf-8", "surrogatepass")
     latin_1 = secret.encode("latin-1", "replace")  # as many send a header
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
@@ -58,7 +57,6 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=512)
 def _escaped(secret: str) -> re.Pattern[bytes]:
-    """Matches the secret in any mixture of plain and escaped characters (JSON, URL, HTML)."""
     return re.compile(
         b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
     )
@@ -186,7 +184,6 @@ class Credential(StoredKey):
 
 
 def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
-    """Returns the keys that a snapshot carries: also those taken away, without a value."""
     return tuple(
         StoredKey(key.provider, key.name, key.ciphertext if key.live(now) else "")
         for key in stored
@@ -214,10 +211,7 @@ def check_key_name(name: str) -> str:
 def place_new_key(
     stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
 ) -> list[Credential]:
-    """Returns what to write when `new` is set: itself, and perhaps the one it replaces. stored:
-    of that provider. first: before all others. keep_until: till then the replaced one stays,
-    right behind.
-    """
+    """Returns what to write for a new key. keep_until: the replaced one stays right behind."""
     before = next((credential for credential in stored if credential.name == new.name), None)
     places = [credential.position for credential in stored]
     replaced = before is not None and before.ciphertext

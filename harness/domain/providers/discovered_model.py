@@ -35,8 +35,6 @@ _MOST_USD_PER_MTOK: Final = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredModel:
-    """A model as its provider lists it. Window and price are the provider's own word."""
-
     provider: str
     model: str
     source: str  # the provider's address where it was listed

@@ -26,8 +26,6 @@ def check_provider_name(name: str) -> None:
 
 
 class AnswerLimit(StrEnum):
-    """What a chat calls the most tokens of an answer, where only one name will do."""
-
     MAX_TOKENS = "max_tokens"
     MAX_COMPLETION_TOKENS = "max_completion_tokens"
 

@@ -63,7 +63,6 @@ def list_offers(
     targets: Iterable[Target],
     listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
-    """Lists the models of the catalogue, settings, targets and lists. Accounts have none."""
     own_word = {(model.provider, model.model): model for model in listed}
     used: dict[str, set[str]] = {}
     for owner, model in (*((target.provider, target.model) for target in targets), *own_word):
@@ -200,7 +199,6 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
 
 
 def _front(text: str) -> str:
-    """What asks for a provider, a kind or a vendor; empty where nothing does."""
     kind, colon, _ = text.lower().partition(":")
     if colon and kind in PROVIDER_KINDS:
         return kind

@@ -21,7 +21,6 @@ NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def provider_host(provider: Provider | None) -> str:
-    """Returns the host of a provider's API, with an unusual port; empty without a provider."""
     if provider is None:
         return ""
     try:
@@ -97,9 +96,7 @@ class ModelName:
 
     @property
     def rank(self) -> tuple[bool, Version, bool, int]:
-        """Newer is greater; a preview is below every final one, a moving alias below what
-        stays. The name without a date is the newest of its version.
-        """
+        """Newer is greater; a preview is below, a moving alias below what stays."""
         return not self.preview, self.version, not self.latest, self.date or 99_999_999
 
 

@@ -101,8 +101,6 @@ _Found = _Took | _Refused | str
 
 @dataclass(frozen=True, slots=True)
 class ModelNameQuery:
-    """Asks which provider takes a model's name; of several the first name wins."""
-
     name: str
     providers: Mapping[str, Provider]
     offers: Sequence[ModelOffer] = ()
@@ -299,7 +297,6 @@ class ModelNameQuery:
         return self.usable is None or provider in self.usable
 
     def _kind(self) -> str | None:
-        """Whose keyword the name begins with; the longest one counts."""
         low = self.name.lower()
         fits = [
             (len(word), kind.name)

@@ -235,8 +235,6 @@ class SignInSecrets:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """One sign-in to one provider, and when its tokens are renewed."""
-
     provider: str
     id: str  # of this time that somebody signed in
     ciphertext: str = field(repr=False)  # of its SignInSecrets

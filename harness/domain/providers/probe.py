@@ -75,7 +75,6 @@ class ProviderCheck:
 def streamed_probe_request(
     provider: Provider, target: Target
 ) -> tuple[str, dict[str, Any]] | None:
-    """Path and body of a short question; None where only the router can ask."""
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
     sent = provider.as_sent(target)

@@ -84,8 +84,6 @@ class ToolFinding:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """capability: of `domain.routing.capabilities`, the one that a subject needs."""
-
     provider: Provider
     target: Target
 
@@ -126,7 +124,6 @@ _STREAMED: Final = "ask without streams where there are tools, or propose anothe
 def _judged(
     declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
 ) -> ToolFinding:
-    """Compares an outcome with the declaration. step: by default, to declare the outcome."""
     outcome, found = judged
     has, works = declared.has(capability), outcome is ToolOutcome.WORKS
     next_step, failed = "", False

@@ -197,7 +197,6 @@ def reset_after_new_key(breaker: Breaker) -> Breaker:
 
 
 def reset_breaker(breaker: Breaker) -> Breaker:
-    """Closes the breaker, whatever opened it, once a person wants its target asked again."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
     return _closed(breaker, BreakerEvent.RENEWED)

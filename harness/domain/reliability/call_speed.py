@@ -42,12 +42,10 @@ class EndedCall(NamedTuple):
 
 
 def current_speed(speed: CallSpeed, now: float) -> CallSpeed:
-    """Returns the speed, anew where it is old, or of a clock that has begun anew since."""
     return speed if 0 <= now - speed.used_at <= FORGET_S else CallSpeed(used_at=now)
 
 
 def note_answer(speed: CallSpeed, call: EndedCall, most: int) -> CallSpeed:
-    """Counts an answer, and decides once a round of them is full. most: the ceiling."""
     speed = current_speed(speed, call.now)._replace(used_at=call.now)
     if call.started_at < speed.changed_at:
         return speed

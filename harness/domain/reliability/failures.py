@@ -32,8 +32,6 @@ class FailureClass(StrEnum):
 
 
 class ArmFailure(StrEnum):
-    """How an assigned arm fails without an answer of its provider's to blame."""
-
     CIRCUIT_OPEN = "circuit_open"  # its circuit left it out
     UNABLE = "unable"  # it cannot do what the request needs, and the incumbent can
     MISSING = "missing"  # no outcome came in time

@@ -100,9 +100,8 @@ def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
-    """How long a plain answer may be silent before its first byte: three times what 99 of 100
-    answers stay below. While few were measured at least unmeasured_s, so that a merely slow
-    target is not cut off for ever.
+    """Three times what 99 of 100 answers stay below; while few were measured at least
+    unmeasured_s, so that a merely slow target is not cut off for ever.
     """
     enough = times is not None and sum(times.values()) >= MIN_ANSWERS
     slow_s = _slow_s(times, ANSWER_BOUNDS_MS)

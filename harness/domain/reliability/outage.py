@@ -70,11 +70,7 @@ class _Window:
 def find_outage(
     route: Route, minutes: Iterable[TrafficMinute], shut: Mapping[str, datetime], now: datetime
 ) -> RouteOutage | None:
-    """Finds the outage of a route; None while its own model serves.
-
-    minutes: the route's, of the last hour. shut: since when routers leave a target out, by its
-    id. Where they leave out all, the route is down at once, unless requests are answered.
-    """
+    """Finds the outage of a route. shut: since when routers leave a target out, by its id."""
     tallies = _tally(route, minutes)
     newest = tallies[0] if tallies and now - tallies[0].begin < RECENT else None
     windows = list(_windows(tallies, now)) if newest else []
@@ -91,7 +87,6 @@ def find_outage(
 
 
 def _describe(kind: OutageKind, windows: Sequence[_Window]) -> RouteOutage:
-    """kind: of the newest window, which is the first."""
     no_answers = windows[0].failed == windows[0].requests
     whole = _Window(windows[0].begin)
     for window in windows:
@@ -123,7 +118,6 @@ def _tally(route: Route, minutes: Iterable[TrafficMinute]) -> Sequence[_Window]:
 
 
 def _windows(tallies: Iterable[_Window], now: datetime) -> Iterator[_Window]:
-    """Joins minutes, the newest first, until each window has requests enough to judge."""
     window: _Window | None = None
     for tally in tallies:
         if window is None:

@@ -158,8 +158,6 @@ _ORDERED: Final[Mapping[TurnOrder, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestRepair:
-    """What a target takes in place of a field. kept: its next requests need it as well."""
-
     kind: RepairKind
     field: str
     limit: int = 0
@@ -207,7 +205,6 @@ def find_repair(
 def repair_request(
     body: Mapping[str, Any], repairs: Iterable[RequestRepair]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The body as its target takes it, and the names of the fields that were changed."""
     found, changed = dict(body), list[str]()
     for repair in repairs:
         less = _repaired(found, repair)
@@ -237,7 +234,6 @@ _NO_QUOTES: Final = str.maketrans("", "", "`'\"")
 
 
 def _unknown_field(error: Mapping[str, object], message: str) -> str:
-    """The path of an unknown field that no answer depends on; empty for another refusal."""
     path = str(error.get("param")) if error.get("type") == "extra_forbidden" else ""
     found = next((hit for words in _UNKNOWN if (hit := words.search(message))), None)
     named = found[1].replace("' : property '", ".").strip("'") if found else ""
@@ -296,7 +292,6 @@ def _value(sent: Mapping[str, object], path: str) -> object:
 
 
 def _named_in(message: str, given: Iterable[str]) -> str:
-    """The first of the fields that the message names; empty for none."""
     words = [_snake(word) for word in re.findall(r"[A-Za-z_]+(?:\.[a-z_]+)?", message)]
     quoted = {_snake(word) for word in re.findall(r"[`'\"]([A-Za-z_.]+)[`'\"]", message)}
     places = {

@@ -116,8 +116,6 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
 
 
 class RetryBudget(NamedTuple):
-    """What one target has of a request's time, in seconds."""
-
     # What it may still use, of share_s at first; a caller that has further targets keeps their
     # share back.
     left_s: float

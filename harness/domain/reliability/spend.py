@@ -28,8 +28,6 @@ class SpendBudget:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """What requests of one key cost on one UTC day, as one process of a router counted them."""
-
     key: str
     day: date
     worker: str  # its name, new for every process

@@ -145,8 +145,6 @@ def _parse(text: str) -> CandidatePattern:
 
 @dataclass(frozen=True)
 class CandidateRound:
-    """One turn of a route's candidate schedule, or the moment when its cron was set."""
-
     id: str
     route: str
     due_at: datetime  # the time of the schedule, or when something else began it

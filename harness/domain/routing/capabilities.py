@@ -80,7 +80,6 @@ def restrict_endpoints(
     spoken: frozenset[Endpoint],
     translated: frozenset[Endpoint] = frozenset(),
 ) -> Capabilities:
-    """Takes unspoken endpoints from the capabilities, and adds the translated ones."""
     changes = {
         endpoint.value: endpoint in spoken
         for endpoint in Endpoint
@@ -91,7 +90,6 @@ def restrict_endpoints(
 
 
 def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
-    """Names what the request needs and the target lacks; empty when it lacks nothing."""
     if has is UNKNOWN_CAPABILITIES:
         return ()
     lacks = (
@@ -116,8 +114,6 @@ def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
 
 
 class OptionalFeature(StrEnum):
-    """What an answer can do without."""
-
     SEED = "seed"
     LOGPROBS = "logprobs"
     REASONING = "reasoning"

@@ -22,10 +22,7 @@ class EvidenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """Evidence without a verdict, for a fallback. From `expires_at` on it opens no chain; where
-    its target stands already it goes on serving, but no person's change of the route may keep
-    it.
-    """
+    """Evidence without a verdict. No person's change may keep one that has expired."""
 
     id: str
     route: str
@@ -50,8 +47,6 @@ ChainProof = Passed | Waiver | FormerTarget
 
 @dataclass(frozen=True, slots=True)
 class TargetEvidence:
-    """Why one target may serve one route. Its id is the hash of the rest."""
-
     route: str
     target: str
     kind: EvidenceKind
@@ -113,7 +108,6 @@ class BreakGlass:
 
     @property
     def self_approval(self) -> bool:
-        """Tells that nobody may confirm his own, whatever a policy says."""
         return False
 
     @property

@@ -218,5 +218,4 @@ def measure_frozen_time(holds: Iterable[Hold], since: datetime, now: datetime) -
 
 
 def describe_reach(route: str | None) -> str:
-    """Names what a freeze is about, as the audit log does."""
     return "all routes" if route is None else f"route {route}"

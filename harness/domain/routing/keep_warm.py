@@ -50,7 +50,6 @@ def parse_share_bps(text: str | int, *, what: str) -> int:
 
 
 def keep_warm_targets(route: Route, provider_of: Mapping[str, str]) -> tuple[str, ...]:
-    """Lists each other provider's first target; with high stakes its first capable one."""
     first: dict[str, str] = {}
     for fallback in route.fallbacks:
         settings = route.settings
@@ -70,10 +69,7 @@ def draw_keep_warm(
     healthy: Callable[[str], bool],
     setting: KeepWarm,
 ) -> str | None:
-    """The target id that this request keeps warm, mostly None. key: the request's id, or its
-    sticky key. targets: all of `keep_warm_targets`, so that one that fails moves nobody else.
-    Raising the share only adds keys.
-    """
+    """Draws the target that a request keeps warm. Raising the share only adds keys."""
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)

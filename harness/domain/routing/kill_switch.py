@@ -145,7 +145,6 @@ def decide_plan(
 
 
 def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
-    """The targets that a switch leaves. plan: in order, only what the route may use at all."""
     force = switch.force
     kept = tuple(target.id for target in plan if _is_named(target, force) != force.avoids)
     whole = tuple(target.id for target in plan)
@@ -167,10 +166,7 @@ def force_plan(switch: KillSwitch, plan: Sequence[Target]) -> ForcedPlan:
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """Parses SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`, with `avoid:`
-    before the kind; empty for none. now: aware. Raises InputError with the item that cannot be
-    read, or says a scope twice.
-    """
+    """Parses SWAPGATE_FORCE. Raises InputError with the item that cannot be read."""
     items = [part.strip() for part in text.split(",")]
     if items == [""]:
         return ()

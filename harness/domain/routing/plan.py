@@ -43,8 +43,6 @@ SHORT_PAUSE_S: Final = 30.0
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What is known of the targets at this moment, by target id."""
-
     # capabilities, health: a target without an entry can do everything and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
@@ -100,7 +98,6 @@ class RoutePlan:
 
     @property
     def unable(self) -> bool:
-        """Tells whether no target is left and time would not help."""
         return (
             not self.targets
             and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
@@ -128,7 +125,6 @@ class RoutePlan:
 def target_availability(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
 ) -> TargetAvailability:
-    """Returns whether a target may be asked now. pause_s: what is left of its pause."""
     wait_s = max(retry_in_s(breaker, now, policy), pause_s)
     return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
@@ -153,7 +149,6 @@ def plan_request(
     around: PlanContext,
     warm: str | None = None,
 ) -> RoutePlan:
-    """Plans the targets that may answer one request. warm: of `draw_keep_warm`, on no arm."""
     guest = preferred_target(route, arm, warm)
     every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
@@ -268,7 +263,6 @@ def _left_out(
 
 
 def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
-    """The least recently failed of those that only breakers, or short pauses, keep out."""
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
     only_open = [

@@ -105,8 +105,6 @@ class RaiseWeight:
 
 @dataclass(frozen=True, slots=True)
 class PromoteCanary:
-    """Makes the canary's target the incumbent."""
-
     route: str
     proof: Passed
     # The incumbent that goes keeps this share for the bake; 0 for no bake.
@@ -154,8 +152,6 @@ class ChangeSettings:
 
 @dataclass(frozen=True)
 class SetChain:
-    """The whole chain, in order; a target that is new in it brings its proof."""
-
     route: str
     fallbacks: tuple[str, ...]
     capable: tuple[str, ...] = ()  # of `fallbacks`, those good enough for high stakes

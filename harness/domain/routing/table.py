@@ -157,7 +157,6 @@ class Canary:
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     def is_candidate(self, arm: Arm) -> bool:
-        """Whether a request on this arm counts for the candidate, and not for its control."""
         return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
 
 
@@ -194,8 +193,6 @@ class Route:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Holds all routes at one revision; revision 0 is the empty table of a new installation."""
-
     revision: int = 0
     routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
     targets: Mapping[str, Target] = None  # type: ignore[assignment]
@@ -224,7 +221,6 @@ def choose_arm(route: Route, key: str) -> Arm:
 
 
 def is_mirrored(shadow: Shadow, key: str) -> bool:
-    """Whether a caller's requests are mirrored, independent of the canary's callers."""
     return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
 
 

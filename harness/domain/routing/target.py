@@ -30,8 +30,6 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client name
 
 @dataclass(frozen=True)
 class RequestPatch:
-    """What is changed in a client's request before it goes to this target (A8)."""
-
     # Body fields that replace the client's.
     parameters: JsonObject = field(default_factory=dict)
     # Text appended to the system message (or sent as one where the request has no other).
