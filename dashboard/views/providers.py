@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -18,10 +18,8 @@ from harness.control.providers import checks
 from harness.control.providers.matrix import (
     MatrixModel,
     MatrixRow,
-    MinuteUse,
     ProviderHealth,
     build_matrix,
-    load_minute_use,
 )
 from harness.domain.formatting import format_milliseconds
 from harness.domain.operations.access import Role
@@ -118,13 +116,12 @@ def _cards(
         shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
         nothing = "No provider has this in its name, kind or models."
         st.html(html.note(shown if found else nothing))
-    quiet, used = load_minute_use(page_frame.context())
     limits = page_frame.installation().settings.eval_limits
     for row in found[:MOST_CARDS]:
         with st.container(border=True):
             parts = (
                 _heading(row),
-                _rates(used.get(row.provider, quiet), limits.get(row.provider)),
+                _limits(limits.get(row.provider, EvalLimits())),
                 _last_check(checked.get(row.provider), now),
             )
             st.html(html.block(*parts, kind="sg-provider"))
@@ -172,26 +169,15 @@ def _heading(row: MatrixRow) -> str:
     )
 
 
-def _rates(use: MinuteUse, limits: EvalLimits | None) -> str:
-    """Writes what a provider answered in the last minute, and what limits how much it is
-    asked: Swapgate limits evals alone; how much clients may ask, their keys say.
-    """
-    answered = "no request"
-    if use.requests:
-        tokens = labels.plural(use.tokens, "token")
-        answered = f"{labels.plural(use.requests, 'request')}, {tokens}"
-    limits = limits or EvalLimits()
+def _limits(limits: EvalLimits) -> str:
+    """Writes the limits of evals. How much clients may ask, their keys say."""
     known = (
         (limits.requests_per_min, "requests / min"),
         (limits.tokens_per_min, "tokens / min"),
         (limits.max_concurrent, "at a time"),
     )
     parts = ", ".join(f"{value:,.15g} {unit}" for value, unit in known if value is not None)
-    words = (
-        f"Answered from {use.minute:%H:%M} to {use.minute + timedelta(minutes=1):%H:%M} UTC: "
-        f"{answered} · clients: limited by their keys · evals: "
-        f"{f'at most {parts}' if parts else 'not limited'}"
-    )
+    words = f"Evals: {f'at most {parts}' if parts else 'not limited'}"
     return f'<p class="note">{escape(words)}</p>'
 
 

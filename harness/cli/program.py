@@ -99,87 +99,76 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-# By heading of the help: each verb with `module:command`, and the first line of its help.
+# By heading of the help: each verb with its module, or `module:command`, and the first line of
+# its help.
 _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start": {
         "try": (
             ".evals.try_command:try_",
             "Give a first answer about a candidate, from results or questions that you have.",
         ),
-        "init": (".operations.init:init", "Set up Swapgate in this folder."),
-        "serve": (".operations.serve:serve", "Run Swapgate's processes."),
+        "init": (".operations.init", "Set up Swapgate in this folder."),
+        "serve": (".operations.serve", "Run Swapgate's processes."),
         "worker": (
-            ".operations.serve:worker",
+            ".operations.serve",
             "Take eval runs from the queue that the workers of all hosts share.",
         ),
         "status": (
-            ".operations.status:status",
+            ".operations.status",
             "Show where things stand, and what waits for a person.",
         ),
-        "doctor": (".operations.doctor:doctor", "Check the installation, and say what to fix."),
-        "docs": (".operations.docs:docs", "The docs that ship with Swapgate."),
+        "doctor": (".operations.doctor", "Check the installation, and say what to fix."),
+        "docs": (".operations.docs", "The docs that ship with Swapgate."),
         "demo": (
-            ".operations.simulation:demo",
+            ".operations.simulation",
             "Show what Swapgate does, with simulated providers and real processes.",
         ),
         "sim": (
-            ".operations.simulation:sim",
+            ".operations.simulation",
             "Serve simulated models over an OpenAI-compatible API, with fault switches.",
         ),
     },
     "Providers, models, routes": {
-        "provider": (
-            ".providers:provider",
-            "Providers: where models are called, and their keys.",
-        ),
-        "model": (".routing.models:model", "Targets: models at providers, with prices."),
-        "route": (".routing.routes:route", "Routes: the names that clients use as `model`."),
+        "provider": (".providers", "Providers: where models are called, and their keys."),
+        "model": (".routing.models", "Targets: models at providers, with prices."),
+        "route": (".routing.routes", "Routes: the names that clients use as `model`."),
     },
     "Swap a model": {
-        "proposal": (
-            ".proposals.proposal:proposal",
-            "Proposals: requests to swap a route's model.",
-        ),
-        "canary": (".canary:canary", "Canaries: a candidate on a small share of the traffic."),
+        "proposal": (".proposals.proposal", "Proposals: requests to swap a route's model."),
+        "canary": (".canary", "Canaries: a candidate on a small share of the traffic."),
         "shadow": (
-            ".shadow:shadow",
+            ".shadow",
             "Shadows: requests mirrored to a candidate, whose answers no user gets.",
         ),
         "eval": (".evals.runs:eval_group", "Eval runs: one suite on one target."),
         "suite": (
-            ".evals.suites:suite",
+            ".evals.suites",
             "Suites: items with their scorer, by which models are measured.",
         ),
         "capture": (
-            ".evals.suites:capture",
+            ".evals.suites",
             "Captured requests: from production, redacted, to be labelled.",
         ),
         "gate": (
-            ".evals.file_decision:gate",
+            ".evals.file_decision",
             "The gate's rule, on files, on two targets, and on stored verdicts again.",
         ),
         "proof": (
-            ".proposals.proof:proof",
+            ".proposals.proof",
             "Proofs: what one swap rests on, in a file that others can verify.",
         ),
     },
     "Watch": {
-        "alert": (
-            ".operations.audit:alert",
-            "Alerts: what is wrong now, and who was notified.",
-        ),
-        "drift": (".drift:drift", "The drift watch: whether models still answer as they did."),
+        "alert": (".operations.audit", "Alerts: what is wrong now, and who was notified."),
+        "drift": (".drift", "The drift watch: whether models still answer as they did."),
         "switch": (
-            ".routing.holds:switch",
+            ".routing.holds",
             "The kill switch: force a provider or a target, or avoid it.",
         ),
-        "agent": (
-            ".agents:agent",
-            "Agents: what they ask people for, and what they were granted.",
-        ),
-        "audit": (".operations.audit:audit", "The audit log: append-only, hash-chained."),
+        "agent": (".agents", "Agents: what they ask people for, and what they were granted."),
+        "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
         "spending": (
-            ".operations.status:spending",
+            ".operations.status",
             (
                 "Show what evals, judges, shadows, drift checks and agents cost in this month "
                 "(UTC)."
@@ -188,45 +177,48 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Set up": {
         "key": (
-            ".operations.client_keys:key",
+            ".operations.client_keys",
             "Keys of Swapgate's own, for clients and for people.",
         ),
         "person": (
-            ".operations.client_keys:person",
+            ".operations.client_keys",
             "People: who of the principals is one person, and who is signed in.",
         ),
-        "user": (".agents:user", "Users of the clients: delete what one said and got."),
-        "config": (".operations.configuration:config", "The configuration."),
+        "user": (".agents", "Users of the clients: delete what one said and got."),
+        "config": (".operations.configuration", "The configuration."),
         "db": (
-            ".operations.database:db",
+            ".operations.database",
             "The database: its schema, and the signatures of its rows.",
         ),
         "mcp": (
-            ".operations.serve:mcp",
+            ".operations.serve",
             "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
         ),
-        "completion": (".operations.docs:completion", "Print a shell's completion."),
+        "completion": (".operations.docs", "Print a shell's completion."),
     },
 }
 # Processes of ours start these.
 _HIDDEN: Final = {
-    "eval-worker": (
-        ".operations.serve:eval_worker",
-        "Ask and score what one eval run still lacks.",
-    ),
+    "eval-worker": (".operations.serve", "Ask and score what one eval run still lacks."),
     "eval-worker-template": (
-        ".operations.serve:eval_worker_template",
+        ".operations.serve",
         "Fork eval workers for the runs that the parent names on stdin.",
     ),
     "router-worker": (
-        ".operations.serve:router_worker",
+        ".operations.serve",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
     ),
 }
 # In a wheel this package has another name.
 _HERE: Final = __name__.rpartition(".")[0]
+
+
+def _locate(verb: str, where: str) -> str:
+    return f"{_HERE}{where}" if ":" in where else f"{_HERE}{where}:{verb.replace('-', '_')}"
+
+
 VERBS = {
-    name: LazyCommand(f"{_HERE}{where}", text, hidden=name in _HIDDEN)
+    name: LazyCommand(_locate(name, where), text, hidden=name in _HIDDEN)
     for verbs in (*_SECTIONS.values(), _HIDDEN)
     for name, (where, text) in verbs.items()
 }

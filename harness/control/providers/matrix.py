@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from enum import StrEnum
 from typing import Final
 
@@ -59,31 +59,6 @@ class MatrixRow(CamelCase):
     limitations: Sequence[str]
     repairs: Sequence[str] = ()  # fields that routers change, since its targets refused them
     models: Sequence[MatrixModel] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MinuteUse:
-    minute: datetime
-    requests: int = 0
-    tokens: int = 0  # of input and output together
-
-
-def load_minute_use(ctx: Context) -> tuple[MinuteUse, Mapping[str, MinuteUse]]:
-    minute = ctx.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
-    with ctx.store.read() as tx:
-        rows, targets = tx.observations.traffic(since=minute), tx.routing.targets()
-    used: dict[str, MinuteUse] = {}
-    for row in rows:
-        if row.minute != minute or row.target not in targets:
-            continue
-        provider = targets[row.target].provider
-        before = used.get(provider, MinuteUse(minute))
-        used[provider] = MinuteUse(
-            minute,
-            before.requests + row.requests,
-            before.tokens + row.input_tokens + row.output_tokens,
-        )
-    return MinuteUse(minute), used
 
 
 def build_matrix(ctx: Context) -> Sequence[MatrixRow]:

@@ -119,10 +119,6 @@ class FailureRule:
     def needs_larger_window(self) -> bool:
         return self.next_target is NextTarget.LARGER_WINDOW
 
-    @property
-    def policy_fallback(self) -> bool:
-        return self.next_target is NextTarget.IF_ROUTE_SAYS
-
 
 _F, _S, _N, _B, _W = FailureClass, SameTarget, NextTarget, BreakerEffect, FaultOwner
 
