@@ -85,7 +85,7 @@ class Spool:
         """Keeps other processes out of its block. Raises OSError when one goes on."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
-        with self.file.with_suffix(".lock").open("ab") as lock:
+        with self.file.with_name(f"{self.file.name}.lock").open("ab") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,6 @@
 """A route's class of data at the router: its last word on who sees a request (D8)."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -51,28 +50,21 @@ def route(
     return replace(first, table=RoutingTable(1, {"support": made}, targets))
 
 
-class CountingRouter:
-    """A router that counts whom it asks, by model."""
-
+class CountingRouter(Door):
     def __init__(self, folder: Path) -> None:
-        self.models: Counter[str] = Counter()
+        models = [target.model for target in (OWN, NEAR, AWAY)]
+        super().__init__(folder, dict.fromkeys(models, completion()))
 
-        def script_turn(request: Any) -> Any:
-            self.models[json.loads(request.body)["model"]] += 1
-            return completion()
-
-        self.door = Door(folder, script_turn)
-
-    async def call(
+    async def ask(
         self,
         found: Snapshot,
         standing: Sequence[KillSwitch] = (),
         classes: Any = CLEARED,
         times: int = 1,
     ) -> tuple[int, bytes]:
-        self.door.holder.current = served(found, standing, classes)
+        self.holder.current = served(found, standing, classes)
         for _ in range(times):
-            status, _, body = await self.door.call(CHAT, ASK)
+            status, _, body = await self.call(CHAT, ASK)
         return status, body
 
 
@@ -82,22 +74,22 @@ def counted(tmp_path: Path) -> CountingRouter:
 
 
 async def test_a_chain_goes_past_who_may_not_see_the_data(counted: CountingRouter) -> None:
-    status, _ = await counted.call(route(AWAY, (AWAY, OWN)), times=3)
+    status, _ = await counted.ask(route(AWAY, (AWAY, OWN)), times=3)
 
     assert status == 200
-    assert counted.models == {"m-own": 3}
+    assert counted.asked == {"m-own": 3}
 
 
 @pytest.mark.parametrize("arm", ["canary", "holdback"])
 async def test_no_arm_of_a_rollout_sees_what_it_may_not(
     counted: CountingRouter, arm: str
 ) -> None:
-    status, _ = await counted.call(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
+    status, _ = await counted.ask(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
 
     assert status == 200
-    assert counted.models == {"m-own": 5}
-    counted.door.recorder.flush(final=True)
-    blocks = counted.door.kept.blocks.values()
+    assert counted.asked == {"m-own": 5}
+    counted.recorder.flush(final=True)
+    blocks = counted.kept.blocks.values()
     # What never asked the candidate is no success of it.
     assert all(block.canary_failures == block.canary_units for block in blocks) or not blocks
 
@@ -105,12 +97,12 @@ async def test_no_arm_of_a_rollout_sees_what_it_may_not(
 async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
     counted: CountingRouter,
 ) -> None:
-    status, body = await counted.call(route(AWAY))
+    status, body = await counted.ask(route(AWAY))
 
     assert (status, code(body)) == (503, "no_target_left")
     [left] = json.loads(body)["error"]["targets"]
     assert left["left_out"] == "data_class"
-    assert not counted.models
+    assert not counted.asked
 
 
 @pytest.mark.parametrize(
@@ -119,26 +111,10 @@ async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
 async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
     counted: CountingRouter, classes: Any
 ) -> None:
-    status, _ = await counted.call(route(chain=(NEAR,)), classes=classes)
+    status, _ = await counted.ask(route(chain=(NEAR,)), classes=classes)
 
     assert status == 503
-    assert not counted.models
-
-
-async def test_a_reload_takes_a_provider_out_at_once(counted: CountingRouter) -> None:
-    found = route(AWAY, (OWN,))
-    both = {"personal": frozenset({"up", "away"})}
-
-    await counted.call(found, classes=both)
-    await counted.call(found)
-
-    assert counted.models == {"m-away": 1, "m-own": 1}
-
-
-async def test_what_has_no_class_goes_anywhere(counted: CountingRouter) -> None:
-    await counted.call(route(AWAY, settings=RouteSettings()), classes={})
-
-    assert counted.models == {"m-away": 1}
+    assert not counted.asked
 
 
 async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: CountingRouter) -> None:
@@ -148,8 +124,8 @@ async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: CountingRou
 
     assert served(found, classes=both).routes["support"].warmed == (AWAY.id,)
     assert served(found, classes=CLEARED).routes["support"].warmed == ()
-    await counted.call(found, times=100)
-    assert counted.models == {"m-own": 100}
+    await counted.ask(found, times=100)
+    assert counted.asked == {"m-own": 100}
 
 
 def kill_switch(force: str, *, source: SwitchSource, of_route: str | None = None) -> KillSwitch:
@@ -173,12 +149,12 @@ SWITCHES = {
 async def test_no_switch_in_any_form_shows_data_to_who_may_not_see_them(
     counted: CountingRouter, form: str
 ) -> None:
-    status, _ = await counted.call(route(chain=(AWAY,)), SWITCHES[form], times=3)
+    status, _ = await counted.ask(route(chain=(AWAY,)), SWITCHES[form], times=3)
     stored = replace(route(chain=(AWAY,)), switches=tuple(SWITCHES[form]))
-    again, _ = await counted.call(stored, times=3)
+    again, _ = await counted.ask(stored, times=3)
 
     assert (status, again) == (200, 200)
-    assert counted.models == {"m-own": 6}
+    assert counted.asked == {"m-own": 6}
 
 
 def test_no_shadow_sees_what_it_may_not(caplog: pytest.LogCaptureFixture) -> None:

@@ -429,21 +429,6 @@ def test_a_thousand_requests_at_once_are_all_answered(
     assert sum(row.failed for row in rows) == 0
 
 
-def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
-    upstream: Upstream, tmp_path: Path
-) -> None:
-    # All fifty are there before the first is answered.
-    slow = ScriptedTurn(steps=(3.0, *completion().steps))
-    upstream.turns = {INCUMBENT: slow}
-    settings = replace(QUICK, max_concurrent=10)
-    with running_router(snapshot(upstream.url), tmp_path, settings) as world:
-        found = asyncio.run(many(world, connections=50, requests=1))
-        assert found == {200: 10, 503: 40}
-        upstream.turns = {INCUMBENT: completion()}
-        assert asyncio.run(many(world, connections=10, requests=1)) == {200: 10}
-        assert world.recorder.counters["refused_when_full"] == 40
-
-
 def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:
     before = len(upstream.asked)
     two = request(PLAIN, b"authorization: Bearer another\r\n", LAST)

@@ -299,12 +299,12 @@ async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_en
         fallback=True,
     )
 
-    status, _, body = await place.door.call(CHAT, STREAM, headers=(AUTH,))
+    status, _, body = await place.call(CHAT, STREAM, headers=(AUTH,))
     assert (status, b"spare" in body) == (200, True)
 
     events = (event({"content": "half"}), event(finish="abort"))
     place.script[INCUMBENT] = broken_stream(*events)
-    _, _, body = await place.door.call(CHAT, STREAM, headers=(AUTH,))
+    _, _, body = await place.call(CHAT, STREAM, headers=(AUTH,))
     assert b"half" in body
     assert b'"upstream_error"' in body
     assert b"[DONE]" not in body

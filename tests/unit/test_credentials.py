@@ -1,7 +1,6 @@
 """Which keys a provider has, and what a router does where it has none."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,10 @@ from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_f
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
-from router.upstream.transport import UpstreamRequest
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, completion, error
-from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.asgi_router import ASK, CHAT, Door, Script
 from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
@@ -193,30 +191,28 @@ def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> 
     return replace(made, etag=etag, stored_keys=stored)
 
 
-class Refusing:
+class Refusing(Door):
     """An incumbent that refuses every request. meanwhile: happens once, during one."""
 
     def __init__(self, folder: Path, turn: ScriptedTurn, first: Snapshot) -> None:
         self.turn: ScriptedTurn | None = turn
         self.meanwhile: Callable[[], None] | None = None
-        self.asked: Counter[str] = Counter()
-        self.door = Door(folder, self._answer, first=first)
+        script: Script = {INCUMBENT: self._refuse, FALLBACK: completion()}
+        super().__init__(folder, script, first=first)
 
-    def _answer(self, request: UpstreamRequest) -> ScriptedTurn:
-        model = json.loads(request.body)["model"]
-        self.asked[model] += 1
+    def _refuse(self) -> ScriptedTurn:
         if self.meanwhile is not None:
             self.meanwhile()
             self.meanwhile = None
-        return self.turn if model == INCUMBENT and self.turn else completion(model)
+        return self.turn or completion()
 
     async def ask(self) -> str:
-        _, headers, _ = await self.door.call(CHAT, ASK)
+        _, headers, _ = await self.call(CHAT, ASK)
         return headers[b"x-swapgate-target"].decode().partition("/")[2]
 
     def change(self, to: Snapshot) -> None:
-        self.door.kept.put(to)
-        assert self.door.holder.refresh()
+        self.kept.put(to)
+        assert self.holder.refresh()
 
 
 @pytest.mark.req("B4", "D3")
@@ -263,7 +259,7 @@ async def test_a_request_on_the_way_with_the_old_key_opens_nothing(tmp_path: Pat
 
     def changed_meanwhile() -> None:
         scene.change(world(SECOND, "two"))
-        scene.door.app._alarms.evaluate()
+        scene.app._alarms.evaluate()
 
     scene.meanwhile = changed_meanwhile
     assert await scene.ask() == FALLBACK

@@ -143,7 +143,7 @@ async def test_vectors_come_back_under_the_routes_name_and_are_recorded(tmp_path
 @pytest.mark.req("A2", "B4")
 async def test_both_endpoints_of_a_target_share_its_breaker(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: VECTORS}, fallback=True)
-    await place.door.call(PATH, ASK)
+    await place.call(PATH, ASK)
     place.script = {INCUMBENT: error(500), FALLBACK: completion("spare")}
 
     assert (await place.ask())[0] == 200

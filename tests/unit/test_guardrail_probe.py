@@ -175,13 +175,6 @@ def test_a_call_of_a_tool_that_was_not_offered_or_that_does_not_parse_is_bad(
     assert judged(watch(route, CHAT_TOOLS), "no call", "", "stop") == (AnswerFault(0),) * 2
 
 
-def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: CompiledRoute) -> None:
-    given = watch(route)
-
-    assert not given.keeps
-    assert judged(given, "plain words", "", "stop") == (AnswerFault(0), AnswerFault(0))
-
-
 @pytest.mark.parametrize(
     "text",
     [

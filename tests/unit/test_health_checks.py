@@ -16,56 +16,39 @@ from harness.domain.routing.capabilities import Capabilities, Endpoint
 from router.health.target_health import PROBE_EVERY_S, SUSPECT_EVERY_S, TargetHealth
 from router.observers.health_checks import ANSWER_TOKENS
 from router.request.upstream_call import MAX_CHECK_BYTES
-from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import ASK, CHAT, Door
-from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.router.asgi_router import ASK, CHAT, Place
+from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK
 
 INTERVAL_S = 60.0
 
 
-class Checked(Door):
-    """A route with a fallback; `turns` by model; `asked` has the checks and all else."""
+class Checked(Place):
+    """A route with a fallback."""
 
     def __init__(
         self, folder: Path, models: dict[str, Capabilities] | None = None, kind: str = "custom"
     ) -> None:
-        self.turns: dict[str, ScriptedTurn] = {INCUMBENT: completion(), FALLBACK: completion()}
-        self.asked: list[UpstreamRequest] = []
-        made = provider("http://up", kind=kind, models=models or {})
         super().__init__(
             folder,
-            self.script_turn,
+            {INCUMBENT: completion(), FALLBACK: completion()},
             replace(QUICK, health_check_interval_s=INTERVAL_S),
-            first=snapshot("http://up", fallback=True, providers=[made]),
+            fallback=True,
+            models=models,
+            kind=kind,
         )
-
-    def script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
-        self.asked.append(request)
-        return self.turns[json.loads(request.body)["model"]]
 
     async def check(self, after_s: float = INTERVAL_S + 1) -> list[str]:
         self.clock.advance(after_s)
-        before = len(self.asked)
+        before = len(self.transport.seen)
         self.app._checks.run_due()
         await asyncio.gather(*self.app._checks._running.values())
-        return sorted(json.loads(request.body)["model"] for request in self.asked[before:])
-
-    async def ask(self) -> int:
-        return (await self.call(CHAT, ASK))[0]
-
-    async def metric(self, name: str, model: str) -> float:
-        _, _, text = await self.call("/metrics", method="GET")
-        series = f'{name}{{target="up/{model}"}} '
-        (line,) = (line for line in text.decode().splitlines() if line.startswith(series))
-        return float(line.removeprefix(series))
+        checks = self.transport.seen[before:]
+        return sorted(json.loads(request.body)["model"] for request in checks)
 
     async def up(self, model: str = FALLBACK) -> float:
-        return await self.metric("swapgate_health_check_up", model)
-
-    async def state(self, model: str = FALLBACK) -> float:
-        return await self.metric("swapgate_breaker_state", model)
+        return (await self.metrics())[f'swapgate_health_check_up{{target="up/{model}"}}']
 
 
 @pytest.mark.req("B10")
@@ -77,18 +60,17 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
     await door.ask()
 
     assert await door.check(2) == [FALLBACK]
-    assert json.loads(door.asked[-1].body)["max_tokens"] == ANSWER_TOKENS
+    assert json.loads(door.transport.seen[-1].body)["max_tokens"] == ANSWER_TOKENS
     # A provider that is ill may send anything.
-    assert [request.max_bytes for request in door.asked] == [None, MAX_CHECK_BYTES]
+    assert [request.max_bytes for request in door.transport.seen] == [None, MAX_CHECK_BYTES]
     assert await door.up() == 1
-    assert await door.metric("swapgate_health_check_duration_seconds", FALLBACK) >= 0
+    found = await door.metrics()
+    assert found[f'swapgate_health_check_duration_seconds{{target="up/{FALLBACK}"}}'] >= 0
     assert await door.check(2) == []
     # It is no client's request: in no traffic, but its tokens were spent.
     door.recorder.flush(final=True)
     assert sum(row.requests for row in door.kept.traffic) == 1
-    assert (await door.call("/metrics", method="GET"))[2].decode().count(
-        f'swapgate_tokens_total{{kind="input",target="up/{FALLBACK}"}} 7.0'
-    ) == 1
+    assert found[f'swapgate_tokens_total{{kind="input",target="up/{FALLBACK}"}}'] == 7
 
 
 @pytest.mark.req("B10", "B4")
@@ -96,8 +78,8 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
     tmp_path: Path,
 ) -> None:
     door = Checked(tmp_path)
-    door.turns[INCUMBENT] = error(401)
-    assert await door.ask() == 200
+    door.script[INCUMBENT] = error(401)
+    assert (await door.ask())[0] == 200
     assert await door.state(INCUMBENT) == 2
     assert INCUMBENT not in await door.check(9)  # not before its time
 
@@ -105,7 +87,7 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
     assert await door.state(INCUMBENT) == 2
     assert await door.up(INCUMBENT) == 0
 
-    door.turns[INCUMBENT] = completion()
+    door.script[INCUMBENT] = completion()
     assert INCUMBENT in await door.check(INTERVAL_S)
     assert await door.state(INCUMBENT) == 1
     assert INCUMBENT not in await door.check(PROBE_EVERY_S / 2)
@@ -116,7 +98,7 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
     assert (
         sum(
             json.loads(request.body).get("max_tokens") == ANSWER_TOKENS
-            for request in door.asked
+            for request in door.transport.seen
         )
         >= 4
     )
@@ -125,11 +107,11 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
 @pytest.mark.req("B10", "A6")
 async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.turns[FALLBACK] = error(401)
+    door.script[FALLBACK] = error(401)
 
     await door.check()
 
-    assert (await door.state(), await door.up()) == (2, 0)
+    assert (await door.state(FALLBACK), await door.up()) == (2, 0)
     door.recorder.flush()
     assert [alert.kind for alert in door.kept.alerts] == [AlertKind.OUR_KEY]
 
@@ -140,14 +122,14 @@ async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
     tmp_path: Path, turn: ScriptedTurn
 ) -> None:
     door = Checked(tmp_path)
-    door.turns[FALLBACK] = turn
+    door.script[FALLBACK] = turn
 
     assert FALLBACK in await door.check()
     for _ in range(4):
-        assert await door.state() == 0
+        assert await door.state(FALLBACK) == 0
         assert await door.check(SUSPECT_EVERY_S) == [FALLBACK]
 
-    assert await door.state() == 2
+    assert await door.state(FALLBACK) == 2
     door.recorder.flush()
     assert [alert.kind for alert in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
 
@@ -155,16 +137,16 @@ async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
 @pytest.mark.req("B10")
 async def test_a_target_that_a_user_waits_for_is_not_checked(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.turns[INCUMBENT] = ScriptedTurn(hang=True)
+    door.script[INCUMBENT] = ScriptedTurn(hang=True)
     waiting = asyncio.ensure_future(door.call(CHAT, ASK))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert door.asked
+    assert door.transport.seen
 
     assert await door.check() == [FALLBACK]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    door.turns[INCUMBENT] = completion()
+    door.script[INCUMBENT] = completion()
 
     assert await door.check() == [FALLBACK, INCUMBENT]
 
@@ -174,9 +156,9 @@ async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path
     door = Checked(tmp_path)
     for _ in range(4):
         # One user now and then; in between no check is answered.
-        door.turns[INCUMBENT] = completion()
-        assert await door.ask() == 200
-        door.turns[INCUMBENT] = error(500)
+        door.script[INCUMBENT] = completion()
+        assert (await door.ask())[0] == 200
+        door.script[INCUMBENT] = error(500)
         await door.check(INTERVAL_S + 1)
         for _ in range(3):
             await door.check(SUSPECT_EVERY_S)
@@ -185,7 +167,7 @@ async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path
     assert await door.up(INCUMBENT) == 0
 
     # A user meets with it as well: then all count.
-    assert await door.ask() == 200
+    assert (await door.ask())[0] == 200
     for _ in range(4):
         await door.check(SUSPECT_EVERY_S)
     assert await door.state(INCUMBENT) == 2
@@ -205,12 +187,12 @@ async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
     tmp_path: Path, turn: ScriptedTurn, up: int
 ) -> None:
     door = Checked(tmp_path)
-    door.turns[FALLBACK] = turn
+    door.script[FALLBACK] = turn
 
     for _ in range(8):
         await door.check()
 
-    assert (await door.state(), await door.up()) == (0, up)
+    assert (await door.state(FALLBACK), await door.up()) == (0, up)
 
 
 @pytest.mark.req("B10")
@@ -219,14 +201,14 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
 ) -> None:
     door = Checked(tmp_path, {FALLBACK: Capabilities(chat=False, responses="native")})
     await door.check()
-    paths = {json.loads(request.body)["model"]: request.path for request in door.asked}
+    paths = {json.loads(request.body)["model"]: request.path for request in door.transport.seen}
     assert paths == {INCUMBENT: "/chat/completions", FALLBACK: "/responses"}
 
     body = b'{"object":"list","model":"m","data":[{"embedding":[1.0],"index":0}]}'
-    door.turns[INCUMBENT] = ScriptedTurn(steps=(body,))
+    door.script[INCUMBENT] = ScriptedTurn(steps=(body,))
     await door.call("/v1/embeddings", b'{"model":"support","input":"a"}')
     await door.check()
-    assert [request.path for request in door.asked[-2:]].count("/embeddings") == 1
+    assert [request.path for request in door.transport.seen[-2:]].count("/embeddings") == 1
     assert await door.up(INCUMBENT) == 1
 
 
@@ -234,14 +216,14 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
 async def test_a_circuit_is_closed_by_a_check_where_users_failed_alone(tmp_path: Path) -> None:
     door = Checked(tmp_path, {INCUMBENT: Capabilities(responses="native")})
     await door.ask()
-    door.turns[INCUMBENT] = error(401)
+    door.script[INCUMBENT] = error(401)
     await door.call("/v1/responses", b'{"model":"support","input":"a"}')
     assert await door.state(INCUMBENT) == 2
 
-    door.asked.clear()
+    door.transport.seen.clear()
     await door.check(INTERVAL_S)
 
-    paths = {json.loads(request.body)["model"]: request.path for request in door.asked}
+    paths = {json.loads(request.body)["model"]: request.path for request in door.transport.seen}
     assert paths[INCUMBENT] == "/responses"
 
 
@@ -251,29 +233,29 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
 
     await door.check()
 
-    assert {request.path for request in door.asked} == {"/messages"}
-    assert all(dict(request.headers)[b"anthropic-version"] for request in door.asked)
+    assert {request.path for request in door.transport.seen} == {"/messages"}
+    assert all(dict(request.headers)[b"anthropic-version"] for request in door.transport.seen)
 
 
 @pytest.mark.req("B10")
 async def test_a_model_withdrawn_is_found_where_the_check_is_no_guess(tmp_path: Path) -> None:
     door = Checked(tmp_path)
     await door.check()
-    door.turns[FALLBACK] = error(404, code="model_not_found")
+    door.script[FALLBACK] = error(404, code="model_not_found")
 
     await door.check()
 
-    assert (await door.state(), await door.up()) == (2, 0)
+    assert (await door.state(FALLBACK), await door.up()) == (2, 0)
 
 
 @pytest.mark.req("B10", "B4")
 async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.turns |= {INCUMBENT: error(503), FALLBACK: error(404, code="model_not_found")}
+    door.script |= {INCUMBENT: error(503), FALLBACK: error(404, code="model_not_found")}
     for _ in range(4):
         await door.ask()
     assert await door.state(INCUMBENT) == 2
-    door.turns[INCUMBENT] = error(
+    door.script[INCUMBENT] = error(
         404, code="model_not_found"
     )  # it is a model for something else than chat
 

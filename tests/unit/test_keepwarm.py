@@ -1,6 +1,5 @@
 """Keep-warm: how much, to whom, and never where it could do harm."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +32,7 @@ from harness.domain.routing.target import Target
 from harness.runtime.clock import SystemClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, Script
 from tests.support.router.live_router import FALLBACK, INCUMBENT, provider, snapshot
 
 pytestmark = pytest.mark.req("B6")
@@ -152,19 +151,12 @@ class Warmed(Door):
         settings: RouteSettings = TENTH,
         switches: tuple[KillSwitch, ...] = (),
     ) -> None:
-        self.tried = 0
-
-        def script_turn(request: Any) -> ScriptedTurn:
-            if turn is None or json.loads(request.body)["model"] != FALLBACK:
-                return completion()
-            self.tried += 1
-            return turn
-
+        script: Script = {INCUMBENT: completion(), FALLBACK: turn or completion()}
         first = snapshot("http://up", providers=[provider("http://up", "other")])
         route = Route("support", 1, OWN.id, None, (WARM.id,), settings)
         table = RoutingTable(1, {"support": route}, {OWN.id: OWN, WARM.id: WARM})
         first = replace(first, table=table, switches=switches)
-        super().__init__(folder, script_turn, first=first)
+        super().__init__(folder, script, first=first)
 
     async def ask_all(self, *, users: bool = True) -> Counter[tuple[bytes, bytes]]:
         """How often an arm was served by a target. users: each request has one of its own."""
@@ -188,7 +180,7 @@ async def test_a_warmed_target_that_fails_costs_no_caller_and_gets_no_more(
     # Then its circuit was open.
     own = OWN.name.encode()
     assert served == {(b"keep_warm", own): 1, (b"incumbent", own): ASKED - 1}
-    assert door.tried == 1
+    assert door.asked[FALLBACK] == 1
     door.recorder.flush(final=True)
     rows = {row.arm: (row.requests, row.charged, row.failed) for row in door.kept.traffic}
     assert rows == {"keep_warm": (1, 1, 0), "incumbent": (ASKED - 1, 0, 0)}
@@ -201,7 +193,7 @@ async def test_no_caller_waits_for_a_second_try_of_a_warmed_target(tmp_path: Pat
 
     # About 20 are drawn. After five its circuit is open.
     assert {target for _, target in served} == {OWN.name.encode()}
-    assert 1 <= door.tried == served[b"keep_warm", OWN.name.encode()] <= 5
+    assert 1 <= door.asked[FALLBACK] == served[b"keep_warm", OWN.name.encode()] <= 5
 
 
 def thrown() -> KillSwitch:

@@ -34,18 +34,6 @@ def test_it_is_known_at_once_and_written_once() -> None:
     assert spends.spent("other", DAY) == SpendTotals(DAY)
 
 
-def test_a_new_day_and_a_new_month_start_anew() -> None:
-    spends = KeySpendTotals("w1")
-    spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)
-    add(spends, DAY, tokens=0, cost_usd=1.0)
-
-    assert spends.spent("k", DAY) == SpendTotals(DAY, 6.0, 6.0)
-    tomorrow, april = DAY + timedelta(1), date(2026, 4, 1)
-    spends.take()
-    assert spends.spent("k", tomorrow) == SpendTotals(tomorrow, 0.0, 6.0)
-    assert spends.spent("k", april) == SpendTotals(april)
-
-
 def test_a_clock_that_goes_back_over_midnight_hides_nothing_of_the_day_after() -> None:
     spends, tomorrow = KeySpendTotals("w1"), DAY + timedelta(1)
     add(spends, tomorrow, tokens=0, cost_usd=1.0)

@@ -21,7 +21,6 @@ from harness.domain.reliability.rate_limits import (
     RateLimit,
     RateState,
     admit_request,
-    limit_statuses,
     settle_request,
 )
 from harness.ports import RateBook
@@ -52,18 +51,6 @@ def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off()
     assert not second.allowed
     assert 1.0 + second.retry_after_s == pytest.approx(150.0)
     assert admit_request(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
-
-
-def test_how_each_limit_stands_can_be_told() -> None:
-    limit = RateLimit(60, 1000)
-    state = admit_request(START, limit, 250, 100.0).state
-
-    requests, tokens = limit_statuses(state, limit, 100.0)
-    assert (requests.kind, requests.per_minute) == ("requests", 60)
-    assert (requests.remaining, requests.reset_s) == pytest.approx((59, 1))
-    assert (tokens.remaining, tokens.reset_s) == pytest.approx((750, 15))
-    assert limit_statuses(state, RateLimit(), 100.0) == ()
-    assert [status.remaining for status in limit_statuses(state, limit, 200.0)] == [60, 1000]
 
 
 def test_tokens_are_settled_by_what_was_used() -> None:

@@ -51,14 +51,6 @@ async def ask(folder: Path) -> None:
 
 
 @pytest.mark.interpreted("replaces a method of a class")
-async def test_a_request_begins_and_ends_once(witness: Witness, tmp_path: Path) -> None:
-    await ask(tmp_path)
-
-    assert len(witness.begun) == 1
-    assert witness.ended == witness.begun
-
-
-@pytest.mark.interpreted("replaces a method of a class")
 async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginning(
     witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,11 +132,9 @@ def picky(request: UpstreamRequest) -> ScriptedTurn:
 
 @pytest.mark.req("B7")
 async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: completion()}, moves=True)
-    door = place.door
-    door.transport._script = picky
+    door = Door(tmp_path, picky, moves=True)
     series = f'swapgate_learned_repairs{{field="temperature",target="up/{INCUMBENT}"}}'
-    assert series not in await place.metrics()
+    assert series not in await door.metrics()
 
     status, headers, _ = await door.call(CHAT, HOT)
     assert (status, headers[b"x-swapgate-degraded"]) == (200, b"temperature")
@@ -149,11 +147,11 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     assert b"x-swapgate-degraded" not in headers
 
     door.app._alarms.evaluate()
-    assert (await place.metrics())[series] == 1
+    assert (await door.metrics())[series] == 1
 
     door.clock.advance(KEPT_S)
     door.app._alarms.evaluate()
-    assert series not in await place.metrics()
+    assert series not in await door.metrics()
     door.recorder.flush()
     raised, ended = door.kept.alerts
     assert raised.title == f"up/{INCUMBENT} does not take temperature as it is sent"
@@ -183,13 +181,11 @@ async def test_what_one_prompt_leaves_of_a_window_limits_no_other_request(
 @pytest.mark.req("B7", "F4")
 async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000, moves=True)
-    place.door.transport._script = lambda request: (
-        picky(request) if json.loads(request.body)["model"] == CANDIDATE else completion()
-    )
+    place.script[CANDIDATE] = lambda: picky(place.transport.seen[-1])
 
     status, headers = await place.ask(HOT, times=3)
 
     assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{CANDIDATE}".encode())
-    place.door.recorder.flush(final=True)
-    (row,) = place.door.kept.traffic
+    place.recorder.flush(final=True)
+    (row,) = place.kept.traffic
     assert (row.requests, row.charged) == (3, 0)

@@ -17,8 +17,8 @@ OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
 
 def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
-    place.door.recorder.flush()
-    return [(alert.kind, alert.news) for alert in place.door.kept.alerts]
+    place.recorder.flush()
+    return [(alert.kind, alert.news) for alert in place.kept.alerts]
 
 
 @pytest.mark.req("A5", "B4")
@@ -30,13 +30,13 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
     series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
 
     await place.ask(times=2)
-    place.door.app._alarms.evaluate()
+    place.app._alarms.evaluate()
     assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
-    assert "asked for a pause" in place.door.kept.alerts[0].title
+    assert "asked for a pause" in place.kept.alerts[0].title
     assert (await place.metrics())[series] == 7200
 
-    place.door.clock.advance(7201)
-    place.door.app._alarms.evaluate()
+    place.clock.advance(7201)
+    place.app._alarms.evaluate()
     assert sent_alerts(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
     assert series not in await place.metrics()
 
@@ -58,14 +58,14 @@ async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
     await place.ask(times=5)
 
     assert sent_alerts(place) == [(kind, AlertEvent.RAISED)]
-    assert place.door.kept.alerts[0].subject == subject
+    assert place.kept.alerts[0].subject == subject
 
 
 async def test_another_cause_takes_the_place_of_the_first(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
     await place.ask()
     place.script = {INCUMBENT: error(503), FALLBACK: completion()}
-    place.door.clock.advance(121)
+    place.clock.advance(121)
     await place.ask()
 
     assert sent_alerts(place) == [
@@ -79,21 +79,21 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
     place = Place(tmp_path, {INCUMBENT: error(401)})
     await place.ask()
 
-    place.door.app._alarms.still()
+    place.app._alarms.still()
     # The successor of the worker may find it again: it ends by silence.
-    place.door.app._alarms.close()
+    place.app._alarms.close()
 
     assert sent_alerts(place) == [
         (AlertKind.OUR_KEY, AlertEvent.RAISED),
         (AlertKind.OUR_KEY, AlertEvent.STILL),
     ]
-    assert "no other target is left" in place.door.kept.alerts[0].text
+    assert "no other target is left" in place.kept.alerts[0].text
 
 
 @pytest.mark.req("F1")
 async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    alarms, holder = place.door.app._alarms, place.door.holder
+    alarms, holder = place.app._alarms, place.holder
     holder.refused = str(SnapshotInvalid("route 'support' names a target that is not there"))
     alarms.evaluate()
     alarms.evaluate()
@@ -104,15 +104,15 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
         (AlertKind.REVISION_REFUSED, AlertEvent.RAISED),
         (AlertKind.REVISION_REFUSED, AlertEvent.ENDED),
     ]
-    assert "route 'support'" in place.door.kept.alerts[0].text
+    assert "route 'support'" in place.kept.alerts[0].text
 
 
 @pytest.mark.req("F1")
 async def test_a_snapshot_on_disk_that_was_not_believed_is_told_once(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    place.door.holder.disk_refused = "a revoked key was taken away"
-    place.door.app._alarms.evaluate()
-    place.door.app._alarms.evaluate()
+    place.holder.disk_refused = "a revoked key was taken away"
+    place.app._alarms.evaluate()
+    place.app._alarms.evaluate()
 
     assert sent_alerts(place) == [(AlertKind.REVISION_REFUSED, AlertEvent.RAISED)]
 
@@ -122,18 +122,18 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
 
     await place.ask(times=FAILOVERS_PER_S + 3)
-    place.door.clock.advance(1)
+    place.clock.advance(1)
     await place.ask()
-    place.door.recorder.flush()
+    place.recorder.flush()
 
-    assert len(place.door.kept.failovers) == FAILOVERS_PER_S + 1
+    assert len(place.kept.failovers) == FAILOVERS_PER_S + 1
     assert (await place.metrics())["swapgate_router_failover_rows_dropped_total"] == 3
 
 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
-    recording = Recording("w", place.door.clock)
-    alert = place.door.app._alarms._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
+    recording = Recording("w", place.clock)
+    alert = place.app._alarms._alert(AlertKind.BREAKER_OPEN, "target t", "t", "", "")
 
     recording.notify(*[alert] * (MAX_ALERTS + 2))
 

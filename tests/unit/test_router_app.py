@@ -84,6 +84,9 @@ async def test_a_full_worker_says_so_at_once(tmp_path: Path) -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
+    assert door.recorder.counters["refused_when_full"] == 1
+    door.script = lambda _: completion()
+    assert (await door.call(CHAT, ASK))[0] == 200
 
 
 async def test_before_there_is_a_snapshot_it_is_not_ready(tmp_path: Path) -> None:

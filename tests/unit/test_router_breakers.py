@@ -41,11 +41,11 @@ async def test_a_wall_clock_that_is_set_ends_no_rest_of_a_target(
     await place.ask(times=6)
     asked = place.asked[INCUMBENT]
 
-    place.door.clock.jump(jump_s)
+    place.clock.jump(jump_s)
     await place.ask(times=5)
     assert (await place.state(), place.asked[INCUMBENT]) == (2, asked)
 
-    place.door.clock.advance(OPEN_S)
+    place.clock.advance(OPEN_S)
     await place.ask()
     assert place.asked[INCUMBENT] == asked + 1
 
@@ -80,7 +80,7 @@ async def test_only_when_no_key_is_left_the_circuit_opens(tmp_path: Path) -> Non
 
     assert (await place.ask(times=3))[0] == 200
 
-    keys = [sent.key and sent.key.name for sent in place.door.transport.seen[:2]]
+    keys = [sent.key and sent.key.name for sent in place.transport.seen[:2]]
     assert keys == ["UP_KEY", "UP_KEY_2"]
     assert place.asked == {INCUMBENT: 2, FALLBACK: 3}
     assert await place.state() == 2
@@ -131,17 +131,17 @@ async def test_a_pause_past_the_budget_is_kept_for_a_day_at_most_and_a_person_ma
     place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
 
     await place.ask(times=5)
-    place.door.clock.advance(rests_s - 1)
+    place.clock.advance(rests_s - 1)
     await place.ask()
     assert place.asked == {INCUMBENT: 1, FALLBACK: 6}
     # Its breaker knows nothing of it: a limit is no fault.
     assert await place.state() == 0
 
-    place.door.clock.advance(2)
+    place.clock.advance(2)
     await place.ask()
     assert place.asked[INCUMBENT] == 2
-    target = place.door.holder.current.routes["support"].route.incumbent  # type: ignore[union-attr]
-    place.door.app._health.reopen(target)
+    target = place.holder.current.routes["support"].route.incumbent  # type: ignore[union-attr]
+    place.app._health.reopen(target)
     await place.ask()
     assert place.asked[INCUMBENT] == 3
 
@@ -158,11 +158,11 @@ async def test_a_pause_is_not_waited_for_while_another_target_stands_by(tmp_path
 
     # The other one is down: then waiting is better than no answer.
     script |= {FALLBACK: error(401)}
-    place.door.clock.advance(1)
+    place.clock.advance(1)
     await place.ask()
     answers = iter([limited, completion("after the pause")])
     place.script[INCUMBENT] = lambda: next(answers)
-    place.door.clock.advance(1)
+    place.clock.advance(1)
     place.asked.clear()
 
     assert (await place.ask())[0] == 200
@@ -177,7 +177,7 @@ async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> No
     place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
 
     assert (await place.ask())[0] == 503
-    place.door.clock.advance(600 - SHORT_PAUSE_S)
+    place.clock.advance(600 - SHORT_PAUSE_S)
 
     status, headers = await place.ask()
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
@@ -196,8 +196,8 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
     script: Script = {INCUMBENT: limited(3600), FALLBACK: limited(500)}
     place = Place(tmp_path, script, fallback=True)
 
-    first = await place.door.call(path, body)
-    second = await place.door.call(path, body)
+    first = await place.call(path, body)
+    second = await place.call(path, body)
 
     for status, headers, _ in (first, second):
         assert (status, headers[b"retry-after"]) == (503, b"500")
@@ -218,9 +218,9 @@ async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Pat
         tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, FAIL_FAST, fallback=True
     )
     await place.ask()
-    place.door.clock.advance(4)
+    place.clock.advance(4)
 
-    status, headers, body = await place.door.call(CHAT, ASK)
+    status, headers, body = await place.call(CHAT, ASK)
 
     assert (status, headers[b"retry-after"]) == (503, b"6")
     assert headers[b"x-should-retry"] == b"true"
@@ -264,18 +264,18 @@ async def test_a_stream_counts_at_its_end(tmp_path: Path, rest: tuple[Any, ...])
 async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: bytes) -> None:
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: streamed("x")}, fallback=True)
     await place.ask(STREAM)
-    place.door.clock.advance(OPEN_S)
+    place.clock.advance(OPEN_S)
     half = broken_stream(ROLE, event({"content": "half"}), ScriptedEvent.HANG)
     place.script[INCUMBENT] = half if body is STREAM else ScriptedTurn(hang=True)
 
-    await leaving(place.door, body)
+    await leaving(place, body)
     assert await place.state() == 1
     place.script[INCUMBENT] = streamed("well")
     await place.ask(STREAM, times=3)
 
     assert place.asked[INCUMBENT] == 5
     assert await place.state() == 0
-    assert place.door.transport.open_replies == 0
+    assert place.transport.open_replies == 0
 
 
 @pytest.mark.req("F4", "B4")
@@ -290,15 +290,15 @@ async def test_an_arm_that_is_left_out_as_open_is_charged_and_its_cause_is_evide
     await place.ask()
 
     status, headers = await place.ask(times=3)
-    place.door.recorder.flush()
+    place.recorder.flush()
 
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
     assert place.asked[own] == 1
-    rows = place.door.kept.traffic
+    rows = place.kept.traffic
     assert {row.arm for row in rows} == {arm}
     assert sum(row.charged for row in rows) == 4
     assert sum(row.failed for row in rows) == 0
-    blocks = place.door.kept.blocks.values()
+    blocks = place.kept.blocks.values()
     assert sum(block.canary_failures for block in blocks) == (1 if weight_bps else 0)
 
 
@@ -310,9 +310,9 @@ async def test_an_incumbent_left_out_during_a_rollout_is_charged_like_a_canary(
     place = Place(tmp_path, script, fallback=True, weight_bps=1)
 
     await place.ask(times=4)
-    place.door.recorder.flush()
+    place.recorder.flush()
 
-    blocks = place.door.kept.blocks.values()
+    blocks = place.kept.blocks.values()
     assert [(block.failures, block.canary_units) for block in blocks] == [(1, 0)] * 4
     assert place.asked == {INCUMBENT: 1, FALLBACK: 4}
 
@@ -327,7 +327,7 @@ async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
     hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
 
     for _ in range(6):
-        _, _, body = await place.door.call(CHAT, STREAM, headers=hurried)
+        _, _, body = await place.call(CHAT, STREAM, headers=hurried)
         assert b"timeout" in body
 
     assert await place.state() == 0
@@ -344,9 +344,9 @@ async def test_limits_of_our_own_count_however_little_time_a_client_gives(
 
     # Slow starts count from the third in a row on.
     for _ in range(6):
-        await place.door.call(CHAT, STREAM, headers=headers)
+        await place.call(CHAT, STREAM, headers=headers)
     assert await place.state() == 0
-    await place.door.call(CHAT, STREAM, headers=headers)
+    await place.call(CHAT, STREAM, headers=headers)
     assert await place.state() == 2
 
 
@@ -374,6 +374,6 @@ async def test_the_last_target_of_a_plan_is_waited_for_until_the_deadline(
     thinking = broken_stream(0.2, event({"content": "42"}), event(finish="stop"))
     place = Place(tmp_path, {INCUMBENT: thinking}, quick)
 
-    status, _, body = await place.door.call(CHAT, STREAM)
+    status, _, body = await place.call(CHAT, STREAM)
 
     assert (status, b"42" in body) == (200, True)

@@ -96,9 +96,9 @@ class CanaryPlace(Place):
         super().__init__(folder, script, settings, weight_bps=10_000)
 
     def books(self) -> tuple[TrafficMinute, ObservationBlock]:
-        self.door.recorder.flush(final=True)
-        (row,) = self.door.kept.traffic
-        (block,) = self.door.kept.blocks.values()
+        self.recorder.flush(final=True)
+        (row,) = self.kept.traffic
+        (block,) = self.kept.blocks.values()
         return row, block
 
     def charged_units(self) -> tuple[int, int]:
@@ -134,7 +134,7 @@ async def test_a_canary_stream_that_fails_before_its_first_token_is_answered_by_
 ) -> None:
     place = CanaryPlace(tmp_path, STREAM_FAILURES[failure], streamed("whole", "!"))
 
-    _, _, body = await place.door.call(CHAT, STREAM)
+    _, _, body = await place.call(CHAT, STREAM)
 
     assert b'"whole"' in body
     assert body.endswith(DONE)
@@ -149,7 +149,7 @@ async def test_a_healthy_canary_answers_and_is_not_charged(tmp_path: Path) -> No
     slow = broken_stream(*[step for part in parts for step in (part, 0.05)])  # is no stall
     place = CanaryPlace(tmp_path, slow, error(500), QUICK)
 
-    _, headers, body = await place.door.call(CHAT, STREAM)
+    _, headers, body = await place.call(CHAT, STREAM)
 
     assert body.endswith(DONE)
     assert headers[b"x-swapgate-target"] == f"up/{CANDIDATE}".encode()
@@ -164,12 +164,12 @@ async def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_
     place = CanaryPlace(tmp_path, completion(), completion())
     out = (b"authorization", f"Bearer {OPTED_OUT_KEY}".encode())
 
-    _, headers, _ = await place.door.call(CHAT, ASK, headers=(out,))
+    _, headers, _ = await place.call(CHAT, ASK, headers=(out,))
 
     assert headers[b"x-swapgate-arm"] == b"incumbent"
     assert place.asked == {INCUMBENT: 1}
-    place.door.recorder.flush(final=True)
-    assert not place.door.kept.blocks
+    place.recorder.flush(final=True)
+    assert not place.kept.blocks
 
 
 @pytest.mark.req("F4", "A5")
@@ -177,7 +177,7 @@ async def test_a_request_that_both_reject_charges_nobody(tmp_path: Path) -> None
     theirs = error(400, "says the candidate"), error(400, "says the incumbent")
     place = CanaryPlace(tmp_path, *theirs)
 
-    status, _, body = await place.door.call(CHAT, ASK)
+    status, _, body = await place.call(CHAT, ASK)
 
     assert (status, json.loads(body)["error"]["message"]) == (400, "says the incumbent")
     row, _ = place.books()
@@ -197,7 +197,7 @@ async def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients
     }
     place = Place(tmp_path, script, fallback=True, weight_bps=10_000)
 
-    status, headers, body = await place.door.call(CHAT, ASK)
+    status, headers, body = await place.call(CHAT, ASK)
 
     told = json.loads(body)["error"]
     assert (status, told["code"]) == (502, "all_targets_failed")
@@ -211,8 +211,8 @@ async def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients
     ]
     assert b"sk-secret" not in body
     assert headers[b"x-swapgate-attempts"] == b"5"
-    place.door.recorder.flush(final=True)
-    (row,) = place.door.kept.traffic
+    place.recorder.flush(final=True)
+    (row,) = place.kept.traffic
     assert (row.requests, row.failed, row.charged, row.target) == (1, 1, 1, "")
 
 
@@ -225,9 +225,9 @@ async def test_a_client_who_leaves_cancels_the_upstream_and_charges_nobody(
     hanging = half if body is STREAM else ScriptedTurn(hang=True)
     place = CanaryPlace(tmp_path, hanging, completion(), QUICK)
 
-    await leaving(place.door, body)
+    await leaving(place, body)
 
-    assert place.door.transport.open_replies == 0
+    assert place.transport.open_replies == 0
     row, _ = place.books()
     assert (row.requests, row.failed, row.charged) == (1, 0, 0)
     assert row.output_tokens == (1 if body is STREAM else 0)

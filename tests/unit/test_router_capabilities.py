@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from harness.domain.routing.capabilities import Capabilities
-from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
-from tests.support.router.asgi_router import CHAT, Door
-from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, provider, snapshot
+from tests.support.router.asgi_router import CHAT, Place, Script
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -30,23 +29,18 @@ class Answer(NamedTuple):
         return found
 
 
-class Scene(Door):
+class Scene(Place):
     def __init__(self, folder: Path, models: dict[str, Capabilities], **more: Any) -> None:
-        self.turns = {name: completion() for name in (INCUMBENT, CANDIDATE, FALLBACK)}
-        own = provider("http://up", models=models)
-        first = snapshot("http://up", fallback=True, providers=[own], **more)
-        super().__init__(folder, self.script_turn, first=first)
+        turns: Script = {name: completion() for name in (INCUMBENT, CANDIDATE, FALLBACK)}
+        super().__init__(folder, turns, fallback=True, models=models, **more)
 
-    def script_turn(self, request: Any) -> ScriptedTurn:
-        return self.turns[json.loads(request.body)["model"]]
-
-    async def ask(self, **fields: Any) -> Answer:
+    async def answer(self, **fields: Any) -> Answer:
         body = {"model": "support", "messages": [{"role": "user", "content": "hi"}], **fields}
         status, headers, answer = await self.call(CHAT, json.dumps(body).encode())
         return Answer(status, {k.decode(): v.decode() for k, v in headers.items()}, answer)
 
     async def served(self, **fields: Any) -> str:
-        answer = await self.ask(**fields)
+        answer = await self.answer(**fields)
         assert answer.status == 200
         return answer.headers["x-swapgate-target"].partition("/")[2]
 
@@ -91,7 +85,7 @@ async def test_when_nobody_can_do_it_the_client_learns_what_is_lacking_and_where
         FALLBACK: Capabilities(tools=False, vision=False),
     }
     scene = Scene(tmp_path, lacking)
-    answer = await scene.ask(tools=[TOOL])
+    answer = await scene.answer(tools=[TOOL])
 
     assert (answer.status, answer.error["code"]) == (422, "not_supported_by_route")
     listed = answer.error["targets"]
@@ -109,17 +103,17 @@ async def test_tools_are_called_one_at_a_time_when_a_target_of_the_chain_needs_i
     tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path, {FALLBACK: Capabilities(parallel_tools=False)})
-    answer = await scene.ask(tools=[TOOL])
+    answer = await scene.answer(tools=[TOOL])
     assert answer.headers["x-swapgate-degraded"] == "parallel_tool_calls"
     assert scene.sent[-1]["parallel_tool_calls"] is False
 
     # The one that cannot do otherwise may not know the field.
-    scene.turns[INCUMBENT] = error(400 + 1)
+    scene.script[INCUMBENT] = error(400 + 1)
     assert await scene.served(tools=[TOOL]) == FALLBACK
     assert "parallel_tool_calls" not in scene.sent[-1]
 
-    assert "x-swapgate-degraded" not in (await scene.ask()).headers
-    asked_so = await scene.ask(tools=[TOOL], parallel_tool_calls=False)
+    assert "x-swapgate-degraded" not in (await scene.answer()).headers
+    asked_so = await scene.answer(tools=[TOOL], parallel_tool_calls=False)
     assert "x-swapgate-degraded" not in asked_so.headers
 
 
@@ -139,16 +133,16 @@ async def test_a_hint_is_dropped_for_the_target_that_lacks_it_alone_and_that_is_
     tmp_path: Path, hint: str
 ) -> None:
     scene = Scene(tmp_path, {FALLBACK: Capabilities(**{hint: False})})
-    kept = await scene.ask(**HINTS[hint])
+    kept = await scene.answer(**HINTS[hint])
     fields = HINTS[hint]
     assert "x-swapgate-degraded" not in kept.headers
     assert fields.items() <= scene.sent[-1].items()
 
-    scene.turns[INCUMBENT] = error(401)
-    dropped = await scene.ask(**HINTS[hint])
+    scene.script[INCUMBENT] = error(401)
+    dropped = await scene.answer(**HINTS[hint])
     assert dropped.headers["x-swapgate-degraded"] == hint
     assert not fields.keys() & scene.sent[-1].keys()
-    assert "x-swapgate-degraded" not in (await scene.ask()).headers
+    assert "x-swapgate-degraded" not in (await scene.answer()).headers
 
 
 @pytest.mark.req("B7")
@@ -157,9 +151,9 @@ async def test_all_that_is_degraded_is_said_in_one_header_of_a_stream_too(
 ) -> None:
     weak = Capabilities(parallel_tools=False, seed=False, caching=False)
     scene = Scene(tmp_path, {INCUMBENT: weak})
-    scene.turns[INCUMBENT] = streamed("a")
+    scene.script[INCUMBENT] = streamed("a")
     marked = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
-    answer = await scene.ask(
+    answer = await scene.answer(
         tools=[TOOL], seed=1, stream=True, messages=[{"role": "user", "content": marked}]
     )
     said = answer.headers["x-swapgate-degraded"]
@@ -178,8 +172,8 @@ async def test_a_prompt_too_long_goes_to_a_larger_window_and_to_no_other(
         FALLBACK: Capabilities(context_window=16_000),
     }
     scene = Scene(tmp_path, windows)
-    scene.turns[INCUMBENT] = TOO_LONG
-    scene.turns[FALLBACK] = streamed("a") if stream else completion()
+    scene.script[INCUMBENT] = TOO_LONG
+    scene.script[FALLBACK] = streamed("a") if stream else completion()
     assert await scene.served(stream=stream) == FALLBACK
     assert scene.models_called() == [INCUMBENT, FALLBACK]
     assert scene.count_charged() == ({"incumbent"}, 0)
@@ -195,9 +189,9 @@ async def test_a_prompt_too_long_goes_to_no_window_that_is_not_known_to_be_large
         FALLBACK: Capabilities(context_window=window),
     }
     scene = Scene(tmp_path, windows)
-    scene.turns[INCUMBENT] = TOO_LONG
+    scene.script[INCUMBENT] = TOO_LONG
 
-    answer = await scene.ask()
+    answer = await scene.answer()
 
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
     assert scene.models_called() == [INCUMBENT]
@@ -217,8 +211,8 @@ async def test_an_estimate_of_tokens_refuses_no_request(tmp_path: Path) -> None:
     scene = Scene(tmp_path, {INCUMBENT: small, FALLBACK: small})
     assert await scene.served(messages=LONG) == INCUMBENT
 
-    scene.turns[INCUMBENT] = TOO_LONG
-    answer = await scene.ask(messages=LONG)
+    scene.script[INCUMBENT] = TOO_LONG
+    answer = await scene.answer(messages=LONG)
     assert (answer.status, answer.error["message"]) == (400, "too long")
 
 

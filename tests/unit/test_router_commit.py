@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ from tests.support.providers.scripted_upstream import (
     event,
     streamed,
 )
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
-from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script
+from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK
 
 STREAM = ASK[:-1] + b',"stream":true}'
 WHOLE = RouteSettings(commit=StreamCommit.WHOLE)
@@ -49,45 +48,25 @@ HALF = (ROLE, event({"content": "half"}))
 END = event(finish="stop")
 
 
-class Routed:
+class Routed(Place):
     def __init__(
         self,
         folder: Path,
-        turns: dict[str, ScriptedTurn],
+        turns: Script,
         route: RouteSettings = WHOLE,
         settings: RouterSettings = QUICK,
         *,
         fallback: bool = True,
         models: dict[str, Capabilities] | None = None,
     ) -> None:
-        self.turns = turns
-        self.asked: Counter[str] = Counter()
-        first = snapshot(
-            "http://up",
-            fallback=fallback,
-            settings=route,
-            providers=[provider("http://up", models=models or {})],
-        )
-        self.door = Door(folder, self._script_turn, settings, first=first)
+        super().__init__(folder, turns, settings, fallback=fallback, route=route, models=models)
 
-    def _script_turn(self, request: Any) -> ScriptedTurn:
-        model = json.loads(request.body)["model"]
-        self.asked[model] += 1
-        return self.turns[model]
-
-    async def ask(
+    async def answer(
         self, body: bytes = STREAM, *more: tuple[bytes, bytes]
     ) -> tuple[int, dict[bytes, bytes], str]:
-        status, headers, answer = await self.door.call(CHAT, body, headers=(AUTH, *more))
-        assert self.door.transport.open_replies == 0
+        status, headers, answer = await self.call(CHAT, body, headers=(AUTH, *more))
+        assert self.transport.open_replies == 0
         return status, headers, answer.decode()
-
-    async def metric(self, name: str, **labels: str) -> float:
-        _, _, text = await self.door.call("/metrics", method="GET")
-        wanted = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
-        series = f"{name}{{{wanted}}} "
-        lines = (line for line in text.decode().splitlines() if line.startswith(series))
-        return float(next(lines, "0").removeprefix(series))
 
 
 def streamed_text(answer: str) -> str:
@@ -114,20 +93,17 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     broken = broken_stream(*HALF, *rest)
     routed = Routed(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, settings=QUIET)
 
-    status, headers, answer = await routed.ask()
+    status, headers, answer = await routed.answer()
 
     assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
     assert streamed_text(answer) == "spare"
     assert answer.endswith("data: [DONE]\n\n")
     # Charged once, with its failure, and nobody's success.
-    assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
-    failures = [
-        await routed.metric(
-            "swapgate_attempts_total", failure_class=target, provider="up", target=name
-        )
-        for name, target in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
-    ]
-    assert failures == [0, 1]
+    assert await routed.state() == 0
+    attempts = 'swapgate_attempts_total{{failure_class="none",provider="up",target="up/{}"}}'
+    found = await routed.metrics()
+    assert attempts.format(INCUMBENT) not in found
+    assert found[attempts.format(FALLBACK)] == 1
 
 
 @pytest.mark.req("B8")
@@ -139,9 +115,9 @@ async def test_an_answer_that_is_held_back_is_given_byte_for_byte_and_counted_on
     answers = []
     for route in (RouteSettings(), WHOLE):
         routed = Routed(tmp_path / route.commit, {INCUMBENT: turn}, route, fallback=False)
-        answers.append((await routed.ask())[2])
-        routed.door.recorder.flush(final=True)
-        (row,) = routed.door.kept.traffic
+        answers.append((await routed.answer())[2])
+        routed.recorder.flush(final=True)
+        (row,) = routed.kept.traffic
         assert (row.requests, row.failed, row.input_tokens, row.output_tokens) == (1, 0, 3, 4)
 
     assert answers[0] == answers[1]
@@ -154,7 +130,7 @@ async def test_what_is_too_long_to_be_held_is_sent_on_from_there(tmp_path: Path)
     turn = broken_stream(ROLE, *[large] * 5)
     routed = Routed(tmp_path, {INCUMBENT: turn, FALLBACK: streamed("spare")})
 
-    _, headers, answer = await routed.ask()
+    _, headers, answer = await routed.answer()
 
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
     assert len(streamed_text(answer)) == 5 * (MOST_HELD_BYTES // 4)
@@ -165,7 +141,7 @@ async def test_what_is_too_long_to_be_held_is_sent_on_from_there(tmp_path: Path)
 async def test_a_lone_target_that_breaks_off_is_an_error_without_a_word(tmp_path: Path) -> None:
     routed = Routed(tmp_path, {INCUMBENT: broken_stream(*HALF)}, fallback=False)
 
-    status, headers, answer = await routed.ask()
+    status, headers, answer = await routed.answer()
 
     assert (status, headers[b"x-should-retry"]) == (502, b"false")
     assert "half" not in answer
@@ -179,10 +155,10 @@ async def test_a_client_in_a_hurry_harms_no_circuit_while_its_answer_is_held_bac
     routed = Routed(tmp_path, {INCUMBENT: slow}, fallback=False)
 
     for _ in range(6):
-        status, _, _ = await routed.ask(STREAM, (b"x-swapgate-timeout", b"0.05"))
+        status, _, _ = await routed.answer(STREAM, (b"x-swapgate-timeout", b"0.05"))
         assert status == 502
 
-    assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
+    assert await routed.state() == 0
 
 
 @pytest.mark.req("B8")
@@ -192,16 +168,16 @@ async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
 ) -> None:
     steps = [ROLE, event({"content": "a"}), event({"content": "b"}), END, b"data: [DONE]\n\n"]
     steps.insert(place, b'data: {"choices": [{"delta": {"content": \n\n')
-    turns = {INCUMBENT: broken_stream(*steps), FALLBACK: streamed("spare")}
+    turns: Script = {INCUMBENT: broken_stream(*steps), FALLBACK: streamed("spare")}
 
-    _, _, answer = await (skipping := Routed(tmp_path / "skip", turns, SKIP)).ask()
+    _, _, answer = await (skipping := Routed(tmp_path / "skip", turns, SKIP)).answer()
     assert streamed_text(answer) == "ab"
     assert answer.endswith("data: [DONE]\n\n")
-    told = {"target": f"up/{INCUMBENT}", "what": "skipped_event"}
-    assert await skipping.metric("swapgate_irregular_answers_total", **told) == 1
+    told = f'{{target="up/{INCUMBENT}",what="skipped_event"}}'
+    assert (await skipping.metrics())[f"swapgate_irregular_answers_total{told}"] == 1
 
     failing = Routed(tmp_path / "fail", turns, RouteSettings())
-    _, _, answer = await failing.ask()
+    _, _, answer = await failing.answer()
     assert "upstream_error" in answer or streamed_text(answer) == "spare"
 
 
@@ -209,9 +185,12 @@ async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
 async def test_a_stream_of_nothing_that_can_be_read_is_still_passed_over(
     tmp_path: Path,
 ) -> None:
-    turns = {INCUMBENT: broken_stream(*[b"data: {oops\n\n"] * 3), FALLBACK: streamed("spare")}
+    turns: Script = {
+        INCUMBENT: broken_stream(*[b"data: {oops\n\n"] * 3),
+        FALLBACK: streamed("spare"),
+    }
 
-    _, _, answer = await Routed(tmp_path, turns, SKIP).ask()
+    _, _, answer = await Routed(tmp_path, turns, SKIP).answer()
 
     assert streamed_text(answer) == "spare"
 
@@ -241,7 +220,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
         models={INCUMBENT: Capabilities(**limits["model"])},
     )
 
-    _, headers, _ = await routed.ask(STREAM if stream else ASK)
+    _, headers, _ = await routed.answer(STREAM if stream else ASK)
 
     assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
     assert routed.asked == {INCUMBENT: 1, FALLBACK: 1}
@@ -255,13 +234,13 @@ async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path
     limited = RouteSettings(first_byte_timeout_s=0.1)
     routed = Routed(tmp_path, {INCUMBENT: slow, FALLBACK: error(500)}, limited)
 
-    status, headers, _ = await routed.ask(ASK)
+    status, headers, _ = await routed.answer(ASK)
 
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
 
 
 def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
-    limits = routed.door.app._calls.dispatcher._limits
+    limits = routed.app._calls.dispatcher._limits
     seen: list[tuple[str, float]] = []
     plain = limits.first_s
 
@@ -282,13 +261,13 @@ def allowing(max_tokens: int, more: str = "") -> bytes:
 async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
+    turns: Script = {INCUMBENT: completion(), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
     for _ in range(MIN_ANSWERS + 1):
-        await routed.ask(ASK)
-    routed.turns[INCUMBENT] = error(503)
-    await routed.ask(ASK)
+        await routed.answer(ASK)
+    routed.script[INCUMBENT] = error(503)
+    await routed.answer(ASK)
 
     assert used[:MIN_ANSWERS] == [(INCUMBENT, math.inf)] * MIN_ANSWERS
     assert used[MIN_ANSWERS:] == [*[(INCUMBENT, MIN_LIMIT_S)] * 3, (FALLBACK, math.inf)]
@@ -299,12 +278,12 @@ async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
 async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
+    turns: Script = {INCUMBENT: completion(), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
 
     for body in (allowing(200), allowing(9000), allowing(200, ',"reasoning_effort":"high"')):
-        await routed.ask(body)
+        await routed.answer(body)
 
     limits_s = [limit_s for _, limit_s in used]
     assert limits_s == [MIN_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
@@ -316,16 +295,16 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "MIN_LIMIT_S", 0.01)  # else this took two minutes
-    turns = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: completion("spare")}
+    turns: Script = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
 
     for _ in range(FEW_ANSWERS + 1):
-        _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
+        _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":1'))
         assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
     (body,) = completion("slow").steps
-    routed.turns[INCUMBENT] = ScriptedTurn(steps=(0.2, body))
-    _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
+    routed.script[INCUMBENT] = ScriptedTurn(steps=(0.2, body))
+    _, headers, _ = await routed.answer(allowing(0, ',"max_completion_tokens":1'))
 
     own = [limit_s for model, limit_s in used if model == INCUMBENT]
     assert own[:-1] == [0.05] * (FEW_ANSWERS + 1)
@@ -348,10 +327,10 @@ FILTERED = error(400, code="content_policy_violation")
 async def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
     tmp_path: Path, rule: OnContentPolicy, spare: ScriptedTurn, asked: dict[str, int]
 ) -> None:
-    turns = {INCUMBENT: FILTERED, FALLBACK: spare}
+    turns: Script = {INCUMBENT: FILTERED, FALLBACK: spare}
     routed = Routed(tmp_path, turns, RouteSettings(on_content_policy=rule))
 
-    status, headers, answer = await routed.ask(ASK)
+    status, headers, answer = await routed.answer(ASK)
 
     assert routed.asked == asked
     assert headers[b"x-swapgate-target"] == f"up/{[*asked][-1]}".encode()
@@ -366,12 +345,12 @@ async def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
 async def test_high_stakes_whose_capable_circuits_are_open_name_the_targets_that_are_forbidden(
     tmp_path: Path,
 ) -> None:
-    turns = {INCUMBENT: error(401), FALLBACK: completion()}
+    turns: Script = {INCUMBENT: error(401), FALLBACK: completion()}
     fail_fast = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
     routed = Routed(tmp_path, turns, RouteSettings(stakes=Stakes.HIGH), fail_fast)
-    await routed.ask(ASK)
+    await routed.answer(ASK)
 
-    status, _, answer = await routed.ask(ASK)
+    status, _, answer = await routed.answer(ASK)
 
     told = json.loads(answer)["error"]
     assert (status, told["code"]) == (503, "all_circuits_open")

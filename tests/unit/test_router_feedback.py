@@ -70,6 +70,7 @@ async def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
 ) -> None:
     ids = [await world.ask() for _ in range(SIZE - 1)]
     bad = await world.say(ids[0], thumb="down", label="wrong")
+    await world.say(ids[0], thumb="down")  # a second word of one request counts once
     low = await world.say(ids[1], score=0.2)
     high = await world.say(ids[2], score=0.9)
     words = await world.say(ids[3], label="tone")

@@ -146,19 +146,6 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
     assert set(lost.values()) == {FailureTally(3, 1, 2, 1)}
 
 
-def test_feedback_counts_until_the_block_is_out() -> None:
-    play = Play(CALLERS)
-    units = [play.ask("", canary=canary) for canary in (True, False, False)]
-
-    assert play.say(units[0], bad=True)
-    assert play.say(units[0], bad=True)
-    assert play.say(units[1], bad=False)
-    block = play.only()
-
-    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, ArmSplit(2, 1))
-    assert not play.say(units[1], bad=True)
-
-
 def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> None:
     play = Play(CALLERS)
     quick, slow = play.ask("quick", canary=True), play.begin("slow")
@@ -293,15 +280,6 @@ def test_values_are_not_ranked_over_two_shares_of_traffic() -> None:
     assert pool.take(units, (1, 100), 0.01).units == ()
     assert pool.take(units, (1, 500), 0.05).units == ()
     assert len(pool.take(units, (1, 500), 0.05).units) == 120
-
-
-def test_without_guardrails_a_block_tells_of_failures_alone() -> None:
-    play = Play(replace(CALLERS, guardrails={}))
-    unit = play.begin("k")
-    play.ledger.finish(unit, failed=True)
-    (block,) = play.ledger.close(play.now, play.at)
-
-    assert (block.failures, block.counts, block.ranks, block.levels) == (1, {}, {}, {})
 
 
 @given(seens | st.just(failed()))

@@ -252,21 +252,16 @@ async def test_a_caller_is_judged_once_by_his_first_answer(tmp_path: Path) -> No
     assert len(scene.judged) == 1
 
 
-async def test_a_judge_without_a_price_is_not_asked(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, price=None)
-
-    await scene.ask(3)
-
-    assert scene.judged == []
-
-
 @pytest.mark.req("D8")
-@pytest.mark.parametrize(("allowed", "asked"), [({"up"}, 0), ({"up", "critic"}, 3)])
-async def test_no_judge_reads_what_it_may_not_see(
-    tmp_path: Path, allowed: set[str], asked: int
+@pytest.mark.parametrize(
+    ("allowed", "price", "asked"),
+    [({"up"}, PRICE, 0), ({"up", "critic"}, None, 0), ({"up", "critic"}, PRICE, 3)],
+)
+async def test_no_judge_reads_what_it_may_not_see_or_at_a_price_that_is_unknown(
+    tmp_path: Path, allowed: set[str], price: Price | None, asked: int
 ) -> None:
     classes = {"personal": frozenset(allowed)}
-    scene = Scene(tmp_path, data_class="personal", classes=classes)
+    scene = Scene(tmp_path, data_class="personal", classes=classes, price=price)
 
     await scene.ask(3)
     await scene.settled()

@@ -93,10 +93,10 @@ async def _play(
         retry=RetryPolicy(base_s=0, cap_s=0, attempts=MOST, attempt_s=0),
     )
     place = Place(folder, {}, chosen, fallback=True, weight_bps=weight_bps, more_keys=more_keys)
-    router = place.door.app
+    router = place.app
     for candidate, incumbent, fallback, streams, pause, leaves in script:
         before = place.asked.total()
-        place.door.clock.advance(pause)
+        place.clock.advance(pause)
         place.script = {
             CANDIDATE: TURNS[candidate],
             INCUMBENT: TURNS[incumbent],
@@ -105,7 +105,7 @@ async def _play(
         body = STREAM if streams else ASK
         if leaves:
             place.script = dict.fromkeys(place.script, HANGS[streams])
-            await leaving(place.door, body)
+            await leaving(place, body)
         else:
             status, headers = await place.ask(body)
             asked = place.asked.total() - before
@@ -118,8 +118,8 @@ async def _play(
             if breaker.probe_since is not None
         ]
         assert not probing
-        assert place.door.transport.open_replies == 0
-    _, _, text = await place.door.call("/metrics", method="GET")
+        assert place.transport.open_replies == 0
+    _, _, text = await place.call("/metrics", method="GET")
     counted = sum(
         float(line.rpartition(" ")[2])
         for line in text.decode().splitlines()

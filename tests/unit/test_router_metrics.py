@@ -28,7 +28,7 @@ OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
 def events(place: Place) -> list[dict[str, Any]]:
     with capture_logs() as logged:
-        place.door.app._events.drain()
+        place.app._events.drain()
     return [dict(entry) for entry in logged if entry["event"] == "failover"]
 
 
@@ -95,7 +95,7 @@ async def test_the_failovers_of_one_user_show_one_hash_whatever_decides_the_arm(
     place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
     for sticky in (b"first", b"second"):
         header = (b"x-swapgate-sticky", sticky)
-        await place.door.call(CHAT, ASK[:-1] + b',"user":"alice"}', headers=(AUTH, header))
+        await place.call(CHAT, ASK[:-1] + b',"user":"alice"}', headers=(AUTH, header))
 
     first, second = (str(entry["user"]).split() for entry in events(place))
     assert first[0] == second[0]
@@ -176,7 +176,7 @@ async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: P
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
 
     for _ in range(QUEUE):
-        place.door.app._events.put("filler")
+        place.app._events.put("filler")
     await place.ask(times=3)
 
     assert (await place.metrics())["swapgate_router_log_events_dropped_total"] >= 3

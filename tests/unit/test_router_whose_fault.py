@@ -34,7 +34,7 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
 
     sticky = (b"x-swapgate-sticky", b"always the same")
     for _ in range(10):
-        status, headers, body = await place.door.call(CHAT, ASK, headers=(AUTH, sticky))
+        status, headers, body = await place.call(CHAT, ASK, headers=(AUTH, sticky))
 
     assert (status, code(body)) == (403, "blocked")
     assert "Access denied" in read_error(body)["message"]
@@ -42,7 +42,7 @@ async def test_a_firewalls_page_for_one_caller_leaves_key_and_circuit_alone(
     # No other key is tried with it.
     assert place.asked[INCUMBENT] == 10
     assert await place.state() == 0
-    assert place.door.kept.alerts == []
+    assert place.kept.alerts == []
 
 
 @pytest.mark.req("A5", "B4")
@@ -73,10 +73,10 @@ async def test_an_endpoint_that_a_target_lacks_is_asked_of_the_next_and_closes_n
     assert (await place.ask(times=6))[0] == 200
     assert place.asked == {INCUMBENT: 6, FALLBACK: 6}
     assert await place.state() == 0
-    assert place.door.kept.alerts == []
+    assert place.kept.alerts == []
 
     place.script[FALLBACK] = lacking
-    given, _, body = await place.door.call(CHAT, ASK)
+    given, _, body = await place.call(CHAT, ASK)
     assert (given, code(body)) == (404 if status == 404 else 422, "endpoint_missing")
 
 
@@ -90,7 +90,7 @@ async def test_what_a_provider_never_stored_is_the_clients_own_in_the_providers_
         fallback=True,
     )
 
-    status, headers, body = await place.door.call(CHAT, ASK)
+    status, headers, body = await place.call(CHAT, ASK)
 
     assert (status, read_error(body)["message"]) == (404, "Response with id 'r_9' not found.")
     assert headers[b"x-should-retry"] == b"false"
@@ -109,8 +109,8 @@ async def test_a_canary_is_not_charged_with_what_another_provider_had_made(
 
     assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
     assert await place.state(CANDIDATE) == 0
-    place.door.recorder.flush(final=True)
-    (row,) = place.door.kept.traffic
+    place.recorder.flush(final=True)
+    (row,) = place.kept.traffic
     assert (row.requests, row.charged) == (5, 0)
 
 
@@ -128,12 +128,12 @@ async def test_a_refusals_code_and_place_explain_a_canary_and_its_sentence_is_ke
     place = Place(tmp_path, {INCUMBENT: completion(), CANDIDATE: refusal}, weight_bps=10_000)
 
     await place.ask(times=5)
-    place.door.recorder.flush(final=True)
+    place.recorder.flush(final=True)
 
-    (row, *_) = place.door.kept.failovers
+    (row, *_) = place.kept.failovers
     assert (row.status, row.code, row.place) == (400, said["code"], "tools[3]")
     assert row.sentence == "tools[3]: ask [EMAIL_1], you sent '…'"
-    (block, *_) = place.door.kept.blocks.values()
+    (block, *_) = place.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
     (cause,) = errors.classes
@@ -147,9 +147,9 @@ async def test_the_alert_of_a_circuit_has_the_words_that_opened_it(tmp_path: Pat
     place = Place(tmp_path, {INCUMBENT: refusal, FALLBACK: completion()}, fallback=True)
 
     await place.ask()
-    place.door.recorder.flush(final=True)
+    place.recorder.flush(final=True)
 
-    (alert,) = place.door.kept.alerts
+    (alert,) = place.kept.alerts
     assert alert.text.endswith(
         "Its provider said (404 model_not_found): The model `m` does not exist"
     )
@@ -193,8 +193,8 @@ async def test_what_an_open_circuit_keeps_from_a_candidate_is_no_evidence_of_eit
 
     await place.ask(times=60)
 
-    place.door.recorder.flush(final=True)
-    blocks = place.door.kept.blocks.values()
+    place.recorder.flush(final=True)
+    blocks = place.kept.blocks.values()
     # Of those before the circuit opened, whose five attempts failed.
     assert place.asked[CANDIDATE] == 5
     assert sum(block.canary_failures for block in blocks) == 3
@@ -211,7 +211,7 @@ async def test_what_another_target_may_take_is_asked_of_it_and_else_said_in_the_
 
     assert (await place.ask())[0] == 200
     place.script[FALLBACK] = refusal
-    status, _, body = await place.door.call(CHAT, ASK)
+    status, _, body = await place.call(CHAT, ASK)
 
     assert status == 422
     assert "load a projector" in read_error(body)["message"]
@@ -224,11 +224,11 @@ async def test_a_prompt_that_is_too_long_is_said_so_that_each_protocols_clients_
 ) -> None:
     place = Place(tmp_path, {INCUMBENT: error(400, TOO_LONG)})
 
-    _, _, body = await place.door.call(CHAT, ASK)
+    _, _, body = await place.call(CHAT, ASK)
     assert code(body) == "context_length_exceeded"
     assert read_error(body)["message"] == TOO_LONG
 
-    status, _, body = await place.door.call(MESSAGES, MESSAGE)
+    status, _, body = await place.call(MESSAGES, MESSAGE)
     assert status == 400
     assert read_error(body)["message"] == "prompt is too long: 5000 tokens > 4096 maximum"
 
@@ -246,24 +246,13 @@ async def test_words_about_the_request_stand_in_the_error_that_none_answered_and
         fallback=True,
     )
 
-    _, _, body = await place.door.call(CHAT, ASK)
+    _, _, body = await place.call(CHAT, ASK)
 
     refused, *failed = read_error(body)["attempts"]
     assert refused["message"] == "tools are not supported (unsupported_value)"
     assert {attempt["message"] for attempt in failed} == {None}
     assert "tools are not supported" in read_error(body)["message"]
     assert "db-7" not in body.decode()
-
-
-@pytest.mark.req("A5")
-async def test_a_key_that_is_not_valid_is_not_worth_a_retry(tmp_path: Path) -> None:
-    place = Place(tmp_path, {INCUMBENT: completion()})
-
-    status, headers, _ = await place.door.call(
-        CHAT, ASK, headers=((b"authorization", b"Bearer sk-sg-unknown"),)
-    )
-
-    assert (status, headers[b"x-should-retry"]) == (401, b"false")
 
 
 @pytest.mark.req("A4", "B7")

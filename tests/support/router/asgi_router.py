@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from harness.domain.canary.guardrails import UnitRule
-from harness.domain.routing.table import Snapshot
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import RouteSettings, Snapshot
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.store.store import Store
@@ -97,15 +98,15 @@ class DirectCall:
 
 
 class Door:
-    """A router before a scripted provider; `call` is one request. direct: one that comes whole
-    may be served without a task, as from a connection. moves: by transports that move a
-    conversation.
+    """A router before a scripted provider; `call` is one request. script: what the provider
+    answers to a request, or its answers by model. direct: a request that comes whole may be
+    served without a task, as from a connection. moves: by transports that move a conversation.
     """
 
     def __init__(
         self,
         folder: Path,
-        script: Callable[[UpstreamRequest], ScriptedTurn] = lambda _: completion(),
+        script: Callable[[UpstreamRequest], ScriptedTurn] | Script = lambda _: completion(),
         settings: RouterSettings = QUICK,
         *,
         booted: bool = True,
@@ -132,7 +133,9 @@ class Door:
         self.recorder = Recorder(
             store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
         )
-        self.transport = ScriptedTransport(script)
+        self.script = script
+        self.asked: Counter[str] = Counter()
+        self.transport = ScriptedTransport(self._script_turn)
         learned: LearnedFields = dict
         if moves:
             moving = Transports(settings, self.transport, clock.monotonic)
@@ -199,66 +202,70 @@ class Door:
         body = b"".join(message.get("body", b"") for message in sent[1:])
         return sent[0]["status"], dict(sent[0]["headers"]), body
 
-
-def code(body: bytes) -> str:
-    return str(json.loads(body)["error"]["code"])
-
-
-class Place:
-    """A door whose provider answers by model, and counts."""
-
-    def __init__(
-        self,
-        folder: Path,
-        script: Script,
-        settings: Any = QUICK,
-        *,
-        fallback: bool = False,
-        weight_bps: int = 0,
-        more_keys: tuple[str, ...] = (),
-        moves: bool = False,
-    ) -> None:
-        self.asked: Counter[str] = Counter()
-        self.callers = 0
-        self.script = script
-
-        def script_turn(request: Any) -> ScriptedTurn:
-            model = json.loads(request.body)["model"]
-            self.asked[model] += 1
-            found = self.script[model]
-            return found if isinstance(found, ScriptedTurn) else found()
-
-        rule = UnitRule(block_size=1)
-        self.door = Door(
-            folder,
-            script_turn,
-            settings,
-            moves=moves,
-            first=snapshot(
-                "http://up",
-                weight_bps=weight_bps,
-                fallback=fallback,
-                rule=rule,
-                providers=[provider("http://up", more_api_key_envs=more_keys)],
-            ),
-        )
-
-    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
-        for _ in range(times):
-            # Each is another caller.
-            self.callers += 1
-            sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
-            status, headers, _ = await self.door.call(CHAT, body, headers=(AUTH, sticky))
-        return status, headers
+    def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
+        if callable(self.script):
+            return self.script(request)
+        model = json.loads(request.body)["model"]
+        self.asked[model] += 1
+        found = self.script[model]
+        return found if isinstance(found, ScriptedTurn) else found()
 
     async def metrics(self) -> dict[str, float]:
-        _, _, body = await self.door.call("/metrics", method="GET")
+        _, _, body = await self.call("/metrics", method="GET")
         lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
 
     async def state(self, model: str = INCUMBENT) -> int:
         """0 closed, 1 half open, 2 open."""
         return int((await self.metrics())[f'swapgate_breaker_state{{target="up/{model}"}}'])
+
+
+def code(body: bytes) -> str:
+    return str(json.loads(body)["error"]["code"])
+
+
+class Place(Door):
+    """A door whose provider answers by model. route: its route's settings. models: what the
+    provider's models can.
+    """
+
+    script: Script
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Script,
+        settings: RouterSettings = QUICK,
+        *,
+        fallback: bool = False,
+        weight_bps: int = 0,
+        route: RouteSettings | None = None,
+        models: Mapping[str, Capabilities] | None = None,
+        kind: str = "custom",
+        more_keys: tuple[str, ...] = (),
+        moves: bool = False,
+    ) -> None:
+        self.callers = 0
+        up = provider(
+            "http://up", kind=kind, more_api_key_envs=more_keys, models=dict(models or {})
+        )
+        first = snapshot(
+            "http://up",
+            weight_bps=weight_bps,
+            fallback=fallback,
+            settings=route,
+            rule=UnitRule(block_size=1),
+            providers=[up],
+        )
+        super().__init__(folder, script, settings, moves=moves, first=first)
+
+    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
+        for _ in range(times):
+            # Each is another caller.
+            self.callers += 1
+            sticky = (b"x-swapgate-sticky", b"%d" % self.callers)
+            status, headers, _ = await self.call(CHAT, body, headers=(AUTH, sticky))
+        return status, headers
 
 
 async def leaving(door: Door, body: bytes) -> None:
