@@ -15,7 +15,6 @@ from harness.control.operations import queries
 from harness.control.proposals import comparison as comparisons
 from harness.control.proposals import cost_ratio, decisions, evaluation
 from harness.control.proposals.comparison import Comparison, load_comparison
-from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.providers import named_models
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
@@ -44,7 +43,6 @@ class ComparisonView:
     titles: Mapping[str, str]
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
-    selection: SelectionComparison | None = None  # the candidates proposed beside it
     basis: VerdictBasis | None = None  # what the verdict rests on; None before one
 
     @property
@@ -72,7 +70,6 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
             if len(set(digests)) > 1
         },
         now=ctx.clock.now(),
-        selection=load_selection(ctx, proposal) if found.proposal.selection else None,
     )
 
 

@@ -7,7 +7,7 @@ from dashboard.data.frames import in_reading_order
 from dashboard.data.queries import ComparisonView
 from dashboard.text import html, labels
 from dashboard.text.html import Tile, VerdictCard
-from dashboard.text.suite_text import name_candidates, slice_line, suite_line
+from dashboard.text.suite_text import slice_line, suite_line
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
@@ -46,7 +46,7 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     # Of a rollback, the label and the card beside it say so.
     if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
         ended = labels.phase_label(proposal).words
-        because = name_candidates(proposal.closed_because, view.selection).rstrip(".")
+        because = proposal.closed_because.rstrip(".")
         if because.startswith(f"{ended} by "):
             return f" Since then it was {because}."
         return f" Since then it was {ended}: {because}."

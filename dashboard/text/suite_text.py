@@ -5,19 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
-from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.selections import SelectionComparison
 from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
-from harness.domain.formatting import (
-    DASH,
-    format_percent,
-    format_points_interval,
-    format_score,
-    format_thousand_price,
-)
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.formatting import format_percent, format_points_interval, format_score
 from harness.gate.text.sentences import bounds_text
 
 COST_WORDS = {
@@ -134,51 +125,3 @@ def _why(report: SuiteReport) -> str:
     if report.outcome != "inconclusive" or low is None or high is None:
         return ""
     return " The interval crosses the limit." if low <= limit_of(report) <= high else ""
-
-
-def matrix(
-    selection: SelectionComparison, titles: Mapping[str, str]
-) -> Sequence[tuple[str, Mapping[str, str]]]:
-    """Lists the current model, then each candidate that was proposed with the others: the
-    proposal's id, empty for the current model, and its cells.
-
-    titles: of the suites, by name.
-    """
-    before = selection.incumbent_figures
-    name, answers = f"{selection.incumbent.name} (current)", labels.count(before.samples)
-    rows = [("", _row(name, DASH, DASH, before, answers, "serves"))]
-    for candidate in selection.candidates:
-        label = labels.verdict_label(candidate.verdict)
-        verdict = f"{label.symbol}\N{NO-BREAK SPACE}{label.words}"
-        differences = candidate.describe_differences(titles) or DASH
-        answers = f"{candidate.answered:,} of {candidate.planned:,}"
-        answers = answers.replace(" ", "\N{NO-BREAK SPACE}")
-        proposal = candidate.proposal
-        name, now = candidate.target.name, labels.phase_label(proposal).words
-        passed = candidate.verdict is not None and candidate.verdict.outcome == "passed"
-        if passed and proposal.phase is ProposalPhase.REJECTED:
-            # It passed in vain.
-            now += f": {name_candidates(proposal.closed_because, selection)}"
-        cells = _row(name, verdict, differences, candidate.figures, answers, now)
-        rows.append((proposal.id, cells))
-    return rows
-
-
-def _row(
-    name: str, verdict: str, differences: str, figures: ArmFigures, answers: str, now: str
-) -> Mapping[str, str]:
-    return {
-        "Candidate": name,
-        "Verdict": verdict,
-        "Change in score, points (95 % CI)": differences,
-        "Cost per 1,000 requests": format_thousand_price(figures.cost_usd_per_1000),
-        "Latency, p95": labels.seconds(figures.p95_s),
-        "Answers": answers,
-        "Now": now,
-    }
-
-
-def name_candidates(text: str, selection: SelectionComparison | None) -> str:
-    for candidate in selection.candidates if selection else ():
-        text = text.replace(candidate.proposal.id, candidate.target.name)
-    return text

@@ -15,11 +15,9 @@ from dashboard.sections import samples
 from dashboard.sections.samples import show_format_failures
 from dashboard.text import comparison_text, html, labels, suite_text
 from dashboard.text.html import escape, strong
-from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.gate.text.sentences import share_text
 from harness.report.content import list_pinned
 
 CHARTS_A_ROW = 3
@@ -43,8 +41,10 @@ def show() -> None:
         page_frame.show_freezes(view.comparison.proposal.route)
     decide(view, stale=stale)
     figures(view, stale=stale)
-    if view.selection is not None:
-        matrix(view, view.selection)
+    if view.comparison.proposal.selection:
+        route = view.comparison.proposal.route
+        board = html.link("/suites", "All candidates of the route side by side", route=route)
+        st.html(f'<p class="note">{board}.</p>')
     if view.comparison.verdict is not None:
         show_format_failures(view.comparison, view.titles)
         if view.comparison.is_measured:
@@ -163,21 +163,6 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )
-
-
-def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
-    st.html(
-        html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
-    )
-    shown = []
-    for id_, cells in suite_text.matrix(selection, view.titles):
-        row = {head: escape(cell) for head, cell in cells.items()}
-        if id_ == view.comparison.proposal.id:
-            row["Candidate"] = f"{strong(cells['Candidate'])} (this page)"
-        elif id_:
-            row["Candidate"] = html.link("", row["Candidate"], id=id_)
-        shown.append(row)
-    st.html(html.table(shown, stacked=True))
 
 
 def pins(view: ComparisonView) -> None:

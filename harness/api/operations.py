@@ -1,6 +1,4 @@
-"""Endpoints for the overview of routes, policies, keys, people, the audit log, alerts,
-failovers and captured requests.
-"""
+"""Endpoints for the overview, policies, keys, people, audit, alerts, failovers and captures."""
 
 # ruff: noqa: RUF012 - pydantic copies a default for each request
 

@@ -30,7 +30,6 @@ from harness.control.proposals import (
     decisions,
     estimate,
     review,
-    selections,
     submission,
 )
 from harness.control.proposals.comparison import ArmFigures
@@ -173,7 +172,7 @@ class ProposalComparison:
 def create_proposal(who: SpenderParam, body: AcceptingProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
 
-    With `rivals` each candidate gets a proposal; `/proposals/{proposal}/selection` has all.
+    With `rivals` each candidate gets a proposal; `/routes/{route}/candidates` shows all.
     """
 
     def create(note: NoteMade) -> Proposal:
@@ -224,7 +223,6 @@ operation(
 PROPOSAL = "/proposals/{proposal}"
 operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
 operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)
-operation(router, f"GET {PROPOSAL}/selection", "compare_selection", selections.load_selection)
 operation(router, f"GET {PROPOSAL}/review", "review_proposal", review.review_proposal)
 operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_approvals)
 for _verb, _decide, _body in (

@@ -1,6 +1,4 @@
-"""Renders a report as JUnit XML for CI systems: one test case per suite, with the verdict's
-reason, and a failure or an error where the suite was not passed.
-"""
+"""Renders a report as JUnit XML: one test case per suite, with the verdict's reason."""
 
 from xml.etree import ElementTree as ET
 

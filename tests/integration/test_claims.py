@@ -11,7 +11,7 @@ from harness.control.evals import recomputation
 from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.errors import ConfigError, InputError
+from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
@@ -29,10 +29,8 @@ from harness.gate.planning.claim_advice import ClaimAdvice
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.control_plane import ANN, ITEMS, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
-
-pytestmark = pytest.mark.req("A3", "A7")
 
 CHEAPER = Claim.CHEAPER
 # With the 60 items of this world a smaller allowed loss, or a higher ceiling, shows nothing.
@@ -75,6 +73,7 @@ def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
     routes.create_route(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
 
 
+@pytest.mark.req("A3", "A7")
 def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     world: SmallInstallation,
 ) -> None:
@@ -96,6 +95,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     assert replayed.agrees, replayed.differences
 
 
+@pytest.mark.req("A3", "A7")
 def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     proposal = proposed(plain, "sim/equal")
@@ -105,6 +105,7 @@ def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> No
     assert recomputation.replay_verdict(plain.context(), proposal.id).agrees
 
 
+@pytest.mark.req("A3", "A7")
 def test_a_model_without_a_price_is_refused_before_anything_is_asked(
     plain: SmallInstallation,
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
         )
 
 
+@pytest.mark.req("A3", "A7")
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     request = ProposalRequest("chat", "sim/good", claim=CHEAPER)
@@ -140,6 +142,7 @@ def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation)
     assert known.saving_items < 30
 
 
+@pytest.mark.req("A3", "A7")
 def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     plain: SmallInstallation,
 ) -> None:
@@ -176,6 +179,7 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     assert (first.claim, first.population) == (CHEAPER, ClaimPopulation.THESE)
 
 
+@pytest.mark.req("A3", "A7")
 @pytest.mark.req("F2")
 def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     plain: SmallInstallation,
@@ -201,6 +205,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     assert "| guarding (guard) | failed |" in text
 
 
+@pytest.mark.req("A3", "A7")
 @pytest.mark.req("F2")
 def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     plain: SmallInstallation,
@@ -224,6 +229,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 
 
+@pytest.mark.req("A3", "A7")
 @pytest.mark.req("F2")
 @pytest.mark.parametrize(
     ("suites", "claim", "why"),
@@ -242,4 +248,96 @@ def test_roles_that_make_no_claim_are_refused(
     with pytest.raises(ConfigError, match=why):
         submission.create_proposal(
             plain.context(), ANN, ProposalRequest("mixed", "sim/good", claim=claim)
+        )
+
+
+@pytest.mark.req("F2", "A3")
+def test_without_a_former_run_cost_time_and_spread_are_guessed(
+    world: SmallInstallation,
+) -> None:
+    (suite_estimate,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better")
+    )
+
+    assert suite_estimate.guessed
+    assert suite_estimate.cost_usd is not None
+    assert 0.0 < suite_estimate.cost_usd < 0.1
+    assert suite_estimate.duration_s is not None
+    assert suite_estimate.spread is None
+    assert suite_estimate.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
+    assert f"With {ITEMS} items you can only see differences of" in suite_estimate.warning
+
+
+@pytest.mark.req("F2", "A3")
+def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) -> None:
+    world.until_decided(world.propose("sim/better").id)
+
+    (suite_estimate,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better")
+    )
+
+    assert suite_estimate.spread is not None
+    assert suite_estimate.spread.pairs == ITEMS
+    assert suite_estimate.incumbent is not None
+    assert suite_estimate.candidate is not None
+    assert not suite_estimate.estimated
+    each = (suite_estimate.incumbent.cost_usd or 0.0) + (
+        suite_estimate.candidate.cost_usd or 0.0
+    )
+    assert suite_estimate.cost_usd == pytest.approx(ITEMS * each)
+    assert suite_estimate.duration_s is not None
+
+
+@pytest.mark.req("F2", "A3")
+def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/better").id)
+
+    (known,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
+    (unpriced,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/nobody")
+    )
+
+    assert known.estimated
+    # The same price for all models of this world.
+    assert known.cost_usd == pytest.approx(2 * ITEMS * (known.incumbent.cost_usd or 0.0))  # type: ignore[union-attr]
+    assert unpriced.cost_usd is None
+
+
+@pytest.mark.req("F2", "A3")
+def test_the_cheapest_design_is_for_the_difference_that_matters(
+    world: SmallInstallation,
+) -> None:
+    (small,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better"), effect=0.05
+    )
+    (large,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better"), effect=0.3
+    )
+
+    assert small.advice.own.enough is None
+    assert "too few to detect 5" in small.warning
+    assert large.advice.own.enough is not None
+    assert large.advice.own.enough.items <= ITEMS
+    assert large.warning == ""
+
+
+@pytest.mark.req("F2", "A3")
+def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
+    world.policy = replace(world.policy, gate=replace(world.policy.gate, margin_max=0.25))
+    request = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
+    (suite_estimate,) = estimate.estimate_proposal(world.context(), request)
+
+    assert suite_estimate.effect == 0.25
+    assert suite_estimate.advice.own.enough is not None
+
+
+@pytest.mark.req("F2", "A3")
+def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:
+    with pytest.raises(NotFound):
+        estimate.estimate_proposal(world.context(), ProposalRequest("nowhere", "sim/better"))
+    with pytest.raises(InputError):
+        estimate.estimate_proposal(
+            world.context(), ProposalRequest("chat", "sim/better", margin=1.5)
         )

@@ -1,14 +1,18 @@
-"""The layers around the management API, message by message."""
+"""The layers around the management API, message by message, and its slowing of who guesses."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from harness.api.frame.error_status import ErrorGuard
 from harness.api.frame.request_body import MAX_BODY_BYTES, StrictBody
+from harness.control.operations.single_sign_on import MOST_ADDRESSES, FailedAttempts
 from tests.support.control.counting_ids import CountingRandomIds
+from tests.support.control.manual_clock import ManualClock
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -89,3 +93,50 @@ async def test_what_is_not_http_passes_through() -> None:
     layers = ErrorGuard(StrictBody(app), chance=CountingRandomIds())
     await run(layers, scope={"type": "lifespan"})
     assert scopes == [{"type": "lifespan"}]
+
+
+def test_after_the_burst_one_comes_back_a_second() -> None:
+    clock = ManualClock()
+    attempts = FailedAttempts(clock, burst=3, per_s=1.0)
+    for _ in range(3):
+        assert attempts.wait_s("a") == 0
+        attempts.failed("a")
+
+    assert attempts.wait_s("a") == 1
+    assert attempts.wait_s("b") == 0
+    clock.advance(0.5)
+    assert attempts.wait_s("a") == 0.5
+    clock.advance(0.5)
+    assert attempts.wait_s("a") == 0
+    attempts.failed("a")
+    assert attempts.wait_s("a") == 1
+
+
+def test_a_set_wall_clock_frees_nobody() -> None:
+    clock = ManualClock()
+    attempts = FailedAttempts(clock, burst=1)
+    attempts.failed("a")
+    clock.jump(3600)
+    assert attempts.wait_s("a") == 1
+
+
+def test_the_memory_is_bounded_and_forgets_the_oldest_failure() -> None:
+    attempts = FailedAttempts(ManualClock(), burst=1)
+    for number in range(MOST_ADDRESSES + 1):
+        attempts.failed(str(number))
+    assert attempts.wait_s("0") == 0
+    assert attempts.wait_s("1") == 1
+
+
+@given(st.lists(st.floats(0, 5), max_size=60))
+def test_no_rhythm_gets_more_than_the_burst_and_one_a_second(pauses: list[float]) -> None:
+    clock = ManualClock()
+    attempts = FailedAttempts(clock, burst=3, per_s=1.0)
+    failed = 0
+    for pause in pauses:
+        clock.advance(pause)
+        if attempts.wait_s("a") == 0:
+            attempts.failed("a")
+            failed += 1
+    # Rounding of the sum of pauses may give one more at the very edge.
+    assert failed <= 3 + clock.monotonic() + 1e-6

@@ -79,33 +79,8 @@ def test_a_suite_of_clusters_counts_them_and_its_items_and_has_no_slices(
     assert f"Paired test on {counted[1]} shared items" in said
     assert "Those of Handbook questions count clusters" in said
     assert "Slices of" not in said
-    assert "The candidates side by side" not in said
     # Its samples open on what there is to read.
     assert "None regressed. Shown are those that improved." in said
-
-
-def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page(
-    house: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = page_text(house, "several", monkeypatch)
-
-    rows = [
-        re.findall(r"<td data-head=.*?><div>(.*?)</div></td>", row)
-        for row in re.findall(r"<tr>(<td data-head=.*?)</tr>", said)
-    ]
-    link = '<a href="?id={}" target="_self">sim/{}</a>'
-    assert [row[0] for row in rows] == [
-        "sim/base (current)",
-        link.format(house.proposals["several-worse"], "worse"),
-        "<b>sim/better</b> (this page)",
-        link.format(house.proposals["several-good"], "good"),
-    ]
-    assert [row[1] for row in rows] == ["–", "✕ FAILED", "✓ PASSED", "✓ PASSED"]
-    assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\)", rows[2][2])
-    assert [row[-1] for row in rows[:3]] == ["serves", "closed", "in canary"]
-    assert re.fullmatch(
-        r"closed: it passed with \S+ points, and sim/better with \S+ points", rows[3][-1]
-    )
 
 
 def test_one_that_passed_and_was_not_chosen_says_why(

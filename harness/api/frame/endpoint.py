@@ -94,9 +94,7 @@ class ApiCaller:
     def once(
         self, body: Body, do: Callable[[NoteMade], T], load: Callable[[Context, str], T]
     ) -> T:
-        """Does a request once, or gives what the same one made before. Raises as
-        `idempotency.do_once`.
-        """
+        """Does a request once. Raises as `idempotency.do_once`."""
         if self.idempotency_key is None:
             return do(note_nothing)
         # The role too: a lesser key of the same person must not be shown what this one was.

@@ -49,9 +49,7 @@ def extend(kind: type[T], found: Any, **more: Any) -> T:
 
 
 class JsonAnswer(Response):
-    """Answers with the JSON of a domain object. A figure that is not finite becomes null: JSON
-    has no word.
-    """
+    """Answers with the JSON of a domain object; a figure that is not finite becomes null."""
 
     media_type = "application/json"
 

@@ -1,6 +1,4 @@
-"""Runs the MCP server: over stdin and stdout for the program that started it, or over
-streamable HTTP with the keys of whoever calls.
-"""
+"""Runs the MCP server on stdin and stdout, or over streamable HTTP with the callers' keys."""
 
 import asyncio
 import os

@@ -329,9 +329,7 @@ class McpServer:
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
-    """Finds the actor who calls the management tools; None for a data key. Whoever asks without
-    a key may look.
-    """
+    """Finds who calls management tools; None for a data key. Without a key one may look."""
     if client.actor is None or not client.is_open:
         return client.actor
     return replace(client.actor, role=Role.VIEWER)

@@ -176,9 +176,7 @@ def _read_duration(text: str) -> timedelta:
 
 
 class Reads(click.ParamType[Value]):
-    """Reads a value by a function, whose InputError becomes a usage error. name: of such a
-    value, for the help.
-    """
+    """Reads a value by a function, whose InputError becomes a usage error."""
 
     def __init__(self, name: str, read: Callable[[str], Value]) -> None:
         self.name, self._read = name, read
@@ -303,9 +301,7 @@ READ_AS: Final[Mapping[type, dict[str, Any]]] = {
 
 
 def page_of(limit: int, *short: str) -> Any:
-    """Describes the options of a page. limit: how many rows unless given. short: other names of
-    that option.
-    """
+    """Describes the options of a page. limit: its default. short: other names of it."""
     rows = click.IntRange(1, MOST_LISTED)
     size = opt("Maximum number of rows.", *short, "--limit", type=rows, default=limit)
     after_text = "Continue after this cursor, which the previous page printed."

@@ -35,9 +35,7 @@ OF_THE_MACHINE: Final = frozenset(
 
 @dataclass
 class Session:
-    """Holds what belongs to one call of the command line. Nothing is opened before a command
-    needs it.
-    """
+    """Holds what belongs to one call; nothing is opened before a command needs it."""
 
     config: Path | None = None
     json: bool = False
@@ -82,9 +80,7 @@ class Session:
         return f"{actor.name} ({actor.role.name.lower()}), by the key in {where}"
 
     def key_text(self) -> str | None:
-        """Reads the management key from the file, else from the environment; None without.
-        Raises InputError.
-        """
+        """Reads the management key of the file, else the environment. Raises InputError."""
         if self.key_file is None:
             return os.environ.get(KEY_VARIABLE) or None
         try:

@@ -98,9 +98,7 @@ def follow(
     describe: Callable[[T], Progress],
     timeout_s: float | None,
 ) -> tuple[T, bool]:
-    """Waits until what `load` gives has ended: returns what it gave last, and whether it ended
-    in time. timeout_s: None waits for ever.
-    """
+    """Waits for an end; returns what was loaded last, and whether it ended in time."""
     clock, ticker = session.installation.clock, ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:

@@ -194,9 +194,7 @@ SIMULATOR_HINT = (
 
 
 def guide(config: Path | None) -> None:
-    """Ask for a first route and make it. Raises as `create_first_route`, and InputError where
-    there is a route already.
-    """
+    """Asks for a first route and makes it. Raises InputError where there is one."""
     installation = open_installation(config)
     try:
         ctx = installation.context
@@ -277,9 +275,7 @@ def _prompt(
     hide: bool = False,
     check: Callable[[str], None] | None = None,
 ) -> str:
-    """default: None where an answer is needed. check: raises InputError for a wrong answer,
-    which is then asked again.
-    """
+    """default: None where an answer is needed. check: raises InputError to ask again."""
 
     def checked(answer: str) -> str:
         try:

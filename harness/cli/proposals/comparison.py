@@ -220,9 +220,7 @@ def _print_money(comparison: Comparison) -> None:
 def as_json(
     comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
 ) -> dict[str, object]:
-    """Writes a comparison as JSON without the single answers: `eval show RUN --samples` has
-    them.
-    """
+    """Writes a comparison without single answers: `eval show RUN --samples` has them."""
     return {
         **output.pick(comparison, *SHOWN),
         "pins": [

@@ -1,6 +1,4 @@
-"""`swapgate proposal` lists and shows proposals, and decides about them (`approve`, `reject`,
-`cancel`). `create` and `report` are modules of their own.
-"""
+"""`swapgate proposal` lists and shows proposals, and decides about them."""
 
 from collections.abc import Mapping
 
@@ -27,15 +25,12 @@ from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
-from harness.control.proposals import cost_ratio, decisions, review, selections
+from harness.control.proposals import cost_ratio, decisions, review
 from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
 from harness.control.proposals.review import ProposalReview
-from harness.control.proposals.selections import SelectionComparison
 from harness.domain.errors import InputError
 from harness.domain.evals.verdict import Verdict
-from harness.domain.formatting import format_latency, format_thousand_price
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
-from harness.gate.text.sentences import share_text
 
 CREATE = LazyCommand(
     "harness.cli.proposals.submission:create_proposal",
@@ -121,18 +116,13 @@ def _print(session: Session, proposal_id: str) -> None:
     seen = review.review_proposal(context, proposal_id)
     stood_up = decisions.list_approvals(context, proposal_id)
     if session.json:
-        document = {
-            **comparison.as_json(proposal_review, ours),
-            "approvals": stood_up,
-        }
-        if proposal_review.proposal.selection:
-            beside = selections.load_selection(context, proposal_id)
-            document["selection"] = beside
-        output.document({**document, "review": _review_json(seen)})
+        document = {"approvals": stood_up, "review": _review_json(seen)}
+        output.document({**comparison.as_json(proposal_review, ours), **document})
         return
     comparison.print_comparison(proposal_review, ours)
     if proposal_review.proposal.selection:
-        _print_selection(selections.load_selection(context, proposal_id))
+        route = proposal_review.proposal.route
+        output.note(f"`swapgate route candidates {route}` shows the candidates side by side")
     if waits := proposal_review.proposal.waits:
         output.note(f"it {waits}")
     _print_queue(context, proposal_id)
@@ -146,24 +136,6 @@ def _print_queue(ctx: Context, proposal_id: str) -> None:
     for queued in load_queue(ctx).values():
         if queued.position and not queued.away and proposal_id in queued.needed_by:
             output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
-
-
-def _print_selection(beside: SelectionComparison) -> None:
-    click.echo()
-    output.table_of(
-        beside.candidates,
-        lambda candidate: {
-            "CANDIDATE": candidate.target.name,
-            "PROPOSAL": candidate.proposal.id,
-            "VERDICT": candidate.standing,
-            "DELTA (95 % INTERVAL)": candidate.describe_differences(),
-            "ANSWERS": f"{candidate.answered:,} of {candidate.planned:,}",
-            "COST OF 1,000": format_thousand_price(candidate.figures.cost_usd_per_1000),
-            "P95": format_latency(candidate.figures.p95_s),
-            "PHASE": candidate.proposal.phase_text,
-        },
-    )
-    click.echo(share_text(len(beside.candidates)))
 
 
 def _review_json(proposal_review: ProposalReview) -> object:

@@ -1,6 +1,4 @@
-"""`swapgate proposal create` asks for a swap, of one candidate or of several at once: it says
-what the comparisons would take and risk, registers them, and waits for the gate with `--wait`.
-"""
+"""`swapgate proposal create`: plans, risk and costs first, then the proposals, then a wait."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,6 +1,4 @@
-"""`follow_candidates` waits until proposals have their verdict or their end, with progress, and
-says what that means for a script (`find_exit_code`). `load_progress` says how far one is.
-"""
+"""Waits until proposals have their verdict or their end, and turns that into an exit code."""
 
 from collections.abc import Sequence
 from datetime import datetime

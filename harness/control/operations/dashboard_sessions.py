@@ -90,9 +90,7 @@ def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
 
 
 def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") -> ActorSession:
-    """Finds as whom a link would sign in; the link stays unused. former: as of `open_link`.
-    Raises NotAllowed.
-    """
+    """Finds as whom an unused link would sign in. Raises NotAllowed."""
     found = _find_waiting(ctx, link, former, secret)
     if found is not None:
         return found
@@ -147,9 +145,7 @@ def open_with_key(
 
 
 def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
-    """Finds who acts behind a cookie, with the role that the key has now. Raises NotAllowed
-    where the session is over or its key was revoked.
-    """
+    """Finds who acts behind a cookie, with the role of now. Raises NotAllowed."""
     with refusing(), ctx.store.read() as tx:
         session = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret))
         if session is None:
@@ -159,9 +155,7 @@ def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
 
 
 def end(ctx: Context, signed_in: ActorSession) -> None:
-    """Signs out; the browser's cookie is worth nothing from then on. A session that is over
-    stays so.
-    """
+    """Signs out; the browser's cookie is worth nothing from then on."""
     with refusing(), ctx.store.write() as tx:
         _end(tx, signed_in.session.cookie_hash)
 
@@ -289,9 +283,7 @@ def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str
 def _find_replayed(
     tx: Transaction, link: str, former: str, secret: bytes
 ) -> DashboardSession | None:
-    """Finds the session of a link that comes again in its time, from another browser than the
-    one that used it; None for all other links.
-    """
+    """Finds the session of a link that comes again in its time, from another browser."""
     session = tx.dashboard_sessions.by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None

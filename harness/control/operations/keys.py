@@ -121,9 +121,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
 
 
 def _check_data_name(tx: Transaction, name: str) -> None:
-    """Raises Conflict where a data key in force has this name: a list, a budget and an alert
-    would name two clients alike.
-    """
+    """Raises Conflict where a list, a budget and an alert would name two clients alike."""
     folded = fold_name(name)
     for id_, known in tx.keys.data_key_names().items():
         if fold_name(known) == folded:
@@ -243,9 +241,7 @@ def refusing(words: str) -> Iterator[None]:
 
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
-    """Returns who acts with the management key of this id, with the role that it has now.
-    Raises NotAllowed for None, a data key, and one that was revoked.
-    """
+    """Returns who acts with the management key, with its role of now. Raises NotAllowed."""
     found = tx.keys.find(key) if key is not None else None
     # By its hash, which looks at the manifest: a key that was revoked may have been put back as
     # it was signed before.

@@ -22,9 +22,7 @@ class PersonView(Principal):
 
 
 def link(ctx: Context, actor: Actor, principal: str, person: str, reason: str) -> PersonLink:
-    """Declares that two principals, by name, are one person. Raises NotFound, NotAllowed,
-    InputError, Conflict where that would make a chain of three.
-    """
+    """Declares that two principals, by name, are one person. Raises NotFound, Conflict."""
     return _declare(ctx, actor, principal, person, reason)
 
 

@@ -53,9 +53,7 @@ class SuiteSummary:
 
 
 def find_target(ctx: Context, name: str) -> Target:
-    """Finds a target by id or `provider/model`. Raises NotFound, InputError for an ambiguous
-    name.
-    """
+    """Finds a target by id or `provider/model`. Raises NotFound, InputError."""
     with ctx.store.read() as tx:
         return targets.find_target(tx, name)
 
@@ -155,9 +153,7 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
 def list_route_users(
     ctx: Context, used: Callable[[Route], Iterable[str]]
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[RowFault]]:
-    """Lists the routes that use each thing, such as a suite, and what is forged of them. used:
-    what a route uses.
-    """
+    """Lists the routes that use each thing, and the forged ones. used: of a route."""
     page = ctx.store.lists.routes()
     users: dict[str, list[str]] = defaultdict(list)
     for route in page:
@@ -191,9 +187,7 @@ def list_route_versions(
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
-    """Loads one version of a route, the newest without a number. Raises NotFound,
-    SignatureInvalid.
-    """
+    """Loads a version, the newest without a number. Raises NotFound, SignatureInvalid."""
     above = None if number is None else str(number + 1)
     records = list_route_versions(ctx, route, PageRequest(1, above))
     for record in records:

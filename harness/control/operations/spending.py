@@ -47,9 +47,7 @@ def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
 
 
 def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:
-    """Says why a run may ask nothing now; empty where it may. judge: id of its judge's target,
-    empty without one.
-    """
+    """Says why a run may ask nothing now; empty where it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
     known, providers = tx.routing.targets(), tx.providers.all()

@@ -1,6 +1,4 @@
-"""Hands captured requests (F9) to people, as they are or to be labelled, and deletes them.
-Reading content is audited.
-"""
+"""Hands captured requests (F9) to people, and deletes them. Reading content is audited."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""Holds the control process's periodic jobs; `harness.app.control_schedule` says when each
-runs.
-"""
+"""The control process's periodic jobs; `harness.app.control_schedule` says when each runs."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -91,9 +89,7 @@ SUITE_JOB: Final = "evals of "
 
 
 def end_alerts_of_removed_jobs(ctx: Context, suites: Collection[str]) -> None:
-    """Ends the alerts about scheduled evals that the configuration has no more. suites: whose
-    evals are scheduled.
-    """
+    """Ends alerts of scheduled evals that were removed. suites: whose evals are scheduled."""
     known = {f"{SUITE_JOB}{suite}" for suite in suites}
     for kind, job in sorted(alerts.list_open(ctx, AlertKind.JOB_FAILED)):
         if job.startswith(SUITE_JOB) and job not in known:
@@ -111,9 +107,7 @@ _RUNS_AT_A_TIME = 10
 def purge_expired(
     ctx: Context, *, alerts_days: float, failovers_days: float, traffic_days: float
 ) -> None:
-    """Deletes alerts that ended, failovers and traffic at these ages; captured requests, keys
-    of providers and the callers' keys of canaries at their own end.
-    """
+    """Deletes what is older than these ages, and what has an end of its own."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
@@ -131,9 +125,7 @@ def purge_expired(
 
 
 def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
-    """Blanks questions and answers of runs older than their suite keeps them, and counts the
-    runs. Scores stay. keep: by suite.
-    """
+    """Blanks questions and answers, not scores, and counts the runs. keep: by suite."""
     count = 0
     for suite, time in keep.items():
         before = ctx.clock.now() - time
@@ -149,9 +141,7 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queues a run of the suite on each incumbent of the routes that use it: once a minute,
-    whichever process asks, and not where one is queued or running.
-    """
+    """Queues a run on each incumbent of the suite's routes, unless one is queued or running."""
     slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
         routes = tx.routing.table().routes.values()

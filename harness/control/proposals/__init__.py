@@ -1,3 +1,1 @@
-"""These use cases lead from a proposal to its verdict, for those who propose and those who
-approve.
-"""
+"""Use cases that lead from a proposal to its verdict, its approval and its proof."""

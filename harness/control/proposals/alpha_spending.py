@@ -32,9 +32,7 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Bounds the risk of a false pass among a proposal and those of the 90 days before it on
-    its route.
-    """
+    """Bounds the risk of a false pass among a proposal and those of 90 days before it."""
 
     number: int  # which candidate it is on this route
     spent: float  # of those before it, a share of 1
@@ -207,9 +205,7 @@ def _before(
     family: Collection[str],
     until: Proposal | None = None,
 ) -> tuple[int, list[Proposal]]:
-    """How many looks there were, and the proposals among them, newest first. until: those
-    before this one alone.
-    """
+    """Counts the looks, and lists their proposals, newest first. until: those before it."""
     proposals = [
         proposal
         for proposal in tx.proposals.of_candidates(family)

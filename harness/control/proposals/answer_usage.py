@@ -1,6 +1,4 @@
-"""Says what an answer on a suite takes, in tokens, money and time: measured, or guessed from
-the items' texts.
-"""
+"""Says what an answer on a suite takes in tokens, money and time, measured or guessed."""
 
 import math
 from contextlib import suppress
@@ -77,9 +75,7 @@ GUESSED_RUBRIC_TOKENS: Final = 300
 def guess_usage(
     ctx: Context, tx: Transaction, plan: SuitePlan, target: Target | None
 ) -> MeanUsage | None:
-    """Guesses what an answer takes before any was measured, from the items' texts and list
-    prices; None for a suite whose texts are not read.
-    """
+    """Guesses from the items' texts and list prices; None where texts are not read."""
     tokens = ctx.suites.guess_tokens(plan.suite)
     if tokens is None:
         return None

@@ -13,8 +13,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.proposals import candidates, submission
-from harness.control.proposals.candidates import RoundPlan
-from harness.control.proposals.round_costs import PlannedCandidate
+from harness.control.proposals.candidates import PlannedCandidate, RoundPlan
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.control.providers import deprecations, discovery, named_models, provider_secrets
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
@@ -195,9 +194,7 @@ def _find_first(listed: Sequence[DiscoveredModel]) -> dict[str, datetime]:
 
 
 def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[str]:
-    """Reads the list of each wanted provider that was not read for a day, and says in words
-    which could not be read. Such a list stays as it was.
-    """
+    """Reads each wanted list that was not read for a day. Says which could not be read."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         providers = tx.providers.all()
@@ -212,9 +209,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
 
 
 def judge_schedules(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
-    """Says in words what of the routes' schedules will not work, by lists of today where their
-    providers can be read. Raises as `candidates.describe_faults`.
-    """
+    """Says what will not work, by lists of today. Raises as `candidates.describe_faults`."""
     failed = _read_lists_of(ctx, routes)
     faults = [fault for one in routes for fault in candidates.describe_faults(ctx, one)]
     return [*failed, *faults]

@@ -1,6 +1,4 @@
-"""A comparison shows people one proposal with both models' answers: verdict, figures of each
-arm, what the gate saved, and the route's bill with either model. It decides nothing.
-"""
+"""A comparison shows people one proposal with both models' answers. It decides nothing."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -212,20 +210,6 @@ def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
     return sum(plan.most_answers for plan in proposal.plans) > most_texts
 
 
-def load_arm_answers(
-    tx: Transaction, proposal: Proposal, arm: str, plans: Sequence[SuitePlan]
-) -> Sequence[AnswerColumns]:
-    """Loads an arm's answers by suite, checked where there are not too many of them."""
-    runs = [
-        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
-        for plan in plans
-        if plan.suite in proposal.runs
-    ]
-    if is_large(proposal):
-        return [tx.runs.figures(run, below=below) for run, below in runs]
-    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
-
-
 def with_texts(
     ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
 ) -> Comparison:
@@ -295,9 +279,7 @@ def _load_suite(
     *,
     light: bool,
 ) -> SuiteAnswers:
-    """light: without texts but of the answers that a FORMAT MISMATCH shows, and without a check
-    of every signature.
-    """
+    """light: without texts but of a FORMAT MISMATCH, and with no signature checked."""
     pair, below = proposal.runs[plan.suite], plan.planned_items
     reports = [r for r in (verdict.suites if verdict else ()) if r.suite == plan.suite]
     shown = [item for report in reports for item in report.figures.examples]

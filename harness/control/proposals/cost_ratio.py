@@ -186,9 +186,7 @@ MOST_READ: Final = 200  # of the acceptances on a route
 
 
 def accept_cost(actor: Actor, ratio: float, because: str) -> CostAcceptance:
-    """Says what an approver accepts. Raises NotAllowed for other roles, InputError without a
-    reason or for an impossible ratio.
-    """
+    """Says what an approver accepts. Raises NotAllowed, InputError."""
     actor.require(Role.APPROVER)
     if not 1.0 <= ratio <= MOST_ACCEPTED:
         most = format_number(MOST_ACCEPTED)

@@ -1,6 +1,4 @@
-"""Lets people decide on proposals: approve a passed one for its canary, refuse it, or take one
-back before its canary.
-"""
+"""Lets people decide on proposals: approve one for its canary, refuse it, or take it back."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -216,10 +214,7 @@ def record_approval(
     kind: ApprovalKind,
     reason: str,
 ) -> Approval:
-    """Store that this person stands up for the verdict that the proposal rests on now.
-
-    Raises NotAllowed as `four_eyes.check_four_eyes`.
-    """
+    """Stores that the actor approves the present verdict. Raises as `check_four_eyes`."""
     act = "approve" if kind is ApprovalKind.CANARY else "promote"
     four_eyes.check_four_eyes(tx, actor, proposal, act)
     made = Approval(

@@ -75,9 +75,7 @@ class _Figure:
 def list_drawbacks(
     comparison: Comparison, titles: Mapping[str, str] | None = None
 ) -> Sequence[Drawback]:
-    """Lists what speaks against a swap beside its verdict, the clear ones first; nothing where
-    it was not measured. titles: of the suites, by name.
-    """
+    """Lists what speaks against a swap, the clear ones first. titles: of suites, by name."""
     if not comparison.is_measured:
         return []
     names = titles or {}

@@ -208,9 +208,9 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
         ranked = selections.rank_passed(tx, members)
         if not ranked or ranked[0][0].id != proposal.id:
             return []
-        best = ranked[0][1]
+        best, name = ranked[0][1], tx.routing.targets()[proposal.candidate].name
         for other, finalist in ranked[1:]:
-            because = f"it passed with {finalist.text}, and {best.proposal} with {best.text}"
+            because = f"it passed with {finalist.text}, and {name} with {best.text}"
             said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
         _passed(ctx, tx, proposal, proof)
     return [*said, f"{proposal.id}: the best of its selection"]

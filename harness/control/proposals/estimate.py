@@ -1,6 +1,4 @@
-"""Estimates, suite by suite, what a proposal would cost, how long it would take and how small a
-difference it could show (A3, F2), before it is made.
-"""
+"""Estimates by suite what a proposal would cost, take and show, before it is made (A3, F2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,10 +122,7 @@ class SuiteEstimate:
 def estimate_proposal(
     ctx: Context, request: ProposalRequest, effect: float | None = None
 ) -> Sequence[SuiteEstimate]:
-    """Suite by suite; stores nothing. effect: default 5 points.
-
-    Raises as `submission.preview_proposal` does.
-    """
+    """Estimates suite by suite; stores nothing. Raises as `submission.preview_proposal`."""
     preview = submission.preview_proposal(ctx, request)
     limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
     with ctx.store.read() as tx:

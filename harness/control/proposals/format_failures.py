@@ -35,9 +35,7 @@ def model_add_command(target: Target) -> str:
 
 
 def target_options(target: Target) -> Sequence[str]:
-    """Writes what is a target's own beside the model's name, as options of `model add` and
-    `gate run`.
-    """
+    """Writes a target's own settings as options of `model add` and `gate run`."""
     patch: RequestPatch = target.request_patch
     words: list[str] = []
     for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
@@ -103,10 +101,7 @@ class FormatFix:
 
 @dataclass(frozen=True)
 class FormatFailure:
-    """One suite that says FORMAT MISMATCH.
-
-    Differences are shares of 1, candidate − incumbent.
-    """
+    """One suite that says FORMAT MISMATCH. Differences: shares of 1, candidate − incumbent."""
 
     suite: str
     rules: Mapping[str, int]  # how often each broke in the candidate's answers

@@ -95,9 +95,7 @@ def _find_refusals(
 def _find_undeclared(
     hands: "_Hands", actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> Iterator[str]:
-    """Yields that the two are one person with two sign-ins, or that no third one said that they
-    are not, where they could be.
-    """
+    """Yields that the two are, or could be, one person with two sign-ins."""
     tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
     both = {people.person(actor.principal), people.person(whose)}
     if len(both) == 1:
@@ -170,9 +168,7 @@ def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
 
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
-    """Who has seen the key's text or could have made it: who created it, who created the key
-    that it was created with, and so on.
-    """
+    """Loads who created the key, who created the key that it was created with, and so on."""
     met, creators = set[str](), set[str]()
     at: str | None = key
     while at is not None and at not in met:

@@ -1,6 +1,4 @@
-"""Runs one comparison on a database of its own, without a server: `swapgate gate run`, as in CI
-(F10).
-"""
+"""Runs one comparison on a database of its own, without a server, as in CI (F10)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

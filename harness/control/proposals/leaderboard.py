@@ -1,6 +1,4 @@
-"""The leaderboard of a route shows every model that its suites, as they are now, measured
-against its incumbent: score, difference, price and time, and the candidates that come next.
-"""
+"""The leaderboard of a route shows every model that its present suites measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.proposals import candidate_rounds, candidates, selections
 from harness.control.proposals.candidates import RoundPlan
-from harness.control.proposals.comparison import compute_arm_figures, load_arm_answers
+from harness.control.proposals.comparison import compute_arm_figures, is_large
 from harness.control.providers import deprecations
 from harness.control.routing import routes
 from harness.domain.evals.run import AnswerColumns
@@ -160,9 +158,7 @@ def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Prop
 
 
 def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Proposal]:
-    """Of each candidate, the newest proposal against the route's incumbent, decided if one is;
-    without such, the newest against another model.
-    """
+    """Chooses by candidate: against the route's incumbent first, then decided, then newest."""
 
     def worth(proposal: Proposal) -> tuple[bool, bool]:
         return proposal.incumbent == route.incumbent, proposal.verdict is not None
@@ -218,8 +214,15 @@ def _incumbent(
 
 
 def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerColumns]:
-    primary = [plan for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
-    return load_arm_answers(tx, proposal, arm, primary)
+    """By primary suite; checked where there are not too many of them."""
+    runs = [
+        (getattr(proposal.runs[plan.suite], arm), plan.planned_items)
+        for plan in proposal.plans
+        if plan.role is SuiteRole.PRIMARY and plan.suite in proposal.runs
+    ]
+    if is_large(proposal):
+        return [tx.runs.figures(run, below=below) for run, below in runs]
+    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
 
 
 def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:

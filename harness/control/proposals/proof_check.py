@@ -1,7 +1,4 @@
-"""Says in plain words what a proof shows: that its plans were registered before the first
-answer, that its scores give its verdict, who approved it, and what became of the route. It
-reads the verified rows alone.
-"""
+"""Says in plain words what a proof shows, from its verified rows alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -283,9 +283,7 @@ def _find_restored_incumbent(
 
 
 def _find_added_prompt(incumbent: Target, candidate: Target) -> dict[str, Any]:
-    """What the candidate adds to every prompt, where that is neither what the incumbent adds
-    nor a remedy that the gate itself gives: it may hold the suites' answers.
-    """
+    """Finds words for every prompt beyond the incumbent's and the gate's own remedies."""
     added = candidate.request_patch.prompt_addendum
     rest = added
     for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):

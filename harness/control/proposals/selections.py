@@ -1,26 +1,15 @@
-"""Selections are candidates that were proposed together for one swap: the best of those that
-passed goes on once the gate has decided on all.
-"""
+"""Selections are candidates that were proposed together: the best that passes goes on."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from types import MappingProxyType
 
-from harness.control.context import Context
-from harness.control.proposals.comparison import (
-    ArmFigures,
-    compute_arm_figures,
-    load_arm_answers,
-)
 from harness.domain.errors import ProofRefused
-from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import Passed, SuiteReport, Verdict
-from harness.domain.formatting import format_points, format_points_interval, format_usd
-from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
-from harness.domain.routing.target import Target
+from harness.domain.evals.verdict import Passed, Verdict
+from harness.domain.formatting import format_points, format_usd
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.transaction import Transaction
 
 UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
@@ -88,51 +77,6 @@ def find_fault(members: Sequence[Proposal]) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class SelectionCandidate:
-    proposal: ProposalView
-    target: Target
-    verdict: Verdict | None  # None while the gate is open
-    figures: ArmFigures
-    answered: int  # samples so far, of `planned`
-    planned: int
-
-    @property
-    def standing(self) -> str:
-        return self.verdict.words if self.verdict else "none yet"
-
-    def describe_differences(self, titles: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Writes the difference in points on each suite with its interval, the primary first:
-        `tickets +2.0 (+0.4 to +3.6); extraction −0.1 (−1.0 to +0.8)`. A suite alone goes
-        unnamed.
-
-        titles: of the suites, by name.
-        """
-        suites = self.verdict.suites if self.verdict else ()
-        reports = sorted(suites, key=lambda report: report.role is not SuiteRole.PRIMARY)
-        differences = [
-            (report.suite, f"{format_points(report.delta)} ({_interval(report)})")
-            for report in reports
-            if not report.is_unscored
-        ]
-        if len(suites) == 1:
-            return "".join(text for _, text in differences)
-        return "; ".join(f"{titles.get(suite, suite)} {text}" for suite, text in differences)
-
-
-def _interval(report: SuiteReport) -> str:
-    return format_points_interval(report.ci_low, report.ci_high)
-
-
-@dataclass(frozen=True)
-class SelectionComparison:
-    selection: str
-    route: str
-    incumbent: Target
-    incumbent_figures: ArmFigures
-    candidates: Sequence[SelectionCandidate]  # in the order in which they were named
-
-
 def rank_passed(
     tx: Transaction, members: Sequence[Proposal]
 ) -> list[tuple[Proposal, Finalist]]:
@@ -162,41 +106,4 @@ def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
         claim=proposal.claim,
         delta=primary_difference(verdict, weights),
         cost_usd=fmean(known) if known and len(known) == len(costs) else None,
-    )
-
-
-def _answers(tx: Transaction, proposal: Proposal, arm: str) -> AnswerColumns:
-    return AnswerColumns.join(load_arm_answers(tx, proposal, arm, proposal.plans))
-
-
-def load_selection(ctx: Context, proposal: str) -> SelectionComparison:
-    """Loads the candidates that were proposed together with a proposal, and itself. Raises
-    NotFound.
-    """
-    with ctx.store.read() as tx:
-        asked = tx.proposals.get(proposal)
-        members = tx.proposals.of_selection(asked.selection) if asked.selection else [asked]
-        targets = tx.routing.targets()
-        first = members[0]
-        longest = max((_answers(tx, member, "incumbent") for member in members), key=len)
-        return SelectionComparison(
-            selection=first.selection,
-            route=first.route,
-            incumbent=targets[first.incumbent],
-            incumbent_figures=compute_arm_figures(longest),
-            candidates=[
-                _candidate(tx, member, targets[member.candidate]) for member in members
-            ],
-        )
-
-
-def _candidate(tx: Transaction, proposal: Proposal, target: Target) -> SelectionCandidate:
-    answers = _answers(tx, proposal, "candidate")
-    return SelectionCandidate(
-        proposal=ProposalView.from_proposal(proposal, tx.routing.route),
-        target=target,
-        verdict=tx.verdicts.get(proposal.verdict) if proposal.verdict else None,
-        figures=compute_arm_figures(answers),
-        answered=len(answers),
-        planned=sum(plan.planned_items * plan.epochs for plan in proposal.plans),
     )

@@ -1,6 +1,4 @@
-"""Lets people submit proposals, of one candidate or of several at once, which share one alpha.
-What people decide about a proposal is in `decisions`; all else is the reconciler's.
-"""
+"""Lets people submit proposals, of one candidate or of several, which share one alpha."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,6 +1,4 @@
-"""Plans the suites of a route for a proposal: each gets a plan with its claim, margin and order
-(`plan_suites`), and the alpha that is left for it (`charge_alpha`).
-"""
+"""Plans the suites of a route for a proposal, and gives each plan its alpha."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,9 +87,7 @@ def plan_suites(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
 def plan_claims(
     ctx: Context, settings: RouteSettings, gate: GatePolicy, registered: Sequence[SuitePlan]
 ) -> Sequence[Sequence[SuitePlan]]:
-    """Plans every suite with each claim that a proposal may make there, at the registered
-    alpha; stores nothing. The registered plan comes first.
-    """
+    """Plans every suite with each claim that may be made there, the registered one first."""
     found = {plan.suite: {_claim_key(plan): plan} for plan in registered}
     own = {plan.suite: plan for plan in registered}
     margins = dict.fromkeys((gate.margin, gate.largest_margin))

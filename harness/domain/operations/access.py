@@ -206,9 +206,7 @@ class DashboardSession:
 
 
 def sign_in_url(base_url: str, link: str) -> str:
-    """Writes the address that a person opens. The link stands behind `#`, which no browser
-    sends: it is in no server's log, no proxy's, and in no Referer.
-    """
+    """Writes the address. No browser sends what stands behind `#`: no log or Referer has it."""
     return f"{base_url.rstrip('/')}{SIGN_IN_PATH}#{link}"
 
 

@@ -289,9 +289,7 @@ class AlertEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Tells of something that was noticed, or of its end. Never has content of requests, or a
-    secret.
-    """
+    """Tells of something that was noticed, or its end. Never has content, or a secret."""
 
     kind: AlertKind
     subject: str  # what it is about, such as `target openai/gpt-5`

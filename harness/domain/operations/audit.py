@@ -33,9 +33,7 @@ class AuditEvent:
 
 
 def hide_identity(event: AuditEvent) -> AuditEvent:
-    """Leaves out who somebody is at the server of a single sign-on. The event's signature is of
-    the whole event, so that it cannot be checked without.
-    """
+    """Leaves out who somebody is at a single sign-on's server; the mac covers all of it."""
     if event.action != "dashboard.sign_in" or not IDENTITY_DETAILS & event.details.keys():
         return event
     hidden = dict.fromkeys(IDENTITY_DETAILS & event.details.keys(), FOR_ADMINS)
@@ -44,9 +42,7 @@ def hide_identity(event: AuditEvent) -> AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Selects audit events. A text selects by a part of it, in capitals or not; an empty one
-    selects all.
-    """
+    """Selects audit events by parts of texts, in any case; an empty text selects all."""
 
     actor: str = ""  # who acted, or the id of the management key
     action: str = ""  # what was done, such as `route.rollback`

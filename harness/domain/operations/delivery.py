@@ -89,9 +89,7 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        """Identifies the message, the same in every attempt, so that a receiver can leave out
-        what it has.
-        """
+        """Identifies the message in every attempt, so that a receiver can leave out repeats."""
         return f"{self.alert}.{self.number}"
 
 

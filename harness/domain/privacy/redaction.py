@@ -168,9 +168,7 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """One of the user's redaction rules. Raises InputError for an invalid name or pattern, or
-    one that matches the empty text.
-    """
+    """One of the user's rules. Raises InputError for one that matches the empty text."""
 
     name: str
     pattern: str  # as Python's `re` takes it

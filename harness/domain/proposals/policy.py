@@ -187,9 +187,7 @@ class CanaryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CostAcceptance:
-    """Says that a candidate may cost more than the guardrail of its route's policy lets it. It
-    ends with its proposal.
-    """
+    """Lets one proposal's candidate cost more than the guardrail of its route's policy."""
 
     ratio: float  # the most that it may cost, in costs of the incumbent
     because: str

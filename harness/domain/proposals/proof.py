@@ -78,9 +78,7 @@ def format_proof(proof: Proof) -> str:
 
 
 def parse_proof(text: str) -> Proof:
-    """Reads the file. Raises InputError, with the line, for other bytes than `format_proof`
-    writes.
-    """
+    """Reads the file. Raises InputError, with the line, where it was changed."""
     try:
         whole = json.loads(text)
         if whole["format"] != FORMAT:

@@ -219,9 +219,7 @@ class Proposal:
 
     @property
     def yields(self) -> bool:
-        """Tells whether it ends by itself when a person proposes: the route's schedule made it,
-        and it is measured still.
-        """
+        """Tells whether it ends when a person proposes: a schedule made it, not decided yet."""
         measured = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
         return self.on_better is not None and self.phase in measured
 
@@ -246,9 +244,7 @@ class Proposal:
 
     @property
     def closed(self) -> bool:
-        """Tells whether it ended before its canary, and no person rejected it: its verdict, its
-        age or a change of what it rests on closed it.
-        """
+        """Tells whether it ended before its canary, and no person rejected it."""
         refused = self.closed_because.startswith(REFUSED_BY)
         return self.phase is ProposalPhase.REJECTED and not refused
 

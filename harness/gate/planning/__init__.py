@@ -1,3 +1,1 @@
-"""Planning before money or traffic is spent: sample sizes, costs, and how long a
-canary takes.
-"""
+"""Planning before money or traffic is spent: sample sizes, costs, a canary's time."""

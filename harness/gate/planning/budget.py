@@ -85,9 +85,7 @@ class DesignOption:
 
 
 def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread | None:
-    """Measures the spread of the differences. differences: per item, per epoch. None with fewer
-    than MIN_PAIRS items.
-    """
+    """Measures the spread of differences, per item and epoch; None below MIN_PAIRS items."""
     if len(differences) < MIN_PAIRS:
         return None
     means = [fmean(difference) for difference in differences]
@@ -103,9 +101,7 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
 def comparison_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
-    """Returns the cost of asking and judging every item; the gate may stop earlier. None where
-    a price is unknown.
-    """
+    """Returns the cost at most, judging included; None where a price is unknown."""
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
 
 

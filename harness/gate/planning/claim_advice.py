@@ -1,6 +1,4 @@
-"""Claim advice says, before anything is asked, how often a suite would show each claim that may
-be made, and which claim answers the question that people have (statistics.md §1.9).
-"""
+"""Says how often a suite would show each claim, and recommends one (statistics.md §1.9)."""
 
 import math
 from collections.abc import Sequence

@@ -28,17 +28,12 @@ def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
 
 
 def total_risk(risks: Iterable[float]) -> float:
-    """Returns how often at most one of them passes by luck, however they depend on
-    one another.
-    """
+    """Returns how often at most one of them passes by luck, whatever their dependence."""
     return min(1.0, math.fsum(risks))
 
 
 def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
-    """Returns the alpha left for a candidate: its own, at most half of the rest.
-
-    So the budget is never used up, and the sum never passes it.
-    """
+    """Returns its own alpha, at most half of what is left: the sum never passes the budget."""
     return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
 
 
@@ -61,9 +56,7 @@ def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
 
 
 def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Decides which of several superiority suites are shown, when one suffices. Source: Holm
-    1979.
-    """
+    """Decides which superiority suites are shown, where one suffices. Source: Holm 1979."""
     shown = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     for rank, index in enumerate(order):

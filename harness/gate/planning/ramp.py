@@ -55,9 +55,7 @@ class StepPlan:
 
 
 def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
-    """Plans every step, as if each took its typical time: with a new day, evidence begins
-    anew.
-    """
+    """Plans each step at its typical time: with a new day, evidence begins anew."""
     plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:

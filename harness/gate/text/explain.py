@@ -1,6 +1,4 @@
-"""Explains a rollout for people by what `policy.decide_action` decided. Decides nothing
-itself.
-"""
+"""Explains a rollout for people by what `decide_action` decided; decides nothing itself."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -122,9 +120,7 @@ _PERSON: Final = StepNeed(
 def explain_rollout(
     rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
 ) -> RolloutExplanation:
-    """Explains a rollout. action: what `decide_action` gave for the same rollout, blocks and
-    moment.
-    """
+    """Explains a rollout. action: of `decide_action`, for the same blocks and moment."""
     return replace(_explain(rollout, action, blocks, now), judged_by=_judged_by(rollout.policy))
 
 
@@ -205,9 +201,7 @@ def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -
 
 
 def _without_feedback(evidence: GuardrailEvidence) -> bool:
-    """Whether no user gave feedback: that nobody complained is no success. Missing outcomes,
-    which count as bad, may still be evidence.
-    """
+    """Whether no user gave feedback. Missing outcomes, which count as bad, may be evidence."""
     opinions = evidence.opinions
     return (
         opinions is not None
@@ -217,9 +211,7 @@ def _without_feedback(evidence: GuardrailEvidence) -> bool:
 
 
 def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
-    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3 other`; and
-    says which segment carries the harm.
-    """
+    """Lists each model's failures by class, and the segment that carries the harm."""
     arms = (
         ("candidate", evidence.canary_failures, evidence.canary_classes),
         ("incumbent", evidence.control_failures, evidence.control_classes),

@@ -1,6 +1,4 @@
-"""Describes a ramp plan in plain words: how long a canary takes, and what would make it
-faster.
-"""
+"""Describes in plain words how long a canary takes, and what helps a step that is late."""
 
 import math
 from collections.abc import Sequence

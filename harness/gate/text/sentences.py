@@ -137,9 +137,7 @@ def _name_mean(verdict: BaseVerdict) -> str:
 
 
 def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:
-    """Says which look a comparison is and what it may cost; empty for registrations without a
-    rule. candidates: how many share its alpha.
-    """
+    """Says which look it is and what it may cost. candidates: how many share its alpha."""
     if not spend:
         return ""
     which = (
