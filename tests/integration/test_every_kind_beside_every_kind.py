@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from itertools import islice, product
@@ -33,12 +32,11 @@ from harness.domain.routing.table import (
     Snapshot,
 )
 from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow import Shadow, ShadowLimits
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, Door
-from tests.support.router.live_router import KEY, QUICK, SECRET
+from tests.support.router.live_router import KEY, QUICK, SECRET, shadow_of
 from tests.wire.kinds import StrictWire, model_of, provider_of
 from tests.wire.server import Json, Reading, Reply
 from tests.wire.tool_clients import CLIENTS, Call, Feature, ToolClient
@@ -219,23 +217,6 @@ def snapshot_of(role: Role) -> Snapshot:
         keys=(KeyGrant("k", key_hash(KEY, SECRET)),),
         etag="1",
         shadows=tuple(shadows),
-    )
-
-
-def shadow_of(route: str, incumbent: str, candidate: Target) -> Shadow:
-    limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000, usd_per_day=None)
-    return Shadow(
-        id=f"s_{route}",
-        route=route,
-        incumbent=incumbent,
-        candidate=candidate,
-        data_class="",
-        limits=limits,
-        proposal=None,
-        reason="",
-        started_by="",
-        started_at=NOW,
-        expires_at=NOW + timedelta(days=365),
     )
 
 

@@ -19,7 +19,7 @@ from harness.domain.operations.access import key_hash
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import (
     Canary,
     KeyGrant,
@@ -31,9 +31,8 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Provider, Target
 from router.protocols.endpoints import ENDPOINTS
 from router.upstream.transports import Transports
-from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import Door
-from tests.support.router.live_router import KEY, QUICK, SECRET
+from tests.support.router.live_router import KEY, QUICK, SECRET, switch_of
 from tests.wire.kinds import StrictWire, model_of, provider_of
 from tests.wire.server import Json, Reading, Reply
 from tests.wire.tool_clients import CLIENTS, Feature, MessageClient
@@ -102,7 +101,8 @@ def snapshot_of() -> Snapshot:
         behind = replace(plain, name=f"fallback.{pair}", fallbacks=(guest,))
         killed = replace(behind, name=f"{Occasion.KILL_SWITCH}.{pair}")
         routes += [behind, killed]
-        switches.append(forcing(killed.name, new[other].provider))
+        force = f"provider:{new[other].provider}"
+        switches.append(switch_of(force, id=f"sw_{killed.name}", route=killed.name))
     providers = [provider_of(kind, f"{kind}-{age}") for kind in KINDS for age in ("old", "new")]
     targets = {target.id: target for target in (*old.values(), *new.values())}
     return Snapshot(
@@ -112,11 +112,6 @@ def snapshot_of() -> Snapshot:
         etag="1",
         switches=tuple(switches),
     )
-
-
-def forcing(route: str, provider: str) -> KillSwitch:
-    force, at = Force(ForceKind.PROVIDER, provider), ManualClock().now()
-    return KillSwitch(f"sw_{route}", route, force, "a drill", "ada", at, None, SwitchSource.CLI)
 
 
 class ToolLoops(StrictWire):

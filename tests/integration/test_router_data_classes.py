@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from harness.domain.routing.kill_switch import (
     SwitchSource,
     parse_environment_switches,
     parse_file_switches,
-    parse_force,
 )
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow, ShadowLimits
 from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code
-from tests.support.router.live_router import provider, served, snapshot, upstream_keys
+from tests.support.router.live_router import (
+    provider,
+    served,
+    shadow_of,
+    snapshot,
+    switch_of,
+    upstream_keys,
+)
 
 pytestmark = pytest.mark.req("D8")
 AT = datetime(2026, 11, 20, tzinfo=UTC)
@@ -128,14 +133,10 @@ async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: CountingRou
     assert counted.asked == {"m-own": 100}
 
 
-def kill_switch(force: str, *, source: SwitchSource, of_route: str | None = None) -> KillSwitch:
-    return KillSwitch("sw", of_route, parse_force(force), "a drill", "ada", AT, None, source)
-
-
 SWITCHES = {
-    "command line": [kill_switch("provider:away", source=SwitchSource.CLI)],
+    "command line": [switch_of("provider:away")],
     "api, one route": [
-        kill_switch(f"target:{AWAY.id}", source=SwitchSource.REST, of_route="support")
+        switch_of(f"target:{AWAY.id}", source=SwitchSource.REST, route="support")
     ],
     "SWAPGATE_FORCE provider": parse_environment_switches("provider:away", AT),
     "SWAPGATE_FORCE target": parse_environment_switches(f"target:{AWAY.id}", AT),
@@ -158,19 +159,7 @@ async def test_no_switch_in_any_form_shows_data_to_who_may_not_see_them(
 
 
 def test_no_shadow_sees_what_it_may_not(caplog: pytest.LogCaptureFixture) -> None:
-    shadow = Shadow(
-        id="sh",
-        route="support",
-        incumbent=OWN.id,
-        candidate=AWAY,
-        data_class="personal",
-        limits=ShadowLimits(10_000),
-        proposal=None,
-        reason="a test",
-        started_by="ada",
-        started_at=AT,
-        expires_at=AT + timedelta(days=1),
-    )
+    shadow = shadow_of("support", OWN.id, AWAY, data_class="personal")
     found = replace(route(), shadows=(shadow,))
     both = {"personal": frozenset({"up", "away"})}
 

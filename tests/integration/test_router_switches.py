@@ -7,16 +7,20 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import Snapshot
-from harness.runtime.clock import SystemClock
 from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.router.asgi_router import ASK, CHAT, Door
-from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, served, snapshot
+from tests.support.router.live_router import (
+    CANDIDATE,
+    FALLBACK,
+    INCUMBENT,
+    served,
+    snapshot,
+    switch_of,
+)
 
-ADA = Actor("ada", Role.APPROVER, "pr_ada")
-CLOCK = SystemClock()
+SPARE = f"target:up/{FALLBACK}"
 
 
 class Served(NamedTuple):
@@ -35,29 +39,13 @@ def with_switches(*switch: KillSwitch, **more: object) -> Snapshot:
     return replace(made, switches=switch)
 
 
-def thrown(door: Door, **more: object) -> KillSwitch:
-    switch = KillSwitch(
-        id="sw_1",
-        route=None,
-        force=parse_force(f"target:up/{FALLBACK}"),
-        reason="a drill",
-        actor="ada",
-        created_at=door.clock.now(),
-        expires_at=None,
-        source=SwitchSource.CLI,
-    )
-    return replace(switch, **more)  # type: ignore[arg-type]  # a test's own fields
-
-
 @pytest.mark.req("B11")
 async def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(tmp_path: Path) -> None:
     door = Door(tmp_path)
     for force in ("provider:elsewhere", f"target:up/{CANDIDATE}"):
-        switch = thrown(door, force=parse_force(force))
-        door.holder.current = served(with_switches(switch))
-        assert await ask_router(door) == Served(
-            f"up/{INCUMBENT}", f"{switch.id}; {force}; not_in_effect"
-        )
+        door.holder.current = served(with_switches(switch_of(force)))
+        told = f"sw_1; {force}; not_in_effect"
+        assert await ask_router(door) == Served(f"up/{INCUMBENT}", told)
 
     _, _, metrics = await door.call("/metrics", b"", method="GET")
     assert b"swapgate_router_switch_not_in_effect_total 2.0" in metrics
@@ -67,7 +55,7 @@ async def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(tmp_path
 async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Path) -> None:
     door = Door(tmp_path)
     expires_at = door.clock.now() + timedelta(hours=2)
-    door.holder.current = served(with_switches(thrown(door, expires_at=expires_at)))
+    door.holder.current = served(with_switches(switch_of(SPARE, expires_at=expires_at)))
     door.kept.away = True
 
     assert (await ask_router(door)).target == f"up/{FALLBACK}"
@@ -78,17 +66,17 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
 @pytest.mark.req("B11")
 async def test_a_target_that_is_avoided_is_out_and_its_chain_answers(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    force = parse_force(f"avoid:target:up/{INCUMBENT}")
-    door.holder.current = served(with_switches(thrown(door, force=force)))
+    force = f"avoid:target:up/{INCUMBENT}"
+    door.holder.current = served(with_switches(switch_of(force)))
 
-    told = f"sw_1; avoid:target:up/{INCUMBENT}; in_effect"
+    told = f"sw_1; {force}; in_effect"
     assert await ask_router(door) == Served(f"up/{FALLBACK}", told)
 
 
 @pytest.mark.req("B11")
 async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    forced = with_switches(thrown(door), weight_bps=10_000)
+    forced = with_switches(switch_of(SPARE), weight_bps=10_000)
     for serving in (served(forced), served(replace(forced, switches=()))):
         door.holder.current = serving
         await ask_router(door)
@@ -112,8 +100,7 @@ async def test_a_switch_without_effect_on_a_route_leaves_its_requests_as_they_ar
     tmp_path: Path, force: str, counted: int, told: str
 ) -> None:
     door = Door(tmp_path)
-    switch = thrown(door, force=parse_force(force))
-    door.holder.current = served(with_switches(switch, weight_bps=1))
+    door.holder.current = served(with_switches(switch_of(force), weight_bps=1))
 
     assert await ask_router(door) == Served(f"up/{INCUMBENT}", told)
     door.recorder.flush(final=True)
@@ -122,9 +109,9 @@ async def test_a_switch_without_effect_on_a_route_leaves_its_requests_as_they_ar
 
 @pytest.mark.req("B11", "D3")
 def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
-    door = Door(tmp_path)
-    until = door.clock.now() + timedelta(minutes=5)
-    one, other = thrown(door), thrown(door, id="sw_2", route="support", expires_at=until)
+    one = switch_of(SPARE)
+    until = one.created_at + timedelta(minutes=5)
+    other = switch_of(SPARE, id="sw_2", route="support", expires_at=until)
     kept = with_switches(one, other)
 
     save_snapshot(kept, tmp_path / "kept.json")

@@ -12,7 +12,6 @@ from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
 from router.protocols.answer_ends import ENDS, AnswerEnding, ending_failure, read_ending
-from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.stream import ChatStream
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter
@@ -127,16 +126,6 @@ def test_a_word_that_nothing_is_known_of_is_irregular() -> None:
 
         DIALECTS[endpoint].checked(answer)
         assert DIALECTS[endpoint].irregularity(answer) is Irregularity.UNKNOWN_END
-
-
-def test_a_filters_end_is_a_refusal_and_a_models_limit_a_truncation() -> None:
-    refused, cut = AnswerSignals(keeps=False), AnswerSignals(keeps=False)
-
-    refused.ended("RECITATION")
-    cut.ended("model_length")
-
-    assert (refused.refused, refused.truncated) == (True, False)
-    assert (cut.refused, cut.truncated) == (False, True)
 
 
 @pytest.mark.req("B3", "B8")

@@ -6,7 +6,6 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
-from anthropic.lib.streaming._messages import accumulate_event
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from router.upstream.endpoint_translation import translate_message, translate_re
 from tests.support.providers.scripted_upstream import DONE, event
 from tests.wire import chats
 from tests.wire.server import Json, Reply
+from tests.wire.tool_clients import accumulated
 
 TEXTS = st.text(min_size=1, max_size=12)
 ARGUMENTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-9, 9), st.none()), max_size=3)
@@ -75,17 +75,6 @@ def as_whole(answer: Json) -> ParsedObject:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     ends = sorted({place % (len(data) + 1) for place in places})
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
-
-
-def accumulated(events: bytes) -> Any:
-    """As the official client puts a stream together."""
-    snapshot: Any = None
-    bufs: dict[int, bytes] = {}
-    for part in events.decode().split("\n\n"):
-        if part:
-            data = json.loads(part.partition("data: ")[2])
-            snapshot = accumulate_event(event=data, current_snapshot=snapshot, json_bufs=bufs)
-    return snapshot
 
 
 def plain(answer: Json) -> Said:

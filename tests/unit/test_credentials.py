@@ -15,11 +15,9 @@ from harness.domain.providers.credentials import (
     keys_from_environment,
     lacks_key,
 )
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
-from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door, Script
@@ -31,6 +29,7 @@ from tests.support.router.live_router import (
     UPSTREAM_KEYS,
     provider,
     snapshot,
+    switch_of,
     upstream_keys,
 )
 
@@ -279,7 +278,7 @@ async def test_a_switch_thrown_for_a_target_ends_its_pause_and_closes_its_circui
         assert [await refusing.ask() for _ in range(2)] == [FALLBACK] * 2
         refusing.turn = None
 
-        thrown = switch(force)
+        thrown = switch_of(force)
         refusing.change(replace(first, etag="2", switches=(thrown,)))
         assert await refusing.ask() == INCUMBENT
 
@@ -297,15 +296,8 @@ async def test_a_switch_for_another_target_opens_nothing(tmp_path: Path) -> None
     refusing = Refusing(tmp_path, error(401), first)
     await refusing.ask()
 
-    refusing.change(replace(first, etag="2", switches=(switch(f"target:up/{FALLBACK}"),)))
+    refusing.change(replace(first, etag="2", switches=(switch_of(f"target:up/{FALLBACK}"),)))
     refusing.change(replace(first, etag="3"))
     await refusing.ask()
 
     assert refusing.asked[INCUMBENT] == 1
-
-
-def switch(force: str) -> KillSwitch:
-    now = ManualClock().now()
-    return KillSwitch(
-        "sw_1", None, parse_force(force), "limit raised", "ops", now, None, SwitchSource.CLI
-    )

@@ -18,7 +18,7 @@ from harness.domain.routing.keep_warm import (
     draw_keep_warm,
     keep_warm_targets,
 )
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import (
     BUCKETS,
     Canary,
@@ -29,11 +29,10 @@ from harness.domain.routing.table import (
     hash_bucket,
 )
 from harness.domain.routing.target import Target
-from harness.runtime.clock import SystemClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, Script
-from tests.support.router.live_router import FALLBACK, INCUMBENT, provider, snapshot
+from tests.support.router.live_router import FALLBACK, INCUMBENT, provider, snapshot, switch_of
 
 pytestmark = pytest.mark.req("B6")
 
@@ -196,17 +195,12 @@ async def test_no_caller_waits_for_a_second_try_of_a_warmed_target(tmp_path: Pat
     assert 1 <= door.asked[FALLBACK] == served[b"keep_warm", OWN.name.encode()] <= 5
 
 
-def thrown() -> KillSwitch:
-    at, force = SystemClock().now(), parse_force("provider:up")
-    return KillSwitch("s-1", None, force, "outage", "ada", at, None, SwitchSource.CLI)
-
-
 @pytest.mark.parametrize(
     "staged",
     [
         {"settings": RouteSettings()},
         {"settings": replace(TENTH, side_effects=True)},
-        {"switches": (thrown(),)},
+        {"switches": (switch_of("provider:up"),)},
     ],
     ids=["off", "side effects", "a switch is in force"],
 )

@@ -295,6 +295,18 @@ def test_what_ends_a_broken_stream_is_in_the_clients_protocol() -> None:
     assert told["error"]["message"] == "it broke"  # the official client looks here
 
 
+def test_every_choice_needs_its_own_end() -> None:
+    two = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"a"}},'
+        b'{"index":1,"delta":{"content":"b"}}]}\n\n'
+    )
+    stream = ChatStream('"r"', show_usage=False)
+
+    stream.feed(two + chunk(finish="stop") + DONE)
+
+    assert "finish_reason" in stream.failure
+
+
 @pytest.mark.req("B8")
 def test_a_provider_that_sends_an_empty_finish_reason_has_not_finished() -> None:
     stream = ChatStream('"r"', show_usage=False)

@@ -1,4 +1,4 @@
-"""A request that a target refuses for a field is sent once more without it, if that is safe."""
+"""What a target lacks or refuses is left out of a request, if that is safe, and named."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,19 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.operations.alerts import AlertEvent, AlertKind
+from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.request_repair import RepairKind, find_repair, repair_request
+from harness.domain.routing.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Endpoint,
+    OptionalFeature,
+    dropped_features,
+)
+from harness.domain.routing.target import Target
+from router.frame.body import read_request
 from router.frame.failure import error_object
+from router.request.needs import given_fields, without_fields
 from router.upstream.learned_repairs import KEPT_S
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -16,6 +27,7 @@ from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door, Place
 from tests.support.router.live_router import CANDIDATE, INCUMBENT
 
+pytestmark = pytest.mark.req("B7")
 # Each line: of whom, the status, the body as published, what was sent, and what is sent then.
 REFUSALS: Final[list[dict[str, Any]]] = [
     json.loads(line)
@@ -31,7 +43,6 @@ def repaired(error_: dict[str, Any], sent: dict[str, Any] = SENT) -> dict[str, A
     return None if found is None else repair_request(sent, [found])[0]
 
 
-@pytest.mark.req("B7")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=[refusal["of"] for refusal in REFUSALS])
 def test_a_published_refusal_of_a_field_is_repaired_where_that_is_safe(
     refusal: dict[str, Any],
@@ -42,7 +53,6 @@ def test_a_published_refusal_of_a_field_is_repaired_where_that_is_safe(
     assert repaired(dict(error_), refusal["sent"]) == refusal["repaired"]
 
 
-@pytest.mark.req("B7")
 @pytest.mark.parametrize(
     "error_",
     [
@@ -66,7 +76,6 @@ def test_a_hint_that_is_refused_by_name_is_left_out(error_: dict[str, Any]) -> N
     assert repaired(error_) == {name: SENT[name] for name in SENT if name != "temperature"}
 
 
-@pytest.mark.req("B7")
 @pytest.mark.parametrize(
     ("message", "limit"),
     [
@@ -82,7 +91,6 @@ def test_a_limit_above_the_targets_becomes_the_targets(message: str, limit: int)
     assert repaired({"message": message}) == {**SENT, "max_tokens": limit}
 
 
-@pytest.mark.req("B7")
 def test_a_limit_below_the_targets_or_under_another_name_is_changed() -> None:
     small = {"max_output_tokens": 1}
     least = (
@@ -130,7 +138,6 @@ def picky(request: UpstreamRequest) -> ScriptedTurn:
     return REFUSAL if b'"temperature"' in request.body else completion()
 
 
-@pytest.mark.req("B7")
 async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Path) -> None:
     door = Door(tmp_path, picky, moves=True)
     series = f'swapgate_learned_repairs{{field="temperature",target="up/{INCUMBENT}"}}'
@@ -160,7 +167,6 @@ async def test_a_refused_hint_is_declared_and_remembered_for_a_day(tmp_path: Pat
     assert len(door.transport.seen) == 6
 
 
-@pytest.mark.req("B7")
 async def test_what_one_prompt_leaves_of_a_window_limits_no_other_request(
     tmp_path: Path,
 ) -> None:
@@ -178,7 +184,7 @@ async def test_what_one_prompt_leaves_of_a_window_limits_no_other_request(
     assert len(door.transport.seen) == 4  # each was asked as the client had sent it
 
 
-@pytest.mark.req("B7", "F4")
+@pytest.mark.req("F4")
 async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()}, weight_bps=10_000, moves=True)
     place.script[CANDIDATE] = lambda: picky(place.transport.seen[-1])
@@ -189,3 +195,73 @@ async def test_a_candidate_that_refuses_a_hint_is_not_charged_with_it(tmp_path: 
     place.recorder.flush(final=True)
     (row,) = place.kept.traffic
     assert (row.requests, row.charged) == (3, 0)
+
+
+PLAIN = Target("p", "m")
+
+
+def test_kinds_lack_hints_alone() -> None:
+    assert all(kind.lacks <= set(OptionalFeature) for kind in PROVIDER_KINDS.values())
+
+
+def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
+    def find_dropped(
+        has: Capabilities, kind: frozenset[str], *, translated: bool
+    ) -> set[OptionalFeature]:
+        return set(dropped_features(has, kind, Endpoint.MESSAGES, translated=translated))
+
+    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=False) == set()
+    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=True) == {
+        OptionalFeature.CACHING
+    }
+    kept = dropped_features(
+        UNKNOWN_CAPABILITIES, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True
+    )
+    assert kept == set()
+    assert find_dropped(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
+        OptionalFeature.SEED,
+        OptionalFeature.TOP_K,
+    }
+
+
+def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str, object]:
+    """What is left of the body without any hint."""
+    text = json.dumps({"model": "r", **body}).encode()
+    hints = given_fields(read_request(text, endpoint), frozenset(OptionalFeature))
+    found: dict[str, object] = json.loads(without_fields(text, endpoint, hints, target))
+    del found["model"]
+    return found
+
+
+def test_each_protocol_has_its_own_names_for_them() -> None:
+    assert lost(Endpoint.CHAT, seed=1, reasoning_effort="low", temperature=1) == {
+        "temperature": 1
+    }
+    included = ["reasoning.encrypted_content", "file_search_call.results"]
+    assert lost(Endpoint.RESPONSES, reasoning={"effort": "low"}, include=included) == {
+        "include": included[1:]
+    }
+    thought = {"type": "enabled", "budget_tokens": 1024}
+    assert lost(Endpoint.MESSAGES, thinking=thought, output_config={"effort": "low"}) == {}
+
+
+def test_cache_marks_are_taken_out_and_data_that_look_alike_are_not() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    schema = {"type": "object", "properties": mark}
+    use = {"type": "tool_use", "id": "a", "name": "f", "input": mark}
+    left = lost(
+        Endpoint.MESSAGES,
+        system=[{"type": "text", "text": "a", **mark}],
+        tools=[{"name": "f", "input_schema": schema, **mark}],
+        messages=[{"role": "assistant", "content": [use]}],
+    )
+    assert left == {
+        "system": [{"type": "text", "text": "a"}],
+        "tools": [{"name": "f", "input_schema": schema}],
+        "messages": [{"role": "assistant", "content": [use]}],
+    }
+
+
+def test_what_the_target_itself_sets_is_no_hint_of_the_client() -> None:
+    own = Target("p", "m", parameters={"seed": 3})
+    assert lost(Endpoint.CHAT, own, seed=3, logprobs=True) == {"seed": 3}

@@ -1,7 +1,6 @@
 """Tools and items of a response that a chat has not: namespaces, custom tools, hosted tools."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +9,10 @@ from harness.domain.routing.capabilities import Endpoint
 from router.frame.failure import Untranslatable
 from router.frame.json_spans import parse_object
 from router.upstream.endpoint_translation import UNTRANSLATABLE_FIELDS, translate_response
+from tests.wire import openai
+from tests.wire.server import Json, Reply
 
 pytestmark = pytest.mark.req("B7")
-Json = dict[str, Any]
 RUN: Json = {"type": "function", "name": "run", "parameters": {"type": "object"}}
 SPACE: Json = {"type": "namespace", "name": "mcp__files", "tools": [{**RUN, "name": "read"}]}
 GRAMMAR: Json = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
@@ -35,28 +35,22 @@ def functions(body: bytes) -> list[Json]:
     return [tool["function"] for tool in chat(body)["tools"]]
 
 
-def answer(*calls: tuple[str, Json]) -> Json:
-    made = [
-        {
-            "id": f"call_{n}",
-            "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments)},
-        }
-        for n, (name, arguments) in enumerate(calls)
-    ]
-    message = {"role": "assistant", "content": None, "tool_calls": made}
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
-    return {"id": "c", "model": "m", "choices": [choice]}
+def calling(*calls: tuple[str, Json]) -> Reply:
+    return Reply(calls=calls, stop="tools")
+
+
+def output(body: bytes, reply: Reply) -> list[Json]:
+    """The items of a response to which a chat answers so."""
+    said = parse_object(json.dumps(openai.whole(reply)).encode())
+    found: list[Json] = json.loads(translate_response(body, "custom").whole(said))["output"]
+    return found
 
 
 def test_a_namespaces_functions_are_offered_under_names_of_their_own_and_given_back() -> None:
     body = response_body(RUN, SPACE)
     assert [f["name"] for f in functions(body)] == ["run", "mcp__files__read"]
 
-    said = json.dumps(answer(("mcp__files__read", {}), ("run", {})))
-    first, second = json.loads(
-        translate_response(body, "custom").whole(parse_object(said.encode()))
-    )["output"]
+    first, second = output(body, calling(("mcp__files__read", {}), ("run", {})))
     assert (first["name"], first["namespace"]) == ("read", "mcp__files")
     assert second["name"] == "run"
     assert "namespace" not in second
@@ -73,20 +67,20 @@ def test_a_custom_tool_is_a_function_with_one_text_and_its_calls_are_custom_agai
     assert function["parameters"]["required"] == ["input"]
     assert "start: WORD" in function["description"]
 
-    said = json.dumps(answer(("patch", {"input": 'a "b"\n'}))).encode()
-    (item,) = json.loads(translate_response(body, "custom").whole(parse_object(said)))["output"]
+    (item,) = output(body, calling(("patch", {"input": 'a "b"\n'})))
     assert (item["type"], item["input"]) == ("custom_tool_call", 'a "b"\n')
 
-    result = {"type": "custom_tool_call_output", "call_id": "call_0", "output": "done"}
+    id_ = item["call_id"]
+    result = {"type": "custom_tool_call_output", "call_id": id_, "output": "done"}
     turns = chat(response_body(PATCH, given=[USER, item, result]))["messages"]
     (call,) = turns[1]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"input": 'a "b"\n'}
-    assert turns[2] == {"role": "tool", "tool_call_id": "call_0", "content": "done"}
+    assert turns[2] == {"role": "tool", "tool_call_id": id_, "content": "done"}
 
 
 def test_a_custom_tools_call_is_streamed_as_one() -> None:
     events = translate_response(response_body(PATCH, stream=True), "custom").events()
-    data = b"".join(stream(answer(("patch", {"input": "abc"}))))
+    data = b"".join(openai.events(calling(("patch", {"input": "abc"}))))
     told = [
         json.loads(line[5:])
         for line in (events.feed(data) + events.end()).split(b"\n")
@@ -97,21 +91,6 @@ def test_a_custom_tools_call_is_streamed_as_one() -> None:
     assert not [kind for kind in kinds if "function_call" in kind]
     (item,) = told[-1]["response"]["output"]
     assert (item["type"], item["input"]) == ("custom_tool_call", "abc")
-
-
-def stream(whole: Json) -> Iterator[bytes]:
-    (choice,) = whole["choices"]
-    (call,) = choice["message"]["tool_calls"]
-    head = {"id": "c", "model": "m"}
-    for at, piece in enumerate(call["function"]["arguments"]):
-        function = {"arguments": piece} | ({"name": call["function"]["name"]} if not at else {})
-        delta = {"tool_calls": [{"index": 0, "id": call["id"], "function": function}]}
-        yield (
-            b"data: %b\n\n"
-            % json.dumps({**head, "choices": [{"index": 0, "delta": delta}]}).encode()
-        )
-    end = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
-    yield b"data: %b\n\ndata: [DONE]\n\n" % json.dumps({**head, "choices": [end]}).encode()
 
 
 def test_a_hosted_tool_beside_others_is_left_out_and_named() -> None:

@@ -12,7 +12,6 @@ from harness.domain.agents.agent import AgentGrant, GrantKind
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.errors import InputError
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CreateRoute, apply_change
 from harness.domain.routing.table import KeyGrant, Snapshot, Stakes
 from harness.domain.routing.target import DataClasses, Target
@@ -20,7 +19,7 @@ from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
-from tests.support.router.live_router import SECRET, served, snapshot
+from tests.support.router.live_router import SECRET, served, snapshot, switch_of
 
 pytestmark = pytest.mark.req("C5", "E1", "E2", "D8")
 
@@ -226,12 +225,10 @@ async def test_one_target_under_two_classes_of_data_is_two_routes(tmp_path: Path
 
 
 async def test_a_kill_switch_holds_for_literal_targets(tmp_path: Path) -> None:
-    force = Force(ForceKind.TARGET, LITERAL.id)
-    switch = KillSwitch("s-1", None, force, "outage", "ann", NOW, None, SwitchSource.CLI)
-    made = replace(first(GRANT), switches=(switch,))
+    made = replace(first(GRANT), switches=(switch_of(f"target:{LITERAL.id}"),))
     status, headers, _ = await call(Door(tmp_path, first=made))
     assert status == 200
-    assert headers[b"x-swapgate-switch"].startswith(b"s-1; ")
+    assert headers[b"x-swapgate-switch"].startswith(b"sw_1; ")
 
 
 async def test_a_literal_target_fails_over_to_nobody(tmp_path: Path) -> None:
@@ -281,8 +278,7 @@ async def test_the_target_that_auto_chose_is_asked_first_if_its_route_may_ask_it
 async def test_no_target_is_asked_first_while_a_switch_rules(tmp_path: Path) -> None:
     made = snapshot("http://up", fallback=True)
     route = made.table.routes["support"]
-    force = Force(ForceKind.TARGET, route.incumbent)
-    switch = KillSwitch("s-1", None, force, "outage", "ann", NOW, None, SwitchSource.CLI)
+    switch = switch_of(f"target:{route.incumbent}")
     at = Door(tmp_path, first=replace(made, switches=(switch,)))
     wanted = replace(CALLER, grant="", target=route.fallbacks[0])
     _, headers, _ = await call(at, wanted, ASK)

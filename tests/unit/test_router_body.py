@@ -321,20 +321,6 @@ def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, s
     assert sent({"model": "r", "messages": said}, target) == measured
 
 
-def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
-    body = {"model": "r", "stream": True}
-
-    assert sent(body, PLAIN)["stream_options"] == {"include_usage": True}
-    found = sent({**body, "stream_options": {"x": 1, "include_usage": False}}, PLAIN)
-    assert found["stream_options"] == {"x": 1, "include_usage": True}
-    assert "stream_options" not in sent({"model": "r"}, PLAIN)
-    asking = b'{"model":"r","stream":true,"stream_options":{"include_usage":true}}'
-    assert read_request(asking, Endpoint.CHAT).wants_usage
-    assert CHAT.patched(read_request(asking, Endpoint.CHAT), PLAIN) == asking.replace(
-        b'"r"', b'"the/model-1"'
-    )
-
-
 # What a text may hold that looks like the member `model`, and is another's, or text itself.
 lookalikes = st.recursive(
     st.sampled_from(

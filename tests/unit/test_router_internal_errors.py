@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final
@@ -30,7 +29,6 @@ from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
-from harness.domain.shadow import Shadow, ShadowLimits
 from router.frame.replies import Header
 from router.health.provider_keys import EarlyRecovery
 from router.health.target_health import TargetHealth
@@ -58,6 +56,7 @@ from tests.support.router.live_router import (
     QUICK,
     SECRET,
     provider,
+    shadow_of,
     snapshot,
 )
 from tests.support.sampling import later
@@ -107,7 +106,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.dispatch",
         "router.request.routed_response",
         "router.health.target_health",
-        "router.request.stream_relay:Heartbeat.send",
         "router.request.needs:given_fields",
         "router.request.needs:without_fields",
         "router.request.needs:_gives",
@@ -168,20 +166,7 @@ def watched(weight_bps: int) -> Snapshot:
         ],
     )
     route = first.table.routes["support"]
-    limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000_000, usd_per_day=None)
-    shadow = Shadow(
-        id="s_1",
-        route="support",
-        incumbent=route.incumbent,
-        candidate=Target("up", "m-shadow"),
-        data_class="",
-        limits=limits,
-        proposal=None,
-        reason="",
-        started_by="",
-        started_at=NOW,
-        expires_at=NOW + timedelta(days=365),
-    )
+    shadow = shadow_of("support", route.incumbent, Target("up", "m-shadow"))
     allowed = KeyLimits(requests_per_min=1e6, tokens_per_min=1e9, budget_day_usd=1e6)
     keys = (KeyGrant("k-good", key_hash(KEY, SECRET), limits=allowed),)
     return replace(first, keys=keys, shadows=(shadow,))

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.domain.errors import InputError
 from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Canary, Route, choose_arm
+from harness.domain.routing.target import RequestPatch, Target
 from harness.domain.settings import RouterSettings
 from router.conversation.call_ids import AnswerIds
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
 from router.protocols.endpoints import DIALECTS
+from router.request.client_directives import sticky_key
+from router.request.needs import detect_needs
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -131,17 +136,28 @@ async def _play(
 
 
 NAMES = (
-    "arguments call_id choices code content content_block delta error finish_reason function "
-    "id index input_tokens item message model output output_index output_tokens prompt_tokens "
-    "response status stop_reason text tool_calls type usage"
+    "arguments call_id choices code content content_block delta error finish_reason format "
+    "function functions id image_url index input input_tokens instructions item "
+    "max_output_tokens max_tokens message messages metadata model output output_index "
+    "output_tokens parallel_tool_calls prompt_cache_key prompt_tokens response "
+    "response_format role status stop_reason stream stream_options system temperature text "
+    "tool_calls tool_choice tools type usage user user_id"
 )
 WORDS = (
-    "content_block_delta content_block_start error message_delta message_start message_stop "
-    "function_call ping response.completed response.created response.failed "
-    "response.output_item.added response.output_text.delta text tool_use"
+    "assistant content_block_delta content_block_start developer error function_call "
+    "image_url input_text json_schema message_delta message_start message_stop ping "
+    "response.completed response.created response.failed response.output_item.added "
+    "response.output_text.delta support system text tool_use user \ud800"
 )
 ASKED = read_request(b'{"model":"r","stream":true}', Endpoint.CHAT)
-leaves = st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=3)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(-9, 9)
+    | st.text(max_size=3)
+    | st.sampled_from([1.5, 10**30])
+)
 values = st.recursive(
     leaves | st.sampled_from(WORDS.split()),
     lambda inner: (
@@ -180,3 +196,42 @@ def test_any_whole_answer_is_read_or_refused(
     with contextlib.suppress(UpstreamFailed):
         DIALECTS[endpoint].checked(parse_object(json.dumps(answer).encode()))
     AnswerIds("{}").mend(answer)
+
+
+PATCHED = Target(
+    "p",
+    "m",
+    {"max_tokens": 5, "temperature": 0},
+    request_patch=RequestPatch(
+        prompt_addendum="Be brief.",
+        response_format={"type": "json_object"},
+        parameters={"top_p": 1, "stream_options": {"a": 1}},
+    ),
+)
+ROUTE = Route("r", 1, "inc", Canary("can", 5000, "salt", "r-1"))
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(constant)
+
+
+@endpoints
+@pytest.mark.parametrize("target", [Target("p", "m"), PATCHED], ids=["plain", "patched"])
+@example(body={"tool_choice": {"a": 1.5}, "text": {"a": 1.5}}, huge=True)
+@given(body=objects, huge=st.booleans())
+def test_any_body_is_refused_or_sent_on(
+    endpoint: Endpoint, target: Target, body: dict[str, object], *, huge: bool
+) -> None:
+    text = json.dumps({"model": "support", **body}).encode()
+    text = text.replace(b"1.5", b"1e999") if huge else text
+    try:
+        request = read_request(text, endpoint)
+    except InputError:
+        return
+
+    key = sticky_key(request, None, "k-1")
+    choose_arm(ROUTE, key)
+    detect_needs(request)
+    for serialize in (False, True):
+        sent = DIALECTS[endpoint].patched(request, target, serialize_tools=serialize)
+        assert json.loads(sent, parse_constant=refuse)["model"] == "m"

@@ -6,7 +6,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from anthropic.lib.streaming._messages import accumulate_event
 
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.event_stream import SsePayloads
@@ -170,33 +172,22 @@ def _message(raw: bytes) -> tuple[list[Json], str]:
     return message["content"], message["stop_reason"]
 
 
+def accumulated(raw: bytes) -> Any:
+    """A stream's message, as the official client puts it together."""
+    message: Any = None
+    buffers: dict[int, bytes] = {}
+    for event in events(raw):
+        message = accumulate_event(
+            event=cast("Any", event), current_snapshot=message, json_bufs=buffers
+        )
+    return message
+
+
 def _blocks(raw: bytes) -> tuple[list[Json], str]:
     """The blocks of a stream, and why it ended."""
-    said = events(raw)
-    assert said[-1]["type"] == "message_stop"
-    blocks: list[Json] = []
-    end = ""
-    for event in said:
-        delta = event.get("delta") or {}
-        end = delta.get("stop_reason") or end
-        match delta.get("type"), event["type"]:
-            case _, "content_block_start":
-                blocks.append(dict(event["content_block"]))
-                if blocks[-1]["type"] == "tool_use":
-                    blocks[-1]["input"] = ""
-            case "input_json_delta", _:
-                blocks[-1]["input"] += delta["partial_json"]
-            case (("text_delta" | "thinking_delta"), _):
-                name = delta["type"].removesuffix("_delta")
-                blocks[-1][name] += delta[name]
-            case "signature_delta", _:
-                blocks[-1]["signature"] = delta["signature"]
-            case _:
-                pass
-    for block in blocks:
-        if block["type"] == "tool_use":
-            block["input"] = json.loads(block["input"] or "{}")
-    return blocks, end
+    assert events(raw)[-1]["type"] == "message_stop"
+    message = accumulated(raw).model_dump(exclude_none=True)
+    return message["content"], message["stop_reason"]
 
 
 class ResponseClient(ToolClient):

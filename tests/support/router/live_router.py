@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -25,7 +25,7 @@ from harness.domain.providers.credentials import ProviderKeySets, keys_from_envi
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import (
     Canary,
     KeyGrant,
@@ -43,7 +43,7 @@ from harness.domain.routing.target import (
     Target,
 )
 from harness.domain.settings import AgentSettings, RouterSettings
-from harness.domain.shadow import ShadowTally
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.observers.request_tracing import Tracing
@@ -55,6 +55,7 @@ from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.raw_server import abort_connections
 from tests.wire.server import KEY as WIRE_KEY
 
@@ -267,6 +268,25 @@ def snapshot(
         ),
         etag=f"{revision}-{weight_bps}",
     )
+
+
+def switch_of(force: str, **more: object) -> KillSwitch:
+    at = ManualClock().now()
+    made = KillSwitch(
+        "sw_1", None, parse_force(force), "a drill", "ada", at, None, SwitchSource.CLI
+    )
+    return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
+
+
+def shadow_of(route: str, incumbent: str, candidate: Target, **more: object) -> Shadow:
+    """Every request is mirrored, for a year."""
+    at = ManualClock().now()
+    limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000_000, usd_per_day=None)
+    until = at + timedelta(days=365)
+    made = Shadow(
+        f"s_{route}", route, incumbent, candidate, "", limits, None, "", "", at, until
+    )
+    return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
 
 
 @dataclass
