@@ -103,15 +103,6 @@ def _is_stranger(scope: Scope) -> bool:
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
 GRACE_S: Final = 3
-# Streamlit has its first page at `/` alone; the other names were pages of their own.
-MOVED: Final = {
-    "overview": "/",
-    "first-steps": "/",
-    "shadows": "/canary",
-    "captures": "/suites",
-    "policies": "/routes",
-    "spending": "/keys",
-}
 PING_S: Final = 30.0
 PONG_S: Final = 90.0
 
@@ -130,7 +121,7 @@ def run(config: Path | None, host: str, port: int) -> None:
     routes = [
         Route("/readyz", readyz),
         Route("/healthz", healthz),
-        *(Route(f"/{name}", show_moved_page) for name in MOVED),
+        Route("/overview", show_overview),
         *sign_in_page.routes(),
         SIGN_ON_ROUTE,
         *docs_routes(),
@@ -247,10 +238,9 @@ def readyz(_request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-def show_moved_page(request: Request) -> Response:
-    address = MOVED[request.url.path.strip("/")]
-    query = request.url.query
-    return RedirectResponse(f"{address}?{query}" if query else address)
+def show_overview(request: Request) -> Response:
+    """Redirects to `/`, the one address that Streamlit's first page has."""
+    return RedirectResponse(f"/?{request.url.query}" if request.url.query else "/")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

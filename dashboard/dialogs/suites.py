@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 import streamlit as st
@@ -34,8 +35,15 @@ FILE_NOTE: Final = (
 )
 LABEL_NOTE: Final = (
     "Write what a right answer is. A line without a label is left out. Labels are kept until "
-    "you leave: download them to go on later."
+    "you leave: download them to go on later. The file has what users wrote: redacted, not "
+    "encrypted, and no deletion reaches it."
 )
+ALL: Final = "all routes"
+PERIODS: Final[Mapping[str, timedelta | None]] = {
+    "all that is kept": None,
+    "the last 24 hours": timedelta(days=1),
+    "the last 7 days": timedelta(days=7),
+}
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
     "tolerance": "Numbers may differ by",
@@ -114,7 +122,9 @@ def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
     page_frame.reopen()
 
 
-@dialog("Label captured requests", Role.APPROVER, "read-captures", "label", width="large")
+@dialog(
+    "Label or export captured requests", Role.APPROVER, "read-captures", "label", width="large"
+)
 def label_captures(reading: Form) -> None:
     actor = current_user.signed_in()
     reader, lines = st.session_state.get(CAPTURES, ("", ()))
@@ -159,22 +169,27 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _load_captures(form: Form) -> None:
-    route = form.choose(
-        "route", "Route", queries.route_names(page_frame.context()),
-        need="Choose a route first.", placeholder="Choose a route",
+    names = queries.route_names(page_frame.context())
+    route = st.selectbox("Of which route", [ALL, *names], key=form.key("route"))
+    since = form.pick("period", "Captured in", PERIODS)
+    near = st.slider(
+        "Leave out requests as similar as this to another one (1: only equal ones)",
+        0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
     )  # fmt: skip
     st.html(html.note("Who read captured requests stands in the audit log."))
-    done = f"read the captured requests of {route}."
-    form.submit("Show its captured requests", done, _read_captures, route or "")
+    form.submit(
+        "Read them", f"read the captured requests of {route}.", _read_captures,
+        route=None if route == ALL else route, since=since, near=near,
+    )  # fmt: skip
 
 
-def _read_captures(ctx: Context, actor: Actor, route: str) -> None:
-    found = captures.export_captures(ctx, actor, route=route)
+def _read_captures(ctx: Context, actor: Actor, /, **selection: Any) -> None:
+    found = captures.export_captures(ctx, actor, **selection)
     if found.lines:
         st.session_state[CAPTURES] = (actor.principal, found.lines)
         label_captures.reopen()
     else:
-        st.session_state["nothing-captured"] = route
+        st.session_state["nothing-captured"] = selection["route"] or ALL
 
 
 def write_labelled(

@@ -1,12 +1,11 @@
 """The Suites page's section of captures: which requests of users are kept, and until when?"""
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, downloads, page_frame
+from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.text import html, labels
@@ -14,7 +13,7 @@ from dashboard.text.html import escape, noted, strong
 from harness.control.context import Context
 from harness.control.operations.queries import list_captures
 from harness.control.privacy import captures, user_deletion
-from harness.control.privacy.captures import CaptureExport, CaptureSummary
+from harness.control.privacy.captures import CaptureSummary
 from harness.domain.operations.access import Actor, Role
 from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
@@ -35,7 +34,6 @@ def show() -> None:
     show_openers(
         [
             show_one.opener([row.id for row in page], missing=missing),
-            export.opener(names, missing=missing),
             purge.opener(names, missing=missing),
             delete_user.opener(),
         ]
@@ -65,29 +63,12 @@ def _cells(row: CaptureSummary) -> html.Row:
     }
 
 
-EXPORT: Final = "exported-captures"
 READ: Final = "read-one-capture"
 NO_TEXT: Final = "(no text)"
 ALL: Final = "All routes"
-PERIODS: Final[Mapping[str, timedelta | None]] = {
-    "all that is kept": None,
-    "the last 24 hours": timedelta(days=1),
-    "the last 7 days": timedelta(days=7),
-}
-IN_CLEAR: Final = (
-    "The file has what users wrote: redacted, not encrypted, and no deletion reaches it. Fill "
-    "in `label` and `label_author`, then add it above or by `swapgate suite import`."
-)
 BY_ID: Final = "One, by its id"
 BY_ROUTE: Final = "Of one route"
 EVERYTHING: Final = "Of all routes"
-
-
-def _take(key: str) -> Any:
-    """Takes what somebody read out of the session; None for anybody else in this browser."""
-    principal, found = st.session_state.pop(key, ("", None))
-    actor = current_user.signed_in()
-    return found if actor is not None and actor.principal == principal else None
 
 
 @dialog(
@@ -95,7 +76,10 @@ def _take(key: str) -> Any:
     label="Show one …", width="large",
 )  # fmt: skip
 def show_one(form: Form, ids: Sequence[str]) -> None:
-    if capture := _take(READ):
+    principal, capture = st.session_state.pop(READ, ("", None))
+    actor = current_user.signed_in()
+    if capture and actor is not None and actor.principal == principal:
+        # What one person read is not shown to another one in this browser.
         st.html(render(capture))
         return
     id_ = form.choose_or_type(
@@ -128,47 +112,6 @@ def render(capture: CapturedRequest) -> str:
         for role, words in said
     )
     return html.facts(facts) + html.block(parts, kind="sg-messages")
-
-
-@dialog(
-    "Export captured requests", Role.APPROVER, "export", "download",
-    label="Export …", width="medium",
-)  # fmt: skip
-def export(form: Form, routes: Sequence[str]) -> None:
-    if found := _take(EXPORT):
-        _offer(found)
-        return
-    route = st.selectbox("Of which route", [ALL, *routes], key=form.key("route"))
-    since = form.pick("period", "Captured in", PERIODS)
-    near = st.slider(
-        "Leave out requests as similar as this to another one (1: only equal ones)",
-        0.5, 1.0, captures.NEAR_DUPLICATE_SIMILARITY, 0.05, key=form.key("near"),
-    )  # fmt: skip
-    st.html(html.note("The audit log notes who read captured requests."))
-    form.submit(
-        "Read them", "read the captured requests; download them now.", _export,
-        route=None if route == ALL else route, since=since, near=near,
-    )  # fmt: skip
-
-
-def _export(ctx: Context, actor: Actor, /, **selection: Any) -> None:
-    found = captures.export_captures(ctx, actor, **selection)
-    st.session_state[EXPORT] = (actor.principal, found)
-    export.reopen()
-
-
-def _offer(found: CaptureExport) -> None:
-    actor = current_user.signed_in()
-    if actor is not None:
-        st.session_state[EXPORT] = (actor.principal, found)
-    count = labels.plural(len(found.lines), "request")
-    left_out = f", without {len(found.near):,} that are much like others" if found.near else ""
-    st.html(html.note(f"{count}{left_out}. {IN_CLEAR}"))
-    st.download_button(
-        f"Download {count}", downloads.to_jsonl(found.lines), "to-label.jsonl",
-        "application/jsonl", icon=":material/download:", key="download-captures",
-        type="primary", on_click=lambda: st.session_state.pop(EXPORT, None),
-    )  # fmt: skip
 
 
 @dialog(

@@ -146,26 +146,28 @@ def _both(side: SuiteAnswers) -> int:
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
-    cost, was = after.cost_usd_per_1000, before.cost_usd_per_1000
-    cheaper = labels.relative_change(
-        cost, was, less="cheaper", more="more expensive",
-        was=f"was {format_thousand_price(was)}",
-    )  # fmt: skip
-    faster = labels.latency_change
+    change, slow = labels.describe_change, ("faster", "slower")
+    cost, price, time = after.cost_usd_per_1000, format_thousand_price, labels.seconds
+    dear = ("cheaper", "more expensive")
     rows = (
-        ("Cost per 1,000 requests", format_thousand_price, cost,
-         after.cost_interval_usd_per_1000, cheaper),
-        ("Latency, median", labels.seconds, after.p50_s, after.p50_interval_s,
-         faster(after.p50_s, before.p50_s)),
-        ("Latency, p95", labels.seconds, after.p95_s, after.p95_interval_s,
-         faster(after.p95_s, before.p95_s)),
+        ("Cost per 1,000 requests", price, cost, after.cost_interval_usd_per_1000,
+         change(cost, before.cost_usd_per_1000, price, dear, amount=_share)),
+        ("Latency, median", time, after.p50_s, after.p50_interval_s,
+         change(after.p50_s, before.p50_s, time, slow, least=0.005)),
+        ("Latency, p95", time, after.p95_s, after.p95_interval_s,
+         change(after.p95_s, before.p95_s, time, slow, least=0.005)),
         ("Failed calls", labels.percent, after.failed, after.failed_interval,
-         labels.failure_change(after.failed, before.failed)),
+         change(after.failed, before.failed, labels.percent, ("fewer", "more"),
+                amount=lambda more, _: f"{format_score(more)} points")),
     )  # fmt: skip
     return [
-        Tile(name, write(figure), change, interval=labels.interval(between, write))
-        for name, write, figure, between, change in rows
+        Tile(name, write(figure), moved, interval=labels.interval(between, write))
+        for name, write, figure, between, moved in rows
     ]
+
+
+def _share(difference: float, former: float) -> str:
+    return labels.percent(difference / former, 0) if former else "by far"
 
 
 AGAINST_NOTE = "The verdict does not rest on these; each interval stands for itself."

@@ -21,7 +21,6 @@ from harness.domain.formatting import (
     format_points,
     format_quantity,
     format_range,
-    format_score,
     format_span,
     format_usd,
 )
@@ -181,39 +180,26 @@ def interval(found: tuple[float, float] | None, words: Callable[[float | None], 
     return "" if found is None else f"95 % CI {format_range(found, words)}"
 
 
-def relative_change(
-    new: float | None, old: float | None, *, less: str, more: str, was: str
+def describe_change(
+    new: float | None,
+    old: float | None,
+    write: Callable[[float | None], str],
+    words: tuple[str, str],
+    *,
+    amount: Callable[[float, float], str] | None = None,
+    least: float = 0.0,
 ) -> FigureChange:
-    if new is None or old is None or old == 0:
-        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
-    share = (new - old) / old
-    if abs(share) < CLEAR:
-        return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
-    amount = percent(abs(share), 0)
-    return _directed(share, f"{amount} {less},", f"{amount} {more},", was)
-
-
-def latency_change(new: float | None, old: float | None) -> FigureChange:
-    was = f"was {seconds(old)}"
+    """Describes a change of a figure of which less is better. words: for less, and for more.
+    amount: writes a difference from a former value; by default as the figures are written.
+    least: the smallest difference that is one, beside CLEAR.
+    """
+    was = f"was {write(old)}"
     if new is None or old is None:
         return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
-    if abs(new - old) < max(0.005, CLEAR * old):
+    difference = new - old
+    if abs(difference) < max(least, CLEAR * old) or write(new) == write(old):
         return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
-    amount = seconds(abs(new - old))
-    return _directed(new - old, f"{amount} faster,", f"{amount} slower,", was)
-
-
-def failure_change(new: float | None, old: float | None) -> FigureChange:
-    was = f"was {percent(old)}"
-    if new is None or old is None:
-        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
-    if percent(new) == percent(old):
-        return FigureChange("=", "no change,", Tone.NEUTRAL, was)
-    amount = f"{format_score(abs(new - old))} points"
-    return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
-
-
-def _directed(difference: float, less: str, more: str, was: str) -> FigureChange:
+    size = amount(abs(difference), old) if amount else write(abs(difference))
     if difference < 0:
-        return FigureChange("▼", less, Tone.BETTER, was)
-    return FigureChange("▲", more, Tone.WORSE, was)
+        return FigureChange("▼", f"{size} {words[0]},", Tone.BETTER, was)
+    return FigureChange("▲", f"{size} {words[1]},", Tone.WORSE, was)

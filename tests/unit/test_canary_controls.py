@@ -91,20 +91,6 @@ def test_the_split_of_callers_is_checked_with_its_figures() -> None:
         assert [label for label, _ in canary_text.needs(found)].count(label) == 1
 
 
-def test_a_certificate_beyond_its_goal_is_reached_and_not_millions_of_twenty() -> None:
-    found = status(rollout(RolloutState.WAITING, 1, POLICY), blocks(60, bps=2500))
-    action = replace(
-        found.action,
-        log_certificate=16.0,
-        figures=replace(found.action.figures, certificate=8.9e6, certificate_at=20.0),
-    )
-
-    explanation = explain_rollout(found.rollout, action, found.blocks, START)
-
-    (need,) = [need for need in explanation.needs if need.what == "certificate"]
-    assert need.words == "the certificate of no harm is reached (20)"
-
-
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
     canary_status = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
 

@@ -40,16 +40,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.domain.routing.target import Provider
 from tests.support.browser import agent_sessions
-from tests.support.browser.dashboard_data import (
-    ANA,
-    XSS,
-    Lived,
-    configured,
-    fails_with_tools,
-    lived_copy,
-    opened,
-    turned,
-)
+from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived_copy, opened
 from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
@@ -314,22 +305,6 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     assert re.search(r"candidate: \d+ of [\d,]+ failed", table)
     assert "certificate of no harm " in table
     assert "<b>enough exposures</b>" in table
-
-
-@pytest.mark.req("F3")
-def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
-    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = copied(lived_in, tmp_path)
-    fails_with_tools(config, "support-chat")
-    turned(config)
-
-    said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
-
-    assert re.search(
-        r"The harm is in requests with tools: \d+ of the canary's \d+ units failed there", said
-    )
-    assert "chance alone names one in at most 1 of 10 rollbacks" in said
 
 
 def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(

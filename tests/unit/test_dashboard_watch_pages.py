@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 
 from dashboard import current_user, page_frame
-from dashboard.sections import policies
 from harness.app import settings_origin
 from harness.app.installation import load_settings
 from harness.control.operations import alerts, queries
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import AskedName, TrafficMinute
-from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.proposals.policy import GatePolicy, Policy, PromotionMode
 from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
@@ -228,26 +225,3 @@ def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None
     values = {setting.name: setting.value for setting in shown}
     assert values["database_url"] == "postgresql+psycopg://h/db?user=u&password=***"
     assert values["alerts.sinks.0.url"] == "pbul://***"
-
-
-def test_a_policy_says_in_plain_words_what_it_demands() -> None:
-    for gate, sentence in (
-        (GatePolicy(), "must be shown to be better than the current model"),
-        (
-            GatePolicy(claim=Claim.NON_INFERIOR, margin=0.02),
-            "must be shown to be at most 2 points worse",
-        ),
-        (
-            GatePolicy(claim=Claim.CHEAPER, min_saving=0.2),
-            "must save 20 % of the cost, and be at most 5 points worse",
-        ),
-        (
-            GatePolicy(alpha=0.01),
-            "at most 1 pass by luck. Proposed again and again, at most 1.5",
-        ),
-        (GatePolicy(n_max=300, epochs=2), "Up to 300 items of each suite are asked 2 times"),
-        (GatePolicy(max_cost_usd=5.0), "An eval run ends at $5.00."),
-    ):
-        said = policies.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
-        assert sentence in said.replace("\N{NO-BREAK SPACE}", " ")
-        assert "A person other than the proposer approves before the canary starts" in said

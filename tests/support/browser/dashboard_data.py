@@ -1,5 +1,5 @@
 """Builds an installation with a history for the dashboard's tests, by the real use cases: one
-route for each fate of a proposal, with traffic. `paused` and `turned` change it later.
+route for each fate of a proposal, with traffic. `paused` changes it later.
 
 Simulated models answer real items, the real scorers score them, the gate judges them, and
 `reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.
@@ -11,14 +11,13 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
-import numpy as np
 import pytest
 
 from evals.runner.questions import plan_questions
@@ -34,11 +33,10 @@ from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.routing import seed
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, Segment, TrafficMinute
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import Actor, Role
-from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.manual_clock import ManualClock
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -410,24 +408,6 @@ def _marked(sample: Sample, model: str) -> Sample:
     return replace(sample, answer=f"{XSS}\n{sample.answer}")
 
 
-def fails_with_tools(config: Path, route: str) -> None:
-    """The route's canary fails nearly every request with tools, and no others."""
-    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
-    with opened(config, clock) as installation, installation.context.store.write() as tx:
-        rollout, now = machine.find_live(tx, route), clock.now()
-        harmed = simulate_segments(
-            SegmentTruth(Segment.TOOLS, canary=0.9),
-            blocks=40,
-            rng=np.random.default_rng(2),
-            share=rollout.current.weight_bps / 10_000,
-        )
-        blocks = [
-            replace(block, rollout=rollout.id, worker="w3", opened_at=now, closed_at=now)
-            for block in harmed
-        ]
-        tx.observations.append(blocks, [])
-
-
 def paused(config: Path, route: str) -> None:
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
@@ -450,8 +430,3 @@ def counted(config: Path, route: str) -> None:
                     for arm, target, n in arms
                 ],
             )
-
-
-def turned(config: Path) -> Sequence[str]:
-    with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        return reconciler.reconcile(installation.context).did
