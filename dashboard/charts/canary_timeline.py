@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from threading import Lock
 from typing import Any, Final
 
 import altair as alt
@@ -35,12 +34,9 @@ _BY_DATE_MS: Final = 8 * 86_400_000  # an axis as long as that has a day for eac
 # The end of the axis moves in such steps: a browser need not draw what nobody would see.
 _END_STEPS: Final = 40
 # By the names that the panels have for them.
-_SHARES, _EVIDENCE, _FAILURES, _LEVEL, _CORNERS = (
-    alt.NamedData(name) for name in ("shares", "evidence", "failures", "level", "corners")
+_SHARES, _EVIDENCE, _FAILURES, _CORNERS = (
+    alt.NamedData(name) for name in ("shares", "evidence", "failures", "corners")
 )
-_MOST_WRITTEN: Final = 32
-_MOST_BUILT: Final = 16
-_ONE_AT_A_TIME: Final = Lock()
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,7 @@ class TimelineFrames:
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
     failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above the top
-    level: pd.DataFrame  # at, percent, text: the rollback level
     corners: pd.DataFrame  # at, top: where the axis of time and the one of failures end
-    began: datetime
     ends: datetime
 
 
@@ -61,15 +55,6 @@ def build_frames(
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
     ends = max(last, rollout.updated_at if ended else _rounded(began, max(now, last)))
-    with _ONE_AT_A_TIME:
-        return _build_frames(rollout, tuple(points), ends)
-
-
-@lru_cache(maxsize=_MOST_BUILT)
-def _build_frames(
-    rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime
-) -> TimelineFrames:
-    began = rollout.started_at
     shares = _shares(rollout, points, ends)
     ends = max(ends, began + timedelta(minutes=1))
     failures = _failures(points)
@@ -78,13 +63,9 @@ def _build_frames(
         shares=shares,
         evidence=_evidence(began, points),
         failures=_below(failures, top),
-        level=pd.DataFrame(
-            {"at": [plots.to_ms(began)], "percent": [100.0], "text": ["rollback"]}
-        ),
         corners=pd.DataFrame(
             {"at": [plots.to_ms(began), plots.to_ms(ends)], "top": [0.0, top]}
         ),
-        began=began,
         ends=ends,
     )
 
@@ -173,21 +154,15 @@ def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, obj
 
 
 def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
-    with _ONE_AT_A_TIME:
-        panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
-    level, corners = {"level": frames.level}, {"corners": frames.corners}
-    frames_of_panels: Sequence[Mapping[str, pd.DataFrame]] = (
-        {"shares": frames.shares, **corners},
-        {"evidence": frames.evidence, **level, **corners},
-        {"failures": frames.failures, **corners},
-    )
+    panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
+    own = {"shares": frames.shares, "evidence": frames.evidence, "failures": frames.failures}
     return [
-        {**panel, "datasets": dict(datasets)}
-        for panel, datasets in zip(panels, frames_of_panels, strict=True)
+        {**panel, "datasets": {name: frame, "corners": frames.corners}}
+        for panel, (name, frame) in zip(panels, own.items(), strict=True)
     ]
 
 
-@lru_cache(maxsize=_MOST_WRITTEN)
+@lru_cache(maxsize=32)
 def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
     """Writes all of the panels but their data. steps: the shares so far, in percent."""
     share, evidence, failed = PANELS
@@ -214,15 +189,12 @@ def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
 def _evidence_panel(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
     axis = plots.narrow_axis(values=[0, 50, 100])
-    rule = (
-        alt.Chart(_LEVEL)
-        .mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
-        .encode(y=alt.Y("percent:Q", scale=scale))
-    )
-    name = (
-        alt.Chart(_LEVEL)
-        .mark_text(align="left", dx=4, dy=-7, fontSize=12, color=palette.worse)
-        .encode(x=_time(shown=False), y=alt.Y("percent:Q", scale=scale), text="text:N")
+    # Of one row, so that it is drawn once.
+    first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
+    level = first.encode(y=alt.datum(100.0))
+    rule = level.mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
+    name = level.mark_text(
+        text="rollback", x=4, align="left", dy=-7, fontSize=12, color=palette.worse
     )
     line = (
         alt.Chart(_EVIDENCE)

@@ -1,13 +1,13 @@
 """The forest plot of a comparison's suites, and what all charts share: panels, axes, scales."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import altair as alt
 import pandas as pd
 
-from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Tone
+from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Label
 from dashboard.theme import FONT, Palette
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
@@ -90,35 +90,20 @@ def forest(
     return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
 
 
-MARKS: Final = {
-    "serves now": ("circle", Tone.NEUTRAL),
-    "better": ("triangle-up", Tone.BETTER),
-    "not worse": ("triangle-right", Tone.BETTER),
-    "not decided": ("diamond", Tone.UNDECIDED),
-    "hopeless": ("square", Tone.WORSE),
-    "worse": ("triangle-down", Tone.WORSE),
-    "measured against another model": ("triangle-left", Tone.UNDECIDED),
-    "measured now": ("wedge", Tone.NEUTRAL),
-    "not measured": ("cross", Tone.UNDECIDED),
-}
-
-
-def quality_against_cost(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+def quality_against_cost(
+    frame: pd.DataFrame, standings: Iterable[tuple[Label, str]], palette: Palette
+) -> alt.LayerChart:
     """Draws each model by its price and its score, with 95 % whiskers, and the line of those
     that no other beats in both.
 
     frame: one row per model: name, score, low, high (points of 100), usd (of 1,000 answers),
-    standing, line (whether it is on the line).
+    standing, line (whether it is on the line). standings: their labels and shapes.
     """
-    present = [name for name in MARKS if name in set(frame["standing"])]
+    marks = [(one, shape) for one, shape in standings if one.words in set(frame["standing"])]
     legend = top_legend(symbolSize=110)
-    colour = named(
-        alt.Color,
-        "standing:N",
-        {name: palette.colour_for(MARKS[name][1]) for name in present},
-        legend,
-    )
-    shape = named(alt.Shape, "standing:N", {name: MARKS[name][0] for name in present}, legend)
+    tones = {one.words: palette.colour_for(one.tone) for one, _ in marks}
+    colour = named(alt.Color, "standing:N", tones, legend)
+    shape = named(alt.Shape, "standing:N", {one.words: shape for one, shape in marks}, legend)
     x = alt.X(
         "usd:Q",
         title="US dollars for 1,000 answers",

@@ -43,13 +43,25 @@ def ask() -> None:
     st.html(html.note(ABOUT))
     with st.container(border=True):
         st.html(html.section("1. Provider", "Where the model that serves now is called."))
-        entered = ask_provider(FirstRoute())
-    simulated = entered.provider == SIMULATOR
+        entered = _ask_provider()
+    provider, simulated = entered.provider, entered.provider == SIMULATOR
     with st.container(border=True):
         st.html(
             html.section("2. Route", "What clients name, and what decides about its model.")
         )
-        entered = ask_route(entered, simulated=simulated)
+        suites = sorted(page_frame.context().suites.names())
+        policies = sorted(page_frame.context().policies)
+        usual = entered.policy if simulated else "default"
+        first, second, third = st.columns(3)
+        route = first.text_input("Route, the name that clients use", entered.route)
+        suite = second.selectbox(
+            "Suite that decides", suites, index=_index(suites, entered.suite)
+        )
+        policy = third.selectbox(
+            "Policy", policies, index=_index(policies, usual), key=f"policy-{provider}",
+            help="quick decides within minutes, on too little evidence for production.",
+        )  # fmt: skip
+        st.html(html.note(OWN_QUESTIONS))
     with st.container(border=True):
         st.html(
             html.section("3. First proposal", "Its evals begin at once; empty for none yet.")
@@ -57,13 +69,19 @@ def ask() -> None:
         candidate = st.text_input(
             "Candidate, another model of this provider",
             entered.candidate if simulated else "",
-            key=f"candidate-{entered.provider}",
+            key=f"candidate-{provider}",
         )
-    _create(replace(entered, candidate=candidate.strip()))
+    _create(
+        replace(
+            entered, route=route.strip(), suite=suite or "", policy=policy or usual,
+            candidate=candidate.strip(),
+        )
+    )  # fmt: skip
 
 
-def ask_provider(usual: FirstRoute) -> FirstRoute:
+def _ask_provider() -> FirstRoute:
     """Provider, address, key and model. Each kind keeps what was typed for it."""
+    usual = FirstRoute()
     left, right = st.columns(2)
     provider = left.selectbox(
         "Provider",
@@ -90,21 +108,6 @@ def ask_provider(usual: FirstRoute) -> FirstRoute:
     return replace(
         usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
     )
-
-
-def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
-    suites = sorted(page_frame.context().suites.names())
-    policies = sorted(page_frame.context().policies)
-    policy = entered.policy if simulated else "default"
-    first, second, third = st.columns(3)
-    route = first.text_input("Route, the name that clients use", entered.route)
-    suite = second.selectbox("Suite that decides", suites, index=_index(suites, entered.suite))
-    chosen = third.selectbox(
-        "Policy", policies, index=_index(policies, policy), key=f"policy-{entered.provider}",
-        help="quick decides within minutes, on too little evidence for production.",
-    )  # fmt: skip
-    st.html(html.block(f'<p class="note">{html.rich(OWN_QUESTIONS)}</p>'))
-    return replace(entered, route=route.strip(), suite=suite or "", policy=chosen or policy)
 
 
 def _create(wanted: FirstRoute) -> None:

@@ -256,17 +256,20 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
     }
 
 
+# With the shape of its mark in the chart.
 STANDINGS: Final = {
-    Standing.INCUMBENT: Label("●", "serves now", Tone.NEUTRAL),
-    Standing.BETTER: Label("✓", "better", Tone.BETTER),
-    Standing.NOT_WORSE: Label("≥", "not worse", Tone.BETTER),
-    Standing.OPEN: Label("?", "not decided", Tone.UNDECIDED),
-    Standing.HOPELESS: Label("✕", "hopeless", Tone.WORSE),
-    Standing.WORSE: Label("✕", "worse", Tone.WORSE),
-    Standing.EARLIER: Label("=", "measured against another model", Tone.NEUTRAL),
-    Standing.MEASURED_NOW: Label("◐", "measured now", Tone.NEUTRAL),
-    Standing.NOT_MEASURED: Label("?", "not measured", Tone.UNDECIDED),
-}
+    Standing.INCUMBENT: (Label("●", "serves now", Tone.NEUTRAL), "circle"),
+    Standing.BETTER: (Label("✓", "better", Tone.BETTER), "triangle-up"),
+    Standing.NOT_WORSE: (Label("≥", "not worse", Tone.BETTER), "triangle-right"),
+    Standing.OPEN: (Label("?", "not decided", Tone.UNDECIDED), "diamond"),
+    Standing.HOPELESS: (Label("✕", "hopeless", Tone.WORSE), "square"),
+    Standing.WORSE: (Label("✕", "worse", Tone.WORSE), "triangle-down"),
+    Standing.EARLIER: (
+        Label("=", "measured against another model", Tone.NEUTRAL), "triangle-left",
+    ),
+    Standing.MEASURED_NOW: (Label("◐", "measured now", Tone.NEUTRAL), "wedge"),
+    Standing.NOT_MEASURED: (Label("?", "not measured", Tone.UNDECIDED), "cross"),
+}  # fmt: skip
 # A chart of one point compares nothing.
 FEWEST_POINTS: Final = 2
 
@@ -289,7 +292,7 @@ def _show_models(routes: Sequence[str]) -> None:
     if board.rows:
         frame = points(board.rows)
         if len(frame) >= FEWEST_POINTS:
-            chart = plots.quality_against_cost(frame, page_frame.palette())
+            chart = plots.quality_against_cost(frame, STANDINGS.values(), page_frame.palette())
             st.altair_chart(chart, theme=None, width="stretch")
             if unpriced := [row.name for row in board.rows if row.usd_per_1000 is None]:
                 names = ", ".join(unpriced)
@@ -311,7 +314,7 @@ def points(rows: Sequence[LeaderboardRow]) -> pd.DataFrame:
                 "low": None if row.score_low is None else row.score_low * 100,
                 "high": None if row.score_high is None else row.score_high * 100,
                 "usd": row.usd_per_1000,
-                "standing": STANDINGS[row.standing].words,
+                "standing": STANDINGS[row.standing][0].words,
                 "line": row.is_cheapest_so_good,
             }
             for row in rows
@@ -340,7 +343,7 @@ def row_cells(row: LeaderboardRow, route: str) -> Row:
     )
     return {
         "Model": noted(strong(row.name), about),
-        "Standing": html.state(STANDINGS[row.standing]),
+        "Standing": html.state(STANDINGS[row.standing][0]),
         "Score": noted(escape(score), interval),
         "Difference": faint(DASH)
         if row.delta is None

@@ -123,7 +123,7 @@ def test_new_data_and_a_longer_axis_change_nothing_else_of_a_chart() -> None:
         panels = _panels(frames)
         assert [list(panel.pop("datasets")) for panel in panels] == [
             ["shares", "corners"],
-            ["evidence", "level", "corners"],
+            ["evidence", "corners"],
             ["failures", "corners"],
         ]
         texts.add(json.dumps(panels))

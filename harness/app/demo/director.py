@@ -125,7 +125,7 @@ class DemoShow:
     stage: DemoEnvironment
     traffic: DemoTraffic
     scenes: list[DemoStep] = field(default_factory=list)
-    _expected: list[Scenario] = field(default_factory=list)  # that a schedule will propose
+    _expected: list[Scenario] = field(default_factory=list)  # without a proposal so far
     _console: Console = field(default_factory=lambda: Console(highlight=False))
     _started: float = field(default_factory=time.monotonic)
 
@@ -157,7 +157,7 @@ class DemoShow:
         self.say("providers are simulated; router, control plane, evals and database are real")
 
     def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
-        """The three proposals, and beside them an outage and an agent: how these two ended."""
+        """The proposals, and beside them an outage and an agent: how these two ended."""
         traffic = self.traffic
         swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
         agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, self.say)
@@ -165,9 +165,10 @@ class DemoShow:
         traffic.start(sdk_rate=SDK_RPS)
         for story in stories:
             if not story.scheduled:
-                self._propose(story)
+                request = ProposalRequest(story.route, story.candidate, reason="make demo")
+                create_proposal(self.installation.context, OPERATOR, request)
         self._release_model()
-        self._expected = [story for story in stories if story.scheduled]
+        self._expected = list(stories)
         outage = threading.Thread(target=self._outage, daemon=True)
         outage.start()
         self._watch()
@@ -180,20 +181,13 @@ class DemoShow:
         loop = f"{agent.route}: an agent's tool loop survived its model's swap and its rollback"
         return [(self._backup_served(), lost), (survived, loop)]
 
-    def _propose(self, story: Scenario) -> None:
-        ctx = self.installation.context
-        request = ProposalRequest(story.route, story.candidate, reason="make demo")
-        made = create_proposal(ctx, OPERATOR, request)
-        self.scenes.append(DemoStep(story, load_comparison(ctx, made.id)))
-        self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
-
     def _watch(self) -> None:
         began, shown = time.monotonic(), 0.0
-        ctx, names = self.installation.context, [scene.story.route for scene in self.scenes]
+        ctx, names = self.installation.context, [story.route for story in self._expected]
         while (
             going_on := [scene for scene in self.scenes if not scene.over]
         ) or self._expected:
-            self._adopt_scheduled()
+            self._adopt()
             for scene in going_on:
                 self._refresh(scene)
             now = time.monotonic()
@@ -227,13 +221,13 @@ class DemoShow:
         discovery.discover_models(self.installation.context, OPERATOR, "sim")
         self.say(f"{NEW} is new: {NIGHTLY_ROUTE} measures new models by the clock")
 
-    def _adopt_scheduled(self) -> None:
+    def _adopt(self) -> None:
         ctx = self.installation.context
         for story in list(self._expected):
             for proposal in list_proposals(ctx, route=story.route, open_only=True):
                 self._expected.remove(story)
                 self.scenes.append(DemoStep(story, load_comparison(ctx, proposal.id)))
-                self.say(f"{story.route}: {story.candidate} is measured ({proposal.id})")
+                self.say(f"{story.route}: {story.candidate} is proposed ({proposal.id})")
 
     def _announce(self, scene: DemoStep) -> None:
         verdict, proposal = scene.comparison.verdict, scene.comparison.proposal

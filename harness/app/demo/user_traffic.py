@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.app.demo.traffic import DemoTraffic
-from harness.control.canary.status import CanaryStatus, list_canaries
+from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.operations import queries
-from harness.control.proposals.comparison import Comparison, load_comparison
+from harness.control.proposals import evaluation
 from harness.control.routing import routes as routing
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_bps, format_count, format_harm
@@ -149,33 +149,26 @@ class ProposalWatch:
             return {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
 
     def texts(self) -> list[str]:
-        found = []
-        for route, id_ in sorted(self.open.items()):
-            canaries = list_canaries(self.ctx, route=route)
-            text = phase_text(load_comparison(self.ctx, id_), canaries[0] if canaries else None)
-            found.append(f"{route}: {text}")
-        return found
+        return [
+            f"{route}: {self._text(proposal)}"
+            for route, proposal in sorted(self.proposals.items())
+        ]
+
+    def _text(self, proposal: Proposal) -> str:
+        if proposal.phase is ProposalPhase.EVALUATING:
+            with self.ctx.store.read() as tx:
+                done, most = evaluation.count_answers(tx, proposal)
+            return f"evals: {done} of at most {most} answers"
+        if proposal.phase is ProposalPhase.CANARY:
+            for canary in list_canaries(self.ctx, route=proposal.route)[:1]:
+                now, action = canary.rollout.current, canary.action
+                return (
+                    f"canary at {format_bps(now.weight_bps)}: {action.step_exposures} of "
+                    f"{now.min_exposures} exposures, evidence of harm "
+                    f"{format_harm(action.distance_to_trip)}"
+                )
+        return proposal.phase_text
 
 
 def describe_approver(proposal: Proposal) -> str:
     return "an approver" + ("" if proposal.self_approval else " other than its proposer")
-
-
-def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
-    phase = comparison.proposal.phase
-    if phase is ProposalPhase.EVALUATING:
-        sides = comparison.suites
-        pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
-        n_max = max((s.plan.n_max for s in sides), default=0)
-        answers = sum(len(s.incumbent) + len(s.candidate) for s in sides)
-        # A pair needs both answers, and the second side may come much later.
-        so_far = f", {answers} answers so far" if answers else ""
-        return f"evals: {pairs} of at most {n_max} pairs{so_far}"
-    if phase is ProposalPhase.CANARY and canary is not None:
-        rollout, action = canary.rollout, canary.action
-        return (
-            f"canary at {format_bps(rollout.current.weight_bps)}: "
-            f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
-            f"evidence of harm {format_harm(action.distance_to_trip)}"
-        )
-    return comparison.proposal.phase_text
