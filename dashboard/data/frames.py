@@ -241,10 +241,6 @@ def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
     ]
 
 
-def download_table(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns=["key", "title"])
-
-
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
     """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
     sums: dict[int, tuple[float, int]] = {}

@@ -21,7 +21,7 @@ from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.verdict import Verdict, VerdictBasis
+from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.domain.routing.table import Route, RouteRecord
@@ -43,7 +43,6 @@ class ComparisonView:
     titles: Mapping[str, str]
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
-    basis: VerdictBasis | None = None  # what the verdict rests on; None before one
 
     @property
     def id(self) -> str:
@@ -62,7 +61,6 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
     return ComparisonView(
         comparison=found,
         titles={**mean, **titles(ctx)},
-        basis=basis,
         differing={
             side.plan.suite: _pieces(ctx, *digests)
             for side in found.suites
@@ -91,7 +89,6 @@ class ProposalRow:
     incumbent: str
     candidate: str
     verdict: Verdict | None
-    expires_at: datetime | None  # of that wait
     standing: ProofValidity | None = None  # of the verdict of one that waits for approval
     remarks: Sequence[str] = ()  # on the keys behind an open one's approval
     # Of one that is being evaluated: answers that are there, and how many there may be.
@@ -120,11 +117,6 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
             incumbent=names.get(proposal.incumbent, proposal.incumbent),
             candidate=names.get(proposal.candidate, proposal.candidate),
             verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
-            expires_at=(
-                proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
-                if awaits_decision(proposal)
-                else None
-            ),
             standing=standings.get(proposal.id),
             remarks=_remarks(ctx, proposal),
             answers=_answers(ctx, proposal),

@@ -152,7 +152,10 @@ def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
     # A download is read in a thread that knows no visitor.
     ctx = page_frame.context()
 
-    offer(name, lambda: frames.download_table(_read(ctx, view, rows, rows.head(0))[0]))
+    def load() -> pd.DataFrame:
+        return _read(ctx, view, rows, rows.head(0))[0].drop(columns=["key", "title"])
+
+    offer(name, load)
 
 
 def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -59,13 +58,9 @@ def _check() -> None:
     if st.button("Check everything now", icon=":material/verified:"):
         ctx = page_frame.context()
         with st.spinner("Checking every event and every signed row …"):
-            st.session_state[CHECKED] = FullCheck(
-                ctx.clock.now(),
-                queries.find_audit_break(ctx),
-                ctx.store.signature_faults(),
-            )
-    if CHECKED in st.session_state:
-        st.html(_check_result(st.session_state[CHECKED]))
+            broken, faults = queries.find_audit_break(ctx), ctx.store.signature_faults()
+            st.session_state[CHECKED] = _check_result(broken, faults, ctx.clock.now())
+    page_frame.show_html(st.session_state.get(CHECKED, ""))
 
 
 def _choices() -> AuditFilter:
@@ -131,13 +126,6 @@ MOST_FAULTS: Final = 10
 CHAIN_NOTE: Final = "The chain of events is checked every minute"
 
 
-@dataclass(frozen=True, slots=True)
-class FullCheck:
-    at: datetime
-    broken: int | None  # the first event that does not fit
-    faults: Sequence[RowFault]
-
-
 def _headline(total: int, broken: int | None, matching: int | None = None) -> str:
     if broken is not None:
         return f"The audit log is {strong(f'broken at event {broken:,}')}"
@@ -149,23 +137,24 @@ def _headline(total: int, broken: int | None, matching: int | None = None) -> st
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
 
 
-def _check_result(check: FullCheck) -> str:
-    at = labels.date_time(check.at)
-    if check.broken is None and not check.faults:
+def _check_result(broken: int | None, faults: Sequence[RowFault], now: datetime) -> str:
+    """broken: the first event that does not fit, None without."""
+    at = labels.date_time(now)
+    if broken is None and not faults:
         words = (
             "Every event fits the one before it and the log's kept end, and every decided row "
             f"is as it was signed. Checked {at}."
         )
         return html.banner("✓ Intact.", words, tone=Tone.BETTER)
     found = []
-    if check.broken is not None:
-        found.append(f"event {check.broken:,}, or one before it, was changed or is missing")
-    if check.faults:
-        found.append(f"{labels.plural(len(check.faults), 'row')} are not as they were signed")
+    if broken is not None:
+        found.append(f"event {broken:,}, or one before it, was changed or is missing")
+    if faults:
+        found.append(f"{labels.plural(len(faults), 'row')} are not as they were signed")
     words = f"{' and '.join(found).capitalize()}. Compare with a backup. Checked {at}."
     rows = [
         {"Row": strong(fault.name), "What does not hold": escape(fault.why)}
-        for fault in check.faults[:MOST_FAULTS]
+        for fault in faults[:MOST_FAULTS]
     ]
     return html.banner("✕ Not intact.", words, tone=Tone.WORSE) + html.table(rows)
 

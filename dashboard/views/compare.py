@@ -182,11 +182,12 @@ def pins(view: ComparisonView) -> None:
 
 
 def effects(view: ComparisonView) -> None:
-    if view.basis is None:
+    basis = view.comparison.basis
+    if basis is None:
         return
-    reports = comparison_text.measured(view.basis)
+    reports = comparison_text.measured(basis)
     shown = [r for r in reports if r.suite not in view.differing]
-    frame = frames.suites(shown, view.titles, view.basis)
+    frame = frames.suites(shown, view.titles, basis)
     if frame.empty:
         return
     note = (
@@ -203,7 +204,7 @@ def effects(view: ComparisonView) -> None:
     )
     mark = '<span class="limit"></span>'
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
-    alone = [report for report in shown if report is not view.basis.mean]
+    alone = [report for report in shown if report is not basis.mean]
     st.html(html.section("Won, tied, lost", suite_text.bars_note(alone, view.titles)))
     counted = [
         (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties) for r in alone if r.n_used

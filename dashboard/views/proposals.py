@@ -134,8 +134,8 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     when = labels.age(proposal.created_at, now)
     if proposal.approver is not None:
         when += f" · approvals 1 of 1, by {proposal.approver}"
-    elif row.expires_at is not None:
-        when += f" · approvals 0 of 1 · {labels.left(row.expires_at, now)}"
+    elif queries.awaits_decision(proposal):
+        when += f" · approvals 0 of 1 · {labels.left(proposal.approval_ends_at, now)}"
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
         f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",

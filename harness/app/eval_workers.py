@@ -19,13 +19,13 @@ from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, o
 from harness.control.evals import worker_supervision
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.settings import RunQueueKind, Settings
+from harness.domain.settings import RunQueueKind
 from harness.imports import leave_modules_alone, pause_garbage_collection
 from harness.ports import EvalWorkers
 from harness.runtime import secret_files, signing_keys, telemetry
 
 if TYPE_CHECKING:
-    from evals.runner.rate_gate import RateGates
+    pass
 
 
 def open_with_workers(
@@ -85,14 +85,6 @@ def build_workers(installation: Installation) -> EvalWorkers:
     return SubprocessWorkers(command, template=template, needed_by=needed_by, cwd=Path.cwd())
 
 
-def judge_providers(settings: Settings) -> dict[str, str]:
-    return {
-        name: suite.judge.target.provider
-        for name, suite in settings.suites.items()
-        if suite.judge is not None
-    }
-
-
 def run_worker_template(given: Path | None) -> None:
     """Runs the process that forks eval workers, until the control process closes its stdin."""
     from harness.runtime.processes.worker_template import serve_forks  # noqa: PLC0415 - as above
@@ -114,10 +106,14 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
+    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.upstream.provider_client import ProviderClient  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    settings, home = installation.settings, secret_files.writable_home(installation.settings)
+    shared = home / "evals"  # with all workers of this machine
     secrets = dict(os.environ)
     # What a run starts, such as a model's code, is not to inherit them.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
@@ -127,31 +123,24 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             store=installation.store,
             clock=installation.clock,
             runner=InspectRunner(
-                installation.settings.suites,
-                checks=CalibrationCache(
-                    secret_files.writable_home(installation.settings) / "judges",
-                    installation.clock,
-                ),
-                paces=_rate_gates(installation.settings),
-                allowed=installation.settings.router.allow_addresses,
+                settings.suites,
+                checks=CalibrationCache(home / "judges", installation.clock),
+                paces=RateGates(settings.eval_limits, SharedRates(shared / "rates"), shared),
+                allowed=settings.router.allow_addresses,
                 calls=ProviderClient,
             ),
             owner=owner,
             parent=parent,
             secrets=secrets,
-            connections=installation.settings.control.eval_connections,
-            judges=judge_providers(installation.settings),
+            connections=settings.control.eval_connections,
+            judges={
+                name: suite.judge.target.provider
+                for name, suite in settings.suites.items()
+                if suite.judge is not None
+            },
         ).work(run)
     finally:
         installation.close()
-
-
-def _rate_gates(settings: Settings) -> "RateGates":
-    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
-    from router.access.rate_limits import SharedRates  # noqa: PLC0415
-
-    shared = secret_files.writable_home(settings) / "evals"
-    return RateGates(settings.eval_limits, SharedRates(shared / "rates"), shared)
 
 
 log = structlog.get_logger()

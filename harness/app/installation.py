@@ -23,7 +23,7 @@ from harness.domain.routing.kill_switch import (
     parse_file_switches,
 )
 from harness.domain.settings import FILE_NAME, OidcSettings, Settings, SuiteSettings, http_url
-from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, RunQueue, Signatures
+from harness.ports import Cipher, Clock, EvalWorkers, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.runtime.cron import CronCalendar
@@ -131,13 +131,6 @@ def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
     return cookie_key, secret_files.named_secret(oidc.client_secret_env, "ui.oidc")
 
 
-def _public_url(settings: Settings) -> str:
-    """Where people reach `/agents`; empty where nothing serves it."""
-    if settings.agents.public_url or not settings.agents.pass_through_url:
-        return settings.agents.public_url
-    return http_url(settings.router.host, settings.router.port)
-
-
 @dataclass(frozen=True)
 class Installation:
     settings: Settings
@@ -176,15 +169,12 @@ class Installation:
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
-    def _door(self) -> ProviderDoor:
-        from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
-
-        return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
-
-    @property
     def _approval_links(self) -> ApprovalLinks | None:
         """None where people reach nothing, and where no approval can be signed."""
-        url = _public_url(self.settings)
+        agents, router = self.settings.agents, self.settings.router
+        url = agents.public_url
+        if not url and agents.pass_through_url:
+            url = http_url(router.host, router.port)
         if not url or self.signs_as is not KeyPurpose.CONTROL:
             return None
         try:
@@ -212,6 +202,7 @@ class Installation:
     @cached_property
     def context(self) -> Context:
         from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
+        from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         settings = self.settings
         added = AddedSuites(settings.source, self.file_version)
@@ -235,7 +226,7 @@ class Installation:
             allow_addresses=settings.router.allow_addresses,
             cipher=self.cipher,
             environ=dict(os.environ),
-            door=self._door,
+            door=HttpProviderProbe(self.clock, settings.router.allow_addresses),
             oauth=HttpOAuthServer(self.clock, settings.router.allow_addresses),
             oauth_changes=settings.oauth,
             data_classes=settings.data_classes,

@@ -4,7 +4,7 @@ import os
 import pickle
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from harness.domain.privacy.redaction import Redactor
 from harness.domain.providers.credentials import ProviderKeySets
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import Settings, TracingSettings
-from harness.ports import Cipher
 from harness.runtime import secret_files, telemetry
 from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.runtime.processes.interruption import pass_hangups_on
@@ -72,12 +71,6 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     return OpenTelemetry(settings)
 
 
-def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
-    from harness.control.providers.provider_secrets import decrypt_snapshot  # noqa: PLC0415 - as below
-
-    return decrypt_snapshot(snapshot, cipher)
-
-
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
     from harness.store.signing import signed_snapshot  # noqa: PLC0415 - only without a database
@@ -86,14 +79,6 @@ def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapsho
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
     now, etag = installation.clock.now(), snapshot.etag
     return signed_snapshot.verified(snapshot.signed, installation.signatures, etag, now)
-
-
-def _key_sets(
-    cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot
-) -> ProviderKeySets:
-    from harness.control.providers.provider_secrets import key_sets  # noqa: PLC0415 - only the router's process
-
-    return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
 
 
 def _snapshot_file(settings: Settings) -> Path:
@@ -112,18 +97,25 @@ def revision_on_disk(settings: Settings) -> int:
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Boots the holder of one router process's snapshot. Raises SnapshotInvalid."""
-    from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
+    from harness.control.providers import provider_secrets  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.compiler import provider_kinds  # noqa: PLC0415
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
+
+    # Read once: a request never looks at the environment.
+    cipher, environ = installation.cipher, dict(os.environ)
+
+    def key_sets(snapshot: Snapshot) -> ProviderKeySets:
+        providers = snapshot.providers.values()
+        return provider_secrets.key_sets(providers, snapshot.stored_keys, cipher, environ)
 
     holder = SnapshotHolder(
         installation.store,
         _snapshot_file(installation.settings),
         installation.standing_switches,
-        # The environment is read once: a request never looks at it.
-        partial(_key_sets, installation.cipher, dict(os.environ)),
+        key_sets,
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
         classes=installation.settings.data_classes,
-        opened=partial(_open_snapshot, installation.cipher),
+        opened=lambda snapshot: provider_secrets.decrypt_snapshot(snapshot, cipher),
         restored=partial(_restore_snapshot, installation),
     )
     holder.boot()

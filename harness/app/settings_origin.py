@@ -58,7 +58,7 @@ def list_settings(
     schema = config.json_schema()
     return [
         Setting(
-            name=_dotted(path),
+            name=".".join(map(str, path)),
             value=_shown(path, value),
             source=source,
             place=place,
@@ -90,10 +90,6 @@ def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
             yield from _leaves((*path, number), item)
     else:
         yield path, value
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
 
 
 def _origin(document: Document, path: KeyPath, shipped: Path) -> tuple[SettingSource, str]:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -75,16 +75,6 @@ NATIVE_PROBES: Final[Mapping[Endpoint, NativeProbe]] = {
 }
 
 
-def native_requests(
-    provider: Provider, model: str
-) -> Iterator[tuple[Endpoint, str, dict[str, Any]]]:
-    kind = PROVIDER_KINDS.get(provider.kind)
-    if kind is None or kind.group is not ProviderGroup.LOCAL:
-        return
-    for endpoint, probe in NATIVE_PROBES.items():
-        yield endpoint, probe.path, {**probe.body, "model": model, "stream": True}
-
-
 def find_gap(endpoint: Endpoint, stream: bytes) -> str:
     rules, came = NATIVE_PROBES[endpoint].events, set[str]()
     payloads = EventPayloads()
@@ -103,11 +93,6 @@ def count_numbers(answer: bytes) -> int:
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     return len(vector) if isinstance(vector, list) else 0
-
-
-def declare_no_chat(kind: str) -> Mapping[Endpoint, str]:
-    spoken = PROVIDER_KINDS[kind].speaks
-    return {e: "false" for e in Endpoint if e in spoken and e is not Endpoint.EMBEDDINGS}
 
 
 def proposed_line(model: str, ways: Mapping[Endpoint, str]) -> str:
@@ -160,14 +145,14 @@ def chat(
     """
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
-    door = HttpProviderProbe(SystemClock(), allowed)
+    door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
     kind, started = PROVIDER_KINDS.get(provider.kind), time.perf_counter()
     # By the router's own way, which alone has words for them.
     if kind is not None and Endpoint.CHAT in kind.adapted:
         sent = json.dumps(body).encode()
-        found = _translated(provider, _secret(key), sent, timeout_s, allowed)
+        found = _translated(provider, secret, sent, timeout_s, allowed)
     else:
-        found = door.ask(provider, _secret(key), CHAT_PATH, body, timeout_s)
+        found = door.ask(provider, secret, CHAT_PATH, body, timeout_s)
         found = replace(found, seconds=time.perf_counter() - started)
     reply, error = None, _error_text(provider, key, found)
     if not error:
@@ -184,8 +169,10 @@ def chat(
         return failed
     # What a local server's own endpoints lack: each is asked once.
     gaps = {}
-    for endpoint, path, question in native_requests(provider, target.model):
-        own = door.ask(provider, _secret(key), path, question, timeout_s, whole=True)
+    local = kind is not None and kind.group is ProviderGroup.LOCAL
+    for endpoint, probe in NATIVE_PROBES.items() if local else ():
+        question = {**probe.body, "model": target.model, "stream": True}
+        own = door.ask(provider, secret, probe.path, question, timeout_s, whole=True)
         gaps[endpoint] = _error_text(provider, key, own) or find_gap(endpoint, own.content)
     whole = {endpoint: NATIVE for endpoint, gap in gaps.items() if not gap}
     return replace(
@@ -205,10 +192,6 @@ def _probe(target: Target, found: ProbeReply, *, error: str) -> Probe:
     return Probe(target.name, False, found.status, latency_ms, error=error)  # noqa: FBT003
 
 
-def _secret(key: ProviderKey | None) -> str:
-    return key.secret if key else ""
-
-
 def _embedded(
     door: HttpProviderProbe,
     provider: Provider,
@@ -224,11 +207,14 @@ def _embedded(
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
         return None
     body = {"model": target.model, "input": PROBE_QUESTION}
-    found = door.ask(provider, _secret(key), EMBEDDINGS_PATH, body, timeout_s)
+    found = door.ask(provider, key.secret if key else "", EMBEDDINGS_PATH, body, timeout_s)
     numbers = count_numbers(found.content)
     if not numbers:
         return None
-    ways = declare_no_chat(provider.kind) if provider.can(target.model).chat else {}
+    own: list[Endpoint] = [
+        e for e in Endpoint if e in kind.speaks and e is not Endpoint.EMBEDDINGS
+    ]
+    ways = dict.fromkeys(own, "false") if provider.can(target.model).chat else {}
     return replace(
         _probe(target, found, error=""),
         ok=True,
