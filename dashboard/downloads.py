@@ -19,18 +19,14 @@ def to_csv(frame: pd.DataFrame) -> bytes:
 
     Every text stands in quotes: where `;` parts the cells, one within it begins no new cell.
     """
-    text = escaped(frame).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     return text.encode("utf-8-sig")
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
     file = io.BytesIO()
-    escaped(frame).to_parquet(file, index=False)
+    frame.map(escape_formula).to_parquet(file, index=False)
     return file.getvalue()
-
-
-def escaped(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.map(escape_formula)
 
 
 def to_jsonl(lines: Iterable[Mapping[str, object]]) -> bytes:

@@ -117,7 +117,10 @@ def show_page(name: str, show: Callable[[], None]) -> None:
         ctx = context()
         _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
         _show_banners(banners.list_break_glass_banners(ctx))
-        _check_audit_log()
+        if (broken := first_break()) is not None:
+            heading = f"✕ The audit log is broken at event {broken:,}."
+            words = "Somebody changed what was recorded. swapgate audit verify shows where."
+            st.html(html.banner(heading, words, tone=labels.Tone.WORSE))
         _show_banners(banners.list_observe_banners(ctx))
         show()
 
@@ -161,13 +164,6 @@ def _show_banners(found: Sequence[Banner]) -> None:
         tone = labels.Tone.WORSE if banner.serious else labels.Tone.UNDECIDED
         page = banner.docs_page
         st.html(html.banner(banner.heading, banner.text, tone=tone, docs_page=page))
-
-
-def _check_audit_log() -> None:
-    if (broken := first_break()) is not None:
-        heading = f"✕ The audit log is broken at event {broken:,}."
-        words = "Somebody changed what was recorded. swapgate audit verify shows where."
-        st.html(html.banner(heading, words, tone=labels.Tone.WORSE))
 
 
 @st.cache_data(ttl=60, show_spinner=False)

@@ -89,6 +89,7 @@ def streamlit_options() -> Mapping[str, object]:
     return options
 
 
+@cache
 def css(theme: str | None = None) -> str:
     """Writes the page's one style sheet: our colours as variables, then styles.css. theme: as
     `palette` takes it.
@@ -102,10 +103,6 @@ def css(theme: str | None = None) -> str:
         f"light-dark({getattr(LIGHT, field.name)},{getattr(DARK, field.name)});"
         for field in fields(Palette)
     )
+    sheet = Path(__file__).with_name("styles.css").read_text(encoding="utf-8")
     dialogs = f"[role=dialog]{{color-scheme:{scheme}}}"
-    return f"<style>:root,.stApp{{{variables}}}{dialogs}{_sheet()}</style>"
-
-
-@cache
-def _sheet() -> str:
-    return Path(__file__).with_name("styles.css").read_text(encoding="utf-8")
+    return f"<style>:root,.stApp{{{variables}}}{dialogs}{sheet}</style>"

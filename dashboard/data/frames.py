@@ -11,7 +11,6 @@ import pandas as pd
 from dashboard.text import labels
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.control.proposals.recorded_answers import SuiteTexts
-from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport, VerdictBasis
@@ -239,13 +238,3 @@ def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
         f"{rated[0]} {format_excerpt(answer, EXCERPT)}" if answer else rated
         for rated, answer in zip(frame[arm], frame[f"{arm}_answer"], strict=True)
     ]
-
-
-def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
-    """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
-    sums: dict[int, tuple[float, int]] = {}
-    for minute in traffic:
-        at = int(minute.minute.timestamp()) // (60 * minutes)
-        cost_usd, requests = sums.get(at, (0.0, 0))
-        sums[at] = (cost_usd + minute.cost_usd, requests + minute.requests)
-    return [1000 * cost_usd / n for _, (cost_usd, n) in sorted(sums.items()) if n]

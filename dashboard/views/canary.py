@@ -19,12 +19,10 @@ from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
 from harness.control.context import Context
 from harness.control.routing import freezes
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.freeze import OBSERVED_SIGNALS
 from harness.gate.text.canary_state import OVERRULES, describe_effect
-
-EVERY = "2s"
 
 
 def show() -> None:
@@ -52,12 +50,14 @@ def show() -> None:
             f"swapgate proposal create {route} PROVIDER/MODEL",
         )
     else:
+        rollout = view.status.rollout
         state.html(canary_text.headline(view, view.status))
         with top:
             show_controls(view.status)
-            _lead_on(view.status.rollout)
+            with st.container(horizontal=True):
+                page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
+                page_frame.link("routes", "Kill switch and history", "history", route=route)
         # Its name keeps it from fading while it is read anew (styles.css).
-        rollout = view.status.rollout
         with st.container(key="live"):
             if rollout.live or rollout.baking:
                 live(route, rollout.version, state)
@@ -73,13 +73,7 @@ def show() -> None:
     page_frame.copy_as_cli(["canary", "explain", route], ["shadow", "status"])
 
 
-def _lead_on(rollout: Rollout) -> None:
-    with st.container(horizontal=True):
-        page_frame.link("compare", "Comparison", "balance", id=rollout.proposal)
-        page_frame.link("routes", "Kill switch and history", "history", route=rollout.route)
-
-
-@st.fragment(run_every=EVERY)
+@st.fragment(run_every="2s")
 def live(route: str, version: int, state: DeltaGenerator) -> None:
     """Shows the part of a canary's page that refreshes by itself, and its state on top.
 

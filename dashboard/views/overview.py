@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.sections import first_steps
-from dashboard.text import html, labels, route_text
+from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.context import Context
@@ -29,6 +29,9 @@ from harness.control.routing.route_status import (
     describe_needs,
     list_news,
 )
+from harness.control.routing.scorecard import RouteScorecard
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.formatting import DASH, format_score
 from harness.domain.operations.alerts import NO_SINK, Severity
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page
@@ -137,11 +140,11 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     ctx = page_frame.context()
     titles, routes = queries.titles(ctx), [status.route.name for status in statuses]
     lines: Mapping[str, str] = {
-        name: route_text.score_line(measured, titles)
+        name: score_line(measured, titles)
         for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
     }
     for status in statuses:
-        figures = route_text.last_hour(status.traffic) + lines.get(status.route.name, "")
+        figures = last_hour(status.traffic) + lines.get(status.route.name, "")
         with st.container(border=True):
             st.html(_card(status, now, figures))
             _links(status)
@@ -286,6 +289,43 @@ def _line(status: RouteStatus, now: datetime) -> html.Row:
         "Last verdict": _verdict(status),
         "Last hour": counted,
     }
+
+
+def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
+    scores = [
+        f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
+        for score in scorecard.scores
+        if score.score is not None
+    ]
+    lines = [f"scores of 100: {' · '.join(scores)}"] if scores else []
+    bill = scorecard.bill
+    if bill.requests:
+        # An unknown cost names what is unknown.
+        month = f"{'a month ' if bill.month_usd is None else ''}{bill.month_text}"
+        lines.append(f"{strong(scorecard.price_text or DASH)} per 1,000 · {escape(month)}")
+    return "".join(f'<p class="note">{line}</p>' for line in lines)
+
+
+def last_hour(traffic: Sequence[TrafficMinute]) -> str:
+    requests = sum(t.requests for t in traffic)
+    if not requests:
+        return '<p class="note">last hour</p><p class="neutral">no request</p>'
+    failed = sum(t.failed for t in traffic)
+    # A minute without a price would draw a fall in cost that there was not.
+    trend = [] if any(t.unpriced for t in traffic) else cost_trend(traffic)
+    bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
+    counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
+    return f'<p class="note">last hour</p><p>{counted}, {failed:,} failed {bars}</p>'
+
+
+def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
+    """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
+    sums: dict[int, tuple[float, int]] = {}
+    for minute in traffic:
+        at = int(minute.minute.timestamp()) // (60 * minutes)
+        cost_usd, requests = sums.get(at, (0.0, 0))
+        sums[at] = (cost_usd + minute.cost_usd, requests + minute.requests)
+    return [1000 * cost_usd / n for _, (cost_usd, n) in sorted(sums.items()) if n]
 
 
 if __name__ == "__main__":

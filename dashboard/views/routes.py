@@ -1,5 +1,6 @@
 """The Routes page answers: which model served this route when, and by which rules?"""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,10 +14,18 @@ from dashboard.dialog_forms import show_openers
 from dashboard.dialogs import route_holds
 from dashboard.dialogs import routes as dialogs
 from dashboard.sections import policies
-from dashboard.text import html, labels, route_text
+from dashboard.text import html, labels
 from dashboard.text.html import escape, faint, strong
+from harness.control.drift import watches
+from harness.control.drift.watches import DriftStatus
 from harness.control.routing import routes, seed
+from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.scorecard import list_facts
+from harness.domain.drift import DriftCheckState, DriftWatchState
+from harness.domain.formatting import DASH, format_estimate
 from harness.domain.pagination import PageRequest
+from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.freeze import Freeze, FreezeWindow
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.gate.text.canary_state import describe_change
@@ -48,11 +57,11 @@ def show() -> None:
     actions(view)
     behind(view)
     if view.drift:
-        st.html(route_text.drift_card(name, view.drift))
+        st.html(drift_card(name, view.drift))
         show_openers(route_holds.drift_openers(name, view.drift))
     settings(view)
     _freezes(view)
-    st.html(route_text.measured_section(view, queries.titles(page_frame.context())))
+    st.html(measured_section(view, queries.titles(page_frame.context())))
     timeline(view)
     versions(view)
     back(view)
@@ -142,7 +151,7 @@ def settings(view: RouteView) -> None:
         + html.facts((name, escape(fact)) for name, fact in rows)
     )
     if view.chain:
-        st.html(route_text.fallback_table(route.name, view.chain))
+        st.html(fallback_table(route.name, view.chain))
 
 
 def overrides(how: RouteSettings) -> str:
@@ -154,7 +163,7 @@ def _freezes(view: RouteView) -> None:
     ctx, name = page_frame.context(), view.route.name
     page = ctx.store.lists.freezes(PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
-    shown = route_text.freezes_section(page.items, windows, view.now)
+    shown = freezes_section(page.items, windows, view.now)
     page_frame.show_html(html.invalid(page.invalid) + shown)
 
 
@@ -225,6 +234,121 @@ def back(view: RouteView) -> None:
     why = "There is no former model: this one has served the route from the start."
     missing = "" if queries.former_versions(view) else why
     show_openers([dialogs.roll_back.opener(view, missing=missing)])
+
+
+def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
+    bill = view.measured.bill
+    traffic = (
+        f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
+        if bill.requests
+        else "no request in 30 days"
+    )
+    facts = list_facts(view.measured, lambda at: labels.age(at, view.now), titles)
+    rows = [(name[:1].upper() + name[1:], escape(fact or DASH)) for name, fact in facts]
+    note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}; latency: last day."
+    return html.section("Measured", note) + html.facts(
+        (name, escape(fact)) for name, fact in rows
+    )
+
+
+def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
+    if not chain:
+        return ""
+    rows = [
+        {
+            "Place": str(place),
+            "Model": escape(entry.target.name),
+            "Enough for high stakes": "yes" if entry.capable else "no",
+            "Evidence": escape(evidence_text(entry)),
+        }
+        for place, entry in enumerate(chain, 1)
+    ]
+    shown = html.section("Fallbacks", "Tried in this order when the route's model fails.")
+    shown += html.table(rows)
+    if names := ", ".join(entry.target.name for entry in chain if entry.waiver_expired):
+        words = (
+            f"{names} continues to serve, but the route cannot be changed as long as it is in "
+            f"the chain. Remove it with swapgate route fallback remove {route} …, or bring "
+            "evidence."
+        )
+        shown = html.banner("A waiver has expired.", words) + shown
+    return shown
+
+
+def evidence_text(entry: ChainEntry) -> str:
+    match entry.evidence:
+        case EvidenceKind.BASELINE:
+            return "baseline: the route was created with it"
+        case EvidenceKind.VERDICT:
+            return f"passed: verdict {entry.verdict}"
+        case EvidenceKind.WAIVER:
+            waiver = entry.waiver
+            if waiver is None:
+                return "waiver"
+            until = "expired" if entry.waiver_expired else "until"
+            at = labels.date_time(waiver.expires_at)
+            return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"
+
+
+def freezes_section(
+    records: Sequence[Freeze], windows: Sequence[FreezeWindow], now: datetime
+) -> str:
+    rows = [
+        {
+            "State": escape(record.describe_state(now)),
+            "From": escape(labels.date_time(record.starts_at)),
+            "Until": escape(labels.date_time(record.ends_at)),
+            "Frozen": escape(record.route or "all routes"),
+            "By": escape(record.actor),
+            "Why": escape(record.reason),
+        }
+        for record in records
+    ]
+    weekly = "".join(
+        html.note(f"Every week, {window}: {window.reason} (from the configuration file).")
+        for window in windows
+    )
+    shown = weekly + html.table(rows, stacked=True)
+    return html.section("Freezes", "Newest first.") + shown if shown else ""
+
+
+DRIFT_STATES: Final = {
+    "starting": labels.Label("…", "starting", labels.Tone.NEUTRAL),
+    "baseline": labels.Label("…", "measuring the baseline", labels.Tone.NEUTRAL),
+    "watching": labels.Label("=", "no drift", labels.Tone.NEUTRAL),
+    "drifted": labels.Label("✕", "DRIFTED", labels.Tone.WORSE),
+}
+
+
+def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
+    if not statuses:
+        return ""
+    note = "The incumbent is asked the same items at intervals, and its answers are compared."
+    card = html.section("Drift watch", note) + html.table(map(_drift_row, statuses))
+    if any(status.state == DriftWatchState.DRIFTED for status in statuses):
+        words = (
+            f"`swapgate drift status {route}` shows the answers. Accept how the model answers "
+            "now, by the button below, or propose another one."
+        )
+        card = html.banner("✕ The model behind this route has changed.", words) + card
+    return card
+
+
+def _drift_row(status: DriftStatus) -> html.Row:
+    last = status.last
+    evidence = last.evidence if last else None
+    ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
+    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
+        ended += " NOT MEASURED"
+    return {
+        "Suite": strong(status.suite),
+        "State": html.state(DRIFT_STATES[status.state]),
+        "Compared": watches.describe_comparison(status.comparisons),
+        "Change": escape(evidence.change_text if evidence else "–"),
+        "Evidence": escape(evidence.share_text if evidence else "–"),
+        "Last": escape(ended),
+        "Next": escape(labels.date_time(status.next_at) if status.next_at else "–"),
+    }
 
 
 if __name__ == "__main__":

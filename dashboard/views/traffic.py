@@ -162,7 +162,7 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
     )
     rows = [
         {
-            "Route": _to_route(strong(traffic.route), traffic.route),
+            "Route": html.link("routes", strong(traffic.route), route=traffic.route),
             "Requests": labels.count(traffic.requests),
             "Errors to callers": _share(traffic.failed, traffic.failed_share, Tone.WORSE),
             "Own model failed": _share(traffic.left, traffic.left_share, Tone.UNDECIDED),
@@ -198,10 +198,6 @@ def _target_cells(row: TargetTraffic) -> html.Row:
     }
 
 
-def _to_route(shown: str, name: str) -> str:
-    return html.link("routes", shown, route=name)
-
-
 def _share(count: int, share: float | None, tone: Tone) -> str:
     if not count:
         return faint("none")
@@ -217,7 +213,9 @@ def _unrouted(report: TrafficReport) -> None:
         return {
             "Model that was asked for": strong(model.model),
             "Times": labels.count(model.requests),
-            "Nearest route": _to_route(escape(nearest), nearest) if nearest else faint("none"),
+            "Nearest route": html.link("routes", escape(nearest), route=nearest)
+            if nearest
+            else faint("none"),
         }
 
     if report.unrouted:
@@ -238,7 +236,7 @@ def _most_frequent(
 
 def _reason_cells(reason: FailoverReason, now: datetime) -> html.Row:
     unanswered = reason.unanswered / reason.times
-    routes = [_to_route(escape(name), name) for name in reason.routes]
+    routes = [html.link("routes", escape(name), route=name) for name in reason.routes]
     return {
         "Model left": strong(reason.target),
         "Why": escape(failure_words(reason.failure)),

@@ -5,24 +5,26 @@ the `Context` of use cases. CLI, REST, dashboard and every process start from it
 import hmac
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Generic, TypeVar
 
 from harness import package_data
 from harness.control.context import Context
 from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.errors import ConfigError, DatabaseUnusable, InputError
 from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.proposals.policy import Policy
 from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
     KillSwitch,
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import FILE_NAME, OidcSettings, Settings, SuiteSettings, http_url
+from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
 from harness.ports import Cipher, Clock, EvalWorkers, RunQueue, Signatures
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock, SystemRandomIds
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 DOTENV_VARIABLE = "SWAPGATE_DOTENV_NAMES"  # the variables that `.env` set, joined by commas
 FileVersion = tuple[int, int, int]
+T = TypeVar("T")
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -100,27 +103,53 @@ def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | No
     return load_settings(given), version
 
 
-class AddedSuites:
-    """Reads the suites of the configuration file each time that the file has changed: one that
-    a page or a command adds is known without a restart.
+class FileAdditions(Generic[T]):
+    """Reads a section of the configuration file each time that the file has changed: what is
+    added to it is known without a restart.
     """
 
-    def __init__(self, source: Path | None, version: FileVersion | None) -> None:
+    def __init__(
+        self,
+        source: Path | None,
+        version: FileVersion | None,
+        section: Callable[[Settings], Mapping[str, T]],
+    ) -> None:
         """version: of the file as it was read; None where nobody looked."""
         self._source = source
         self._version = version
+        self._section = section
 
-    def __call__(self) -> Mapping[str, SuiteSettings]:
-        """Returns all suites of a changed file; nothing of a file of no use."""
+    def __call__(self) -> Mapping[str, T]:
+        """Returns the whole section of a changed file; nothing of a file of no use."""
         now = read_file_version(self._source)
         if self._source is None or now is None or now == self._version:
             return {}
         self._version = now
         try:
-            return load_settings(self._source).suites
+            return self._section(load_settings(self._source))
         except ConfigError as error:
             log.warning("configuration_not_read: %s", error)
             return {}
+
+
+class ConfiguredPolicies(dict[str, Policy]):
+    """Holds the policies of the configuration, and takes in those that the file has gained when
+    an unknown one is asked for. A policy that is known keeps its rules as long as the process
+    lives.
+    """
+
+    def __init__(
+        self, policies: Mapping[str, Policy], added: Callable[[], Mapping[str, Policy]]
+    ) -> None:
+        super().__init__(policies)
+        self._added = added
+
+    def __missing__(self, name: str) -> Policy:
+        for added, policy in self._added().items():
+            self.setdefault(added, policy)
+        if name not in self:
+            raise KeyError(name)
+        return self[name]
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
@@ -205,15 +234,20 @@ class Installation:
         from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         settings = self.settings
-        added = AddedSuites(settings.source, self.file_version)
-        suites = ConfiguredSuites(settings.suites, added)
+        source, version = settings.source, self.file_version
+        suites = ConfiguredSuites(
+            settings.suites, FileAdditions(source, version, lambda s: s.suites)
+        )
+        policies = ConfiguredPolicies(
+            settings.policies, FileAdditions(source, version, lambda s: s.policies)
+        )
         return Context(
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
             calendar=CronCalendar(),
             suites=suites,
-            policies=settings.policies,
+            policies=policies,
             workers=self.workers,
             run_queue=self.run_queue,
             eval_workers=settings.control.eval_workers,

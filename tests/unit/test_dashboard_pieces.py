@@ -18,9 +18,11 @@ from dashboard.data import frames
 from dashboard.downloads import to_csv, to_parquet
 from dashboard.sections import samples as answers
 from dashboard.text import html as cards
-from dashboard.text import labels, route_text
+from dashboard.text import labels
 from dashboard.text.labels import Tone
 from dashboard.theme import LIGHT
+from dashboard.views import overview
+from dashboard.views import routes as routes_page
 from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.domain.canary.observation import TrafficMinute
@@ -93,7 +95,7 @@ def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner()
         ChainEntry(two, capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
         ChainEntry(three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver),
     ]
-    shown = route_text.fallback_table("chat", chain)
+    shown = routes_page.fallback_table("chat", chain)
     for words in ("baseline", "verdict v_7", "waiver of ada, until", "&lt;no time&gt;"):
         assert words in shown
     assert "expired" not in shown
@@ -102,10 +104,10 @@ def test_each_fallback_says_why_it_may_serve_and_an_expired_waiver_is_a_banner()
     late = ChainEntry(
         three, capable=False, evidence=EvidenceKind.WAIVER, waiver=waiver, waiver_expired=True
     )
-    shown = route_text.fallback_table("chat", [late])
+    shown = routes_page.fallback_table("chat", [late])
     assert "A waiver has expired." in shown
     assert "swapgate route fallback remove chat" in shown
-    assert route_text.fallback_table("chat", ()) == ""
+    assert routes_page.fallback_table("chat", ()) == ""
 
 
 @given(st.text(), st.text())
@@ -191,12 +193,12 @@ def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> 
 
 @pytest.mark.req("A3")
 def test_cost_is_told_per_thousand_requests_and_draws_no_trend_without_a_price() -> None:
-    trend = frames.cost_trend([minute(0), minute(1, cost_usd=0.4), minute(5)])
+    trend = overview.cost_trend([minute(0), minute(1, cost_usd=0.4), minute(5)])
     assert trend == pytest.approx([3.0, 2.0])
-    assert "cost per 1,000 requests" in route_text.last_hour([minute(0), minute(5)])
+    assert "cost per 1,000 requests" in overview.last_hour([minute(0), minute(5)])
     unpriced = [minute(0), minute(1, cost_usd=0.0, unpriced=7), minute(5)]
-    assert "cost per 1,000 requests" not in route_text.last_hour(unpriced)
-    assert "no request" in route_text.last_hour([])
+    assert "cost per 1,000 requests" not in overview.last_hour(unpriced)
+    assert "no request" in overview.last_hour([])
 
 
 def sliced(*found: SliceFigures, **more: Any) -> dict[str, pd.DataFrame]:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -79,12 +80,8 @@ class DemoTraffic:
             AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client,
             asyncio.TaskGroup() as tasks,
         ):
-
-            async def light(route: str, number: int) -> str:
-                return await _post(session, f"{self.base_url}/chat/completions", route, number)
-
-            async def official(route: str, number: int) -> str:
-                return await _ask(client, route, number)
+            light = partial(_post, session, f"{self.base_url}/chat/completions")
+            official = partial(_ask, client)
 
             async def users(name: str, route: str, ask: Ask, share: float | None) -> None:
                 """A new user every time: open-loop arrivals, at the route's rate by default."""

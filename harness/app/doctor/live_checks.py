@@ -113,10 +113,6 @@ class LiveAnswer:
         return f"{self.failure.replace('_', ' ')} ({status})"
 
 
-class CapReached(Exception):
-    """Raised for a call that was not made, with the cap that it could have passed."""
-
-
 @dataclass
 class LiveMeter:
     max_usd: float
@@ -125,17 +121,14 @@ class LiveMeter:
     calls: int = 0
     limit_kept: bool = True  # no answer was longer than it was allowed to be
 
-    def require(self, most: Usage) -> None:
-        """Checks that the call fits with the most that it can take. Raises CapReached."""
-        why = ""
+    def obstacle(self, most: Usage) -> str:
+        """Why a call that can take so much is not made; empty where it fits."""
         if not self.limit_kept:
-            why = "an earlier answer exceeded its token limit, so that no cap holds"
-        elif self.price is None:
-            why = "the model's price is unknown: give it one under its provider's `prices`"
-        elif self.spent_usd + self._cost_usd(most) > self.max_usd:
-            why = "would pass the cap of --max-usd"
-        if why:
-            raise CapReached(why)
+            return "an earlier answer exceeded its token limit, so that no cap holds"
+        if self.price is None:
+            return "the model's price is unknown: give it one under its provider's `prices`"
+        over = self.spent_usd + self._cost_usd(most) > self.max_usd
+        return "would pass the cap of --max-usd" if over else ""
 
     def settle(self, most: Usage, used: Usage | None) -> None:
         """Charges what the provider reports; the most where it reports nothing, or 0."""
@@ -440,11 +433,9 @@ class _LiveRun:
         # No tokenizer makes two tokens of one byte.
         size = len(json.dumps(chat_body(request, stream=scenario.streamed)))
         most = Usage(size + _ADDED_INPUT_TOKENS, ANSWER_LIMIT)
-        try:
-            self.meter.require(most)
-        except CapReached as reached:
+        if why := self.meter.obstacle(most):
             self.is_capped = True
-            return scenario.untried(str(reached))
+            return scenario.untried(why)
         answer = LiveAnswer(failure=FailureClass.TIMEOUT.value)
         try:
             async with asyncio.timeout(self.timeout_s):
