@@ -8,12 +8,10 @@ import pytest
 from dashboard.text import canary_text, labels
 from dashboard.views import canary as canary_controls
 from harness.control.canary.status import CanaryStatus
-from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
-from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.text.canary_state import describe_effect
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_policy import START, rollout
@@ -101,45 +99,18 @@ def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
     assert not live().objections(S.ADVANCE)
 
 
-@pytest.mark.parametrize(
-    ("log_e", "distance", "symbol", "tone"),
-    [
-        (-0.5, 0.0, "✓", labels.Tone.BETTER),
-        (0.5, 0.1, "=", labels.Tone.NEUTRAL),
-        (1.2, 0.2, "?", labels.Tone.UNDECIDED),
-        (2.31, 0.4, "▲", labels.Tone.UNDECIDED),
-        (5.0, 1.0, "✕", labels.Tone.WORSE),
-    ],
-)
-def test_the_sign_of_a_guardrail_says_what_its_words_say(
-    log_e: float, distance: float, symbol: str, tone: labels.Tone
-) -> None:
-    canary_status = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12))
-    action = replace(
-        canary_status.action,
-        figures=with_errors_at(canary_status.action.figures, log_e, distance),
-    )
-    explanation = explain_rollout(canary_status.rollout, action, canary_status.blocks, START)
-
-    (label,) = [
-        canary_text.evidence_label(row)
-        for row in explanation.guardrails
-        if row.name == "Errors" and row.exposures
-    ]
-
-    assert (label.symbol, label.tone) == (symbol, tone)
-    strong = "strong" in label.words
-    assert strong is (symbol == "▲")
-
-
-def with_errors_at(figures: RolloutFigures, log_e: float, distance: float) -> RolloutFigures:
-    errors = replace(
-        figures.guardrails[Guardrail.ERRORS],
-        log_e=log_e,
-        log_e_max=log_e,
-        distance_to_trip=distance,
-    )
-    return replace(figures, guardrails={**figures.guardrails, Guardrail.ERRORS: errors})
+def test_the_sign_of_a_guardrail_is_that_of_its_evidence() -> None:
+    (row, *_) = live().explanation.guardrails
+    for log_e, distance, warns, symbol, tone in (
+        (-0.5, 0.0, False, "✓", labels.Tone.BETTER),
+        (0.5, 0.1, False, "=", labels.Tone.NEUTRAL),
+        (1.2, 0.2, False, "?", labels.Tone.UNDECIDED),
+        (2.31, 0.4, True, "▲", labels.Tone.UNDECIDED),
+        (5.0, 1.0, True, "✕", labels.Tone.WORSE),
+    ):
+        found = replace(row, log_e=log_e, distance=distance, warns=warns)
+        label = canary_text.evidence_label(found)
+        assert (label.symbol, label.tone) == (symbol, tone)
 
 
 def test_the_question_names_percents_and_models() -> None:

@@ -191,16 +191,6 @@ def test_an_empty_page_names_what_fills_it(
         assert 'role="alert"' not in said, page
 
 
-def test_a_route_without_a_canary_says_how_it_gets_one(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = shown(monkeypatch, lived_in.config, "canary", {"route": "quiet"})
-    app.selectbox(key="route").select("quiet").run()
-
-    assert "No canary on <b>quiet</b>" in text(app)
-    assert "swapgate proposal create quiet PROVIDER/MODEL" in text(app)
-
-
 @pytest.mark.parametrize("page", ["canary", "routes"])
 def test_a_route_that_is_not_there_is_told_and_no_other_shown(
     page: str, lived_in: Lived, monkeypatch: pytest.MonkeyPatch

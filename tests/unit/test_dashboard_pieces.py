@@ -21,13 +21,15 @@ from dashboard.text import html as cards
 from dashboard.text import labels
 from dashboard.text.labels import Tone
 from dashboard.theme import LIGHT
-from dashboard.views import overview
+from dashboard.views import keys, overview, traffic
 from dashboard.views import routes as routes_page
+from dashboard.views.suites import RunView, run_cells
 from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.domain.canary.observation import TrafficMinute
+from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
+from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
-from harness.domain.evals.run import SampleError
+from harness.domain.evals.run import EvalRun, RunState, SampleError
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import SuiteReport
@@ -263,3 +265,26 @@ def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
         '"item","answer","s"', '"a","\'@SUM(A1)",0.5', '"\'=1+1","−2",-1.0',
     ]  # fmt: skip
     assert pd.read_parquet(io.BytesIO(to_parquet(frame)))["item"][1] == "'=1+1"
+
+
+def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> None:
+    assert ">and 2 requests of unknown price<" in keys.unpriced(2)
+    assert (keys.unpriced(0), "and" in keys.unpriced(2, known=False)) == ("", False)
+    run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
+    costs = ((9, 0.0, "no known cost"), (0, 0.0, "$0.00"), (9, 1.5, "$1.50"))
+    for samples, cost_usd, words in costs:
+        assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)["Cost"] == words
+
+
+def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came() -> None:
+    whole = RouteTraffic("", 1200, 0, 0, 0.5, 3, NOON)
+    day = timedelta(hours=24)
+    for minutes, pace in (
+        (600, "120 an hour on average, since 20 Nov 2026"),
+        (10, "since 11:50 UTC"),
+        (1440, "50 an hour on average<"),
+    ):
+        course = [TrafficPoint(NOON - timedelta(minutes=minutes), 1200, 0, 0)]
+        step = timedelta(minutes=10)
+        seen = TrafficReport(day, NOON - day, NOON, whole, [whole], step, course, NOON)
+        assert f">{pace}" in traffic.tiles(seen, ())

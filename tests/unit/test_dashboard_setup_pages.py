@@ -93,27 +93,6 @@ def shown(page: str) -> AppTest:
     return app
 
 
-def test_many_clients_and_providers_are_searched() -> None:
-    furnish(52)
-    ctx = page_frame.context()
-    for number in range(14):
-        base = f"http://127.0.0.1:{9000 + number}/v1"
-        registry.change_provider(ctx, SYSTEM, f"vllm-{number:02}", ProviderChange("vllm", base))
-
-    app = shown("keys")
-    assert text(app).count('<td data-head="Client">') == 50
-    assert "50 of 52, the fullest budget first" in text(app)
-    app.text_input(key="find").set_value("ENT-51").run()
-    assert "<b>client-51</b>" in text(app)
-    assert text(app).count('<td data-head="Client">') == 1
-
-    app = shown("providers")
-    assert "12 of 15 providers" in text(app)
-    app.text_input(key="find").set_value("vllm-13").run()
-    assert text(app).count('class="name"') == 1
-    assert len(shown("routes").selectbox(key="route").options) == 52
-
-
 @pytest.mark.req("E4")
 def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch,

@@ -38,6 +38,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import Actor, Role
 from tests.support.control.manual_clock import ManualClock
+from tests.support.store.records import TRAFFIC
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
@@ -79,35 +80,14 @@ routes:
     incumbent: sim/sim-base
     policy: automatic
     suites: [{suite: extraction, role: primary}]
-  math-tutor:
-    incumbent: sim/sim-base
-    policy: automatic
-    suites: [{suite: arithmetic, role: primary}]
-  mail-triage:
-    incumbent: sim/sim-base
-    policy: asked
-    suites: [{suite: tickets, role: primary}]
-  newsletter:
-    incumbent: sim/sim-base
-    policy: automatic
-    suites: [{suite: instructions, role: primary}]
-  search-help:
-    incumbent: sim/sim-base
-    policy: automatic
-    suites: [{suite: tickets, role: primary}]
-  drafts:
-    incumbent: sim/sim-base
-    policy: automatic
-    suites: [{suite: arithmetic, role: primary}]
-  faq:
-    incumbent: sim/sim-base
-    policy: automatic
-    suites: [{suite: tickets, role: primary}]
   quiet: *one
-  returns:
-    incumbent: sim/sim-base
-    policy: asked
-    suites: [{suite: tickets, role: primary}]
+  math-tutor: {<<: *one, suites: &sums [{suite: arithmetic, role: primary}]}
+  drafts: {<<: *one, suites: *sums}
+  newsletter: {<<: *one, suites: [{suite: instructions, role: primary}]}
+  search-help: {<<: *one, suites: &tickets [{suite: tickets, role: primary}]}
+  faq: {<<: *one, suites: *tickets}
+  mail-triage: {<<: *one, policy: asked, suites: *tickets}
+  returns: {<<: *one, policy: asked, suites: *tickets}
 """
 
 
@@ -383,10 +363,10 @@ def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, Fai
 def _minute(
     route: str, minute: datetime, arm: str, target: str, requests: int, price: float
 ) -> TrafficMinute:
-    return TrafficMinute(
+    return replace(
+        TRAFFIC,
         route=route,
         minute=minute,
-        worker="w1",
         arm=arm,
         target=target,
         revision=100,
