@@ -41,19 +41,15 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
                 "prompt_cache_key": request.cache_key or None,
                 "user": request.user or None,
                 "parallel_tool_calls": request.parallel_tools if request.tools else None,
+                "tools": [_tool(tool) for tool in request.tools] or None,
+                "tool_choice": _choice(request.tool_choice),
+                "logprobs": None if request.top_logprobs is None else True,
+                "top_logprobs": request.top_logprobs or None,
             }
         ),
     }
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-    if request.tool_choice:
-        body["tool_choice"] = _choice(request.tool_choice)
     if request.thinking_tokens is not None:
         body["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
-    if request.top_logprobs is not None:
-        body["logprobs"] = True
-        if request.top_logprobs:
-            body["top_logprobs"] = request.top_logprobs
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
@@ -148,8 +144,8 @@ def _tool(tool: ToolDefinition) -> dict[str, object]:
 
 
 def _choice(choice: str) -> object:
-    if choice in _CHOICES:
-        return choice
+    if choice in _CHOICES or not choice:
+        return choice or None
     return {"type": "function", "function": {"name": choice}}
 
 

@@ -71,13 +71,12 @@ def _check(
     if max_turns < 1:
         raise InputError(f"max_turns: {max_turns} leaves no turn; give 1 or more")
     defined = {tool.name for tool in request.tools}
-    _same(defined - tools.keys(), "tools: no function for", "pass one in `tools`")
-    _same(tools.keys() - defined, "tools: no definition of", "add one to the request's tools")
-
-
-def _same(missing: set[str], what: str, then: str) -> None:
-    if missing:
-        raise InputError(f"{what} {', '.join(sorted(missing))}; {then}")
+    for missing, what, then in (
+        (defined - tools.keys(), "no function for", "pass one in `tools`"),
+        (tools.keys() - defined, "no definition of", "add one to the request's tools"),
+    ):
+        if missing:
+            raise InputError(f"tools: {what} {', '.join(sorted(missing))}; {then}")
 
 
 async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:

@@ -226,16 +226,34 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionRequest:
-    """Asks a model to go on with a chat. It names exactly one of `route` and `model_tier` (a
-    route as well: `fast`, `frontier`).
+class RoutedRequest:
+    """Names exactly one of `route` and `model_tier` (a route as well: `fast`, `frontier`)."""
+
+    route: str = ""
+    model_tier: str = ""
+    user: str = ""  # who is behind the request
+    caller: Caller = field(default_factory=Caller)
+    # Further fields of the body, passed through untouched.
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.route) == bool(self.model_tier):
+            both = "both are given" if self.route else "none of the two is given"
+            raise InputError(f"route, model_tier: {both}; name one route, or one tier")
+
+    @property
+    def asked_route(self) -> str:
+        return self.route or self.model_tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest(RoutedRequest):
+    """Asks a model to go on with a chat.
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """
 
     messages: Sequence[Message]
-    route: str = ""
-    model_tier: str = ""
     system: str = ""
     max_tokens: int | None = None  # of the answer
     temperature: float | None = None
@@ -252,13 +270,9 @@ class CompletionRequest:
     seed: int | None = None
     top_logprobs: int | None = None  # 0 for the chosen tokens' alone, None for none
     cache_key: str = ""  # requests with the same one share a provider's prompt cache
-    user: str = ""  # who is behind the request
-    caller: Caller = field(default_factory=Caller)
-    # Further fields of the body, passed through untouched.
-    extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_one_route(self.route, self.model_tier)
+        RoutedRequest.__post_init__(self)
         if not self.messages:
             raise InputError("messages: there is none; give at least one Message")
         if self.output_schema is not None and self.json_output:
@@ -266,40 +280,20 @@ class CompletionRequest:
         if self.tool_choice and not self.tools:
             raise InputError("tool_choice: there are no tools to choose from; give `tools` too")
 
-    @property
-    def asked_route(self) -> str:
-        return self.route or self.model_tier
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingRequest:
+class EmbeddingRequest(RoutedRequest):
     """Asks for one vector per text, in order.
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """
 
     inputs: Sequence[str]
-    route: str = ""
-    model_tier: str = ""
     dimensions: int | None = None  # None for the model's own
-    user: str = ""
-    caller: Caller = field(default_factory=Caller)
-    extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_one_route(self.route, self.model_tier)
+        RoutedRequest.__post_init__(self)
         if isinstance(self.inputs, str):
             raise InputError("inputs: one text was given; give a list of texts")
         if not self.inputs:
             raise InputError("inputs: there is none; give at least one text")
-
-    @property
-    def asked_route(self) -> str:
-        return self.route or self.model_tier
-
-
-def require_one_route(route: str, model_tier: str) -> None:
-    """Checks that a request names one route or one tier, and not both. Raises InputError."""
-    if bool(route) == bool(model_tier):
-        both = "both are given" if route else "none of the two is given"
-        raise InputError(f"route, model_tier: {both}; name one route, or one tier")
