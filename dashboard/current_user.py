@@ -1,6 +1,5 @@
-"""Who acts in this browser. Without a session the pages can be read, but change nothing; where
-people sign in by OpenID Connect, they cannot be read either. Every action asks anew whether the
-session goes on, and its key is still valid.
+"""Who acts in this browser. Each action asks anew whether the session goes on, and its key is
+still valid.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,9 +29,8 @@ NOBODY_KNOWN: Final = (
 
 
 def show_account() -> bool:
-    """Shows on top of the page who is signed in, or where to sign in. Returns whether the page
-    may be shown: where people sign in by OpenID Connect, others do not read it, and it is not
-    shown while the installation cannot be opened.
+    """Shows who is signed in, or where to sign in. Returns whether the page may be shown: not
+    to a stranger under single sign-on, nor while the installation cannot be opened.
     """
     if not page_frame.is_open():
         return False
@@ -120,9 +118,7 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
 
 
 def require_reader() -> None:
-    """Draws the whole page anew where its visitor may not read it any more: a part that
-    refreshes itself would go on after a sign-out, without `show_account`.
-    """
+    """Draws the whole page anew after a sign-out: a part that refreshes itself would go on."""
     if not page_frame.needs_sign_in():
         return
     try:
@@ -139,9 +135,7 @@ def require_reader() -> None:
 
 @contextmanager
 def live_part(what: str) -> Iterator[None]:
-    """Guards the part of a page that refreshes itself: who reads it still may, and an error is
-    shown in words until the next look. Below it stands when it was read.
-    """
+    """Guards a part that refreshes itself: its reader still may, and an error is in words."""
     require_reader()
     try:
         yield
@@ -203,9 +197,7 @@ def why_not(role: Role) -> str:
 
 
 def may_read_content() -> bool:
-    """Whether the visitor may read what was said in sessions: signed in, or because requests of
-    this machine need no key (`agents.open_on_loopback`).
-    """
+    """Whether the visitor is signed in, or needs not to be (`agents.open_on_loopback`)."""
     if page_frame.installation().settings.agents.open_on_loopback:
         return True
     return signed_in() is not None and _find_actor()[0] is not None
@@ -217,10 +209,8 @@ def attempt(
     *,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
-    """Does an act for the person who is signed in, with the role that the key has now; then
-    draws the page anew, or says why the act was refused.
-
-    refused: what holds where the act was refused.
+    """Does an act with the role that the key has now; then draws the page anew, or says why it
+    was refused. refused: what holds then.
     """
     docs_page, holds = "", page_frame.UNCHANGED
     try:

@@ -1,6 +1,5 @@
-"""Dialogs, the buttons that open them, and what they ask for. A dialog is safe against a stray
-keystroke: Enter in a field does nothing, its button is off until what it needs stands there,
-and it says what is missing.
+"""Dialogs, the buttons that open them, and what they ask for. Enter in a field does nothing,
+and a dialog's button is off until what it needs stands there.
 """
 
 import json
@@ -48,10 +47,7 @@ class Opener:
 
 
 def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None = None) -> None:
-    """Shows a row of buttons; below it, why those that are off are off.
-
-    explain: the buttons whose reasons stand below; other rows may have their reasons here.
-    """
+    """Shows a row of buttons. explain: those whose reasons to be off stand below."""
     with st.container(horizontal=True):
         for opener in openers:
             why = current_user.why_not(opener.role) or opener.missing
@@ -66,9 +62,7 @@ def show_openers(openers: Sequence[Opener], *, explain: Sequence[Opener] | None 
 
 
 def describe_refusals(openers: Sequence[Opener]) -> str:
-    """Says why buttons are off: each reason once, and of several roles which button needs
-    which; empty where none is off.
-    """
+    """Says why buttons are off: each reason once, and of several roles which needs which."""
     refused: dict[Role, list[str]] = {}
     for opener in openers:
         if current_user.why_not(opener.role):
@@ -240,9 +234,7 @@ class Form:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> None:
-        """Shows the button that does the act, and below it what is missing. done: what is said
-        then, behind the actor's name.
-        """
+        """Shows the button that does the act. done: said then, behind the actor's name."""
         why = current_user.why_not(self.role) or self.missing
         if st.button(label, type="primary", key=self.key("now"), disabled=bool(why)):
             with st.spinner(f"{self.waits_for} …") if self.waits_for else nullcontext():
@@ -265,9 +257,7 @@ class Dialog(Generic[Arguments]):
     width: Width = "small"
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        """Opens the dialog, about its first argument: a name, or something with an id. An error
-        in it is shown in words, and leaves the page as it is.
-        """
+        """Opens the dialog, about its first argument. An error in it is shown in words."""
 
         # The one place that opens a dialog of Streamlit's, which would show a traceback.
         @st.dialog(self.title, width=self.width)  # noqa: TID251

@@ -15,9 +15,8 @@ from harness.domain.formatting import escape_formula
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:
-    """Writes a frame as CSV in UTF-8, with a mark by which spreadsheets know the encoding.
-
-    Every text stands in quotes: where `;` parts the cells, one within it begins no new cell.
+    """Writes CSV with a mark by which spreadsheets know UTF-8. Every text stands in quotes:
+    where `;` parts the cells, one within it begins no new cell.
     """
     text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     return text.encode("utf-8-sig")

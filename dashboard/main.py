@@ -13,9 +13,7 @@ ALIVE_EVERY = timedelta(minutes=1)
 
 @st.fragment(run_every=ALIVE_EVERY)
 def stay_alive() -> None:
-    """Draws nothing. A browser whose server was restarted asks for the page anew only where a
-    part of it refreshes itself: so every page has one.
-    """
+    """Draws nothing. A browser reloads after a restart only where a part refreshes itself."""
 
 
 st.set_page_config(

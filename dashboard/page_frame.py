@@ -1,6 +1,4 @@
-"""The frame of every dashboard page: one installation for all visitors, banners on top, and
-errors in words with a way to try again. Also what pages share.
-"""
+"""The frame of every page: one installation for all visitors, banners, errors in words."""
 
 import logging
 import shlex
@@ -51,9 +49,7 @@ def installation() -> Installation:
 
 
 def reopen() -> None:
-    """Opens the installation anew at the next look, so that a changed file counts. The former
-    one stays open for who still reads by it.
-    """
+    """Opens the installation anew at the next look; readers keep the former one."""
     installation.cache_clear()
 
 
@@ -64,7 +60,7 @@ def visitor() -> Actor | None:
 
 def context() -> Context:
     """Returns the context of the use cases. Raises NotAllowed where reading needs a sign-in and
-    no visitor is known, also in a thread of Streamlit's own, which makes a download.
+    no visitor is known, also in a thread that makes a download.
     """
     ctx = installation().context
     if visitor() is None and needs_sign_in():
@@ -81,9 +77,8 @@ def serve_with(sign_on: OidcSettings | None) -> None:
 
 
 def sign_on() -> OidcSettings | None:
-    """Returns the settings of single sign-on, None without. Where the file has dropped them
-    since, those that the process began with: no edit opens the pages before a restart. Raises
-    SwapgateError.
+    """Returns the settings of single sign-on. If the file has dropped them since, those of the
+    start: no edit opens the pages before a restart. Raises SwapgateError.
     """
     return installation().settings.ui.oidc or _Process.sign_on
 
@@ -94,8 +89,8 @@ def needs_sign_in() -> bool:
 
 
 def is_open() -> bool:
-    """Tells whether the installation could be opened, and shows why not. Without it nobody
-    knows who may read, and no page is shown; to a stranger, no reason either.
+    """Tells whether the installation could be opened, and shows why not; to a stranger, no
+    reason.
     """
     if _Process.sign_on is None:
         return _guard("The dashboard", installation)
@@ -222,8 +217,8 @@ def search(label: str, placeholder: str) -> Callable[[str], bool]:
 def find(
     items: Sequence[Item], most: int, label: str, hint: str, text: Callable[[Item], str]
 ) -> Sequence[Item]:
-    """Lists the items that a person searches for by their text; all where there are few.
-    most: the number of items above which the page has a search. hint: stands in its field.
+    """Lists the items that a person searches for by their text; all where there are at most
+    `most`.
     """
     if len(items) <= most:
         return items

@@ -1,6 +1,4 @@
-"""Serves the dashboard, on loopback alone unless people sign in by OpenID Connect. `python -m
-dashboard.serve` is what `swapgate serve ui` starts.
-"""
+"""Serves the dashboard, on loopback alone unless people sign in by OpenID Connect."""
 
 import argparse
 import importlib.util
@@ -94,9 +92,7 @@ class OwnOrigin:
 
 
 def _is_stranger(scope: Scope) -> bool:
-    """Whether a page of another origin asks. Who sends no Origin is no browser's page, and has
-    no cookie but his own.
-    """
+    """Who sends no Origin is no browser's page, and has no cookie but his own."""
     connection = HTTPConnection(scope)
     return "origin" in connection.headers and not sign_in_page.is_own_page(connection)
 
@@ -108,10 +104,8 @@ PONG_S: Final = 90.0
 
 
 def run(config: Path | None, host: str, port: int) -> None:
-    """Serves the dashboard until SIGTERM or Ctrl-C.
-
-    Raises ConfigError for a host beyond loopback without single sign-on: whoever reaches the
-    dashboard could read it without signing in.
+    """Serves until SIGTERM or Ctrl-C. Raises ConfigError for a host beyond loopback without
+    single sign-on.
     """
     settings = installation.load_settings(config)
     require_loopback(host, settings.ui.oidc)
@@ -153,9 +147,7 @@ def run(config: Path | None, host: str, port: int) -> None:
 
 
 def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
-    """Returns what Streamlit needs for `st.login`; None without single sign-on. Raises
-    ConfigError without the client's secret, and without Authlib.
-    """
+    """What `st.login` needs. Raises ConfigError without the client's secret or Authlib."""
     oidc = settings.ui.oidc
     if oidc is None:
         return None
@@ -317,9 +309,7 @@ class SignOnReturn:
 
 
 def _remembered(headers: Headers) -> str | None:
-    """Reads the page from the cookie; None without. Whoever serves pages on another port of
-    this host can write cookies, so only a page of the dashboard counts.
-    """
+    """Other ports of this host can write cookies, so only a page of the dashboard counts."""
     cookies: SimpleCookie = SimpleCookie()
     for line in headers.getlist("cookie"):
         cookies.load(line)

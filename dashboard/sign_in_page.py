@@ -1,10 +1,6 @@
-"""Serves `/sign-in` beside Streamlit's pages: GET asks for a management key, POST signs in with
-it or with a one-time link, and sets the session's cookie.
-
-The cookie is HttpOnly and SameSite=Strict, and always a new one. A POST is taken from a page of
-the dashboard alone, by its Origin; the answers are never stored, framed or referred from. Wrong
-keys and links are logged, and limited by address as on the management API; a right one always
-opens.
+"""Serves `/sign-in` beside Streamlit's pages. The cookie is HttpOnly, SameSite=Strict and
+always new. A POST counts from a page of the dashboard alone, by its Origin. Wrong keys and
+links are logged, and limited by address; a right one always opens.
 """
 
 import logging
@@ -142,9 +138,7 @@ async def show(request: Request) -> Response:
 
 
 class SignInForm:
-    """Takes the form. What was typed is looked at before the address: whoever guesses keeps
-    nobody else there out.
-    """
+    """Looks at what was typed before the address: who guesses keeps nobody else there out."""
 
     def __init__(self) -> None:
         self._attempts: FailedAttempts | None = None
@@ -255,9 +249,7 @@ def own_page(going_to: str) -> str:
 
 
 def is_own_host(request: Request) -> bool:
-    """Whether the browser asked for one of our names: another one, which leads here, would
-    give a stranger's page our origin.
-    """
+    """Another name that leads here would give a stranger's page our origin."""
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     return host in st.get_option("server.allowedHosts")
 

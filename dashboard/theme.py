@@ -64,9 +64,7 @@ DARK: Final = Palette(
 
 
 def palette(theme: str | None) -> Palette:
-    """Chooses the colours of a theme. theme: `dark` or `light`, as the browser says it; None
-    while it has not.
-    """
+    """Chooses colours. theme: `dark` or `light`; None while the browser has not said it."""
     return DARK if theme == "dark" else LIGHT
 
 
@@ -91,11 +89,8 @@ def streamlit_options() -> Mapping[str, object]:
 
 @cache
 def css(theme: str | None = None) -> str:
-    """Writes the page's one style sheet: our colours as variables, then styles.css. theme: as
-    `palette` takes it.
-
-    Streamlit sets `color-scheme` on its root after the chosen theme; light-dark() follows it.
-    A dialog stands outside that root.
+    """Writes the style sheet: our colours as variables, then styles.css. Streamlit sets
+    `color-scheme` on its root, which light-dark() follows; a dialog stands outside that root.
     """
     scheme = theme if theme in ("light", "dark") else "light dark"
     variables = "".join(

@@ -1,9 +1,6 @@
-"""Draws a canary's timeline: its share of the traffic, the evidence of harm against the
-rollback level, and both arms' failures with intervals, one below the other on one axis of time.
-
-A live chart is drawn anew where anything but its data changes, which shows. So the ends of the
-axes are data as well, and all else of a chart stays the same from block to block: it is written
-once for all who look at it, which takes ten times as long as the rest of a page.
+"""Draws a canary's timeline: share of the traffic, evidence of harm and both arms' failures, on
+one axis of time. A browser draws a live chart anew where anything but its data changes, which
+shows: so the ends of the axes are data as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -245,9 +242,8 @@ def _reach_of_time(*, shown: bool = False) -> alt.Chart:
 
 
 def _top(failures: pd.DataFrame) -> float:
-    """Returns the end of the axis of failures: today's intervals or half more than the later
-    shares, whichever is more. The first blocks' intervals reach far beyond, and would flatten
-    all the rest.
+    """Ends the axis of failures at today's intervals or half above the later shares: the first
+    blocks' intervals reach far beyond, and would flatten the rest.
     """
     if failures.empty:
         return 1.0

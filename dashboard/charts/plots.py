@@ -33,9 +33,7 @@ LABELS = {**VERDICT_LABELS, **SLICE_LABELS, **MEMBER_LABELS}
 def forest(
     frame: pd.DataFrame, palette: Palette, beside: pd.DataFrame | None = None
 ) -> alt.LayerChart:
-    """Draws one row per suite: estimate, 95 % whisker, zero line and the suite's own limit.
-
-    frame: as `frames.suites`; rows without an interval show their point alone, rows without a
+    """Draws one row per suite. Rows without an interval show their point alone, rows without a
     limit no tick. beside: the rows of all charts that share this one's scale.
     """
     rows = alt.Y(
@@ -93,11 +91,9 @@ def forest(
 def quality_against_cost(
     frame: pd.DataFrame, standings: Iterable[tuple[Label, str]], palette: Palette
 ) -> alt.LayerChart:
-    """Draws each model by its price and its score, with 95 % whiskers, and the line of those
-    that no other beats in both.
-
-    frame: one row per model: name, score, low, high (points of 100), usd (of 1,000 answers),
-    standing, line (whether it is on the line). standings: their labels and shapes.
+    """Draws each model by its price and its score, and the line of those that no other beats in
+    both. frame: name, score, low, high (points of 100), usd (of 1,000 answers), standing, line
+    (whether it is on the line). standings: labels and shapes.
     """
     marks = [(one, shape) for one, shape in standings if one.words in set(frame["standing"])]
     legend = top_legend(symbolSize=110)
@@ -161,9 +157,7 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
 def span_axis(
     field: str, begin: float, end: float, pattern: str, step_ms: float, **options: Any
 ) -> alt.X:
-    """An axis of time from one moment to another, in milliseconds, with labels at round hours
-    or days.
-    """
+    """An axis of time in milliseconds, with labels at round hours or days."""
     first = -(-begin // step_ms) * step_ms
     count = int((end - first) // step_ms) + 1
     axis = alt.Axis(

@@ -1,7 +1,4 @@
-"""Draws which model served a route when: a row for each model, a wide bar while it answered, a
-narrow one while it had a share, and a mark for each change. Draws the course of the recorded
-traffic, too: requests, and below them the shares that failed.
-"""
+"""Draws which model served a route when, and the course of the recorded traffic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

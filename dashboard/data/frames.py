@@ -49,9 +49,7 @@ def suites(
     titles: Mapping[str, str],
     basis: VerdictBasis | None = None,
 ) -> pd.DataFrame:
-    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs. basis: of
-    the verdict, where a suite may only count in a mean.
-    """
+    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs."""
     rows: list[dict[str, Any]] = []
     for report in reports:
         if report.is_unscored:
@@ -71,9 +69,7 @@ def suites(
 def _row(
     name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
 ) -> dict[str, Any]:
-    """Builds a row of a forest plot. name: its lines, the first one wrapped. figures: as shares
-    of 1, in the order of FIGURES.
-    """
+    """Builds a row of a forest plot. name: its lines. figures: shares of 1, as in FIGURES."""
     label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
     return {
         "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
@@ -94,8 +90,8 @@ def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) 
 
 
 def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
-    """Builds one frame for each slice field of a suite, with a row per slice, in points; as
-    `suites`, for charts side by side. A slice has no limit: it may not be shown worse at all.
+    """Builds a frame for each slice field of a suite, a row per slice, in points. A slice has
+    no limit: it may not be shown worse at all.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for part in report.figures.slices or ():
@@ -111,11 +107,8 @@ def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
 
 
 def sample_index(comparison: Comparison) -> pd.DataFrame:
-    """Pairs both answers to each item that has two: the largest losses first, then the gains,
-    then those without a change. It has no text, which is read for a page of the table: there
-    may be a hundred thousand.
-
-    With a verdict: the items that it used, and only those.
+    """Pairs both answers to each item that has two, the largest losses first; with a verdict,
+    only the items that it used. Texts are read for a page of the table: there may be 100,000.
     """
     verdict = comparison.verdict
     stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
@@ -165,9 +158,7 @@ def samples(
     titles: Mapping[str, str],
     texts: Mapping[str, SuiteTexts],
 ) -> pd.DataFrame:
-    """Adds both answers to rows of `sample_index`, with what each item asks and expects.
-    comparison: with these answers, whole. texts: of the items, by suite.
-    """
+    """Adds both answers, question and expected answer to rows of `sample_index`."""
     answers = {}
     for side in comparison.suites:
         before = {(sample.item, sample.epoch): sample for sample in side.incumbent}

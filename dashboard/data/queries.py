@@ -97,9 +97,7 @@ class ProposalRow:
 
 
 def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
-    """What waits for a person, the others that are open, and a page of all the rest, the newest
-    first. after: the cursor of the page before.
-    """
+    """The open ones, what waits for a person first, and a page of the rest, newest first."""
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(proposal for proposal in page if not proposal.open)]

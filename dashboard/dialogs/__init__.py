@@ -1,3 +1,1 @@
-"""What people do on the pages: dialogs and buttons that call `harness.control`, and the fields
-that they share.
-"""
+"""Dialogs and buttons of the pages, which call `harness.control`."""

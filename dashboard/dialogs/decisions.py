@@ -1,6 +1,4 @@
-"""The dialogs in which a person approves, rejects or cancels a proposal. Approval and rejection
-repeat verdict, cost, risk and how many requests are at stake.
-"""
+"""The dialogs in which a person approves, rejects or cancels a proposal."""
 
 from datetime import datetime
 

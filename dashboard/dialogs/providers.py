@@ -182,9 +182,7 @@ def check_now(provider: str) -> None:
 
 
 def show_account_commands(kinds: Sequence[str]) -> None:
-    """Shows the commands by which people sign in to accounts of these kinds at a terminal,
-    which waits while they type a code elsewhere.
-    """
+    """A sign-in waits at a terminal while the person types a code elsewhere."""
     for kind in kinds:
         lines = f"oauth:\n  {kind}:\n    client_id: YOUR-CLIENT-ID"
         # Wrapped: what scrolls sideways on a phone cannot be reached by keyboard.

@@ -184,9 +184,7 @@ def lift(form: Form, switch: KillSwitch) -> None:
 
 
 def break_glass_openers(route: str) -> list[Opener]:
-    """Describes the buttons to ask for a break-glass, or to confirm or end the one there is;
-    none where the stored ones cannot be trusted, which a banner on the page says.
-    """
+    """Offers nothing where the stored ones cannot be trusted, which a banner says."""
     ctx = page_frame.context()
     try:
         record = next((r for r in break_glass.list_open(ctx) if r.route == route), None)

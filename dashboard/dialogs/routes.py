@@ -202,9 +202,8 @@ def _ask_candidates(
 
 
 def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
-    """Changes only what was changed in the dialog: somebody else may have changed the rest.
-
-    Raises Conflict where somebody else changed the same setting since the dialog was opened.
+    """Changes only what was changed in the dialog. Raises Conflict where somebody else changed
+    the same setting since it was opened.
     """
     names = [field.name for field in fields(RouteSettings) if field.name != "capable"]
     changed = {

@@ -1,7 +1,5 @@
 """The Compare page's samples. The last large comparisons are kept in memory, so that a filter
-or another page does not read a hundred thousand answers anew. What a person decides on is read
-each time: the proposal's version is part of the key. Two answers stand side by side, with the
-words marked that only one of them has.
+does not read 100,000 answers anew; a decision changes the key.
 """
 
 import difflib
@@ -227,8 +225,8 @@ def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
 def _question(
     heading: str, text: str, expected: str, *, start: str = "", missing: str = ""
 ) -> str:
-    """Renders what an item asks and the answer that is expected. heading: HTML. start: the
-    words that every question begins with, folded. missing: why no answer is known.
+    """heading: HTML. start: the words that every question begins with. missing: why no answer
+    is known.
     """
     folded = ""
     if start:

@@ -1,3 +1,1 @@
-"""What the pages say: labels, sentences and HTML, made from the read models
-without Streamlit.
-"""
+"""What the pages say: labels, sentences and HTML, without Streamlit."""

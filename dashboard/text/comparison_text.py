@@ -72,9 +72,7 @@ def why_again(verdict: BaseVerdict | None) -> str:
 
 
 def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists what the verdict hangs on: all claims for a pass, else those of its outcome; the
-    suites of a weighted mean follow it.
-    """
+    """Lists what the verdict hangs on: all claims for a pass, else those of its outcome."""
     claims = in_reading_order(basis.claims)
     if basis.outcome != "passed":
         claims = [r for r in claims if r.outcome == basis.outcome] or claims

@@ -19,9 +19,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
 def escape(value: object) -> str:
-    """Escapes a value's text for HTML, in elements and in quoted attributes; what turns round
-    the direction of the words behind it is shown as a mark.
-    """
+    """Escapes for elements and quoted attributes; marks of direction become visible."""
     return _UNIT.sub("\u00a0", html.escape(escape_directions(str(value)), quote=True))
 
 
@@ -129,9 +127,7 @@ def _tile(tile: Tile) -> str:
 
 
 def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
-    """Draws lost pairs to the left, won ones to the right, all on one scale; ties as text.
-    suites: of each the name, and how many pairs it won, lost and tied.
-    """
+    """Draws lost and won pairs on one scale. suites: name, won, lost, tied."""
     most = max([1, *(max(won, lost) for _, won, lost, _ in suites)])
     rows = (
         '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
@@ -152,8 +148,8 @@ def pair_bars(suites: Sequence[tuple[str, int, int, int]]) -> str:
 
 
 def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """Renders a meter. name: what it shows, for those who do not see it. furthest: a tick where
-    it was at most, if that is beyond the share.
+    """Renders a meter. name: for those who do not see it. furthest: a tick where it was at
+    most.
     """
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
@@ -174,9 +170,7 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 
 def scrolled_text(body: str, kind: str = "") -> str:
-    """Renders a text that scrolls by itself where it is long, by the keyboard as well. body:
-    HTML. kind: a class.
-    """
+    """Renders a text that scrolls by itself, by the keyboard as well. body: HTML."""
     named = f' class="{kind}"' if kind else ""
     return f'<pre{named} tabindex="0">{body}</pre>'
 
@@ -185,8 +179,8 @@ Row = Mapping[str, str]  # of a table: cells of HTML by their column's head, a t
 
 
 def table(rows: Iterable[Row], *, stacked: bool = False) -> str:
-    """Renders a table, which scrolls by itself where it is too wide; empty without a row.
-    stacked: on a phone, each row becomes a block with its heads beside the cells.
+    """Scrolls by itself where it is too wide; empty without a row. stacked: on a phone, each
+    row becomes a block with its heads beside the cells.
     """
     cells = [list(row.items()) for row in rows]
     if not cells:

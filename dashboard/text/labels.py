@@ -1,6 +1,4 @@
-"""Holds labels for verdicts, slices, proposal phases, rollout states, roles and claims (symbol,
-words, tone), and figures and their changes in words. One wording for all pages.
-"""
+"""Labels of states (symbol, words, tone), and figures and their changes in words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,9 +187,8 @@ def describe_change(
     amount: Callable[[float, float], str] | None = None,
     least: float = 0.0,
 ) -> FigureChange:
-    """Describes a change of a figure of which less is better. words: for less, and for more.
-    amount: writes a difference from a former value; by default as the figures are written.
-    least: the smallest difference that is one, beside CLEAR.
+    """Less is better. words: for less, and for more. amount: writes a difference from a former
+    value. least: the smallest difference that is one, beside CLEAR.
     """
     was = f"was {write(old)}"
     if new is None or old is None:

@@ -21,7 +21,7 @@ COST_WORDS = {
 
 def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
     """Describes a slice that fails its suite: `−50.0 points, 95 % CI −63.0 to −37.0; 60 items.
-    It is shown worse, which fails the candidate whatever its mean is.`
+    …`
     """
     known = slice_.ci_low is not None and slice_.ci_high is not None
     effect = _effect(slice_, known=known)
@@ -35,8 +35,8 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
 
 
 def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
-    """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
-    crosses the limit.` Of a suite in a weighted mean only what it found: it had no limit.
+    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. …` In a weighted mean it has no
+    limit.
     """
     if report.n_used and report.is_unscored:
         return report.reason

@@ -75,10 +75,7 @@ def show() -> None:
 
 @st.fragment(run_every="2s")
 def live(route: str, version: int, state: DeltaGenerator) -> None:
-    """Shows the part of a canary's page that refreshes by itself, and its state on top.
-
-    version: of the rollout that the rest of the page shows. state: where the headline stands.
-    """
+    """Shows what refreshes itself. version: of the rollout that the rest of the page shows."""
     with current_user.live_part("The figures"):
         view = queries.canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:
@@ -155,9 +152,7 @@ HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """Show the buttons; a disabled one says why, and the one that ends the canary is disabled
-    for nobody but who is signed in without the role for it.
-    """
+    """A disabled button says why; the one that ends the canary works but for the wrong role."""
     ctx, route = page_frame.context(), status.rollout.route
     off = dict.fromkeys(freezes.list_frozen_signals(ctx, route), FROZEN)
     off |= dict.fromkeys(OBSERVED_SIGNALS if ctx.observe_only else (), OBSERVED)
@@ -178,9 +173,7 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def list_buttons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Lists the signals that have a button in the rollout's state, each with the reason why it
-    is off; empty where it is not.
-    """
+    """Lists the buttons of the rollout's state, each with the reason why it is off."""
     rollout, why = status.rollout, dict[RolloutSignal, str]()
     if rollout.baking:
         shown = {RolloutSignal.ABORT, RolloutSignal.FINISH}
@@ -209,9 +202,7 @@ def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
 
 
 def confirm(form: Form, _about: str, status: CanaryStatus, signal: RolloutSignal) -> None:
-    """Ask for the reason. The button works once one stands there: neither Enter nor a second
-    click on what opened the dialog does anything.
-    """
+    """Neither Enter nor a second click on what opened the dialog does anything."""
     rollout = status.rollout
     # A second click on the button comes when the first one's act is done.
     acted = form.key("acted")

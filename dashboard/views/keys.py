@@ -103,9 +103,7 @@ def _headline(clients: Sequence[KeySummary], today: date) -> str:
 
 
 def load_rate_use(installation: Installation, keys: Iterable[KeySummary]) -> RateUse:
-    """Loads how the rate limits of keys stand; keys without one are left out. None where the
-    router runs on another machine, or never ran.
-    """
+    """Returns None where the router runs on another machine, or never ran."""
     limited = {key.id: key.limits.rate for key in keys if key.limits is not None}
     now = installation.clock.monotonic()
     book = installation.settings.home / rate_limits.BOOK

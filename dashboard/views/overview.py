@@ -1,6 +1,4 @@
-"""The Overview page answers: does any route need me now? The most urgent routes come first;
-without a route it asks for the first one.
-"""
+"""The Overview page answers: does any route need me now? Without one it asks for the first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,9 +203,8 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 
 
 def _headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
-    """Answers as HTML whether a route needs somebody now; what ended lately follows.
-
-    alerts: how many are shown below. unconfirmed: break-glasses that wait for a second person.
+    """alerts: how many are shown below. unconfirmed: break-glasses that wait for a second
+    person.
     """
     now, statuses = overview.at, overview.active
     routes = labels.plural(len(overview.names) - len(overview.faults), "route")

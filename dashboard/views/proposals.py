@@ -110,9 +110,7 @@ def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
 def card(
     row: ProposalRow, canary: Label | None, titles: Mapping[str, str], now: datetime
 ) -> None:
-    """Shows a proposal. canary: how the one of its route stands; None without. titles: of the
-    suites, by name.
-    """
+    """Shows a proposal. canary: how the one of its route stands; None without."""
     proposal = row.proposal
     live = canary if proposal.phase is ProposalPhase.CANARY else None
     with st.container(border=True, key=f"proposal-{proposal.id}"):
@@ -273,8 +271,8 @@ def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow
 def _accept_cost(
     request: submission.ProposalRequest, cost: CostRatio | None
 ) -> tuple[submission.ProposalRequest, str]:
-    """Asks for an acceptance where the canary would end for the candidate's cost. Returns the
-    request with it, and why it cannot be proposed yet.
+    """Asks for it where the canary would end for its cost. Returns why it cannot be proposed
+    yet.
     """
     if cost is None or not cost.ends_canary or cost.free:
         return request, cost.text if cost and cost.ends_canary else ""

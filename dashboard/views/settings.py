@@ -1,6 +1,4 @@
-"""The Settings page answers: what is configured, and where? For admins: it names files,
-addresses and variables of the machine; secrets never.
-"""
+"""The Settings page answers: what is configured, and where? For admins; secrets never."""
 
 import re
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""The Suites page answers: do my suites load, what do they decide about, what runs, and which
-models did they measure?
-"""
+"""The Suites page answers: do my suites load, what runs, and which models did they measure?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""The Traffic & failovers page answers: do callers get answers, and which models were left, and
-why?
-"""
+"""The Traffic page answers: do callers get answers, and which models were left, and why?"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -286,9 +284,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
 
 
 def _failover_cells(failover: Failover) -> html.Row:
-    """Renders a failover, without any content of the request; the provider's own sentence shows
-    where the mouse points.
-    """
+    """Has no content of the request; the provider's sentence shows where the mouse points."""
     at = f"at {failover.place}" if failover.place else ""
     why = escape(failure_words(failover.failure))
     if said := " ".join(filter(None, (str(failover.status or ""), failover.code, at))):

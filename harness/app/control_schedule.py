@@ -1,6 +1,5 @@
-"""Builds the control process's schedule: the reconcile loop, signatures, alerts, drift watch,
-token renewals, housekeeping, and evals of suites by cron. Several control processes may run;
-one leads, and only its jobs do anything.
+"""Builds the control process's schedule. Of several control processes one leads, and only its
+jobs do anything.
 """
 
 import os

@@ -1,6 +1,5 @@
-"""Joins both ends of eval workers: what the control process starts them with, the workers' own
-processes, and the host (`swapgate worker`) that takes runs from the queue and gives each to a
-process with the keys that it needs. A worker and its host sign with the workers' key.
+"""Both ends of eval workers: what starts them, their own processes, and the host (`swapgate
+worker`) that takes runs from the queue. They sign with the workers' key.
 """
 
 import asyncio

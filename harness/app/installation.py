@@ -1,5 +1,5 @@
-"""Opens an installation: joins configuration, secret, clock, store and the other adapters to
-the `Context` of use cases. CLI, REST, dashboard and every process start from it.
+"""Joins configuration, secret, clock, store and the other adapters to the `Context` of use
+cases.
 """
 
 import hmac
@@ -53,10 +53,8 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def read_dotenv(folder: Path) -> None:
-    """Puts `.env` into the environment; a variable that is set otherwise wins.
-
-    Variables that an earlier call took from a file follow the file: they change and go with
-    their lines. `DOTENV_VARIABLE` names them, so that child processes know them too.
+    """Puts `.env` into the environment; a variable that is set otherwise wins. Variables of an
+    earlier call follow the file. `DOTENV_VARIABLE` names them for child processes.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where a command needs it
 
@@ -104,9 +102,7 @@ def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | No
 
 
 class FileAdditions(Generic[T]):
-    """Reads a section of the configuration file each time that the file has changed: what is
-    added to it is known without a restart.
-    """
+    """Reads a section of the file anew when it has changed: additions need no restart."""
 
     def __init__(
         self,
@@ -133,9 +129,8 @@ class FileAdditions(Generic[T]):
 
 
 class ConfiguredPolicies(dict[str, Policy]):
-    """Holds the policies of the configuration, and takes in those that the file has gained when
-    an unknown one is asked for. A policy that is known keeps its rules as long as the process
-    lives.
+    """Takes in a policy that the file has gained when it is asked for. A known one keeps its
+    rules as long as the process lives.
     """
 
     def __init__(
@@ -185,16 +180,12 @@ class Installation:
 
     @cached_property
     def signatures(self) -> Signatures:
-        """Signs and verifies rows; reads its keys when they are first used, so that a router
-        never reads a private one.
-        """
+        """Reads its keys when they are first used: a router never reads a private one."""
         return signing_keys.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
-        """Encrypts with the installation's keys, read when they are first used: most
-        installations store nothing with it.
-        """
+        """Reads its keys when they are first used: most installations need none."""
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
@@ -214,11 +205,7 @@ class Installation:
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Reads the kill switches of SWAPGATE_FORCE and of the file, as they were when this
-        process first looked.
-
-        Raises ConfigError for a SWAPGATE_FORCE that cannot be read.
-        """
+        """Reads SWAPGATE_FORCE and the file, at the first look. Raises ConfigError."""
         now = self.clock.now()
         try:
             of_environment = parse_environment_switches(
@@ -291,11 +278,8 @@ def open_installation(
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
     read: tuple[Settings, FileVersion | None] | None = None,
 ) -> Installation:
-    """Read the configuration and join the adapters; touches no database yet.
-
-    create_secret: make the secret and the signing keys where they are missing. signs_as: see
-    Installation. read: the configuration, where it was read already (`read_settings`). Raises
-    ConfigError.
+    """Touches no database yet. create_secret: make missing secret and signing keys. read: the
+    configuration, where it was read already (`read_settings`). Raises ConfigError.
     """
     settings, version = read or read_settings(given)
     if not (create_secret or has_state(settings)):

@@ -58,15 +58,15 @@ class ForkedProcess:
 
 
 def can_fork() -> bool:
-    """Tells whether a fork is safe here: the locks of other threads would stay taken for good,
-    and the libraries of macOS do not bear one.
+    """Locks of other threads would stay taken for good, and macOS's libraries do not bear a
+    fork.
     """
     return sys.platform == "linux" and threading.active_count() == 1
 
 
 def fork_process(name: str) -> ForkedProcess | None:
-    """Forks. Returns the child; and None in the child, which leads a session of its own, so
-    that Ctrl-C does not reach it. name: for `ps`, at most 15 characters. Raises OSError.
+    """Returns None in the child, which leads a session of its own: Ctrl-C does not reach it.
+    name: for `ps`, at most 15 characters. Raises OSError.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -113,10 +113,7 @@ def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
 
 
 def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
-    """Checks the ports of all parts at once. Raises ConfigError that names each holder.
-
-    parts: name in the configuration to what it is, in words.
-    """
+    """Checks all ports at once. Raises ConfigError that names each holder. parts: in words."""
     from harness.runtime.processes.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
 
     taken = []
@@ -196,12 +193,9 @@ def supervise(
     *,
     import_shared: Callable[[], None],
 ) -> int | str:
-    """Runs the parts of `serve all` together until a signal comes, and says where they are once
-    they answer. Returns the exit code.
-
-    Where processes can be forked, the parts are forked at first, after `import_shared` has
-    imported what is then in memory once. In each of these it returns the part's name: it is
-    that part from then on. One that dies is started by its command.
+    """Runs the parts of `serve all` until a signal comes. Returns the exit code. Where
+    processes can be forked, `import_shared` imports what is then in memory once, and in each
+    child this returns the part's name. A part that dies is started by its command.
     """
     from harness.runtime.processes.interruption import interrupts, supervise_reloads  # noqa: PLC0415
     from harness.runtime.processes.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415

@@ -11,9 +11,8 @@ from harness.store.signing.proof_rows import build_proven, find_faults
 
 
 def verify_proof(file: Path, key: Path) -> ProofFindings:
-    """Verifies what `swapgate proof export` wrote. key: a keyring, as `signing.pub` is.
-
-    Raises InputError for a file that is no proof, ConfigError for one that is no keyring.
+    """Verifies a proof. key: a keyring, as `signing.pub` is. Raises InputError for a file that
+    is no proof, ConfigError for one that is no keyring.
     """
     keyring = parse_keyring(_text(key), str(key))
     try:

@@ -41,9 +41,8 @@ def reload_settings(
     fixed: Fixed = FIXED,
     check: Callable[[Settings], object] | None = None,
 ) -> Settings:
-    """Loads the configuration as it is now, `.env` included. fixed: the settings that take a
-    restart. check: raises ConfigError for what is wrong otherwise. Raises ConfigError; the
-    environment stays as it was then.
+    """Loads configuration and `.env` as they are now. fixed: what takes a restart. Raises
+    ConfigError; the environment stays as it was then.
     """
     kept = dict(os.environ)
     try:
@@ -71,9 +70,8 @@ def _require_unmoved(old: Settings, new: Settings, fixed: Fixed) -> None:
 
 @contextmanager
 def reloading(command: Sequence[str], given: Path | None, old: Settings) -> Iterator[None]:
-    """Runs the block until it ends. A RELOAD ends the block as Ctrl-C does, and `command` takes
-    the place of this process, with its pid. Where the configuration is wrong, the block goes
-    on, and the log says what is wrong.
+    """A RELOAD ends the block as Ctrl-C does, and `command` takes the place of this process,
+    with its pid. If the configuration is wrong, the block goes on.
     """
     wanted = threading.Event()
     hung_up, written = os.pipe()

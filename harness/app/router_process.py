@@ -39,10 +39,8 @@ OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 
 
 def missing_table(installation: Installation) -> str | None:
-    """Says, when a router starts, why it could not serve a table yet, not even from its disk;
-    None where it can.
-
-    Its workers find out as well, seconds later. Raises DatabaseUnusable.
+    """Says why a router could not serve a table yet, not even from its disk. Raises
+    DatabaseUnusable.
     """
     if _snapshot_file(installation.settings).exists():
         return None
@@ -169,10 +167,8 @@ def router_app(
 def build_recorder(
     installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
 ) -> "Recorder":
-    """Builds the recorder of the process that writes what requests did. name: what its workers'
-    names begin with.
-
-    Processes of one `home` share the spool.
+    """Builds a recorder. name: what its workers' names begin with. Processes of one `home`
+    share the spool.
     """
     from router.recording.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
@@ -205,11 +201,8 @@ class EmbeddedRouter:
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:
-    """Builds a router within this process; it serves like a worker of `swapgate serve router`.
-
-    It reads the snapshot, follows it, keeps the same breakers, limits and budgets, and records
-    what requests do. given: the configuration file, else where the command line looks. Raises
-    ConfigError, SnapshotInvalid.
+    """Builds a router that serves like a worker of `swapgate serve router`. Raises ConfigError,
+    SnapshotInvalid.
     """
     telemetry.leave_to_the_application()
     return embed(open_installation(given, signs_as=None), "client-")
@@ -235,10 +228,8 @@ def embed(installation: Installation, name: str) -> EmbeddedRouter:
 
 
 def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
-    """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
-
-    given: the settings as the parent pickled them. channel, listeners: file descriptors that
-    the parent handed down.
+    """Blocks until SIGTERM or its parent's end. given: pickled settings. channel, listeners:
+    file descriptors of the parent.
     """
     from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
     from router.server.process import serve, server  # noqa: PLC0415

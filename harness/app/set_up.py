@@ -81,9 +81,7 @@ class FoundKey:
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """Lists what `swapgate init` made and what it found. Keys: None where the database had some
-    already.
-    """
+    """Keys: None where the database had some already."""
 
     config: str
     home: str
@@ -102,11 +100,8 @@ class SetUpResult:
 def set_up(
     given: Path | None, *, takes: Callable[[Sequence[FoundKey]], bool] = lambda _: False
 ) -> SetUpResult:
-    """Make what an installation needs and does not have yet; change nothing that is there.
-
-    given: the configuration file, if one was named. takes: says whether the providers of keys
-    in the environment are written into a file that has no providers. Raises ConfigError for a
-    folder that cannot be written.
+    """Makes what is missing; changes nothing that is there. takes: whether the providers of
+    keys in the environment are written into a file without providers. Raises ConfigError.
     """
     file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
     schema = file.with_name(SCHEMA_NAME)
@@ -232,9 +227,7 @@ class ConfigImport:
 
 
 def import_config(format_name: str, source: Path, given: Path | None) -> ConfigImport:
-    """Writes the configuration of this folder, or the given file, from another gateway's.
-
-    Raises ConfigError for a source that cannot be read, and where there is a configuration
+    """Writes a configuration from another gateway's. Raises ConfigError where there is one
     already.
     """
     file = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
@@ -269,9 +262,7 @@ def _write(file: Path, text: str) -> None:
 def temporary_installation(
     given: Path | None, folder: Path, *, goes_on: bool = False
 ) -> Iterator[Installation]:
-    """Opens the configuration's installation, with its state in `folder`. goes_on: with the
-    state of an earlier call, and a secret that stays there. Raises InputError.
-    """
+    """State in `folder`; goes_on: with that of an earlier call. Raises InputError."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / FILE).exists() and not goes_on:

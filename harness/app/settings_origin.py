@@ -1,6 +1,4 @@
-"""Lists the settings in force with their origin. No secret is in it: passwords, keys, headers
-and addresses that carry them are hidden.
-"""
+"""Lists the settings in force with their origin, and no secret."""
 
 import os
 import re
@@ -130,8 +128,8 @@ def _has_key(value: str) -> bool:
 
 
 def _address(url: str) -> str:
-    """Names the place alone: the rest of such an address may be what opens it. Of a chat's
-    address (Apprise) only the service: its token stands where others have the host.
+    """Of a webhook's address only the host, of a chat's (Apprise) the service: the rest may
+    open it.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):

@@ -1,6 +1,4 @@
-"""`AsyncModelClient` is the Python client for asyncio: completes, streams, runs tool loops and
-embeds through a router, over HTTP or in this process.
-"""
+"""The Python client for asyncio, over HTTP or with a router in this process."""
 
 import asyncio
 import json
@@ -35,11 +33,7 @@ PAUSE_S: Final = 10.0
 
 
 class AsyncModelClient:
-    """A client of a router, made by `over_http` or `in_process`. It belongs to one event loop.
-    Close it by `aclose`, or by `async with`.
-
-    All methods raise a kind of CallFailed, and InputError for a request that is not valid.
-    """
+    """Calls routes, as ModelClient does, in one event loop. Close it, or use `async with`."""
 
     def __init__(self, channel: Channel, clock: "Clock", *, repeats: bool = True) -> None:
         """repeats: whether it sends a request once more where the router says to."""
@@ -51,11 +45,7 @@ class AsyncModelClient:
     def over_http(
         cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Self:
-        """A client of a router at an address.
-
-        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer,
-        streams included. Raises InputError.
-        """
+        """Opens a client as `ModelClient.over_http` does."""
         from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
         from harness.runtime.clock import SystemClock  # noqa: PLC0415
 
@@ -63,11 +53,8 @@ class AsyncModelClient:
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
-        """A client with a router of its own in this process, over the installation's database.
-
-        config: the configuration file, else SWAPGATE_CONFIG, else ./swapgate.yaml. key: as for
-        `over_http`; its routes, limits and budget count here as well. Reads files and the
-        database before it returns. Raises ConfigError, SnapshotInvalid, InputError.
+        """Opens a client as `ModelClient.in_process` does; reads files and the database at
+        once.
         """
         try:
             from harness.app.router_process import embedded_router  # noqa: PLC0415 - not needed over HTTP
@@ -94,9 +81,7 @@ class AsyncModelClient:
         )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
-        """Streams an answer's chunks as they come. A failure after the first of them raises
-        StreamBroken.
-        """
+        """A failure after the first chunk raises StreamBroken."""
         body = chat_request.chat_body(request, stream=True)
         route = request.asked_route
 
@@ -113,11 +98,7 @@ class AsyncModelClient:
         max_turns: int = MAX_TURNS,
         on_chunk: Callable[[StreamChunk], None] | None = None,
     ) -> ToolRun:
-        """Asks, runs the tools that the model asks for, and asks again, until it needs none.
-
-        tools: a function for each of the request's tools, by name. on_chunk: the answers are
-        streamed, and it gets each piece. Raises ToolLoopUnfinished after max_turns answers.
-        """
+        """Does what `ModelClient.complete_with_tools` does."""
 
         async def streamed(completion_request: CompletionRequest) -> CompletionResponse:
             assert on_chunk is not None  # noqa: S101 - chosen below

@@ -1,6 +1,4 @@
-"""Builds the bodies and headers that the router takes from the client's completion and
-embedding requests. Pure.
-"""
+"""Builds the bodies and headers that the router takes. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -23,9 +21,7 @@ _CHOICES: Final = ("auto", "none", "required")
 
 
 def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
-    """Builds the body of a chat completion. Raises InputError for an `extra` field that has a
-    parameter of its own.
-    """
+    """Builds a body. Raises InputError for an `extra` field that has a parameter of its own."""
     body: dict[str, object] = {
         "model": request.asked_route,
         "messages": _messages(request),
@@ -57,18 +53,14 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
 
 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
-    """Builds the body of an embeddings request. Raises InputError for an `extra` field that has
-    a parameter of its own.
-    """
+    """Builds a body. Raises InputError for an `extra` field that has a parameter of its own."""
     body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
     body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
     return _with_extra(body, request.extra)
 
 
 def request_headers(caller: Caller) -> dict[str, str]:
-    """Builds the headers that tell the router who calls, and for what. Raises InputError for a
-    value that cannot stand in a header.
-    """
+    """Builds headers. Raises InputError for a value that cannot stand in one."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     found = {
         "x-swapgate-sticky": caller.sticky,

@@ -1,6 +1,4 @@
-"""`HttpChannel` reaches a router at an address over HTTP, with a data key and a total timeout;
-no redirects, no retries.
-"""
+"""`HttpChannel` reaches a router at an address: no redirects, no retries."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -22,9 +20,7 @@ class HttpAnswer:
         self._response = response
 
     async def body(self) -> bytes:
-        """Reads the whole answer. Raises AnswerUnreadable beyond MOST_BYTES: whoever answers
-        decides how long it is, and may not take all memory.
-        """
+        """Reads at most MOST_BYTES: no answer may take all memory. Raises AnswerUnreadable."""
         body = bytearray()
         try:
             async for piece in self._response.content.iter_any():
@@ -59,11 +55,9 @@ class HttpAnswer:
 
 
 class HttpChannel:
-    """Posts to a router at an address. base_url: with or without `/v1`. key: empty where the
-    requests' own headers say who calls. timeout_s: for a whole answer, streams included.
-    connections: at most that many at a time, 0 for any number.
-
-    Raises InputError.
+    """Posts to a router. base_url: with or without `/v1`. key: empty where the requests' own
+    headers say who calls. timeout_s: for a whole answer. connections: at most that many, 0 for
+    any. Raises InputError.
     """
 
     def __init__(

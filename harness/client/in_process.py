@@ -1,7 +1,4 @@
-"""`InProcessChannel` runs a router's ASGI application within this process, without server or
-socket: starts it with the first request, calls it, stops it, and holds it up while a reader is
-slow.
-"""
+"""`InProcessChannel` runs a router's ASGI application within this process, without a socket."""
 
 import asyncio
 from collections import deque
@@ -39,8 +36,8 @@ class AsgiCall:
         return self._task
 
     async def begun(self) -> None:
-        """Waits until the answer begins. Raises RouterUnreachable where the application ends
-        without a word.
+        """Waits for the head. Raises RouterUnreachable where the application ends without a
+        word.
         """
         try:
             await self._begun.wait()

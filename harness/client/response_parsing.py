@@ -1,7 +1,4 @@
-"""Parses a router's answers (completion, stream chunk, embeddings, the headers that say who
-served) into the client's types, and its refusals into the client's errors, by status, with what
-to do next. Pure; any field may be missing.
-"""
+"""Parses a router's answers and refusals. Pure; any field may be missing."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -104,9 +101,7 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
 
 
 def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
-    """Parses the body of an embeddings answer, in the order of the inputs. Raises
-    AnswerUnreadable.
-    """
+    """Parses vectors in the order of the inputs. Raises AnswerUnreadable."""
     raw = _object(body, served)
     rows = _objects(raw.get("data"))
     places = [row.get("index") for row in rows]

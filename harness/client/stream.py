@@ -1,6 +1,5 @@
-"""`AsyncStream` iterates over the chunks of one streamed answer; `StreamAssembly` puts them
-together to the whole answer. A stream without its proper end raises StreamBroken. `Channel` is
-the interface below a client, which `http` and `in_process` implement.
+"""One streamed answer, and the interface below a client, which `http` and `in_process`
+implement.
 """
 
 from collections.abc import (
@@ -54,14 +53,10 @@ class ChannelAnswer(Protocol):
 
 
 class Channel(Protocol):
-    """Posts requests to a router. It belongs to one event loop, from its first request on.
-    Tries nothing again.
-    """
+    """Belongs to one event loop, from its first request on. Tries nothing again."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """Sends a request; any status is an answer. Raises RouterUnreachable, InputError once
-        it is closed.
-        """
+        """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
         ...
 
     async def aclose(self) -> None: ...
@@ -147,9 +142,8 @@ _DONE: Final = b"[DONE]"
 
 
 class AsyncStream:
-    """Chunks of one answer, once. The request is made when the first one is asked for.
-
-    Leave it early by `aclose`, or by the end of `async with`: the provider's work ends then.
+    """Chunks of one answer, once. Leave it early by `aclose`, or `async with`: the provider's
+    work ends.
     """
 
     def __init__(self, opening: Callable[[], Awaitable[ChannelAnswer]], route: str) -> None:

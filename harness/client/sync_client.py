@@ -1,6 +1,4 @@
-"""`ModelClient` and `Stream` are the asyncio client for code without asyncio: they run it on an
-event loop of their own in a thread, and may be used from several threads.
-"""
+"""The client for code without asyncio: it runs the asyncio client on a loop in a thread."""
 
 import asyncio
 import threading
@@ -42,9 +40,7 @@ class BackgroundLoop:
         return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, _Found]) -> _Found:
-        """Runs work on the loop and waits for it; an interruption of this thread (Ctrl-C)
-        cancels it. Raises InputError.
-        """
+        """An interruption of this thread (Ctrl-C) cancels the work. Raises InputError."""
         if self.closed:
             work.close()
             raise InputError("this client is closed; make a new one")
@@ -135,8 +131,8 @@ class Stream:
 
 
 class ModelClient:
-    """Calls routes without asyncio, by the methods of AsyncModelClient; several threads may
-    share one client. Close it, or use `with`.
+    """Calls routes; several threads may share one client. Close it, or use `with`. All methods
+    raise a kind of CallFailed, and InputError for a request that is not valid.
     """
 
     def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
@@ -170,9 +166,7 @@ class ModelClient:
         return self._loop.run(self._client.complete(request))
 
     def stream(self, request: CompletionRequest) -> Stream:
-        """Streams an answer's chunks as they come. A failure after the first of them raises
-        StreamBroken.
-        """
+        """A failure after the first chunk raises StreamBroken."""
         return Stream(self._loop, self._client.stream(request))
 
     def complete_with_tools(

@@ -1,6 +1,4 @@
-"""Runs a tool loop: calls the functions that the model asks for, gives it their results (or
-errors), and asks again until it answers in text or the turns are used up.
-"""
+"""Calls the functions that the model asks for, and asks again until it needs none."""
 
 import asyncio
 import inspect
@@ -34,11 +32,8 @@ async def run_tool_loop(
     tools: Mapping[str, ToolFunction],
     max_turns: int,
 ) -> ToolRun:
-    """Asks the model, runs the tools that it asks for, and asks again, until it needs none.
-
-    All tools of one turn run at the same time, plain functions in threads. What a tool raises
-    is told to the model. Raises InputError for tools that do not fit, ToolLoopUnfinished after
-    max_turns answers, and what `complete` raises.
+    """Tools of one turn run at the same time, plain functions in threads. The model is told
+    what a tool raises. Raises InputError for tools that do not fit, ToolLoopUnfinished.
     """
     _check(request, tools, max_turns)
     messages: list[Message] = list(request.messages)

@@ -1,6 +1,4 @@
-"""Data types of the client: messages, tools, requests (checked when they are made), answers,
-chunks, usage, and who served (`Served`).
-"""
+"""Data types of the client."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -226,7 +224,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedRequest:
+class AddressedRequest:
     """Names exactly one of `route` and `model_tier` (a route as well: `fast`, `frontier`)."""
 
     route: str = ""
@@ -247,11 +245,8 @@ class RoutedRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionRequest(RoutedRequest):
-    """Asks a model to go on with a chat.
-
-    Raises InputError, naming the field, for what is missing or contradicts itself.
-    """
+class CompletionRequest(AddressedRequest):
+    """Asks a model to go on with a chat. Raises InputError, naming the field."""
 
     messages: Sequence[Message]
     system: str = ""
@@ -272,7 +267,7 @@ class CompletionRequest(RoutedRequest):
     cache_key: str = ""  # requests with the same one share a provider's prompt cache
 
     def __post_init__(self) -> None:
-        RoutedRequest.__post_init__(self)
+        AddressedRequest.__post_init__(self)
         if not self.messages:
             raise InputError("messages: there is none; give at least one Message")
         if self.output_schema is not None and self.json_output:
@@ -282,17 +277,14 @@ class CompletionRequest(RoutedRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingRequest(RoutedRequest):
-    """Asks for one vector per text, in order.
-
-    Raises InputError, naming the field, for what is missing or contradicts itself.
-    """
+class EmbeddingRequest(AddressedRequest):
+    """Asks for one vector per text, in order. Raises InputError, naming the field."""
 
     inputs: Sequence[str]
     dimensions: int | None = None  # None for the model's own
 
     def __post_init__(self) -> None:
-        RoutedRequest.__post_init__(self)
+        AddressedRequest.__post_init__(self)
         if isinstance(self.inputs, str):
             raise InputError("inputs: one text was given; give a list of texts")
         if not self.inputs:

@@ -47,9 +47,8 @@ Findings = Iterator[DoctorFinding]
 def all_checks(
     read_settings: Callable[[], Settings], open_context: Callable[[], Context]
 ) -> Findings:
-    """Check by check, each after those that it needs; a check that cannot be made is left out.
-
-    read_settings, open_context: may raise, which is a finding.
+    """Check by check; one that cannot be made is left out. What the arguments raise is a
+    finding.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     router = "compiled" if package_data.is_compiled() else "interpreted"

@@ -1,6 +1,5 @@
-"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`. Each
-request goes through a router made for it alone that tries nothing again. A finding tells the
-form of an answer, and none of its words.
+"""Tries a provider's model with the user's own key, below a cap: `swapgate doctor --live`. A
+finding tells the form of an answer, and none of its words.
 """
 
 import asyncio

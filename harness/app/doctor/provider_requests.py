@@ -1,6 +1,5 @@
-"""Sends one short real question to a target, so that a person sees whether it works: `swapgate
-model probe`. As the router does, it uses no proxy and follows no redirect: a key goes to its
-provider alone.
+"""Sends one short real question to a target: `swapgate model probe`. As the router, it uses no
+proxy and follows no redirect: a key goes to its provider alone.
 """
 
 import asyncio
@@ -31,9 +30,7 @@ _MOST_TOKENS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class NativeProbe:
-    """One endpoint's question, and what a whole answer has. events: the members of each type,
-    which must come.
-    """
+    """One endpoint's question. events: the members of each type, which must come."""
 
     path: str
     body: Mapping[str, object]
@@ -139,10 +136,7 @@ def chat(
     timeout_s: float = 60.0,
     allowed: Collection[str] = (),
 ) -> Probe:
-    """Asks a target a short question, with its parameters and its request patch.
-
-    allowed: as `check_api_base` reads it.
-    """
+    """Asks a target a short question. allowed: as `check_api_base` reads it."""
     messages = [{"role": "user", "content": PROBE_QUESTION}]
     body = request_body(provider.as_sent(target), messages, {})
     door, secret = HttpProviderProbe(SystemClock(), allowed), key.secret if key else ""
@@ -200,9 +194,7 @@ def _embedded(
     timeout_s: float,
     refusal: str,
 ) -> Probe | None:
-    """The probe of a target without chats; None for one that makes no embeddings either.
-    refusal: the provider's words about the chat.
-    """
+    """None for a target without embeddings. refusal: the provider's words about the chat."""
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is None or Endpoint.EMBEDDINGS not in kind.speaks:
         return None

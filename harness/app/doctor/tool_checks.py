@@ -1,6 +1,4 @@
-"""Runs the same tool loop on any target, through a router made for it alone: `swapgate doctor
---tools` (B7).
-"""
+"""Runs the same tool loop on any target: `swapgate doctor --tools` (B7)."""
 
 import asyncio
 import json
@@ -188,10 +186,7 @@ ROUTE: Final = "doctor"
 
 @dataclass(frozen=True)
 class _SeparateInstallation(Installation):
-    """Another installation's configuration and provider keys, with a database of its own.
-
-    Its rows are signed with a key that nobody else knows and that ends with the process.
-    """
+    """A database of its own, signed with a key that ends with the process."""
 
     of: Installation | None = None
 
@@ -219,11 +214,8 @@ def single_target_router(
     folder: Path,
 ) -> tuple[EmbeddedRouter, str]:
     """A router whose `ROUTE` asks this target alone, whatever is declared of its model, and a
-    data key of it.
-
-    It writes nothing into the installation: no traffic, no observation, no budget. folder: for
-    its files; the caller removes it after `close`. Raises InputError for an address that no
-    provider may have.
+    data key. It writes nothing into the installation. The caller removes the folder after
+    `close`. Raises InputError for an address that no provider may have.
     """
     telemetry.leave_to_the_application()
     database = folder / "swapgate.db"
@@ -254,9 +246,7 @@ def single_target_router(
 
 @cache
 def _empty_database() -> bytes:
-    """The file of a database at the newest schema, without a row: a run of the doctor needs
-    one for each of its questions, and alembic takes its time.
-    """
+    """A run of the doctor needs a new one for each question, and alembic takes its time."""
     from harness.store import migrate  # noqa: PLC0415 - as it says
 
     with TemporaryDirectory() as folder:
