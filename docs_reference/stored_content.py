@@ -49,7 +49,7 @@ COLUMNS: Final = (
             ("agent_message", "tool_calls", "the tools that it calls, with their arguments"),
             ("agent_message", "extra", "the provider's own fields, such as its reasoning"),
             ("agent_message", "error", "why there is no whole answer"),
-            ("agent_turn", "body", "the answer that an idempotency key gets again"),
+            ("agent_message", "kept", "the answer that an idempotency key gets again"),
             ("agent_session", "metadata", "what the client noted of a session"),
         )
     ),
@@ -64,8 +64,7 @@ COLUMNS: Final = (
         for column, holds in (
             ("model_requested", "the model as the agent named it"),
             ("reason", "the agent's words for another model"),
-            ("omissions", "what that model cannot take along"),
-            ("figures", "its figures, and the sub-tasks in the agent's words"),
+            ("facts", "both models' figures, and the sub-tasks in the agent's words"),
         )
     ),
     *(

@@ -1,20 +1,16 @@
 """Joins what the agents process runs turns with.
 
-The process has no signing key. What needs a signature it passes on to the `ControlPlane`, which
-looks at the client's key and the agent before it signs. `RouterModelCalls` asks models through
-the router, with a signed header that says for whose key, agent and session.
+The process has no signing key. `RouterModelCalls` asks models through the router, with a signed
+header that says for whose key, agent and session.
 """
 
 import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from harness.app.installation import Installation, open_installation
 from harness.client.async_client import AsyncModelClient
@@ -24,12 +20,8 @@ from harness.client.types import (
     Caller,
     CompletionRequest,
     CompletionResponse,
-    Image,
     Message,
-    StreamChunk,
-    Text,
     ToolDefinition,
-    ToolRequest,
 )
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.built_in_tools import (
@@ -40,24 +32,11 @@ from harness.control.agents.built_in_tools import (
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.agent import LITERAL_MARK
-from harness.domain.agents.caller import (
-    AGENT_HEADER,
-    PEER_HEADER,
-    AgentCaller,
-    sign_agent_header,
-    sign_peer_header,
-)
+from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.transcript import ContextMessage
 from harness.domain.agents.turn import TurnOwner
-from harness.domain.errors import (
-    CallFailed,
-    CallRefused,
-    ConfigError,
-    NobodyAnswered,
-    RouterUnreachable,
-)
+from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import http_url
 from harness.ports import Clock
@@ -95,11 +74,9 @@ class RouterModelCalls:
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
-        channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
-        client = AsyncModelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
-                return _answer(await self._complete(client, request, on_piece))
+                return _answer(await self._complete(request, on_piece))
         except TimeoutError:
             raise RouterUnreachable(
                 f"model {request.model!r} gave no whole answer within "
@@ -110,20 +87,32 @@ class RouterModelCalls:
             raise
 
     async def _complete(
-        self,
-        client: AsyncModelClient,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None,
+        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None
     ) -> CompletionResponse:
         """A grant that was given a moment ago may not have reached every router yet."""
-        completion = _completion_request(request)
+        channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)
+        client = AsyncModelClient(channel, self._clock)
+        completion = CompletionRequest(
+            # The router's own form: `extra` is sent as it is.
+            messages=[Message(message["role"], extra=message) for message in request.messages],
+            route=request.model,
+            tools=[ToolDefinition(t.name, t.description, t.parameters) for t in request.tools],
+            user=request.user,
+            # All messages of a session stay on one arm.
+            caller=Caller(sticky=request.caller.session, timeout_s=request.timeout_s),
+        )
         wait_s = min(self._grant_arrives_s, request.timeout_s)
         until = self._clock.monotonic() + wait_s
         while True:
             try:
                 if on_piece is None:
                     return await client.complete(completion)
-                return await _stream(client, completion, on_piece)
+                async with client.stream(completion) as chunks:
+                    async for chunk in chunks:
+                        text, reasoning = _utf8(chunk.text or chunk.refusal), chunk.reasoning
+                        if text or reasoning:
+                            on_piece(AnswerPiece(text, _utf8(reasoning)))
+                    return chunks.response()
             except CallRefused as error:
                 if not request.caller.grant or error.code != "model_not_found":
                     raise
@@ -143,8 +132,6 @@ class RouterModelCalls:
 
 
 class _SignedChannel:
-    """The router for one call of a session. It shares the connections, and closes none."""
-
     def __init__(
         self, channel: HttpChannel, caller: AgentCaller, secret: bytes, clock: Clock
     ) -> None:
@@ -161,62 +148,6 @@ class _SignedChannel:
     async def aclose(self) -> None: ...
 
 
-async def _stream(
-    client: AsyncModelClient,
-    completion: CompletionRequest,
-    on_piece: Callable[[AnswerPiece], None],
-) -> CompletionResponse:
-    async with client.stream(completion) as chunks:
-        async for chunk in chunks:
-            if piece := _piece(chunk):
-                on_piece(piece)
-        return chunks.response()
-
-
-def _piece(chunk: StreamChunk) -> AnswerPiece | None:
-    text = chunk.text or chunk.refusal
-    calls = "".join(delta.name + delta.arguments_text for delta in chunk.tool_deltas)
-    if not (text or chunk.reasoning or calls):
-        return None
-    return AnswerPiece(_utf8(text), _utf8(chunk.reasoning), calls)
-
-
-def _completion_request(request: ModelCallRequest) -> CompletionRequest:
-    return CompletionRequest(
-        messages=[_message(message) for message in request.messages],
-        route=request.model,
-        tools=[
-            ToolDefinition(tool.name, tool.description, tool.parameters)
-            for tool in request.tools
-        ],
-        user=request.user,
-        # All messages of a session stay on one arm.
-        caller=Caller(sticky=request.caller.session, timeout_s=request.timeout_s),
-    )
-
-
-def _message(message: ContextMessage) -> Message:
-    content = message.content
-    calls = tuple(
-        ToolRequest(call.id, call.name, call.arguments, call.extra)
-        for call in message.tool_calls
-    )
-    return Message(
-        message.role.value,
-        content if isinstance(content, str) else [_part(part) for part in content],
-        calls,
-        message.response_to,
-        message.extra,
-    )
-
-
-def _part(part: Mapping[str, object]) -> Text | Image:
-    image = part.get("image_url")
-    if isinstance(image, Mapping):
-        return Image(str(image["url"]), str(image.get("detail", "")))
-    return Text(str(part["text"]))
-
-
 def _answer(response: CompletionResponse) -> ModelCallAnswer:
     served, used = response.served, response.usage
     return ModelCallAnswer(
@@ -229,9 +160,9 @@ def _answer(response: CompletionResponse) -> ModelCallAnswer:
             )
             for call in response.tool_requests
         ),
-        usage=MessageUsage()
-        if used is None
-        else MessageUsage(used.input_tokens, used.output_tokens, used.cached_tokens),
+        usage=MessageUsage(used.input_tokens, used.output_tokens, used.cached_tokens)
+        if used
+        else MessageUsage(),
         extra=response.message_extra,
     )
 
@@ -241,56 +172,6 @@ def _utf8(text: str) -> str:
     UTF-8: two halves that belong together become one, any other becomes �.
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-# What the control plane has to know of a client's request.
-_PASSED_ON: Final = (
-    "accept",
-    "authorization",
-    "content-type",
-    "host",
-    "origin",
-    "sec-fetch-site",
-)
-TIMEOUT_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class ControlAnswer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class ControlPlane:
-    """The control plane, as the agents process asks it."""
-
-    def __init__(self, installation: Installation) -> None:
-        settings = installation.settings
-        where = settings.control
-        self._url = settings.agents.control_url or http_url(where.host, where.port)
-        self._secret, self._clock = installation.secret, installation.clock
-
-    def pass_on(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, peer: str
-    ) -> ControlAnswer:
-        """Passes a client's request on. peer: the client's address. Raises ConfigError."""
-        own = {name: headers[name] for name in _PASSED_ON if name in headers}
-        signed = sign_peer_header(peer, self._secret, self._clock.now().timestamp())
-        own[PEER_HEADER.decode()] = signed.decode()
-        parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        try:
-            with closing(kind(parts.netloc, timeout=TIMEOUT_S)) as connection:
-                connection.request(method, path, body, own)
-                answer = connection.getresponse()
-                return ControlAnswer(answer.status, dict(answer.getheaders()), answer.read())
-        except (OSError, HTTPException) as error:
-            raise ConfigError(
-                "this process has no signing key, and the control plane, which has it, does "
-                f"not answer at {self._url} ({type(error).__name__}): run `swapgate serve "
-                "control`, or correct `agents.control_url`"
-            ) from error
 
 
 def open_agents(config: Path | None, *, signs_as: KeyPurpose | None = None) -> Installation:
@@ -327,8 +208,6 @@ class TurnService:
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
-        # None where this process signs itself.
-        self.control = ControlPlane(installation) if installation.signs_as is None else None
         auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()

@@ -67,7 +67,6 @@ class Transaction:
         self.agent_grants = agents.AgentGrants(unit)
         self.sessions = agents.Sessions(unit)
         self.session_messages = agents.SessionMessages(unit)
-        self.turns = agents.Turns(unit)
         self.switch_requests = agents.SwitchRequests(unit)
         self.idempotent_requests = operations.IdempotentRequests(unit)
         self.installation = installation.Installations(unit)

@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from harness.control.agents import switches
-from harness.control.agents.switches import SwitchSpec
 from harness.control.proposals import submission
 from harness.domain.agents.agent import literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -184,8 +183,9 @@ def session(house: Lived) -> Iterator[str]:
 def ask(house: Lived, session: str) -> ModelSwitchRequest:
     with opened(house.config) as installation:
         models = (literal_choice("sim-better", "sim/sim-better"),)
-        spec = SwitchSpec(session, models, "it writes better")
-        return switches.request_switch(installation.context, spec)
+        return switches.request_switch(
+            installation.context, session, models, "it writes better"
+        )
 
 
 @pytest.mark.verify

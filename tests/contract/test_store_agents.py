@@ -9,14 +9,7 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import GrantKind, SessionState
 from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.turn import IdempotencyKey, TurnState
-from harness.domain.errors import (
-    Conflict,
-    NotFound,
-    SignatureInvalid,
-    SnapshotInvalid,
-    StaleWrite,
-)
+from harness.domain.errors import NotFound, SignatureInvalid, SnapshotInvalid
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
 from harness.store.store import Store
@@ -30,7 +23,6 @@ from tests.support.store.agent_records import (
     GRANT,
     REQUEST,
     SESSION,
-    TURN,
     answer,
     message,
     with_agent,
@@ -47,20 +39,15 @@ def agents(store: Store) -> Store:
     return with_agent(store)
 
 
-def test_a_session_has_one_turn_at_a_time(agents: Store) -> None:
-    another = replace(TURN, id="tu_2", owner="there#1")
-    with pytest.raises(Conflict, match="another message"), agents.write() as tx:
-        tx.turns.add(another)
+def test_a_lease_is_renewed_by_its_owner_while_the_turn_runs(agents: Store) -> None:
     with agents.write() as tx:
-        assert tx.turns.running(SESSION.id) == TURN
-        assert tx.turns.renew(TURN.id, owner="here#1", until=LATER)
-        assert not tx.turns.renew(TURN.id, owner="there#1", until=LATER)
-        tx.turns.end(TURN.id, TurnState.DONE, NOW)
-        assert not tx.turns.renew(TURN.id, owner="here#1", until=LATER)
-        tx.turns.add(another)
-        assert tx.turns.all_running() == [another]
-        with pytest.raises(StaleWrite, match="over"):
-            tx.turns.end(TURN.id, TurnState.INTERRUPTED, NOW)
+        assert tx.sessions.running() == [SESSION]
+        assert not tx.sessions.renew(SESSION.turn, owner="there#1", until=LATER)
+        assert tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
+        assert tx.sessions.get(SESSION.id).lease_until == LATER
+        tx.sessions.hold(SESSION.without_turn())
+        assert not tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
+        assert tx.sessions.running() == []
 
 
 @pytest.mark.req("C4")
@@ -136,8 +123,7 @@ def filled(store: Store) -> None:
         tx.session_messages.add(message())
         tx.session_messages.add(answer())
         tx.session_messages.end(ended)
-        tx.turns.end(TURN.id, TurnState.DONE, NOW)
-        tx.turns.add(replace(TURN, id="tu_2"))
+        tx.sessions.hold(replace(SESSION, turn="tu_2"))
         tx.session_messages.add(message(3, turn="tu_2"))
         tx.session_messages.add(answer(4, turn="tu_2"))
         tx.switch_requests.add(REQUEST)
@@ -190,7 +176,6 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
-    ("agent_turn", {"id": "tu_2"}, {"id": "tu_3"}, "uq_agent_turn|agent_turn.session"),
     ("agent_message", {"position": 3}, {"id": "x"}, "pk_agent_message|agent_message.session"),
     ("agent_session", {}, {"id": "se_2", "parent": "se_9"}, "_parent|FOREIGN"),
     ("agent_session", {}, {"id": "se_2", "agent": "ag_9"}, "_agent|FOREIGN"),
@@ -283,26 +268,9 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
         sql_stores().snapshot()
 
 
-def test_a_turn_keeps_the_answer_that_its_key_gets_again(agents: Store) -> None:
-    key = IdempotencyKey("k_1", "a", "hash")
-    with agents.write() as tx:
-        tx.turns.end(TURN.id, TurnState.INTERRUPTED, NOW)
-        assert tx.turns.find_sent(SESSION.id, key) is None
-        for number, begun in ((2, NOW), (3, LATER)):
-            tx.turns.add(replace(TURN, id=f"tu_{number}", begun_at=begun, sent=key))
-            tx.turns.end(f"tu_{number}", TurnState.DONE, LATER, f"{number}")
-        for other in (replace(key, client="k_2"), replace(key, key="b")):
-            assert tx.turns.find_sent(SESSION.id, other) is None
-        assert tx.turns.find_sent("se_2", key) is None
-        found = tx.turns.find_sent(SESSION.id, replace(key, request_hash="another"))
-        assert found is not None
-        assert (found.id, found.sent, found.body) == ("tu_3", key, "3")
-
-
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
     with agents.write() as tx:
         tx.session_messages.add(message())
-        tx.turns.end(TURN.id, TurnState.DONE, NOW)
         tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
     with agents.write() as tx:
         tx.sessions.delete(SESSION.id)

@@ -108,7 +108,7 @@ def asked_first(ctx: Context, agent: Agent, session: AgentSession, **how: Any) -
     """The name of the target that is asked before the route's own; empty for none."""
     primary = models_for(ctx, agent, session, **how).primary
     assert (primary.route, primary.grant) == (session.model.route, "")
-    assert (primary.provider, primary.reason.partition("/")[0]) == ("sim", "sim")
+    assert primary.reason.startswith("sim/")
     names = {target_id(model): f"sim/{model}" for model in SKILL}
     return names[primary.target] if primary.target else ""
 

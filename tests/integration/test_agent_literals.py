@@ -17,9 +17,8 @@ from harness.domain.agents.agent import (
     ModelKind,
 )
 from harness.domain.agents.caller import AgentCaller
-from harness.domain.agents.message import MessageRole, ServedBy
+from harness.domain.agents.message import ServedBy
 from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.transcript import ContextMessage
 from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.target import Target
@@ -50,7 +49,7 @@ class Calls:
             await calls.aclose()
 
     def served(self, **changes: str) -> ServedBy:
-        asked = ContextMessage(MessageRole.USER, "Colour number 3?")
+        asked = {"role": "user", "content": "Colour number 3?"}
         model = changes.pop("model", NAME)
         caller = replace(AgentCaller("ag_1", "se_1", self.key, GRANT), **changes)
         return asyncio.run(self.ask(ModelCallRequest(model, (asked,), caller, 60.0))).served

@@ -16,9 +16,9 @@ from harness.control.agents import agents, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.built_in_tools import ServerTools
-from harness.control.agents.conversation import PostedMessage, TurnOutcome
+from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.turn_runner import TurnRun, TurnRunner
+from harness.control.agents.turn_runner import TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.privacy import user_deletion
@@ -34,6 +34,7 @@ from harness.domain.agents.agent import (
     literal_choice,
 )
 from harness.domain.agents.message import (
+    IdempotencyKey,
     IncomingMessage,
     MessageRole,
     MessageState,
@@ -50,13 +51,7 @@ from harness.domain.agents.model_call import (
     ToolResult,
 )
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import (
-    IdempotencyKey,
-    OfferedTool,
-    SessionTurn,
-    TurnBounds,
-    TurnOwner,
-)
+from harness.domain.agents.turn import OfferedTool, TurnBounds, TurnOwner
 from harness.domain.errors import (
     CallFailed,
     CallRefused,
@@ -122,8 +117,8 @@ def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> Be
 
 
 def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -> None:
-    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
-    turns.end_turn(ctx, begun.turn, answer=whole(under_way, text), **more)  # type: ignore[arg-type]
+    under_way = turns.begin_answer(ctx, begun.session, model="chat")
+    turns.end_turn(ctx, begun.session, answer=whole(under_way, text), **more)  # type: ignore[arg-type]
 
 
 def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
@@ -142,11 +137,11 @@ def ids_of_sessions(ctx: Context, agent: Agent) -> list[str]:
 
 def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
     begun = begin(ctx, session.id)
-    first = turns.begin_answer(ctx, begun.turn, model="chat")
+    first = turns.begin_answer(ctx, begun.session, model="chat")
     assert transcript(ctx, session.id)[-1] == ("assistant", "", "streaming")
     calls = (MessageToolCall("c_1", "look", "{}"), MessageToolCall("c_2", "look", "{}"))
-    turns.record_step(ctx, begun.turn, answer=replace(whole(first, ""), tool_calls=calls))
-    turns.record_step(ctx, begun.turn, results=[("c_1", "one"), ("c_2", "two")])
+    turns.record_step(ctx, begun.session, answer=replace(whole(first, ""), tool_calls=calls))
+    turns.record_step(ctx, begun.session, results=[("c_1", "one"), ("c_2", "two")])
     answered(ctx, begun, "done")
 
     assert transcript(ctx, session.id) == [
@@ -169,9 +164,9 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     ctx: Context, world: SmallInstallation, session: AgentSession
 ) -> None:
     dead = begin(ctx, session.id, "first")
-    under_way = turns.begin_answer(ctx, dead.turn, model="chat")
+    under_way = turns.begin_answer(ctx, dead.session, model="chat")
     world.clock.advance(19)
-    assert turns.renew(ctx, OWNER, [dead.turn.id]) == ()
+    assert turns.renew(ctx, OWNER, [dead.session.turn]) == ()
     world.clock.advance(19)
     with pytest.raises(SessionBusy):
         begin(ctx, session.id)
@@ -183,12 +178,12 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
         ("user", "second", "complete"),
     ]
     # Who held it finds that out, whatever it does next.
-    assert turns.renew(ctx, OWNER, [dead.turn.id]) == (dead.turn.id,)
+    assert turns.renew(ctx, OWNER, [dead.session.turn]) == (dead.session.turn,)
     with pytest.raises(StaleWrite, match="interrupted"):
-        turns.end_turn(ctx, dead.turn, answer=whole(under_way, "too late"))
+        turns.end_turn(ctx, dead.session, answer=whole(under_way, "too late"))
     with pytest.raises(StaleWrite):
-        turns.begin_answer(ctx, dead.turn, model="chat")
-    assert not turns.interrupt(ctx, dead.turn)
+        turns.begin_answer(ctx, dead.session, model="chat")
+    assert not turns.interrupt(ctx, dead.session)
 
 
 def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(
@@ -213,12 +208,11 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
     ctx: Context, session: AgentSession, world: SmallInstallation
 ) -> None:
     key, later = (IdempotencyKey("k_1", name, "hash") for name in "ab")
-    turns.begin_answer(ctx, begin(ctx, session.id, key=key).turn, model="chat")
+    turns.begin_answer(ctx, begin(ctx, session.id, key=key).session, model="chat")
     for _ in range(3):
         with ctx.store.read() as tx:
-            running = tx.turns.running(session.id)
-        assert running is not None
-        turns.interrupt(ctx, running)
+            (running,) = tx.sessions.running()
+        assert turns.interrupt(ctx, running)
         world.clock.advance(1)
         again = begin(ctx, session.id, key=key)
     answered(ctx, again, kept="{}")
@@ -227,10 +221,10 @@ def test_a_request_whose_turn_broke_off_is_taken_up_where_the_conversation_stand
         ("assistant", "interrupted"),
         ("assistant", "complete"),
     ]
-    assert isinstance(turns.begin_turn(ctx, OWNER, session.id, HELLO, key), SessionTurn)
+    assert turns.begin_turn(ctx, OWNER, session.id, HELLO, key) == "{}"
 
     # Behind what was said since it is not taken up.
-    turns.interrupt(ctx, begin(ctx, session.id, key=later).turn)
+    turns.interrupt(ctx, begin(ctx, session.id, key=later).session)
     answered(ctx, begin(ctx, session.id, "another"))
     with pytest.raises(Conflict, match="went on since"):
         begin(ctx, session.id, key=later)
@@ -248,7 +242,7 @@ class Answering:
     ) -> ModelCallAnswer:
         self.is_asked.set()
         await self.may.wait()
-        text = str(request.messages[-1].content)
+        text = str(request.messages[-1]["content"])
         return ModelCallAnswer(text, "stop", ServedBy("", "chat", "sim/base"))
 
 
@@ -419,9 +413,9 @@ async def test_a_turn_that_failed_says_so_also_when_it_is_cancelled_at_its_end(
     loop = asyncio.get_running_loop()
     interrupt = turns.interrupt
 
-    def cancel_within(context: Context, turn: SessionTurn) -> bool:
+    def cancel_within(context: Context, held: AgentSession) -> bool:
         asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
-        return interrupt(context, turn)
+        return interrupt(context, held)
 
     monkeypatch.setattr(turns, "interrupt", cancel_within)
     runner = TurnRunner(ctx, Answering(), Unreadable([]), OWNER, AutoTargets({}))
@@ -446,8 +440,7 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     agents.revoke_grant(ctx, BEN, ctx.store.snapshot().agent_grants[0].id)
 
     again = await runner.start(posted)
-    assert isinstance(again, SessionTurn)
-    assert again.body == "{}"
+    assert again == "{}"
     with pytest.raises(NotAllowed, match="not approved"):
         await runner.start(replace(posted, key=None))
 
@@ -575,7 +568,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     begun = begin(ctx, session.id)
-    turns.begin_answer(ctx, begun.turn, model="chat")
+    turns.begin_answer(ctx, begun.session, model="chat")
     request = waiting(ctx, session)
     agents.delete_agent(ctx, KEY, agent.id)
 
@@ -584,7 +577,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
         assert tx.sessions.get(session.id).state is SessionState.CLOSED
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
     with pytest.raises(StaleWrite):
-        turns.end_turn(ctx, begun.turn)
+        turns.end_turn(ctx, begun.session)
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, session.id)
     with pytest.raises(NotFound, match="deleted"):
@@ -616,7 +609,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
     begun = begin(ctx, session.id)
     with ctx.store.write() as tx:
         child = sessions.open_child(ctx, tx, session, CHAT)
-    turns.begin_answer(ctx, begin(ctx, child.id).turn, model="chat")
+    turns.begin_answer(ctx, begin(ctx, child.id).session, model="chat")
     request = waiting(ctx, child)
 
     if who_comes == "a later process":
@@ -625,7 +618,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
         world.clock.advance(21)
         begin(ctx, session.id)
     else:
-        assert turns.interrupt(ctx, begun.turn)
+        assert turns.interrupt(ctx, begun.session)
 
     with ctx.store.read() as tx:
         states = [tx.sessions.get(one.id).state.value for one in (session, child)]
@@ -641,7 +634,7 @@ def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession
     """It takes one turn; a process of its own may have spawned it, outside any turn."""
     with ctx.store.write() as tx:
         child = sessions.open_child(ctx, tx, session, CHAT)
-    turns.interrupt(ctx, begin(ctx, child.id).turn)
+    turns.interrupt(ctx, begin(ctx, child.id).session)
     with ctx.store.read() as tx:
         assert tx.sessions.get(child.id).state is SessionState.CLOSED
         assert tx.sessions.get(session.id).state is SessionState.OPEN
@@ -687,7 +680,7 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
         sessions.open_child(ctx, tx, session, CHAT)
     other = sessions.open_session(ctx, KEY, agent.id, "user-8")
     waiting(ctx, session)
-    assert tables_with(ctx, "user-7") >= {"agent_session", "agent_message", "agent_turn"}
+    assert tables_with(ctx, "user-7") >= {"agent_session", "agent_message"}
     with pytest.raises(NotAllowed):
         user_deletion.delete_user(ctx, BEN, "user-7", "asked", secret=SECRET)
     with pytest.raises(InputError):
@@ -757,8 +750,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
         assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
     else:
         assert step == "after end"
-    assert isinstance(begun, SessionTurn)
-    assert begun.body == "It is 42."
+    assert begun == "It is 42."
 
     found = list(ctx.store.lists.session_messages(session=session.id))
     assert [message.position for message in found] == list(range(1, len(found) + 1))

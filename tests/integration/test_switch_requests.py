@@ -15,8 +15,7 @@ from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
 from harness.control.agents.model_matching import choose_model, list_models, read_model_choice
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switch_alerts import list_notes
-from harness.control.agents.switches import SwitchSpec
+from harness.control.agents.switch_views import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import alerts, keys, queries
@@ -103,7 +102,11 @@ def session(ctx: Context, agent: Agent) -> AgentSession:
 def ask(
     ctx: Context, session: AgentSession, model: ModelChoice = BETTER, **more: Any
 ) -> ModelSwitchRequest:
-    return switches.request_switch(ctx, SwitchSpec(session.id, (model,), **more))
+    return switches.request_switch(ctx, session.id, (model,), **more)
+
+
+def left_out(request: ModelSwitchRequest) -> list[str]:
+    return [fact["text"] for fact in request.facts if fact["name"] == "Left out"]
 
 
 def now_on(ctx: Context, session: AgentSession) -> AgentSession:
@@ -115,7 +118,7 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
     incoming = IncomingMessage(MessageRole.USER, content)
     begun = turns.begin_turn(ctx, OWNER, session.id, incoming)
     assert isinstance(begun, BegunTurn)
-    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
+    under_way = turns.begin_answer(ctx, begun.session, model="chat")
     whole = replace(
         under_way,
         content="yes",
@@ -123,7 +126,7 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
         served=ServedBy("chat", "chat", "sim/base"),
         **answered,
     )
-    turns.end_turn(ctx, begun.turn, answer=whole)
+    turns.end_turn(ctx, begun.session, answer=whole)
 
 
 def granted(ctx: Context, session: AgentSession) -> str:
@@ -137,7 +140,7 @@ def call(ctx: Context, session: AgentSession, action: str, model: str = "") -> d
     return answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-@pytest.mark.parametrize("shown", [{"figures": {}}, {"omissions": ("its reasoning",)}])
+@pytest.mark.parametrize("shown", [{"facts": ()}, {"reason": "another"}])
 def test_a_request_that_shows_something_else_now_is_not_the_one_that_was_seen(
     ctx: Context, session: AgentSession, shown: dict[str, Any]
 ) -> None:
@@ -247,8 +250,8 @@ def test_reasoning_that_is_left_out_is_shown_to_the_approver(
     targets.put_provider(ctx, SYSTEM, other)
     exchange(ctx, session, "think", extra={"reasoning_content": "so"})
 
-    assert ask(ctx, session).omissions == ()
-    (omission,) = ask(ctx, session, literal_choice("m", "second/m")).omissions
+    assert left_out(ask(ctx, session)) == []
+    (omission,) = left_out(ask(ctx, session, literal_choice("m", "second/m")))
     assert omission.startswith("the reasoning of sim in the messages 2 is left out")
 
 
@@ -343,7 +346,7 @@ def test_an_mcp_client_may_wait_for_the_decision_and_a_turn_does_not(
     ctx: Context, session: AgentSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wish: dict[str, object] = {"action": "switch", "model": "sim/better", "wait_s": 60}
-    caller = ToolCaller(session.agent, session.id, "")
+    caller = ToolCaller(session.id)
     tool, in_a_turn = build_switch_tool(ctx, waits=True), build_switch_tool(ctx)
     assert "wait_s" in str(tool.offered.parameters)
     assert "wait_s" not in str(in_a_turn.offered.parameters)
@@ -379,10 +382,10 @@ def test_the_last_verdict_and_scores_are_shown(
 
     (better,) = [model for model in list_models(ctx) if model.name == "sim/better"]
     assert better.verdict.startswith("PASSED on chat")
-    figures: Any = ask(ctx, session).figures
-    assert figures["now"]["name"] == "chat (sim/base)"
-    for side in (figures["now"], *figures["targets"]):
-        assert side["scores"][0]["suite"] == "colours"
+    facts = {fact["name"]: fact["text"] for fact in ask(ctx, session).facts}
+    assert facts["Model now"] == "chat (sim/base)"
+    assert "PASSED on chat" in facts["Quality"]
+    assert all("colours" in facts[side] for side in ("Quality", "Quality now"))
 
 
 def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:

@@ -25,7 +25,7 @@ from tests.support.site.tool_server import BAD, TOKEN, TOOLS, tool_server_proces
 
 pytestmark = pytest.mark.req("E1")
 ROOT = Path(__file__).parents[2]
-CALLER = ToolCaller("ag_1", "se_1", "tu_1")
+CALLER = ToolCaller("se_1")
 ENVIRON = {"TOOL_TOKEN": TOKEN}
 FIVE = ToolResult("c_1", "5")
 

@@ -3,46 +3,39 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from harness.control.agents.spawn import (
-    MAX_ANSWERS_CHARS,
-    SubTask,
-    SubTaskResult,
-    SubTaskStatus,
-    cut_answers,
-    parse_sub_tasks,
-    share_bounds,
-)
-from harness.domain.agents.message import MessageUsage
+from harness.control.agents.conversation import TurnOutcome
+from harness.control.agents.spawn import SpawnArguments, SubTask, read_outcome, share_bounds
+from harness.domain.agents.message import MessageRole, MessageUsage, SessionMessage
 from harness.domain.agents.turn import TurnBounds, TurnBudget
-from harness.domain.errors import InputError
+from tests.support.store.agent_records import SESSION
+from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("C6")
 
 
 def test_tasks_come_as_a_list_or_as_one() -> None:
-    both = (SubTask("one", "cheap"), SubTask("two"))
+    one, two = SubTask(task="one", model="cheap"), SubTask(task="two")
+    given = [{"task": " one", "model": "cheap"}, {"task": "two", "model": None}]
 
-    assert (
-        parse_sub_tasks({"tasks": [{"task": "one", "model": " cheap "}, {"task": "two"}]}, 2)
-        == both
-    )
-    assert parse_sub_tasks({"task": "one", "model": "cheap"}, 2) == both[:1]
-    assert parse_sub_tasks({"tasks": [{"task": "two", "model": None}]}, 2) == both[1:]
+    assert SpawnArguments.model_validate({"tasks": given}).tasks == [one, two]
+    assert SpawnArguments.model_validate({"task": "one", "model": "cheap"}).tasks == [one]
 
 
 @pytest.mark.parametrize(
-    ("tasks", "reason"),
+    ("tasks", "place"),
     [
-        ([], "tasks: give a list"),
-        ("all", "tasks: give a list"),
-        ([{"task": ""}], r"tasks\[0\].task"),
-        ([{"task": "x", "model": 7}], r"tasks\[0\].model"),
+        ([], ("tasks",)),
+        ("all", ("tasks",)),
+        ([{"task": " "}], ("tasks", 0, "task")),
+        ([{"task": "x", "model": 7}], ("tasks", 0, "model")),
     ],
 )
-def test_what_is_no_list_of_tasks_is_said(tasks: object, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        parse_sub_tasks({"tasks": tasks}, 2)
+def test_what_is_no_list_of_tasks_is_said(tasks: object, place: tuple[object, ...]) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        SpawnArguments.model_validate({"tasks": tasks})
+    assert wrong.value.errors()[0]["loc"] == place
 
 
 @given(
@@ -77,13 +70,10 @@ def test_what_sub_tasks_used_counts_against_the_turn() -> None:
     assert "100 tokens" in exhausted.reason
 
 
-def test_long_answers_are_cut_and_say_so() -> None:
-    results = [
-        SubTaskResult(SubTaskStatus.DONE, "m", "se_1", answer="x" * MAX_ANSWERS_CHARS),
-        SubTaskResult(SubTaskStatus.DONE, "m", "se_2", answer="short"),
-    ]
-    long, short = cut_answers(results)
+def test_a_long_answer_is_cut_and_says_so() -> None:
+    said = SessionMessage("se_1", 2, "ms_2", MessageRole.ASSISTANT, NOW, "x" * 11)
+    long = TurnOutcome(said)
 
-    assert long.is_cut
-    assert len(long.answer) == MAX_ANSWERS_CHARS // 2
-    assert short == results[1]
+    assert read_outcome(SESSION, long, 11).answer == "x" * 11
+    cut = read_outcome(SESSION, long, 10)
+    assert (cut.answer, cut.is_cut) == ("x" * 10, True)

@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.agents.message import (
+    Content,
     MessageRole,
     MessageState,
     MessageToolCall,
     MessageUsage,
     ServedBy,
     SessionMessage,
-)
-from harness.domain.agents.transcript import (
-    Content,
     build_context,
     estimate_tokens,
-    expected_provider,
     find_open_calls,
     list_misfits,
     list_omissions,
@@ -68,7 +65,7 @@ def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
         message(9, "user", "Go on", turn="t4"),
     ]
 
-    shown = [part.content for part in build_context(told, provider="claude")]
+    shown = [part["content"] for part in build_context(told)]
     assert shown == ["Hello", "yes", "42", "while all is down", "Go on"]
 
 
@@ -88,25 +85,22 @@ def test_a_call_that_a_provider_would_refuse_is_sent_as_one_that_it_takes(
     wrong = MessageToolCall("c1", name, arguments, {"extra_content": 1})
     told = [answer(1, tool_calls=(wrong,)), message(2, "tool", "no", response_to="c1")]
 
-    for provider in ("claude", "openai"):
-        call = build_context(told, provider=provider)[0].tool_calls[0]
-        assert (call.name, call.arguments) == sent
+    call = build_context(told)[0]["tool_calls"][0]
+    assert (call["function"]["name"], call["function"]["arguments"]) == sent
 
 
-def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
+def test_reasoning_goes_along_and_another_provider_s_target_will_not_be_shown_it() -> None:
     messages = [
         answer(1, "claude/opus", extra=THOUGHT),
         answer(2, "google/gemini", tool_calls=(SIGNED,)),
         message(3, "tool", "r", response_to="c1"),
     ]
 
-    to_claude = build_context(messages, provider="claude")
-    to_google = build_context(messages, provider="google")
-
-    assert to_claude[0].extra == THOUGHT
-    assert to_claude[1].tool_calls == (MessageToolCall("c1", "search", "{}"),)
-    assert to_google[0].extra == {}
-    assert to_google[1].tool_calls == (SIGNED,)
+    first, second, _ = build_context(messages)
+    call = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "yes"}
+    assert first == {**said, **THOUGHT}
+    assert second == {**said, "tool_calls": [{**SIGNED.extra, **call}]}
     assert list_omissions(messages, "openai") == (
         "the reasoning of claude in the messages 1 is left out: only claude can read it",
         "the reasoning of google in the messages 2 is left out: only google can read it",
@@ -156,14 +150,6 @@ def test_the_conversation_is_as_long_as_the_last_answer_was_counted_and_what_cam
     assert estimate_tokens(messages[:1]) == 1000
 
 
-def test_the_provider_of_the_last_answer_is_expected_while_the_model_is_the_same() -> None:
-    messages = [answer(1, "spare/opus")]
-
-    assert expected_provider(messages, "chat", "claude") == "spare"
-    assert expected_provider(messages, "other", "claude") == "claude"
-    assert expected_provider([], "chat", "claude") == "claude"
-
-
 rows = st.lists(
     st.tuples(
         st.sampled_from(["user", "assistant", "tool"]),
@@ -174,9 +160,9 @@ rows = st.lists(
 )
 
 
-@given(rows, st.sampled_from(["claude", "google"]))
+@given(rows)
 def test_whatever_was_stored_each_call_has_one_result_and_each_result_its_call(
-    stored: list[tuple[str, MessageState, list[str]]], provider: str
+    stored: list[tuple[str, MessageState, list[str]]],
 ) -> None:
     messages = [
         message(
@@ -192,17 +178,17 @@ def test_whatever_was_stored_each_call_has_one_result_and_each_result_its_call(
         for place, (role, state, ids) in enumerate(stored, 1)
     ]
 
-    context = build_context(messages, provider=provider)
+    context = build_context(messages)
 
     expected: list[str] = []
     places = []
     for part in context:
-        if part.role is MessageRole.TOOL:
-            assert part.response_to == expected.pop(0)
+        if part["role"] == "tool":
+            assert part["tool_call_id"] == expected.pop(0)
             continue
         assert not expected
-        expected = [call.id for call in part.tool_calls]
-        places.append(int(str(part.content)))
+        expected = [call["id"] for call in part.get("tool_calls", ())]
+        places.append(int(part["content"]))
     assert not expected
     assert places == sorted(places)
     assert all(messages[place - 1].state is MessageState.COMPLETE for place in places)

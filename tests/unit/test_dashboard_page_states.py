@@ -24,7 +24,6 @@ from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
 from harness.control.agents import agents, switches
 from harness.control.agents.agents import AgentSpec
-from harness.control.agents.switches import SwitchSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
@@ -98,7 +97,7 @@ def hold_session(house: Lived, at: datetime) -> None:
         agent = agents.create_agent(ctx, agent_sessions.OPERATOR, AgentSpec("guide", choice))
         session = agent_sessions.open_session(ctx, agent)
         other = ModelChoice("faq", ModelKind.ROUTE, route="faq")
-        switches.request_switch(ctx, SwitchSpec(session.id, (other,), "it writes better"))
+        switches.request_switch(ctx, session.id, (other,), "it writes better")
 
 
 def copied(house: Lived, folder: Path) -> Path:

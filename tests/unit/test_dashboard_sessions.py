@@ -9,7 +9,6 @@ import pytest
 from dashboard import page_frame
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.agents import switches
-from harness.control.agents.switches import SwitchSpec
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession, literal_choice
 from harness.domain.agents.message import MessageToolCall
@@ -102,8 +101,8 @@ def test_a_purged_session_is_said_to_be_gone(
 
 def ask(session: AgentSession) -> ModelSwitchRequest:
     models = (literal_choice("sage-1", SAGE),)
-    spec = SwitchSpec(session.id, models, f"it writes better {XSS}")
-    return switches.request_switch(page_frame.context(), spec)
+    reason = f"it writes better {XSS}"
+    return switches.request_switch(page_frame.context(), session.id, models, reason)
 
 
 @pytest.mark.parametrize(

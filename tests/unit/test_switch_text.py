@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
-from harness.domain.agents.model_figures import MeasuredScore, ModelFigures, compared
+from harness.domain.agents.model_figures import MeasuredScore, ModelFigures
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
     decision_text,
     inert_text,
+    switch_facts,
     switch_lines,
     switch_question,
     visible_text,
@@ -39,8 +40,7 @@ REQUEST = ModelSwitchRequest(
     reason="long contracts",
     asked_at=NOW,
     expires_at=NOW + timedelta(hours=1),
-    omissions=("the reasoning of sim is left out",),
-    figures=compared(CHEAP, [MEASURED]),
+    facts=switch_facts(CHEAP, [MEASURED], ["the reasoning of sim is left out"]),
 )
 LINKS = ApprovalLinks("http://swapgate.test/", b"a secret of the tests")
 
@@ -65,8 +65,8 @@ def test_the_question_has_prices_quality_reason_and_time_left() -> None:
 
 
 def test_a_set_of_sub_tasks_shows_each_task() -> None:
-    tasks = [{"task": "sum up\u202e", "model": "sim/better"}]
-    request = replace(REQUEST, for_children=True, figures={**REQUEST.figures, "tasks": tasks})
+    facts = switch_facts(CHEAP, [MEASURED], tasks=[("sum up\u202e", "sim/better")])
+    request = replace(REQUEST, for_children=True, facts=facts)
 
     assert "run sub-tasks on sim/better. Approve?" in switch_question(request, "a")
     assert ("Sub-task", "sim/better: sum up") in switch_lines(request, NOW)
@@ -104,16 +104,12 @@ def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: s
         {"targets": ("sim/worse",)},
         {"reason": "none"},
         {"for_children": True},
+        {"facts": ()},
         {"expires_at": NOW + timedelta(days=9)},
     ],
 )
 def test_another_request_has_another_hash(change: dict[str, object]) -> None:
     assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
-
-
-def test_a_request_whose_words_were_blanked_has_no_figures() -> None:
-    names = [name for name, _ in switch_lines(replace(REQUEST, figures={}), NOW)]
-    assert names == ["Left out", "The agent's reason", "Time left"]
 
 
 def test_a_request_is_over_when_its_time_is() -> None:

@@ -8,9 +8,10 @@ send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 
 """
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
@@ -23,28 +24,29 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
-from harness.app.agents import ControlPlane, TurnService
 from harness.app.installation import Installation
-from harness.control.agents import agents, sessions
+from harness.control.agents import sessions
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.operations.single_sign_on import FailedAttempts
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.caller import (
     PEER_HEADER,
     HeaderFault,
     is_loopback,
     listens_on_loopback,
     read_peer_header,
+    sign_peer_header,
 )
-from harness.domain.errors import NotAllowed
+from harness.domain.errors import ConfigError, NotAllowed
 from harness.domain.operations.access import (
     DATA_KEY_PREFIX,
     MANAGEMENT_KEY_PREFIX,
     client_address,
 )
+from harness.domain.settings import http_url
 
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
@@ -52,6 +54,7 @@ _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def key_client(installation: Installation, key: str) -> AgentsClient:
+    """Authenticates a client. Raises NotAllowed for what is no valid key."""
     store, secret = installation.store, installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
@@ -69,14 +72,14 @@ class FailedKeys:
         self._installation = installation
         self._attempts = FailedAttempts(installation.clock)
 
-    def count(self, scope: Scope) -> float:
+    def count(self, scope: Scope) -> int:
         """One more of this request's address; seconds to wait where there were too many."""
         peer = find_peer(scope, self._installation)
         address = client_address(_socket_peer(scope) if peer is None else peer, (), ())
         wait_s = self._attempts.wait_s(address)
         if not wait_s:
             self._attempts.failed(address)
-        return wait_s
+        return math.ceil(wait_s)
 
 
 class AgentsAccess:
@@ -87,56 +90,65 @@ class AgentsAccess:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        installation: Installation,
-        is_open: bool,
-        failed: FailedKeys,
+        self, app: ASGIApp, *, installation: Installation, is_open: bool, failed: FailedKeys
     ) -> None:
         self._app, self._installation = app, installation
         self._is_open, self._failed = is_open, failed
-        self._find_client = partial(key_client, installation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        refusal = _check_content_type(scope["method"], headers)
-        if refusal is None:
-            client = await self._client(scope, headers)
+        app = self._app
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            client = await self._find_client(scope, Headers(scope=scope))
             if isinstance(client, AgentsClient):
                 scope.setdefault("state", {})["client"] = client
-                await self._app(scope, receive, send)
-                return
-            refusal = client
-            if refusal.status_code == HTTPStatus.UNAUTHORIZED:
-                wait_s = self._failed.count(scope)
-                refusal = _slow_down(wait_s) if wait_s else refusal
-        await refusal(scope, receive, send)
+            else:
+                app = client
+        await app(scope, receive, send)
 
-    async def _client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
+    async def _find_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
+        if not _is_json(scope["method"], headers):
+            return ErrorAnswer(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "send the body as JSON, with the header Content-Type: application/json",
+                "unsupported_media_type",
+            )
         given = headers.getlist("authorization")
-        if not given:
-            return self._keyless_client(scope, headers)
-        key = read_bearer(given[0]) if len(given) == 1 else ""
         try:
-            return await run_in_threadpool(self._find_client, key)
+            if given:
+                key = read_bearer(given[0]) if len(given) == 1 else ""
+                return await run_in_threadpool(key_client, self._installation, key)
+            self._check_keyless(scope, headers)
         except NotAllowed as error:
-            return _unauthenticated(str(error))
-
-    def _keyless_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
-        if not self._is_open:
-            return _unauthenticated("there is no key")
-        peer = find_peer(scope, self._installation)
-        if peer is None:
-            return _unauthenticated("the header x-swapgate-peer is not the router's")
-        if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
-            return _unauthenticated("there is no key, and the request is not of this machine")
+            return self._refuse(scope, str(error))
         if reason := _find_foreign_page(headers):
             return ErrorAnswer(HTTPStatus.FORBIDDEN, reason, "foreign_origin")
         return AgentsClient.of_operator()
+
+    def _check_keyless(self, scope: Scope, headers: Headers) -> None:
+        if not self._is_open:
+            raise NotAllowed("there is no key")
+        peer = find_peer(scope, self._installation)
+        if peer is None:
+            raise NotAllowed("the header x-swapgate-peer is not the router's")
+        if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
+            raise NotAllowed("there is no key, and the request is not of this machine")
+
+    def _refuse(self, scope: Scope, reason: str) -> ErrorAnswer:
+        if wait_s := self._failed.count(scope):
+            return ErrorAnswer(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many requests without a valid key came from this address: send a valid "
+                "one",
+                "too_many_failures",
+                retry_after_s=wait_s,
+            )
+        return ErrorAnswer(
+            HTTPStatus.UNAUTHORIZED,
+            f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate "
+            "key create NAME` makes (with `--role approver` for a model that no route has)",
+            "invalid_api_key",
+            headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
+        )
 
 
 def find_peer(scope: Scope, installation: Installation) -> str | None:
@@ -149,24 +161,6 @@ def find_peer(scope: Scope, installation: Installation) -> str | None:
     now = installation.clock.now().timestamp()
     peer = read_peer_header(given[0].encode("latin-1"), installation.secret, now)
     return None if len(given) > 1 or isinstance(peer, HeaderFault) else peer
-
-
-# Of the control plane's answer; this process's server writes its own.
-_NOT_SENT_BACK: Final = frozenset(
-    {"cache-control", "connection", "content-encoding", "content-length", "date", "server"}
-    | {"transfer-encoding", "x-content-type-options"}
-)
-
-
-def pass_on(
-    control: ControlPlane, installation: Installation, request: Request, body: bytes
-) -> Response:
-    """The control plane's answer to a request that takes its signature. Raises ConfigError."""
-    peer = find_peer(request.scope, installation) or ""
-    path = quote(request.url.path)
-    answer = control.pass_on(request.method, path, request.headers, body, peer)
-    kept = {n: v for n, v in answer.headers.items() if n.lower() not in _NOT_SENT_BACK}
-    return Response(answer.body, answer.status, kept)
 
 
 def _socket_peer(scope: Scope) -> str:
@@ -197,36 +191,54 @@ def _is_own_host(host: str) -> bool:
     return same and listens_on_loopback(name)
 
 
-def _check_content_type(method: str, headers: Headers) -> ErrorAnswer | None:
-    """None where a body is JSON, or there is none. A page can send other types unasked."""
+def _is_json(method: str, headers: Headers) -> bool:
+    """Whether a body is JSON, or there is none. A page can send other types unasked."""
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json" or (method not in _BODY_METHODS and not has_body):
-        return None
-    return ErrorAnswer(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        "send the body as JSON, with the header Content-Type: application/json",
-        "unsupported_media_type",
-    )
+    return kind == "application/json" or (method not in _BODY_METHODS and not has_body)
 
 
-def _unauthenticated(reason: str) -> ErrorAnswer:
-    return ErrorAnswer(
-        HTTPStatus.UNAUTHORIZED,
-        f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate key "
-        "create NAME` makes (with `--role approver` for a model that no route has)",
-        "invalid_api_key",
-        headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
-    )
+# The control plane needs these of a client's request.
+_PASSED_ON: Final = (
+    "accept",
+    "authorization",
+    "content-type",
+    "host",
+    "origin",
+    "sec-fetch-site",
+)
+# Of the control plane's answer; this process's server writes its own.
+_NOT_SENT_BACK: Final = frozenset(
+    {"cache-control", "connection", "content-encoding", "content-length", "date", "server"}
+    | {"transfer-encoding", "x-content-type-options"}
+)
+CONTROL_TIMEOUT_S: Final = 30.0
 
 
-def _slow_down(wait_s: float) -> ErrorAnswer:
-    return ErrorAnswer(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "too many requests without a valid key came from this address: send a valid one",
-        "too_many_failures",
-        retry_after_s=math.ceil(wait_s),
-    )
+def pass_on(installation: Installation, request: Request, body: bytes) -> Response:
+    """The control plane's answer to a request that takes its signature. The control plane looks
+    at the client's key and the agent before it signs. Raises ConfigError.
+    """
+    settings, secret = installation.settings, installation.secret
+    url = settings.agents.control_url or http_url(settings.control.host, settings.control.port)
+    peer = find_peer(request.scope, installation) or ""
+    now = installation.clock.now().timestamp()
+    headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+    headers[PEER_HEADER.decode()] = sign_peer_header(peer, secret, now).decode()
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    try:
+        with closing(kind(parts.netloc, timeout=CONTROL_TIMEOUT_S)) as connection:
+            connection.request(request.method, quote(request.url.path), body, headers)
+            answer = connection.getresponse()
+            kept = {n: v for n, v in answer.getheaders() if n.lower() not in _NOT_SENT_BACK}
+            return Response(answer.read(), answer.status, kept)
+    except (OSError, HTTPException) as error:
+        raise ConfigError(
+            "this process has no signing key, and the control plane, which has it, does "
+            f"not answer at {url} ({type(error).__name__}): run `swapgate serve "
+            "control`, or correct `agents.control_url`"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -236,30 +248,16 @@ class AgentsRequest:
     http: Request
 
     @property
-    def service(self) -> TurnService | None:
-        """The turns of this process; None in the control plane, which runs no turns."""
-        service: TurnService | None = self.http.app.state.service
-        return service
-
-    @property
     def turns(self) -> TurnRunner:
-        assert self.service is not None  # noqa: S101 - the control plane serves no sessions
-        return self.service.turns
-
-    @property
-    def control(self) -> ControlPlane | None:
-        """The control plane, which signs; None where this process signs itself."""
-        return None if self.service is None else self.service.control
+        # The control plane has none, and serves no sessions.
+        turns: TurnRunner = self.http.app.state.turns
+        return turns
 
     @property
     def ctx(self) -> Context:
         return self.installation.context
 
-    def require_agent(self, id_: str) -> Agent:
-        return agents.load_agent(self.ctx, self.client, id_)
-
     def require_session(self, agent: str, id_: str) -> AgentSession:
-        self.require_agent(agent)
         return sessions.load_session(self.ctx, self.client, agent, id_)
 
 

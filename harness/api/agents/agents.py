@@ -10,10 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from harness.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
-from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
-from harness.api.agents.bodies import (
+from harness.api.agents.shapes import (
+    AgentAnswer,
     AgentBody,
     AgentPatchBody,
+    ListAnswer,
+    SessionAnswer,
     SessionBody,
     SessionsQuery,
     SwitchModelBody,
@@ -25,7 +27,7 @@ from harness.control.agents import agents, sessions
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import switch_model
 from harness.control.agents.model_matching import describe_unchecked, read_model_choice
-from harness.control.agents.switch_answers import SwitchModelAnswer, switch_answer
+from harness.control.agents.switch_views import SwitchModelAnswer, switch_answer
 from harness.domain.agents.agent import (
     BUILT_IN_TOOLS,
     Agent,
@@ -74,7 +76,7 @@ def list_agents(
 
 @router.get(ONE, response_model=AgentAnswer, summary="Show an agent")
 def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
-    return request.require_agent(agent_id)
+    return agents.load_agent(request.ctx, request.client, agent_id)
 
 
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
@@ -126,7 +128,7 @@ def list_sessions(
     request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
 ) -> Page[AgentSession]:
     """The newest first; closed ones too."""
-    request.require_agent(agent_id)
+    agents.load_agent(request.ctx, request.client, agent_id)
     return request.ctx.store.lists.sessions(page.page, agent=agent_id, user_id=page.user_id)
 
 
@@ -138,7 +140,6 @@ def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> 
 @router.delete(SESSION, status_code=204, summary="Close a session")
 def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
     """What runs in it is interrupted, and it takes no more messages; they can still be read."""
-    request.require_session(agent_id, session_id)
     sessions.close_session(request.ctx, request.client, agent_id, session_id)
 
 
@@ -187,10 +188,10 @@ def _sign(
     none is named, or this process signs itself.
     """
     is_literal = any(model is not None and model.is_literal for model in models)
-    if request.control is None or not is_literal:
+    if request.installation.signs_as is not None or not is_literal:
         return None
     content = body.model_dump_json(by_alias=True, exclude_unset=True).encode()
-    return pass_on(request.control, request.installation, request.http, content)
+    return pass_on(request.installation, request.http, content)
 
 
 def _with_notes(request: AgentsRequest, agent: Agent) -> AgentAnswer:

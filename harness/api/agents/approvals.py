@@ -3,8 +3,7 @@ decides, for whoever types a management key with the role. There are no cookies,
 page can decide in somebody's name, and no script: what an agent wrote is text.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from html import escape
 from http import HTTPStatus
@@ -16,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.agents.access import FailedKeys
+from harness.api.agents.access import FailedKeys, pass_on
 from harness.api.agents.errors import find_status
+from harness.app.installation import Installation
 from harness.control.agents import switches
-from harness.control.context import Context
 from harness.control.operations import keys
 from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
 from harness.domain.agents.switch_request import (
@@ -67,18 +66,9 @@ _FORM: Final = """<form method="post" autocomplete="off">
 class ApprovalPages:
     """Answers what is below `/agents/approvals/`, and passes all else on."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        ctx: Context,
-        secret: bytes,
-        failed: FailedKeys,
-        ask_control: Callable[[Request, bytes], Response] | None = None,
-    ) -> None:
-        """ask_control: gets the answer of who signs; None where this process does so itself."""
-        self._app, self._ctx, self._secret, self._failed = app, ctx, secret, failed
-        self._ask_control = ask_control
+    def __init__(self, app: ASGIApp, *, installation: Installation, failed: FailedKeys) -> None:
+        self._app, self._installation, self._failed = app, installation, failed
+        self._ctx, self._secret = installation.context, installation.secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
@@ -92,7 +82,7 @@ class ApprovalPages:
             wait_s := self._failed.count(scope)
         ):
             answer = _page("Not decided", "Too many wrong keys came from here.", 429)
-            answer.headers["retry-after"] = str(math.ceil(wait_s))
+            answer.headers["retry-after"] = str(wait_s)
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -103,8 +93,8 @@ class ApprovalPages:
         if request.method != "POST":
             return _page("Not here", "Open the link in a browser.", 405)
         body = await _read_body(request)
-        if self._ask_control is not None:
-            return await run_in_threadpool(self._ask_control, request, body)
+        if self._installation.signs_as is None:
+            return await run_in_threadpool(pass_on, self._installation, request, body)
         kind = request.headers.get("content-type", "")
         return await run_in_threadpool(self._decide, switch, _read_form(kind, body))
 

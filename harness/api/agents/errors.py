@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from harness.api.agents.bodies import PARTS
+from harness.api.agents.shapes import PARTS
 from harness.api.frame import error_status
 from harness.api.frame.error_status import RETRY_AFTER_S, describe_request_fault
 from harness.domain.errors import (
@@ -77,7 +77,6 @@ def find_status(error: SwapgateError) -> HTTPStatus | None:
 
 
 def answer_error(error: SwapgateError) -> ErrorAnswer | None:
-    """The answer to an error of ours; None where `find_status` has none."""
     if (status := find_status(error)) is None:
         return None
     is_away = isinstance(error, StoreUnavailable)

@@ -12,81 +12,49 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from harness.api.agents.access import AgentsRequestParam
-from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
-from harness.api.agents.bodies import MessageBody
 from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
+from harness.api.agents.shapes import ListAnswer, MessageAnswer, MessageBody, TurnAnswer
 from harness.api.frame.endpoint import PageQuery
 from harness.api.frame.error_status import RETRY_AFTER_S
-from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome
-from harness.control.agents.turn_runner import TurnRun
-from harness.domain.agents.message import MessageState, SessionMessage
+from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
+from harness.domain.agents.message import IdempotencyKey, MessageState, SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
-from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, IdempotencyKey, SessionTurn
+from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED
 from harness.domain.content_hash import digest
-from harness.domain.errors import (
-    CallFailed,
-    CallLimited,
-    CallRefused,
-    KeyRefused,
-    NobodyAnswered,
-    RouterUnreachable,
-    SwapgateError,
-)
+from harness.domain.errors import RouterUnreachable, SwapgateError
 from harness.domain.pagination import Page
 from harness.ports import Chance
 
-# Where the router's own status says nothing to the client.
-_STATUS: Final[Mapping[type[CallFailed], HTTPStatus]] = {
-    CallLimited: HTTPStatus.TOO_MANY_REQUESTS,
-    CallRefused: HTTPStatus.BAD_REQUEST,
-    RouterUnreachable: HTTPStatus.SERVICE_UNAVAILABLE,
-}
 # Of turns that a bound of ours ended.
 _OWN_STATUS: Final[Mapping[str, HTTPStatus]] = {
     LIMIT_REACHED: HTTPStatus.UNPROCESSABLE_ENTITY,
     CAP_REACHED: HTTPStatus.TOO_MANY_REQUESTS,
 }
-# What is wrong with a request for every model, so that the client is told.
-_PASSED_ON: Final = (
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-)
 
 
 def failure_answer(outcome: TurnOutcome) -> ErrorAnswer:
     failure, error = outcome.failure, outcome.error
     assert failure is not None  # noqa: S101 - asked of failed turns alone
-    is_capped = error is None and failure.code == CAP_REACHED
-    wait_s = error.retry_after_s if error else None
+    wait_s, code = error.retry_after_s if error else None, failure.code
     # What the cap refuses may be tried again, at an unknown time.
-    if wait_s is None and is_temporary(outcome) and not is_capped:
+    is_capped = error is None and code == CAP_REACHED
+    if wait_s is None and (error or failure).retryable and not is_capped:
         wait_s = RETRY_AFTER_S
-    retry_after_s = None if wait_s is None else round(max(1.0, wait_s))
-    if error is not None:
-        param = "model" if failure.code == "model_not_found" else None
-        status, reason = _status(error), str(error)
-    else:
-        status = _OWN_STATUS.get(failure.code, HTTPStatus.SERVICE_UNAVAILABLE)
-        param, reason = None, failure.reason
-    return ErrorAnswer(status, reason, failure.code, param=param, retry_after_s=retry_after_s)
-
-
-def _status(error: CallFailed) -> int:
-    if isinstance(error, KeyRefused):
-        # 401 is the agents process's own: nothing that the client can change.
-        is_ours = error.status == HTTPStatus.UNAUTHORIZED
-        return HTTPStatus.BAD_GATEWAY if is_ours else HTTPStatus.FORBIDDEN
-    if isinstance(error, NobodyAnswered):
-        return error.status or HTTPStatus.BAD_GATEWAY
-    if isinstance(error, CallRefused) and error.status in _PASSED_ON:
-        return error.status
-    return _STATUS.get(type(error), HTTPStatus.BAD_GATEWAY)
-
-
-def is_temporary(outcome: TurnOutcome) -> bool:
-    failure = outcome.error or outcome.failure
-    return failure is not None and failure.retryable
+    status: int = HTTPStatus.BAD_GATEWAY
+    if error is None:
+        status = _OWN_STATUS.get(code, HTTPStatus.SERVICE_UNAVAILABLE)
+    elif isinstance(error, RouterUnreachable):
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    # 401 is the agents process's own: nothing that the client can change.
+    elif error.status and error.status >= 400 and error.status != HTTPStatus.UNAUTHORIZED:
+        status = error.status
+    return ErrorAnswer(
+        status,
+        failure.reason,
+        code,
+        param="model" if error and code == "model_not_found" else None,
+        retry_after_s=None if wait_s is None else round(max(1.0, wait_s)),
+    )
 
 
 log = structlog.get_logger("swapgate.agents")
@@ -143,7 +111,7 @@ async def post_message(
     )
     request.client.require_write()
     run = await request.turns.start(posted)
-    if isinstance(run, SessionTurn):
+    if isinstance(run, str):
         return _replayed(run, streams=streams)
     headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
     if streams:
@@ -166,11 +134,11 @@ def _answer(outcome: TurnOutcome) -> Response:
     return answer
 
 
-def _replayed(answered: SessionTurn, *, streams: bool) -> Response:
+def _replayed(body: str, *, streams: bool) -> Response:
     headers = {"idempotent-replayed": "true"}
     if not streams:
-        return Response(answered.body, headers=headers, media_type="application/json")
-    return Response(_event("turn.completed", answered.body), headers=headers, media_type=EVENTS)
+        return Response(body, headers=headers, media_type="application/json")
+    return Response(_event("turn.completed", body), headers=headers, media_type=EVENTS)
 
 
 async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
@@ -183,25 +151,21 @@ async def _events(run: TurnRun, chance: Chance) -> AsyncIterator[bytes]:
             if not done:
                 yield b": still at work\n\n"
                 continue
-            event = waiting.result()
-            if event is None:
+            if (event := waiting.result()) is None:
                 return
             yield _written(event)
             waiting = asyncio.ensure_future(anext(events, None))
-    except Exception as error:  # noqa: BLE001 - the answer has begun: the error is its last event
-        yield _error_event(_answer_fault(error, chance))
+    except Exception as error:  # the answer has begun: the error is its last event
+        known = answer_error(error) if isinstance(error, SwapgateError) else None
+        if known is None:
+            name = chance.token("e_")
+            log.exception("turn_failed", id=name)
+            known = answer_unforeseen(name)
+        yield _error_event(known)
     finally:
         waiting.cancel()
         await asyncio.wait({waiting})
         await events.aclose()
-
-
-def _answer_fault(error: Exception, chance: Chance) -> ErrorAnswer:
-    if isinstance(error, SwapgateError) and (known := answer_error(error)) is not None:
-        return known
-    name = chance.token("e_")
-    log.error("turn_failed", id=name, exc_info=error)
-    return answer_unforeseen(name)
 
 
 def _turn_json(outcome: TurnOutcome) -> str:

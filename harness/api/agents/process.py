@@ -5,7 +5,6 @@ it. Answers that are under way then may come to their end, and are interrupted a
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -21,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api import health
 from harness.api.agents import agents, messages
-from harness.api.agents.access import AgentsAccess, FailedKeys, find_peer, pass_on
+from harness.api.agents.access import AgentsAccess, FailedKeys, find_peer
 from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.errors import (
     ErrorAnswer,
@@ -53,20 +52,26 @@ _ERROR: Final = object_schema(
 
 def build_agents_app(installation: Installation, service: TurnService) -> FastAPI:
     """The ASGI app of an installation, whose turns run as long as it serves."""
+
+    def complete(document: dict[str, Any]) -> dict[str, Any]:
+        keys = f"a data key, {DATA_KEY_PREFIX}…, or a management key"
+        add_errors_and_keys(document, _ERROR, keys)
+        return document
+
     app = DocumentedApi(
-        "Swapgate agents", "/agents/openapi.json", _complete, lambda _: service.running()
+        "Swapgate agents", "/agents/openapi.json", complete, lambda _: service.running()
     )
+    app.state.turns = service.turns
     app.include_router(health.probes)
     for subject in (agents, messages):
         app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
-    return _guarded(app, installation, service)
+    return _guarded(app, installation)
 
 
-def _guarded(app: FastAPI, installation: Installation, service: TurnService | None) -> FastAPI:
-    """The app behind what checks bodies and keys. service: None in the control plane."""
-    where, ctx = installation.settings.agents, installation.context
-    failed = FailedKeys(installation)
-    app.state.installation, app.state.service = installation, service
+def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
+    """The app behind what checks bodies and keys."""
+    where, failed = installation.settings.agents, FailedKeys(installation)
+    app.state.installation = installation
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     # The last one added is the outermost.
@@ -75,16 +80,10 @@ def _guarded(app: FastAPI, installation: Installation, service: TurnService | No
         AgentsAccess, installation=installation, is_open=where.open_on_loopback, failed=failed
     )
     # Before the keys: who opens a link in a browser sends a form.
-    control = service.control if service else None
+    app.add_middleware(ApprovalPages, installation=installation, failed=failed)
+    chance = installation.context.chance
     app.add_middleware(
-        ApprovalPages,
-        ctx=ctx,
-        secret=installation.secret,
-        failed=failed,
-        ask_control=partial(pass_on, control, installation) if control else None,
-    )
-    app.add_middleware(
-        ErrorGuard, chance=ctx.chance, answer=answer_error, unforeseen=answer_unforeseen
+        ErrorGuard, chance=chance, answer=answer_error, unforeseen=answer_unforeseen
     )
     return app
 
@@ -98,7 +97,7 @@ class SignsForAgents:
         passed_on = FastAPI(openapi_url=None)
         passed_on.include_router(agents.router)
         self._app, self._installation = app, installation
-        self._passed_on = _guarded(passed_on, installation, None)
+        self._passed_on = _guarded(passed_on, installation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
@@ -115,12 +114,6 @@ class SignsForAgents:
                     )
                 app = ErrorAnswer(HTTPStatus.NOT_FOUND, text, "not_found")
         await app(scope, receive, send)
-
-
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    keys = f"a data key, {DATA_KEY_PREFIX}…, or a management key"
-    add_errors_and_keys(document, _ERROR, keys)
-    return document
 
 
 def _too_large(max_bytes: int) -> Response:

@@ -29,8 +29,8 @@ from harness.api.frame.error_status import JsonAnswer, describe_places, json_ans
 from harness.api.frame.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tools import BuiltInTool
+from harness.control.agents.model_matching import list_available
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switch_answers import list_available
 from harness.control.operations import queries
 from harness.control.proposals import leaderboard
 from harness.control.providers import credentials
@@ -322,10 +322,10 @@ class McpServer:
         client.require_write()
         try:
             with self._ctx.store.read() as tx:
-                agent = client.find_agent(tx, tx.sessions.get(session).agent)
+                client.find_agent(tx, tx.sessions.get(session).agent)
         except NotFound:
             raise NotFound(f"there is no session {session[:80]!r}") from None
-        return ToolCaller(agent.id, session, "", self._ctx.agents.limits)
+        return ToolCaller(session, self._ctx.agents.limits)
 
 
 def management_actor(client: AgentsClient) -> Actor | None:

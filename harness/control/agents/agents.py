@@ -45,16 +45,12 @@ def create_agent(
     target or provider; Conflict for one literal model too many.
     """
     client.require_write()
-    now = ctx.clock.now()
+    id_, now = ctx.chance.token("ag_"), ctx.clock.now()
     given = {field.name: getattr(spec, field.name) for field in fields(spec)}
-    agent = Agent(
-        id=ctx.chance.token("ag_"),
-        created_at=now,
-        updated_at=now,
-        owner_key=client.key,
-        **given,
-    )
-    _check_data_class(ctx, agent.data_class)
+    agent = Agent(id=id_, created_at=now, updated_at=now, owner_key=client.key, **given)
+    if spec.data_class and spec.data_class not in ctx.data_classes:
+        hint = did_you_mean(spec.data_class, ctx.data_classes)
+        raise NotFound(f"dataClass: there is no data class {spec.data_class!r}{hint}")
     with ctx.store.write() as tx:
         tx.agents.add(agent)
         _allow(ctx, tx, client, agent, agent.model, GrantKind.BASELINE, reason)
@@ -70,9 +66,7 @@ def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
 
 
 def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
-    """Finds the client on whose behalf the agent acts. Raises NotAllowed where that one's key
-    was revoked.
-    """
+    """The client for whom the agent acts. Raises NotAllowed where its key was revoked."""
     if agent.owner_key is None:
         return AgentsClient.of_operator()
     key = tx.keys.find(agent.owner_key)
@@ -88,8 +82,8 @@ def change_agent(
     change: Callable[[Agent], Agent],
     reason: str = "",
 ) -> Agent:
-    """The agent after `change`, for sessions that are opened from now on; id, owner and data
-    class stay. change: from the agent as it is, so that of two changes at once none is lost.
+    """Changes an agent for sessions that are opened from now on; id, owner and data class stay.
+    change: of the agent as it is, so that of two changes at once none is lost.
 
     Raises as `create_agent`, and NotFound.
     """
@@ -115,21 +109,14 @@ def change_agent(
 def _is_to_allow(
     ctx: Context, tx: Transaction, agent: Agent, named: ModelChoice, former: ModelChoice | None
 ) -> bool:
-    """Whether a change names a model without a grant in force. A model that the change leaves
-    alone is the same object.
-    """
+    """A model that the change leaves alone is the same object."""
     if named is former:
         return False
-    is_over = (
-        named.is_literal and sessions.find_grant(ctx, tx, agent.id, "", named.target) is None
-    )
-    return is_over or named != former
+    grant = sessions.find_grant(ctx, tx, agent.id, "", named.target)
+    return named != former or (named.is_literal and grant is None)
 
 
 def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
-    """Deletes an agent and closes its sessions; what runs in them is interrupted. Their
-    transcripts are kept as long as any. Raises NotFound, NotAllowed.
-    """
     client.require_write()
     with ctx.store.write() as tx:
         agent = client.find_agent(tx, id_, lock=True)
@@ -147,7 +134,6 @@ def _allow(
     kind: GrantKind,
     reason: str,
 ) -> None:
-    """Let the agent use the model: by its route, or by a grant."""
     if not model.is_literal:
         client.require_route(model.route)
         require_route(ctx, tx, agent, model.route)
@@ -168,7 +154,7 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
     *,
     request: ModelSwitchRequest | None = None,
 ) -> None:
-    """Store a person's consent to a literal model: for the session of a switch request, else
+    """Stores a person's consent to a literal model: for the session of a switch request, else
     for all of the agent's.
 
     Raises NotFound without its provider, NotAllowed where that may not see the agent's data,
@@ -197,12 +183,12 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
     tx.agent_grants.add(grant)
     details = {
         "grant": grant.id,
-        "kind": grant.kind.value,
-        "target": grant.target_name,
+        "kind": kind.value,
+        "target": target.name,
         "session": grant.session or None,
-        "reason": grant.reason,
+        "reason": reason,
         "expires_at": grant.expires_at.isoformat(),
-        "data_class": grant.data_class,
+        "data_class": agent.data_class,
     }
     tx.audit.append(actor, "agent.grant", f"agent {grant.agent}", details)
     # After the grant is added: of two at once, the second sees the first one's.
@@ -216,10 +202,8 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
 
 
 def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> AgentGrant:
-    """Take a consent back: routers refuse the model within seconds, and a session on it answers
-    again once it is switched to another one.
-
-    Raises NotAllowed below an approver, NotFound, Conflict for one that is revoked.
+    """Routers then refuse the model within seconds. Raises NotAllowed below an approver,
+    NotFound, Conflict for one that is revoked.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -232,21 +216,13 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
-    """Checks that an agent's data may go to a target. Raises NotAllowed where the target's
-    provider may not see it.
-    """
+    """Checks that a target's provider may see an agent's data. Raises NotAllowed."""
     if not may_see(ctx.data_classes, data_class, target.provider):
         raise NotAllowed(
             f"model: the agent has {data_class} data, and provider {target.provider!r} may "
             "not see it (`data_classes:` in the file)",
             code="data_class_not_allowed",
         )
-
-
-def _check_data_class(ctx: Context, data_class: str) -> None:
-    if data_class and data_class not in ctx.data_classes:
-        hint = did_you_mean(data_class, ctx.data_classes)
-        raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
 
 
 def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Route:

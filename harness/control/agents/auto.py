@@ -11,7 +11,8 @@ missing or not finite never beats the incumbent.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import count, takewhile
 from statistics import fmean
@@ -22,8 +23,7 @@ from harness.control.evals import proof_validity
 from harness.control.providers.provider_secrets import keys_of_provider
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.agents.agent import Agent
-from harness.domain.agents.message import SessionMessage
-from harness.domain.agents.transcript import list_misfits
+from harness.domain.agents.message import SessionMessage, list_misfits
 from harness.domain.errors import NotFound, SwapgateError
 from harness.domain.evals.pins import (
     ServedModel,
@@ -52,8 +52,6 @@ MAX_REMEMBERED: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class AutoCandidate:
-    """A target that a route names, with what is known of it at this moment."""
-
     target: str  # id
     name: str  # `provider/model`
     has_evidence: bool = False  # that lets it serve now
@@ -62,25 +60,15 @@ class AutoCandidate:
     can_answer: bool = True  # this message
 
     def reaches(self, floor: float) -> bool:
-        """Whether it may answer, and is known to be good enough."""
         return self.has_evidence and self.can_answer and _number(self.low) >= floor
 
     @property
     def has_price(self) -> bool:
         return _number(self.usd) >= 0.0
 
-    @property
-    def measured_text(self) -> str:
-        return (
-            f"{format_number(_number(self.low))} with 95 percent confidence, "
-            f"{format_thousand_price(self.usd)} for 1,000 answers"
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class AutoChoice:
-    """Who answers, and why."""
-
     chosen: AutoCandidate
     reason: str  # one sentence, without the target's name
     is_incumbent: bool = True
@@ -96,21 +84,19 @@ def choose_target(
         return keep_incumbent(
             incumbent, f"it reaches {floor:g} on {suite}; its price is unknown"
         )
-    fits = [
-        candidate
-        for candidate in (incumbent, *others)
-        if candidate.reaches(floor) and candidate.has_price
-    ]
+    fits = [c for c in (incumbent, *others) if c.reaches(floor) and c.has_price]
     if not fits:
         return keep_incumbent(incumbent, f"nothing is known to reach {floor:g} on {suite}")
     best = min(fits, key=lambda fit: (_number(fit.usd), fit is not incumbent, fit.name))
     among = f"the cheapest of {len(fits)}" if len(fits) > 1 else "the only one"
-    reason = f"{among} known to reach {floor:g} on {suite}: {best.measured_text}"
+    reason = (
+        f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
+        f"95 percent confidence, {format_thousand_price(best.usd)} for 1,000 answers"
+    )
     return AutoChoice(best, reason, is_incumbent=best is incumbent)
 
 
 def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
-    """Chooses the incumbent. reason: why nothing else is chosen."""
     return AutoChoice(incumbent, f"the incumbent: {reason}")
 
 
@@ -133,55 +119,6 @@ class ScoreTerms:
     pin: SuitePin  # of the suite as it is now
     served_pin: ServedPin  # what the providers must go on serving
     lasts: timedelta  # how long a measurement holds
-
-
-class TargetScores:
-    """Scores by target and suite. It remembers what it read: ended runs only ever grow."""
-
-    def __init__(self) -> None:
-        self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
-
-    def load(
-        self, ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
-    ) -> tuple[float | None, float | None]:
-        """The lower 95 % bound of the target's score, and today's price of 1,000 answers; None
-        for what is not known, and where a row's signature does not hold.
-        """
-        try:
-            return self._load(ctx, tx, target, terms)
-        except SwapgateError:
-            return None, None
-
-    def _load(
-        self, ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
-    ) -> tuple[float | None, float | None]:
-        runs = _list_runs(ctx, tx, target, terms)
-        if not runs:
-            return None, None
-        measured = self._measure(tx, runs)
-        newest = runs[0].created_at
-        for who, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
-            sightings = tx.sightings.for_target(who) if who else ()
-            replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
-            if replaced is not None or is_mixed(served, terms.served_pin):
-                return None, None
-        provider = tx.providers.all().get(target.provider)
-        price = provider.prices.get(target.model) if provider is not None else None
-        if price is None:
-            return measured.low, None
-        usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
-        return measured.low, usd if math.isfinite(usd) else None
-
-    def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
-        key = tuple((run.id, tx.runs.progress(run.id)[0]) for run in runs)
-        known = self._measured.get(key)
-        if known is None:
-            read = [list_whole_items(tx.runs.samples(run.id), run.epochs) for run in runs]
-            known = measure_samples([sample for samples in read for sample in samples])
-            while len(self._measured) >= MAX_REMEMBERED:
-                self._measured.pop(next(iter(self._measured)))
-            self._measured[key] = known
-        return known
 
 
 def _list_runs(
@@ -233,66 +170,104 @@ class AutoTargets:
         self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()
     ) -> None:
         self._floors, self._standing = floors, standing
-        self._scores = TargetScores()
+        # By runs with their counts of samples: ended runs only ever grow.
+        self._measured: dict[tuple[object, ...], MeasuredRuns] = {}
 
     def find(
         self, ctx: Context, agent: Agent, route: Route, messages: Sequence[SessionMessage]
     ) -> AutoChoice:
-        """Chooses who answers. messages: of the session, the one to answer at the end."""
         with ctx.store.read() as tx:
-            incumbent, others = self._candidates(ctx, tx, agent, route, messages)
-            obstacle = self._find_obstacle(ctx, tx, route)
-        if obstacle:
-            return keep_incumbent(incumbent, obstacle)
-        floor = self._floors[route.name]
+            own = tx.routing.targets()[route.incumbent]
+            incumbent = AutoCandidate(own.id, own.name)
+            floor = self._floors.get(route.name)
+            if floor is None:
+                obstacle = f"route {route.name} has no floor (agents.floors)"
+                return keep_incumbent(incumbent, obstacle)
+            standing = (*self._standing, *tx.switches.not_lifted())
+            active = active_switches(standing, ctx.clock.now())
+            if ruling_switch(active, route.name) is not None:
+                return keep_incumbent(incumbent, "a kill switch is in force")
+            evidence, terms = tx.routing.evidence(route.name), _terms(ctx, route, floor)
+            if evidence is None:
+                return choose_target(incumbent, (), floor.floor, floor.suite)
+            incumbent, *others = (
+                self._assess(ctx, tx, agent, route, entry, terms, messages)
+                for entry in (evidence.incumbent, *evidence.fallbacks)
+            )
         return choose_target(incumbent, others, floor.floor, floor.suite)
 
-    def _find_obstacle(self, ctx: Context, tx: Transaction, route: Route) -> str:
-        """Why the incumbent alone may answer; empty where another target may."""
-        if route.name not in self._floors:
-            return f"route {route.name} has no floor (agents.floors)"
-        now = ctx.clock.now()
-        standing = active_switches((*self._standing, *tx.switches.not_lifted()), now)
-        is_ruled = ruling_switch(standing, route.name) is not None
-        return "a kill switch is in force" if is_ruled else ""
-
-    def _candidates(
+    def _assess(
         self,
         ctx: Context,
         tx: Transaction,
         agent: Agent,
         route: Route,
+        entry: TargetEvidence,
+        terms: ScoreTerms | None,
         messages: Sequence[SessionMessage],
-    ) -> tuple[AutoCandidate, list[AutoCandidate]]:
-        """The incumbent, and the fallbacks."""
-        evidence = tx.routing.evidence(route.name)
-        targets, providers = tx.routing.targets(), tx.providers.all()
-        own = targets[route.incumbent]
-        if evidence is None or route.name not in self._floors:
-            return AutoCandidate(own.id, own.name), []
-        terms = self._terms(ctx, route)
-        found = []
-        for entry in (evidence.incumbent, *evidence.fallbacks):
-            target = targets[entry.target]
-            holds = _has_evidence(ctx, tx, route, entry)
-            low = usd = None
-            if terms and holds:
-                low, usd = self._scores.load(ctx, tx, target, terms)
-            has = _capabilities(ctx, agent, route, target, providers.get(target.provider))
-            able = bool(has) and not any(
-                list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
-            )
-            found.append(AutoCandidate(target.id, target.name, holds, low, usd, able))
-        return found[0], found[1:]
+    ) -> AutoCandidate:
+        target = tx.routing.targets()[entry.target]
+        provider = tx.providers.all().get(target.provider)
+        has = _capabilities(ctx, agent, route, target, provider)
+        able = bool(has) and not any(
+            list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
+        )
+        candidate = AutoCandidate(target.id, target.name, can_answer=able)
+        if not _has_evidence(ctx, tx, route, entry):
+            return candidate
+        low = usd = None
+        # Where a row's signature does not hold, nothing is known.
+        if terms is not None:
+            with suppress(SwapgateError):
+                low, usd = self._load_score(ctx, tx, target, provider, terms)
+        return replace(candidate, has_evidence=True, low=low, usd=usd)
 
-    def _terms(self, ctx: Context, route: Route) -> ScoreTerms | None:
-        """None where the suite cannot be read: then nothing is known."""
-        try:
-            gate = ctx.policy(route.settings.policy).gate
-            pin = ctx.suites.pin(self._floors[route.name].suite)
-        except Exception:  # noqa: BLE001 - a suite may be a Python file of the user's
-            return None
-        return ScoreTerms(pin, gate.served_pin, timedelta(seconds=gate.verdict_ttl_s))
+    def _load_score(
+        self,
+        ctx: Context,
+        tx: Transaction,
+        target: Target,
+        provider: Provider | None,
+        terms: ScoreTerms,
+    ) -> tuple[float | None, float | None]:
+        """The lower 95 % bound of the target's score, and today's price of 1,000 answers; None
+        for what is not known.
+        """
+        runs = _list_runs(ctx, tx, target, terms)
+        if not runs:
+            return None, None
+        measured = self._measure(tx, runs)
+        newest = runs[0].created_at
+        for who, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
+            sightings = tx.sightings.for_target(who) if who else ()
+            replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
+            if replaced is not None or is_mixed(served, terms.served_pin):
+                return None, None
+        price = provider.prices.get(target.model) if provider is not None else None
+        if price is None:
+            return measured.low, None
+        usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
+        return measured.low, usd if math.isfinite(usd) else None
+
+    def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
+        key = tuple((run.id, tx.runs.progress(run.id)[0]) for run in runs)
+        if key not in self._measured:
+            if len(self._measured) >= MAX_REMEMBERED:
+                self._measured.clear()
+            read = [list_whole_items(tx.runs.samples(run.id), run.epochs) for run in runs]
+            samples = [sample for whole in read for sample in whole]
+            self._measured[key] = measure_samples(samples)
+        return self._measured[key]
+
+
+def _terms(ctx: Context, route: Route, floor: AutoFloor) -> ScoreTerms | None:
+    """None where the suite cannot be read: then nothing is known."""
+    try:
+        gate = ctx.policy(route.settings.policy).gate
+        pin = ctx.suites.pin(floor.suite)
+    except Exception:  # noqa: BLE001 - a suite may be a Python file of the user's
+        return None
+    return ScoreTerms(pin, gate.served_pin, timedelta(seconds=gate.verdict_ttl_s))
 
 
 def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvidence) -> bool:

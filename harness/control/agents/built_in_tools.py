@@ -13,11 +13,9 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.control.agents import switch_answers, switches
+from harness.control.agents import model_matching, switch_views, switches
 from harness.control.agents.conversation import run_unit
-from harness.control.agents.model_matching import choose_model
-from harness.control.agents.switch_answers import SwitchModelAnswer
-from harness.control.agents.switches import SwitchSpec
+from harness.control.agents.switch_views import SwitchModelAnswer
 from harness.control.context import Context
 from harness.control.providers import credentials
 from harness.control.serialize import to_plain
@@ -34,17 +32,12 @@ Arguments = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a built-in tool answers, which becomes JSON."""
-
-    content: object
-    # Of models that it asked.
-    usage: MessageUsage = FREE
+    content: object  # becomes JSON
+    usage: MessageUsage = FREE  # of models that the tool asked
 
 
 @dataclass(frozen=True)
 class BuiltInTool:
-    """How a model is told of a tool, and what answers it."""
-
     offered: OfferedTool
     answer: Callable[[Arguments, ToolCaller], Awaitable[ToolAnswer]]
 
@@ -62,8 +55,6 @@ class BuiltInTool:
 
 
 class ServerTools:
-    """All tools of the server, as turns use them."""
-
     def __init__(
         self, built_in: Sequence[BuiltInTool] = (), servers: ToolRuntime | None = None
     ) -> None:
@@ -75,7 +66,6 @@ class ServerTools:
         self._built_in[tool.offered.name] = tool
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Lists those among an agent's tools that run here, as the model is told of them."""
         named = [self._built_in.get(tool.name) for tool in tools if not tool.runs_at_client]
         offered = [tool.offered for tool in named if tool is not None]
         servers = await self._servers.list_tools(tools) if self._servers else ()
@@ -84,12 +74,44 @@ class ServerTools:
     async def run(
         self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
     ) -> ToolResult:
-        """Runs a tool. What goes wrong is a result that says so, and raises nothing."""
         if (tool := self._built_in.get(call.name)) is not None:
             return await tool.run(call, caller)
         if self._servers is not None:
             return await self._servers.run(call, caller, timeout_s)
         return no_such_tool(call)
+
+
+class ToolArguments(BaseModel):
+    model_config = ConfigDict(
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"additionalProperties": False},
+    )
+
+
+A = TypeVar("A", bound=ToolArguments)
+
+
+def build_tool(
+    name: str,
+    description: str,
+    kind: type[A],
+    answer: Callable[[A, ToolCaller], Awaitable[ToolAnswer]],
+) -> BuiltInTool:
+    async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        try:
+            given = kind.model_validate(arguments)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            said = describe_fault(fault, fault["loc"], schema)
+            raise InputError(f"{place}: {said}") from None
+        return await answer(given, caller)
+
+    schema = kind.model_json_schema()
+    offered = OfferedTool(name, description, schema, runs_at_client=False)
+    return BuiltInTool(offered, read_and_answer)
 
 
 async def switch_model(
@@ -103,34 +125,23 @@ async def switch_model(
     """Answers one call of the tool. model: for the action list, words that the names must have.
     wait_s: how long a decision is waited for.
 
-    Raises InputError for a model that cannot hold the conversation; NotFound, NotAllowed and
-    Conflict as `request_switch`.
+    Raises as `request_switch`, and NotFound.
     """
     if action == "list":
-        return await run_unit(lambda: switch_answers.list_for_session(ctx, session, model))
+        return await run_unit(lambda: model_matching.list_for_session(ctx, session, model))
     try:
-        chosen = await run_unit(lambda: choose_model(ctx, model))
+        chosen = await run_unit(lambda: model_matching.choose_model(ctx, model))
     except AmbiguousName as question:
         return SwitchModelAnswer(
             status="question",
             message="several models fit: call it again with one of the candidates",
             candidates=list(question.candidates),
         )
-    spec = SwitchSpec(session, (chosen,), reason)
-    request = await run_unit(lambda: switches.request_switch(ctx, spec))
+    request = await run_unit(lambda: switches.request_switch(ctx, session, [chosen], reason))
     if wait_s > 0:
         wait_s = min(wait_s, ctx.agents.switch_timeout_s)
         request = await switches.wait_for_decision(ctx, request.id, wait_s)
-    return switch_answers.switch_answer(ctx, request)
-
-
-class ToolArguments(BaseModel):
-    model_config = ConfigDict(
-        strict=True,
-        allow_inf_nan=False,
-        frozen=True,
-        json_schema_extra={"additionalProperties": False},
-    )
+    return switch_views.switch_answer(ctx, request)
 
 
 class SwitchArguments(ToolArguments):
@@ -156,38 +167,14 @@ class ListArguments(ToolArguments):
     action: Literal["list"]
 
 
-A = TypeVar("A", bound=ToolArguments)
-
-
-def _build_tool(
-    name: str,
-    description: str,
-    kind: type[A],
-    answer: Callable[[A, ToolCaller], Awaitable[object]],
-) -> BuiltInTool:
-    async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
-        try:
-            given = kind.model_validate(arguments)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(map(str, fault["loc"]))
-            said = describe_fault(fault, fault["loc"], schema)
-            raise InputError(f"{place}: {said}") from None
-        return ToolAnswer(await answer(given, caller))
-
-    schema = kind.model_json_schema()
-    offered = OfferedTool(name, description, schema, runs_at_client=False)
-    return BuiltInTool(offered, read_and_answer)
-
-
 def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
     """`switch_model`. waits: callers may wait for the decision; a turn never does."""
 
-    async def answer(given: SwitchArguments, caller: ToolCaller) -> object:
+    async def answer(given: SwitchArguments, caller: ToolCaller) -> ToolAnswer:
         switched = await switch_model(ctx, caller.session, **given.model_dump())
-        return switched.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return ToolAnswer(switched.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
-    return _build_tool(
+    return build_tool(
         SWITCH_MODEL,
         "List the models that are available, or ask to go on with another one. A person "
         "approves every switch; an approved one is in force from the next message on, with "
@@ -200,17 +187,17 @@ def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
 def build_credentials_tool(ctx: Context) -> BuiltInTool:
     """`manage_credentials` lists: a person enters keys, never an agent."""
 
-    async def answer(_: ListArguments, __: ToolCaller) -> object:
+    async def answer(_: ListArguments, __: ToolCaller) -> ToolAnswer:
         known = await run_unit(lambda: credentials.list_credentials(ctx))
-        return {
+        return ToolAnswer({
             "providers": [
                 {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
                  "usable": not row.lacks_key}
                 for row in known
             ]
-        }  # fmt: skip
+        })  # fmt: skip
 
-    return _build_tool(
+    return build_tool(
         MANAGE_CREDENTIALS,
         "List which providers are set up. It never shows a key, and cannot change one.",
         ListArguments,

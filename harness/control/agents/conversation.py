@@ -1,11 +1,11 @@
-"""A conversation takes one turn: it asks the session's model, runs its tools and asks it again,
+"""A `TurnRun` takes one turn: it asks the session's model, runs its tools and asks it again,
 until it answers in text, the client has to run a function, or a bound is reached. Each step is
-stored before the next. `TurnEvent`s tell a listener what happens; whether there is one changes
-nothing.
+stored before the next. `TurnEvent`s tell a listener what happens. A turn goes on when its
+client leaves: a lost connection does not undo what the turn's tools have begun.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -14,18 +14,20 @@ from typing import Final, TypeVar
 from harness.control.agents import turns
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switch_alerts import list_notes
-from harness.control.agents.turns import BegunTurn
+from harness.control.agents.switch_views import list_notes
+from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.caller import AgentCaller
 from harness.domain.agents.message import (
     REFUSED,
+    IdempotencyKey,
     IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
     MessageUsage,
     SessionMessage,
+    build_context,
 )
 from harness.domain.agents.model_call import (
     AnswerPiece,
@@ -35,11 +37,9 @@ from harness.domain.agents.model_call import (
     ToolResult,
     ToolRuntime,
 )
-from harness.domain.agents.transcript import build_context, expected_provider
 from harness.domain.agents.turn import (
     CAP_REACHED,
     FailTurn,
-    IdempotencyKey,
     OfferedTool,
     RefusedCall,
     TurnBounds,
@@ -54,6 +54,7 @@ from harness.domain.errors import (
     NobodyAnswered,
     SpendingPaused,
     StreamBroken,
+    SwapgateError,
 )
 from harness.domain.formatting import format_span
 
@@ -65,6 +66,12 @@ CUT_SHORT: Final[Mapping[str, str]] = {
     "length": "the answer was cut off at the model's length limit",
     "content_filter": "the provider's content filter cut the answer off",
 }
+# By these the model refuses what it was sent, and would again.
+_REFUSALS: Final = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,9 @@ class _TurnFailed(Exception):
         self.failure, self.error = failure, error
 
 
-class Conversation:
+class TurnRun:
+    """Begins with its construction, in the running event loop."""
+
     def __init__(
         self,
         ctx: Context,
@@ -114,21 +123,63 @@ class Conversation:
         calls: PaidCalls,
         tools: ToolRuntime,
         posted: PostedMessage,
-        emit: Callable[[TurnEvent], None],
     ) -> None:
-        """emit: is told what happens."""
+        self.auto = models.primary.reason  # who answers for `auto`, and why; else empty
         self._ctx, self._begun, self._models = ctx, begun, models
-        self._calls, self._tools = calls, tools
-        self._posted, self._emit = posted, emit
+        self._calls, self._tools, self._posted = calls, tools, posted
         self._messages = list(begun.messages)
         self._answer: SessionMessage | None = None  # the one that is not stored yet
         self._has_output = False  # a piece of it was passed on
         self._fallback_reason: str | None = None  # not None: the fallback answers this turn
         self._budget = TurnBudget(posted.bounds or ctx.agents.limits, self._now_s)
         self._instructions = begun.agent.instructions
+        self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
+        self._is_heard = posted.streams
+        self.task = asyncio.create_task(self._drive())
+        self.task.add_done_callback(lambda _: self._events.put_nowait(None))
 
-    async def run(self) -> TurnOutcome:
-        """Takes the turn to its end. Cancelling it interrupts the turn."""
+    def cancel(self) -> None:
+        """Once: it takes a while to store that it was interrupted."""
+        if not self.task.done() and not self.task.cancelling():
+            self.task.cancel()
+
+    async def outcome(self) -> TurnOutcome:
+        """How it ends. Whoever stops waiting does not stop the turn."""
+        return await asyncio.shield(self.task)
+
+    async def events(self) -> AsyncGenerator[TurnEvent, None]:
+        """What happens, once, up to the outcome. Raises what the turn raised."""
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            await self.outcome()
+        finally:
+            self._is_heard = False
+
+    def _emit(self, event: TurnEvent) -> None:
+        if self._is_heard:
+            self._events.put_nowait(event)
+
+    async def _drive(self) -> TurnOutcome:
+        held = self._begun.session
+        try:
+            return await self._take()
+        except asyncio.CancelledError:
+            if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
+                # Somebody else did, such as who closed the session: this process goes on.
+                raise turns.interrupted(held) from None
+            failure = FailTurn("turn_interrupted", CUT_OFF, retryable=True)
+            outcome = TurnOutcome(self._begun.messages[-1], failure=failure)
+            self._emit(outcome)
+            return outcome
+        except Exception:
+            # What cannot be written now is written when the lease has ended. Who cancels now
+            # comes too late: the turn ends by what failed.
+            with suppress(SwapgateError, asyncio.CancelledError):
+                await run_unit(lambda: turns.interrupt(self._ctx, held))
+            raise
+
+    async def _take(self) -> TurnOutcome:
         if self._begun.open_calls:
             # Not all results are in: nobody is asked yet.
             return await self._end(self._begun.open_calls)
@@ -159,7 +210,7 @@ class Conversation:
         if exhausted is not None:
             raise _TurnFailed(exhausted)
 
-    async def _list_tools(self) -> tuple[OfferedTool, ...]:
+    async def _list_tools(self) -> Sequence[OfferedTool]:
         """Of two with one name the client's stays: providers take no request with both."""
         tools = self._begun.agent.tools
         if self._begun.session.parent is not None:
@@ -221,7 +272,7 @@ class Conversation:
         """The message of an answer; the fallback's is that of the model that failed."""
         if self._answer is None:
             self._answer = await run_unit(
-                lambda: turns.begin_answer(self._ctx, self._begun.turn, model=model.name)
+                lambda: turns.begin_answer(self._ctx, self._begun.session, model=model.name)
             )
             self._has_output = False
             self._emit(self._answer)
@@ -231,26 +282,22 @@ class Conversation:
         self, model: CallableModel, offered: Sequence[OfferedTool]
     ) -> ModelCallRequest:
         agent, session = self._begun.agent, self._begun.session
-        provider = model.provider
-        if not model.grant and not model.reason:
-            provider = expected_provider(self._messages, model.name, provider)
         # The router compares the session with the grant's.
         granted_to, key = model.granted_to or session.id, agent.owner_key or ""
         fallback = self._models.fallback if model is self._models.primary else None
         other = fallback.name if fallback else ""
         return ModelCallRequest(
             model.route,
-            build_context(self._messages, provider=provider, instructions=self._instructions),
+            build_context(self._messages, self._instructions),
             AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
             self._budget.left_s(self._now_s),
-            tuple(offered),
+            offered,
             session.user_id,
         )
 
     def _pass_on(self, piece: AnswerPiece) -> None:
-        if piece.is_shown:
-            self._has_output = True
-            self._emit(piece)
+        self._has_output = True
+        self._emit(piece)
 
     def _whole(
         self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer
@@ -279,16 +326,13 @@ class Conversation:
         self, calls: Sequence[MessageToolCall], refused: Sequence[RefusedCall]
     ) -> None:
         """The calls run at the same time; their results are stored in the calls' order."""
-        left = self._budget.left(self._now_s)
+        caller = ToolCaller(self._begun.session.id, self._budget.left(self._now_s))
         await self._record()
-        begun = self._begun
-        caller = ToolCaller(begun.agent.id, begun.session.id, begun.turn.id, left)
         results = await asyncio.gather(*(self._run_tool(call, caller) for call in calls))
         texts = {result.call: result_text(result) for result in results}
         texts |= {call.id: f"Error: {reason}" for call, reason in refused}
         newest = self._messages[-1].tool_calls
-        added = [(call.id, texts[call.id]) for call in newest if call.id in texts]
-        await self._record(results=added)
+        await self._record([(call.id, texts[call.id]) for call in newest if call.id in texts])
         for result in results:
             self._budget.charge(result.usage)
 
@@ -302,16 +346,14 @@ class Conversation:
             return ToolResult(call.id, reason, is_error=True)
 
     async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
-        answer = self._answer
+        answer, held = self._answer, self._begun.session
         stored = await run_unit(
-            lambda: turns.record_step(
-                self._ctx, self._begun.turn, answer=answer, results=results
-            )
+            lambda: turns.record_step(self._ctx, held, answer=answer, results=results)
         )
-        self._answer = None
         self._take_in(stored)
 
     def _take_in(self, stored: Sequence[SessionMessage]) -> None:
+        self._answer = None
         for message in stored:
             self._messages.append(message)
             self._emit(message)
@@ -324,49 +366,33 @@ class Conversation:
         """Stores the last answer and the turn's end as one: a process that is killed leaves
         both or neither. A turn that failed ends in a message that says why.
         """
-        if failed is not None:
+        failure, error = (failed.failure, failed.error) if failed else (None, None)
+        if failure is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
                 await self._record()
+            is_refusal = isinstance(error, CallRefused) and error.status in _REFUSALS
             self._answer = replace(
                 await self._begin_answer(self._models.primary),
                 state=MessageState.FAILED,
-                error=failed.failure.reason,
-                extra={REFUSED: True} if _is_refusal(failed.error) else {},
+                error=failure.reason,
+                extra={REFUSED: True} if is_refusal else {},
                 done_at=self._ctx.clock.now(),
             )
-        answer = self._answer
+        answer, held, spent = self._answer, self._begun.session, self._budget
         last = answer or self._messages[-1]
-        outcome = TurnOutcome(
-            last,
-            open_calls,
-            self._budget.steps,
-            self._budget.usage,
-            failed.failure if failed else None,
-            failed.error if failed else None,
-        )
-        ended = asyncio.ensure_future(
-            run_unit(
-                lambda: turns.end_turn(
-                    self._ctx, self._begun.turn, answer=answer, kept=self._posted.keep(outcome)
-                )
-            )
-        )
+        outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, failure, error)
+
+        def end() -> Sequence[SessionMessage]:
+            kept = self._posted.keep(outcome)
+            return turns.end_turn(self._ctx, held, answer=answer, kept=kept)
+
+        ended = asyncio.ensure_future(run_unit(end))
         with suppress(asyncio.CancelledError):
             await asyncio.shield(ended)
         # Who cancels now comes too late: nobody is told that what is stored was cut off.
-        stored = await ended
-        self._answer = None
-        self._take_in(stored)
+        self._take_in(await ended)
         self._emit(outcome)
         return outcome
-
-
-def _is_refusal(error: CallFailed | None) -> bool:
-    return isinstance(error, CallRefused) and error.status in (
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-    )
 
 
 async def run_unit(unit: Callable[[], T]) -> T:

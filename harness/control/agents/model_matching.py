@@ -2,9 +2,17 @@
 literal model, by its exact name or by whatever words mean it; and says what is known of models.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
+from harness.control.agents import agents
+from harness.control.agents.switch_views import (
+    ListedModelAnswer,
+    ListedProviderAnswer,
+    SwitchModelAnswer,
+)
 from harness.control.context import Context
 from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import scorecard
@@ -21,6 +29,9 @@ from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabiliti
 from harness.domain.routing.target import Provider, Target
 from harness.store.transaction import Transaction
 
+# A model pays for the list that it reads, in each further step.
+MOST_MODELS: Final = 100
+
 
 def read_model_choice(ctx: Context, text: str) -> ModelChoice:
     """The model of a client, whose literal name is read as everywhere.
@@ -29,10 +40,11 @@ def read_model_choice(ctx: Context, text: str) -> ModelChoice:
     listed or registered model's, InputError for an empty one, and for an `auto` without its
     route.
     """
-    routed = _read_routed(ctx, text)
-    if routed is not None:
-        return routed
     with ctx.store.read() as tx:
+        routes = frozenset(tx.routing.table().routes)
+        routed = parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
+        if routed is not None:
+            return routed
         target = named_models.find_listed_model(ctx, tx, text)
     return literal_choice(text, f"{target.provider}/{target.model}")
 
@@ -55,10 +67,67 @@ def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str
         return [note for note in notes if note]
 
 
-def _read_routed(ctx: Context, text: str) -> ModelChoice | None:
+def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
     with ctx.store.read() as tx:
-        routes = frozenset(tx.routing.table().routes)
-    return parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
+        opened = agents.owner_of(tx, tx.agents.get(tx.sessions.get(session).agent)).routes
+    return list_available(ctx, opened, words)
+
+
+def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchModelAnswer:
+    """Lists the models of providers with a key, of each provider alike, and the routes. opened:
+    the routes that may be shown; empty for all. words: that the models' names must have.
+    """
+    found = list_models(ctx, words)
+    with ctx.store.read() as tx:
+        known = tx.routing.table().routes
+        listed = {model.provider for model in tx.discovered_models.all()}
+        usable = sorted(provider_secrets.find_usable(ctx, tx))
+    models: Counter[str] = Counter()
+    places: list[tuple[int, str, ModelFigures]] = []
+    for figures in found:
+        provider = figures.name.partition("/")[0]
+        places.append((models[provider], provider, figures))
+        models[provider] += 1
+    taken = sorted(places, key=lambda place: place[0])[:MOST_MODELS]
+    shown = Counter(provider for _, provider, _ in taken)
+    rest = len(found) - len(taken)
+    more = f"; {rest} more: give words of the name as `model`" if rest else ""
+    return SwitchModelAnswer(
+        status="listed",
+        message=f"{len(found)} models of {len(usable)} providers{more}",
+        routes=sorted(name for name in known if not opened or name in opened),
+        providers=[
+            ListedProviderAnswer(
+                provider=name,
+                models=models[name],
+                shown=shown[name],
+                note=_note(name, models[name] - shown[name], has_list=name in listed),
+            )
+            for name in usable
+        ],
+        models=sorted((_listed(f) for _, _, f in taken), key=lambda model: model.model),
+    )
+
+
+def _listed(figures: ModelFigures) -> ListedModelAnswer:
+    price = figures.price
+    return ListedModelAnswer(
+        model=figures.name,
+        input_usd_per_mtok=price.input_usd_per_mtok if price else None,
+        output_usd_per_mtok=price.output_usd_per_mtok if price else None,
+        context_window=figures.context_window,
+        last_verdict=figures.verdict or None,
+        routes=list(figures.routes),
+        listed_on=figures.listed_on or None,
+    )
+
+
+def _note(provider: str, rest: int, *, has_list: bool) -> str | None:
+    if rest:
+        return f"{rest} more: give {provider} and words of the name as `model`"
+    if not has_list:
+        return f"it was not asked for its own list: `swapgate model discover {provider}`"
+    return None
 
 
 def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:

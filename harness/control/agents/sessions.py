@@ -18,7 +18,6 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.message import MessageState
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.turn import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.principals import OPERATOR
@@ -49,7 +48,7 @@ class AgentsClient:
 
     @classmethod
     def of_operator(cls) -> "AgentsClient":
-        """No more than it takes to consent to a model: it is not known who asks."""
+        """An approver at most: it is not known who asks."""
         return cls(actor=replace(OPERATOR, role=Role.APPROVER), is_open=True)
 
     @property
@@ -76,12 +75,12 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Refuses a person who may only look with NotAllowed."""
+        """Checks the role. Raises NotAllowed for a person who may only look."""
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Refuses a route that the data key does not open with NotAllowed."""
+        """Checks that the data key opens a route. Raises NotAllowed."""
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -107,9 +106,7 @@ def open_session(
     user_id: str = "",
     metadata: Mapping[str, object] | None = None,
 ) -> AgentSession:
-    """Opens a session with the agent's model. Raises NotFound, NotAllowed for a literal model
-    whose grant is over.
-    """
+    """Opens a session. Raises NotFound, NotAllowed for a literal model whose grant is over."""
     client.require_write()
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -132,20 +129,13 @@ def open_session(
 def open_child(
     ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice
 ) -> AgentSession:
-    """A session that another one spawned, in the caller's unit of work; of its agent and user.
-    model: where it is a literal one, the caller has found its grant.
+    """A session that another one spawned, in the caller's unit of work. model: where it is a
+    literal one, the caller has found its grant.
     """
     parent.require_open()
-    now = ctx.clock.now()
+    id_, now = ctx.chance.token("se_"), ctx.clock.now()
     child = AgentSession(
-        id=ctx.chance.token("se_"),
-        agent=parent.agent,
-        model=model,
-        created_at=now,
-        last_at=now,
-        user_id=parent.user_id,
-        metadata=parent.metadata,
-        parent=parent.id,
+        id_, parent.agent, model, now, now, parent.user_id, parent.metadata, parent=parent.id
     )
     tx.sessions.add(child)
     return child
@@ -165,7 +155,7 @@ def find_grant(
 
 
 def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
-    """Loads a session of an agent. Raises NotFound, also for a session of another agent."""
+    """Loads a session. Raises NotFound, also for a session of another agent."""
     with ctx.store.read() as tx:
         return _require_session(tx, client, agent, id_)
 
@@ -173,10 +163,10 @@ def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> Ag
 def _require_session(
     tx: Transaction, client: AgentsClient, agent: str, id_: str
 ) -> AgentSession:
+    client.find_agent(tx, agent)
     session = tx.sessions.get(id_)
     if session.agent != agent:
         raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
-    client.find_agent(tx, agent)
     return session
 
 
@@ -192,7 +182,6 @@ def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> A
 
 
 def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
-    """Close the session and all below it, in the caller's unit of work."""
     # First of all: the lock of decisions comes before those of sessions, in every unit.
     for request in tx.switch_requests.pending(session=id_):
         now = ctx.clock.now()
@@ -208,11 +197,11 @@ def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None
     """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
     for child in tx.sessions.children(id_):
         close_in_unit(ctx, tx, child, reason)
-    running, now = tx.turns.running(id_), ctx.clock.now()
-    if running is None:
+    session, now = tx.sessions.get(id_), ctx.clock.now()
+    if not session.turn:
         return
     under_way = tx.session_messages.streaming(id_)
     if under_way is not None:
         cut = replace(under_way, state=MessageState.INTERRUPTED, error=reason, done_at=now)
         tx.session_messages.end(cut)
-    tx.turns.end(running.id, TurnState.INTERRUPTED, now)
+    tx.sessions.hold(session.without_turn())

@@ -7,92 +7,70 @@ once, for all tasks; the sub-tasks begin with the call that comes after the appr
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 import structlog
+from pydantic import Field, StringConstraints, model_validator
 
 from harness.control.agents import agents, sessions, switches
-from harness.control.agents.built_in_tools import Arguments, BuiltInTool, ToolAnswer
-from harness.control.agents.conversation import PostedMessage, TurnOutcome, run_unit
+from harness.control.agents.built_in_tools import (
+    BuiltInTool,
+    ToolAnswer,
+    ToolArguments,
+    build_tool,
+)
+from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun, run_unit
 from harness.control.agents.model_matching import choose_model
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switches import SwitchSpec
-from harness.control.agents.turn_runner import TurnRun, TurnRunner
+from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import SPAWN, AgentSession, ModelChoice
 from harness.domain.agents.message import FREE, IncomingMessage, MessageRole, MessageUsage
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.agents.turn import OfferedTool, TurnBounds
+from harness.domain.agents.turn import TurnBounds
 from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.agents")
-DONE: Final = "the sub-task has ended"
-INTERRUPTED: Final = "turn_interrupted"
-OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
-
-
-MAX_TASK_CHARS: Final = 20_000
-MAX_MODEL_CHARS: Final = 300
 # Of what all answers together may have; a longer one is cut, and says so.
 MAX_ANSWERS_CHARS: Final = 100_000
 # The rest is for the turn that waits for them: it still has to answer.
 SHARE_OF_TIME: Final = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class SubTask:
-    task: str
-    model: str = ""  # as the agent names it; empty for the session's own
+class SubTask(ToolArguments):
+    task: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)
+    ]
+    # Without one, the session's own answers.
+    model: Annotated[str, Field(max_length=300)] | None = None
 
 
-class SubTaskStatus(StrEnum):
-    """FAILED: no answer came, or a bound was reached. INTERRUPTED: its session was closed."""
+class SpawnArguments(ToolArguments):
+    tasks: Annotated[list[SubTask], Field(min_length=1)]
 
-    DONE = "done"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_one(cls, given: Any) -> Any:
+        is_one = isinstance(given, dict) and "task" in given and "tasks" not in given
+        return {"tasks": [given]} if is_one else given
 
 
 @dataclass(frozen=True, slots=True)
 class SubTaskResult:
-    status: SubTaskStatus
+    # failed: no answer came, or a bound was reached. interrupted: its session was closed.
+    status: Literal["done", "failed", "interrupted"]
     model: str  # in force
-    session: str = ""  # the child's id; empty where none was opened
+    session: str  # the child's id
     answer: str = ""
     error: str = ""
     # Of `answer`, only the beginning is here; the whole is in the child's transcript.
     is_cut: bool = False
     usage: MessageUsage = FREE
-
-
-def parse_sub_tasks(arguments: Mapping[str, object], most: int) -> tuple[SubTask, ...]:
-    """The tasks of a call, and in a shorter form one: `{"task": …, "model": …}`.
-
-    Raises InputError, naming the place.
-    """
-    given = arguments.get("tasks", [arguments] if "task" in arguments else None)
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError('tasks: give a list such as [{"task": "…", "model": "…"}]')
-    if len(given) > most:
-        raise InputError(f"tasks: there are {len(given)}, and one call takes {most}")
-    return tuple(_parse(one, f"tasks[{number}]") for number, one in enumerate(given))
-
-
-def _parse(given: object, place: str) -> SubTask:
-    if not isinstance(given, Mapping):
-        raise InputError(f'{place}: it is no object such as {{"task": "…", "model": "…"}}')
-    task, model = given.get("task"), given.get("model") or ""
-    if not isinstance(task, str) or not task.strip() or len(task) > MAX_TASK_CHARS:
-        raise InputError(f"{place}.task: it is a text of 1 to {MAX_TASK_CHARS} characters")
-    if not isinstance(model, str) or len(model) > MAX_MODEL_CHARS:
-        raise InputError(f"{place}.model: it is a model's name, or left out")
-    return SubTask(task, model.strip())
 
 
 def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
@@ -107,71 +85,38 @@ def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
     )
 
 
-def cut_answers(results: Sequence[SubTaskResult]) -> list[SubTaskResult]:
-    """Cuts the sub-tasks' answers to the same length, so that all of them fit."""
-    most = MAX_ANSWERS_CHARS // max(1, len(results))
-    return [
-        result
-        if len(result.answer) <= most
-        else replace(result, answer=result.answer[:most], is_cut=True)
-        for result in results
-    ]
-
-
-def offer_spawn(most: int) -> OfferedTool:
-    """Describes the tool that runs sub-tasks, as a model is told of it."""
-    return OfferedTool(
-        SPAWN,
-        f"Run 1 to {most} sub-tasks at the same time, each in a conversation of its own that "
-        "sees nothing of this one: say in `task` all that it needs. Returns their answers in "
-        "order, with a status each. `model` names a route or another model; without it, this "
-        "conversation's answers. A model that is no route's needs a person's approval, one "
-        "for all tasks: call again with the same tasks when it is there.",
-        {
-            "type": "object",
-            "properties": {
-                "tasks": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": most,
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "task": {"type": "string"},
-                            "model": {"type": "string"},
-                        },
-                        "required": ["task"],
-                    },
-                }
-            },
-            "required": ["tasks"],
-        },
-        runs_at_client=False,
-    )
-
-
 class Spawner:
-    """Belongs to the event loop of its turns."""
-
     def __init__(self, ctx: Context, turns: TurnRunner) -> None:
         self._ctx, self._turns = ctx, turns
         self._limits = ctx.agents.spawn
         self._spawning: set[str] = set()  # sessions
 
     def tool(self) -> BuiltInTool:
-        return BuiltInTool(offer_spawn(self._limits.max_tasks), self.spawn)
+        return build_tool(
+            SPAWN,
+            f"Run 1 to {self._limits.max_tasks} sub-tasks at the same time, each in a "
+            "conversation of its own that sees nothing of this one: say in `task` all that it "
+            "needs. Returns their answers in order, with a status each. `model` names a route "
+            "or another model; without it, this conversation's answers. A model that is no "
+            "route's needs a person's approval, one for all tasks: call again with the same "
+            "tasks when it is there.",
+            SpawnArguments,
+            self.spawn,
+        )
 
-    async def spawn(self, arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+    async def spawn(self, given: SpawnArguments, caller: ToolCaller) -> ToolAnswer:
         """The results in the tasks' order, or what a person has to approve before.
 
         Raises InputError, NotAllowed, NotFound, Conflict while the session's sub-tasks run.
         """
-        tasks = parse_sub_tasks(arguments, self._limits.max_tasks)
+        count, most = len(given.tasks), self._limits.max_tasks
+        if count > most:
+            raise InputError(f"tasks: there are {count}, and one call takes {most}")
         if caller.session in self._spawning:
             raise Conflict("sub-tasks of this conversation run already: give all in one call")
         self._spawning.add(caller.session)
         try:
-            return await self._spawn(tasks, caller)
+            return await self._spawn(given.tasks, caller)
         finally:
             self._spawning.discard(caller.session)
 
@@ -189,17 +134,15 @@ class Spawner:
             )
         client, children = await run_unit(lambda: self._open(caller.session, planned))
         bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
+        most = MAX_ANSWERS_CHARS // len(tasks)
+        pairs = zip(children, tasks, strict=True)
         try:
             results = await asyncio.gather(
-                *(
-                    self._run(client, child, task, bounds)
-                    for child, task in zip(children, tasks, strict=True)
-                )
+                *(self._run(client, child, task.task, bounds, most) for child, task in pairs)
             )
         finally:
             await run_unit(lambda: self._close(children))
-        used = sum((result.usage for result in results), FREE)
-        return ToolAnswer({"tasks": cut_answers(results)}, used)
+        return ToolAnswer({"tasks": results}, sum((r.usage for r in results), FREE))
 
     def _plan(
         self, tasks: Sequence[SubTask], session: str
@@ -215,7 +158,8 @@ class Spawner:
         parent.require_open()
         if parent.parent is not None:
             raise NotAllowed("a sub-task has no sub-tasks: do the work here")
-        models = [self._choose(task, parent) for task in tasks]
+        names = [(task.model or "").strip() for task in tasks]
+        models = [choose_model(self._ctx, name) if name else parent.model for name in names]
         with self._ctx.store.read() as tx:
             missing = [
                 (task.task, model)
@@ -224,18 +168,13 @@ class Spawner:
             ]
         if not missing:
             return models
-        wanted = SwitchSpec(
+        return switches.request_switch(
+            self._ctx,
             session,
-            tuple(model for _, model in missing),
+            [model for _, model in missing],
             f"{len(tasks)} sub-tasks",
-            tasks=tuple((task, model.target) for task, model in missing),
+            [(task, model.target) for task, model in missing],
         )
-        return switches.request_switch(self._ctx, wanted)
-
-    def _choose(self, task: SubTask, parent: AgentSession) -> ModelChoice:
-        if not task.model:
-            return parent.model
-        return choose_model(self._ctx, task.model)
 
     def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
         found = sessions.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
@@ -244,7 +183,6 @@ class Spawner:
     def _open(
         self, session: str, models: Sequence[ModelChoice]
     ) -> tuple[AgentsClient, Sequence[AgentSession]]:
-        """Opens all children, or none; on behalf of the client whose agent it is."""
         children = []
         with self._ctx.store.write() as tx:
             parent = tx.sessions.lock(session)
@@ -260,18 +198,23 @@ class Spawner:
         return client, children
 
     async def _run(
-        self, client: AgentsClient, child: AgentSession, task: SubTask, bounds: TurnBounds
+        self,
+        client: AgentsClient,
+        child: AgentSession,
+        task: str,
+        bounds: TurnBounds,
+        most: int,
     ) -> SubTaskResult:
-        incoming = IncomingMessage(MessageRole.USER, task.task)
+        incoming = IncomingMessage(MessageRole.USER, task)
         posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
         run: TurnRun | None = None
         try:
             begun = await self._turns.start(posted)
             assert isinstance(begun, TurnRun)  # noqa: S101 - without a key there is no other
             run = begun
-            return _result(child, await run.outcome())
+            return read_outcome(child, await run.outcome(), most)
         except SwapgateError as error:
-            return _failed(child, str(error), interrupted=error.code == INTERRUPTED)
+            return _failed(child, str(error), error.code)
         except asyncio.CancelledError:
             if run is not None:
                 run.cancel()
@@ -279,27 +222,26 @@ class Spawner:
             raise
         except Exception:
             log.exception("sub_task_failed", session=child.id)
-            return _failed(child, OUR_FAULT, interrupted=False)
+            return _failed(child, "the sub-task failed by a fault of Swapgate")
 
     def _close(self, children: Sequence[AgentSession]) -> None:
         for child in children:
             # Its session may be closed, or purged, with the parent.
             with suppress(SwapgateError), self._ctx.store.write() as tx:
-                sessions.close_in_unit(self._ctx, tx, child.id, DONE)
+                sessions.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")
 
 
-def _failed(child: AgentSession, reason: str, *, interrupted: bool) -> SubTaskResult:
-    status = SubTaskStatus.INTERRUPTED if interrupted else SubTaskStatus.FAILED
+def _failed(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
+    status: Any = "interrupted" if code == "turn_interrupted" else "failed"
     return SubTaskResult(status, child.model.text, child.id, error=reason)
 
 
-def _result(child: AgentSession, outcome: TurnOutcome) -> SubTaskResult:
-    failure = outcome.failure
-    if failure is not None:
-        failed = _failed(child, failure.reason, interrupted=failure.code == INTERRUPTED)
-        return replace(failed, usage=outcome.usage)
-    content = outcome.message.content
-    answer = content if isinstance(content, str) else ""
+def read_outcome(child: AgentSession, outcome: TurnOutcome, most: int) -> SubTaskResult:
+    """Sums up what a sub-task did. most: characters of the answer."""
+    if (failure := outcome.failure) is not None:
+        return replace(_failed(child, failure.reason, failure.code), usage=outcome.usage)
+    answer = str(outcome.message.content)
+    model, is_cut = child.model.text, len(answer) > most
     return SubTaskResult(
-        SubTaskStatus.DONE, child.model.text, child.id, answer, usage=outcome.usage
+        "done", model, child.id, answer[:most], is_cut=is_cut, usage=outcome.usage
     )

@@ -3,12 +3,12 @@ another model. What a target cannot hold of the conversation is refused before a
 what nobody decides in time expires.
 
 The agent is told of a decision by the answer that it waits for, or by
-`switch_alerts.list_notes` before its next turn.
+`switch_views.list_notes` before its next turn.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from harness.control.agents import agents
@@ -18,22 +18,26 @@ from harness.control.operations.alerts import raise_alert
 from harness.control.routing import routes, targets
 from harness.domain.agents.agent import (
     Agent,
-    AgentSession,
     GrantKind,
     ModelChoice,
     literal_choice,
     parse_routed_choice,
 )
-from harness.domain.agents.message import MessageRole, SessionMessage
-from harness.domain.agents.model_figures import ModelFigures, compared
+from harness.domain.agents.message import (
+    MessageRole,
+    SessionMessage,
+    list_misfits,
+    list_omissions,
+)
+from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
     inert_text,
+    switch_facts,
     switch_question,
     visible_text,
 )
-from harness.domain.agents.transcript import list_misfits, list_omissions
 from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
@@ -45,44 +49,42 @@ MAX_PENDING: Final = 4
 LOOK_AGAIN_S: Final = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchSpec:
-    """What a session asks for: another model, or those of its sub-tasks."""
-
-    session: str
-    models: tuple[ModelChoice, ...]
-    reason: str = ""  # the agent's own words
-    tasks: tuple[tuple[str, str], ...] = ()  # task and model of each sub-task; empty for none
-
-
-def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
-    """A request that waits for a person; the one that waits already, where it is the same.
+def request_switch(
+    ctx: Context,
+    session: str,
+    models: Sequence[ModelChoice],
+    reason: str = "",
+    tasks: Sequence[tuple[str, str]] = (),
+) -> ModelSwitchRequest:
+    """Asks a person for another model of the session, or for those of its sub-tasks. Returns
+    the request that waits already, where it is the same. reason: the agent's own words. tasks:
+    task and model of each sub-task.
 
     Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed
-    for data that it may not see, a route that the key does not open, and what a person rejected
-    since the last message; Conflict for a closed session, the model that it has, and too many
-    requests.
+    for data that it may not see, a route that the key does not open, and a model that a person
+    rejected since the user's last message; Conflict for a closed session, the model that it
+    has, and too many requests.
     """
     with ctx.store.read() as tx:
-        request = _prepare(ctx, tx, spec)
+        request = _prepare(ctx, tx, session, models, reason, tasks)
         name = tx.agents.get(request.agent).name
     with ctx.store.write() as tx:
         # Nobody else adds or decides one, or closes the session, before the end of this unit.
         waiting = [
             other
-            for other in tx.switch_requests.pending(session=spec.session)
+            for other in tx.switch_requests.pending(session=session)
             if ctx.clock.now() < other.expires_at
         ]
-        session = tx.sessions.get(spec.session)
-        session.require_open()
-        if not spec.tasks and spec.models[0].means(session.model):
-            raise Conflict(f"the session is on {session.model.text} already", code="same_model")
+        asking = tx.sessions.get(session)
+        asking.require_open()
+        if not tasks and models[0].means(asking.model):
+            raise Conflict(f"the session is on {asking.model.text} already", code="same_model")
         for other in waiting:
             if _asks_the_same(other, request):
                 return other
         if len(waiting) >= MAX_PENDING:
             raise Conflict(
-                f"{len(waiting)} requests of session {spec.session} wait for a person already: "
+                f"{len(waiting)} requests of session {session} wait for a person already: "
                 "wait for an answer",
                 code="too_many_requests",
             )
@@ -101,35 +103,56 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
     return request
 
 
-def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequest:
-    session = tx.sessions.get(spec.session)
-    agent = tx.agents.get(session.agent)
-    messages = tx.session_messages.list(session.id)
+def _prepare(
+    ctx: Context,
+    tx: Transaction,
+    session: str,
+    models: Sequence[ModelChoice],
+    reason: str,
+    tasks: Sequence[tuple[str, str]],
+) -> ModelSwitchRequest:
+    asking = tx.sessions.get(session)
+    agent = tx.agents.get(asking.agent)
+    messages = tx.session_messages.list(session)
     # Sub-tasks see nothing of the conversation.
-    context = () if spec.tasks else messages
-    models = tuple(dict.fromkeys(spec.models))
+    context = () if tasks else messages
+    models = tuple(dict.fromkeys(models))
     wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
     _require_fit(ctx, tx, agent, context, wanted)
+    providers = dict.fromkeys(target.provider for target in wanted)
     now = ctx.clock.now()
     request = ModelSwitchRequest(
         id=ctx.chance.token("sw_"),
         agent=agent.id,
-        session=session.id,
+        session=session,
         model_requested=", ".join(model.text for model in models),
         targets=tuple(dict.fromkeys(m.target for m in models if m.is_literal)),
-        reason=visible_text(spec.reason),
-        for_children=bool(spec.tasks),
+        reason=visible_text(reason),
+        for_children=bool(tasks),
         asked_at=now,
         expires_at=now + ctx.agents.switch_wait,
-        omissions=tuple(
-            omission
-            for provider in dict.fromkeys(target.provider for target in wanted)
-            for omission in list_omissions(context, provider)
+        facts=switch_facts(
+            _figures_now(ctx, tx, asking.model),
+            [
+                load_figures(ctx, tx, target, "" if model.is_literal else model.text)
+                for model, target in zip(models, wanted, strict=True)
+            ],
+            [omission for name in providers for omission in list_omissions(context, name)],
+            tasks,
         ),
-        figures=_compare(ctx, tx, session, dict(zip(models, wanted, strict=True)), spec.tasks),
     )
     _require_not_rejected(tx, request, messages)
     return request
+
+
+def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigures:
+    if model.is_literal:
+        return load_figures(ctx, tx, Target.from_name(model.target))
+    route = tx.routing.route(model.route)
+    if route is None:
+        return ModelFigures(model.text)
+    incumbent = tx.routing.targets()[route.incumbent]
+    return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
 
 
 def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
@@ -155,32 +178,6 @@ def _require_fit(
         misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
     if misfits:
         raise InputError(f"model: {'; '.join(misfits)}", code="model_unfit")
-
-
-def _compare(
-    ctx: Context,
-    tx: Transaction,
-    session: AgentSession,
-    wanted: Mapping[ModelChoice, Target],
-    tasks: Sequence[tuple[str, str]],
-) -> Mapping[str, object]:
-    now_on = ModelFigures(session.model.text)
-    if session.model.is_literal:
-        now_on = load_figures(ctx, tx, Target.from_name(session.model.target))
-    elif (route := tx.routing.route(session.model.route)) is not None:
-        incumbent = tx.routing.targets()[route.incumbent]
-        now_on = load_figures(ctx, tx, incumbent, f"{session.model.text} ({incumbent.name})")
-    figures = compared(
-        now_on,
-        [
-            load_figures(ctx, tx, target, "" if model.is_literal else model.text)
-            for model, target in wanted.items()
-        ],
-    )
-    if not tasks:
-        return figures
-    shown = [{"task": visible_text(task), "model": model} for task, model in tasks]
-    return {**figures, "tasks": shown}
 
 
 def _require_not_rejected(
@@ -302,7 +299,6 @@ def _decide(
 
 
 def expire_switches(ctx: Context) -> int:
-    """Store that the time of requests is over; how many. A periodic job."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         if not any(now >= request.expires_at for request in tx.switch_requests.pending()):

@@ -1,6 +1,7 @@
 """Turns are begun, stored step by step and ended, each in one unit of work, so that a process
 that is killed leaves a conversation that is whole: the client's message, what was answered and
-run so far, and the answer under way as `interrupted`.
+run so far, and the answer under way as `interrupted`. A process holds the turn of a session by
+a lease.
 
 A message with an idempotency key is answered once: the same message gets that answer again.
 """
@@ -11,18 +12,19 @@ from typing import Any, Final
 
 from harness.control.agents import sessions
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import LEASE, Agent, AgentSession
 from harness.domain.agents.message import (
+    IdempotencyKey,
     IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
     ServedBy,
     SessionMessage,
+    find_open_calls,
 )
-from harness.domain.agents.transcript import find_open_calls
-from harness.domain.agents.turn import LEASE, IdempotencyKey, SessionTurn, TurnOwner, TurnState
-from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
+from harness.domain.agents.turn import TurnOwner
+from harness.domain.errors import Conflict, InputError, NotFound, SessionBusy, StaleWrite
 from harness.store.transaction import Transaction
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
@@ -30,9 +32,8 @@ CUT_OFF: Final = "the process that answered ended before the answer did; send th
 
 @dataclass(frozen=True, slots=True)
 class BegunTurn:
-    turn: SessionTurn
     agent: Agent
-    session: AgentSession
+    session: AgentSession  # with the turn that runs
     messages: tuple[SessionMessage, ...]  # all of the session, the client's new one at the end
     # Of the last answer, those that the client has not answered yet: no model is asked before.
     open_calls: tuple[MessageToolCall, ...] = ()
@@ -44,43 +45,54 @@ def begin_turn(
     session: str,
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
-) -> BegunTurn | SessionTurn:
-    """Store the client's message and begin its turn. Where the key's message was answered
-    before, that turn; where its turn broke off, another one for the message as it is stored.
+) -> BegunTurn | str:
+    """Stores the client's message and begins its turn; where its turn broke off, goes on with
+    the message as it is stored. Returns the answer where the key's message has one.
 
     Raises SessionBusy, NotFound, Conflict for a session that is closed or waits for tool
     results, and for a key of another request; InputError for a result of an unknown call.
     """
-    _end_lapsed(ctx, session)
+    with ctx.store.read() as tx:
+        is_dead = tx.sessions.get(session).has_lapsed(ctx.clock.now())
+    if is_dead:
+        _interrupt(ctx, session, lambda stored: stored.has_lapsed(ctx.clock.now()))
     with ctx.store.write() as tx:
         stored = tx.sessions.lock(session)
-        known = find_turn(tx, session, key) if key is not None else None
-        if known is not None and known.body:
-            return known
+        known = _find_sent(tx, session, key) if key is not None else None
+        if known is not None and known.kept:
+            return known.kept
         stored.require_open()
+        if stored.turn:
+            raise SessionBusy(
+                f"session {session} answers another message: send this one when that has ended",
+                code="session_busy",
+            )
         agent = tx.agents.get(stored.agent)
         now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
-        sent = key or IdempotencyKey("", "", "")
-        turn = SessionTurn(id_, session, owner.text, now, now + LEASE, sent)
-        tx.turns.add(turn)
-        tx.sessions.charge(session, 0.0, now)
-        messages = list(tx.session_messages.list(session))
-        if known is not None:
-            _require_last(known, messages)
-        else:
-            _check_place(incoming, _open_calls(agent, messages))
-            role, content, call = incoming.role, incoming.content, incoming.response_to
-            messages.append(
-                _add(ctx, tx, turn, role, content=content, response_to=call, done_at=now)
+        held = replace(stored, turn=id_, owner=owner.text, lease_until=now + LEASE, last_at=now)
+        tx.sessions.hold(held)
+        messages = tx.session_messages.list(session)
+        functions = [tool.name for tool in agent.tools if tool.runs_at_client]
+        if known is None:
+            _check_place(incoming, find_open_calls(messages, functions))
+            given = {"content": incoming.content, "response_to": incoming.response_to}
+            sent = key or IdempotencyKey()
+            _add(ctx, tx, held, incoming.role, sent=sent, done_at=now, **given)
+        elif messages[-1].turn != known.turn:
+            raise Conflict(
+                f"the turn of the idempotency key {known.sent.key!r} broke off, and the "
+                "conversation went on since: send the message with another key",
+                code="turn_interrupted",
             )
-        open_calls = _open_calls(agent, messages)
-        return BegunTurn(turn, agent, stored, tuple(messages), open_calls)
+        else:
+            tx.session_messages.move(session, known.turn, to=id_)
+        messages = tx.session_messages.list(session)
+        return BegunTurn(agent, held, tuple(messages), find_open_calls(messages, functions))
 
 
 def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
-    """Checks that a message fits at the end of the conversation. Raises InputError for a result
-    of an unknown call, Conflict for another message while calls are open. open_calls: of the
-    last answer, those that the client is to answer.
+    """Raises InputError for a result of an unknown call, Conflict for another message while
+    calls are open.
     """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:
@@ -98,155 +110,119 @@ def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall
         )
 
 
-def _end_lapsed(ctx: Context, session: str) -> None:
-    with ctx.store.read() as tx:
-        running = tx.turns.running(session)
-    if running is not None and running.has_lapsed(ctx.clock.now()):
-        _interrupt(ctx, session, lambda turn: turn.has_lapsed(ctx.clock.now()))
-
-
-def _require_last(known: SessionTurn, messages: Sequence[SessionMessage]) -> None:
-    last = messages[-1]
-    if last.turn != known.id and last.created_at >= known.begun_at:
-        raise Conflict(
-            f"the turn of the idempotency key {known.sent.key!r} broke off, and the "
-            "conversation went on since: send the message with another key",
-            code="turn_interrupted",
-        )
-
-
-def _open_calls(
-    agent: Agent, messages: Sequence[SessionMessage]
-) -> tuple[MessageToolCall, ...]:
-    own = (tool.name for tool in agent.tools if tool.runs_at_client)
-    return find_open_calls(messages, own)
-
-
 def _add(
-    ctx: Context, tx: Transaction, turn: SessionTurn, role: MessageRole, **fields: Any
+    ctx: Context, tx: Transaction, session: AgentSession, role: MessageRole, **fields: Any
 ) -> SessionMessage:
     message = SessionMessage(
-        session=turn.session,
-        position=tx.session_messages.last_position(turn.session) + 1,
+        session=session.id,
+        position=tx.session_messages.last_position(session.id) + 1,
         id=ctx.chance.token("ms_"),
         role=role,
         created_at=ctx.clock.now(),
-        turn=turn.id,
+        turn=session.turn,
         **fields,
     )
     tx.session_messages.add(message)
     return message
 
 
-def begin_answer(ctx: Context, turn: SessionTurn, *, model: str) -> SessionMessage:
-    """Store an answer as under way, before its model is asked. model: its name, as the
-    session has it.
-
-    Raises StaleWrite where the turn is over.
+def begin_answer(ctx: Context, session: AgentSession, *, model: str) -> SessionMessage:
+    """Stores an answer as under way, before its model is asked. session: as its turn was begun.
+    model: its name, as the session has it. Raises StaleWrite where the turn is over.
     """
     with ctx.store.write() as tx:
-        _require_held(tx, turn)
+        _require_held(tx, session)
         served, state = ServedBy(model_requested=model), MessageState.STREAMING
-        return _add(ctx, tx, turn, MessageRole.ASSISTANT, state=state, served=served)
+        return _add(ctx, tx, session, MessageRole.ASSISTANT, state=state, served=served)
 
 
 def record_step(
     ctx: Context,
-    turn: SessionTurn,
+    session: AgentSession,
     *,
     answer: SessionMessage | None = None,
     results: Sequence[tuple[str, str]] = (),
 ) -> Sequence[SessionMessage]:
-    """Store an answer that has ended, and tools' results: the call's id and a text each.
-
-    Raises StaleWrite where the turn is over: nobody sees what it goes on to do.
+    """Stores an answer that has ended, and tools' results: the call's id and a text each.
+    Raises StaleWrite where the turn is over.
     """
     with ctx.store.write() as tx:
-        _require_held(tx, turn)
+        _require_held(tx, session)
         stored = [] if answer is None else [_end_answer(ctx, tx, answer)]
         now, role = ctx.clock.now(), MessageRole.TOOL
         for call, text in results:
-            added = _add(ctx, tx, turn, role, content=text, response_to=call, done_at=now)
+            added = _add(ctx, tx, session, role, content=text, response_to=call, done_at=now)
             stored.append(added)
         return stored
 
 
 def end_turn(
-    ctx: Context,
-    turn: SessionTurn,
-    *,
-    answer: SessionMessage | None = None,
-    kept: str = "",
-) -> tuple[SessionMessage, ...]:
-    """Ends a turn and stores its answer at once, as `record_step` does a step. kept: the answer
-    that the same idempotency key gets again; empty where the message may be sent again.
+    ctx: Context, session: AgentSession, *, answer: SessionMessage | None = None, kept: str = ""
+) -> Sequence[SessionMessage]:
+    """Ends a turn and stores its answer at once. kept: the answer that the same idempotency key
+    gets again; empty where the message may be sent again.
     """
     with ctx.store.write() as tx:
-        _require_held(tx, turn)
-        ended = () if answer is None else (_end_answer(ctx, tx, answer),)
-        body = kept if turn.sent.key else ""
-        tx.turns.end(turn.id, TurnState.DONE, ctx.clock.now(), body)
+        _require_held(tx, session)
+        ended = [] if answer is None else [_end_answer(ctx, tx, answer)]
+        tx.session_messages.keep(session.id, session.turn, kept)
+        tx.sessions.hold(tx.sessions.get(session.id).without_turn())
         return ended
 
 
 def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
-    """Stores the answer; its cost is the session's, and that of the one that spawned it."""
     now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
     tx.session_messages.end(ended)
+    # Its cost is the session's, and that of the one that spawned it.
     for charged in filter(None, (answer.session, tx.sessions.get(answer.session).parent)):
         tx.sessions.charge(charged, answer.usage.cost_usd or 0.0, now)
     return ended
 
 
-def _require_held(tx: Transaction, turn: SessionTurn) -> None:
-    tx.sessions.lock(turn.session)
-    stored = tx.turns.get(turn.id)
-    if stored.state is not TurnState.RUNNING or stored.owner != turn.owner:
-        raise interrupted(turn)
+def _require_held(tx: Transaction, session: AgentSession) -> None:
+    if tx.sessions.lock(session.id).turn != session.turn:
+        raise interrupted(session)
 
 
-def interrupted(turn: SessionTurn) -> StaleWrite:
+def interrupted(session: AgentSession) -> StaleWrite:
     return StaleWrite(
-        f"turn {turn.id} of session {turn.session} was interrupted: nothing of it is stored "
+        f"turn {session.turn} of session {session.id} was interrupted: nothing of it is stored "
         "any more",
         code="turn_interrupted",
     )
 
 
-def renew(ctx: Context, owner: TurnOwner, ids: Sequence[str]) -> tuple[str, ...]:
-    """Renew the leases of this process's turns; those that are its no more. ids: of turns."""
-    if not ids:
+def renew(ctx: Context, owner: TurnOwner, turns: Sequence[str]) -> tuple[str, ...]:
+    """Renews the leases of this process's turns. Returns those that are its no more."""
+    if not turns:
         return ()
-    until = ctx.clock.now() + LEASE
+    until, own = ctx.clock.now() + LEASE, owner.text
     with ctx.store.write() as tx:
-        return tuple(
-            id_ for id_ in ids if not tx.turns.renew(id_, owner=owner.text, until=until)
-        )
+        return tuple(id_ for id_ in turns if not tx.sessions.renew(id_, owner=own, until=until))
 
 
-def interrupt(ctx: Context, turn: SessionTurn) -> bool:
+def interrupt(ctx: Context, session: AgentSession) -> bool:
     """Ends a running turn before its answer; False where it had ended."""
-    return _interrupt(ctx, turn.session, lambda running: running.id == turn.id)
+    return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
 
 
 def interrupt_lapsed(ctx: Context, owner: TurnOwner) -> int:
-    """End the turns whose process is gone: their lease has lapsed, or a later process has taken
-    its name, and is this one; how many. At a process's start, and from time to time.
+    """Ends the turns whose process is gone, at a process's start and from time to time: their
+    lease has lapsed, or this process has taken that one's place. Returns how many.
     """
 
-    def is_dead(turn: SessionTurn) -> bool:
-        return turn.has_lapsed(ctx.clock.now()) or owner.follows(turn.owner)
+    def is_dead(session: AgentSession) -> bool:
+        return session.has_lapsed(ctx.clock.now()) or owner.follows(session.owner)
 
     with ctx.store.read() as tx:
-        dead = [turn.session for turn in tx.turns.all_running() if is_dead(turn)]
+        dead = [session.id for session in tx.sessions.running() if is_dead(session)]
     return sum(_interrupt(ctx, session, is_dead) for session in dead)
 
 
-def _interrupt(ctx: Context, session: str, is_over: Callable[[SessionTurn], bool]) -> bool:
-    """End what runs in the session if it is over, and close what it spawned; whether it was.
-
-    A session that was spawned itself has no further turn: it is closed.
+def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], bool]) -> bool:
+    """Ends the session's turn if it is over, and closes what it spawned. Returns whether it
+    was. A session that was spawned itself has no further turn: it is closed.
     """
     with ctx.store.write() as tx:
         # The lock of decisions comes before those of sessions, in every unit.
@@ -255,8 +231,7 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[SessionTurn], bool
             stored = tx.sessions.lock(session)
         except NotFound:
             return False
-        running = tx.turns.running(session)
-        if running is None or not is_over(running):
+        if not stored.turn or not is_over(stored):
             return False
         if stored.parent is not None:
             sessions.close_in_unit(ctx, tx, session, CUT_OFF)
@@ -265,11 +240,9 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[SessionTurn], bool
         return True
 
 
-def find_turn(tx: Transaction, session: str, key: IdempotencyKey) -> SessionTurn | None:
-    """The newest turn of the message; None for a new message. Raises Conflict where the key
-    came with another one.
-    """
-    known = tx.turns.find_sent(session, key)
+def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMessage | None:
+    """Raises Conflict where the key came with another message."""
+    known = tx.session_messages.find_sent(session, key)
     if known is not None and known.sent.request_hash != key.request_hash:
         raise Conflict(
             f"the idempotency key {key.key!r} was used for another request: send this one with "
@@ -279,10 +252,8 @@ def find_turn(tx: Transaction, session: str, key: IdempotencyKey) -> SessionTurn
     return known
 
 
-def load_answered(ctx: Context, session: str, key: IdempotencyKey) -> SessionTurn | None:
-    """The turn whose answer the message gets again; None without an answer. Raises as
-    `find_turn`.
-    """
+def load_answer(ctx: Context, session: str, key: IdempotencyKey) -> str:
+    """Loads the answer that the message gets again; empty for none. Raises as `begin_turn`."""
     with ctx.store.read() as tx:
-        known = find_turn(tx, session, key)
-    return known if known is not None and known.body else None
+        known = _find_sent(tx, session, key)
+    return known.kept if known is not None else ""

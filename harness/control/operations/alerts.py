@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from harness.control.agents import switch_alerts
+from harness.control.agents import switch_views
 from harness.control.context import Context
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
@@ -342,7 +342,7 @@ def _send(
                 return
         record = records[delivery.alert]
         plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
-        message = switch_alerts.with_question(ctx, record, plain)
+        message = switch_views.with_question(ctx, record, plain)
         tried = _attempt_delivery(sinks, delivery.sink, message)
         now, error = ctx.clock.now(), tried.error
         after = mark_delivered(delivery, now)

@@ -7,8 +7,8 @@ lets an agent or one of its sessions answer with a literal target until it expir
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -20,19 +20,13 @@ LITERAL_MARK: Final = "@"
 
 
 class ModelKind(StrEnum):
-    """AUTO: the cheapest target with valid proof for the route. LITERAL: one target, which has
-    no proof for any route.
-    """
-
     ROUTE = "route"
-    AUTO = "auto"
-    LITERAL = "literal"
+    AUTO = "auto"  # the cheapest target with valid proof for the route
+    LITERAL = "literal"  # one target, which has no proof for any route
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model as it was asked for, and what that means."""
-
     text: str  # as the client wrote it, such as `openai:gpt-4o-mini`
     kind: ModelKind
     route: str = ""  # of ROUTE and AUTO
@@ -43,7 +37,6 @@ class ModelChoice:
         return self.kind is ModelKind.LITERAL
 
     def means(self, other: "ModelChoice") -> bool:
-        """Whether both are the same, whatever they were called."""
         own = (self.kind, self.route, self.target)
         return own == (other.kind, other.route, other.target)
 
@@ -77,11 +70,9 @@ def literal_choice(text: str, target: str) -> ModelChoice:
 
 
 def literal_route_name(target: str) -> str:
-    """What the router calls the route that has this target alone."""
     return f"{LITERAL_MARK}{target}"
 
 
-# Built-in tools.
 SWITCH_MODEL: Final = "switch_model"
 MANAGE_CREDENTIALS: Final = "manage_credentials"
 SPAWN: Final = "spawn"
@@ -108,7 +99,6 @@ class AgentTool:
         return not self.runs_at_client and self.name not in (SWITCH_MODEL, SPAWN)
 
     def is_of_server(self, servers: Collection[str]) -> bool:
-        """Whether one of these tool servers may have it."""
         server, dot, name = self.name.partition(".")
         return not self.runs_at_client and server in servers and bool(name) == bool(dot)
 
@@ -130,6 +120,10 @@ class Agent:
     deleted_at: datetime | None = None
 
 
+# A process renews the leases of its turns in less than half of it.
+LEASE: Final = timedelta(seconds=20)
+
+
 class SessionState(StrEnum):
     OPEN = "open"
     CLOSED = "closed"
@@ -147,9 +141,22 @@ class AgentSession:
     state: SessionState = SessionState.OPEN
     parent: str | None = None  # the session that spawned it
     cost_usd: float = 0.0  # of all its messages and those of its children
+    # The turn that runs, `tu_…`, in which process, until when it lives; empty for none.
+    turn: str = ""
+    owner: str = ""
+    lease_until: datetime | None = None
+
+    def without_turn(self) -> "AgentSession":
+        return replace(self, turn="", owner="", lease_until=None)
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether the process of its turn is dead. A lease that ends much later was written by
+        a clock that has been set back since.
+        """
+        until = self.lease_until
+        return until is not None and not now < until <= now + 2 * LEASE
 
     def require_open(self) -> None:
-        """Checks that the session takes messages. Raises Conflict when it is closed."""
         if self.state is SessionState.CLOSED:
             raise Conflict(
                 f"session {self.id} is closed; open another one", code="session_closed"
@@ -157,14 +164,10 @@ class AgentSession:
 
 
 class GrantKind(StrEnum):
-    """BASELINE: with the agent's creation. CHANGE: of the agent's model later. SWITCH: for one
-    session, by its own request. FALLBACK: the agent's fallback model.
-    """
-
-    BASELINE = "baseline"
-    CHANGE = "change"
-    SWITCH = "switch"
-    FALLBACK = "fallback"
+    BASELINE = "baseline"  # with the agent's creation
+    CHANGE = "change"  # of the agent's model later
+    SWITCH = "switch"  # for one session, by its own request
+    FALLBACK = "fallback"  # the agent's fallback model
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,6 @@ class AgentGrant:
     request: str = ""  # of SWITCH, the switch request that a person approved
 
     def opens(self, agent: str, session: str, now: datetime) -> bool:
-        """Whether this agent's session may use the target at this moment."""
         return (
             self.agent == agent
             and self.session in ("", session)

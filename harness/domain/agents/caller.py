@@ -31,18 +31,12 @@ _PEER_PURPOSE: Final = b"swapgate: router to agents process"
 
 
 class HeaderFault(StrEnum):
-    """FORGED: not signed with this installation's secret, or no such header. STALE: older than
-    `FRESH_S`, or of the future.
-    """
-
-    FORGED = "forged"
-    STALE = "stale"
+    FORGED = "forged"  # not signed with this installation's secret, or no such header
+    STALE = "stale"  # older than `FRESH_S`, or of the future
 
 
 @dataclass(frozen=True, slots=True)
 class AgentCaller:
-    """Names the agent and the session for which the agents process calls a model."""
-
     agent: str  # its id
     session: str  # the session's id
     key: str = ""  # id of the data key that pays and limits; empty for nobody's
@@ -58,7 +52,6 @@ def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
 
 
 def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
-    """Who calls, or why the header is not believed."""
     values = _read(value, secret, _AGENT_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
@@ -74,7 +67,6 @@ def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
 
 
 def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
-    """The address of the router's client, or why the header is not believed."""
     values = _read(value, secret, _PEER_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
@@ -113,7 +105,7 @@ def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) 
 def _read(
     value: bytes, secret: bytes, purpose: bytes, now: float
 ) -> dict[str, str] | HeaderFault:
-    """What was signed, without its time. Nothing is parsed before the signature holds."""
+    # Nothing is parsed before the signature holds.
     text, _, mac = value.rpartition(b".")
     is_short = len(value) <= MAX_SIGNED_BYTES
     if not (is_short and hmac.compare_digest(mac, _mac(text, secret, purpose))):
@@ -151,7 +143,6 @@ class ApprovalLinks:
         return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{self._token(request)}"
 
     def is_of(self, token: str, request: ModelSwitchRequest) -> bool:
-        """Whether this token was made here for the request, as it is now."""
         signed = token.encode("utf-8", "surrogatepass")
         return hmac.compare_digest(signed, self._token(request).encode())
 

@@ -1,12 +1,19 @@
 """A message is one part of a session as it is stored: complete, under way or interrupted, with
-who answered it, its tokens and its cost. Pure.
+who answered it, its tokens and its cost.
+
+`build_context` makes of a session's messages what the next model is shown: whole ones alone, in
+order, every tool call with its result. What a target cannot hold is said in words. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from harness.domain.routing.capabilities import Capabilities, Needs, missing_capabilities
 
 
 class MessageRole(StrEnum):
@@ -17,25 +24,19 @@ class MessageRole(StrEnum):
 
 
 class MessageState(StrEnum):
-    """STREAMING: its answer is under way. INTERRUPTED: the process ended before the answer did.
-    FAILED: nobody answered.
-    """
-
-    STREAMING = "streaming"
+    STREAMING = "streaming"  # the answer is under way
     COMPLETE = "complete"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
+    INTERRUPTED = "interrupted"  # the process ended before the answer did
+    FAILED = "failed"  # no model answered
 
 
-Content = str | tuple[Mapping[str, object], ...]
+# A text, or parts as the API has them: `{"type": "text", …}`, `{"type": "image_url", …}`.
+Content = str | Sequence[Mapping[str, object]]
+ChatMessage = Mapping[str, Any]  # in OpenAI's form, as the router takes it
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
-    """What a client sends to a session, in the right form: a user's text and images, or the
-    result of a function that the model asked the client to run.
-    """
-
     role: MessageRole
     content: Content
     response_to: str = ""  # of a tool's message, the id of the call that it answers
@@ -72,7 +73,6 @@ class MessageUsage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "MessageUsage") -> "MessageUsage":
-        """The sum; without a cost where one of both is not known."""
         costs = (self.cost_usd, other.cost_usd)
         return MessageUsage(
             self.input_tokens + other.input_tokens,
@@ -82,8 +82,16 @@ class MessageUsage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    client: str = ""  # who sends it
+    key: str = ""  # the client's name of a message, so that sending it again does it once
+    request_hash: str = ""  # of the request's content
+
+
 FREE: Final = MessageUsage(cost_usd=0.0)
-REFUSED: Final = "refused"  # in `extra` of a failed message
+# In `extra` of a failed message: the model refused what it was sent, and will again.
+REFUSED: Final = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +101,7 @@ class SessionMessage:
     id: str  # `ms_…`
     role: MessageRole
     created_at: datetime
-    # A text, or parts as the API has them: `{"type": "text", …}`, `{"type": "image_url", …}`.
-    content: str | Sequence[Mapping[str, object]] = ""
+    content: Content = ""
     tool_calls: tuple[MessageToolCall, ...] = ()
     response_to: str = ""  # of a tool's message, the call that it answers
     state: MessageState = MessageState.COMPLETE
@@ -107,6 +114,9 @@ class SessionMessage:
     error: str = ""
     done_at: datetime | None = None  # None while the answer is under way
     turn: str = ""  # the id of the turn that it belongs to
+    sent: IdempotencyKey = IdempotencyKey()  # of a client's message
+    # The answer that the same key gets again; empty where the message may be sent again.
+    kept: str = field(default="", repr=False)
 
     @property
     def is_whole(self) -> bool:
@@ -114,5 +124,178 @@ class SessionMessage:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the model refused what it was sent, and will again."""
         return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
+
+
+# As the router estimates it: few tokenizers need more than one for four bytes of English.
+BYTES_PER_TOKEN: Final = 4
+# In a function's name: providers refuse any other character.
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME: Final = 64
+NO_RESULT: Final = "Error: the tool's run was cut off; whether it had an effect is not known"
+
+
+def arguments_fault(call: MessageToolCall) -> str | None:
+    """What is wrong with a call's arguments: what is not strict JSON no server reads."""
+    try:
+        arguments = json.loads(call.arguments or "{}")
+        # NaN, and half of a pair of surrogates, are no JSON to whoever they are sent to: a tool
+        # server's connection, which all sessions share, would end by them.
+        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return "the arguments are no JSON; call it again with a JSON object"
+    if not isinstance(arguments, Mapping):
+        return "the arguments are no JSON object; call it again with one"
+    return None
+
+
+def build_context(
+    messages: Iterable[SessionMessage], instructions: str = ""
+) -> list[ChatMessage]:
+    """What goes to the router, which keeps a provider's own fields from every other provider. A
+    call that the end of a process left without a result gets one that says so: no protocol
+    takes a call alone.
+    """
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    return [*system, *_paired(list_in_context(messages))]
+
+
+def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
+    """What a model is shown: all that is whole, but for a client's message that was refused at
+    once. What comes behind it would else be refused with it, for ever.
+    """
+    told = list(messages)
+    refused = {message.turn for message in told if message.is_refusal}
+    # Of a turn that did something all is shown: it may have had effects.
+    refused -= {m.turn for m in told if m.is_whole and m.role is MessageRole.ASSISTANT}
+    return [m for m in told if m.is_whole and m.turn not in refused]
+
+
+def _paired(messages: Sequence[SessionMessage]) -> Iterator[ChatMessage]:
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        if message.role is MessageRole.TOOL:
+            continue  # a result whose call is not shown
+        yield _chat_message(message)
+        if not message.tool_calls:
+            continue
+        results: dict[str, SessionMessage] = {}
+        while position < len(messages) and messages[position].role is MessageRole.TOOL:
+            results.setdefault(messages[position].response_to, messages[position])
+            position += 1
+        for call in message.tool_calls:
+            result = results.get(call.id)
+            content = NO_RESULT if result is None else result.content
+            yield {"role": "tool", "content": content, "tool_call_id": call.id}
+
+
+def _chat_message(message: SessionMessage) -> ChatMessage:
+    said: dict[str, object] = {"role": message.role.value, "content": message.content}
+    if message.tool_calls:
+        said["content"] = message.content or None
+        said["tool_calls"] = [_chat_call(call) for call in message.tool_calls]
+    return {**said, **message.extra}
+
+
+def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
+    """The call as every provider takes it. A model may write anything, and a provider that
+    refuses one call refuses all that is ever said behind it.
+    """
+    is_sound = arguments_fault(call) is None
+    function = {
+        "name": _NO_NAME.sub("_", call.name)[:_LONGEST_NAME] or "unnamed",
+        "arguments": call.arguments if is_sound else json.dumps({"no_json": call.arguments}),
+    }
+    return {**call.extra, "id": call.id, "type": "function", "function": function}
+
+
+def provider_of(message: SessionMessage) -> str:
+    return message.served.target.partition("/")[0]
+
+
+def find_open_calls(
+    messages: Sequence[SessionMessage], client_tools: Iterable[str]
+) -> tuple[MessageToolCall, ...]:
+    """The last answer's calls of the client's functions that have no result yet. One of the
+    server's is not open: its run was cut off, and nobody will answer it.
+    """
+    names = frozenset(client_tools)
+    answered: set[str] = set()
+    for message in reversed(list_in_context(messages)):
+        if message.role is not MessageRole.TOOL:
+            calls = message.tool_calls
+            return tuple(c for c in calls if c.name in names and c.id not in answered)
+        answered.add(message.response_to)
+    return ()
+
+
+def list_misfits(
+    messages: Sequence[SessionMessage], has: Capabilities, *, tools: bool, target: str
+) -> tuple[str, ...]:
+    """What keeps a target from going on with the conversation, a sentence each; empty where
+    nothing does. tools: the agent has some.
+    """
+    whole = list_in_context(messages)
+    pictures = [message for message in whole if _has_image(message)]
+    calls = tools or any(message.tool_calls for message in whole)
+    needs = Needs(
+        tools=calls, vision=bool(pictures), approx_input_tokens=estimate_tokens(whole)
+    )
+    lacks = missing_capabilities(needs, has)
+    return tuple(_misfit(lack, target, pictures) for lack in lacks)
+
+
+def _misfit(lack: str, target: str, pictures: Sequence[SessionMessage]) -> str:
+    if lack == "vision":
+        places = ", ".join(str(message.position) for message in pictures)
+        return f"{target} takes no images, and there are some in the messages {places}"
+    if lack == "tools":
+        return f"{target} has no tools, and the agent's conversation needs them"
+    return f"{target} lacks {lack} that the conversation needs"
+
+
+def list_omissions(messages: Sequence[SessionMessage], provider: str) -> tuple[str, ...]:
+    """What a target of this provider will not be shown, a sentence each: the reasoning that
+    other providers wrote.
+    """
+    written: dict[str, list[int]] = {}
+    for message in messages:
+        signed = message.extra or any(call.extra for call in message.tool_calls)
+        if message.is_whole and signed and provider_of(message) != provider:
+            written.setdefault(provider_of(message), []).append(message.position)
+    return tuple(
+        f"the reasoning of {author} in the messages {', '.join(map(str, positions))} is left "
+        f"out: only {author} can read it"
+        for author, positions in written.items()
+    )
+
+
+def estimate_tokens(messages: Sequence[SessionMessage]) -> int:
+    """About how many tokens the conversation has: as the last answer was counted, with what
+    came since; at four bytes each where nothing was counted.
+    """
+    counted, since = 0, 0
+    for message in messages:
+        used = message.usage.input_tokens + message.usage.output_tokens
+        counted, since = (used, 0) if used else (counted, since + _bytes(message))
+    return max(
+        counted + since // BYTES_PER_TOKEN,
+        sum(_bytes(message) for message in messages) // BYTES_PER_TOKEN,
+    )
+
+
+def _bytes(message: SessionMessage) -> int:
+    texts = (
+        [message.content]
+        if isinstance(message.content, str)
+        else [part["text"] for part in message.content if part.get("type") == "text"]
+    )
+    texts += [call.arguments for call in message.tool_calls]
+    return sum(len(str(text).encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def _has_image(message: SessionMessage) -> bool:
+    parts = () if isinstance(message.content, str) else message.content
+    return any(part.get("type") == "image_url" for part in parts)

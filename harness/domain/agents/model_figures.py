@@ -1,14 +1,11 @@
 """Model figures are what is known of a model before a session goes on with it: prices, size,
-scores and the newest verdict. `compared` stores those of both models with a switch request.
-Pure.
+scores and the newest verdict. Pure.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.domain.formatting import DASH, UNKNOWN, format_percent, format_usd
-from harness.domain.plain_data import from_plain
 from harness.domain.routing.target import Price, Provider
 
 
@@ -61,20 +58,6 @@ class ModelFigures:
     @property
     def window_text(self) -> str:
         return DASH if self.context_window is None else f"{self.context_window:,} tokens"
-
-
-def compared(now: ModelFigures, targets: Sequence[ModelFigures]) -> Mapping[str, object]:
-    return {"now": asdict(now), "targets": [asdict(target) for target in targets]}
-
-
-def read_compared(
-    figures: Mapping[str, Any],
-) -> tuple[ModelFigures | None, Sequence[ModelFigures]]:
-    """What `compared` wrote; nothing where it was blanked."""
-    if not figures:
-        return None, ()
-    now: ModelFigures = from_plain(ModelFigures, figures["now"])
-    return now, [from_plain(ModelFigures, target) for target in figures["targets"]]
 
 
 def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:

@@ -6,17 +6,31 @@ turns the line around; `inert_text` also what a chat would make a link, a mentio
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 from unicodedata import category
 
-from harness.domain.agents.model_figures import read_compared
+from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.content_hash import digest
 from harness.domain.formatting import format_span
 from harness.domain.operations.access import Actor
+
+MAX_REASON: Final = 1_000
+MAX_SHOWN: Final = 300  # in a chat
+REASON: Final = "The agent's reason"
+TASK: Final = "Sub-task"
+LEFT_OUT: Final = "Left out"
+# Facts whose values an agent wrote.
+AGENTS_WORDS: Final = frozenset({REASON, TASK})
+# Controls, formats (such as those that turn text around), surrogates and private characters.
+_UNSEEN: Final = "C"
+# Before a letter a dot makes names of hosts, which chats turn into links.
+_HOST_DOT: Final = re.compile(r"\.(?=[^\W\d_])")
+_MARKUP: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
+Fact = Mapping[str, str]  # its `name` and `text`
 
 
 class SwitchState(StrEnum):
@@ -29,8 +43,6 @@ class SwitchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSwitchRequest:
-    """A switch that an agent asked for."""
-
     id: str  # `sw_…`
     agent: str
     session: str
@@ -42,10 +54,8 @@ class ModelSwitchRequest:
     expires_at: datetime
     # Its targets are for sub-tasks; the session itself stays on its model.
     for_children: bool = False
-    # What the target cannot take along, in words, such as reasoning of another provider.
-    omissions: tuple[str, ...] = ()
-    # Of both models, as they stood when it was asked (`model_figures.compared`).
-    figures: Mapping[str, object] = field(default_factory=dict)
+    # About both models and the conversation, as they stood when the agent asked.
+    facts: tuple[Fact, ...] = ()
     state: SwitchState = SwitchState.PENDING
     decided_at: datetime | None = None
     decided_by: str = ""  # principal
@@ -54,29 +64,24 @@ class ModelSwitchRequest:
 
     @property
     def wanted(self) -> str:
-        """The models that are asked for, as people read them."""
         return ", ".join(self.targets) or self.model_requested
 
     @property
     def hash(self) -> str:
-        """What an approval link is bound to: a request that shows anything else has another
-        hash.
-        """
+        """A request that shows anything else has another hash. Approvals are bound to it."""
         return digest([
             self.id, self.agent, self.session, self.model_requested, list(self.targets),
             self.reason, self.for_children, self.asked_at.isoformat(),
-            self.expires_at.isoformat(), list(self.omissions), self.figures,
+            self.expires_at.isoformat(), list(self.facts),
         ])  # fmt: skip
 
     def state_at(self, now: datetime) -> SwitchState:
-        """Expired as soon as its time is over, whether that is stored yet or not."""
         is_over = self.state is SwitchState.PENDING and now >= self.expires_at
         return SwitchState.EXPIRED if is_over else self.state
 
     def end(
         self, state: SwitchState, now: datetime, reason: str, actor: Actor | None = None
     ) -> "ModelSwitchRequest":
-        """The request once it does not wait any more. actor: None where nobody decided."""
         return replace(
             self,
             state=state,
@@ -87,66 +92,55 @@ class ModelSwitchRequest:
         )
 
 
-MAX_REASON: Final = 1_000
-MAX_SHOWN: Final = 300  # in a chat
-NO_REASON: Final = "none given"
-REASON: Final = "The agent's reason"
-TASK: Final = "Sub-task"
-# Lines whose values an agent wrote.
-AGENTS_WORDS: Final = frozenset({REASON, TASK})
-# Controls, formats (such as those that turn text around), surrogates and private characters.
-_UNSEEN: Final = "C"
-# Before a letter a dot makes names of hosts, which chats turn into links.
-_HOST_DOT: Final = re.compile(r"\.(?=[^\W\d_])")
-_MARKUP: Final = re.compile(r"[^\w .,;!?'\"()%+=$/:\u2013-]")
-
-
 def visible_text(text: str, most: int = MAX_REASON) -> str:
-    """One line of what can be seen."""
     shown = "".join(c if category(c)[0] != _UNSEEN else " " for c in text)
     line = " ".join(shown.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def inert_text(text: str, most: int = MAX_SHOWN) -> str:
-    """Makes one visible line of a text, as `visible_text` does, in which nothing means anything
-    to a chat.
-    """
     plain = _MARKUP.sub("·", visible_text(text, most)).replace("_", "·").replace("://", " //")
     return _HOST_DOT.sub(". ", plain)
 
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
-    """What a person is asked. agent: its name."""
     name = visible_text(agent, 200) or request.agent
     what = "run sub-tasks on" if request.for_children else "switch to"
     return f"{name} wants to {what} {visible_text(request.wanted)}. Approve?"
 
 
-def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[str, str]]:
-    """Name and value of each fact that a person should know before the answer."""
-    current, targets = read_compared(request.figures)
-    lines: list[tuple[str, str]] = []
-    for figures in targets:
-        lines += [
+def switch_facts(
+    now_on: ModelFigures,
+    wanted: Iterable[ModelFigures],
+    omissions: Iterable[str] = (),
+    tasks: Iterable[tuple[str, str]] = (),
+) -> tuple[Fact, ...]:
+    """What a request stores about the models. tasks: task and model of each sub-task."""
+    facts: list[tuple[str, str]] = []
+    for figures in wanted:
+        facts += [
             ("Model", figures.name),
             ("Price", figures.price_text),
             ("Quality", figures.quality_text),
             ("Context window", figures.window_text),
         ]
-    if current is not None:
-        lines += [
-            ("Model now", current.name),
-            ("Price now", current.price_text),
-            ("Quality now", current.quality_text),
-        ]
-    lines += [("Left out", visible_text(omission)) for omission in request.omissions]
-    tasks: Any = request.figures.get("tasks", ())
-    lines += [(TASK, f"{task['model']}: {visible_text(task['task'])}") for task in tasks]
-    lines.append((REASON, visible_text(request.reason) or NO_REASON))
+    facts += [
+        ("Model now", now_on.name),
+        ("Price now", now_on.price_text),
+        ("Quality now", now_on.quality_text),
+    ]
+    facts += [(LEFT_OUT, visible_text(omission)) for omission in omissions]
+    facts += [(TASK, f"{model}: {visible_text(task)}") for task, model in tasks]
+    return tuple({"name": name, "text": text} for name, text in facts)
+
+
+def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[str, str]]:
     left_s = (request.expires_at - now).total_seconds()
-    lines.append(("Time left", format_span(left_s) if left_s > 0 else "none"))
-    return lines
+    return [
+        *((fact["name"], fact["text"]) for fact in request.facts),
+        (REASON, visible_text(request.reason) or "none given"),
+        ("Time left", format_span(left_s) if left_s > 0 else "none"),
+    ]
 
 
 def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:

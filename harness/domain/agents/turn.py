@@ -1,22 +1,15 @@
 """A turn answers one message of a client. Here are the tools that its model is offered, what
 becomes of the calls of an answer, and what the turn may use up. Pure.
 
-Its process holds a turn by a lease; when that lapses the process is dead, and the turn is over.
-An idempotency key is the name under which a client may send the same message again.
-
 A bound is looked at before each step: the step that crosses it is the turn's last.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
 
-from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
-from harness.domain.errors import SessionBusy
+from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage, arguments_fault
 
 # A tool call that is not run, with what the model is told instead of a result.
 RefusedCall = tuple[MessageToolCall, str]
@@ -39,8 +32,6 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
-    """What one turn of a session may use up; what is reached first ends it."""
-
     max_steps: int = 12  # calls of the model
     max_tokens: int = 1_000_000  # of all calls, input and output together
     max_usd: float = 5.0  # of all calls; those without a known price count nothing
@@ -49,8 +40,6 @@ class TurnBounds:
 
 @dataclass(frozen=True, slots=True)
 class FailTurn:
-    """Why a turn failed: no model answered, or a bound is reached."""
-
     code: str
     reason: str
     retryable: bool = False
@@ -74,7 +63,6 @@ class TurnBudget:
         return max(0.0, self.bounds.timeout_s - (now_s - self.began_s))
 
     def left(self, now_s: float) -> TurnBounds:
-        """What the turn may still use up: the most that its tools may."""
         return TurnBounds(
             max_steps=max(0, self.bounds.max_steps - self.steps),
             max_tokens=max(0, self.bounds.max_tokens - self.usage.tokens),
@@ -83,7 +71,6 @@ class TurnBudget:
         )
 
     def find_exhausted(self, now_s: float) -> FailTurn | None:
-        """The bound that leaves no further step; None while a step is left."""
         bounds, left = self.bounds, self.left(now_s)
         if not left.max_steps:
             reason = f"{bounds.max_steps} steps"
@@ -126,20 +113,6 @@ def sort_calls(
     return tuple(server), tuple(client), tuple(refused)
 
 
-def arguments_fault(call: MessageToolCall) -> str | None:
-    """What is wrong with a call's arguments: what is not strict JSON no server reads."""
-    try:
-        arguments = json.loads(call.arguments or "{}")
-        # NaN, and half of a pair of surrogates, are no JSON to whoever they are sent to: a tool
-        # server's connection, which all sessions share, would end by them.
-        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        return "the arguments are no JSON; call it again with a JSON object"
-    if not isinstance(arguments, Mapping):
-        return "the arguments are no JSON object; call it again with one"
-    return None
-
-
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
     """The calls of one answer, each with an id of its own: a model that gives none, or one
     twice, would leave open which call a result belongs to. message: the answer's id.
@@ -157,22 +130,8 @@ def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageT
     return tuple(named)
 
 
-# A process renews its leases in less than half of it.
-LEASE: Final = timedelta(seconds=20)
-
-
-class TurnState(StrEnum):
-    """INTERRUPTED: its process ended before it did, or its session was closed."""
-
-    RUNNING = "running"
-    DONE = "done"
-    INTERRUPTED = "interrupted"
-
-
 @dataclass(frozen=True, slots=True)
 class TurnOwner:
-    """A process that runs turns. Of two with one name, the later took the former's place."""
-
     name: str  # no other live process has it, such as `HOST:PORT`
     incarnation: str  # another one at each start
 
@@ -181,41 +140,5 @@ class TurnOwner:
         return f"{self.name}#{self.incarnation}"
 
     def follows(self, owner: str) -> bool:
-        """Whether that one was a process before this one. owner: as `text`."""
+        """Whether that one was a process in this one's place. owner: as `text`."""
         return owner != self.text and owner.rpartition("#")[0] == self.name
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """A client's name of a message, so that sending it again does not do it twice."""
-
-    client: str  # who sends it
-    key: str
-    request_hash: str  # of the request's content
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTurn:
-    id: str  # `tu_…`
-    session: str
-    owner: str  # as `TurnOwner.text`
-    begun_at: datetime
-    lease_until: datetime
-    sent: IdempotencyKey = IdempotencyKey("", "", "")  # empty for a message without a key
-    state: TurnState = TurnState.RUNNING
-    ended_at: datetime | None = None
-    # The answer that the same key gets again; empty where the message may be sent again.
-    body: str = field(default="", repr=False)
-
-    def has_lapsed(self, now: datetime) -> bool:
-        """Whether it is free. A lease that ends much later was written by a clock
-        that has been set back since.
-        """
-        return not now < self.lease_until <= now + 2 * LEASE
-
-
-def busy(session: str) -> SessionBusy:
-    return SessionBusy(
-        f"session {session} answers another message: send this one when that has ended",
-        code="session_busy",
-    )

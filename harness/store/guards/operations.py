@@ -32,7 +32,7 @@ _TEXTS: Final = ("answer", "prompt", "error_text")
 _MEASURED: Final = ", ".join(c.name for c in sample.c if c.name not in (*_TEXTS, SIGNATURE))
 
 # The agents' own words, which go when their session does.
-_BLANKED: Final = ("model_requested", "reason", "omissions", "figures")
+_BLANKED: Final = ("model_requested", "reason", "facts")
 
 # The counters of `meta` and `manifest` never go back. So an old signed row cannot come back
 # with its old manifest and counters.

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import Agent, AgentGrant, AgentSession, GrantKind, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import SessionTurn, TurnState
 from harness.store.schema.columns import (
     amount,
     at_least,
@@ -18,12 +17,11 @@ from harness.store.schema.columns import (
     not_blank,
     one_of,
     text,
-    unique_where,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.stored_row import record
 
-IS_RUNNING = sa.text("state = 'running'")
+IS_RUNNING = sa.text("turn <> ''")
 IS_PENDING = sa.text("state = 'pending'")
 IS_KEPT = sa.text("deleted_at IS NULL")
 IS_VALID = sa.text("revoked_at IS NULL")
@@ -90,29 +88,17 @@ AGENT_SESSION: Final = record(
     "agent_session",
     one_of("state", SessionState),
     amount("cost_usd"),
+    sa.CheckConstraint("(turn = '') = (lease_until IS NULL)", name="leased_when"),
     sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
     sa.Index("ix_agent_session_created_at", "created_at", "id"),
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),
+    index_where("ix_agent_session_running", IS_RUNNING, "lease_until"),
     refers={"agent": agent, "parent": "agent_session"},
-    free="user_id",
+    free="user_id turn owner",
 )
 agent_session = AGENT_SESSION.table
-
-# A session has one running turn at a time.
-AGENT_TURN: Final = record(
-    SessionTurn,
-    "agent_turn",
-    one_of("state", TurnState),
-    sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
-    sa.Index("ix_agent_turn_session", "session", "begun_at"),
-    unique_where("uq_agent_turn_running", IS_RUNNING, "session"),
-    refers={"session": agent_session},
-    flat="sent",
-    free="key body",
-)
-agent_turn = AGENT_TURN.table
 
 AGENT_MESSAGE: Final = record(
     SessionMessage,
@@ -125,10 +111,10 @@ AGENT_MESSAGE: Final = record(
     amount("cost_usd"),
     sa.CheckConstraint("(state = 'streaming') = (done_at IS NULL)", name="done_when"),
     sa.CheckConstraint("state = 'complete' OR role = 'assistant'", name="only_answers_fail"),
-    sa.Index("ix_agent_message_turn", "turn"),
     key="session position",
-    refers={"session": agent_session, "turn": agent_turn},
-    flat="served usage",
-    free="response_to model_requested route target request_id fallback_from reason error",
+    refers={"session": agent_session},
+    flat="served usage sent",
+    free="response_to model_requested route target request_id fallback_from reason error turn "
+    "client key request_hash kept",
 )
 agent_message = AGENT_MESSAGE.table

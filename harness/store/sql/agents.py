@@ -7,30 +7,26 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentGrant, AgentSession, SessionState
-from harness.domain.agents.message import MessageState, SessionMessage
+from harness.domain.agents.message import IdempotencyKey, MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import IdempotencyKey, SessionTurn, TurnState, busy
 from harness.domain.errors import StaleWrite
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
-from harness.store.database_errors import RowRefused
 from harness.store.schema.agents import (
     AGENT,
     AGENT_GRANT,
     AGENT_MESSAGE,
     AGENT_SESSION,
     AGENT_SWITCH,
-    AGENT_TURN,
     agent,
     agent_grant,
     agent_message,
     agent_session,
     agent_switch,
-    agent_turn,
 )
 from harness.store.sql.pages import Column, Order, PageReader, given
 from harness.store.sql.records import Records
 
-BLANK = {"model_requested": "", "reason": "", "omissions": [], "figures": {}}
+BLANK = {"model_requested": "", "reason": "", "facts": []}
 IS_PENDING = agent_switch.c.state == SwitchState.PENDING.value
 NAMED = sa.or_(
     *(
@@ -41,14 +37,11 @@ NAMED = sa.or_(
 
 
 class Agents(Records[Agent]):
-    """Agents, deleted ones too."""
-
     record = AGENT
     missing = "there is no agent {}; GET /agents shows them"
     missing_code = "agent_not_found"
 
     def lock(self, id_: str) -> Agent:
-        """Loads an agent, and makes others that lock one wait until the unit of work ends."""
         self._unit.serialize()
         return self.get(id_)
 
@@ -65,7 +58,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
     missing = "there is no switch request {}; `swapgate agent requests` lists them"
 
     def decide(self, decided: ModelSwitchRequest) -> None:
-        """Saves the request's state and who decided. An approval comes after its grants."""
+        """An approval comes after its grants."""
         names = ("state", "decided_at", "decided_by", "decided_with", "decision_reason")
         self._change(self._is(decided.id), **self.record.only(decided, *names))
 
@@ -83,14 +76,11 @@ class SwitchRequests(Records[ModelSwitchRequest]):
         return self._all(query.order_by(None).order_by(*by_end))
 
     def blank(self, session: str) -> None:
-        """Takes the agents' words out of the requests that are decided."""
         decided = agent_switch.c.state != SwitchState.PENDING.value
         self._change(agent_switch.c.session == session, decided, **BLANK)
 
 
 class AgentGrants(Records[AgentGrant]):
-    """Written by who consents: they are signed with control's key. None is ever deleted."""
-
     record = AGENT_GRANT
     order = (agent_grant.c.created_at.desc(), agent_grant.c.id.desc())
     missing = "there is no grant {}"
@@ -115,7 +105,7 @@ class AgentGrants(Records[AgentGrant]):
 _child = agent_session.alias("child")
 _HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
 IS_OPEN = agent_session.c.state == SessionState.OPEN.value
-IS_RUNNING = agent_turn.c.state == TurnState.RUNNING.value
+IS_RUNNING = agent_session.c.turn != ""
 IS_STREAMING = agent_message.c.state == MessageState.STREAMING.value
 _LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0))
 
@@ -126,15 +116,28 @@ class Sessions(Records[AgentSession]):
     missing_code = "session_not_found"
 
     def lock(self, id_: str) -> AgentSession:
-        """Loads a session, and makes others that lock it wait until the unit of work ends."""
         self._unit.serialize_by(f"agent session {id_}")
         return self.get(id_)
 
     def save(self, known: AgentSession) -> None:
         self._change(self._is(known.id), **self.record.only(known, "model", "state"))
 
+    def hold(self, known: AgentSession) -> None:
+        """Saves which turn runs, or that none does, and the time of the newest message."""
+        names = ("turn", "owner", "lease_until", "last_at")
+        self._change(self._is(known.id), **self.record.only(known, *names))
+
+    def renew(self, turn: str, *, owner: str, until: datetime) -> bool:
+        """Renews a lease; False where the turn is over, or another owner's."""
+        own = (agent_session.c.turn == turn, agent_session.c.owner == owner)
+        return self._change(*own, lease_until=until) == 1
+
+    def running(self) -> Sequence[AgentSession]:
+        """Lists the sessions in which a turn runs; the first lease to end comes first."""
+        by_lease = (agent_session.c.lease_until, agent_session.c.id)
+        return self._all(self._select(IS_RUNNING).order_by(*by_lease))
+
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
-        """Add to what an open session cost; now: of its newest message."""
         # Added where it is stored: children of one parent do so at the same time.
         cost = agent_session.c.cost_usd + cost_usd
         self._change(self._is(id_), IS_OPEN, cost_usd=cost, last_at=now)
@@ -143,17 +146,14 @@ class Sessions(Records[AgentSession]):
         return self._ids(agent_session.c.agent == agent, IS_OPEN)
 
     def children(self, parent: str) -> Sequence[str]:
-        """Ids of the sessions that it spawned; closed ones too."""
         return self._ids(agent_session.c.parent == parent)
 
     def of_user(self, user_id: str) -> Sequence[str]:
-        """Lists the ids of the user's sessions and their children, each before its parent."""
         return self._ids(
             agent_session.c.user_id == user_id, order=(agent_session.c.parent.is_(None),)
         )
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
-        """Ids of sessions without stored children whose newest message is older."""
         idle = (agent_session.c.last_at < before, ~_HAS_CHILDREN)
         return self._ids(*idle, order=(agent_session.c.last_at,), limit=limit)
 
@@ -168,9 +168,8 @@ class Sessions(Records[AgentSession]):
         return list(self._unit.read(query).scalars())
 
     def delete(self, id_: str) -> None:
-        """Deletes a closed session without children, with its messages and turns."""
-        for table in (agent_message, agent_turn):
-            self._unit.write(sa.delete(table).where(table.c.session == id_))
+        """Deletes a closed session without children, with its messages."""
+        self._unit.write(sa.delete(agent_message).where(agent_message.c.session == id_))
         self._delete(self._is(id_))
 
 
@@ -182,12 +181,26 @@ class SessionMessages(Records[SessionMessage]):
         return self._all(self._select(agent_message.c.session == session))
 
     def last_position(self, session: str) -> int:
-        """Returns 0 for a session without messages."""
         last = _LAST_POSITION.where(agent_message.c.session == session)
         return int(self._unit.read(last).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
         return self._first(self._select(agent_message.c.session == session, IS_STREAMING))
+
+    def find_sent(self, session: str, sent: IdempotencyKey) -> SessionMessage | None:
+        """Finds the message with that client's key, whatever its content."""
+        own = (agent_message.c.client == sent.client, agent_message.c.key == sent.key)
+        return self._first(self._select(agent_message.c.session == session, *own))
+
+    def move(self, session: str, turn: str, *, to: str) -> None:
+        """Takes the messages of a turn that broke off into the one that goes on with it."""
+        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        self._change(*own, turn=to)
+
+    def keep(self, session: str, turn: str, answer: str) -> None:
+        """Stores the answer that the key of the turn's message gets again."""
+        own = (agent_message.c.session == session, agent_message.c.turn == turn)
+        self._change(*own, agent_message.c.key != "", kept=answer)
 
     def end(self, message: SessionMessage) -> None:
         """Ends an answer under way. Raises StaleWrite where it had ended before."""
@@ -197,55 +210,6 @@ class SessionMessages(Records[SessionMessage]):
                 f"message {message.position} of session {message.session} has ended already: "
                 "its turn was interrupted",
                 code="turn_interrupted",
-            )
-
-
-class Turns(Records[SessionTurn]):
-    record = AGENT_TURN
-    missing = "there is no turn {}: its session was deleted"
-
-    def add(self, new: SessionTurn) -> None:
-        """Adds a turn. Raises SessionBusy while another turn of the session runs."""
-        try:
-            super().add(new)
-        except RowRefused as error:
-            if error.names("uq_agent_turn_running", "agent_turn.session"):
-                raise busy(new.session) from error
-            raise
-
-    def running(self, session: str) -> SessionTurn | None:
-        return self._first(self._select(IS_RUNNING, agent_turn.c.session == session))
-
-    def all_running(self) -> Sequence[SessionTurn]:
-        """Lists the turns that run; the first lease to end comes first."""
-        by_lease = (agent_turn.c.lease_until, agent_turn.c.id)
-        return self._all(self._select(IS_RUNNING).order_by(*by_lease))
-
-    def renew(self, id_: str, *, owner: str, until: datetime) -> bool:
-        """Renews a lease; False where the turn is over, or another owner's."""
-        own = agent_turn.c.owner == owner
-        return self._change(self._is(id_), IS_RUNNING, own, lease_until=until) == 1
-
-    def find_sent(self, session: str, sent: IdempotencyKey) -> SessionTurn | None:
-        """Finds the newest turn of a message with that client's key, whatever its content."""
-        own = (agent_turn.c.client == sent.client, agent_turn.c.key == sent.key)
-        query = self._select(agent_turn.c.session == session, *own)
-        return self._first(query.order_by(agent_turn.c.begun_at.desc(), agent_turn.c.id))
-
-    def end(
-        self,
-        id_: str,
-        state: TurnState,
-        now: datetime,
-        body: str = "",
-    ) -> None:
-        """Ends a turn in the given state. body: the answer that its key gets again. Raises
-        StaleWrite where it does not run any more.
-        """
-        ended = {"state": state.value, "ended_at": now, "body": body}
-        if not self._change(self._is(id_), IS_RUNNING, **ended):
-            raise StaleWrite(
-                f"turn {id_} is over already: it was interrupted", code="turn_interrupted"
             )
 
 

@@ -101,7 +101,7 @@ def converse(
     incoming = IncomingMessage(role, text, response_to)
     begun = turns.begin_turn(ctx, OWNER, session, incoming)
     assert isinstance(begun, BegunTurn)
-    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
+    under_way = turns.begin_answer(ctx, begun.session, model="chat")
     done = replace(
         under_way,
         state=MessageState.COMPLETE,
@@ -110,4 +110,4 @@ def converse(
         served=ServedBy("chat", "chat", target, "r_1"),
         usage=MessageUsage(1000, 500, 0, cost_usd),
     )
-    turns.end_turn(ctx, begun.turn, answer=replace(done, **answer_fields))
+    turns.end_turn(ctx, begun.session, answer=replace(done, **answer_fields))

@@ -13,12 +13,13 @@ from harness.control.agents import turns
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
+    IdempotencyKey,
     IncomingMessage,
     MessageRole,
     MessageState,
     MessageToolCall,
 )
-from harness.domain.agents.turn import IdempotencyKey, TurnOwner
+from harness.domain.agents.turn import TurnOwner
 from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -66,14 +67,14 @@ def main(url: str, session: str, step: str) -> None:
     incoming = IncomingMessage(MessageRole.USER, "hello")
     begun = turns.begin_turn(ctx, OWNER, session, incoming, KEY)
     assert isinstance(begun, BegunTurn)
-    first = turns.begin_answer(ctx, begun.turn, model="chat")
+    first = turns.begin_answer(ctx, begun.session, model="chat")
     calls = (MessageToolCall("c_1", "look", "{}"),)
     asks = replace(first, state=MessageState.COMPLETE, tool_calls=calls)
-    turns.record_step(ctx, begun.turn, answer=asks)
-    turns.record_step(ctx, begun.turn, results=[("c_1", "42")])
-    second = turns.begin_answer(ctx, begun.turn, model="chat")
+    turns.record_step(ctx, begun.session, answer=asks)
+    turns.record_step(ctx, begun.session, results=[("c_1", "42")])
+    second = turns.begin_answer(ctx, begun.session, model="chat")
     done = replace(second, state=MessageState.COMPLETE, content="It is 42.")
-    turns.end_turn(ctx, begun.turn, answer=done, kept="It is 42.")
+    turns.end_turn(ctx, begun.session, answer=done, kept="It is 42.")
 
 
 if __name__ == "__main__":

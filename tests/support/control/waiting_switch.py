@@ -3,7 +3,6 @@
 from harness.control.agents import agents, sessions, switches
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -15,5 +14,5 @@ def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchReques
     chat = ModelChoice("chat", ModelKind.ROUTE, route="chat")
     agent = agents.create_agent(ctx, client, AgentSpec("helper", chat))
     session = sessions.open_session(ctx, client, agent.id, "user-7")
-    spec = SwitchSpec(session.id, (literal_choice(model, model),), "it is cleverer")
-    return switches.request_switch(ctx, spec)
+    wanted = literal_choice(model, model)
+    return switches.request_switch(ctx, session.id, (wanted,), "it is cleverer")

@@ -16,7 +16,6 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import SessionTurn
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
@@ -44,8 +43,10 @@ SESSION = AgentSession(
     last_at=NOW,
     user_id="user-7",
     metadata={"ticket": 7},
+    turn="tu_1",
+    owner="here#1",
+    lease_until=NOW + timedelta(seconds=30),
 )
-TURN = SessionTurn("tu_1", SESSION.id, "here#1", NOW, NOW + timedelta(seconds=30))
 GRANT = AgentGrant(
     id="gr_1",
     agent=AGENT.id,
@@ -68,8 +69,7 @@ REQUEST = ModelSwitchRequest(
     reason="the ticket is long",
     asked_at=NOW,
     expires_at=NOW + timedelta(minutes=30),
-    omissions=("reasoning of sim/old-1",),
-    figures={"price": [1.0, 2.0]},
+    facts=({"name": "Price", "text": "$1.00 in"},),
 )
 ANSWERING = replace(
     GRANT, id="gr_2", kind=GrantKind.SWITCH, session=SESSION.id, request=REQUEST.id
@@ -93,7 +93,7 @@ def message(position: int = 1, **changes: Any) -> SessionMessage:
         created_at=NOW,
         content="Where does this ticket go?",
         done_at=NOW,
-        turn=TURN.id,
+        turn=SESSION.turn,
     )
     return replace(user, **changes)
 
@@ -107,7 +107,6 @@ def add_agent(tx: Transaction) -> None:
     """With a session in which a turn runs. The targets are stored already."""
     tx.agents.add(AGENT)
     tx.sessions.add(SESSION)
-    tx.turns.add(TURN)
 
 
 def with_agent(store: Store) -> Store:
