@@ -39,7 +39,6 @@ DECISIONS: Final[Mapping[str, tuple[Callable[..., ModelSwitchRequest], str]]] = 
 
 
 def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
-    """Opens the dialog for a decision; a request that has changed since is refused."""
     act, done = DECISIONS[verb]
 
     @dialog(f"{verb} the switch?", Role.APPROVER, verb, width="medium")
@@ -65,7 +64,6 @@ def decide(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     "Revoke a grant", Role.APPROVER, "grant", "block", label="Revoke a grant …", width="medium"
 )
 def revoke_grant(form: Form, grants: Sequence[AgentGrant]) -> None:
-    """Asks which grant ends, and why. grants: those in force."""
     lacks = "Choose a grant and give a reason."
     choices = {f"{grant.target_name} · {grant.agent} · {grant.id}": grant for grant in grants}
     choice = form.choose("which", "Which", choices, need=lacks, placeholder="Choose a grant")
@@ -374,7 +372,6 @@ def _show_session(id_: str, behind: int | None) -> None:
 
 
 def _show_grants() -> None:
-    """Show which literal models people granted to agents; outside of what refreshes itself."""
     ctx = page_frame.context()
     page, now = ctx.store.lists.agent_grants(PageRequest(MOST_GRANTS)), ctx.clock.now()
     page_frame.show_html(html.invalid(page.invalid))
@@ -411,7 +408,6 @@ def _grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
 
 
 def _position(text: str) -> int | None:
-    """The message that the transcript goes on behind; None for text that is no position."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 

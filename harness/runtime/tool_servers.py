@@ -123,7 +123,6 @@ class ToolServers:
         raise ToolServerFailed(f"tool server {server}: {reason}")
 
     async def _announced(self, server: str) -> Sequence[Tool]:
-        """Returns the server's tools; for a while no tools after it did not answer."""
         listed_at, tools = self._lists.get(server, (float("-inf"), ()))
         if self._monotonic() - listed_at <= LISTED_S:
             return tools
@@ -237,7 +236,6 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _list(server: str, client: Client) -> Sequence[Tool]:
-    """The tools that a model can be told of. The log names the others."""
     tools: dict[str, Tool] = {}
     for tool in (await client.list_tools()).tools:
         fault = await asyncio.to_thread(_tool_fault, tool)
@@ -271,7 +269,6 @@ def _tool_fault(tool: Tool) -> str:
 
 
 def _text(result: CallToolResult) -> str:
-    """Returns a result as text for a model: its texts, else its structured content as JSON."""
     parts = [
         block.text if isinstance(block, TextContent) else f"[{block.type}: not shown]"
         for block in result.content

@@ -212,7 +212,6 @@ class AgentsPassThrough:
     async def _relay(
         self, wire: PoolConnection, method: str, send: Send, request_id: Header
     ) -> bool:
-        """Whether the answer has an end."""
         headers = end_to_end(wire.headers, _NOT_SENT_BACK)
         if REQUEST_ID not in dict(headers):
             headers.append(request_id)

@@ -112,13 +112,6 @@ def test_another_request_has_another_hash(change: dict[str, object]) -> None:
     assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
 
 
-def test_a_request_is_over_when_its_time_is() -> None:
-    assert REQUEST.state_at(NOW) is SwitchState.PENDING
-    assert REQUEST.state_at(REQUEST.expires_at) is SwitchState.EXPIRED
-    approved = replace(REQUEST, state=SwitchState.APPROVED)
-    assert approved.state_at(REQUEST.expires_at) is SwitchState.APPROVED
-
-
 def test_a_link_is_of_its_request_as_it_is_alone() -> None:
     link = LINKS.link(REQUEST)
     token = link.removeprefix(f"http://swapgate.test{APPROVAL_PATH}")

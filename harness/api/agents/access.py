@@ -168,7 +168,6 @@ def _socket_peer(scope: Scope) -> str:
 
 
 def _find_foreign_page(headers: Headers) -> str | None:
-    """Why a request without a key may come from a web page; None for one that does not."""
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
     if len(hosts) != 1 or not _is_own_host(hosts[0]):
         return "without a key, the Host is localhost, 127.0.0.1 or [::1]"
@@ -192,7 +191,6 @@ def _is_own_host(host: str) -> bool:
 
 
 def _is_json(method: str, headers: Headers) -> bool:
-    """Whether a body is JSON, or there is none. A page can send other types unasked."""
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (method not in _BODY_METHODS and not has_body)

@@ -138,7 +138,6 @@ class ApprovalPages:
 
 
 def _read_form(kind: str, body: bytes) -> Mapping[str, str]:
-    """Raises InputError for what is no small form, or has a field twice."""
     if kind.partition(";")[0].strip().lower() != FORM:
         raise InputError(f"the decision comes as a form: {FORM}")
     try:

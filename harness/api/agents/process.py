@@ -69,7 +69,6 @@ def build_agents_app(installation: Installation, service: TurnService) -> FastAP
 
 
 def _guarded(app: FastAPI, installation: Installation) -> FastAPI:
-    """The app behind what checks bodies and keys."""
     where, failed = installation.settings.agents, FailedKeys(installation)
     app.state.installation = installation
     app.add_exception_handler(HTTPException, answer_http_error)

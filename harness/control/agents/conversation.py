@@ -105,8 +105,6 @@ class PostedMessage:
 
 
 class _TurnFailed(Exception):
-    """Ends a turn. error: of a model call, where that failed."""
-
     def __init__(self, failure: FailTurn, error: CallFailed | None = None) -> None:
         super().__init__(failure.reason)
         self.failure, self.error = failure, error

@@ -60,7 +60,6 @@ def choose_model(ctx: Context, text: str) -> ModelChoice:
 
 
 def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str]:
-    """Says which literal models were taken as written, as nothing is known of them."""
     named = [Target.from_name(choice.target) for choice in choices if choice.is_literal]
     with ctx.store.read() as tx:
         notes = (named_models.describe_unchecked(ctx, tx, target) for target in named)

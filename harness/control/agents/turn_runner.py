@@ -86,7 +86,6 @@ class TurnRunner:
         await run_unit(self._calls.meter.refresh)
 
     async def close(self, drain_s: float) -> None:
-        """Begins no turn any more, gives those that run this long, and interrupts the rest."""
         self._is_closing = True
         runs = list(self._runs.values())
         if runs:

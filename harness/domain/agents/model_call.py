@@ -30,8 +30,6 @@ class ModelCallRequest:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPiece:
-    """A piece of an answer as it comes; one of both is not empty."""
-
     text: str = ""
     reasoning: str = ""
 
@@ -78,9 +76,7 @@ class ModelCalls(Protocol):
 
 
 class ToolRuntime(Protocol):
-    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Lists those among an agent's tools that it runs, as the model is told of them."""
-        ...
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]: ...
 
     async def run(
         self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
