@@ -18,9 +18,8 @@ from benchmarks.faults.client import words
 from benchmarks.router.processes import free_port, start, wait_for
 from evals.sim import profiles
 from evals.sim import server as serve
-from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols.chat_completions import ChatRequest, Completion
 from evals.sim.protocols.http_exchange import HttpExchange
-from evals.sim.protocols.requests import ChatRequest
 from evals.sim.server import build_app, server
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.sim.simulator import Simulator

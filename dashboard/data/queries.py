@@ -8,8 +8,8 @@ from typing import Final
 
 from harness.control.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.control.context import Context
-from harness.control.drift.watches import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
+from harness.control.evals.drift_watches import DriftStatus, list_drift_status
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import comparison as comparisons

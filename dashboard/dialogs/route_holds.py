@@ -13,14 +13,13 @@ from dashboard.text import labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
-from harness.control.drift import watches
-from harness.control.drift.watches import DriftStatus
+from harness.control.evals import drift_watches
+from harness.control.evals.drift_watches import DriftStatus
 from harness.control.operations.queries import find_route
 from harness.control.routing import break_glass, freezes, kill_switch, routes
 from harness.control.routing.break_glass import BreakGlassRequest
 from harness.control.routing.freezes import FreezeRequest
 from harness.control.routing.kill_switch import SwitchPreview, SwitchRequest
-from harness.domain.drift import DriftWatchState
 from harness.domain.errors import SignatureInvalid
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Actor, Role
@@ -264,7 +263,7 @@ def drift_openers(route: str, statuses: Sequence[DriftStatus]) -> list[Opener]:
 
 
 def is_drifted(status: DriftStatus) -> bool:
-    return status.state == DriftWatchState.DRIFTED
+    return status.state == drift_watches.DRIFTED
 
 
 @dialog(
@@ -280,7 +279,7 @@ def run(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     )
     page_frame.warn_without_control()
     done = f"asked {model} again; the drift watch of route {route} shows the result."
-    form.submit("Check it", done, watches.start_checks, route, suite=suite)
+    form.submit("Check it", done, drift_watches.start_checks, route, suite=suite)
 
 
 @dialog(
@@ -302,7 +301,9 @@ def accept(form: Form, route: str, statuses: Sequence[DriftStatus]) -> None:
     page_frame.warn_without_control()
     done = f"accepted how {status.model} answers on suite {suite}: a new baseline is measured."
     reason = form.reason()
-    form.submit("Accept it", done, watches.accept_baseline, route, suite=suite, reason=reason)
+    form.submit(
+        "Accept it", done, drift_watches.accept_baseline, route, suite=suite, reason=reason
+    )
 
 
 def _choose_suite(form: Form, statuses: Sequence[DriftStatus]) -> str:

@@ -1,7 +1,6 @@
 """The dialogs of the Suites page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,13 +12,15 @@ from dashboard.dialog_forms import Form, ask_object, dialog
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.app import suite_import
-from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
+from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.privacy import captures
 from harness.domain.evals.run import EvalRun, RunBudget
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import answer_text, user_text
+from harness.domain.routing.target import Target
+from harness.domain.settings import JudgeSettings, SuiteSettings
 
 CAPTURES: Final = "captures-to-label"
 ROW_HEIGHT_PX: Final = 88  # three lines of a request
@@ -113,12 +114,12 @@ def add_suite(form: Form) -> None:
     st.html(html.note(FILE_NOTE))
     content = file.getvalue() if file is not None else b""
     form.need(content, "A data file is needed.")
-    upload = replace(wanted, file_name=file.name if file else "", content=content)
-    form.submit("Add the suite", f"added the suite {wanted.name}. {KNOWN}", add, upload)
+    done = f"added the suite {wanted.name}. {KNOWN}"
+    form.submit("Add the suite", done, add, wanted, file.name if file else "", content)
 
 
-def add(_ctx: Context, actor: Actor, upload: SuiteUpload) -> None:
-    suite_import.add_suite(page_frame.installation(), actor, upload)
+def add(_ctx: Context, actor: Actor, wanted: SuiteSettings, file: str, content: bytes) -> None:
+    suite_import.add_suite(page_frame.installation(), actor, wanted, file, content)
     page_frame.reopen()
 
 
@@ -149,16 +150,16 @@ def label_captures(reading: Form) -> None:
     )
     given = {row["id"]: str(row["Label"] or "") for row in edited}
     form = Form(Role.ADMIN, "label")
-    upload = ask(form)
+    wanted = ask(form)
     count = sum(1 for label in given.values() if label.strip())
     form.need(count, "At least one label is needed.")
     st.download_button(
         "Download the labels", write_labelled(lines, given, actor.name), "labelled.jsonl",
         "application/jsonl", icon=":material/download:", key="download-labels",
     )  # fmt: skip
-    done = f"made the suite {upload.name}. {KNOWN}"
+    done = f"made the suite {wanted.name}. {KNOWN}"
     label = f"Make a suite of {count} labelled requests"
-    form.submit(label, done, _add_labelled, lines, given, upload)
+    form.submit(label, done, _add_labelled, lines, given, wanted)
 
 
 def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -204,14 +205,13 @@ def _add_labelled(
     actor: Actor,
     lines: Sequence[Mapping[str, Any]],
     given: Mapping[str, str],
-    upload: SuiteUpload,
+    wanted: SuiteSettings,
 ) -> None:
-    content = write_labelled(lines, given, actor.name)
-    add(ctx, actor, replace(upload, file_name="labelled.jsonl", content=content))
+    add(ctx, actor, wanted, "labelled.jsonl", write_labelled(lines, given, actor.name))
     st.session_state.pop(CAPTURES, None)
 
 
-def ask(form: Form) -> SuiteUpload:
+def ask(form: Form) -> SuiteSettings:
     name = form.text("name", "Name: a-z, 0-9, - and _", need="A name is needed.")
     title = form.text("title", "Title, for people (optional)")
     scorer = st.selectbox(
@@ -225,10 +225,8 @@ def ask(form: Form) -> SuiteUpload:
         form.need(value or option not in NEEDED, f"Write the {option} first.")
         if value != default:
             options[option] = value
-    judge, most = "", None
-    if scorer in JUDGED_SCORERS:
-        judge, most = _ask_judge(form)
-    return SuiteUpload(name, "", b"", scorer, title, options, judge, most)
+    judge = _ask_judge(form) if scorer in JUDGED_SCORERS else None
+    return SuiteSettings(name, scorer=scorer, title=title, scorer_options=options, judge=judge)
 
 
 def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
@@ -251,7 +249,7 @@ def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
     return typed
 
 
-def _ask_judge(form: Form) -> tuple[str, float | None]:
+def _ask_judge(form: Form) -> JudgeSettings | None:
     # A judge is a plain model: those with parameters of their own have a mark in their names.
     plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(
@@ -266,4 +264,6 @@ def _ask_judge(form: Form) -> tuple[str, float | None]:
         note="It is asked about every answer, at its provider's price. `references` under "
         "`judge` in swapgate.yaml compares it with people at each run."
     )
-    return judge, most
+    is_named = all(judge.partition("/"))
+    form.need(is_named, "Write the model that judges as PROVIDER/MODEL.")
+    return JudgeSettings(Target.from_name(judge), max_cost_usd=most) if is_named else None

@@ -15,15 +15,9 @@ from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
 from dashboard.text import html, labels
 from dashboard.text.html import escape, faint, noted, strong
 from dashboard.text.labels import Label, Tone
+from harness.control.canary import shadows
+from harness.control.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
 from harness.control.operations.queries import list_shadows
-from harness.control.shadow import shadows
-from harness.control.shadow.shadows import (
-    DEFAULT_LASTS,
-    LEFT_OUT,
-    CheckEvidence,
-    ShadowRequest,
-    ShadowStatus,
-)
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow import MAX_AT_ONCE, MAX_PER_DAY, Shadow, ShadowLimits
@@ -102,7 +96,6 @@ def check_cells(check: CheckEvidence) -> html.Row:
 
 
 def _heading(running: Sequence[ShadowStatus]) -> str:
-    """Writes how many shadows run, or which candidate is worse, as HTML."""
     harmed = [status.shadow.candidate.name for status in running if status.harm]
     words = "No shadow runs"
     if harmed:
@@ -218,9 +211,11 @@ def start(form: Form, names: Sequence[str]) -> None:
             PRIVATE,
             note=NEEDS,
         )
-    wanted = ShadowRequest(route or "", candidate, limits, form.reason(), lasts)
     mirrored = f"{share} of the callers of route {route} are mirrored to {candidate}."
-    form.submit("Start it", f"started a shadow: {mirrored}", shadows.start_shadow, wanted)
+    form.submit(
+        "Start it", f"started a shadow: {mirrored}", shadows.start_shadow, route or "",
+        candidate, limits, reason=form.reason(), lasts=lasts,
+    )  # fmt: skip
 
 
 @dialog("Stop the shadow", Role.PROPOSER, "shadow-stop", "stop")

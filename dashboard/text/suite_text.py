@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
-from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import Claim
-from harness.domain.evals.verdict import SuiteReport, VerdictBasis
+from harness.domain.evals.verdict import SliceFigures, SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
 from harness.gate.text.sentences import bounds_text
 

@@ -16,12 +16,12 @@ from dashboard.dialogs import routes as dialogs
 from dashboard.sections import policies
 from dashboard.text import html, labels
 from dashboard.text.html import escape, faint, strong
-from harness.control.drift import watches
-from harness.control.drift.watches import DriftStatus
+from harness.control.evals import drift_watches
+from harness.control.evals.drift_watches import DriftStatus
 from harness.control.routing import routes, seed
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import list_facts
-from harness.domain.drift import DriftCheckState, DriftWatchState
+from harness.domain.drift import DriftCheckState
 from harness.domain.formatting import DASH, format_estimate
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.evidence import EvidenceKind
@@ -325,7 +325,7 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."
     card = html.section("Drift watch", note) + html.table(map(_drift_row, statuses))
-    if any(status.state == DriftWatchState.DRIFTED for status in statuses):
+    if any(status.state == drift_watches.DRIFTED for status in statuses):
         words = (
             f"`swapgate drift status {route}` shows the answers. Accept how the model answers "
             "now, by the button below, or propose another one."
@@ -343,7 +343,7 @@ def _drift_row(status: DriftStatus) -> html.Row:
     return {
         "Suite": strong(status.suite),
         "State": html.state(DRIFT_STATES[status.state]),
-        "Compared": watches.describe_comparison(status.comparisons),
+        "Compared": drift_watches.describe_comparison(status.comparisons),
         "Change": escape(evidence.change_text if evidence else "–"),
         "Evidence": escape(evidence.share_text if evidence else "–"),
         "Last": escape(ended),

@@ -144,7 +144,6 @@ def parse_embeddings(raw: bytes) -> EmbeddingReply:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """Content may be a text, parts, or null beside a refusal or tool calls."""
     content = message.get("content")
     if content is None:
         return str(message.get("refusal") or "")

@@ -133,7 +133,6 @@ class Collector:
             self._end(RunState.FAILED)
 
     def _refuses(self, found: Sample) -> bool:
-        """Whether the run ends here: it has just begun, and nothing can be scored."""
         if self._job.done or len(self._first) == FIRST_ANSWERS:
             return False
         self._first.append(found)

@@ -33,7 +33,6 @@ from inspect_ai.log import (
 from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
-from evals.runner.call_spending import ModelSpending
 from evals.runner.collector import Collector
 from evals.runner.inspect_model import MeasuredLimit, TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
@@ -44,7 +43,7 @@ from evals.runner.judge_calibration import (
     demand_agreement,
     measure_judge,
 )
-from evals.runner.provider_client import EvalProviderClient
+from evals.runner.provider_client import EvalProviderClient, ModelSpending
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
 from harness.domain.errors import JudgeUnfit, ProviderAway
@@ -315,7 +314,6 @@ def _describe_full_disk(done: EvalLog, folder: Path) -> str:
 
 
 async def _reconcile(done: EvalLog, collector: Collector) -> None:
-    """Hand over what is in the log but did not come through the hook."""
     if done.status != "success" and not collector.taken:
         # Not its text: that may hold the prompt.
         log.error("inspect ended the eval with status %s before any sample", done.status)
@@ -345,7 +343,6 @@ def run_dir() -> Iterator[Path]:
 
 
 def clear_abandoned() -> None:
-    """Delete the folders whose process was killed; those in use stay."""
     for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
         # Another user's, or cleared by another run just now.
         with contextlib.suppress(OSError), mark.open("r+") as held:

@@ -288,7 +288,6 @@ async def measure_judge(
 
 
 def _key(suite: Suite) -> str:
-    """Of what the agreement depends on: the scorer's pin holds rubric, judge and references."""
     return digest([suite.pin.name, suite.pin.scorer])[:24]
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from evals.runner.call_spending import ModelSpending
 from evals.runner.chat_completions import (
     ChatReply,
     EmbeddingReply,
@@ -21,7 +20,13 @@ from evals.runner.chat_completions import (
     parse_reply,
 )
 from evals.runner.rate_gate import RateGate, Turn
-from harness.domain.errors import InputError, NoAnswer, UpstreamError
+from harness.domain.errors import (
+    InputError,
+    NoAnswer,
+    SpendingPaused,
+    StoreUnavailable,
+    UpstreamError,
+)
 from harness.domain.formatting import format_quantity, format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secret
@@ -29,8 +34,8 @@ from harness.domain.providers.headers import check_request_headers
 from harness.domain.providers.kinds import rename_answer_limit
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.retry import retry_after_s, used_up_for_s
-from harness.domain.routing.target import Provider
-from harness.ports import Posted, ProviderCallsFactory
+from harness.domain.routing.target import Price, Provider
+from harness.ports import CallSpending, Posted, ProviderCallsFactory
 
 
 class HasTokens(Protocol):
@@ -52,6 +57,41 @@ SHORT_QUESTION: Final = "Say OK."
 OF_AN_ITEM: Final = frozenset({"messages", "tools", "tool_choice", "response_format"})
 SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
 SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
+# A database that is away for a moment does not end a run.
+SPENDING_ATTEMPTS: Final = 30
+SPENDING_PAUSE_S: Final = 1.0
+
+
+class ModelSpending:
+    """Pays the calls of one model. price: None where it is not known."""
+
+    def __init__(self, spending: CallSpending, price: Price | None, model: str) -> None:
+        self._spending = spending
+        self._price = price
+        self._model = model
+
+    async def require_money(self) -> None:
+        """Checks that a call may be made; else raises SpendingPaused."""
+        unpriced = "" if self._price is not None else self._model
+        for _ in range(SPENDING_ATTEMPTS):
+            try:
+                return await asyncio.to_thread(self._spending.require_money, unpriced)
+            except StoreUnavailable:
+                await asyncio.sleep(SPENDING_PAUSE_S)
+        raise SpendingPaused("the database is away: nobody knows what the monthly cap leaves")
+
+    def pay(self, reply: object) -> None:
+        """Notes what a reply cost. A call without a reply costs nothing."""
+        price = self._price
+        if price is None:
+            self._spending.pay(None)
+        elif isinstance(reply, ChatReply):
+            cost_usd = price.cost_usd(
+                reply.input_tokens, reply.output_tokens, reply.cached_tokens
+            )
+            self._spending.pay(cost_usd)
+        else:
+            self._spending.pay(price.cost_usd(getattr(reply, "tokens", 0), 0))
 
 
 class ProviderFailed(UpstreamError):
@@ -152,7 +192,6 @@ class EvalProviderClient:
     async def _request(
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """What `read` makes of the answer, and the seconds of the attempt that brought it."""
         # Half of a pair of characters is sent as JSON's escape: UTF-8 has none.
         request = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
         attempt, answers = 0, self._answers
@@ -270,7 +309,6 @@ class EvalProviderClient:
         )
 
     def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:
-        """The provider's own words, unless they repeat the messages or the key."""
         try:
             error = json.loads(raw)["error"]
             words = str(error["message"] if isinstance(error, dict) else error)
@@ -294,7 +332,6 @@ def _flat(text: str) -> str:
 
 
 def _share(one: str, other: str, length: int) -> bool:
-    """Whether so many characters in a row stand in both, in any case."""
     one, other = one.casefold(), other.casefold()
     return any(one[at : at + length] in other for at in range(len(one) - length + 1))
 

@@ -92,7 +92,6 @@ def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
 
 
 def parse_arguments(call: AnswerToolCall) -> object:
-    """Parses a call's arguments as JSON; returns the text as it came when it is none."""
     try:
         return json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
@@ -127,7 +126,6 @@ def unscored_sample(
 
 
 def scored_sample(sample: Sample, scored: ScoreResult, *, why_unscored: str = "") -> Sample:
-    """The sample with its score; unscored when the scorer gave none."""
     unscored = scored.strict is None
     return replace(
         sample,

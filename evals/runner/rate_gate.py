@@ -149,7 +149,6 @@ class SharedSpeed:
         return min(self.most, int(current_speed(self._load(), time.monotonic()).calls))
 
     def note(self, decide: Callable[[CallSpeed], CallSpeed]) -> None:
-        """Replaces the speed by what is decided of it."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             os.pwrite(self._file, SPEED.pack(*decide(self._load())), 0)
@@ -175,13 +174,11 @@ class Turn:
     started_at: float = field(default_factory=time.monotonic)
 
     def answered(self, tokens: int) -> None:
-        """Notes an answer, and how many tokens it took."""
         self.gate.settle(self.estimated, tokens)
         call, most = self._ended_call(tokens), self.gate.speed.most
         self.gate.speed.note(lambda speed: note_answer(speed, call, most))
 
     def overloaded(self) -> None:
-        """Notes that the target could not take the call."""
         call = self._ended_call()
         self.gate.speed.note(lambda speed: note_overload(speed, call))
 
@@ -230,7 +227,6 @@ class RateGate:
             slots.close()
 
     def _wait_s(self, tokens: float) -> float:
-        """0 when it may go; then it is counted."""
         now = time.monotonic()
         held = self.book.change(f"hold:{self.provider}", lambda state: state)
         if held.requests_until > now:

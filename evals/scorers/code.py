@@ -19,7 +19,7 @@ from evals.scorers.interface import (
     no_score,
     right_or_wrong,
 )
-from evals.scorers.python_source import parse_source
+from evals.scorers.json_repair import parse_source
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 

@@ -201,7 +201,6 @@ PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def unsupported(kind: str, params: Params) -> str | None:
-    """Why this instruction cannot be checked; None when it can."""
     if kind not in KINDS:
         return f"instruction {kind} is not known"
     missing = [name for name in PARAMETERS.get(kind, ()) if params.get(name) is None]

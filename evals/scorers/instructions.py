@@ -83,14 +83,10 @@ VARIANTS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
 
 
 def share(text: str, rules: Sequence[Params]) -> float:
-    """The share of the rules that the text keeps."""
     return sum(RULES[rule["rule"]].holds(text, rule) for rule in rules) / len(rules)
 
 
 def loose_share(text: str, rules: Sequence[Params]) -> float:
-    """Returns the share of the rules that the answer keeps, where another spelling of an
-    instruction counts as kept.
-    """
     kept = sum(
         RULES[rule["rule"]].holds(text, rule) or VARIANTS.get(rule["rule"], _never)(text, rule)
         for rule in rules

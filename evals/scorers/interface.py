@@ -52,14 +52,10 @@ class AnswerJudge(Protocol):
     """The pinned model. Both raise NotJudged when it does not answer or may not be asked."""
 
     @property
-    def attempts(self) -> int:
-        """How often a judge is asked whose answer cannot be read."""
-        ...
+    def attempts(self) -> int: ...
 
     @property
-    def spent(self) -> str:
-        """Says why the judge may not be asked any more; empty while it may."""
-        ...
+    def spent(self) -> str: ...
 
     async def close(self) -> None: ...
 

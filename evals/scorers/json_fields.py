@@ -66,7 +66,6 @@ def relaxed(value: object) -> object:
 
 
 def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
-    """The share of the target's fields that are there and equal."""
     if not target:
         return 1.0
     return sum(key in found and same(found[key], target[key]) for key in target) / len(target)
@@ -112,7 +111,6 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
 
 
 def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    """Names the spelling of keys or values that had to be forgiven."""
     if not found.keys() >= target.keys():
         folded = {key.casefold() for key in found}
         return "key_case" if all(key.casefold() in folded for key in target) else "missing_null"
@@ -142,10 +140,6 @@ def schema_of(item: Item, options: Options) -> Any:
 
 
 def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores whether an answer is JSON that fits the schema. strict: the answer is one valid
-    JSON value. lenient: it holds one, repaired as for `json_fields`, or has one whose numbers
-    stand in texts.
-    """
     try:
         return _json_schema(answer, schema_of(item, options))
     except (RecursionError, SchemaTooLarge):
@@ -181,7 +175,6 @@ def parsed(text: str) -> Any:
 
 
 def retyped(value: Any) -> Any:
-    """Numbers out of their texts; keys as they are."""
     match value:
         case dict():
             return {key: retyped(item) for key, item in value.items()}

@@ -1,12 +1,34 @@
-"""An almost correct JSON answer is repaired step by step; each repair has a name."""
+"""An almost correct JSON answer is repaired step by step; each repair has a name.
 
+Python source is parsed by one thread at a time: CPython before 3.11.8 and 3.12.2 counts a
+tree's depth once for all threads (gh-106905). When the garbage collector runs Python code
+meanwhile, another thread may begin a tree of its own: one of the two ends in `SystemError: AST
+constructor recursion depth mismatch`.
+"""
+
+import ast
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from evals.scorers.python_source import parse_literal
 from evals.scorers.unwrap import inside_fence
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+
+
+def parse_source(source: str) -> ast.Module:
+    """Parses Python code, one at a time. Raises SyntaxError, or ValueError for null bytes."""
+    with _ONE_AT_A_TIME:
+        return ast.parse(source)
+
+
+def parse_literal(text: str) -> object:
+    """The value of a Python literal. Raises as `ast.literal_eval`."""
+    with _ONE_AT_A_TIME:
+        return ast.literal_eval(text)
+
 
 LONGEST = 200_000  # characters; a longer answer is not searched
 MOST_PARTS = 20  # in braces; an object behind more of them is not found
@@ -62,7 +84,6 @@ def braces_only(text: str) -> str:
 
 
 def balanced(text: str, start: int) -> str:
-    """Cuts the text from the brace at `start` to the one that closes it; empty if none does."""
     depth, in_string, escaped = 0, False, False
     for at in range(start, len(text)):
         char = text[at]
@@ -90,7 +111,6 @@ def unescaped(text: str) -> str:
 
 
 def outside_strings(text: str, mend: Callable[[str], str]) -> str:
-    """`mend` applied to what is not inside double quotes."""
     parts, end = [], 0
     for string in STRINGS.finditer(text):
         parts += [mend(text[end : string.start()]), string.group()]
@@ -103,7 +123,6 @@ def without_trailing_commas(text: str) -> str:
 
 
 def from_python(text: str) -> str:
-    """Single quotes, True, False and None, as Python writes an object."""
     try:
         return json.dumps(parse_literal(text), allow_nan=False)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -138,7 +157,6 @@ def repaired(answer: str) -> tuple[dict[str, Any], str] | None:
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """The text after none, one, two … repairs that changed it."""
     done: list[str] = []
     yield "", text
     for name, repair in REPAIRS:

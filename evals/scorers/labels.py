@@ -70,7 +70,6 @@ def letter_of(item: Item) -> str:
 
 
 def chosen(text: str, item: Item) -> str | None:
-    """The letter that a freely worded answer settles on."""
     letters = ascii_uppercase[: max(len(item.choices), 2)]
     said = re.findall(
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text

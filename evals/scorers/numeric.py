@@ -44,7 +44,6 @@ def strict_number(answer: str, final_line: str) -> Decimal | None:
 
 
 def broken_rule(answer: str, final_line: str) -> str:
-    """Why the final line is not as asked: not there, not last, or with something around it."""
     at = [
         n
         for n, line in enumerate(non_blank_lines(answer))

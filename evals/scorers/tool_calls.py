@@ -58,7 +58,6 @@ def tool_calls(
 
 
 def in_words(answer: str, item: Item, options: Options) -> ScoreResult:
-    """An answer without calls."""
     return tool_calls((), answer, item, options)
 
 
@@ -96,7 +95,6 @@ def proper(call: AnswerToolCall) -> ReadToolCall | None:
 
 
 def mended(call: AnswerToolCall) -> ReadToolCall:
-    """Repairs the arguments as far as they can be read."""
     inner = loads(call.arguments)
     if isinstance(inner, str):
         found = json_object(inner)
@@ -110,7 +108,6 @@ def mended(call: AnswerToolCall) -> ReadToolCall:
 
 
 def written_in(answer: str) -> list[ReadToolCall]:
-    """Calls that stand in the text, as JSON."""
     if len(answer) > LONGEST:
         return []
     tagged = [match_[2] for match_ in TAGGED.finditer(answer)]
@@ -127,9 +124,6 @@ def mended_json(text: str) -> Any:
 
 
 def calls_of(value: Any) -> list[ReadToolCall]:
-    """Reads the tool calls in a value: one call, a list, or an object that holds
-    `tool_calls`.
-    """
     if isinstance(value, list):
         return [made for item in value for made in calls_of(item)]
     if not isinstance(value, dict):

@@ -42,7 +42,6 @@ def unwrap_layers(answer: str) -> Iterator[tuple[str, str]]:
 
 
 def non_blank_lines(text: str) -> list[str]:
-    """The lines that are not blank, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -65,12 +64,10 @@ def words(text: str) -> int:
 
 
 def word_count(text: str, word: str) -> int:
-    """Counts how often a word stands in a text as a whole word, in any case."""
     return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
 
 
 def paragraphs(text: str) -> list[str]:
-    """Blocks between blank lines, stripped."""
     blocks: list[list[str]] = [[]]
     for line in text.splitlines():
         if line.strip():

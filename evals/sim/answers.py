@@ -12,13 +12,12 @@ go by the rule; the others are the contrary.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from evals.scorers.judged import DATA
-from evals.sim import text_numbers
+from evals.sim import simulated_model
 from evals.sim.profiles import Habits, Profile, ScriptLine
-from evals.sim.protocols.requests import ChatRequest
+from evals.sim.protocols.chat_completions import ChatRequest, SimulatedToolCall
 from evals.sim.simulated_model import SimulatedAnswer
 
 TRAILER = "Let me know if you would like any of these values explained."
@@ -52,7 +51,7 @@ def answer(
     habits = Habits() if form_asked else profile.habits
     place = (profile.seed, verdict.item.suite, verdict.item.id)
     if isinstance(value, dict):
-        text, u = bare(value), text_numbers.uniform("form", *place)
+        text, u = bare(value), simulated_model.uniform("form", *place)
         if json_asked or u >= habits.json_fences + habits.trailing_prose:
             return text
         return f"```json\n{text}\n```" if u < habits.json_fences else f"{text}\n\n{TRAILER}"
@@ -63,7 +62,7 @@ def answer(
         numbers = ", ".join(re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4])
         working = f"I start from {numbers or 'what is given'} and go step by step."
         return f"{working}\nANSWER: {text.rpartition('####')[2].strip()}"
-    if text_numbers.uniform("verbose", *place) < habits.verbose:
+    if simulated_model.uniform("verbose", *place) < habits.verbose:
         return f"{OPENER}\n\n{text}"
     return text
 
@@ -80,13 +79,12 @@ def filler(prompt: str) -> str:
     """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
     asked = ASKED_LENGTH.search(prompt)
     count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
-    start = text_numbers.random_bits("filler", prompt) % len(WORDS)
+    start = simulated_model.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."
 
 
 def repeat_results(results: Sequence[str]) -> str:
-    """Writes the answer after tools, where the prompt is no item."""
     return f"The tools say: {'; '.join(results)}."
 
 
@@ -115,7 +113,7 @@ def answer_as_judge(prompt: str, profile: Profile) -> str | None:
     if found is None:
         return None
     key, value = found
-    if text_numbers.uniform("judge", profile.seed, shown) >= profile.skill_in(SUITE):
+    if simulated_model.uniform("judge", profile.seed, shown) >= profile.skill_in(SUITE):
         value = CONTRARY[value]
     return json.dumps({"reason": "Simulated, by a rule.", key: value})
 
@@ -139,13 +137,6 @@ def judgement(data: dict[str, Any]) -> tuple[str, object] | None:
 
 NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
 DEEPEST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedToolCall:
-    id: str
-    name: str
-    arguments: str  # as JSON text, the way the API carries them
 
 
 def calls_for(
@@ -182,14 +173,14 @@ def written(request: ChatRequest, name: str, arguments: object) -> SimulatedTool
     """The call as text. Its id is another at each point of a conversation: clients throw away
     the second call of an id.
     """
-    mark = text_numbers.random_bits("call", *request.texts, name)
+    mark = simulated_model.random_bits("call", *request.texts, name)
     text = json.dumps(arguments, ensure_ascii=False)
     return SimulatedToolCall(f"call_{mark:016x}", name, text)
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     """Returns the arguments with one of them wrong; without any, one too many."""
-    draw = text_numbers.random_bits(seed)
+    draw = simulated_model.random_bits(seed)
     key = sorted(arguments)[draw % len(arguments)] if arguments else "note"
     return {**arguments, key: f"{arguments.get(key, '')} {NAMES[draw % len(NAMES)]}".strip()}
 
@@ -202,7 +193,7 @@ def make_up(schema: object, seed: Sequence[object], depth: int = 0) -> Any:
     plain = schema if isinstance(schema, dict) else {"type": "null"}
     if isinstance(ways := plain.get("anyOf"), list) and ways and depth < DEEPEST:
         return make_up(ways[0], seed, depth + 1)
-    draw = text_numbers.random_bits(*seed)
+    draw = simulated_model.random_bits(*seed)
     options = plain.get("enum", [plain["const"]] if "const" in plain else None)
     if isinstance(options, list) and options:
         return options[draw % len(options)]

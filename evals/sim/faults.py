@@ -14,9 +14,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
+from evals.sim.protocols.chat_completions import Refused, no_such_model
 from evals.sim.protocols.endpoints import EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
-from evals.sim.protocols.requests import Refused, no_such_model
 from harness.domain.errors import InputError
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
@@ -153,7 +153,6 @@ async def replace_answer(
 
 
 async def _send_huge(exchange: HttpExchange, fault: Fault) -> None:
-    """Sends as many blanks as asked for before an object; the memory used here stays small."""
     blanks: Iterator[bytes] = repeat(PIECE, fault.size_bytes // len(PIECE))
     end = b"{}"
     if fault.variant == "gzip":

@@ -49,7 +49,6 @@ class Latency:
     tokens_per_s: Annotated[float, Field(gt=0)] = 80.0
 
     def first_token_s(self, z: float) -> float:
-        """Returns the seconds to the first token at a standard normal z."""
         return self.first_token_median_ms / 1000 * math.exp(self.sigma * z)
 
     def generation_s(self, tokens: int) -> float:
@@ -94,7 +93,6 @@ def find_line(
 
 
 def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
-    """The value with `$name` replaced in its texts."""
     if isinstance(value, str):
         return Template(value).safe_substitute(values)
     if isinstance(value, Mapping):

@@ -15,22 +15,54 @@ gives the same answer, in every process.
 The item bank finds the item that a prompt asks for. A provider sees text only, so the bank
 looks the prompt up whole, then searches it for items that a template wrapped. White space does
 not matter.
+
+Numbers come from a hash of given parts, so that every process draws the same ones.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from string import ascii_uppercase
 from typing import Any
 
 from pydantic import dataclasses as checked
 
-from evals.sim import text_numbers
 from evals.sim.profiles import Profile, Share, parse
 from evals.suites import items
+from harness.domain.content_hash import short_hash
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
+
+STANDARD_NORMAL = NormalDist()
+BYTES_PER_TOKEN = 4
+TOKENS_PER_MESSAGE = 4
+
+
+def random_bits(*parts: object) -> int:
+    return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
+
+
+def uniform(*parts: object) -> float:
+    """Draws a number in (0, 1), both ends left out, from these parts."""
+    return ((random_bits(*parts) >> 12) + 0.5) / 2**52
+
+
+def normal(*parts: object) -> float:
+    return STANDARD_NORMAL.inv_cdf(uniform(*parts))
+
+
+def count_tokens(text: str) -> int:
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def count_message_tokens(texts: Sequence[str]) -> int:
+    return sum(count_tokens(text) + TOKENS_PER_MESSAGE for text in texts)
+
+
+def cut(text: str, limit: int) -> str:
+    return text.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")
 
 
 @checked.dataclass(frozen=True)
@@ -137,7 +169,6 @@ def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
 
 
 def other_choices(sample: items.Item) -> list[object]:
-    """The wrong choices, in the form that the target has: text, letter or place."""
     choices = sample.choices
     places = range(len(choices))
     for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
@@ -155,16 +186,15 @@ def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """Draws `u` in (0, 1): uniform over items, correlated between models."""
     place = (item.suite, item.id)
     z = (
-        math.sqrt(SHARED) * text_numbers.normal("item", *place)
-        + math.sqrt(1 - SHARED - SEEDED) * text_numbers.normal("model", model_seed, *place)
-        + math.sqrt(SEEDED) * text_numbers.normal("seed", model_seed, *place, request_seed)
+        math.sqrt(SHARED) * normal("item", *place)
+        + math.sqrt(1 - SHARED - SEEDED) * normal("model", model_seed, *place)
+        + math.sqrt(SEEDED) * normal("seed", model_seed, *place, request_seed)
     )
     # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
-    return text_numbers.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
+    return STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
 
 
 def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
-    """The ability from which on the model answers this item rightly."""
     u = luck(item, model_seed=model_seed, request_seed=request_seed)
     return SLOPE * (item.difficulty - 0.5) + math.log(u / (1 - u))
 
@@ -214,9 +244,8 @@ class SimulatedModel:
         return SimulatedAnswer(item, right, item.target if right else self._slip(item))
 
     def _slip(self, item: BankItem) -> Any:
-        """A wrong answer: a distractor, else another item's target, else none at all."""
         others = (other.target for other in self._bank.suites[item.suite][:200])
         options = [wrong for wrong in item.distractors if wrong != item.target]
         options = options or [target for target in others if target != item.target]
-        pick = text_numbers.random_bits("slip", self.profile.seed, item.suite, item.id)
+        pick = random_bits("slip", self.profile.seed, item.suite, item.id)
         return options[pick % len(options)] if options else "I do not know."

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from evals.sim import answers, text_numbers
+from evals.sim import answers, simulated_model
 from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
 from evals.sim.profiles import Profile, find_line
-from evals.sim.protocols import endpoints, requests
-from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols import chat_completions, endpoints
+from evals.sim.protocols.chat_completions import ChatRequest, Completion, Refused
 from evals.sim.protocols.endpoints import CHAT, EndpointDialect
 from evals.sim.protocols.http_exchange import HttpExchange, encoded
-from evals.sim.protocols.requests import ChatRequest, Refused
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from harness.domain.routing.target import Price
 
@@ -81,8 +80,8 @@ class Simulator:
         """Answers a request at any endpoint that answers in words. Raises Refused,
         ClientDisconnect.
         """
-        data = requests.decoded(await exchange.body())
-        name = requests.model_name(data)
+        data = chat_completions.decoded(await exchange.body())
+        name = chat_completions.model_name(data)
         model = self.model(name)
         request = dialect.parse(data)
 
@@ -98,15 +97,15 @@ class Simulator:
         """Answers `POST /v1/embeddings`: every model embeds, all alike. Raises Refused,
         ClientDisconnect.
         """
-        data = requests.decoded(await exchange.body())
-        name = requests.model_name(data)
+        data = chat_completions.decoded(await exchange.body())
+        name = chat_completions.model_name(data)
         body = endpoints.embeddings_body(data, model=self.model(name).profile.serves or name)
         await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
 
     def model(self, name: str) -> SimulatedModel:
         """The model of this name. Raises Refused (404)."""
         if name not in self.models:
-            raise requests.no_such_model(name)
+            raise chat_completions.no_such_model(name)
         return self.models[name]
 
     async def _serve(
@@ -116,7 +115,6 @@ class Simulator:
         name: str,
         written: Callable[[], Written],
     ) -> None:
-        """Counts the request, draws its fault, and sends the answer at the model's pace."""
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
         stats.under_way += 1
@@ -127,7 +125,7 @@ class Simulator:
             if fault and await replace_answer(exchange, fault, name, dialect, stats.under_way):
                 return
             answer, profile = written(), self.model(name).profile
-            z = text_numbers.normal("latency", profile.seed, next(self._numbers))
+            z = simulated_model.normal("latency", profile.seed, next(self._numbers))
             first_s = self._time_scale * profile.latency.first_token_s(z)
             rest_s = self._time_scale * profile.latency.generation_s(answer.tokens)
             await send(exchange, dialect, answer, (first_s, rest_s), fault)
@@ -160,8 +158,8 @@ class Simulator:
             text = answers.repeat_results(results) if results else answers.filler(prompt)
         elif not text:
             text = answers.bare(answers.make_up(schema, (profile.seed, prompt)))
-        if request.limit is not None and text_numbers.count_tokens(text) > request.limit:
-            text, reason = text_numbers.cut(text, request.limit), "length"
+        if request.limit is not None and simulated_model.count_tokens(text) > request.limit:
+            text, reason = simulated_model.cut(text, request.limit), "length"
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
             created=self._unix_time(),
@@ -170,8 +168,8 @@ class Simulator:
             text=text,
             calls=calls,
             finish_reason=reason,
-            prompt_tokens=text_numbers.count_message_tokens(request.texts),
-            completion_tokens=text_numbers.count_tokens(
+            prompt_tokens=simulated_model.count_message_tokens(request.texts),
+            completion_tokens=simulated_model.count_tokens(
                 "".join(call.name + call.arguments for call in calls) or text
             ),
         )
@@ -234,7 +232,6 @@ async def _survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDiale
 
 
 def _pricing(price: Price) -> dict[str, str]:
-    """Writes a price as OpenRouter lists it: US dollars per token, as strings."""
     listed = {
         "prompt": price.input_usd_per_mtok,
         "completion": price.output_usd_per_mtok,

@@ -128,7 +128,6 @@ def read_records(
 
 
 def _json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and object of each element of a JSON array."""
     try:
         records = replace_halves(DECODER.decode(_text(path)))
     except (ValueError, RecursionError) as error:

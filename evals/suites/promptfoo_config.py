@@ -48,7 +48,6 @@ class ConvertedSuite:
 
 
 def is_promptfoo(values: object) -> bool:
-    """Whether a document is promptfoo's configuration."""
     return isinstance(values, Mapping) and (
         "prompts" in values or ("tests" in values and "providers" in values)
     )
@@ -216,7 +215,6 @@ def _describe(one: Mapping[str, Any]) -> str:
 
 
 def _chat(text: str) -> list[Any] | None:
-    """The messages of a prompt that is a chat; None for a text."""
     if not text.lstrip().startswith(("[", "- role:")):
         return None
     try:

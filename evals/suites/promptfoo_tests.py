@@ -140,7 +140,6 @@ class PromptfooTests:
 
 
 def parse_expected(text: str) -> Mapping[str, Any]:
-    """Reads an assertion that is written as a text, as in the column `__expected`."""
     stripped = text.strip()
     if stripped.startswith(("fn:", "eval:")):
         return {"type": "javascript", "value": stripped}
@@ -189,7 +188,6 @@ def list_tests(source: SourceConfig, reader: PromptfooTests) -> Iterator[Mapping
 def _file_tests(
     source: SourceConfig, reader: PromptfooTests, path: ConfigPath, name: str
 ) -> Iterator[Mapping[str, Any]]:
-    """Tests of a file: CSV, JSON, JSON lines or YAML."""
     if name.lower().partition(":")[0].endswith(SCRIPTS) or "://" in name:
         source.leave(path, f"{name} is no file of tests that can be read here")
         return

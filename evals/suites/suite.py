@@ -7,7 +7,6 @@ Importing this is cheap. Inspect is imported only for a suite that is a Python f
 
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +37,6 @@ from harness.domain.privacy.capture import find_near_duplicates
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean
-from harness.ports import SuiteContent
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"
@@ -101,7 +99,6 @@ class Suite:
 
     @property
     def groups(self) -> ItemGroups:
-        """Says which items belong together."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
         slices = {
             name: {item.id: item.slices[index] for item in self.items.values()}
@@ -144,7 +141,6 @@ class Suite:
         return (beside + asked) / CHARACTERS_PER_TOKEN, least
 
     def fields(self, item: str) -> Mapping[str, object]:
-        """What is sent beside the messages: tools and how they are to be used."""
         return merge_fields(self.settings.request, self.items[item])
 
     def score(
@@ -272,7 +268,6 @@ def _check_class(settings: SuiteSettings, item: Item) -> None:
 
 
 def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
-    """Raises ConfigError for a judge too many or too few, InputError for its references."""
     if (chosen.judged is None) != (settings.judge is None):
         lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
         extra = f"scorer {chosen.name!r} asks no judge; take `judge` away"
@@ -323,19 +318,14 @@ def grouping(settings: SuiteSettings) -> Sequence[object]:
 
 
 def task_file(settings: SuiteSettings) -> tuple[Path, str]:
-    """File and function name (may be empty) of `file.py:name`."""
     given = settings.task or ""
     file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
     return Path(file), name
 
 
-def nothing_added() -> Mapping[str, SuiteSettings]:
-    """Stands for a configuration that gains no suite while a process lives."""
-    return {}
-
-
 class ConfiguredSuites:
-    """Loads the suites of the configuration; pins follow the files when these change.
+    """Implements SuiteCatalog over the suites of the configuration; pins follow the files when
+    these change.
 
     added: reads the suites that the configuration has gained; empty where it did not change. A
     suite that is known keeps its settings for as long as the process lives.
@@ -344,7 +334,7 @@ class ConfiguredSuites:
     def __init__(
         self,
         suites: Mapping[str, SuiteSettings],
-        added: Callable[[], Mapping[str, SuiteSettings]] = nothing_added,
+        added: Callable[[], Mapping[str, SuiteSettings]] = dict,
     ) -> None:
         self._suites = dict(suites)
         self._added = added
@@ -375,28 +365,20 @@ class ConfiguredSuites:
             hint = did_you_mean(suite, known, otherwise=f"; there are: {there}", cutoff=0.4)
             raise NotFound(f"no suite {suite!r}{hint}") from None
 
-    def pin(self, suite: str) -> SuitePin:
-        """Builds the pin of a suite as it is now. Raises NotFound; InputError when its data or
-        scorer is wrong.
-        """
+    def suite(self, suite: str) -> Suite:
+        """Returns a suite that has a data file, with its items and scorer. Raises as pin()."""
         settings = self.settings(suite)
-        return self.suite(suite).pin if settings.task is None else self._task(settings)[0]
+        key = _version(suite, settings.path or Path())
+        if key not in self._loaded:
+            self._loaded[key] = load_suite(settings)
+        return self._loaded[key]
 
-    def content(self, suite: str) -> SuiteContent:
-        """Says what a suite holds, without the hashes of its pin. Raises as pin()."""
+    def _data(self, suite: str) -> Suite | None:
+        """The suite; None for a `@task`."""
+        return None if self.settings(suite).task is not None else self.suite(suite)
+
+    def _task(self, suite: str) -> tuple[SuitePin, ItemGroups]:
         settings = self.settings(suite)
-        if settings.task is not None:
-            pin = self._task(settings)[0]
-            return SuiteContent(pin.version, pin.items, pin.scorer.partition("@")[0])
-        loaded = self.suite(suite)
-        return SuiteContent(settings.version, len(loaded.items), loaded.scorer.name)
-
-    def groups(self, suite: str) -> ItemGroups:
-        """Says which items of a suite belong together. Raises as pin()."""
-        settings = self.settings(suite)
-        return self.suite(suite).groups if settings.task is None else self._task(settings)[1]
-
-    def _task(self, settings: SuiteSettings) -> tuple[SuitePin, ItemGroups]:
         key = _version(settings.name, task_file(settings)[0])
         if key not in self._tasks:
             # Seconds of import; only for suites that are Python files.
@@ -406,18 +388,25 @@ class ConfiguredSuites:
             self._tasks[key] = loaded.pin, loaded.groups
         return self._tasks[key]
 
+    def pin(self, suite: str) -> SuitePin:
+        return data.pin if (data := self._data(suite)) else self._task(suite)[0]
+
+    def groups(self, suite: str) -> ItemGroups:
+        return data.groups if (data := self._data(suite)) else self._task(suite)[1]
+
     def likely_clusters(self, suite: str) -> str:
-        """Says that items seem to belong together where no cluster field is named; empty for a
-        `@task`. Raises as pin().
-        """
-        return (
-            "" if self.settings(suite).task is not None else self.suite(suite).likely_clusters
-        )
+        return data.likely_clusters if (data := self._data(suite)) else ""
+
+    def guess_tokens(self, suite: str) -> tuple[float, float] | None:
+        return data.guessed_tokens if (data := self._data(suite)) else None
+
+    def title(self, suite: str) -> str:
+        return self.settings(suite).title or suite
+
+    def data_class(self, suite: str) -> str:
+        return self.settings(suite).data_class
 
     def describe_sample(self, suite: str) -> str:
-        """Says what the sample behind a suite leaves out, and which items are not asked as they
-        were written; empty for nothing, or not known.
-        """
         settings = self.settings(suite)
         items = () if settings.path is None else self.suite(suite).items.values()
         broken = sum(REPLACED in canonical_text(item) for item in items)
@@ -427,50 +416,21 @@ class ConfiguredSuites:
         )
         return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
 
-    def guess_tokens(self, suite: str) -> tuple[float, float] | None:
-        """Guesses the mean tokens of a question and an answer; None for a `@task`. Raises as
-        pin().
-        """
-        is_task = self.settings(suite).task is not None
-        return None if is_task else self.suite(suite).guessed_tokens
-
-    def title(self, suite: str) -> str:
-        return self.settings(suite).title or suite
-
-    def data_class(self, suite: str) -> str:
-        return self.settings(suite).data_class
-
-    def suite(self, suite: str) -> Suite:
-        """Returns a suite that has a data file, with its items and scorer. Raises as pin()."""
-        settings = self.settings(suite)
-        key = _version(suite, settings.path or Path())
-        if key not in self._loaded:
-            self._loaded[key] = load_suite(settings)
-        return self._loaded[key]
-
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Returns item → `metadata.tags`, of the items that have any; empty for a `@task`."""
-        if self.settings(suite).task is not None:
-            return {}
-        tagged = {item.id: tags_of(item) for item in self.suite(suite).items.values()}
+        items = data.items.values() if (data := self._data(suite)) else ()
+        tagged = {item.id: tags_of(item) for item in items}
         return {item: tags for item, tags in tagged.items() if tags}
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
-        """An item's input and target, as people read them. Raises NotFound."""
-        if self.settings(suite).task is not None:
+        data = self._data(suite)
+        if data is None:
             raise NotFound(
                 f"suite {suite!r} is an Inspect task; its items are in the stored prompts only"
             )
-        found = self.suite(suite).items.get(item)
+        found = data.items.get(item)
         if found is None:
             raise NotFound(f"suite {suite!r} has no item {item!r}; has its data changed?")
         return found.input, written(found.target)
-
-    def left_out(self, suite: str) -> Mapping[str, int]:
-        """Reason → how many items of the file are not in the suite. Empty for a `@task`."""
-        if self.settings(suite).task is not None:
-            return {}
-        return Counter(self.suite(suite).left_out.values())
 
 
 class SuiteJudges(Mapping[str, Target]):

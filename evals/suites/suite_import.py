@@ -1,12 +1,12 @@
-"""Imports captured requests that people have labelled, or a data file of questions and answers,
-as a suite (F9). Leaves nothing behind if refused.
+"""Writes items as suites: captured requests that people have labelled (F9), or records of a
+data set. Leaves nothing behind if refused.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,18 +27,17 @@ PROVENANCE: Final[Mapping[str, type]] = {
 
 
 @dataclass(frozen=True)
-class LabelledItems:
+class SuiteItems:
+    """Holds the items of a suite that is to be written. settings: without path."""
+
+    settings: SuiteSettings
     items: Sequence[Mapping[str, Any]]  # lines of a data file
-    unlabelled: int  # lines that nobody has labelled, left out
-    data_class: str  # one for all
-    origin: Mapping[str, object]  # where it all comes from, for the manifest
-
-    @property
-    def text(self) -> str:
-        return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.items)
+    unlabelled: int = 0  # lines without a label, left out
+    # Where they come from, for the manifest; empty for no entry in it.
+    origin: Mapping[str, object] = field(default_factory=dict)
 
 
-def read_labelled(path: Path) -> LabelledItems:
+def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
     """Reads what `swapgate capture export` wrote, with `label` filled in.
 
     Raises InputError as `file:line: field: what is wrong` at the first fault.
@@ -61,7 +60,8 @@ def read_labelled(path: Path) -> LabelledItems:
             items.append(item)
     if not items:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
-    return LabelledItems(items, unlabelled, _data_class(items, path), _origin(items))
+    settings = replace(wished, data_class=_data_class(items, path))
+    return SuiteItems(settings, items, unlabelled, _origin(items))
 
 
 def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -149,7 +149,6 @@ def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
 
 
 def _drawn(provenance: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """How many requests were drawn with these, and how many of them were too large to keep."""
     samples = [item["sample"] for item in provenance if isinstance(item.get("sample"), dict)]
     counts = {
         name: max((int(sample.get(name) or 0) for sample in samples), default=0)
@@ -174,107 +173,59 @@ class ImportedSuite:
     settings: Mapping[str, object]  # as the configuration is to have them
 
 
-def import_labelled(
-    file: Path,
-    wished: SuiteSettings,
+def import_suites(
+    found: Sequence[SuiteItems],
     *,
     base: Path,
     actor: str,
     now: datetime,
-    replace_: bool,
-) -> ImportedSuite:
-    """Writes `suites/NAME.jsonl` and the manifest beside it, below `base`.
-
-    wished: without path and data class. Nothing is left behind when it is refused.
-    Raises InputError as `file:line: …`, Conflict when there is such a suite, and as
-    `load_suite` what the scorer says of the labels.
-    """
-    name = wished.name
-    _check_name(name)
-    items = read_labelled(file)
-    folder = base / FOLDER
-    data = folder / f"{name}.jsonl"
-    if data.exists() and not replace_:
-        raise Conflict(f"{data} is there already: take another name, or --replace")
-    settings = replace(wished, path=data, data_class=items.data_class)
-    with _writing(data, items.text.encode("utf-8", "backslashreplace")):
-        done = _imported(settings, items.unlabelled)
-        entries = [
-            entry for entry in manifest_entries(done.manifest) if entry.get("name") != name
-        ]
-        entries.append(_entry(items, done, actor, now))
-        _write_whole(done.manifest, _toml(entries))
-    return done
-
-
-DATA_SUFFIXES: Final = (".jsonl", ".csv")
-
-
-def import_data(
-    content: bytes, suffix: str, wished: SuiteSettings, *, base: Path
-) -> ImportedSuite:
-    """Writes a data file with questions and answers as `suites/NAME` below `base`.
-
-    wished: without path. suffix: of DATA_SUFFIXES. Nothing is left behind when it is refused.
-    Raises InputError as `file:line: …`, Conflict when there is such a file, and as `load_suite`
-    what the scorer says of the items.
-    """
-    _check_name(wished.name)
-    if suffix not in DATA_SUFFIXES:
-        raise InputError(f"a data file ends in {' or '.join(DATA_SUFFIXES)}, not in {suffix!r}")
-    data = base / FOLDER / f"{wished.name}{suffix}"
-    if data.exists():
-        raise Conflict(f"{data} is there already: take another name")
-    with _writing(data, content):
-        return _imported(replace(wished, path=data))
-
-
-def import_items(
-    found: Sequence[tuple[SuiteSettings, Sequence[Mapping[str, Any]]]],
-    *,
-    base: Path,
-    replace_: bool,
-    configure: Callable[[Sequence[ImportedSuite]], None],
+    replace_: bool = False,
+    configure: Callable[[Sequence[ImportedSuite]], None] = lambda _: None,
 ) -> Sequence[ImportedSuite]:
-    """Writes items as suites below `base`, and calls `configure`; all of it, or nothing. Raises
-    as `import_data` and as `configure`.
+    """Writes `suites/NAME.jsonl` of each suite and the manifest beside them, below `base`, and
+    calls `configure`; all of it, or nothing.
+
+    Raises InputError as `file:line: …`, Conflict when there is such a suite, as `load_suite`
+    what the scorer says of the items, and as `configure`.
     """
     done: list[ImportedSuite] = []
     with ExitStack() as stack:
-        for wished, items in found:
-            _check_name(wished.name)
-            data = base / FOLDER / f"{wished.name}.jsonl"
+        for suite in found:
+            name = suite.settings.name
+            if not NAME.fullmatch(name):
+                raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+            data = base / FOLDER / f"{name}.jsonl"
             if data.exists() and not replace_:
                 raise Conflict(f"{data} is there already: take another name, or --replace")
-            text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-            stack.enter_context(_writing(data, text.encode("utf-8", "backslashreplace")))
-            done.append(_imported(replace(wished, path=data)))
+            text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in suite.items)
+            stack.enter_context(writing(data, text.encode("utf-8", "backslashreplace")))
+            done.append(_imported(replace(suite.settings, path=data), suite.unlabelled))
+            if suite.origin:
+                manifest = done[-1].manifest
+                kept = [one for one in manifest_entries(manifest) if one.get("name") != name]
+                entry = _entry(suite, done[-1], actor, now)
+                stack.enter_context(writing(manifest, _toml([*kept, entry]).encode()))
         configure(done)
     return done
 
 
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
-
-
 @contextmanager
-def _writing(data: Path, content: bytes) -> Iterator[None]:
-    """Writes a data file, and puts back what was there where the block fails."""
-    before = data.read_bytes() if data.exists() else None
-    data.parent.mkdir(parents=True, exist_ok=True)
-    data.write_bytes(content)
+def writing(file: Path, content: bytes) -> Iterator[None]:
+    """Writes a file whole, and puts back what was there where the block fails."""
+    before = file.read_bytes() if file.exists() else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(file, content)
     try:
         yield
     except BaseException:
         if before is None:
-            data.unlink()
+            file.unlink()
         else:
-            data.write_bytes(before)
+            _write_whole(file, before)
         raise
 
 
-def _imported(settings: SuiteSettings, unlabelled: int = 0) -> ImportedSuite:
+def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
     """Loads the suite, as a check of its data. settings: with path and data class."""
     suite, data = load_suite(settings), settings.path or Path()
     return ImportedSuite(
@@ -289,25 +240,15 @@ def _imported(settings: SuiteSettings, unlabelled: int = 0) -> ImportedSuite:
     )
 
 
-def _write_whole(file: Path, text: str) -> None:
-    """Writes all of a file, or nothing."""
+def _write_whole(file: Path, content: bytes) -> None:
     new = file.with_name(f".{file.name}.new")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_bytes(content)
+        if file.exists():
+            new.chmod(file.stat().st_mode)
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
-
-
-def withdraw_import(done: ImportedSuite) -> None:
-    """Removes what an import of a new suite wrote: its data, and its entry in the manifest."""
-    done.data.unlink(missing_ok=True)
-    entries = manifest_entries(done.manifest)
-    kept = [entry for entry in entries if entry.get("name") != done.suite]
-    if kept:
-        _write_whole(done.manifest, _toml(kept))
-    elif entries:
-        done.manifest.unlink()
 
 
 def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
@@ -330,13 +271,12 @@ def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
 
 
 def _judge(judge: JudgeSettings) -> dict[str, object]:
-    """As the file has it: the model, and what it may cost in a run where that is limited."""
     limit = {} if judge.max_cost_usd is None else {"max_cost_usd": judge.max_cost_usd}
     return {"target": judge.target.name, **limit}
 
 
 def _entry(
-    items: LabelledItems, done: ImportedSuite, actor: str, now: datetime
+    items: SuiteItems, done: ImportedSuite, actor: str, now: datetime
 ) -> dict[str, object]:
     return {
         "name": done.suite,

@@ -18,14 +18,12 @@ from harness.api.frame.endpoint import (
     operation,
 )
 from harness.api.frame.error_status import extend, json_answer
-from harness.control.canary import duration_estimate
+from harness.control.canary import duration_estimate, shadows
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.operations import operate
 from harness.control.canary.status import CanaryStatus
 from harness.control.operations import queries
-from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
@@ -113,8 +111,9 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)
-    wanted = ShadowRequest(route, body.candidate, limits, body.reason, lasts)
-    return shadows.start_shadow(who.ctx, who.actor, wanted)
+    return shadows.start_shadow(
+        who.ctx, who.actor, route, body.candidate, limits, reason=body.reason, lasts=lasts
+    )
 
 
 operation(router, "GET /shadows", "list_shadows", queries.list_shadows, RouteQuery)

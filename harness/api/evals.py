@@ -13,17 +13,14 @@ from harness.api.frame.endpoint import (
     OverruleBody,
     PageQuery,
     PathPart,
-    RouteQuery,
     SpenderParam,
     Text,
     endpoint,
     operation,
 )
-from harness.control.drift import watches
-from harness.control.evals import worker_supervision
+from harness.control.evals import drift_watches, worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.idempotency import NoteMade
-from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
 from harness.domain.pagination import Page
 
@@ -102,21 +99,6 @@ def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     return who.ctx.store.lists.samples(piece.page, run=run)
 
 
-@dataclass(frozen=True)
-class DriftRun:
-    """A run of the drift watch. check: with each item's score."""
-
-    watch: DriftWatch
-    check: DriftCheck
-
-
-@endpoint(router, "GET", "/drift/runs")
-def list_drift_runs(who: CallerParam, piece: Annotated[RouteQuery, Query()]) -> Page[DriftRun]:
-    """Lists the runs that watched for drift, newest first."""
-    drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
-    return drift_runs.map(lambda run: DriftRun(*run))
-
-
 operation(router, "GET /suites", "list_suites", queries.list_suites)
 operation(
     router,
@@ -126,13 +108,13 @@ operation(
     OverruleBody,
 )
 operation(router, "GET /verdicts/{verdict}", "get_verdict", queries.load_verdict)
-operation(router, "GET /drift", "list_watched", watches.list_drift_status)
-operation(router, "GET /routes/{route}/drift", "route_drift", watches.list_drift_reports)
+operation(router, "GET /drift", "list_watched", drift_watches.list_drift_status)
+operation(router, "GET /routes/{route}/drift", "route_drift", drift_watches.list_drift_reports)
 operation(
     router,
     "POST /routes/{route}/drift/run",
     "run_drift",
-    watches.start_checks,
+    drift_watches.start_checks,
     DriftRunBody,
     status=201,
 )
@@ -140,6 +122,6 @@ operation(
     router,
     "POST /routes/{route}/drift/accept",
     "accept_drift",
-    watches.accept_baseline,
+    drift_watches.accept_baseline,
     DriftAcceptBody,
 )

@@ -1,4 +1,6 @@
-"""Adds a suite to the configuration, with the file's comments kept."""
+"""Makes suites of a file by its content (promptfoo's configuration, labelled captures, a data
+set), and adds them to the configuration, with the file's comments kept.
+"""
 
 import fcntl
 import json
@@ -6,22 +8,23 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
 from evals.suites import dataset_import, promptfoo_config
+from evals.suites.items import read_records
 from evals.suites.suite_import import (
     ImportedSuite,
-    import_data,
-    import_items,
-    import_labelled,
-    withdraw_import,
+    SuiteItems,
+    import_suites,
+    read_labelled,
     write_value,
+    writing,
 )
 from harness import config, package_data
 from harness.app.installation import Installation, load_settings
@@ -30,24 +33,8 @@ from harness.domain.config_conversion import ConversionNote, SourceConfig
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.evals.text_files import decode_text
 from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.target import Target
-from harness.domain.settings import JudgeSettings, Settings, SuiteSettings
+from harness.domain.settings import Settings, SuiteSettings
 from harness.runtime import secret_files
-
-__all__ = [
-    "JUDGED_SCORERS",
-    "UPLOAD_SCORERS",
-    "SuiteUpload",
-    "add_suite",
-    "add_to_config",
-    "import_dataset",
-    "import_labelled",
-    "import_promptfoo",
-    "is_labelled_file",
-    "lock_suites",
-    "read_promptfoo",
-    "suite_entry",
-]
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
@@ -61,58 +48,137 @@ LOCK_PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteUpload:
-    name: str
-    file_name: str  # its end says how it is read
-    content: bytes = field(repr=False)
-    scorer: str = "exact"
-    title: str = ""
-    scorer_options: Mapping[str, object] = field(default_factory=dict)
-    judge: str = ""  # provider/model, for JUDGED_SCORERS; empty for the others
-    judge_max_cost_usd: float | None = None  # of a run; None for no limit
-
-    def settings(self) -> SuiteSettings:
-        """Returns the suite's settings. Raises InputError for a wrong judge."""
-        judge = None
-        if self.judge:
-            judge = JudgeSettings(
-                Target.from_name(self.judge), max_cost_usd=self.judge_max_cost_usd
-            )
-        return SuiteSettings(
-            name=self.name,
-            scorer=self.scorer,
-            title=self.title,
-            scorer_options=dict(self.scorer_options),
-            judge=judge,
-        )
+class SuiteImport:
+    suites: Sequence[ImportedSuite]
+    notes: Sequence[ConversionNote]  # a line for each key of another tool's file
+    configured: bool  # whether they stand in swapgate.yaml
 
 
-def add_suite(installation: Installation, actor: Actor, upload: SuiteUpload) -> ImportedSuite:
-    """Write an uploaded suite beside swapgate.yaml and into it. Processes that run know it at
+class NothingTaken(InputError):
+    """Raised where no suite can be made of promptfoo's configuration; notes: say why."""
+
+    def __init__(self, message: str, notes: Sequence[ConversionNote]) -> None:
+        super().__init__(message)
+        self.notes = notes
+
+
+def add_suite(
+    installation: Installation,
+    actor: Actor,
+    wished: SuiteSettings,
+    file_name: str,
+    content: bytes,
+) -> ImportedSuite:
+    """Writes an uploaded suite beside swapgate.yaml and into it. Processes that run know it at
     their next look (`ConfiguredSuites`).
 
-    Labelled captures are recognised by their lines. Raises InputError as `file:line: …`,
-    Conflict where there is such a suite, ConfigError where the file cannot take it, NotAllowed
-    for anybody but an admin; then nothing has changed.
+    wished: without path. file_name: its end says how the content is read. Raises InputError as
+    `file:line: …`, Conflict where there is such a suite, ConfigError where the file cannot take
+    it, NotAllowed for anybody but an admin; then nothing has changed.
     """
     actor.require(Role.ADMIN)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"a data file has at most {MOST_BYTES // 1024**2} MB")
+    find_scorer(wished.scorer)
+    try:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / Path(file_name).name
+            file.write_bytes(content)
+            try:
+                done = import_file(installation, actor, file, wished, uploaded=True)
+            except InputError as error:
+                raise InputError(str(error).replace(f"{folder}/", "")) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}. Mend that, or use `swapgate suite import` "
+            "where the configuration can be written"
+        ) from None
+    return done.suites[0]
+
+
+def import_file(
+    installation: Installation,
+    actor: Actor,
+    file: Path,
+    wished: SuiteSettings,
+    *,
+    replace_: bool = False,
+    uploaded: bool = False,
+) -> SuiteImport:
+    """Writes suites of a file beside swapgate.yaml, and those that are new into it.
+
+    wished: without path; a judge for scorers that need one. uploaded: each item has to be
+    taken, the configuration has to take the suite, and the audit log says so. Raises
+    InputError, Conflict for a name that is taken, ConfigError; then nothing has changed.
+    """
     source = installation.settings.source
     if source is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
-    if len(upload.content) > MOST_BYTES:
-        raise InputError(f"a data file has at most {MOST_BYTES // 1024**2} MB")
-    find_scorer(upload.scorer)
-    try:
-        with lock_suites(installation.settings):
-            # As the file is now: another upload may have ended since this process read it.
-            if upload.name in load_settings(source).suites:
-                raise Conflict(f"there is a suite {upload.name!r} already: take another name")
-            return _add(installation, source, actor, upload)
-    except OSError as error:
-        raise ConfigError(
-            f"{error.filename or source}: {error.strerror}. Mend that, or use "
-            "`swapgate suite import` where the configuration can be written"
-        ) from None
+    configured = True
+    with lock_suites(installation.settings):
+        found, notes = _read_items(file, wished, as_it_is=uploaded)
+        # As the file is now: another import may have ended since this process read it.
+        known = load_settings(source).suites
+        taken = [one.settings.name for one in found if one.settings.name in known]
+        if taken and not replace_:
+            hint = "" if uploaded else ", or --replace"
+            raise Conflict(f"there is a suite {taken[0]!r} already: take another name{hint}")
+
+        def configure(done: Sequence[ImportedSuite]) -> None:
+            nonlocal configured
+            new = [one for one in done if one.suite not in taken]
+            if not new:
+                return
+            audited: AbstractContextManager[None] = nullcontext()
+            if uploaded:
+                audited = _audited(installation, actor, done[0], wished)
+            # The configuration is as before where the audit log cannot be written.
+            with writing(source, source.read_bytes()), audited:
+                entries = "".join(suite_entry(one.suite, one.settings) for one in new)
+                configured = add_to_config(source, entries, new[0].data)
+                if uploaded and not configured:
+                    raise ConfigError(
+                        f"{source} has `suites:` in a form of its own: write the suite into it "
+                        "by hand"
+                    )
+
+        done = import_suites(
+            found,
+            base=source.resolve().parent,
+            actor=actor.name,
+            now=installation.clock.now(),
+            replace_=replace_,
+            configure=configure,
+        )
+    return SuiteImport(done, notes, configured)
+
+
+@contextmanager
+def _audited(
+    installation: Installation, actor: Actor, done: ImportedSuite, wished: SuiteSettings
+) -> Iterator[None]:
+    """First: no suite stands in the file that the audit log knows nothing of."""
+    details = {"items": done.items, "sha256": done.sha256, "scorer": wished.scorer}
+    with installation.context.store.write() as tx:
+        tx.audit.append(actor, "suite.add", f"suite {done.suite}", details)
+        yield
+
+
+def _read_items(
+    file: Path, wished: SuiteSettings, *, as_it_is: bool
+) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
+    """as_it_is: each record is to be an item, and no other tool's."""
+    if (source := _read_promptfoo(file)) is not None:
+        return _promptfoo_items(file, source, wished)
+    if wished.scorer not in JUDGED_SCORERS:
+        wished = replace(wished, judge=None)
+    if _is_labelled(file):
+        return [read_labelled(file, wished)], ()
+    if as_it_is:
+        return [SuiteItems(wished, [record for _, record in read_records(file)])], ()
+    read = dataset_import.read_dataset(file)
+    titled = replace(wished, title=wished.title or read.tool or file.name)
+    return [SuiteItems(titled, read.items)], read.notes
 
 
 @contextmanager
@@ -134,70 +200,17 @@ def lock_suites(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _add(
-    installation: Installation, source: Path, actor: Actor, upload: SuiteUpload
-) -> ImportedSuite:
-    done = _write_data(installation, source, actor, upload)
-    context = installation.context
-    details = {"items": done.items, "sha256": done.sha256, "scorer": upload.scorer}
-    configured = False
-    try:
-        with context.store.write() as tx:
-            # First: no suite stands in the file that the audit log knows nothing of.
-            tx.audit.append(actor, "suite.add", f"suite {upload.name}", details)
-            _configure(source, done)
-            configured = True
-    finally:
-        if not configured:
-            withdraw_import(done)
-    return done
-
-
-def _write_data(
-    installation: Installation, source: Path, actor: Actor, upload: SuiteUpload
-) -> ImportedSuite:
-    base = source.resolve().parent
-    wished = upload.settings()
-    if not _is_labelled(upload.content):
-        suffix = Path(upload.file_name).suffix.lower()
-        return import_data(upload.content, suffix, wished, base=base)
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "labelled.jsonl"
-        file.write_bytes(upload.content)
-        return import_labelled(
-            file,
-            wished,
-            base=base,
-            actor=actor.name,
-            now=installation.clock.now(),
-            replace_=False,
-        )
-
-
-def _is_labelled(content: bytes) -> bool:
+def _is_labelled(file: Path) -> bool:
     """Whether the first line is one of `swapgate capture export`."""
-    try:
-        first = json.loads(content.partition(b"\n")[0])
-    except (ValueError, RecursionError):
-        return False
+    with file.open("rb") as opened:
+        try:
+            first = json.loads(opened.readline())
+        except (ValueError, RecursionError):
+            return False
     return isinstance(first, dict) and {"label", "messages", "provenance"} <= first.keys()
 
 
-def _configure(source: Path, done: ImportedSuite) -> None:
-    if not add_to_config(source, suite_entry(done.suite, done.settings), done.data):
-        raise ConfigError(
-            f"{source} has `suites:` in a form of its own: write the suite into it by hand"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertedImport:
-    suites: Sequence[ImportedSuite]
-    notes: Sequence[ConversionNote]  # a line for each key of the other tool's file
-    configured: bool  # whether they stand in swapgate.yaml
-
-
-def read_promptfoo(file: Path) -> SourceConfig | None:
+def _read_promptfoo(file: Path) -> SourceConfig | None:
     """Reads promptfoo's configuration; None for another file. Raises InputError for a
     file that looks like one and cannot be read.
     """
@@ -214,18 +227,10 @@ def read_promptfoo(file: Path) -> SourceConfig | None:
     return SourceConfig(document.values, document.places)
 
 
-def import_promptfoo(
-    file: Path,
-    source: SourceConfig,
-    wished: SuiteSettings,
-    *,
-    config_file: Path,
-    replace_: bool,
-) -> ConvertedImport:
-    """Writes a suite for each prompt of promptfoo's configuration, and all of them into the
-    configuration. wished: name and judge. Raises InputError, Conflict, ConfigError; then
-    nothing has changed.
-    """
+def _promptfoo_items(
+    file: Path, source: SourceConfig, wished: SuiteSettings
+) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
+    """Makes a suite of each prompt. Raises NothingTaken."""
 
     def read(name: str) -> str:
         path = file.parent / name
@@ -234,71 +239,27 @@ def import_promptfoo(
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
-    found = promptfoo_config.convert(source, read, judged=wished.judge is not None)
-    title = str(source.value(("description",)) or "promptfoo")
+    try:
+        found = promptfoo_config.convert(source, read, judged=wished.judge is not None)
+    except InputError as error:
+        raise NothingTaken(str(error), [*source.notes()]) from None
+    title = wished.title or str(source.value(("description",)) or "promptfoo")
     several = len(found) > 1
-    wanted = [
-        (
+    suites = [
+        SuiteItems(
             replace(
                 wished,
                 name=f"{wished.name}-{number}" if several else wished.name,
                 title=f"{title}, prompt {number}" if several else title,
                 scorer=(JUDGED_ASSERTIONS if suite.judged else ASSERTIONS).name,
+                scorer_options={},
                 judge=wished.judge if suite.judged else None,
             ),
             suite.items,
         )
         for number, suite in enumerate(found, start=1)
     ]
-    done, configured = _import_configured(wanted, config_file, replace_=replace_)
-    return ConvertedImport(done, [*source.notes()], configured)
-
-
-def import_dataset(
-    file: Path, wished: SuiteSettings, *, config_file: Path, replace_: bool
-) -> ConvertedImport:
-    """Writes another tool's data set as a suite, and into the configuration. Raises as
-    `import_promptfoo`.
-    """
-    read = dataset_import.read_dataset(file)
-    found = [(replace(wished, title=read.tool or file.name), read.items)]
-    done, configured = _import_configured(found, config_file, replace_=replace_)
-    return ConvertedImport(done, read.notes, configured)
-
-
-def _import_configured(
-    wanted: Sequence[tuple[SuiteSettings, Sequence[Mapping[str, Any]]]],
-    config_file: Path,
-    *,
-    replace_: bool,
-) -> tuple[Sequence[ImportedSuite], bool]:
-    """Writes suites, and those that are new into the configuration. Returns them, and whether
-    they stand there. Raises Conflict for a name that is taken.
-    """
-    known = load_settings(config_file).suites
-    there = sorted(settings.name for settings, _ in wanted if settings.name in known)
-    if there and not replace_:
-        raise Conflict(
-            f"there is a suite {there[0]!r} already: take another name, or --replace"
-        )
-    configured = True
-
-    def configure(done: Sequence[ImportedSuite]) -> None:
-        nonlocal configured
-        new = [one for one in done if one.suite not in there]
-        if new:
-            entries = "".join(suite_entry(one.suite, one.settings) for one in new)
-            configured = add_to_config(config_file, entries, new[0].data)
-
-    base = config_file.resolve().parent
-    done = import_items(wanted, base=base, replace_=replace_, configure=configure)
-    return done, configured
-
-
-def is_labelled_file(file: Path) -> bool:
-    """Tells whether a file is what `swapgate capture export` wrote."""
-    with file.open("rb") as opened:
-        return _is_labelled(opened.readline())
+    return suites, [*source.notes()]
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:

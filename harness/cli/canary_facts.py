@@ -94,7 +94,6 @@ class AwaitedCanary:
 
     @property
     def text(self) -> str:
-        """Says what is waited for, or why there will be no canary."""
         proposal = self.proposal
         if not proposal.open:
             why = f": {proposal.closed_because}" if proposal.closed_because else ""
@@ -112,12 +111,10 @@ class CanaryReading:
 
     @property
     def ended(self) -> bool:
-        """Tells whether nothing is under way any more."""
         live = any(row.rollout.live or row.rollout.baking for row in self.canaries)
         return not live and not any(awaited.proposal.open for awaited in self.awaited)
 
     def lines(self) -> Mapping[str, str]:
-        """Writes by proposal a line for a log."""
         said = {awaited.proposal.id: awaited.text for awaited in self.awaited}
         said |= {row.rollout.proposal: _line(row) for row in self.canaries}
         return said or {"": NO_CANARY}
@@ -161,7 +158,6 @@ class CanaryFollower:
         return CanaryReading(canaries, awaited)
 
     def _find_ended(self, id_: str) -> CanaryStatus | None:
-        """Finds the ended canary of a proposal; None where none has opened."""
         proposal = submission.get_proposal(self._ctx, id_)
         rows = canary_status.list_canaries(self._ctx, route=proposal.route)
         return next((row for row in rows if row.rollout.proposal == id_), None)

@@ -6,21 +6,18 @@ import click
 
 from harness.app.processes import describe_missing_control
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, REASON, command, opt
+from harness.cli.frame.command import REASON, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
-from harness.control.drift import watches
-from harness.control.drift.watches import DriftReport, DriftStatus, describe_comparison
-from harness.control.operations import queries
-from harness.domain.drift import (
-    DriftCheck,
-    DriftCheckState,
-    DriftEvidence,
-    DriftWatch,
-    DriftWatchState,
+from harness.control.evals import drift_watches
+from harness.control.evals.drift_watches import (
+    DRIFTED,
+    DriftReport,
+    DriftStatus,
+    describe_comparison,
 )
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftEvidence
 from harness.domain.formatting import format_excerpt
-from harness.domain.pagination import PageRequest
 
 SUITE: Final = opt("Only this suite. [default: all that watch it]", metavar="SUITE", default="")
 
@@ -34,7 +31,7 @@ def drift() -> None:
 def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
     """Show every incumbent that is watched, and what was found.
 
-    With ROUTE: what changed on it since the baseline, with figures, items, old and new answers.
+    With ROUTE: its runs since the baseline, and what changed: items, old and new answers.
     """
     if route:
         _show_route(session, route, suite)
@@ -43,7 +40,7 @@ def status(session: Session, route: str | None, *, suite: str = SUITE) -> None:
 
 
 def _list_watches(session: Session) -> None:
-    statuses = watches.list_drift_status(session.context)
+    statuses = drift_watches.list_drift_status(session.context)
     output.listing(
         statuses,
         lambda row: {
@@ -61,27 +58,9 @@ def _list_watches(session: Session) -> None:
     )
 
 
-@command(drift, "history")
-def list_checks(
-    session: Session,
-    *,
-    route: str = opt("Only this route.", metavar="ROUTE", default=""),
-    page_request: PageRequest = PAGE,
-) -> None:
-    """List the drift watch's runs, the newest first."""
-    drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
-    output.listing(
-        drift_runs,
-        lambda run: _run_cells(*run),
-        empty="no run yet: `swapgate drift run ROUTE` starts one",
-        as_document=lambda runs: [{"watch": watch, "check": check} for watch, check in runs],
-    )
-
-
-def _run_cells(watch: DriftWatch, check: DriftCheck) -> dict[str, object]:
+def _run_cells(check: DriftCheck) -> dict[str, object]:
     return {
         "STARTED (UTC)": timestamp(check.started_at),
-        "SUITE": watch.suite,
         "RUN": check.run,
         "RESULT": _result(check),
         "CHANGE": _change(check.evidence),
@@ -91,7 +70,7 @@ def _run_cells(watch: DriftWatch, check: DriftCheck) -> dict[str, object]:
 
 
 def _show_route(session: Session, route: str, suite: str) -> None:
-    drift_reports = watches.list_drift_reports(session.context, route, suite=suite)
+    drift_reports = drift_watches.list_drift_reports(session.context, route, suite=suite)
     if output.documented(drift_reports):
         return
     if not drift_reports:
@@ -103,7 +82,7 @@ def _show_route(session: Session, route: str, suite: str) -> None:
 
 
 def _show(shown: DriftReport) -> None:
-    status_, watch = shown.status, shown.status.watch
+    status_, baseline = shown.status, shown.status.baseline
     last = status_.last
     evidence = last.evidence if last else None
     output.facts(
@@ -113,7 +92,7 @@ def _show(shown: DriftReport) -> None:
             ("state", _state(status_)),
             (
                 "baseline",
-                f"{timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
+                f"{timestamp(baseline.started_at)}, {baseline.reason}" if baseline else None,
             ),
             ("compared", describe_comparison(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
@@ -135,8 +114,11 @@ def _show(shown: DriftReport) -> None:
                 "ANSWER NOW": format_excerpt(change.answer_now, 60),
             },
         )
+    if shown.checks:
+        click.echo()
+        output.table_of(shown.checks, _run_cells)
     click.echo()
-    if status_.state == DriftWatchState.DRIFTED:
+    if status_.state == DRIFTED:
         output.note(
             f"next: `swapgate drift accept {status_.routes[0]} --reason …` takes what there is "
             "now, or propose another model"
@@ -146,7 +128,7 @@ def _show(shown: DriftReport) -> None:
 @command(drift)
 def run(session: Session, route: str, *, suite: str = SUITE) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
-    started = watches.start_checks(session.context, session.actor, route, suite=suite)
+    started = drift_watches.start_checks(session.context, session.actor, route, suite=suite)
     if advice := describe_missing_control(session.settings.control):
         output.note(advice)
     if output.documented(started):
@@ -159,12 +141,12 @@ def run(session: Session, route: str, *, suite: str = SUITE) -> None:
 @command(drift)
 def accept(session: Session, route: str, *, suite: str = SUITE, reason: str = REASON) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = session.decide(watches.accept_baseline, route, suite=suite, reason=reason)
+    opened = session.decide(drift_watches.accept_baseline, route, suite=suite, reason=reason)
     if output.documented(opened):
         return
-    for watch in opened:
-        click.echo(watch.id)
-        output.note(f"suite {watch.suite}: a new baseline is measured")
+    for baseline in opened:
+        click.echo(baseline.watch)
+        output.note(f"suite {baseline.suite}: a new baseline is measured")
 
 
 def _served_before(shown: DriftReport) -> str | None:

@@ -16,9 +16,9 @@ from harness.cli.frame.command import (
 )
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
+from harness.control.canary import shadows
+from harness.control.canary.shadows import LEFT_OUT, ShadowStatus
 from harness.control.operations import queries
-from harness.control.shadow import shadows
-from harness.control.shadow.shadows import LEFT_OUT, ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_bps, format_percent, format_usd
 from harness.domain.pagination import PageRequest
@@ -65,8 +65,9 @@ def start(
     Users get the incumbent's answers. Needs an open proposal of the candidate, or an approver.
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
-    wanted = ShadowRequest(route, candidate, limits, reason, lasts)
-    made = session.decide(shadows.start_shadow, wanted)
+    made = session.decide(
+        shadows.start_shadow, route, candidate, limits, reason=reason, lasts=lasts
+    )
     output.answer(
         made,
         made.id,

@@ -54,7 +54,7 @@ RETIRED_COMMANDS: Final[Mapping[str, str]] = {
     "credential": "use `swapgate provider key`",
     "db downgrade": "restore a backup from before the upgrade",
     "db sign": "use `swapgate db remove-forged`",
-    "drift list": "use `swapgate drift history`",
+    "drift list": "use `swapgate drift status`",
     "drift show": "use `swapgate drift status ROUTE`",
     "eval import": "use `swapgate suite import`",
     "restore": "use `pg_restore`, or put SQLite's file back (`swapgate docs open backup`)",

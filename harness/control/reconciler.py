@@ -14,14 +14,13 @@ from typing import Final
 
 import structlog
 
-from harness.control.canary import operations
+from harness.control.canary import operations, shadows
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.evals.eval_queue import QueuedRun, list_queue
 from harness.control.operations import integrity, spending
 from harness.control.proposals.driver import drive_proposal
 from harness.control.routing import break_glass
-from harness.control.shadow import shadows
 from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
 from harness.ports import QueuedJob, RunQueue

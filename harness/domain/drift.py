@@ -4,7 +4,7 @@ It begins with the baseline; each later run, a check, is compared with those bef
 baseline, or swaps the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,35 +27,16 @@ class DriftPolicy:
     max_tokens: int | None = None
 
 
-class DriftWatchState(StrEnum):
-    WATCHING = "watching"
-    DRIFTED = "drifted"  # a person accepts, or swaps
-    CLOSED = "closed"
-
-
 @dataclass(frozen=True, slots=True)
 class DriftPlan:
-    """Registers a watch before its first answer; another plan needs another baseline."""
+    """Registers what a watch asks before its first answer; another plan needs another
+    baseline.
+    """
 
     suite_digest: str
     items: int
     epochs: int
     alpha: float
-
-
-@dataclass(frozen=True, slots=True)
-class DriftWatch:
-    """Watches one suite on one target, from one baseline on."""
-
-    id: str
-    target: str
-    suite: str
-    plan: DriftPlan
-    state: DriftWatchState
-    opened_at: datetime
-    opened_by: str
-    reason: str  # why there is this baseline
-    closed_at: datetime | None = None
 
 
 class DriftCheckState(StrEnum):
@@ -94,7 +75,6 @@ class DriftEvidence:
 
     @property
     def change_text(self) -> str:
-        """Writes the change in points, with its interval where there is one."""
         ends = format_points_interval(self.ci_low, self.ci_high, missing="")
         return f"{format_points(self.delta)} points" + (f" ({ends})" if ends else "")
 
@@ -109,32 +89,75 @@ ItemScores = tuple[tuple[str, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class DriftCheck:
-    """One run of a watch."""
+    """One run of a watch: the baseline, or a run that is compared with those before it."""
 
-    watch: str
-    number: int  # from 0
     run: str
+    watch: str
+    number: int  # 0 for the baseline
+    target: str
+    suite: str
+    plan: DriftPlan
     started_at: datetime
-    state: DriftCheckState = DriftCheckState.RUNNING
+    started_by: str
+    reason: str = ""  # of a baseline: why it is measured
     ended_at: datetime | None = None
-    message: str = ""
+    message: str = ""  # why nothing was measured
     served: tuple[str, ...] = ()  # models that the provider named
     scores: ItemScores = ()
     # None for the baseline and where nothing was measured.
     evidence: DriftEvidence | None = None
+    closed_at: datetime | None = None  # of a baseline: when its watch ended
+
+    @property
+    def state(self) -> DriftCheckState:
+        if self.ended_at is None:
+            return DriftCheckState.RUNNING
+        return DriftCheckState.NOT_MEASURED if self.message else DriftCheckState.COUNTED
 
 
-def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) -> datetime:
-    """Says when the next run is to start; after one that was not measured, within the hour.
-    checks: of one watch, oldest first, none of them running.
-    """
-    if not checks:
-        return now
-    last = checks[-1]
-    measured = last.state is DriftCheckState.COUNTED
-    return last.started_at + timedelta(seconds=every_s if measured else min(every_s, RETRY_S))
+@dataclass(frozen=True, slots=True)
+class DriftWatch:
+    """Holds a baseline of one target on one suite, and the runs since."""
+
+    checks: tuple[DriftCheck, ...]  # the baseline first
+
+    @property
+    def baseline(self) -> DriftCheck:
+        return self.checks[0]
+
+    @property
+    def id(self) -> str:
+        return self.baseline.watch
+
+    @property
+    def plan(self) -> DriftPlan:
+        return self.baseline.plan
+
+    @property
+    def running(self) -> DriftCheck | None:
+        last = self.checks[-1]
+        return last if last.state is DriftCheckState.RUNNING else None
+
+    @property
+    def ended(self) -> Sequence[DriftCheck]:
+        return [check for check in self.checks if check.ended_at is not None]
+
+    @property
+    def counted(self) -> Sequence[DriftCheck]:
+        return [check for check in self.checks if check.state is DriftCheckState.COUNTED]
+
+    @property
+    def is_drifted(self) -> bool:
+        """Tells whether drift was found; a person accepts it, or swaps the model."""
+        return any(check.evidence and check.evidence.drifted for check in self.checks)
+
+    def find_next_due(self, every_s: float) -> datetime:
+        last = self.checks[-1]
+        measured = last.state is DriftCheckState.COUNTED
+        return last.started_at + timedelta(
+            seconds=every_s if measured else min(every_s, RETRY_S)
+        )
 
 
-def counted_checks(checks: Sequence[DriftCheck]) -> list[DriftCheck]:
-    """The baseline and what was compared with it."""
-    return [check for check in checks if check.state is DriftCheckState.COUNTED]
+def list_served(checks: Iterable[DriftCheck]) -> list[str]:
+    return sorted({name for check in checks for name in check.served})

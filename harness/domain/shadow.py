@@ -3,7 +3,7 @@
 and it has limits and a budget of its own.
 
 A shadow pair compares the incumbent's and the candidate's answer to one request, without a
-model: form, latency, tokens, cost and words. Only counts and sums go out.
+model: form, latency, tokens and cost. Only counts and sums go out.
 """
 
 import json
@@ -102,7 +102,6 @@ def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> b
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
-    """Sums up what a shadow has used today."""
     used = [row for row in rows if row.day == today]
     return ShadowUsage(
         sum(row.counts.get(MIRRORED, 0) for row in used),
@@ -111,7 +110,6 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
 
 
 def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
-    """Adds two tallies, under the first one's name."""
     counts = Counter(one.counts)
     counts.update(more.counts)
     sums = dict(one.sums)
@@ -121,7 +119,6 @@ def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
 
 
 PAIRS: Final = "pairs"
-SIMILARITY: Final = "similarity"
 UNIT: Final = "unit"
 CUT_OFF_REASONS: Final = frozenset({"length", "max_tokens", "incomplete"})
 REFUSAL_REASONS: Final = frozenset({"content_filter", "refusal"})
@@ -176,13 +173,9 @@ def compare_pair(
     counts[PAIRS] = 1
     sums: dict[str, float] = {}
     for name, side in (("incumbent", incumbent), ("candidate", candidate)):
-        text = _text(side.content or {})
         sums[f"{name}.ms"] = side.ms
         sums[f"{name}.output_tokens"] = float(side.output_tokens)
-        sums[f"{name}.characters"] = float(len(text))
         sums[f"{name}.paired_usd"] = side.cost_usd
-    one, other = (_text(side.content or {}) for side in (incumbent, candidate))
-    sums[SIMILARITY] = word_similarity(one, other)
     return counts, sums
 
 
@@ -190,12 +183,6 @@ def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """The checks of a caller's first pair, by the names that callers are counted under."""
     names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
     return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
-
-
-def word_similarity(one: str, other: str) -> float:
-    """Returns the Jaccard similarity of two texts' words, from 0 to 1."""
-    a, b = set(one.casefold().split()), set(other.casefold().split())
-    return len(a & b) / len(a | b) if a | b else 1.0
 
 
 def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two of a kind
@@ -257,11 +244,3 @@ def _answer_text(answer: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content)
     return content if isinstance(content, str) else ""
-
-
-def _text(content: Mapping[str, Any]) -> str:
-    """The answer's text, tool calls included."""
-    answer = content.get("answer") or {}
-    calls = (call.get("function") or {} for call in answer.get("tool_calls") or ())
-    called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)
-    return " ".join([_answer_text(answer), *called]).strip()

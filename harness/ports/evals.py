@@ -121,15 +121,6 @@ class EvalRunner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SuiteContent:
-    """Says what a suite holds, without the hashes of its pin."""
-
-    version: str
-    items: int
-    scorer: str  # its name
-
-
 class SuiteCatalog(Protocol):
     def names(self) -> Sequence[str]: ...
 
@@ -137,10 +128,6 @@ class SuiteCatalog(Protocol):
         """Builds the pin of a suite from its data and scorer. Raises NotFound, naming the
         nearest suite.
         """
-        ...
-
-    def content(self, suite: str) -> SuiteContent:
-        """Says what a suite holds, sooner than `pin`. Raises as `pin` does."""
         ...
 
     def groups(self, suite: str) -> ItemGroups:

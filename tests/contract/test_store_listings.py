@@ -10,7 +10,6 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.drift import DriftCheckState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -26,7 +25,6 @@ from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_captures as captures
-from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
 from tests.contract.test_store_signatures import BROKEN
@@ -69,11 +67,6 @@ def a_run(tx: Transaction) -> None:
     tx.runs.add(RUN)
 
 
-def a_watch(tx: Transaction) -> None:
-    a_run(tx)
-    tx.drift.open(drift.WATCH)
-
-
 def a_route(tx: Transaction) -> None:
     create_route(tx)
 
@@ -81,13 +74,6 @@ def a_route(tx: Transaction) -> None:
 def an_agent(tx: Transaction) -> None:
     tx.routing.add_target(NEW)
     agents.add_agent(tx)
-
-
-def add_check(tx: Transaction, n: int) -> None:
-    tx.runs.add(replace(RUN, id=f"dr_{n}", state=RunState.DONE))
-    check = replace(drift.CHECK, number=n, run=f"dr_{n}", started_at=at(n))
-    tx.drift.start(check)
-    tx.drift.end(replace(check, state=DriftCheckState.COUNTED, ended_at=LATER))
 
 
 def add_shadow(tx: Transaction, n: int) -> None:
@@ -194,12 +180,6 @@ LISTS: Final[Mapping[str, Listed]] = {
         add_shadow,
         lambda row: row.id,
         two_targets,
-    ),
-    "drift_checks": Listed(
-        lambda stored, page: stored.drift_checks(page, target=OLD.id, suites=["tickets"]),
-        add_check,
-        lambda row: row[1].number,
-        a_watch,
     ),
     "alerts": Listed(
         lambda stored, page: stored.alerts(page, open_only=True),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from harness.control.drift import monitor
+from harness.control.evals import drift_monitor as monitor
 from harness.control.evals import worker_supervision
 from harness.domain.drift import DriftPolicy
 from harness.domain.evals.pins import ServedModel

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.control.canary import operations
+from harness.control.canary import operations, shadows
 from harness.control.context import Context
-from harness.control.drift import monitor
+from harness.control.evals import drift_monitor as monitor
 from harness.control.evals import worker_supervision
 from harness.control.privacy import housekeeping
 from harness.control.proposals import decisions, submission
@@ -18,7 +18,6 @@ from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
 from harness.control.routing.targets import ProviderChange
-from harness.control.shadow import shadows
 from harness.domain.canary.guardrails import CanaryJudge, Guardrails
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.drift import DriftPolicy
@@ -175,12 +174,11 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -> None:
-    limits = ShadowLimits(share_bps=100)
-    wanted = shadows.ShadowRequest("chat", AWAY, limits, "a look")
+    wanted = "chat", AWAY, ShadowLimits(share_bps=100)
     with pytest.raises(NotAllowed, match="may not see it"):
-        shadows.start_shadow(as_of(personal, "sim"), ADA, wanted)
+        shadows.start_shadow(as_of(personal, "sim"), ADA, *wanted, reason="a look")
 
-    shadows.start_shadow(as_of(personal, "sim", "away"), ADA, wanted)
+    shadows.start_shadow(as_of(personal, "sim", "away"), ADA, *wanted, reason="a look")
     [said] = shadows.end_finished(as_of(personal, "sim"))
 
     assert "may not see it" in said

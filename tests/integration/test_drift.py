@@ -10,10 +10,11 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.drift import monitor, watches
+from harness.control.evals import drift_monitor as monitor
+from harness.control.evals import drift_watches as watches
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, queries
-from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
+from harness.control.operations import alerts
+from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState
@@ -112,7 +113,9 @@ def status(world: SmallInstallation) -> watches.DriftStatus:
 
 
 def checks(world: SmallInstallation) -> list[DriftCheck]:
-    return [check for _, check in reversed(queries.list_drift_runs(world.context()))]
+    with world.store.read() as tx:
+        found = tx.drift._all(tx.drift._select())
+    return sorted(found, key=lambda check: (check.started_at, check.number))
 
 
 def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
@@ -185,7 +188,7 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     run_cycle(world)
     world.clock.advance(DAY_S / 2)
     now = world.clock.now()
-    target = status(world).watch.target  # type: ignore[union-attr]
+    target = status(world).baseline.target  # type: ignore[union-attr]
     with world.store.write() as tx:  # as a router does
         tx.sightings.note([Sighting(target, ServedModel("base-2"), now, now)])
     run_cycle(world)
@@ -235,7 +238,7 @@ def test_a_better_model_is_told_and_a_person_accepts_it_as_the_new_baseline(
     days(world, 3)
     assert status(world).state == "watching"
     assert status(world).comparisons == 2
-    assert status(world).watch.reason == "cheaper now"  # type: ignore[union-attr]
+    assert status(world).baseline.reason == "cheaper now"  # type: ignore[union-attr]
     assert open_alerts(world) == {}
     assert actions(world) == ["drift.baseline", "drift.found", "drift.baseline"]
 
@@ -254,11 +257,8 @@ def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Al
 
     assert AlertKind.DRIFT not in open_alerts(world)
     assert status(world).model == "sim/better"
-    with world.store.read() as tx:
-        assert [watch.state for watch in tx.drift.watches()] == [
-            DriftWatchState.WATCHING,
-            DriftWatchState.CLOSED,
-        ]
+    baselines = [check for check in checks(world) if not check.number]
+    assert [check.closed_at is None for check in baselines] == [False, True]
 
 
 def test_an_outage_is_not_drift(world: SmallInstallation, alias: Alias) -> None:
@@ -285,7 +285,7 @@ def test_other_data_need_another_baseline(world: SmallInstallation) -> None:
     days(world, 2)
 
     assert status(world).comparisons == 1
-    assert status(world).watch.reason == "the suite or its plan changed"  # type: ignore[union-attr]
+    assert status(world).baseline.reason == "the suite or its plan changed"  # type: ignore[union-attr]
     assert open_alerts(world) == {}
 
 

@@ -47,7 +47,7 @@ READING: Final = {
         (
             *("agent grants", "agent requests", "alert list"),
             *("audit tail", "audit verify", "canary status", "capture list", "db check"),
-            *("drift history", "drift status", "eval list", "key list", "model list"),
+            *("drift status", "eval list", "key list", "model list"),
             *("person list", "person sessions", "proposal list", "provider key list"),
             *("provider list", "provider matrix", "route break-glass list", "route failovers"),
             *("route freezes", "route list", "route measured", "route traffic", "shadow list"),
@@ -189,10 +189,6 @@ EXCEPTIONS: Final = {
         BOTH,
         "a new key's name is compared with all in force as folded names, which no index has",
     ),
-    r"drift_check\.watch IN \(SELECT drift_watch\.id FROM drift_watch\) ORDER BY": (
-        ("postgresql",),
-        "a page in its index's order: each check has its watch",
-    ),
     r"FROM alert WHERE \(alert\.kind NOT IN \([^()]*\)\) ORDER BY": (
         BOTH,
         "a page in its index's order: few alerts are shown elsewhere alone",
@@ -269,7 +265,6 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.runs(states=[RunState.DONE])
     stored.shadows(route="chat")
     stored.freezes(route="chat")
-    stored.drift_checks(target="t", suites=["colours"])
     stored.alerts(open_only=True)
     stored.alerts(search="chat")
     stored.failovers(since=since, route="chat", user_hashes=["h"])

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evals.sim import profiles, text_numbers
+from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
@@ -190,7 +190,7 @@ def example_world(folder: Path) -> SmallInstallation:
 
     def pace(target: Target, item: Item) -> float:
         middle = models[target.model].latency.first_token_median_ms / 1000
-        return middle * (0.6 + 2 * text_numbers.uniform("pace", target.model, item.id) ** 4)
+        return middle * (0.6 + 2 * simulated_model.uniform("pace", target.model, item.id) ** 4)
 
     script = simulated_answers(suites.values(), models)
     policy = Policy("default", gate=GatePolicy())

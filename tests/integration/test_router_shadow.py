@@ -12,12 +12,12 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
+from harness.control.canary import shadows
+from harness.control.canary.shadows import ShadowStatus
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.operations.spending import load_report
 from harness.control.routing import kill_switch
-from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
 from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
@@ -57,8 +57,8 @@ class Scene:
     sim: Simulator
 
     def start(self, **changed: Any) -> Shadow:
-        wanted = ShadowRequest("support", NEW.name, replace(ALL, **changed), "a test")
-        made = shadows.start_shadow(self.ctx, ADA, wanted)
+        limits = replace(ALL, **changed)
+        made = shadows.start_shadow(self.ctx, ADA, "support", NEW.name, limits, reason="a test")
         self.settled()
         wait_until(lambda: self.recorder.shadows.used(made.id, CLOCK.now().date()) is not None)
         return made
@@ -288,18 +288,18 @@ def test_what_must_not_be_mirrored_is_refused_with_words(
     sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
-        wanted = ShadowRequest("support", NEW.name, ALL, "a test")
+        wanted = {"route_name": "support", "candidate_name": NEW.name, "reason": "a test"}
 
         def refused(error: type[Exception], word: str, actor: Actor = ADA, **more: Any) -> None:
             with pytest.raises(error, match=word):
-                shadows.start_shadow(at.ctx, actor, replace(wanted, **more))
+                shadows.start_shadow(at.ctx, actor, limits=ALL, **{**wanted, **more})
 
         refused(NotAllowed, "approver", KIM)
-        refused(InputError, "incumbent", candidate=OLD.name)
-        refused(InputError, "no price", candidate=FREE.name)
+        refused(InputError, "incumbent", candidate_name=OLD.name)
+        refused(InputError, "no price", candidate_name=FREE.name)
         refused(InputError, "reason", reason=" ")
         refused(InputError, "90 days", lasts=timedelta(days=91))
-        refused(NotFound, "no route", route="suport")
+        refused(NotFound, "no route", route_name="suport")
         with pytest.raises(NotFound, match="no shadow"):
             shadows.stop_shadow(at.ctx, ADA, "support")
         with pytest.raises(NotFound, match="shadow start"):
@@ -314,4 +314,4 @@ def test_tools_that_act_on_the_world_keep_a_route_out(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         change(at, RouteSettings(side_effects=True))
         with pytest.raises(InputError, match="side_effects"):
-            shadows.start_shadow(at.ctx, ADA, ShadowRequest("support", NEW.name, ALL, "a test"))
+            shadows.start_shadow(at.ctx, ADA, "support", NEW.name, ALL, reason="a test")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.app.installation import open_installation
-from harness.app.suite_import import SuiteUpload, add_suite
+from harness.app.suite_import import add_suite
 from harness.control.operations import queries
 from harness.domain.errors import ConfigError, Conflict, InputError
+from harness.domain.routing.target import Target
+from harness.domain.settings import JudgeSettings, SuiteSettings
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_evals_importing import line
 
@@ -22,8 +24,9 @@ UPLOADER = f"""
 import sys, time
 from pathlib import Path
 from harness.app.installation import open_installation
-from harness.app.suite_import import SuiteUpload, add_suite
+from harness.app.suite_import import add_suite
 from harness.domain.errors import Conflict
+from harness.domain.settings import SuiteSettings
 from tests.support.browser.dashboard_data import ANA
 
 config, me = Path(sys.argv[1]), sys.argv[2]
@@ -36,7 +39,8 @@ for name in ("wanted", *(f"own-{{me}}-{{n}}" for n in range({UPLOADS}))):
     suffix = "jsonl" if me == "0" else "csv"
     content = {ITEMS!r} if me == "0" else b"input,target\\n2 + 2,4\\n"
     try:
-        add_suite(installation, ANA, SuiteUpload(name, f"x.{{suffix}}", content, "numeric"))
+        wanted = SuiteSettings(name, scorer="numeric")
+        add_suite(installation, ANA, wanted, f"x.{{suffix}}", content)
         print("added", name)
     except Conflict as error:
         print("refused", error)
@@ -78,10 +82,14 @@ def test_uploads_of_several_processes_lose_none_and_are_known_without_a_restart(
 def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path) -> None:
     running, editor = (open_installation(configured(tmp_path)) for _ in range(2))
     options = {"rubric": "1: polite.\n0: else.", "show_target": False}
-    upload = SuiteUpload(
-        "replies", "replies.jsonl", ITEMS, "rubric", "Replies", options, "sim/judge", 2.5
+    wanted = SuiteSettings(
+        "replies",
+        scorer="rubric",
+        title="Replies",
+        scorer_options=options,
+        judge=JudgeSettings(Target.from_name("sim/judge"), max_cost_usd=2.5),
     )
-    add_suite(editor, ANA, upload)
+    add_suite(editor, ANA, wanted, "replies.jsonl", ITEMS)
     assert running.context.judges["replies"].name == "sim/judge"
     settings = open_installation(tmp_path / "swapgate.yaml").settings.suites["replies"]
     assert settings.scorer_options == options
@@ -89,14 +97,19 @@ def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path)
     assert settings.judge.max_cost_usd == 2.5
     assert "replies" in dict(running.context.judges)
     with pytest.raises(Conflict):
-        add_suite(running, ANA, upload)
+        add_suite(running, ANA, wanted, "replies.jsonl", ITEMS)
 
 
 def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Path) -> None:
     config = configured(tmp_path)
     installation = open_installation(config)
     labelled = json.dumps(line(1, provenance={**line(1)["provenance"], "data_class": ""}))
-    add_suite(installation, ANA, SuiteUpload("kept", "a.jsonl", labelled.encode(), "label"))
+
+    def upload(name: str, content: bytes) -> None:
+        wanted = SuiteSettings(name, scorer="label")
+        add_suite(installation, ANA, wanted, "a.jsonl", content)
+
+    upload("kept", labelled.encode())
     manifest = tmp_path / "suites" / "manifest.toml"
     before = manifest.read_bytes()
 
@@ -104,11 +117,9 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
     config.write_text(f"home: state\n{own_form}\n")
     for name in ("second", "third"):
         with pytest.raises(ConfigError, match="a form of its own"):
-            add_suite(
-                installation, ANA, SuiteUpload(name, "b.jsonl", labelled.encode(), "label")
-            )
+            upload(name, labelled.encode())
     with pytest.raises(InputError, match="not JSON"):
-        add_suite(installation, ANA, SuiteUpload("fourth", "c.jsonl", b"[" * 200_000, "label"))
+        upload("fourth", b"[" * 200_000)
     assert manifest.read_bytes() == before
     assert [entry["name"] for entry in tomllib.loads(before.decode())["dataset"]] == ["kept"]
     assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}

@@ -3,7 +3,7 @@
 import pytest
 
 from evals.scorers.judged import first_letter
-from evals.sim.text_numbers import random_bits
+from evals.sim.simulated_model import random_bits
 from harness.domain.content_hash import digest, hash_content, short_hash
 from harness.domain.evals.item_groups import shuffle_items, texts_fingerprint
 from harness.domain.operations.row_signatures import key_id

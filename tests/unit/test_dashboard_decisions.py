@@ -18,11 +18,11 @@ from dashboard.sections import captures
 from dashboard.sections import shadows as shadows_section
 from dashboard.views import canary as canary_page
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.drift.watches import list_drift_status
+from harness.control.canary import shadows
+from harness.control.evals.drift_watches import list_drift_status
 from harness.control.proposals import submission
 from harness.control.routing import break_glass, freezes, kill_switch, routes
 from harness.control.routing.kill_switch import SwitchRequest
-from harness.control.shadow import shadows
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
@@ -465,7 +465,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     (status,) = list_drift_status(ctx, route="faq")
     assert status.running is not None
 
-    assert status.watch is not None
+    assert status.baseline is not None
     drifted = replace(status, state="drifted")
     (run, accept) = route_holds.drift_openers("faq", [drifted])
     assert run.missing == route_holds.WAITS
@@ -481,15 +481,15 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     app.button(key="drift-now-faq").click()
     assert _ends(app)
     (after,) = list_drift_status(ctx, route="faq")
-    assert after.watch is not None
-    assert after.watch.id != status.watch.id
+    assert after.baseline is not None
+    assert after.baseline.watch != status.baseline.watch
 
 
 def _opened(words: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     return dialog(
-        "from harness.control.drift.watches import list_drift_status",
-        "from harness.control.shadow.shadows import list_running",
+        "from harness.control.evals.drift_watches import list_drift_status",
+        "from harness.control.canary.shadows import list_running",
         f"if 'done' not in st.session_state: {words}",
     )
 

@@ -30,9 +30,8 @@ from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
 from harness.domain.canary.observation import TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import EvalRun, RunState, SampleError
-from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport
+from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings

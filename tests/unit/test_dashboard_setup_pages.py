@@ -19,7 +19,7 @@ from dashboard.dialogs import providers as providers_page
 from dashboard.dialogs import suites as suites_page
 from dashboard.views.providers import price_cell
 from harness.app.installation import CONFIG_VARIABLE
-from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
+from harness.app.suite_import import UPLOAD_SCORERS
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.queries import list_keys
 from harness.control.providers import credentials, registry
@@ -41,8 +41,8 @@ from harness.domain.providers.catalogue import (
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
-from harness.domain.routing.target import Price, Provider, RequestPatch
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Price, Provider, RequestPatch, Target
+from harness.domain.settings import JudgeSettings, SuiteSettings, TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
@@ -380,16 +380,16 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     ada, ctx = act_as(monkeypatch, "ada", Role.ADMIN), page_frame.context()
     good = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
     before = house.read_text(encoding="utf-8")
-    upload = SuiteUpload("sums", "sums.jsonl", b'{"question": 1}', "numeric")
+    wanted = SuiteSettings("sums", scorer="numeric")
     with pytest.raises(Exception, match=r"sums\.jsonl:1"):
-        suites_page.add(ctx, ada, upload)
+        suites_page.add(ctx, ada, wanted, "sums.jsonl", b'{"question": 1}')
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
 
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", disk_is_full)
         with pytest.raises(ConfigError, match="No space left"):
-            suites_page.add(ctx, ada, SuiteUpload("sums", "sums.jsonl", good, "numeric"))
+            suites_page.add(ctx, ada, wanted, "sums.jsonl", good)
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
     assert not [e for e in queries.read_audit_events(page_frame.context())
@@ -397,7 +397,7 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
 
     # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
     title = "Small sums \N{ABACUS}"
-    suites_page.add(ctx, ada, SuiteUpload("sums", "sums.jsonl", good, "numeric", title))
+    suites_page.add(ctx, ada, replace(wanted, title=title), "sums.csv", b"input,target\n2,2\n")
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said
@@ -425,10 +425,13 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     assert app.session_state.asked[1] == "Choose the model that judges first."
     app.selectbox(key="upload-judge").select("sim/backup")
     app.checkbox(key="upload-show_target-rubric").uncheck().run()
-    upload, missing = app.session_state.asked
+    wanted, missing = app.session_state.asked
     assert missing == ""
     options = {"rubric": "1: polite. 0: else.", "show_target": False}
-    assert upload == SuiteUpload("replies", "", b"", "rubric", "", options, "sim/backup")
+    judge = JudgeSettings(Target.from_name("sim/backup"))
+    assert wanted == SuiteSettings(
+        "replies", scorer="rubric", scorer_options=options, judge=judge
+    )
 
 
 def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import load_suite
-from evals.suites.suite_import import ImportedSuite, import_labelled
+from evals.suites.suite_import import ImportedSuite, SuiteItems, import_suites, read_labelled
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.settings import SuiteSettings
 
@@ -50,7 +50,9 @@ def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -
     file = folder / "labelled.jsonl"
     file.write_text("\n".join(json.dumps(item) for item in lines), encoding="utf-8")
     settings = SuiteSettings("production", **{"scorer": "label", **wished})
-    return import_labelled(file, settings, base=folder, actor="ann", now=NOW, replace_=replace_)
+    found = [read_labelled(file, settings)]
+    (done,) = import_suites(found, base=folder, actor="ann", now=NOW, replace_=replace_)
+    return done
 
 
 def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
@@ -173,15 +175,7 @@ def test_a_suite_is_replaced_only_when_that_is_said_and_restored_when_refused(
 
 
 def test_a_name_that_is_no_files_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "labelled.jsonl"
-    file.write_text(json.dumps(line(1)))
+    found = [SuiteItems(SuiteSettings("../x"), [line(1)])]
 
     with pytest.raises(InputError, match="no name of a suite"):
-        import_labelled(
-            file,
-            SuiteSettings("../x"),
-            base=tmp_path,
-            actor="ann",
-            now=NOW,
-            replace_=False,
-        )
+        import_suites(found, base=tmp_path, actor="ann", now=NOW)

@@ -9,8 +9,8 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import CostFigures, CostOutcome
 from harness.gate.offline.costs import CostPair, items_to_show_saving, judge_costs
 from tests.unit.test_gate_verdicts import plan
 

@@ -14,8 +14,13 @@ from harness.cli.evals import export_decision, file_decision
 from harness.cli.evals.export_decision import EXPORT_FORMATS, ExportChoice, read_exports
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.formats import parse_inspect, parse_promptfoo
-from harness.domain.evals.exports.pairing import ExportedPairs, GapCount, pair_runs
-from harness.domain.evals.exports.scored_run import ScoredRun, ScoredSample
+from harness.domain.evals.exports.scored_run import (
+    ExportedPairs,
+    GapCount,
+    ScoredRun,
+    ScoredSample,
+    pair_runs,
+)
 
 pytestmark = pytest.mark.req("G1", "F2")
 ROOT = Path(__file__).parent.parent.parent

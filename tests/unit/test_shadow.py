@@ -27,7 +27,6 @@ from harness.domain.shadow import (
     sum_usage,
     unit_counts,
     within_budget,
-    word_similarity,
 )
 from harness.gate.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
 from router.recording.shadow_totals import ShadowTotals
@@ -194,10 +193,8 @@ def test_no_answer_and_a_refusal_are_told_apart() -> None:
 
     assert compare_pair(fine, side(None)) == ({"answered.incumbent_only": 1}, {})
     refused = side({"content": "", "refusal": "I will not", "finish_reason": "stop"})
-    counts, sums = compare_pair(fine, refused)
+    counts, _ = compare_pair(fine, refused)
     assert counts["not_refused.incumbent_only"] == 1
-    assert sums["similarity"] == 0.0
-    assert word_similarity("A b", "b a") == word_similarity("", "") == 1.0
 
 
 def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() -> None:

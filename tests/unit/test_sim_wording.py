@@ -15,8 +15,8 @@ from evals.sim import answers, faults
 from evals.sim.answers import answer_as_judge as answer
 from evals.sim.faults import Fault, FaultBook, FaultKind
 from evals.sim.profiles import Profile
-from evals.sim.protocols import endpoints, requests
-from evals.sim.protocols.requests import ChatRequest
+from evals.sim.protocols import chat_completions, endpoints
+from evals.sim.protocols.chat_completions import ChatRequest
 from evals.sim.simulated_model import BankItem, SimulatedAnswer
 from harness.domain.canary.judge import build_prompt
 from harness.domain.errors import InputError
@@ -24,7 +24,7 @@ from harness.domain.errors import InputError
 
 def chat(**fields: Any) -> ChatRequest:
     messages = fields.pop("messages", [{"role": "user", "content": "Hello"}])
-    return requests.parse_chat({"model": "m", "messages": messages, **fields})
+    return chat_completions.parse_chat({"model": "m", "messages": messages, **fields})
 
 
 def test_embeddings_come_packed_when_asked_and_for_tokens_too() -> None:
@@ -64,8 +64,8 @@ def test_arguments_that_are_made_up_fit_the_tools_schema(seed: str) -> None:
 
 
 def test_half_a_character_is_refused() -> None:
-    with pytest.raises(requests.Refused) as refused:
-        requests.decoded(b'{"model": "\\ud800"}')
+    with pytest.raises(chat_completions.Refused) as refused:
+        chat_completions.decoded(b'{"model": "\\ud800"}')
     assert refused.value.status == 400
 
 
@@ -104,7 +104,7 @@ def test_a_wrong_call_uses_the_items_distractor() -> None:
 def test_a_request_that_makes_no_sense_is_refused_by_name(
     fields: dict[str, Any], param: str
 ) -> None:
-    with pytest.raises(requests.Refused) as refused:
+    with pytest.raises(chat_completions.Refused) as refused:
         chat(**fields)
 
     assert refused.value.status == 400

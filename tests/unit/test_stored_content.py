@@ -25,7 +25,7 @@ PLAIN: Final = """
     incumbent incumbent_evidence inputs installation issuer item judge_build judge_model key
     kind last_error latency_ms lease_owner levels lifted_by limits link_hash log_end mac
     made model models more_api_key_envs moved_because moved_by name never_seen next_target
-    notified on_better opened_by opt_outs order_seed outcome owner owner_key parameters
+    notified on_better opt_outs order_seed outcome owner owner_key parameters
     parent person phase place plans policy prev_incumbent prev_signature previous price
     prices principal prompt_sha256 proposal proposals proposer proposer_key
     proposer_principal provider purpose ranks redactions refused request request_hash
@@ -38,7 +38,7 @@ PLAIN: Final = """
 """
 # Columns that hold content in another table, by the tables where they hold none.
 ELSEWHERE: Final[Mapping[str, str]] = {
-    "reason": "agent_grant agent_message approval break_glass drift_watch person_link proposal "
+    "reason": "agent_grant agent_message approval break_glass drift_check person_link proposal "
     "route_freeze route_version shadow switch verdict waiver",
     "model_requested": "agent_message",
     "message": "delivery",

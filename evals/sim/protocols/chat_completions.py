@@ -1,18 +1,200 @@
-"""Writes simulated answers to `POST /v1/chat/completions`, as a body or as stream events, in
-OpenAI's shapes. `Completion` is the answer that all endpoints write from.
+"""`POST /v1/chat/completions` of the simulator: `ChatRequest` is a parsed request, `Completion`
+the answer that all endpoints write from. A wrong request is refused in OpenAI's shape.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, Literal, NoReturn
 
-from evals.sim.answers import SimulatedToolCall
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic_core import from_json
+
 from evals.sim.protocols.http_exchange import encoded
-from evals.sim.protocols.requests import ChatRequest
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+def error_body(why: Refused) -> dict[str, Any]:
+    kind = "invalid_request_error" if why.status < 500 else "server_error"
+    kind = "rate_limit_error" if why.status == 429 else kind
+    said = {"message": why.message, "type": kind, "param": why.param, "code": why.code}
+    return {"error": said}
+
+
+def invalid(message: str, param: str | None = None) -> NoReturn:
+    raise Refused(400, message, param=param)
+
+
+def no_such_model(name: str) -> Refused:
+    message = f"The model `{name}` does not exist or you do not have access to it."
+    return Refused(404, message, code="model_not_found", param="model")
+
+
+class ChatMessage(BaseModel):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    @property
+    def text(self) -> str:
+        return text_of(self.content)
+
+
+class NamedFunction(BaseModel):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class FunctionTool(BaseModel):
+    function: NamedFunction
+
+
+class ChatRequest(BaseModel):
+    """A request of any endpoint, as a chat, as far as the simulator reads it."""
+
+    model: str = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
+    seed: int | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(message.text for message in self.messages)
+
+    @cached_property
+    def prompt(self) -> str:
+        asked = [message.text for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else self.texts[-1]
+
+    @property
+    def system(self) -> str:
+        ours = (m.text for m in self.messages if m.role in ("system", "developer"))
+        return "\n".join(ours)
+
+    @property
+    def include_usage(self) -> bool:
+        return (self.stream_options or {}).get("include_usage") is True
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def after_tool(self) -> bool:
+        return self.messages[-1].role == "tool"
+
+    @property
+    def tool_results(self) -> list[str]:
+        last = takewhile(lambda message: message.role == "tool", reversed(self.messages))
+        return [message.text for message in last][::-1]
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        return {tool.function.name: tool.function.parameters or {} for tool in self.tools or ()}
+
+    @property
+    def forced_tool(self) -> str | None:
+        """The one that must be called: a named tool, or the first when any is required."""
+        if self.tool_choice == "required":
+            return next(iter(self.schemas), "")
+        named = self.tool_choice if isinstance(self.tool_choice, dict) else None
+        return None if named is None else str((named.get("function") or {}).get("name"))
+
+    @property
+    def schema_asked(self) -> Mapping[str, Any] | None:
+        """JSON Schema of the answer that is asked for; None for an answer in words."""
+        form = self.response_format or {"type": "text"}
+        if form.get("type") == "text":
+            return None
+        given = (form.get("json_schema") or {}).get("schema")
+        return given or {"type": "object", "properties": {"answer": {"type": "string"}}}
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """Reads the body as a JSON object. Raises Refused."""
+    try:
+        data = from_json(body)
+    except ValueError:
+        invalid("We could not parse the JSON body of your request.")
+    if not isinstance(data, dict):
+        invalid("The body of your request must be a JSON object.")
+    return data
+
+
+def model_name(data: Mapping[str, Any]) -> str:
+    name = data.get("model")
+    if not isinstance(name, str) or not name:
+        invalid("you must provide a model parameter", "model")
+    return name
+
+
+def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
+    """Parses the body of a chat completion's request. Raises Refused (400) that names what is
+    wrong.
+    """
+    try:
+        request = ChatRequest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        invalid(f"Invalid '{place}': {first['msg']}.", str(first["loc"][0]))
+    forced = request.forced_tool
+    if forced is not None and forced not in request.schemas:
+        invalid(f"'tool_choice' names {forced!r}, which is not among 'tools'.", "tool_choice")
+    return request
+
+
+def text_of(content: object) -> str:
+    if not isinstance(content, list):
+        return str(content or "")
+    parts = [part for part in content if isinstance(part, dict)]
+    found = (
+        text_of(part.get("content")) if part.get("type") == "tool_result" else part.get("text")
+        for part in parts
+    )
+    return "\n".join(text for text in found if isinstance(text, str))
+
+
+def function_tools(tools: object, schema: str) -> object:
+    """The functions of another protocol as a chat names them. schema: where their schema is."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {"function": {"name": tool.get("name"), "parameters": tool.get(schema)}}
+        for tool in tools
+        if isinstance(tool, dict) and tool.get("type", "function") in ("function", "custom")
+    ]
+
+
+def asked_schema(form: object) -> dict[str, Any] | None:
+    return {**form, "json_schema": form} if isinstance(form, dict) else None
+
 
 PIECE = re.compile(r"\s*\S+\s*")
 DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedToolCall:
+    id: str
+    name: str
+    arguments: str  # as JSON text, the way the API carries them
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +213,6 @@ class Completion:
 
     @property
     def pieces(self) -> list[list[str]]:
-        """What a stream sends one by one: the words, or those of each call's arguments."""
         texts = [call.arguments for call in self.calls] or [self.text]
         return [PIECE.findall(text) for text in texts]
 
@@ -71,7 +252,6 @@ def event(data: Mapping[str, Any]) -> bytes:
 
 
 def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
-    """The stream of one answer: role, a chunk for each word, finish."""
     frame = body(answer) | {"object": "chat.completion.chunk"}
     usage = frame.pop("usage")
     no_usage = {"usage": None} if request.include_usage else {}

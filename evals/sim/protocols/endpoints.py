@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from evals.sim import text_numbers
+from evals.sim import simulated_model
 from evals.sim.protocols import chat_completions, messages, responses
-from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.requests import ChatRequest, Refused, error_body, invalid, parse_chat
+from evals.sim.protocols.chat_completions import (
+    ChatRequest,
+    Completion,
+    Refused,
+    error_body,
+    invalid,
+    parse_chat,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     if data.get("encoding_format") == "base64":  # little-endian float32, as the API sends them
         packed = (struct.pack(f"<{size}f", *values) for values in vectors)
         vectors = [base64.b64encode(one).decode() for one in packed]
-    count = sum(map(text_numbers.count_tokens, texts))
+    count = sum(map(simulated_model.count_tokens, texts))
     rows = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
     usage = {"prompt_tokens": count, "total_tokens": count}
     return {"object": "list", "model": model, "data": rows, "usage": usage}

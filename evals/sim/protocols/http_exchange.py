@@ -42,7 +42,6 @@ class HttpExchange(Request):
         await self.write(body, last=True)
 
     async def start(self, status: int, content_type: str, *, length: int | None = None) -> None:
-        """Send status and headers; without a length the body comes in chunks."""
         sized = {} if length is None else {"content-length": str(length)}
         headers = [
             (name.lower().encode(), value.encode("latin-1", "replace"))
@@ -67,7 +66,6 @@ class HttpExchange(Request):
         raise ClientDisconnect
 
     async def break_off(self, *, reset: bool) -> None:
-        """End the connection under the answer: with a TCP reset, or with a plain close."""
         transport = self.scope["extensions"][TRANSPORT]
         if self.started:
             await asyncio.sleep(FLUSH_S)

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import Completion, event
-from evals.sim.protocols.requests import (
+from evals.sim.protocols.chat_completions import (
     ChatRequest,
+    Completion,
     Refused,
     asked_schema,
+    event,
     function_tools,
     invalid,
     parse_chat,
@@ -67,7 +68,6 @@ def _has_role(message: object) -> bool:
 
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The message; one with a tool's result in the role that a chat gives it."""
     content = message.get("content")
     blocks = content if isinstance(content, list) else ()
     kinds = [block.get("type") for block in blocks if isinstance(block, dict)]

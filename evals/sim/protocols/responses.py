@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import Completion, event
-from evals.sim.protocols.requests import (
+from evals.sim.protocols.chat_completions import (
     ChatRequest,
+    Completion,
     asked_schema,
+    event,
     function_tools,
     invalid,
     parse_chat,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.pairing import PairRow
+from harness.domain.evals.exports.scored_run import PairRow
 from harness.domain.evals.text_files import csv_rows, decode_text
 from harness.domain.suggestions import did_you_mean
 

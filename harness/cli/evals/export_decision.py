@@ -23,14 +23,14 @@ from harness.domain.evals.exports.formats import (
     parse_openai_evals,
     parse_promptfoo,
 )
-from harness.domain.evals.exports.pairing import (
+from harness.domain.evals.exports.recognition import recognise_format
+from harness.domain.evals.exports.scored_run import (
     ExportedPairs,
+    ScoredRun,
     choose_metric,
     choose_run,
     pair_runs,
 )
-from harness.domain.evals.exports.recognition import recognise_format
-from harness.domain.evals.exports.scored_run import ScoredRun
 from harness.domain.evals.exports.table_formats import parse_csv_scores, parse_langsmith
 
 
@@ -151,7 +151,6 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
 
 
 def title(format_name: str) -> str:
-    """Returns what people call a format."""
     form = EXPORT_FORMATS.get(format_name)
     return form.title if form else "pairs of scores"
 

@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.evals.exports.pairing import PairRow
+from harness.domain.evals.exports.scored_run import PairRow
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, MOST_SLICES, SLICE_VALUE, Slice
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
@@ -98,7 +98,6 @@ class Sight:
 
 
 def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
-    """Finds what the items that both models have answered can show."""
     items = [item for item in map(_item, rows) if item.complete]
     differences = [item.pair.candidate - item.pair.incumbent for item in items] or [0.0]
     count = len(differences)

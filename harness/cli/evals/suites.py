@@ -4,10 +4,9 @@ captured from production, redacted (F9).
 """
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
@@ -28,14 +27,9 @@ from harness.cli.frame.session import Session
 from harness.control.operations import queries
 from harness.control.privacy import captures
 from harness.control.serialize import escape_surrogates
-from harness.domain.errors import ConfigError, Conflict, InputError
+from harness.domain.errors import InputError
 from harness.domain.formatting import format_bytes
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
-
-if TYPE_CHECKING:
-    from harness.app.suite_import import ConvertedImport
-    from harness.domain.config_conversion import SourceConfig
-    from harness.domain.settings import SuiteSettings
 
 
 @click.group()
@@ -100,124 +94,42 @@ def import_suite(
     suite for each prompt, with its assertions as scorer. A report says of each key whether it
     was taken.
     """
-    from harness.app.suite_import import (  # noqa: PLC0415 - only this command needs it
-        add_to_config,
-        import_labelled,
-        is_labelled_file,
-        lock_suites,
-        read_promptfoo,
-        suite_entry,
-    )
-    from harness.domain.settings import SuiteSettings  # noqa: PLC0415
+    from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
+    from harness.domain.routing.target import Target  # noqa: PLC0415
+    from harness.domain.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
 
-    settings = session.settings
-    config_file = _config_file(session)
-    if (source := read_promptfoo(file)) is not None:
-        _import_promptfoo(session, file, source, PromptfooImport(suite, judge, replace_))
-        return
-    if suite in settings.suites and not replace_:
-        raise Conflict(f"there is a suite {suite!r} already: take another name, or --replace")
     wished = SuiteSettings(
         name=suite,
         scorer=scorer,
         scorer_options=dict(map(_option, options)),
         max_output_tokens=max_output_tokens,
+        judge=JudgeSettings(Target.from_name(judge)) if judge else None,
     )
-    if not is_labelled_file(file):
-        _import_dataset(session, file, wished, replace_=replace_)
-        return
-    with lock_suites(settings):
-        done = import_labelled(
-            file,
-            wished,
-            base=config_file.resolve().parent,
-            actor=session.actor.name,
-            now=session.installation.clock.now(),
-            replace_=replace_,
-        )
-        entry = suite_entry(suite, done.settings)
-        if suite in settings.suites:
-            written = False
-        else:
-            written = add_to_config(config_file, entry, done.data)
-    if session.json:
-        files = {"data": str(done.data), "manifest": str(done.manifest)}
-        output.document({**vars(done), **files, "configured": written})
-        return
-    click.echo(f"suite {suite}: {done.items} items in {done.data}, sha256 {done.sha256[:12]}…")
-    if done.unlabelled:
-        output.note(f"left out {done.unlabelled} without a label")
-    if done.left_out:
-        output.note(f"left out {done.left_out} that scorer {scorer} cannot judge")
-    if written:
-        click.echo(f"added to {config_file}")
-    else:
-        output.note(f"see that {config_file} has, under `suites:`\n{entry.rstrip()}")
-
-
-@dataclass(frozen=True, slots=True)
-class PromptfooImport:
-    suite: str
-    judge: str
-    replace: bool
-
-
-def _import_promptfoo(
-    session: Session, file: Path, source: "SourceConfig", wanted: PromptfooImport
-) -> None:
-    from harness.app.suite_import import import_promptfoo, lock_suites  # noqa: PLC0415 - as above
-    from harness.domain.routing.target import Target  # noqa: PLC0415 - as above
-    from harness.domain.settings import JudgeSettings, SuiteSettings  # noqa: PLC0415
-
-    judge = JudgeSettings(Target.from_name(wanted.judge)) if wanted.judge else None
-    wished = SuiteSettings(name=wanted.suite, judge=judge)
-    config_file = _config_file(session)
     try:
-        with lock_suites(session.settings):
-            done = import_promptfoo(
-                file, source, wished, config_file=config_file, replace_=wanted.replace
-            )
-    except InputError:
-        if not session.json:
-            output.conversion([*source.notes()])
-        raise
-    _print_converted(session, done)
-
-
-def _import_dataset(
-    session: Session, file: Path, wished: "SuiteSettings", *, replace_: bool
-) -> None:
-    from harness.app.suite_import import import_dataset, lock_suites  # noqa: PLC0415 - as above
-
-    with lock_suites(session.settings):
-        done = import_dataset(
-            file, wished, config_file=_config_file(session), replace_=replace_
+        done = suite_import.import_file(
+            session.installation, session.actor, file, wished, replace_=replace_
         )
-    _print_converted(session, done)
-
-
-def _config_file(session: Session) -> Path:
-    if session.settings.source is None:
-        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
-    return session.settings.source
-
-
-def _print_converted(session: Session, done: "ConvertedImport") -> None:
-    from harness.app.suite_import import suite_entry  # noqa: PLC0415 - as above
-
-    config_file = _config_file(session)
+    except suite_import.NothingTaken as error:
+        if not session.json:
+            output.conversion(error.notes)
+        raise
     if session.json:
         output.document(output.plain_fields(done))
         return
     output.conversion(done.notes)
     for one in done.suites:
         click.echo(f"suite {one.suite}: {one.items} items in {one.data}")
+        if one.unlabelled:
+            output.note(f"left out {one.unlabelled} without a label")
         if one.left_out:
             output.note(f"left out {one.left_out} of {one.suite} that its scorer cannot judge")
+    config_file = session.settings.source
     if done.configured:
         click.echo(f"added to {config_file}")
     else:
-        entries = "".join(suite_entry(one.suite, one.settings) for one in done.suites)
+        entries = "".join(
+            suite_import.suite_entry(one.suite, one.settings) for one in done.suites
+        )
         output.note(f"see that {config_file} has, under `suites:`\n{entries.rstrip()}")
 
 

@@ -26,7 +26,7 @@ from harness.domain.formatting import escape_controls, format_number, format_qua
 if TYPE_CHECKING:
     from harness.cli.evals.export_decision import ExportChoice
     from harness.cli.evals.pair_judgement import FileTerms, Sight
-    from harness.domain.evals.exports.pairing import ExportedPairs
+    from harness.domain.evals.exports.scored_run import ExportedPairs
 
 PAIRS: Final = "pairs"
 
@@ -179,7 +179,7 @@ def _one(formats: Mapping[str, str]) -> str:
 
 def _read_pairs(files: Sequence[str], choice: "ExportChoice") -> "ExportedPairs":
     from harness.cli.evals.export_decision import read_exports  # noqa: PLC0415 - as above
-    from harness.domain.evals.exports.pairing import ExportedPairs, GapCount  # noqa: PLC0415
+    from harness.domain.evals.exports.scored_run import ExportedPairs, GapCount  # noqa: PLC0415
 
     if choice.format != PAIRS:
         return read_exports(files, choice)

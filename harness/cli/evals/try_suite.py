@@ -13,7 +13,7 @@ import yaml
 
 from harness.app.installation import config_file, read_dotenv
 from harness.app.set_up import temporary_installation
-from harness.cli.evals.comparison_run import exit_code, print_report, progress_pauses
+from harness.cli.evals.gate_run import exit_code, print_report, progress_pauses
 from harness.cli.frame import output
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
@@ -171,7 +171,6 @@ def _name(trial: SuiteTrial) -> str:
 
 
 def _earlier(ctx: Context) -> Proposal | None:
-    """The comparison of an earlier call; None of the first."""
     with ctx.store.read() as tx:
         found = tx.proposals.list(route=ROUTE)
     return max(found, key=lambda proposal: proposal.created_at, default=None)

@@ -78,7 +78,6 @@ def load_event(tx: Transaction, number: int) -> AuditEvent:
 
 
 def list_breaks(tx: Transaction, number: int) -> list[str]:
-    """Says where the audit log is broken at or before an event."""
     broken = tx.audit.first_break()
     is_broken = broken is not None and broken <= number
     return [f"the audit log is broken at event {broken}"] if is_broken else []

@@ -25,7 +25,6 @@ from harness.gate.online.rollout_action import RolloutAction
 
 
 def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
-    """What the canary is to do now. Changes nothing."""
     with ctx.store.read() as tx:
         unit = RolloutUnit(ctx, tx, rollout)
         action = holds.apply_hold(unit, read_evidence(unit))
@@ -33,7 +32,6 @@ def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
 
 
 def read_evidence(unit: RolloutUnit) -> RolloutAction:
-    """What the observations alone ask for."""
     blocks = unit.tx.observations.blocks(unit.rollout.id)
     return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
 
@@ -62,7 +60,6 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 
 
 def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
-    """A step up, or a pause where the proof does not carry it."""
     validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
         why = (
@@ -129,5 +126,4 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
 
 
 def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:
-    """Finds the alert with which a router's own guard stopped the rollout."""
     return unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")

@@ -83,7 +83,6 @@ def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
 def estimate_for_policy(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> RampPlan:
-    """Plans the steps of a canary policy on a route, at its pace of traffic today."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
@@ -121,7 +120,6 @@ def describe_seen(requests: int, seconds: float) -> str:
 
 
 def describe_failing_callers(policy: CanaryPolicy) -> str:
-    """Says what a canary of few callers shows."""
     return (
         f"With fewer than {FEW_CALLERS} callers a day a canary shows great harm only: "
         f"{count_failing_callers(policy)} callers in the canary whose requests all fail roll "
@@ -165,7 +163,6 @@ def count_failing_callers(policy: CanaryPolicy) -> int:
 
 
 def offer_decision(route: str) -> str:
-    """Offers what a person can decide where too few callers decide nothing."""
     return (
         f"A person's decision: `swapgate canary advance {route}` takes the next share, and "
         f"`swapgate canary promote {route}` the whole route, without the evidence that is "

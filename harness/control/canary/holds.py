@@ -52,14 +52,12 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
 
 
 def list_alert_keys(rollout: Rollout) -> Sequence[str]:
-    """Lists the keys of the alerts that say why a rollout is paused or on hold."""
     kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
     own = [f"{kind.value}:{rollout.id}" for kind in kinds]
     return [*own, f"{AlertKind.SHARED_KEY.value}:{rollout.route}"]
 
 
 def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
-    """Finds why a paused canary is paused, in words; empty for every other rollout."""
     if rollout.state is not RolloutState.PAUSED:
         return ""
     paused = tx.alerts.newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")

@@ -168,7 +168,6 @@ class CanaryMachine:
                 return self._stay_live(move)
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
-        """Writes an action into the audit log, with the figures and inputs that decided it."""
         figures = decision_evidence(self._unit, move.action)
         self._write_event(action, rollout, move, figures)
 
@@ -181,7 +180,6 @@ class CanaryMachine:
         return True
 
     def _stay_live(self, move: CanaryMove) -> Rollout:
-        """Another state, perhaps another share of traffic."""
         after = self._after(move)
         if after.step != self._rollout.step:
             raised = RaiseWeight(
@@ -202,7 +200,6 @@ class CanaryMachine:
         return saved
 
     def _promote(self, move: CanaryMove) -> Rollout:
-        """The candidate becomes the incumbent; the old one keeps a share for the bake."""
         proof = self._tx.verdicts.get(self._rollout.verdict)
         if not isinstance(proof, Passed):
             raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
@@ -246,7 +243,6 @@ class CanaryMachine:
         return after
 
     def _finish_bake(self, move: CanaryMove) -> Rollout:
-        """The bake ends, and the promotion stands."""
         after = self._after(move)
         if self._unit.is_in_place:
             self._commit(EndBake(after.route, after.id), move)

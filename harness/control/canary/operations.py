@@ -103,7 +103,6 @@ def _find_movable(
     signal: RolloutSignal,
     expected_version: int | None,
 ) -> Rollout:
-    """The route's canary, where this person may give it that signal."""
     rollout = find_live(tx, route)
     if expected_version not in (None, rollout.version):
         raise StaleWrite(
@@ -125,10 +124,6 @@ def _require_proof(unit: RolloutUnit) -> None:
 def _with_evidence(
     unit: RolloutUnit, move: CanaryMove, kind: ActionKind
 ) -> tuple[CanaryMove, tuple[str, ...]]:
-    """The move with what the data say at this moment; and what they say against it.
-
-    Raises ProofRefused when they ask for the rollback.
-    """
     action, against = _check_harmless(unit)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:

@@ -57,7 +57,6 @@ def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None
 
 
 def is_over(rollout: Rollout) -> bool:
-    """Whether a rollout ended in a promotion whose bake is over."""
     return rollout.state is RolloutState.PROMOTED and not rollout.baking
 
 

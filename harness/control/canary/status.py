@@ -58,7 +58,6 @@ class CanaryStatus:
 
     @property
     def changed_at(self) -> datetime:
-        """Returns when it last changed: when it ended, for one that has ended."""
         return self.rollback.at if self.rollback else self.rollout.updated_at
 
     @property
@@ -67,7 +66,6 @@ class CanaryStatus:
 
     @property
     def state(self) -> CanaryState:
-        """Says in words where it is, why, and what happens next."""
         return describe_canary_state(
             self.rollout,
             self.hold_reasons,
@@ -79,17 +77,14 @@ class CanaryStatus:
         )
 
     def objections(self, signal: RolloutSignal) -> Sequence[str]:
-        """Says what the data have against a signal, for a person who overrules them."""
         return self.explanation.against if signal in OVERRULES else ()
 
     @property
     def callers(self) -> str:
-        """Says by what the callers were told apart, with the units of each source."""
         return describe_sources(self.blocks)
 
     @property
     def timeline(self) -> Sequence[TimelinePoint]:
-        """Returns its share, evidence and failures over time."""
         return build_timeline(self.rollout, self.blocks)
 
 
@@ -129,7 +124,6 @@ def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 
 
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
-    """Lists the live rollouts, then those that bake."""
     with ctx.store.read() as tx:
         return [*tx.rollouts.live(), *tx.rollouts.baking()]
 
@@ -152,7 +146,6 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
 
 
 def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
-    """What was done to a rollout, newest first, of its route's last MAX_AUDIT_EVENTS since."""
     with ctx.store.read() as tx:
         events = tx.audit.for_subject(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
@@ -172,7 +165,6 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
 def build_canary_status(
     unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
 ) -> CanaryStatus:
-    """Builds the status of one rollout. targets: by id, its two among them."""
     rollout = unit.rollout
     blocks = unit.tx.observations.blocks(rollout.id)
     action = decide_action(rollout, blocks, now)

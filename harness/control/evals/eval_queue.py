@@ -53,7 +53,6 @@ class QueuedRun:
 
 
 def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
-    """Returns the runs that an undecided proposal waits for."""
     return frozenset(
         run
         for proposal in proposals
@@ -107,7 +106,6 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
 
 
 def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Mapping[str, str]:
-    """Says why runs may ask nothing within the monthly cap, by run."""
     month = tx.spending.month(month_of(now))
     if month.cap_usd is None:
         return {}

@@ -90,7 +90,6 @@ def find_unreadable(verdict: Verdict) -> str:
 
 
 def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
-    """Reads a verdict's plans, and why its inputs are none that the gate writes."""
     try:
         plans = [*_plans(verdict)]
         for plan in plans:
@@ -137,9 +136,6 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
-    """Finds another model that the candidate's provider was seen to serve since the verdict;
-    None when there is none.
-    """
     return _find_replaced(tx, verdict, _plans(verdict))
 
 

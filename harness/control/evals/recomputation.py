@@ -1,6 +1,6 @@
-"""Recomputes a verdict from its stored samples before anything rests on it (F1), and replays
-it from its inputs (F5). What was found is remembered by the
-content of verdict, registration and samples.
+"""Recomputes a verdict from its stored samples before anything rests on it (F1), and replays it
+from its inputs (F5). What was found is remembered by the content of verdict, registration and
+samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,6 @@ MAX_REMEMBERED: Final = 64
 def recompute_stored(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> Recomputation:
-    """Whether the stored samples of the proposal's runs still give the verdict."""
     try:
         runs = {run: tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
@@ -60,9 +59,6 @@ def recompute_stored(
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
-    """Requires that the stored scores give the stored verdict again; else raises
-    EvidenceMismatch.
-    """
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
@@ -116,7 +112,6 @@ def _digest(
 
 
 def _rows(samples: Sequence[Sample]) -> list[list[object]]:
-    """What a verdict depends on."""
     return [
         [
             sample.run,

@@ -34,7 +34,6 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
 
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
-    """Sums what the stored answers of runs have cost; None where a model has no price."""
     providers, targets = tx.providers.all(), tx.routing.targets()
     usd = 0.0
     for run in runs:

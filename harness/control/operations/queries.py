@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control.canary import shadows
+from harness.control.canary.shadows import ShadowStatus
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
@@ -17,9 +19,6 @@ from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
 from harness.control.proposals import evaluation
 from harness.control.routing import routes, targets
-from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowStatus
-from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun
 from harness.domain.evals.verdict import Verdict
@@ -86,14 +85,12 @@ def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
 def _suite(ctx: Context, name: str, *, pinned: bool) -> SuiteSummary:
     title = ctx.suites.title(name)
     try:
-        if not pinned:
-            content = ctx.suites.content(name)
-            return SuiteSummary(
-                name, title, content.version, None, content.items, content.scorer
-            )
         pin = ctx.suites.pin(name)
     except SwapgateError as error:
         return SuiteSummary(name, title, None, None, None, None, str(error))
+    if not pinned:
+        scorer = pin.scorer.partition("@")[0]
+        return SuiteSummary(name, title, pin.version, None, pin.items, scorer)
     return SuiteSummary(name, title, pin.version, pin.digest, pin.items, pin.scorer)
 
 
@@ -237,20 +234,6 @@ def list_shadows(
     with ctx.store.read() as tx:
         found = [shadows.load_shadow_status(ctx, tx, shadow) for shadow in page]
     return Page(found, page.total, page.next, page.invalid)
-
-
-def list_drift_runs(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str = ""
-) -> Page[tuple[DriftWatch, DriftCheck]]:
-    """Lists the runs of all watches there ever were, newest first; those of the route's present
-    incumbent and suites, if one is given. Raises NotFound.
-    """
-    target, suites = None, None
-    if route:
-        serving = load_route_version(ctx, route).route
-        target = serving.incumbent
-        suites = {suite.suite for suite in serving.settings.suites}
-    return ctx.store.lists.drift_checks(page_request, target=target, suites=suites)
 
 
 def list_alerts(

@@ -91,11 +91,9 @@ class Guardrails:
 
     @classmethod
     def none(cls) -> Self:
-        """Returns guardrails that watch errors alone."""
         return cls(**dict.fromkeys((item.name for item in fields(cls)), False))
 
     def tolerated(self) -> dict[Guardrail, float]:
-        """Returns the tolerated ratio of every guardrail that is on, errors left out."""
         ratios = ((guardrail, getattr(self, name)) for name, guardrail in _NAMED.items())
         return {guardrail: float(r) for guardrail, r in ratios if r is not False}
 
@@ -133,7 +131,6 @@ class FailureTally:
 
     @property
     def fits(self) -> bool:
-        """Whether the counts are consistent: no arm has more failures than units."""
         return _failed(self).is_part_of(_counted(self))
 
 
@@ -287,7 +284,6 @@ class UnitRule:
 
     @property
     def keeps_ledger(self) -> bool:
-        """Tells whether the rollout's ledger is asked which keys were counted before."""
         return bool(self.ledger_salt)
 
     def age_s(self, at: datetime) -> float:

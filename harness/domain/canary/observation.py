@@ -113,7 +113,6 @@ class ObservationBlock:
 
     @property
     def has_missing(self) -> bool:
-        """Tells whether an outcome is missing, or the judge's verdict on one."""
         judged = self.counts.get(Guardrail.JUDGE)
         unjudged = isinstance(judged, JudgeTally) and judged.no_verdict.failures > 0
         return self.missing > 0 or unjudged
@@ -236,7 +235,6 @@ class Segment(StrEnum):
 
     @property
     def text(self) -> str:
-        """Names the requests of the segment, after a preposition."""
         if words := SOURCES.get(self):
             return f"requests whose caller is named by {words}"
         return _TEXTS.get(self) or f"requests to the endpoint {self.value}"

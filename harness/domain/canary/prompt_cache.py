@@ -35,7 +35,6 @@ class CacheUse(NamedTuple):
         return self.cached_tokens / self.input_tokens if self.input_tokens else 0.0
 
     def cost_at(self, share: float, cost_usd: float) -> float:
-        """Computes the cost as if `share` of the input had come from the cache."""
         # Rounded, so that equal costs stay equal.
         return max(0.0, round(cost_usd + (self.share - share) * self.worth_usd, 12))
 
@@ -68,7 +67,6 @@ class ArmCacheUse:
             self._cached[canary] += use.cached_tokens
 
     def share(self, *, canary: bool) -> float:
-        """Returns the cached share of one arm's input tokens."""
         return self._cached[canary] / self._input[canary] if self._input[canary] else 0.0
 
     @property
@@ -80,7 +78,6 @@ class ArmCacheUse:
 
     @property
     def pooled(self) -> float:
-        """Returns the cached share of all input tokens."""
         total = sum(self._input.values())
         return sum(self._cached.values()) / total if total else 0.0
 
@@ -104,7 +101,6 @@ class CacheLevels:
     def averaged(
         cls, known: Sequence[tuple[int, "CacheLevels"]], canary: float, control: float
     ) -> Self:
-        """Averages the shares of blocks, each with its weight. canary, control: the means."""
         total = sum(n for n, _ in known)
 
         def mean(name: str) -> float:
@@ -121,7 +117,6 @@ class CacheLevels:
 
     @property
     def ratio(self) -> float:
-        """Divides the canary's value by the incumbent's."""
         return self.canary / self.control
 
     @property
@@ -132,12 +127,10 @@ class CacheLevels:
 
     @property
     def is_cached(self) -> bool:
-        """Tells whether the prompt cache had any input."""
         return bool(self.canary_share or self.control_share)
 
     @property
     def basis(self) -> str:
-        """Says at what the values are compared."""
         return "at an equal share of cached tokens" if self.is_cached else "once connected"
 
     def describe(self, observed: float, pair: str) -> str:

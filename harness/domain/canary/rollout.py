@@ -29,12 +29,10 @@ class CanaryEnd(StrEnum):
 
     @property
     def predicate(self) -> str:
-        """Says it after the candidate's name: `was aborted`."""
         return f"had its {self}" if self is CanaryEnd.TAKEN_BACK else f"was {self}"
 
     @property
     def clause(self) -> str:
-        """Says it after the verdict: `its canary was aborted`."""
         return f"its {self.describe('')}"
 
     def describe(self, route: str) -> str:
@@ -51,7 +49,6 @@ def describe_abort(name: str, reason: str, *, baking: bool) -> str:
 
 
 def describe_who(ended_because: str) -> str:
-    """Strips the word that stands beside it already: `by ben: the customer asked`."""
     return ended_because.removeprefix("abort ").removeprefix(f"{CanaryEnd.TAKEN_BACK} ")
 
 
@@ -211,7 +208,6 @@ class Rollout:
 
     @property
     def end(self) -> CanaryEnd | None:
-        """Tells how it came to nothing; None where it goes on or was promoted for good."""
         ended = self.state is RolloutState.ROLLED_BACK
         return find_end(self.ended_because) if ended else None
 

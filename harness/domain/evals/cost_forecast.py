@@ -110,7 +110,6 @@ class CostForecast:
 
     @property
     def current(self) -> RouteBill:
-        """Returns the bill of the model that serves the route now."""
         return self.bill if self.serving is None else self.serving
 
 

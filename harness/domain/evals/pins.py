@@ -73,7 +73,6 @@ class ServedModels:
 
 
 def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
-    """Returns each model once, sorted by name, without unnamed ones."""
     return tuple(sorted({model for model in served if model.model}))
 
 
@@ -121,7 +120,6 @@ def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: Served
 
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
-    """Returns the newest sightings of one target that are kept, newest first."""
     newest = sorted(
         sightings, key=lambda sighting: (sighting.last_at, sighting.served), reverse=True
     )

@@ -63,9 +63,6 @@ class EvalRun:
     patience_since: datetime | None = None  # waits_since, or when a person had it asked again
 
     def is_waiting(self, now: datetime) -> bool:
-        """Tells whether the run waits for a provider now. A later try than any that is planned
-        was set by a clock that has been set back since.
-        """
         if self.state is not RunState.QUEUED or self.retry_at is None:
             return False
         return 0 < (self.retry_at - now).total_seconds() <= LONGEST_PAUSE_S
@@ -194,7 +191,6 @@ class Sample:
 
     @property
     def answer_sha256(self) -> str:
-        """Hashes the answer as it is here, which may be blanked."""
         return hash_content(self.answer)
 
     @property
@@ -280,7 +276,6 @@ class AnswerColumns:
 
     @property
     def answered(self) -> Self:
-        """Keeps the calls that were answered: no error of the infrastructure ended them."""
         if SampleError.INFRA not in self.error:
             return self
         wanted = [error != SampleError.INFRA for error in self.error]

@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import CostFigures, CostOutcome
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.intervals import mean_interval
 

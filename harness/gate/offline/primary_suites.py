@@ -9,9 +9,8 @@ from operator import mul
 from typing import Final
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.suite_figures import HolmFigures
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import SuiteReport
+from harness.domain.evals.verdict import HolmFigures, SuiteReport
 from harness.gate.offline.design import REJECT_LOG_E, spent_alpha
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.slices import merge_clusters, merge_items, promotion_waits_for

@@ -16,9 +16,8 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
-from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import ScorePair
+from harness.domain.evals.verdict import ScorePair, SliceFigures
 from harness.gate.arrays import np
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.suite_figures import CostFigures, CostOutcome
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import SuiteReport
+from harness.domain.evals.verdict import CostFigures, CostOutcome, SuiteReport
 from harness.gate.offline.costs import judge_costs
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.slices import merge_clusters

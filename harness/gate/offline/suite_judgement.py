@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import SuiteReport
+from harness.domain.evals.verdict import LenientFigures, SuiteFigures, SuiteReport
 from harness.domain.formatting import format_points
 from harness.gate.arrays import np
 from harness.gate.offline.design import FUTILE, design_from_plan

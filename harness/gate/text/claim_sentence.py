@@ -5,9 +5,8 @@ shown or not. Dashboard, command line and reports print it beside the verdict's 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.domain.evals.suite_figures import CostOutcome
 from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.evals.verdict import SuiteReport, VerdictBasis
+from harness.domain.evals.verdict import CostOutcome, SuiteReport, VerdictBasis
 from harness.domain.formatting import format_percent, format_quantity, format_score
 
 PROBLEMS: Final = {

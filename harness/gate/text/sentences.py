@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.suite_figures import CostFigures, CostOutcome, SliceFigures
 from harness.domain.evals.suite_plan import Claim, SuitePlan
-from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport, VerdictBasis
+from harness.domain.evals.verdict import (
+    VERDICTS,
+    BaseVerdict,
+    CostFigures,
+    CostOutcome,
+    SliceFigures,
+    SuiteReport,
+    VerdictBasis,
+)
 from harness.domain.formatting import (
     DASH,
     format_percent,

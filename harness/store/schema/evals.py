@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
-from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch, DriftWatchState
+from harness.domain.drift import DriftCheck
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.routing.target import Target
@@ -107,37 +107,24 @@ def text_digests(answer: str, prompt: str) -> dict[str, str]:
     }
 
 
-IS_OPEN = sa.text("closed_at IS NULL")
-IS_RUNNING = sa.text("state = 'running'")
+IS_OPEN = sa.text("number = 0 AND closed_at IS NULL")
 
-# A target and suite have one open watch at a time.
-DRIFT_WATCH: Final = record(
-    DriftWatch,
-    "drift_watch",
-    one_of("state", DriftWatchState),
-    at_least("items", 1),
-    at_least("epochs", 1),
-    sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
-    sa.CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_when"),
-    unique_where("uq_drift_watch_open", IS_OPEN, "target", "suite"),
-    refers={"target": target},
-    free="opened_by reason",
-    flat="plan",
-)
-drift_watch = DRIFT_WATCH.table
-
-# One running check per watch, whichever control process starts it.
+# A target and suite has one open baseline, and a watch one running check, whichever process
+# starts it.
 DRIFT_CHECK: Final = record(
     DriftCheck,
     "drift_check",
-    sa.UniqueConstraint("run"),
-    one_of("state", DriftCheckState),
+    sa.UniqueConstraint("watch", "number"),
     at_least("number", 0),
-    sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
-    sa.Index("ix_drift_check_started_at", "started_at"),
-    unique_where("uq_drift_check_running", IS_RUNNING, "watch"),
-    key="watch number",
-    refers={"watch": drift_watch, "run": eval_run},
-    free="message",
+    at_least("items", 1),
+    at_least("epochs", 1),
+    sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
+    sa.CheckConstraint("closed_at IS NULL OR number = 0", name="closed_baseline"),
+    unique_where("uq_drift_check_open", IS_OPEN, "target", "suite"),
+    unique_where("uq_drift_check_running", sa.text("ended_at IS NULL"), "watch"),
+    key="run",
+    refers={"run": eval_run, "target": target},
+    free="started_by reason message",
+    flat="plan",
 )
 drift_check = DRIFT_CHECK.table

@@ -1,60 +1,59 @@
-"""Opens, changes and lists drift watches, and starts, ends and lists their checks; each write
-says whether it was the first.
+"""Starts, ends and lists the runs that watch for drift; each write says whether it was the
+first.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.drift import DriftCheck, DriftCheckState, DriftWatch
-from harness.domain.pagination import MOST_LISTED
-from harness.store.schema.evals import DRIFT_CHECK, DRIFT_WATCH, drift_check, drift_watch
+from harness.domain.drift import DriftCheck, DriftWatch
+from harness.store.schema.evals import DRIFT_CHECK, IS_OPEN, drift_check
 from harness.store.sql.records import Records
 
-_OF_THE_END: Final = ("state", "ended_at", "message", "served", "scores", "evidence")
-IS_RUNNING = drift_check.c.state == DriftCheckState.RUNNING.value
+_OF_THE_END: Final = ("ended_at", "message", "served", "scores", "evidence")
+_IS_RUNNING: Final = drift_check.c.ended_at.is_(None)
+_IS_OPEN: Final = sa.and_(drift_check.c.number == 0, drift_check.c.closed_at.is_(None))
 
 
-class Drift(Records[DriftWatch]):
-    record = DRIFT_WATCH
-    order = (drift_watch.c.opened_at.desc(), drift_watch.c.id)
+class Drift(Records[DriftCheck]):
+    """Baselines of incumbents, and the runs that are compared with them."""
 
-    def open(self, watch: DriftWatch) -> bool:
-        """Opens a watch; False when that target and suite has an open one."""
-        self._unit.serialize()
-        return self._unit.write_new(drift_watch, DRIFT_WATCH.write(watch))
-
-    def save(self, watch: DriftWatch) -> bool:
-        """Saves the state and end of a watch; False when it is closed already."""
-        self._unit.serialize()
-        is_open = drift_watch.c.closed_at.is_(None)
-        changes = self.record.only(watch, "state", "closed_at")
-        return self._change(self._is(watch.id), is_open, **changes) == 1
-
-    def watches(self, *, limit: int = MOST_LISTED) -> Sequence[DriftWatch]:
-        return self._all(self._select().limit(limit))
+    record = DRIFT_CHECK
+    order = (drift_check.c.watch, drift_check.c.number)
 
     def open_watches(self) -> Sequence[DriftWatch]:
-        return self._all(self._select(drift_watch.c.closed_at.is_(None)))
+        is_open = drift_check.c.watch.in_(sa.select(drift_check.c.watch).where(IS_OPEN))
+        checks = groupby(self._all(self._select(is_open)), lambda check: check.watch)
+        return [DriftWatch(tuple(of_watch)) for _, of_watch in checks]
+
+    def is_open(self, watch: str) -> bool:
+        self._unit.serialize()
+        return self._first(self._select(drift_check.c.watch == watch, _IS_OPEN)) is not None
 
     def is_checking(self, run: str) -> bool:
-        query = sa.select(drift_check.c.run).where(drift_check.c.run == run, IS_RUNNING)
-        return self._unit.read(query).first() is not None
+        return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a check; False when the watch has a running one, or one of that number."""
+        """Starts a run; False when the watch has a running one, or one of that number, and for
+        a baseline when its target and suite has an open one.
+        """
         self._unit.serialize()
         return self._unit.write_new(drift_check, DRIFT_CHECK.write(check))
 
     def end(self, check: DriftCheck) -> bool:
-        """Stores how a check ended; False when it runs no more."""
+        """Stores how a run ended; False when it has ended already."""
         self._unit.serialize()
-        same = (drift_check.c.watch == check.watch, drift_check.c.number == check.number)
-        ended = sa.update(drift_check).where(*same, IS_RUNNING)
-        return self._unit.write(ended.values(DRIFT_CHECK.only(check, *_OF_THE_END))) == 1
+        is_this = drift_check.c.run == check.run
+        ended = self.record.only(check, *_OF_THE_END)
+        return self._change(is_this, _IS_RUNNING, **ended) == 1
+
+    def close(self, watch: str, now: datetime) -> bool:
+        """Closes a watch; False when it is closed already."""
+        self._unit.serialize()
+        return self._change(drift_check.c.watch == watch, _IS_OPEN, closed_at=now) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        of_watch = sa.select(drift_check).where(drift_check.c.watch == watch)
-        rows = self._unit.read(of_watch.order_by(drift_check.c.number))
-        return [DRIFT_CHECK.read(row) for row in rows]
+        return self._all(self._select(drift_check.c.watch == watch))

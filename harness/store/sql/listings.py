@@ -6,7 +6,6 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.drift import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
@@ -26,18 +25,7 @@ from harness.domain.routing.table import Route, RouteHead, RouteRecord
 from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Row
-from harness.store.schema.evals import (
-    DRIFT_CHECK,
-    DRIFT_WATCH,
-    EVAL_RUN,
-    SAMPLE,
-    TARGET,
-    drift_check,
-    drift_watch,
-    eval_run,
-    sample,
-    target,
-)
+from harness.store.schema.evals import EVAL_RUN, SAMPLE, TARGET, eval_run, sample, target
 from harness.store.schema.interventions import (
     BREAK_GLASS,
     FREEZE,
@@ -89,10 +77,6 @@ TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=tar
 KEYS: Final = Order((api_key.c.created_at, api_key.c.id), key=api_key.c.id)
 ROUTES: Final = Order((route_version.c.route,))
 VERSIONS: Final = Order((route_version.c.version,), frozenset({route_version.c.version}))
-CHECKS: Final = Order(
-    (drift_check.c.started_at, drift_check.c.watch, drift_check.c.number),
-    frozenset({drift_check.c.started_at, drift_check.c.number}),
-)
 _UNLISTED: Final = [kind.value for kind, rule in ALERT_RULES.items() if not rule.notifies]
 ALERTS: Final = Order((alert.c.last_seen, alert.c.id), frozenset({alert.c.last_seen}))
 FAILOVERS: Final = Order(
@@ -201,23 +185,6 @@ class Listings(AgentListings):
         known, invalid_targets = self._targets({row.candidate for row in good})
         records = [shadow_from_row(row, known) for row in good if row.candidate in known]
         return Page(records, page.total, page.next, [*invalid, *invalid_targets])
-
-    def drift_checks(
-        self,
-        page_request: PageRequest = FIRST_PAGE,
-        *,
-        target: str | None = None,
-        suites: Collection[str] | None = None,
-    ) -> Page[tuple[DriftWatch, DriftCheck]]:
-        """Lists the runs of drift watches, newest first; of all unless some are named."""
-        in_suites = None if suites is None else drift_watch.c.suite.in_(sorted(suites))
-        of = select_where(drift_watch, given(drift_watch.c.target, target), in_suites)
-        watched = drift_check.c.watch.in_(of.with_only_columns(drift_watch.c.id))
-        page = self.page(DRIFT_CHECK, CHECKS, page_request, watched)
-        ids = sorted({check.watch for check in page})
-        rows = self.unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
-        watches = {row.id: DRIFT_WATCH.read(row) for row in rows}
-        return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
         self,

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 
 from evals.runner.questions import plan_questions
-from evals.sim import answers, profiles, text_numbers
+from evals.sim import answers, profiles
 from evals.sim import simulated_model as sim_suites
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.suites.suite import ConfiguredSuites
@@ -217,11 +217,11 @@ class _Class:
             answer = answers.answer(sat, pupil.profile, prompt=prompt)
             score = suite.score(answer, name)
             asked, written = (
-                text_numbers.count_message_tokens([prompt]),
-                text_numbers.count_tokens(answer),
+                sim_suites.count_message_tokens([prompt]),
+                sim_suites.count_tokens(answer),
             )
             latency = pupil.profile.latency
-            luck = text_numbers.normal("latency", model, name)
+            luck = sim_suites.normal("latency", model, name)
             yield Sample(
                 run=run.id,
                 item=name,

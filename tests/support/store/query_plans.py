@@ -23,7 +23,6 @@ STEADY: Final = frozenset(
         "break_glass",
         "credential",
         "discovered_model",
-        "drift_watch",
         "manifest",
         "meta",
         "person_link",

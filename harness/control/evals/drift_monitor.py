@@ -10,19 +10,10 @@ from typing import Final
 import structlog
 
 from harness.control.context import Context
-from harness.control.drift import watches
-from harness.control.drift.watches import WatchedPair
+from harness.control.evals import drift_watches
+from harness.control.evals.drift_watches import WatchedPair
 from harness.control.operations import alerts
-from harness.domain.drift import (
-    DriftCheck,
-    DriftCheckState,
-    DriftEvidence,
-    DriftWatch,
-    DriftWatchState,
-    ItemScores,
-    counted_checks,
-    next_check_due,
-)
+from harness.domain.drift import DriftCheck, DriftEvidence, DriftWatch, ItemScores, list_served
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample
@@ -45,11 +36,12 @@ def run_once(ctx: Context) -> list[str]:
     the suites that cannot be watched, after all others were.
     """
     with ctx.store.read() as tx:
-        pairs, open_ = watches.list_watched_pairs(ctx, tx), watches.find_open_watches(tx)
+        pairs = drift_watches.list_watched_pairs(ctx, tx)
+        open_ = drift_watches.find_open_watches(tx)
     did, failed = [], []
     for key in sorted(set(open_) - {pair.key for pair in pairs}):
         with ctx.store.write() as tx:
-            if watches.close_watch(ctx, tx, open_[key]):
+            if drift_watches.close_watch(ctx, tx, open_[key]):
                 did.append(f"{open_[key].id}: closed, no route asks for it any more")
     for pair in pairs:
         try:
@@ -70,72 +62,69 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> list[str]:
-    plan = watches.plan_watch(ctx, pair)
+    plan = drift_watches.plan_watch(ctx, pair)
     if watch is None:
         return _begin_watch(ctx, pair, "the first")
+    turn, did = _WatchTurn(ctx, pair, watch), []
     with ctx.store.read() as tx:
-        turn = _WatchTurn(ctx, pair, watch, tx.drift.checks(watch.id))
         another = turn.find_other_model(tx)
-    did = []
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
             # Unless a person has just closed the watch.
-            if tx.drift.save(watch):
+            if tx.drift.is_open(watch.id):
                 did = turn.alert_other_model(tx)
-    if turn.checks and turn.checks[-1].state is DriftCheckState.RUNNING:
-        return did + turn.finish_running_check()
-    if watch.state is DriftWatchState.DRIFTED:
+    if watch.running is not None:
+        return did + turn.finish_run(watch.running)
+    if watch.is_drifted:
         return did
     if watch.plan != plan:
         return did + _begin_watch(ctx, pair, "the suite or its plan changed", after=watch)
-    now = ctx.clock.now()
-    if now < next_check_due(turn.checks, pair.policy.every_s, now):
+    if ctx.clock.now() < watch.find_next_due(pair.policy.every_s):
         return did
     with ctx.store.write() as tx:
-        if watches.start_check(ctx, tx, pair, watch) is not None:
-            did.append(f"{watch.id}: {pair.suite} is asked again")
-    return did
+        drift_watches.start_check(ctx, tx, SYSTEM, pair, watch)
+    return [*did, f"{watch.id}: {pair.suite} is asked again"]
 
 
 def _begin_watch(
     ctx: Context, pair: WatchedPair, reason: str, *, after: DriftWatch | None = None
 ) -> list[str]:
     with ctx.store.write() as tx:
-        if after is not None and not watches.close_watch(ctx, tx, after):
+        if after is not None and not drift_watches.close_watch(ctx, tx, after):
             return []
-        watch = watches.begin_watch(ctx, tx, SYSTEM, pair, reason)
-    return [] if watch is None else [f"{watch.id}: a baseline of {pair.suite} is measured"]
+        baseline = drift_watches.start_check(ctx, tx, SYSTEM, pair, reason=reason)
+    return [f"{baseline.watch}: a baseline of {pair.suite} is measured"]
 
 
 @dataclass(frozen=True)
 class _WatchTurn:
-    """One turn of an open watch, with its checks as they were read."""
+    """One turn of an open watch, as it was read."""
 
     ctx: Context
     pair: WatchedPair
     watch: DriftWatch
-    checks: Sequence[DriftCheck]
 
-    def finish_running_check(self) -> list[str]:
+    def finish_run(self, check: DriftCheck) -> list[str]:
         """At the running check: nothing while it goes on, all that it found at its end."""
         with self.ctx.store.read() as tx:
-            run = tx.runs.get(self.checks[-1].run)
+            run = tx.runs.get(check.run)
             if run.state in RUNNABLE_STATES:
                 return []
             samples = tx.runs.samples(run.id)
         served = tuple(sorted({one.served_model for one in samples if one.served_model}))
-        check = replace(self.checks[-1], served=served, ended_at=self.ctx.clock.now())
-        ended = _judge_check(self.watch, check, run, samples, counted_checks(self.checks))
+        check = replace(check, served=served, ended_at=self.ctx.clock.now())
+        ended = _judge_check(check, run, samples, self.watch.counted)
         with self.ctx.store.write() as tx:
             if not tx.drift.end(ended):
                 return []
             # What answered last may not have been looked at while the run was on.
             did = self.alert_other_model(tx)
-            return did + replace(self, checks=[*self.checks[:-1], ended]).record_result(tx)
+            after = DriftWatch((*self.watch.checks[:-1], ended))
+            return did + replace(self, watch=after).record_result(tx)
 
     def record_result(self, tx: Transaction) -> list[str]:
-        watch, check = self.watch, self.checks[-1]
-        if check.state is DriftCheckState.NOT_MEASURED:
+        watch, check = self.watch, self.watch.checks[-1]
+        if check.message:
             title = f"the drift watch could not measure {self._target_name(tx)}"
             text = f"{check.message}. It is tried again within the hour."
             self._raise_alert(tx, AlertKind.JOB_FAILED, title, text)
@@ -146,7 +135,6 @@ class _WatchTurn:
             return [f"{watch.id}: the baseline of {self.pair.suite} is measured"]
         if not evidence.drifted:
             return [f"{watch.id}: no drift"]
-        tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
         title, text = self._describe_drift(tx, evidence)
         self._raise_alert(tx, AlertKind.DRIFT, title, text)
         details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
@@ -157,11 +145,11 @@ class _WatchTurn:
         """A model that none of the counted runs met, seen since: by a router, or by any
         eval.
         """
-        measured = counted_checks(self.checks)
+        measured = self.watch.counted
         if not measured:
             return None
-        met = {ServedModel(name) for name in _list_served(measured)}
-        since, seen = measured[-1].ended_at, tx.sightings.for_target(self.watch.target)
+        met = {ServedModel(name) for name in list_served(measured)}
+        since, seen = measured[-1].ended_at, tx.sightings.for_target(self.pair.target)
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
@@ -176,8 +164,9 @@ class _WatchTurn:
         title = f"the provider of {self._target_name(tx)} serves another model: {model}"
         text = (
             f"First seen {another.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
-            f"{', '.join(_list_served(self.checks))}. Whether it answers as well is measured "
-            f"by the next run: `swapgate drift run {self.pair.routes[0]}` starts it now."
+            f"{', '.join(list_served(self.watch.counted))}. Whether it answers as well is "
+            f"measured by the next run: `swapgate drift run {self.pair.routes[0]}` starts it "
+            "now."
         )
         self._raise_alert(tx, AlertKind.SERVED_MODEL, title, text)
         return [f"{self.watch.id}: {title}"]
@@ -187,14 +176,13 @@ class _WatchTurn:
         alerts.raise_alert(tx, kind, about, subject=subject, title=title, text=text)
 
     def _target_name(self, tx: Transaction) -> str:
-        return tx.routing.targets()[self.watch.target].name
+        return tx.routing.targets()[self.pair.target].name
 
     def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
-        """Writes title and text of the alert about drift."""
         by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
         which = "run" if evidence.window == 1 else f"{evidence.window} runs"
         change = evidence.change_text.replace("(", "(95 % interval ")
-        changes = watches.list_item_changes(tx, self.checks)
+        changes = drift_watches.list_item_changes(tx, self.watch)
         shown = changes if evidence.direction == "worse" else changes[::-1]
         figures = (
             f"The newest {which} against those before: {change} over {evidence.items} items; "
@@ -202,7 +190,7 @@ class _WatchTurn:
         )
         lines = [
             figures,
-            f"It serves {self.pair.subject}. {_describe_served(self.checks)}",
+            f"It serves {self.pair.subject}. {_describe_served(self.watch.counted)}",
             *(
                 f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} "
                 f"now. Before: “{_short(change.answer_before)}” Now: "
@@ -210,35 +198,29 @@ class _WatchTurn:
                 for change in shown[:EXAMPLES]
             ),
         ]
-        name, suite = self._target_name(tx), self.watch.suite
+        name, suite = self._target_name(tx), self.pair.suite
         return f"{name} answers {suite} otherwise than it did: {by}", "\n".join(lines)
 
 
 def _judge_check(
-    watch: DriftWatch,
-    check: DriftCheck,
-    run: EvalRun,
-    samples: Sequence[Sample],
-    before: Sequence[DriftCheck],
+    check: DriftCheck, run: EvalRun, samples: Sequence[Sample], before: Sequence[DriftCheck]
 ) -> DriftCheck:
     """Judges a check whose run has ended. before: the counted checks of its watch."""
-    if because := _unmeasured(watch, run, samples):
-        return replace(check, state=DriftCheckState.NOT_MEASURED, message=because)
-    scores = _load_scores(samples, watch.plan.epochs)
-    over = replace(check, state=DriftCheckState.COUNTED, scores=scores)
+    if because := _unmeasured(check, run, samples):
+        return replace(check, message=because)
+    counted = replace(check, scores=_load_scores(samples, check.plan.epochs))
     if not before:
-        return over
+        return counted
     last = before[-1].evidence
     evidence = drift.compare_runs(
-        [*(drift_check.scores for drift_check in before), scores],
-        watch.plan.alpha,
+        [one.scores for one in (*before, counted)],
+        check.plan.alpha,
         -float("inf") if last is None else last.log_e,
     )
-    return replace(over, evidence=evidence)
+    return replace(counted, evidence=evidence)
 
 
-def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> str:
-    """Why the run says nothing about the model; empty when it does."""
+def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> str:
     missing = [sample for sample in samples if sample.error]
     if run.state in (RunState.FAILED, RunState.STOPPED):
         last = missing[-1].error_text if missing else ""
@@ -246,9 +228,9 @@ def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> s
     if len(missing) > MOST_MISSING * len(samples):
         many = f"{len(missing)} of {len(samples)} answers have no score"
         return f"{many}: {missing[-1].error_text or 'no reply'}"
-    if len(samples) < LEAST_MEASURED * watch.plan.items * watch.plan.epochs:
+    if len(samples) < LEAST_MEASURED * check.plan.items * check.plan.epochs:
         why = run.message or run.state.value.replace("_", " ")
-        return f"{len(samples)} answers are too few for {watch.plan.items} items: {why}"
+        return f"{len(samples)} answers are too few for {check.plan.items} items: {why}"
     return ""
 
 
@@ -268,13 +250,8 @@ def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
     )
 
 
-def _list_served(checks: Sequence[DriftCheck]) -> list[str]:
-    """Lists the models that the provider named in the counted checks."""
-    return sorted({name for check in counted_checks(checks) for name in check.served})
-
-
 def _describe_served(checks: Sequence[DriftCheck]) -> str:
-    before, now = _list_served(checks[:-1]), list(checks[-1].served)
+    before, now = list_served(checks[:-1]), list(checks[-1].served)
     if not now:
         return "The provider does not say which model answers."
     if now == before:

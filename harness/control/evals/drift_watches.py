@@ -1,10 +1,8 @@
-"""Drift watches: opens, measures, reports and closes them. A watch is one incumbent on one
-suite; a check is one eval run for it, the first one its baseline. `start_checks` measures a
-route's watched suites at once, `accept_baseline` takes the model as it answers now as the new
-baseline.
+"""Drift watches: opens, measures, reports and closes them. `start_checks` measures a route's
+watched suites at once, `accept_baseline` takes the model as it answers now as the new baseline.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -12,16 +10,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import routes
-from harness.domain.drift import (
-    DriftCheck,
-    DriftCheckState,
-    DriftPlan,
-    DriftPolicy,
-    DriftWatch,
-    DriftWatchState,
-    counted_checks,
-    next_check_due,
-)
+from harness.domain.drift import DriftCheck, DriftPlan, DriftPolicy, DriftWatch
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState, Sample
 from harness.domain.operations.access import Actor, Role
@@ -30,6 +19,7 @@ from harness.domain.operations.audit import require_reason
 from harness.store.transaction import Transaction
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
+DRIFTED: Final = "drifted"  # a state: a person accepts, or swaps the model
 _SAME_SCORE: Final = 1e-9
 
 
@@ -48,7 +38,6 @@ class WatchedPair:
 
     @property
     def subject(self) -> str:
-        """Names routes and suite, as alerts do."""
         what = "route" if len(self.routes) == 1 else "routes"
         return f"{what} {', '.join(self.routes)}, suite {self.suite}"
 
@@ -69,7 +58,8 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
 
 
 def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
-    return {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
+    found = tx.drift.open_watches()
+    return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
 
 
 def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
@@ -78,43 +68,26 @@ def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
     return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)
 
 
-def begin_watch(
-    ctx: Context, tx: Transaction, actor: Actor, pair: WatchedPair, reason: str
-) -> DriftWatch | None:
-    """A new watch with its baseline's run; None when another was first."""
-    now = ctx.clock.now()
-    watch = DriftWatch(
-        id=ctx.chance.token("dw_"),
-        target=pair.target,
-        suite=pair.suite,
-        plan=plan_watch(ctx, pair),
-        state=DriftWatchState.WATCHING,
-        opened_at=now,
-        opened_by=actor.name,
-        reason=reason,
-    )
-    tx.suites.put(ctx.suites.pin(pair.suite), now)
-    if not tx.drift.open(watch):
-        return None
-    start_check(ctx, tx, pair, watch)
-    details = {"target": pair.target, "suite": pair.suite, "reason": reason}
-    tx.audit.append(actor, "drift.baseline", f"drift watch {watch.id}", details)
-    return watch
-
-
 def start_check(
-    ctx: Context, tx: Transaction, pair: WatchedPair, watch: DriftWatch
-) -> DriftCheck | None:
-    """A run, and the check that waits for it; None when one runs already."""
-    checks = tx.drift.checks(watch.id)
-    if checks and checks[-1].state is DriftCheckState.RUNNING:
-        return None
-    now, plan = ctx.clock.now(), watch.plan
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    pair: WatchedPair,
+    watch: DriftWatch | None = None,
+    reason: str = "",
+) -> DriftCheck:
+    """Queues the next run of a watch; without one the baseline of a new watch, which needs a
+    reason. A run that goes on is given as it is. Raises Conflict when another process was
+    first.
+    """
+    if watch is not None and watch.running is not None:
+        return watch.running
+    now, plan = ctx.clock.now(), watch.plan if watch else plan_watch(ctx, pair)
     run = EvalRun(
         id=ctx.chance.token("run_"),
-        suite=watch.suite,
+        suite=pair.suite,
         suite_digest=plan.suite_digest,
-        target=watch.target,
+        target=pair.target,
         # Its own order: never a proposal's, so that no verdict shares these runs.
         order_seed=int(plan.suite_digest[16:24], 16),
         epochs=plan.epochs,
@@ -123,24 +96,39 @@ def start_check(
         created_at=now,
         budget=RunBudget(pair.policy.max_tokens, pair.policy.max_cost_usd),
     )
+    check = DriftCheck(
+        run=run.id,
+        watch=watch.id if watch else ctx.chance.token("dw_"),
+        number=len(watch.checks) if watch else 0,
+        target=pair.target,
+        suite=pair.suite,
+        plan=plan,
+        started_at=now,
+        started_by=actor.name,
+        reason=reason,
+    )
     tx.runs.add(run)
-    check = DriftCheck(watch=watch.id, number=len(checks), run=run.id, started_at=now)
     if not tx.drift.start(check):
-        raise Conflict(f"{watch.id}: another control process has just started a run; try again")
+        raise Conflict(
+            f"another process has just started a run of {pair.suite} on route "
+            f"{pair.routes[0]}; try again"
+        )
+    if watch is None:
+        tx.suites.put(ctx.suites.pin(pair.suite), now)
+        details = {"target": pair.target, "suite": pair.suite, "reason": reason}
+        tx.audit.append(actor, "drift.baseline", f"drift watch {check.watch}", details)
     return check
 
 
 def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
-    """Closes a watch; False when another process was first."""
-    now = ctx.clock.now()
-    if not tx.drift.save(replace(watch, state=DriftWatchState.CLOSED, closed_at=now)):
+    """Closes a watch, and stops its run; False when another process was first."""
+    now, because = ctx.clock.now(), "the drift watch was closed"
+    if not tx.drift.close(watch.id, now):
         return False
-    stopped, why = DriftCheckState.NOT_MEASURED, "the watch was closed"
-    for check in tx.drift.checks(watch.id):
-        if check.state is DriftCheckState.RUNNING:
-            tx.drift.end(replace(check, state=stopped, ended_at=now, message=why))
-            if tx.runs.get(check.run).state in RUNNABLE_STATES:
-                tx.runs.set_state(check.run, RunState.STOPPED, "the drift watch was closed")
+    last = tx.drift.checks(watch.id)[-1]
+    stopped = tx.drift.end(replace(last, ended_at=now, message=because))
+    if stopped and tx.runs.get(last.run).state in RUNNABLE_STATES:
+        tx.runs.set_state(last.run, RunState.STOPPED, because)
     for kind in OURS:
         alerts.resolve_alert(tx, kind, watch.id)
     return True
@@ -159,9 +147,8 @@ class ItemChange:
     served_now: str
 
 
-def list_item_changes(tx: Transaction, checks: Sequence[DriftCheck]) -> list[ItemChange]:
-    """Lists the items whose scores changed since the baseline, the largest losses first."""
-    measured = counted_checks(checks)
+def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
+    measured = watch.counted
     if len(measured) < 2:
         return []
     before, now = measured[0], measured[-1]
@@ -189,7 +176,6 @@ def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
 
 
 def describe_comparison(times: int) -> str:
-    """How often the baseline was compared."""
     return {0: "not yet", 1: "once"}.get(times, f"{times} times")
 
 
@@ -201,75 +187,69 @@ class DriftStatus:
     suite: str
     model: str
     state: str  # starting | baseline | watching | drifted
-    watch: DriftWatch | None  # None until its first turn
-    comparisons: int  # with the baseline
-    running: str | None
-    last: DriftCheck | None
-    next_at: datetime | None  # None while a run is on, and while drift waits for a person
+    baseline: DriftCheck | None = None  # None until its first turn
+    comparisons: int = 0  # with the baseline
+    running: str | None = None
+    last: DriftCheck | None = None
+    next_at: datetime | None = (
+        None  # None while a run is on, and while drift waits for a person
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
     status: DriftStatus
+    checks: tuple[DriftCheck, ...]  # since the baseline, the newest first
     changes: tuple[ItemChange, ...]
 
 
 def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
     """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
+    return [report.status for report in _list_reports(ctx, route, "", with_changes=False)]
+
+
+def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
+    """Reports each watched suite of the route, with the items that changed."""
+    return _list_reports(ctx, route, suite, with_changes=True)
+
+
+def _list_reports(
+    ctx: Context, route: str, suite: str, *, with_changes: bool
+) -> list[DriftReport]:
+    found = []
     with ctx.store.read() as tx:
         if route:
             watched = routes.require_route(tx, route).settings.suites
-            if not any(suite.suite in ctx.drift for suite in watched):
+            if not any(used.suite in ctx.drift for used in watched):
                 return []
         open_, targets = find_open_watches(tx), tx.routing.targets()
-        found = []
         for pair in list_watched_pairs(ctx, tx):
-            if route in ("", *pair.routes):
+            if route in ("", *pair.routes) and suite in ("", pair.suite):
                 watch = open_.get(pair.key)
-                checks = tx.drift.checks(watch.id) if watch else ()
-                found.append(_status(ctx, pair, targets[pair.target].name, watch, checks))
-        return found
+                changes = list_item_changes(tx, watch) if watch and with_changes else ()
+                status = _describe(pair, targets[pair.target].name, watch)
+                checks = watch.checks[::-1] if watch else ()
+                found.append(DriftReport(status, checks, tuple(changes)))
+    return found
 
 
-def _status(
-    ctx: Context,
-    pair: WatchedPair,
-    model: str,
-    watch: DriftWatch | None,
-    checks: Sequence[DriftCheck],
-) -> DriftStatus:
-    measured = counted_checks(checks)
-    ended = [check for check in checks if check.state is not DriftCheckState.RUNNING]
-    running = checks[-1].run if len(ended) < len(checks) else None
-    state = watch.state.value if watch is not None else "starting"
-    if state == DriftWatchState.WATCHING and not measured:
-        state = "baseline"
-    due = next_check_due(ended, pair.policy.every_s, ctx.clock.now())
-    waits = running or watch is None or watch.state is DriftWatchState.DRIFTED
+def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftStatus:
+    if watch is None:
+        return DriftStatus(pair.routes, pair.suite, model, "starting")
+    measured, ended, running = watch.counted, watch.ended, watch.running
+    state = DRIFTED if watch.is_drifted else "watching" if measured else "baseline"
+    waits = running or watch.is_drifted
     return DriftStatus(
         routes=pair.routes,
         suite=pair.suite,
         model=model,
         state=state,
-        watch=watch,
+        baseline=watch.baseline,
         comparisons=max(len(measured) - 1, 0),
-        running=running,
+        running=running.run if running else None,
         last=ended[-1] if ended else None,
-        next_at=None if waits else due,
+        next_at=None if waits else watch.find_next_due(pair.policy.every_s),
     )
-
-
-def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
-    """Reports each watched suite of the route, with the items that changed."""
-    statuses = list_drift_status(ctx, route=route)
-    found = []
-    with ctx.store.read() as tx:
-        for status in statuses:
-            if suite in ("", status.suite):
-                checks = tx.drift.checks(status.watch.id) if status.watch else ()
-                changes = tuple(list_item_changes(tx, checks))
-                found.append(DriftReport(status, changes))
-    return found
 
 
 def start_checks(
@@ -283,25 +263,24 @@ def start_checks(
     with ctx.store.write() as tx:
         for pair in _of_route(ctx, tx, route, suite):
             watch = find_open_watches(tx).get(pair.key)
-            if watch is not None and watch.state is DriftWatchState.DRIFTED:
+            if watch is not None and watch.is_drifted:
                 raise Conflict(
                     f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
                     f"status {route}`, then `swapgate drift accept {route} --reason …`"
                 )
-            if watch is None:
-                watch = begin_watch(ctx, tx, actor, pair, "asked for by hand")
-            else:
-                start_check(ctx, tx, pair, watch)
-            if watch is not None:
-                started.append(tx.drift.checks(watch.id)[-1])
-                subject, details = f"drift watch {watch.id}", {"run": started[-1].run}
-                tx.audit.append(actor, "drift.run", subject, details)
+            check = start_check(
+                ctx, tx, actor, pair, watch, "" if watch else "asked for by hand"
+            )
+            started.append(check)
+            tx.audit.append(
+                actor, "drift.run", f"drift watch {check.watch}", {"run": check.run}
+            )
     return started
 
 
 def accept_baseline(
     ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
-) -> list[DriftWatch]:
+) -> list[DriftCheck]:
     """Measures a new baseline; the run that raised the alarm is not it, as a baseline chosen
     for its scores is biased. Needs an approver and a reason. Raises NotFound where nothing is
     watched, InputError, NotAllowed.
@@ -314,8 +293,8 @@ def accept_baseline(
             before = find_open_watches(tx).get(pair.key)
             if before is not None:
                 close_watch(ctx, tx, before)
-            opened.append(begin_watch(ctx, tx, actor, pair, reason))
-    return [watch for watch in opened if watch is not None]
+            opened.append(start_check(ctx, tx, actor, pair, reason=reason))
+    return opened
 
 
 def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:

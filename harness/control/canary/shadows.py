@@ -27,7 +27,6 @@ from harness.domain.shadow import (
     COST_USD,
     MIRRORED,
     PAIRS,
-    SIMILARITY,
     UNIT,
     CheckSides,
     Shadow,
@@ -61,15 +60,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowRequest:
-    route: str
-    candidate: str  # id or `provider/model`
-    limits: ShadowLimits
-    reason: str
-    lasts: timedelta = DEFAULT_LASTS
-
-
-@dataclass(frozen=True, slots=True)
 class CheckEvidence:
     """Counts the pairs of one check."""
 
@@ -79,7 +69,7 @@ class CheckEvidence:
     candidate_only: int
     neither: int
     # lost, won: pairs that the evidence counts, of those that one side alone holds: each
-    # caller's first, or all of them where the policy's unit is the request.
+    # caller's first.
     lost: int
     won: int
     share_of_level: float  # of the evidence at which harm is said
@@ -91,7 +81,6 @@ class PairFigures:
 
     ms: float  # of a stream, to its first output
     output_tokens: float
-    characters: float
     cost_usd: float
 
 
@@ -111,26 +100,36 @@ class ShadowStatus:
     share_of_level: float
     # The evidence that the candidate is worse has reached its level; it decides nothing.
     harm: bool
-    similarity: float | None  # mean share of words in both answers, 0 to 1
     incumbent: PairFigures | None
     candidate: PairFigures | None
 
 
-def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
+def start_shadow(
+    ctx: Context,
+    actor: Actor,
+    route_name: str,
+    candidate_name: str,
+    limits: ShadowLimits,
+    *,
+    reason: str,
+    lasts: timedelta = DEFAULT_LASTS,
+) -> Shadow:
     """Starts a shadow; every router mirrors requests within two seconds. With an open proposal
     of the candidate a proposer may, else an approver. Raises NotFound, NotAllowed (also for the
     data class), Conflict while the route has one, InputError.
+
+    candidate_name: id or `provider/model`.
     """
     actor.require(Role.PROPOSER)
-    check_shadow_limits(wanted.limits)
-    if not wanted.reason.strip():
+    check_shadow_limits(limits)
+    if not reason.strip():
         raise InputError("a shadow needs a reason: it sees what users write")
-    if not timedelta(0) < wanted.lasts <= LONGEST:
+    if not timedelta(0) < lasts <= LONGEST:
         raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
     with ctx.store.write() as tx:
-        route, now = routes.require_route(tx, wanted.route), ctx.clock.now()
-        candidate = named_models.register_model(ctx, tx, actor, wanted.candidate)
-        check_shadow(ctx, tx, route, candidate, wanted.limits)
+        route, now = routes.require_route(tx, route_name), ctx.clock.now()
+        candidate = named_models.register_model(ctx, tx, actor, candidate_name)
+        check_shadow(ctx, tx, route, candidate, limits)
         open_ = tx.proposals.list(route=route.name, open_only=True)
         proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
         if proposal is None:
@@ -141,15 +140,15 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
             incumbent=route.incumbent,
             candidate=candidate,
             data_class=route.settings.data_class,
-            limits=wanted.limits,
+            limits=limits,
             proposal=proposal,
-            reason=wanted.reason,
+            reason=reason,
             started_by=actor.name,
             started_at=now,
-            expires_at=now + wanted.lasts,
+            expires_at=now + lasts,
         )
         tx.shadows.add(shadow)
-        _record_shadow(tx, shadow, actor, "shadow.start", wanted.reason)
+        _record_shadow(tx, shadow, actor, "shadow.start", reason)
         return shadow
 
 
@@ -193,9 +192,6 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
 
 
 def end_finished(ctx: Context) -> Sequence[str]:
-    """Ends the shadows whose conditions are gone; in words. Routers see most of them by
-    themselves.
-    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         over = [
@@ -296,7 +292,6 @@ def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> 
         checks=checks,
         share_of_level=shadow_evidence.share_of_level(log_e),
         harm=shadow_evidence.is_harm(log_e),
-        similarity=sums.get(SIMILARITY, 0.0) / pairs if pairs else None,
         incumbent=_figures("incumbent", sums, pairs),
         candidate=_figures("candidate", sums, pairs),
     )
@@ -324,7 +319,7 @@ def _evidence(check: ShadowCheck, counts: Mapping[str, int]) -> CheckEvidence | 
 def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:
     if not pairs:
         return None
-    names = ("ms", "output_tokens", "characters", "paired_usd")
+    names = ("ms", "output_tokens", "paired_usd")
     return PairFigures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))
 
 
@@ -341,13 +336,11 @@ def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
         ("cost", format_usd(status.cost_usd) + unpriced),
         ("today", f"{requests}, {format_usd(used.cost_usd)}{a_day}"),
     ]
-    if status.similarity is not None:
-        rows.append(("words in both answers", format_percent(status.similarity, 0)))
     for name, side in (("incumbent", status.incumbent), ("candidate", status.candidate)):
         if side is not None:
             means = (
                 f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
-                f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
+                f"{format_answer_price(side.cost_usd)}"
             )
             rows.append((f"{name}, mean", means))
     return rows

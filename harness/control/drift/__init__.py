@@ -1,1 +1,0 @@
-"""Drift watches: incumbents measured again and again, and what changed in their answers."""
