@@ -67,9 +67,7 @@ def show(names: Sequence[str]) -> None:
 
 @st.fragment(run_every=EVERY)
 def live(heading: DeltaGenerator, ids: frozenset[str]) -> None:
-    """Shows what refreshes by itself: the first line, and the figures of each shadow that runs.
-    One that began or ended draws the page anew. ids: of those that the page shows.
-    """
+    """Refreshes by itself; a shadow that began or ended draws the page anew."""
     with current_user.live_part("The figures"):
         ctx = page_frame.context()
         now, running = ctx.clock.now(), shadows.list_running(ctx)

@@ -130,9 +130,7 @@ class EmbeddingReply:
 
 
 def parse_embeddings(raw: bytes) -> EmbeddingReply:
-    """Parses the body of an embeddings answer, in the order of the inputs. Raises
-    MalformedReply.
-    """
+    """Parses embeddings, in the order of the inputs. Raises MalformedReply."""
     try:
         payload = json.loads(raw)
         listed = sorted(payload["data"], key=lambda row: row["index"])

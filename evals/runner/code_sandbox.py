@@ -54,9 +54,7 @@ def why_no_docker() -> str:
 
 
 async def run_program(program: str, timeout_s: float) -> str | None:
-    """Implements interface.RunProgram in the sandbox of the sample that is being scored. Raises
-    NotJudged where the sandbox itself fails.
-    """
+    """Implements interface.RunProgram in the sample's sandbox. Raises NotJudged."""
     try:
         done = await sandbox().exec(
             PYTHON, input=program, timeout=max(1, round(timeout_s)), timeout_retry=False

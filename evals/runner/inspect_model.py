@@ -79,9 +79,7 @@ def open_model(to: TargetConnection) -> Model:
 
 @modelapi(name="swapgate")
 class TargetAPI(ModelAPI):
-    """Lets Inspect ask the target of the running job. Raises InputError for a model that the
-    job does not ask.
-    """
+    """Lets Inspect ask the job's target. Raises InputError for another model."""
 
     def __init__(
         self,
@@ -166,9 +164,7 @@ def generation_settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
-    """Translates Inspect's content into a chat completion's. Raises InputError for content that
-    none can carry.
-    """
+    """Translates Inspect's content. Raises InputError for what is neither text nor image."""
     if isinstance(content, str):
         return content
     parts: list[dict[str, Any]] = []

@@ -65,9 +65,7 @@ def leave_out_vendor_sdks() -> None:
 
 
 def leave_out_agent_server() -> None:
-    """Keeps Inspect from loading the module of a server that it starts only for who asks for
-    one, which we never do: hundreds of Pydantic models, half a second of each run.
-    """
+    """Spares each run the half second that Inspect's server for agents takes to load."""
     if AGENT_SERVER in sys.modules:
         return
     module = ModuleType(AGENT_SERVER, "Stands for the server that no eval of ours starts.")
@@ -81,9 +79,7 @@ async def _start_no_server(**_: object) -> AsyncIterator[None]:
 
 
 def leave_out_agent_sessions() -> None:
-    """Lets the samples of this context have no session of that server's: each would translate
-    the events of its sample for clients that there are not.
-    """
+    """Spares the samples of this context the translation of their events for that server."""
     # As if there were one above them: then each of theirs is one that does nothing.
     is_below_a_session.set(True)
 

@@ -65,9 +65,7 @@ def inspect_suite(settings: SuiteSettings) -> "InspectSuite":
 
 @solver
 def asked_as_written() -> Solver:
-    """Asks one request with the item's own fields. Its tool calls are the answer; none is
-    run.
-    """
+    """Sends the item's own fields. Its tool calls are the answer; none is run."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])
@@ -255,9 +253,7 @@ class TaskSuite:
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        """Reads the score that a task gave; strict and lenient are the same, as the task's
-        scorer knows no forms.
-        """
+        """Reads the score that a task gave; its scorer knows no lenient form."""
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )
@@ -284,9 +280,7 @@ InspectSuite = DataSuite | TaskSuite
 
 
 def as_share(value: Value) -> float | None:
-    """Reads a score as a share; None for NaN, lists, words that mean no score, and what is not
-    in [0, 1].
-    """
+    """Reads a score as a share; None for what is no number in [0, 1]."""
     if isinstance(value, str) and value.casefold() not in SPELLED:
         try:
             value = float(value)
@@ -379,9 +373,7 @@ def _error_text(error: BaseException) -> str:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Runs the file as it stands. Python takes its cache for fresh where second and size agree,
-    and the pin would then name a content that did not run.
-    """
+    """Runs the file as it stands: a cached one of equal time and size may differ."""
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the base class's
         return self.source_to_code(self.get_data(self.path), self.path)

@@ -219,17 +219,13 @@ ABSTAINED = -1  # a category of its own: no person's
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCache:
-    """Keeps how far judges agreed with people, in one small file for each pin in a folder of
-    this machine.
-    """
+    """Keeps how far judges agreed with people, in a file of this machine for each pin."""
 
     folder: Path
     clock: Clock
 
     def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
-        """Loads the newest calibration; None when there is none so new, or it cannot be
-        read.
-        """
+        """Loads the newest calibration; None where none is so new and readable."""
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
@@ -252,9 +248,7 @@ class CalibrationCache:
 
 
 def score_band(score: float | None, levels: int) -> int:
-    """Returns which of so many equal bands of [0, 1] a score is in; the highest one has both
-    its ends.
-    """
+    """Returns which of so many equal bands of [0, 1] a score is in."""
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 

@@ -183,9 +183,7 @@ class EvalProviderClient:
         return await self._request("/chat/completions", sent, parse_reply)
 
     async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
-        """Asks for embeddings. Raises ProviderFailed when the last retry has failed, or none is
-        worth it.
-        """
+        """Asks for embeddings. Raises ProviderFailed as `ask` does."""
         found, _ = await self._request("/embeddings", body, parse_embeddings)
         return found
 

@@ -32,9 +32,7 @@ class Question:
 def plan_questions(
     groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
 ) -> tuple[Question, ...]:
-    """Plans the questions of a run in the order of asking. wanted: how many items of the order
-    are asked; all of an item's epochs come together.
-    """
+    """Plans a run's questions in the order of asking. wanted: so many items of the order."""
     return tuple(
         Question(position, item, epoch)
         for position, item in enumerate(groups.order(order_seed)[:wanted])
@@ -82,9 +80,7 @@ def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Que
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
-    """Writes an answer as it is stored: its text, or with tool calls one JSON object of
-    both.
-    """
+    """Writes an answer as it is stored: its text, or one JSON object with its tool calls."""
     if not calls:
         return text
     made = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]

@@ -42,9 +42,7 @@ LONGEST_SLOT_NAP_S: Final = 0.2
 
 
 class Slots:
-    """Holds slots, each a locked file of the folder: all processes of this machine that use the
-    same folder share them. count: how many may be held now; it may change.
-    """
+    """Slots are locked files that processes of this machine share. count: it may change."""
 
     def __init__(self, folder: Path, count: Callable[[], int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,9 +56,7 @@ class Slots:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[int]:
-        """Waits until one is free, and gives its number, the lowest one that is. Raises OSError
-        when the folder fails.
-        """
+        """Waits for the lowest free one, and gives its number. Raises OSError."""
         slot = await self._acquire()
         try:
             yield slot
@@ -198,9 +194,7 @@ class RateGate:
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
-        """Waits until a request of about that size may go, and holds its slots. Raises OSError
-        when their folder fails.
-        """
+        """Waits until a request of that size may go, and holds its slots. Raises OSError."""
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
             slot = await stack.enter_async_context(self.speed.slots.one())

@@ -92,9 +92,7 @@ def _code_sha256(module: str) -> str:
 
 
 def list_imported_from(source: str) -> list[str]:
-    """Lists the modules that `from … import` names in a formatted source, as it has them. To
-    parse the source would take most of the time that a suite's pin takes.
-    """
+    """Lists the modules that `from … import` names; parsing the source would take too long."""
     return _IMPORTED_FROM.findall(source)
 
 

@@ -143,9 +143,7 @@ class _Outcome:
 def _combine(
     assertions: Sequence[Assertion], threshold: float | None, judged: Mapping[int, float]
 ) -> Callable[[str], _Outcome]:
-    """Returns what judges an answer by all assertions. judged: scores of those that a judge
-    gave, by their identity.
-    """
+    """Returns what judges an answer. judged: scores of a judge, by the assertion's identity."""
 
     def outcome(answer: str) -> _Outcome:
         parts = [
@@ -206,9 +204,7 @@ def assertions(answer: str, item: Item, options: Options) -> ScoreResult:
 async def judged_assertions(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Scores as `assertions` does, with the judge's score for each `llm-rubric`. Raises
-    NotJudged.
-    """
+    """Scores as `assertions` does, with the judge's scores. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     judged: dict[int, float] = {}

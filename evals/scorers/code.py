@@ -29,9 +29,7 @@ BLOCKS: Final = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Holds a programming task. prompt: what the answer may continue, often the head of a
-    function.
-    """
+    """A task. prompt: what the answer may continue, often the head of a function."""
 
     prompt: str
     test: str
@@ -52,9 +50,7 @@ def task_of(item: Item) -> Task:
 
 
 async def code(answer: str, item: Item, options: Options, run: RunProgram) -> ScoreResult:
-    """Scores code by running its tests. strict: the answer as it stands. lenient: the code in
-    its fences. Raises NotJudged when no program can be run.
-    """
+    """Runs the tests. strict: the whole answer. lenient: code in fences. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     task = task_of(item)
@@ -80,9 +76,7 @@ async def _passes(answer: str, task: Task, options: Options, run: RunProgram) ->
 
 
 def program_of(answer: str, task: Task, word: str, memory_mb: int) -> str:
-    """Writes the answer, behind its prompt where it goes on from there, and its tests. The
-    program prints `word` when the tests have run to their end.
-    """
+    """Writes answer and tests; the program prints `word` once the tests have ended."""
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
     limit = memory_mb * 2**20

@@ -25,9 +25,7 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WritingRule:
-    """Checks an answer against one writing rule. params: the type of each parameter; a `list`
-    is one of texts.
-    """
+    """A rule. params: the type of each parameter; a `list` is one of texts."""
 
     holds: Callable[[str, Params], bool]
     params: Mapping[str, type]

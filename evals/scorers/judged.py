@@ -139,9 +139,7 @@ If they cannot be compared, "winner" is null."""
 async def pairwise(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Scores 1 when the answer is preferred in both orders, 0 in none; a tie is half a win.
-    Unscored when the judge abstains in either order. Raises NotJudged.
-    """
+    """Scores half a win for each order in which it is preferred. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     reference = written(item.target)
@@ -166,9 +164,7 @@ def winner_of(said: Mapping[str, Any]) -> str | None:
 
 
 def first_letter(item: str, seed: int) -> str:
-    """Draws the letter that the answer has when it is asked about first: the same for both
-    arms.
-    """
+    """Draws the letter that the answer has at first: the same for both arms."""
     return "AB"[int(hash_content(f"{seed}/{item}")[:2], 16) % 2]
 
 
@@ -192,9 +188,7 @@ PAIRWISE = Scorer(
 async def similarity(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """The cosine with the nearest target, 0 where it is negative; with a `threshold` 1 from
-    there up, else 0. Raises NotJudged.
-    """
+    """Returns the cosine with the nearest target, or whether it reaches `threshold`."""
     if not answer.strip():
         return EMPTY_ANSWER
     targets = item.target if isinstance(item.target, list) else [item.target]
@@ -207,9 +201,7 @@ async def similarity(
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Computes the cosine of the angle between two vectors. Raises NotJudged for vectors that
-    have no angle.
-    """
+    """Computes the cosine of the angle between vectors. Raises NotJudged for none."""
     lengths = math.hypot(*one) * math.hypot(*other)
     if len(one) != len(other) or not (lengths and math.isfinite(lengths)):
         raise NotJudged("the embeddings cannot be compared: their lengths differ, or one is 0")

@@ -25,9 +25,7 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
 
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores a classification. strict: exactly the label. lenient: the only label of the set
-    that is mentioned.
-    """
+    """Scores a label. strict: that alone. lenient: the only one that is mentioned."""
     target = str(item.target).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
@@ -57,9 +55,7 @@ def all_targets(items: Sequence[Item], options: Options) -> Options:
 
 
 def letter_of(item: Item) -> str:
-    """Returns the letter of the right choice; the target is that letter, a place from 0, or the
-    choice's text.
-    """
+    """Returns the right choice's letter; a target is a letter, a place from 0, or a text."""
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]
@@ -85,9 +81,7 @@ def chosen(text: str, item: Item) -> str | None:
 
 
 def choice(answer: str, item: Item, options: Options) -> ScoreResult:
-    """Scores a multiple-choice answer. strict: the letter alone (after final_line, if asked
-    for). lenient: the letter meant.
-    """
+    """Scores a choice. strict: the letter, after final_line. lenient: the letter meant."""
     right, final_line = letter_of(item), options["final_line"]
     lines = non_blank_lines(answer)
     last = lines[-1] if lines else ""

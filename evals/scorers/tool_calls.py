@@ -194,9 +194,7 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
 
 
 def wanted_of(item: Item) -> list[ReadToolCall]:
-    """Reads the calls that an item's target asks for. Raises InputError for a target that is
-    neither a call nor a list of calls.
-    """
+    """Reads the calls that a target asks for. Raises InputError for another target."""
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
     for target in targets:

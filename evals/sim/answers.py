@@ -170,9 +170,7 @@ def calls_for(
 
 
 def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
-    """The call as text. Its id is another at each point of a conversation: clients throw away
-    the second call of an id.
-    """
+    """Writes a call; ids differ in a conversation: clients drop a second call of an id."""
     mark = simulated_model.random_bits("call", *request.texts, name)
     text = json.dumps(arguments, ensure_ascii=False)
     return SimulatedToolCall(f"call_{mark:016x}", name, text)

@@ -104,9 +104,7 @@ class FaultBook:
             self._faults.pop(name, None)
 
     def draw(self, model: str) -> Fault | None:
-        """Draws the fault that hits this request, if any. The share of the requests that are
-        hit is exact to one request.
-        """
+        """Draws the fault that hits this request; the share is exact to one request."""
         name = model if model in self._faults else "*"
         if (fault := self._faults.get(name)) is None:
             return None
@@ -121,9 +119,7 @@ class FaultBook:
 async def replace_answer(
     exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect, under_way: int
 ) -> bool:
-    """Carries out a fault that leaves nothing of the answer; False if an answer follows.
-    under_way: the model's calls, this one included.
-    """
+    """Carries out a fault that replaces the whole answer; False if an answer follows."""
     exchange.extra = fault.headers
     match fault.kind:
         case FaultKind.STATUS:

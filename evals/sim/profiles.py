@@ -31,9 +31,7 @@ Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]*$")]
 
 @dataclass(frozen=True, slots=True, config=STRICT_FIELDS)
 class Habits:
-    """How often an answer has which form. A request with a `response_format` gets bare JSON,
-    and a system message that insists on the form ends every habit.
-    """
+    """Shares of the answers; none where JSON is asked for, or the form insisted on."""
 
     json_fences: Share = 0.0  # JSON in a code fence
     trailing_prose: Share = 0.0  # a sentence after the JSON
@@ -145,9 +143,7 @@ class Profile:
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
-    """Loads profiles by name from a YAML or JSON file. Raises ConfigError or InputError with
-    the place.
-    """
+    """Loads profiles from YAML or JSON. Raises ConfigError or InputError with the place."""
     return {
         str(name): change_profile(
             Profile(str(name)), fields or {}, place=f"{path.name}: {name}"

@@ -163,9 +163,7 @@ def simulator(
     suites: Sequence[Source] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds a simulator over the shipped suites and the given ones: files, `NAME=FILE`, or
-    settings. Raises ConfigError, InputError.
-    """
+    """Builds a simulator over the shipped suites and these. Raises ConfigError, InputError."""
     shipped = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))
     )

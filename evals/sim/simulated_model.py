@@ -147,9 +147,7 @@ def suite_files(folder: Path) -> list[Path]:
 
 
 def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
-    """Reads an item of a suite. Its call is `metadata.tool_call`, or a target of that shape.
-    Raises InputError.
-    """
+    """Reads an item; its call is `metadata.tool_call`, or its target. Raises InputError."""
     known = sample.metadata
     calls = [
         call
@@ -219,9 +217,7 @@ class SimulatedAnswer:
 
 
 class SimulatedModel:
-    """Answers the items of one bank as one profile does. Abilities are found when a suite is
-    first asked for.
-    """
+    """Answers the items of a bank. Abilities are found when a suite is first asked for."""
 
     def __init__(self, profile: Profile, bank: ItemBank) -> None:
         self.profile = profile

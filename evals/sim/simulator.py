@@ -77,9 +77,7 @@ class Simulator:
         return {"object": "list", "data": listed}
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
-        """Answers a request at any endpoint that answers in words. Raises Refused,
-        ClientDisconnect.
-        """
+        """Answers a request in words. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         model = self.model(name)
@@ -94,9 +92,7 @@ class Simulator:
         await self._serve(exchange, dialect, name, written)
 
     async def embed(self, exchange: HttpExchange) -> None:
-        """Answers `POST /v1/embeddings`: every model embeds, all alike. Raises Refused,
-        ClientDisconnect.
-        """
+        """Answers embeddings: all models embed alike. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
         body = endpoints.embeddings_body(data, model=self.model(name).profile.serves or name)

@@ -13,9 +13,7 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 def conversation(item: Item) -> tuple[Message, ...]:
-    """Reads an item's conversation; empty for one that the template renders. Raises
-    InputError.
-    """
+    """Reads an item's conversation; empty where the template renders it. Raises InputError."""
     given = item.metadata.get("messages")
     return (
         () if given is None else check_messages(given, f"item {item.id!r}: metadata.messages")
@@ -23,9 +21,7 @@ def conversation(item: Item) -> tuple[Message, ...]:
 
 
 def check_messages(given: object, place: str) -> tuple[Message, ...]:
-    """Checks the messages of an item. Raises InputError for what is no conversation of a chat
-    completion.
-    """
+    """Checks that it is a conversation. Raises InputError."""
     if not isinstance(given, list) or not given:
         raise InputError(f"{place}: must be a list of messages that is not empty")
     for number, message in enumerate(given):
@@ -84,9 +80,7 @@ FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
 def check_fields(given: Mapping[str, object], place: str) -> None:
-    """Checks the fields that requests add. Raises InputError for a field that we do not send,
-    or of another shape than the API's.
-    """
+    """Checks names and shapes of fields that requests add. Raises InputError."""
     for name in given:
         if name not in FIELDS:
             raise InputError(f"{place}: unknown field {name!r}; it knows {', '.join(FIELDS)}")

@@ -262,9 +262,7 @@ class Reference:
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
-    """Loads the references of a data file with `input`, `answer`, `score` (0 to 1), and perhaps
-    `metadata` with `target` and `rubric`. Raises InputError with the place.
-    """
+    """Loads `input`, `answer`, `score` (0 to 1), `metadata`. Raises InputError."""
     found = []
     for item in load_items(path, name="reference", target_field="answer+score"):
         given = item.target

@@ -54,9 +54,7 @@ def is_promptfoo(values: object) -> bool:
 
 
 def convert(source: SourceConfig, read: ReadFile, *, judged: bool) -> Sequence[ConvertedSuite]:
-    """Converts a configuration; `source` has the notes. Raises InputError without any test that
-    could be taken.
-    """
+    """Converts; `source` has the notes. Raises InputError if no test is taken."""
     templates = source.value(("assertionTemplates",))
     reader = PromptfooTests(
         source, read, judged, templates if isinstance(templates, Mapping) else {}

@@ -62,9 +62,7 @@ class PromptfooTests:
             )
 
     def read_test(self, test: Mapping[str, Any], path: ConfigPath) -> Mapping[str, Any]:
-        """Returns vars, assertions and threshold of a test over the default test's. Raises
-        InputError for a test that cannot be taken.
-        """
+        """Returns a test's parts. Raises InputError for a test that cannot be taken."""
         options = test.get("options") or {}
         for name, why in _WHY_TEST.items():
             if test.get(name) or (isinstance(options, Mapping) and options.get(name)):

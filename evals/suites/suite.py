@@ -91,9 +91,7 @@ class Suite:
         return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
-        """Scores an answer with a scorer that asks the judge; the item may be a reference's.
-        Raises NotJudged.
-        """
+        """Asks the judge about an answer; item: perhaps a reference's. Raises NotJudged."""
         assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
         return await self.scorer.judged(judging, answer, item, self.options)
 
@@ -108,9 +106,7 @@ class Suite:
 
     @cached_property
     def likely_clusters(self) -> str:
-        """Says that many items nearly repeat others though no cluster field is named; empty
-        where few do.
-        """
+        """Says that many items nearly repeat others though no cluster field is named."""
         if self.settings.cluster:
             return ""
         texts = {item.id: canonical_text(item) for item in self.items.values()}
@@ -127,9 +123,7 @@ class Suite:
 
     @cached_property
     def guessed_tokens(self) -> tuple[float, float]:
-        """Guesses the mean tokens of a question and of its answer from the length of the texts:
-        four characters are about a token, and an answer is about as long as the expected one.
-        """
+        """Guesses the mean tokens of question and answer: four characters are about a token."""
         beside = len(self.settings.system) + len(str(dict(self.settings.request)))
         asked = fmean(
             len(self.prompt(item)) + sum(len(str(turn)) for turn in self.context(item))
@@ -180,9 +174,7 @@ def describe_sample(settings: SuiteSettings) -> str:
 
 
 def render_prompt(template: str, item: Item) -> str:
-    """Writes the one user message that asks an item. Choices that the template does not place
-    are put below it.
-    """
+    """Writes the message that asks an item; choices without a place in it stand below."""
     listed = "\n".join(
         f"{letter}) {choice}"
         for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
@@ -194,18 +186,14 @@ def render_prompt(template: str, item: Item) -> str:
 
 
 def canonical_text(item: Item) -> str:
-    """Joins all that an item asks, its template aside; choices in any order are the same
-    item.
-    """
+    """Joins all that an item asks, its template aside, with its choices in one order."""
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Loads a suite and its items from its settings. Raises InputError with the file's place,
-    NotFound for an unknown scorer.
-    """
+    """Loads a suite. Raises InputError with the place, NotFound for its scorer."""
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
@@ -277,9 +265,7 @@ def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
 
 
 def _judge_pin(settings: SuiteSettings) -> str:
-    """Target id and a hash of what else decides its scores: `+judge:t_3f…/9a1b…`. Budgets do
-    not.
-    """
+    """Returns target and hash of what else decides its scores: `+judge:t_3f…/9a1b…`."""
     judge = settings.judge
     if judge is None:
         return ""
@@ -306,9 +292,7 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
 
 
 def grouping(settings: SuiteSettings) -> Sequence[object]:
-    """What the suite says of items that belong together; empty where it says nothing, so that
-    its pin stays as it is.
-    """
+    """Returns what groups the items; empty where nothing does, so that such pins stay."""
     named: dict[str, object] = {}
     if settings.cluster:
         named["cluster"] = settings.cluster

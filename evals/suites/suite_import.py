@@ -297,9 +297,7 @@ _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def write_value(value: object) -> str:
-    """Writes a value as JSON that is YAML and TOML as well. Characters stand as they are:
-    beyond U+FFFF JSON's escapes are two, which the others read as two broken ones.
-    """
+    """Writes JSON that is YAML and TOML too: beyond U+FFFF they read JSON's escapes wrongly."""
     text = json.dumps(value, ensure_ascii=False)
     return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 

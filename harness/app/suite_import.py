@@ -211,9 +211,7 @@ def _is_labelled(file: Path) -> bool:
 
 
 def _read_promptfoo(file: Path) -> SourceConfig | None:
-    """Reads promptfoo's configuration; None for another file. Raises InputError for a
-    file that looks like one and cannot be read.
-    """
+    """Returns None for another file. Raises InputError for one that cannot be read."""
     if file.suffix.lower() not in (".yaml", ".yml", ".json"):
         return None
     try:

@@ -121,9 +121,7 @@ class CanaryReading:
 
 
 class CanaryFollower:
-    """Loads the canaries of a route, or of all, and the proposals that may open one; what was
-    under way is shown at its end, too.
-    """
+    """Loads canaries, and proposals that may open one; what was under way stays to its end."""
 
     def __init__(self, session: Session, route: str | None) -> None:
         self._session, self._route = session, route
@@ -163,9 +161,7 @@ class CanaryFollower:
         return next((row for row in rows if row.rollout.proposal == id_), None)
 
     def find_exit_code(self) -> int:
-        """Returns the code of what was followed on the route: of several proposals, of the one
-        that came furthest. Of all routes, and where nothing was under way, it is 0.
-        """
+        """Returns the code of the route's proposal that came furthest; 0 of all routes."""
         if self._route is None:
             return 0
         proposals = [submission.get_proposal(self._ctx, id_) for id_ in self._followed]

@@ -29,9 +29,7 @@ class DriftPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DriftPlan:
-    """Registers what a watch asks before its first answer; another plan needs another
-    baseline.
-    """
+    """Registers what a watch asks; another plan needs another baseline."""
 
     suite_digest: str
     items: int

@@ -39,9 +39,7 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Describes a shadow of a route. `routing.table.find_shadow_end` says when a change of the
-    route ends it.
-    """
+    """A shadow of a route; `routing.table.find_shadow_end` says which changes end it."""
 
     id: str
     route: str
@@ -159,9 +157,7 @@ class PairSide:
 def compare_pair(
     incumbent: PairSide, candidate: PairSide
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Compares the sides of a shadow pair: counts and sums. Raises ValueError, TypeError,
-    KeyError or AttributeError for content of another shape.
-    """
+    """Counts and sums. Raises ValueError, TypeError, KeyError or AttributeError."""
     ours, theirs = _checks(incumbent.content), _checks(candidate.content)
     counts = {
         f"{check.value}.{_both(ours[check], theirs[check]).value}": 1

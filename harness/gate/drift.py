@@ -141,9 +141,7 @@ def _tilt(scores: Floats) -> Floats:
 
 
 def window_differences(scores: Floats, size: int) -> Floats:
-    """Returns means over the newest `size` runs minus means before, of items that both
-    measured.
-    """
+    """Returns the newest runs' means minus those before, of items that both measured."""
     new, before = _means(scores[-size:]), _means(scores[:-size])
     both = ~(np.isnan(new) | np.isnan(before))
     d = new[both] - before[both]

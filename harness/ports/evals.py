@@ -45,9 +45,7 @@ class RunQueue(Protocol):
     """Hands eval runs to the workers of all hosts; each run to one at a time."""
 
     def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
-        """Makes these the waiting jobs: adds new ones, sets the priority of known ones, removes
-        others. A worker keeps the job that it has. Returns the added runs.
-        """
+        """Makes these the waiting jobs; a worker keeps its job. Returns the added runs."""
         ...
 
     def take_back_dead(self) -> Sequence[str]:
@@ -66,9 +64,7 @@ class CallSpending(Protocol):
         ...
 
     def require_money(self, unpriced_model: str = "") -> None:
-        """Checks that a call may be made. unpriced_model: the name of the model that is to be
-        asked, where its price is not known. Raises SpendingPaused, StoreUnavailable.
-        """
+        """Checks the cap. unpriced_model: without a price. Raises SpendingPaused."""
         ...
 
     def pay(self, cost_usd: float | None) -> None:
@@ -98,9 +94,7 @@ class EvalJob:
 class EvalRunner(Protocol):
     @property
     def remark(self) -> str:
-        """Says why the last run failed, or how far its judge agrees with people; may be
-        empty.
-        """
+        """Says why the last run failed, or how its judge agrees with people."""
         ...
 
     @property
@@ -125,9 +119,7 @@ class SuiteCatalog(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def pin(self, suite: str) -> SuitePin:
-        """Builds the pin of a suite from its data and scorer. Raises NotFound, naming the
-        nearest suite.
-        """
+        """Builds a pin. Raises NotFound, naming the nearest suite; InputError."""
         ...
 
     def groups(self, suite: str) -> ItemGroups:
@@ -135,21 +127,15 @@ class SuiteCatalog(Protocol):
         ...
 
     def likely_clusters(self, suite: str) -> str:
-        """Says that items seem to belong together where no cluster field is named; empty
-        otherwise. Raises as `pin` does.
-        """
+        """Says that items seem to belong together where no cluster field is named."""
         ...
 
     def describe_sample(self, suite: str) -> str:
-        """Says what the sample behind a suite leaves out; empty for nothing, or not known.
-        Raises NotFound, InputError.
-        """
+        """Says what the sample behind a suite leaves out. Raises NotFound, InputError."""
         ...
 
     def guess_tokens(self, suite: str) -> tuple[float, float] | None:
-        """Guesses the mean tokens of a question and of its answer before any was asked; None
-        where the texts are not read. Raises as `pin` does.
-        """
+        """Guesses the mean tokens of question and answer; None where no text is read."""
         ...
 
     def title(self, suite: str) -> str: ...

@@ -119,16 +119,6 @@ def test_an_endless_header_never_gets_to_its_body(at: tuple[str, int]) -> None:
     assert b"\r\n\r\n" not in received
 
 
-def test_a_rate_hits_its_share_and_the_stats_count_it(at: tuple[str, int]) -> None:
-    set_fault(at, "status", rate=0.3)
-
-    failed = sum(chat(at)[0] == 500 for _ in range(100))
-
-    stats = json.loads(call(at, "GET", "/sim/stats")[2])["models"][MODEL]
-    assert failed == 30
-    assert (stats["requests"], stats["faults"]) == (100, {"status": 30})
-
-
 def test_until_count_and_delete_end_a_fault(at: tuple[str, int]) -> None:
     set_fault(at, "status", until_count=1)
     assert [chat(at)[0] for _ in range(2)] == [500, 200]
@@ -143,22 +133,6 @@ def test_until_count_and_delete_end_a_fault(at: tuple[str, int]) -> None:
     assert chat(at)[2].startswith(b"{")
 
 
-@pytest.mark.req("F7")
-def test_another_profile_behind_a_name_is_seen_in_the_fingerprint(
-    at: tuple[str, int], sim: Simulator
-) -> None:
-    name, before = "sim-backup", sim.models["sim-backup"].profile
-    status, _, body = call(at, "POST", f"/sim/profiles/{name}", {"like": "sim-worse"})
-    assert status == 200
-    assert json.loads(body)[name]["default_skill"] == 0.5
-    drifted = json.loads(chat(at, model=name)[2])
-    assert drifted["system_fingerprint"] != before.fingerprint
-    assert drifted["model"] == name
-
-    body = call(at, "POST", f"/sim/profiles/{name}", {"skill": 0.2})[2]
-    assert json.loads(body)[name]["default_skill"] == 0.2
-
-
 @pytest.mark.req("F6", "F7")
 def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, int]) -> None:
     name = "sim-equal"
@@ -169,6 +143,8 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, i
         answer = json.loads(chat(at, model=name)[2])
         return answer["model"], answer["system_fingerprint"]
 
+    plain = json.loads(chat(at, model=name)[2])["system_fingerprint"]
+    assert replaced(like="sim-worse") != (name, plain)
     before = replaced(build="b1")
     assert before == (name, "simulated-swapgate-b1")
     assert replaced(like="sim-worse", build="b1") == before
@@ -181,23 +157,14 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, i
     ("method", "path", "body", "status", "says"),
     [
         ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: unknown word"),
-        ("PUT", "/sim/faults/sim-base", b"{", 400, "parse the JSON"),
         ("PUT", "/sim/faults/nobody", {"kind": "hang"}, 404, "nobody"),
         ("POST", "/sim/profiles/sim-base", {"skil": 1}, 400, "skil: unknown key"),
         ("POST", "/sim/profiles/sim-base", {"like": "sim-wors"}, 404, "sim-wors"),
         ("GET", "/sim/levers", None, 404, "no switch"),
         ("GET", "/elsewhere", None, 404, "/elsewhere"),
         ("POST", "/v1/chat/completions", b"not json", 400, "parse the JSON"),
-        ("POST", "/v1/chat/completions", [1], 400, "must be a JSON object"),
         ("POST", "/v1/chat/completions", {"messages": []}, 400, "model parameter"),
         ("POST", "/v1/embeddings", {"model": "sim-base"}, 400, "'input'"),
-        (
-            "POST",
-            "/v1/embeddings",
-            {"model": "sim-base", "input": "x", "dimensions": 0},
-            400,
-            "'dimensions'",
-        ),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -230,27 +197,3 @@ async def test_only_loopback_clients_reach_the_switches() -> None:
         }
         await app(scope, receive, send)
         assert sent[0]["status"] == status
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"colour": {"type": "string"}, "count": {"type": "integer"}},
-    "required": ["colour", "count"],
-    "additionalProperties": False,
-}
-ASKED = {"type": "json_schema", "json_schema": {"name": "c", "strict": True, "schema": SCHEMA}}
-
-
-def answer_of(at: tuple[str, int], **more: object) -> str:
-    status, _, body = call(at, "POST", "/v1/chat/completions", {**PROMPT, **more})
-    assert status == 200
-    return str(json.loads(body)["choices"][0]["message"]["content"])
-
-
-def test_a_prompt_that_is_no_item_gets_json_by_the_schema_it_asks_for(
-    at: tuple[str, int],
-) -> None:
-    found = json.loads(answer_of(at, response_format=ASKED))
-
-    assert set(found) == {"colour", "count"}
-    assert isinstance(found["count"], int)

@@ -19,7 +19,15 @@ from harness.control.proposals import route_rules
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import CanaryJudge, Guardrail
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import (
+    CanaryEnd,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    describe_abort,
+    describe_who,
+    find_end,
+)
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import BEN, SmallInstallation
@@ -210,3 +218,18 @@ def test_a_replay_names_the_break_of_the_log_and_another_decision(
         f"the audit log is broken at event {first.number}",
         "the stored blocks give another decision than the stored one",
     )
+
+
+@pytest.mark.parametrize(
+    ("stored", "end", "who"),
+    [
+        (describe_abort("ben", "why", baking=False), CanaryEnd.ABORTED, "by ben: why"),
+        (describe_abort("ben", "why", baking=True), CanaryEnd.TAKEN_BACK, "by ben: why"),
+        ("failure_rate: 9 of 100", CanaryEnd.ROLLED_BACK, "failure_rate: 9 of 100"),
+        ("aborted upstream", CanaryEnd.ROLLED_BACK, "aborted upstream"),
+    ],
+)
+def test_the_stored_reason_says_which_end_it_was_and_who_brought_it_about(
+    stored: str, end: CanaryEnd, who: str
+) -> None:
+    assert (find_end(stored), describe_who(stored)) == (end, who)

@@ -1,6 +1,11 @@
 """What is sent to a target, and how its answer is read."""
 
 import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +19,7 @@ from evals.runner.chat_completions import (
     parse_reply,
     request_body,
 )
+from evals.runner.inspect_runner import PREFIX, run_dir
 from harness.domain.routing.target import RequestPatch, Target
 
 ASKED = [{"role": "user", "content": "Hi"}]
@@ -143,3 +149,46 @@ def test_embeddings_are_read_in_the_order_of_their_texts() -> None:
 def test_what_holds_no_embeddings_is_called_malformed(answer: bytes) -> None:
     with pytest.raises(MalformedReply, match="holds no embeddings"):
         parse_embeddings(answer)
+
+
+HOLD = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from evals.runner.inspect_runner import run_dir
+with run_dir() as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_the_folder_is_private_and_gone_afterwards() -> None:
+    with run_dir() as folder:
+        assert folder.stat().st_mode & 0o077 == 0
+        (folder / "log").write_text("a prompt", encoding="utf-8")
+    assert not folder.exists()
+
+
+def test_a_killed_runs_folder_is_cleared_by_the_next_run_and_one_in_use_stays(
+    tmp_path: Path,
+) -> None:
+    with subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        with run_dir():
+            assert theirs.exists()
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    assert theirs.exists()
+    with run_dir() as ours:
+        assert list(tmp_path.glob(f"{PREFIX}*")) == [ours]

@@ -1,13 +1,17 @@
 """Suites: what is asked, what pins it, and what is said when it cannot be loaded."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evals.scorers import SCORERS
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites, load_suite, render_prompt, task_file
+from harness import package_data
+from harness.config import load_settings
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.settings import SuiteSettings
 from harness.ports import SuiteCatalog
@@ -192,3 +196,32 @@ def test_an_inspect_task_has_no_tags_and_shows_no_items() -> None:
     assert catalog.tags("t") == {}
     with pytest.raises(NotFound, match="is an Inspect task"):
         catalog.shown("t", "a")
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = (DOCS / "reference" / "suites.md").read_text(encoding="utf-8")
+PAGES = ("clusters-and-slices", "judges", "public-suites")
+TEXT = REFERENCE + "".join(
+    (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES
+)
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_loads_and_names_a_scorer_that_there_is(
+    tmp_path: Path, example: str
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(example, encoding="utf-8")
+
+    suites = load_settings(
+        file, {}, defaults=package_data.path("config") / "default.yaml"
+    ).suites.values()
+
+    assert {suite.scorer for suite in suites} <= SCORERS.keys()
+
+
+def test_every_scorer_has_its_line_in_the_table() -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \|", REFERENCE, re.MULTILINE))
+
+    assert SCORERS.keys() <= listed

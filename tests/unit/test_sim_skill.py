@@ -4,7 +4,9 @@ Tolerances: a model's accuracy on a whole suite is its skill to half an item. Tw
 five points of skill disagree on 10 % to 25 % of the items.
 """
 
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from evals.scorers import ScoreResult
 from evals.sim import answers, profiles, server, simulated_model
 from evals.sim.profiles import Profile, change_profile, find_line
 from evals.sim.server import simulator
-from evals.sim.simulated_model import BankItem, ItemBank, SimulatedModel
+from evals.sim.simulated_model import BankItem, ItemBank
 from evals.suites import suite as suites
 from harness import package_data
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.providers.discovered_model import parse_listed_models
+from harness.domain.routing.target import Provider
 from harness.domain.settings import SuiteSettings
 
 SCORERS = {
@@ -108,14 +112,6 @@ def test_a_request_seed_moves_few_answers_and_the_same_seed_none(suite: str) -> 
     assert first == [base.sit(item, request_seed=1) for item in items]
 
 
-@given(st.floats(0, 1), st.integers(1, 60))
-def test_any_skill_is_met_on_a_suite_of_any_size(nominal: float, size: int) -> None:
-    bank = ItemBank(BankItem("s", f"s-{n}", f"question {n}", "yes") for n in range(size))
-    examinee = SimulatedModel(Profile("m", default_skill=nominal), bank)
-
-    assert sum(examinee.sit(i).right for i in bank.suites["s"]) == round(nominal * size)
-
-
 SHIPPED = simulated_model.load_suites(
     simulated_model.suite_files(package_data.path("datasets"))
 )
@@ -138,41 +134,18 @@ def test_a_shipped_item_is_found_inside_any_template(found: BankItem, template: 
     assert BANK.find(template.replace("{input}", found.input)) is found
 
 
-def test_of_worked_examples_and_a_question_the_question_is_found() -> None:
+def test_of_several_items_in_a_prompt_the_last_and_longest_is_found() -> None:
     first, second = item(1, "How many legs has a spider?"), item(2, "How many legs has a cow?")
-    bank = ItemBank([first, second])
+    longer = item(3, f"Tell me. {second.input}")
 
-    assert bank.find(f"Q: {first.input} A: 8\nQ: {second.input} A:") is second
-    assert bank.find(f"Q: {second.input} A: 4\nQ: {first.input} A:") is first
-
-
-def test_an_item_that_contains_another_is_the_one_found() -> None:
-    short, long = (
-        item(1, "How many legs has a cow?"),
-        item(2, "Tell me. How many legs has a cow?"),
-    )
-
-    assert ItemBank([short, long]).find(f"Please: {long.input}") is long
+    assert ItemBank([first, second]).find(f"Q: {first.input} A: 8\nQ: {second.input}") is second
+    assert ItemBank([first, second]).find(f"Q: {second.input} A: 4\nQ: {first.input}") is first
+    assert ItemBank([second, longer]).find(f"Please: {longer.input}") is longer
 
 
 def test_text_that_holds_no_item_finds_none() -> None:
     assert BANK.find("Tell me about the weather in words that no data set has.") is None
     assert BANK.find("") is None
-
-
-def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path: Path) -> None:
-    file = tmp_path / "mine.csv"
-    file.write_text("question,expected\nWhat is the capital of Peru?,Lima\n", encoding="utf-8")
-
-    (read,) = simulated_model.load_suite_items(
-        SuiteSettings("geo", path=file, input_field="question")
-    )
-
-    assert (read.suite, read.input, read.target) == (
-        "geo",
-        "What is the capital of Peru?",
-        "Lima",
-    )
 
 
 @pytest.mark.parametrize("metadata", ['{"difficulty": 2}', '{"distractors": "no"}'])
@@ -197,18 +170,6 @@ def test_a_simulator_that_learns_a_suite_reports_another_version_of_its_models(
     assert len(versions) == 3
 
 
-def test_the_shipped_models_are_there() -> None:
-    assert set(profiles.load_profiles()) == {
-        "sim-base",
-        "sim-better",
-        "sim-worse",
-        "sim-fragile",
-        "sim-fenced",
-        "sim-equal",
-        "sim-backup",
-    }
-
-
 def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("a: {skill: {default: 0.6, tickets: 0.9}}\nb:\n")
@@ -230,6 +191,7 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
         ("a: {price: 5}", "a: price"),
         ("a: {serves: [b]}", "a: serves"),
         ("a: {build: 'b 1'}", "a: build"),
+        ("a: {script: [{text: b, tool: c}]}", "a: script"),
         ("a: [", "mine.yaml:1: "),
         ("- a", "must be a mapping"),
         ("a: {price: {input: 5}}", r"a: price\.input: unknown key"),
@@ -251,35 +213,17 @@ SCRIPT = [
 ]
 
 
-def scripted() -> Profile:
-    return change_profile(Profile("m"), {"script": SCRIPT}, place="here")
-
-
 def test_the_first_line_that_fits_is_said_with_what_the_conversation_has() -> None:
-    call = find_line(scripted().script, ["Where is order A-1?"], {"find"})
-    text = find_line(scripted().script, ["Where is order A-1?", "", "found it"], {"find"})
+    script = change_profile(Profile("m"), {"script": SCRIPT}, place="here").script
+    call = find_line(script, ["Where is order A-1?"], {"find"})
+    text = find_line(script, ["Where is order A-1?", "", "found it"], {"find"})
+    assert find_line(script, ["found it"], {"find"}) is None
+    assert find_line(script, ["Where is order A-1?"], set()) is None
 
     assert call is not None
     assert (call.tool, call.arguments) == ("find", {"ids": ["A-1?"]})
     assert text is not None
     assert text.text == "A-1? is found."
-
-
-def test_a_model_that_was_not_shown_the_message_says_nothing_of_it() -> None:
-    assert find_line(scripted().script, ["found it"], {"find"}) is None
-
-
-def test_a_tool_that_is_not_offered_is_not_called() -> None:
-    assert find_line(scripted().script, ["Where is order A-1?"], set()) is None
-
-
-@pytest.mark.parametrize(
-    "script",
-    ["a text", ["a text"], [{"newest": "("}], [{"text": "a", "tool": "b"}], [{"unknown": "a"}]],
-)
-def test_a_script_that_is_none_is_refused_with_its_place(script: object) -> None:
-    with pytest.raises(InputError, match="here: script"):
-        change_profile(Profile("m"), {"script": script}, place="here")
 
 
 @each_suite
@@ -297,3 +241,13 @@ def thirds_by_difficulty(suite: str, models: Sequence[str]) -> list[float]:
     thirds = [order[at * size : (at + 1) * size] for at in range(3)]
     rights = [right(model, suite) for model in models]
     return [share([items[n] for items in rights for n in third]) for third in thirds]
+
+
+@pytest.mark.req("C2")
+def test_discovery_reads_each_model_with_its_price() -> None:
+    provider = Provider("sim", "sim", "http://127.0.0.1:9000/v1")
+    content = json.dumps(SIM.catalogue()).encode()
+    found = parse_listed_models(content, provider, datetime(2026, 1, 1, tzinfo=UTC)).models
+
+    prices = {name: model.profile.price for name, model in SIM.models.items()}
+    assert {model.model: model.price for model in found} == prices

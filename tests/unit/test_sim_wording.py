@@ -1,8 +1,6 @@
 """How simulated models write: habits, fillers, token counts, embeddings, tool arguments."""
 
-import base64
 import json
-from array import array
 from typing import Any
 
 import jsonschema
@@ -15,7 +13,7 @@ from evals.sim import answers, faults
 from evals.sim.answers import answer_as_judge as answer
 from evals.sim.faults import Fault, FaultBook, FaultKind
 from evals.sim.profiles import Profile
-from evals.sim.protocols import chat_completions, endpoints
+from evals.sim.protocols import chat_completions
 from evals.sim.protocols.chat_completions import ChatRequest
 from evals.sim.simulated_model import BankItem, SimulatedAnswer
 from harness.domain.canary.judge import build_prompt
@@ -25,16 +23,6 @@ from harness.domain.errors import InputError
 def chat(**fields: Any) -> ChatRequest:
     messages = fields.pop("messages", [{"role": "user", "content": "Hello"}])
     return chat_completions.parse_chat({"model": "m", "messages": messages, **fields})
-
-
-def test_embeddings_come_packed_when_asked_and_for_tokens_too() -> None:
-    packed = endpoints.embeddings_body(
-        {"input": [1, 2], "encoding_format": "base64"}, model="m"
-    )
-    plain = endpoints.embeddings_body({"input": "1 2"}, model="m")
-    floats = array("f", base64.b64decode(packed["data"][0]["embedding"]))
-
-    assert list(floats) == pytest.approx(plain["data"][0]["embedding"], abs=1e-6)
 
 
 SCHEMA = {
@@ -169,15 +157,6 @@ def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> N
     assert abs(sum(bool(book.draw("m")) for _ in range(n)) - rate * n) < 1 + 1e-6
 
 
-def test_a_fault_has_the_defaults_of_its_kind() -> None:
-    assert faults.parse_fault({"kind": "status"}).status == 500
-    assert faults.parse_fault({"kind": "html"}).status == 200
-    assert faults.parse_fault({"kind": "stall"}).after_chunks == 1
-    assert faults.parse_fault({"kind": "reset"}).after_chunks == 0
-    assert faults.parse_fault({"kind": "hang"}).delay_s is None
-    assert faults.parse_fault({"kind": "garbage"}).variant == "text"
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -186,10 +165,6 @@ def test_a_fault_has_the_defaults_of_its_kind() -> None:
         ({"kind": "explode"}, "kind: unknown word"),
         ({"kind": "status", "rat": 1}, "rat: unknown key"),
         ({"kind": "status", "rate": 1.5}, "rate: must be at most 1.0"),
-        ({"kind": "status", "status": 99}, "status: must be at least 200"),
-        ({"kind": "hang", "delay_s": -1}, "delay_s: must be at least 0"),
-        ({"kind": "stall", "after_chunks": "few"}, "after_chunks: a whole number is needed"),
-        ({"kind": "garbage", "variant": "odd"}, "variant: unknown word"),
         ({"kind": "status", "headers": {"a b": "c"}}, "headers"),
         ({"kind": "status", "headers": {"a": "c\nd: e"}}, "headers"),
     ],

@@ -145,9 +145,7 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses the body of a chat completion's request. Raises Refused (400) that names what is
-    wrong.
-    """
+    """Parses a chat completion's body. Raises Refused (400) that names what is wrong."""
     try:
         request = ChatRequest.model_validate(data)
     except ValidationError as error:

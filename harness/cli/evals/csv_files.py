@@ -1,5 +1,5 @@
-"""Parses the CSV files of `gate decide` and `canary decide` into checked rows. Every fault is
-an InputError that begins with FILE:LINE.
+"""The terms of `gate decide`, and its CSV files and those of `canary decide`, parsed into
+checked rows. Every fault is an InputError that begins with FILE:LINE.
 """
 
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.scored_run import PairRow
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.evals.text_files import csv_rows, decode_text
 from harness.domain.suggestions import did_you_mean
 
@@ -16,6 +17,20 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
 # About four million items; they are judged in memory.
 MAX_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FileTerms:
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int | None  # planned units; None for all in the file
+    cluster: str = ""  # the column that names an item's cluster
+    slices: tuple[str, ...] = ()  # columns whose values are guarded
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*((self.cluster,) if self.cluster else ()), *self.slices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.cli.evals.csv_files import MAX_BYTES, read_text
-from harness.cli.evals.pair_judgement import FileTerms, judge_rows
+from harness.cli.evals.csv_files import MAX_BYTES, FileTerms, parse_pairs, read_text
+from harness.cli.evals.pair_judgement import judge_rows
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.formats import (
     parse_braintrust,
@@ -26,6 +26,7 @@ from harness.domain.evals.exports.formats import (
 from harness.domain.evals.exports.recognition import recognise_format
 from harness.domain.evals.exports.scored_run import (
     ExportedPairs,
+    GapCount,
     ScoredRun,
     choose_metric,
     choose_run,
@@ -65,6 +66,7 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
 }
 
 
+PAIRS: Final = "pairs"
 REPORT_ONLY = "a report only: nothing is promoted by it. A proposal measures anew, by Swapgate"
 _PARTS = ("header.json", "summaries.json")
 # What zipfile raises for an archive that is broken, encrypted or of another compression.
@@ -113,11 +115,11 @@ def judge_exports(
 
 
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
-    """Reads one file with both runs, or the incumbent's and the candidate's. Raises InputError
-    that begins with the file's name.
-    """
+    """Reads both runs, of one file or two. Raises InputError that names the file."""
     if len(files) > 2:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
+    if choice.format == PAIRS:
+        return _read_pairs(files[0])
     form = EXPORT_FORMATS[choice.format]
     runs = [_parse(file, choice.format) for file in files]
     ours, theirs = runs[0], runs[-1]
@@ -131,6 +133,17 @@ def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
     candidate = _named(files[-1], theirs, choice.candidate, "--candidate")
     metric = choose_metric(incumbent, candidate, choice.metric, form.metric)
     return pair_runs(incumbent, candidate, metric)
+
+
+def _read_pairs(file: str) -> ExportedPairs:
+    rows = parse_pairs(read_text(file), file)
+    if not rows:
+        raise InputError(f"{file}:2: no items")
+    gaps = [
+        GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
+        for scores in ([row.incumbent for row in rows], [row.candidate for row in rows])
+    ]
+    return ExportedPairs("score", "incumbent", "candidate", tuple(rows), gaps[0], gaps[1])
 
 
 def _named(file: str, runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
@@ -153,6 +166,16 @@ def _parse(file: str, format_name: str) -> list[ScoredRun]:
 def title(format_name: str) -> str:
     form = EXPORT_FORMATS.get(format_name)
     return form.title if form else "pairs of scores"
+
+
+def recognise_files(files: Sequence[str]) -> dict[str, str]:
+    """Returns the format of each file. Raises InputError where they are no pair."""
+    formats = {file: recognise_file(file) for file in files}
+    names = {*formats.values()}
+    if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
+        said = ", ".join(f"{file} is of {title(name)}" for file, name in formats.items())
+        raise InputError(f"{said}: give two files that one tool wrote, or one file of pairs")
+    return formats
 
 
 def recognise_file(file: str) -> str:

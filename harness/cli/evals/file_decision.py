@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from harness.cli.evals.csv_files import BlockRow, parse_blocks, parse_pairs, read_text
+from harness.cli.evals.csv_files import (
+    BlockRow,
+    FileTerms,
+    parse_blocks,
+    parse_pairs,
+    read_text,
+)
 from harness.cli.frame.command import LazyCommand, LazyCommandGroup, arg, command, opt
 from harness.domain.errors import InputError, SwapgateError
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import escape_controls
 
 if TYPE_CHECKING:
-    from harness.cli.evals.pair_judgement import FileTerms
     from harness.domain.canary.guardrails import FailureTally
 
 # What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
@@ -109,15 +115,12 @@ def gate_decide(
     between_0_and_1("--alpha", alpha)
     if n_max is not None and n_max < 1:
         raise InputError(f"--n-max is {n_max}; plan at least 1 item")
-    # Here, not above: scipy would slow the start of every other command.
-    from harness.cli.evals.pair_judgement import FileTerms  # noqa: PLC0415
-    from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
-
     named = tuple(column.strip().lower() for column in slices)
     terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
     if format_name is not None:
         if terms.columns:
             raise InputError("--cluster and --slice name columns of a CSV file, without --from")
+        # Here, not above: scipy would slow the start of every other command.
         from harness.cli.evals.export_decision import ExportChoice, judge_exports  # noqa: PLC0415
 
         choice = ExportChoice(format_name, incumbent, candidate, metric)
@@ -130,7 +133,7 @@ def gate_decide(
     return GATE_EXITS[str(answer["verdict"])]
 
 
-def _judge_pairs(files: Sequence[str], terms: "FileTerms") -> dict[str, object]:
+def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
     from harness.cli.evals.pair_judgement import judge_rows  # noqa: PLC0415 - as above
 
     if len(files) > 1:

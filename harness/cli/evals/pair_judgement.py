@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Final
 
+from harness.cli.evals.csv_files import FileTerms
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.scored_run import PairRow
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, MOST_SLICES, SLICE_VALUE, Slice
@@ -22,20 +23,6 @@ NO_SCORE: Final = ("no score",)
 FILL_IN: Final = (
     "fill in the missing scores, or have those items asked again, and decide again."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FileTerms:
-    claim: Claim
-    margin: float
-    alpha: float
-    n_max: int | None  # planned units; None for all in the file
-    cluster: str = ""  # the column that names an item's cluster
-    slices: tuple[str, ...] = ()  # columns whose values are guarded
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (*((self.cluster,) if self.cluster else ()), *self.slices)
 
 
 def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
@@ -110,9 +97,7 @@ def find_sight(rows: Sequence[PairRow], terms: FileTerms) -> Sight:
 
 
 def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
-    """The rows with those of a cluster together, and the clusters' sizes, both in the order of
-    each cluster's first row.
-    """
+    """Puts the rows of a cluster together, in the order of each first row; and their sizes."""
     clusters: dict[str, list[PairRow]] = {}
     for row in rows:
         clusters.setdefault(row.groups[0], []).append(row)
@@ -155,9 +140,7 @@ def _positions(rows: Sequence[PairRow], place: int) -> Mapping[str, list[int]]:
 
 
 def _item(row: PairRow) -> PairedItem:
-    """Of a file there is one reading of the answers: the worst stands for the lenient one, so
-    that no loss waits for it.
-    """
+    """A file has one reading of each answer: the worst stands for the lenient one."""
     epochs = len(row.incumbent)
     lost = row.incumbent.count(None), row.candidate.count(None)
     incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)

@@ -114,7 +114,9 @@ def import_suite(
             output.conversion(error.notes)
         raise
     if session.json:
-        output.document(output.plain_fields(done))
+        paths = [{"data": str(one.data), "manifest": str(one.manifest)} for one in done.suites]
+        suites = [{**vars(one), **files} for one, files in zip(done.suites, paths, strict=True)]
+        output.document({"suites": suites, "notes": done.notes, "configured": done.configured})
         return
     output.conversion(done.notes)
     for one in done.suites:

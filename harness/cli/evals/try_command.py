@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from harness.cli.evals.csv_files import parse_pairs, read_text
+from harness.cli.evals.csv_files import FileTerms
 from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
 from harness.cli.frame.command import (
     ANSWER_LIMIT,
@@ -21,14 +20,12 @@ from harness.cli.frame.command import (
 )
 from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import escape_controls, format_number, format_quantity
 
 if TYPE_CHECKING:
-    from harness.cli.evals.export_decision import ExportChoice
-    from harness.cli.evals.pair_judgement import FileTerms, Sight
+    from harness.cli.evals.pair_judgement import Sight
     from harness.domain.evals.exports.scored_run import ExportedPairs
-
-PAIRS: Final = "pairs"
 
 
 @command(name="try")
@@ -96,7 +93,6 @@ def try_(
                 "--suite needs --incumbent and --candidate, and no files of results"
             )
         from harness.cli.evals.try_suite import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
-        from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
 
         click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
         settings = {
@@ -111,36 +107,25 @@ def try_(
         return try_suite(trial, session.config)
     if not files:
         raise InputError("give the incumbent's and the candidate's results, or --suite FILE")
-    return _try_files(
-        files, FileChoice(incumbent, candidate, metric, claim, margin), as_json=session.json
-    )
+    terms = FileTerms(Claim(claim), margin, alpha=0.05, n_max=None)
+    return _try_files(files, (incumbent, candidate, metric), terms, as_json=session.json)
 
 
-@dataclass(frozen=True, slots=True)
-class FileChoice:
-    incumbent: str
-    candidate: str
-    metric: str
-    claim: str
-    margin: float
-
-
-def _try_files(files: Sequence[str], wanted: FileChoice, *, as_json: bool) -> int:
+def _try_files(
+    files: Sequence[str], named: Sequence[str], terms: FileTerms, *, as_json: bool
+) -> int:
+    """Answers from results. named: both runs, and the metric; empty for the only one."""
     from harness.cli.evals import export_decision  # noqa: PLC0415 - `--help` stays quick
 
-    formats = {file: export_decision.recognise_file(file) for file in files}
+    formats = export_decision.recognise_files(files)
     if not as_json:
         for file, name in formats.items():
             click.echo(f"read {escape_controls(file)}: {export_decision.title(name)}")
     # After the first lines: numpy and scipy take their time.
-    from harness.cli.evals.pair_judgement import FileTerms, find_sight, judge_rows  # noqa: PLC0415
-    from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
+    from harness.cli.evals.pair_judgement import find_sight, judge_rows  # noqa: PLC0415
 
-    terms = FileTerms(Claim(wanted.claim), wanted.margin, alpha=0.05, n_max=None)
-    choice = export_decision.ExportChoice(
-        _one(formats), wanted.incumbent, wanted.candidate, wanted.metric
-    )
-    exported = _read_pairs(files, choice)
+    choice = export_decision.ExportChoice(formats[files[0]], *named)
+    exported = export_decision.read_exports(files, choice)
     answer = judge_rows(exported.pairs, terms)
     sight = find_sight(exported.pairs, terms)
     verdict = str(answer["verdict"])
@@ -167,32 +152,6 @@ def _try_files(files: Sequence[str], wanted: FileChoice, *, as_json: bool) -> in
     return GATE_EXITS[verdict]
 
 
-def _one(formats: Mapping[str, str]) -> str:
-    from harness.cli.evals.export_decision import title  # noqa: PLC0415 - as above
-
-    names = list(dict.fromkeys(formats.values()))
-    if len(names) > 1 or (names == [PAIRS] and len(formats) > 1):
-        said = ", ".join(f"{file} is of {title(name)}" for file, name in formats.items())
-        raise InputError(f"{said}: give two files that one tool wrote, or one file of pairs")
-    return names[0]
-
-
-def _read_pairs(files: Sequence[str], choice: "ExportChoice") -> "ExportedPairs":
-    from harness.cli.evals.export_decision import read_exports  # noqa: PLC0415 - as above
-    from harness.domain.evals.exports.scored_run import ExportedPairs, GapCount  # noqa: PLC0415
-
-    if choice.format != PAIRS:
-        return read_exports(files, choice)
-    rows = parse_pairs(read_text(files[0]), files[0], None, ())
-    if not rows:
-        raise InputError(f"{files[0]}:2: no items")
-    gaps = [
-        GapCount(sum(map(len, scores)), 0, sum(row.count(None) for row in scores), 0)
-        for scores in ([row.incumbent for row in rows], [row.candidate for row in rows])
-    ]
-    return ExportedPairs("score", "incumbent", "candidate", tuple(rows), gaps[0], gaps[1])
-
-
 _NEXT: Final[Mapping[str, str]] = {
     "passed": (
         "nothing is promoted by this report. `swapgate init` sets Swapgate up, which measures "
@@ -215,7 +174,7 @@ def _epochs(exported: "ExportedPairs") -> int:
 
 
 def _sentences(
-    exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: "FileTerms"
+    exported: "ExportedPairs", answer: Mapping[str, object], sight: "Sight", terms: FileTerms
 ) -> Iterator[str]:
     count, epochs = len(exported.pairs), _epochs(exported)
     questions = format_quantity(count, "question")
@@ -241,9 +200,7 @@ def _sentences(
         yield f"mind: {note}"
 
 
-def _outcome(
-    exported: "ExportedPairs", answer: Mapping[str, object], terms: "FileTerms"
-) -> str:
+def _outcome(exported: "ExportedPairs", answer: Mapping[str, object], terms: FileTerms) -> str:
     verdict = answer["verdict"]
     low, high = answer["ci_low"], answer["ci_high"]
     if verdict == "not_measured" or not isinstance(low, float) or not isinstance(high, float):

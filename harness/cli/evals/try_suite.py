@@ -1,23 +1,30 @@
 """`swapgate try --suite` asks two models a team's own questions, with a database in a folder of
-its own: a second call goes on where the first ended.
+its own: a second call goes on where the first ended. `gate run` shares its progress and its
+report.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import click
 import yaml
 
 from harness.app.installation import config_file, read_dotenv
 from harness.app.set_up import temporary_installation
-from harness.cli.evals.gate_run import exit_code, print_report, progress_pauses
 from harness.cli.frame import output
+from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
+from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.config.routing import target_seed
 from harness.config.source_locations import parse_file
 from harness.control.context import Context
+from harness.control.evals.run_costs import sum_cost_so_far
+from harness.control.proposals import evaluation
 from harness.control.proposals.gate_run import (
     ROUTE,
     ComparisonRequest,
@@ -32,7 +39,8 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.settings import TargetSeed
-from harness.report.content import gather_report
+from harness.ports import Clock
+from harness.report.content import FILE, Report, gather_report, variables
 from harness.report.page import render_page
 
 FOLDER: Final = Path(".swapgate-try")
@@ -54,9 +62,7 @@ class SuiteTrial:
 
 
 def try_suite(trial: SuiteTrial, config: Path | None) -> int:
-    """Asks both models, and writes the page. Returns the verdict's exit code. Raises InputError
-    for items, models and keys that cannot be used.
-    """
+    """Asks both models, and writes the page; returns the exit code. Raises InputError."""
     read_dotenv(Path.cwd())
     incumbent, candidate = _seed(trial.incumbent), _seed(trial.candidate)
     providers = _providers([incumbent, candidate], config_file(config, os.environ))
@@ -122,9 +128,7 @@ def _seed(name: str) -> TargetSeed:
 
 
 def _providers(seeds: list[TargetSeed], file: Path | None) -> dict[str, object]:
-    """The providers as a configuration has them: those of the folder's own file, else by the
-    vendor's name, with its address and the key of its variable.
-    """
+    """Takes providers of the folder's own file, else by the vendor's name and variable."""
     known = parse_file(file).values.get("providers") if file else None
     found: dict[str, object] = {}
     for seed in seeds:
@@ -162,9 +166,7 @@ def _config(trial: SuiteTrial, providers: Mapping[str, object]) -> dict[str, obj
 
 
 def _name(trial: SuiteTrial) -> str:
-    """Names the folder by all that a comparison rests on: with other questions, models or
-    settings it is another one.
-    """
+    """Names the folder by all that a comparison rests on."""
     parts = [trial.incumbent, trial.candidate, trial.claim, trial.margin, dict(trial.suite)]
     content = trial.file.read_bytes().hex()
     return digest(json.loads(json.dumps([*parts, content])))[:12]
@@ -174,3 +176,85 @@ def _earlier(ctx: Context) -> Proposal | None:
     with ctx.store.read() as tx:
         found = tx.proposals.list(route=ROUTE)
     return max(found, key=lambda proposal: proposal.created_at, default=None)
+
+
+PAUSE_S: Final = 0.2
+EXITS: Final = REJECTED_BY_VERDICT | {"passed": 0}
+
+
+@contextmanager
+def progress_pauses(
+    ctx: Context, clock: Clock, timeout_s: float | None = None
+) -> Iterator[Callable[[Proposal], bool]]:
+    """Gives the pause of `run_until_decided`, which writes a progress line to stderr."""
+    ticker = ProgressLine()
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+
+    def pause(now: Proposal) -> bool:
+        ticker.say(_progress(ctx, now), clock.monotonic())
+        if deadline is not None and clock.monotonic() >= deadline:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    try:
+        yield pause
+    finally:
+        ticker.end()
+
+
+def _progress(ctx: Context, proposal: Proposal) -> Progress:
+    with ctx.store.read() as tx:
+        if proposal.retry_at is not None:
+            verdicts = tx.verdicts.for_proposal(proposal.id)
+            why = next((verdict.reason for verdict in verdicts), "")
+            return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
+        done, wanted = evaluation.count_answers(tx, proposal)
+        cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
+        waits = evaluation.describe_proposal_waits(tx, proposal)
+    stage = "asking" if wanted else "starting"
+    return Progress(
+        stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=waits
+    )
+
+
+def print_report(report: Report, keep: Path | None) -> None:
+    """Prints the verdict with its suites; keep: the folder with every answer."""
+    from harness.cli.proposals import comparison  # noqa: PLC0415 - as above
+    from harness.control.proposals.format_failures import find_format_failures  # noqa: PLC0415
+    from harness.gate.text.sentences import reason_text  # noqa: PLC0415
+
+    found = report.comparison
+    if output.documented(
+        {
+            **comparison.as_json(found, None, standalone=True),
+            "exit_code": exit_code(report),
+        }
+    ):
+        return
+    for fault in found.faults:
+        click.echo(f"mind: {fault}")
+    if found.verdict is None:
+        click.echo(comparison.outcome_text(found))
+    else:
+        click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
+        rows = comparison.suite_rows(found.verdict)
+        output.table(comparison.HEADINGS, rows, empty="no suites")
+        click.echo(found.decided_on)
+        click.echo(f"next: {report.next_step}")
+        for lost in find_format_failures(found, standalone=True):
+            comparison.print_format_failures(lost)
+    if keep is not None and found.verdict:
+        output.note(
+            f"every answer is in {keep / FILE}: "
+            f"{variables(keep)} "
+            f"swapgate gate replay {found.verdict.id}"
+        )
+
+
+def exit_code(report: Report) -> int:
+    verdict = report.comparison.verdict
+    if verdict is not None:
+        return EXITS[verdict.outcome]
+    # Without one it was given up, or ended for a reason of its own: that was no measurement.
+    return TIMED_OUT if report.comparison.proposal.open else 1

@@ -116,9 +116,7 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
 
 
 def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
-    """Gives an action's figures and inputs, for the audit log. unit: with the rollout before
-    the action.
-    """
+    """Gathers figures and inputs. unit: with the rollout before the action."""
     inputs = decision_inputs(unit, action)
     if action is None:
         return inputs

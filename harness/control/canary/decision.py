@@ -37,9 +37,7 @@ def read_evidence(unit: RolloutUnit) -> RolloutAction:
 
 
 def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
-    """Users leave a model that was never measured, or may not see their data, at once; with any
-    other change of what the proof rests on, the canary goes no further and a person looks.
-    """
+    """Takes users off a model that was not measured; any other change of the proof pauses."""
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action

@@ -60,9 +60,7 @@ class RampPlan:
 
 
 def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
-    """Estimates how long a canary on a route takes. policy: its name, None for the route's.
-    Raises NotFound for either.
-    """
+    """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
         found = routes.require_route(tx, route)
         name = policy or found.settings.policy
@@ -73,9 +71,7 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
-    """Estimates how long the canary of a proposal, stored or only planned, takes under its
-    policy.
-    """
+    """Plans the canary of a proposal, stored or not."""
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
@@ -177,9 +173,7 @@ def _measure_pace(
     totals: Sequence[TrafficTotal],
     now: datetime,
 ) -> TrafficPace | None:
-    """Measures a route's pace of traffic over the last 24 hours; None of a few requests within
-    minutes, which somebody sent to try the route.
-    """
+    """Measures the pace of 24 hours; None of a few requests within minutes, sent as a try."""
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
@@ -190,9 +184,7 @@ def _measure_pace(
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
-    """Computes a route's pace of traffic; None without a request. units: new keys an hour, None
-    where nobody counted them.
-    """
+    """Computes the pace; None without a request. units: new keys an hour, if counted."""
     requests = sum(total.requests for total in totals)
     if not requests:
         return None
@@ -225,9 +217,7 @@ def _units_per_hour(tx: Transaction, route: str) -> float | None:
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
-    """Measures the units per hour of all arms from the blocks' times; None where they span too
-    short a time to tell.
-    """
+    """Measures all arms' units per hour; None where the blocks span too short a time."""
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

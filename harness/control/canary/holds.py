@@ -80,9 +80,7 @@ def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
 
 
 def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
-    """Where a router has failed within it, and nobody has acknowledged that: how often, the
-    last one, and what to do. Empty where none has.
-    """
+    """Describes faults of routers that are not acknowledged, and what to do; empty for none."""
     found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""
@@ -253,9 +251,7 @@ def missing_units(
 
 
 def oversized_share(rollout: Rollout, traffic: Sequence[TrafficMinute]) -> str:
-    """Says that the step's canary has far more of the requests than planned, though its share
-    of callers may be right: few callers make most requests.
-    """
+    """Says that few callers make most requests: their share is far above the planned one."""
     planned, since = rollout.current.weight_bps / 10_000, rollout.step_started_at
     rows = [row for row in traffic if row.minute >= since.replace(second=0, microsecond=0)]
     requests = sum(row.requests for row in rows)

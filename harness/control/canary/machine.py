@@ -271,9 +271,7 @@ class CanaryMachine:
         )
 
     def _approved(self, move: CanaryMove) -> Proposal:
-        """The proposal; promoted by hand, with this approver if none has approved it before,
-        since the database holds the four eyes.
-        """
+        """A promotion by hand approves, too: the database holds the four eyes."""
         proposal = self._tx.proposals.get(self._rollout.proposal)
         if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
             return proposal

@@ -150,9 +150,7 @@ def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
 
 
 def drive(ctx: Context, before: Rollout) -> list[str]:
-    """One turn of a live canary, or of a promotion that bakes: there the incumbent before it
-    keeps a small share, and harm that shows late brings it back. Says what was done.
-    """
+    """Takes one turn of a live canary, or of a bake. Says what was done."""
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
     # Nothing that is read for the alert may stop an end for harm, which ends the alert.

@@ -29,9 +29,7 @@ class RolloutUnit:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the route still has this canary beside the incumbent that it began with; in a
-        bake, whether that incumbent still keeps a share of the route.
-        """
+        """Whether the route still has this canary and incumbent, or its bake."""
         route, rollout = self.tx.routing.route(self.rollout.route), self.rollout
         if route is None:
             return False
@@ -43,9 +41,7 @@ class RolloutUnit:
 
 
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
-    """Finds the version of the route by which a promoted candidate ceased to serve; None where
-    it serves, or went for another reason than a rollback.
-    """
+    """Finds the rollback by which a promoted candidate ceased to serve; None for none."""
     if not is_over(rollout):
         return None
     since = tx.routing.later_versions(rollout)

@@ -32,9 +32,7 @@ ANSWER_WIDTH: Final = 120
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Starts what is due, judges what has ended, and says what it did. Raises InputError with
-    the suites that cannot be watched, after all others were.
-    """
+    """Says what it did. At the end raises InputError with the suites that fail."""
     with ctx.store.read() as tx:
         pairs = drift_watches.list_watched_pairs(ctx, tx)
         open_ = drift_watches.find_open_watches(tx)
@@ -142,9 +140,7 @@ class _WatchTurn:
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
-        """A model that none of the counted runs met, seen since: by a router, or by any
-        eval.
-        """
+        """Finds a model that was seen since, and that no counted run met."""
         measured = self.watch.counted
         if not measured:
             return None
@@ -153,9 +149,7 @@ class _WatchTurn:
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
-        """Told at once, once for a watch: how that model answers is measured by the next
-        run.
-        """
+        """Raises the alert once for a watch; the next run measures how that model answers."""
         another = self.find_other_model(tx)
         record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
         if another is None or (record is not None and record.open):

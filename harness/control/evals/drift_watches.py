@@ -255,9 +255,7 @@ def _describe(pair: WatchedPair, model: str, watch: DriftWatch | None) -> DriftS
 def start_checks(
     ctx: Context, actor: Actor, route: str, *, suite: str = ""
 ) -> list[DriftCheck]:
-    """Asks again at once; a run that goes on is given as it is. Raises NotFound where nothing
-    is watched, Conflict while found drift waits for a person.
-    """
+    """Asks again. Raises NotFound where nothing is watched, Conflict for found drift."""
     actor.require(Role.PROPOSER)
     started = []
     with ctx.store.write() as tx:

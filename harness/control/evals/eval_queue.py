@@ -69,9 +69,7 @@ def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
 
 
 def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
-    """Lists the runs that have not ended, as workers take them; those that none can take now
-    stand at the end.
-    """
+    """Lists the runs that have not ended, as workers take them; the others stand at the end."""
     runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
     proposals = tx.proposals.open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}

@@ -115,9 +115,7 @@ def has_moved_providers(tx: Transaction) -> bool:
 
 
 def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
-    """Providers of either arm, or of a judge, that answer from another place than when the
-    verdict was measured, in words.
-    """
+    """Lists in words the providers of arms and judges that moved since the verdict."""
     found: dict[str, str] = {}
     if not has_moved_providers(tx):
         return []

@@ -51,9 +51,7 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def start_worker(ctx: Context, run: str) -> str:
-    """Starts a run's worker, where the run's target may see its suite's data now. Returns an
-    empty text, or why none started: that counts as a failure of this run, and the others start.
-    """
+    """Starts a run's worker; says why none started, which counts as a failure of this run."""
     assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
         with ctx.store.read() as tx:

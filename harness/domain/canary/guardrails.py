@@ -103,9 +103,7 @@ _NAMED: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """Counts a block's units that a guardrail applies to, and the failed ones: in all, and
-    those of the canary.
-    """
+    """Counts a block's units that a guardrail applies to, and the failed ones."""
 
     units: int
     canary: int
@@ -159,9 +157,7 @@ class SegmentCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTally(FailureTally):
-    """A block's errors, which they were, and in which segments of the traffic: what explains
-    the evidence, and adds none.
-    """
+    """Which errors they were, and in which segments, explains the evidence, and adds none."""
 
     # By `ErrorClass`, of the failures whose class is known.
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
@@ -170,9 +166,7 @@ class ErrorTally(FailureTally):
 
     @property
     def fits(self) -> bool:
-        """Whether the counts are consistent: a segment has no more than the block, and the
-        classes have no more failures.
-        """
+        """A segment has no more than the block, and the classes have no more failures."""
         splits, failed = self.classes.values(), _failed(self)
         known = ArmSplit(
             sum(split.failures for split in splits), sum(split.canary for split in splits)

@@ -41,9 +41,7 @@ class JudgeOutcome(IntEnum):
 
 
 def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: int) -> int:
-    """Returns the share of an arm's units that the judge reads. candidate_bps: the candidate's
-    share of the route's callers.
-    """
+    """Returns the share of an arm's units to read. candidate_bps: of the callers."""
     own = candidate_bps if candidate else BUCKETS - candidate_bps
     other = BUCKETS - own
     if own <= other:
@@ -52,9 +50,7 @@ def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: in
 
 
 def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
-    """Whether the judge reads this unit; every worker gives the same answer. unit: the unit's
-    name. share: of `sampling_share_bps`.
-    """
+    """Whether the judge reads this unit, alike in every worker."""
     return hash_bucket(unit, salt=f"judge:{rollout}:{period}") < share
 
 
@@ -94,9 +90,7 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
-    """Checks that a canary's judge makes sense and that its guardrail is on. Raises
-    InputError.
-    """
+    """Checks the judge and its guardrail. Raises InputError."""
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:

@@ -40,9 +40,7 @@ class KeyClaim(NamedTuple):
 
 
 def fingerprint(salt: str, key: str | int) -> int:
-    """Computes what the ledger keeps of a key. key: sticky, or its short hash as a number, as
-    workers send it. salt: the rollout's, so that no two rollouts' fingerprints can be compared.
-    """
+    """Names a key. key: sticky, or its short hash. salt: the rollout's own."""
     told = short_hash(key) if isinstance(key, str) else key.to_bytes(8)
     return int.from_bytes(blake2b(told, digest_size=6, key=salt.encode()[:64]).digest()) >> 4
 

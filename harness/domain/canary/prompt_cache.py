@@ -43,9 +43,7 @@ NO_CACHE_USE: Final = CacheUse()
 
 
 def saved_seconds(input_tokens: int, cached_tokens: int, first_token_s: float) -> float:
-    """Computes how many seconds the cache saved at most, of a request whose first token came
-    after first_token_s.
-    """
+    """Computes how many seconds the cache saved at most. first_token_s: as it came."""
     if not cached_tokens or not input_tokens:
         return 0.0
     share = MAX_SAVED_SHARE * cached_tokens / input_tokens
@@ -134,9 +132,7 @@ class CacheLevels:
         return "at an equal share of cached tokens" if self.is_cached else "once connected"
 
     def describe(self, observed: float, pair: str) -> str:
-        """Says which part of a difference was cold. observed: canary's value by incumbent's;
-        pair: both, in words.
-        """
+        """Says which part of a difference was cold. observed: a ratio; pair: both, in words."""
         told = []
         if self.is_cached:
             told.append(

@@ -56,9 +56,7 @@ def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> f
 
 
 def scored_count(fewer: int, more: int) -> int:
-    """Counts how many values of the smaller arm are scored: every ⌈9·fewer/more⌉-th, so that
-    each has at least 9 of the others.
-    """
+    """Counts the smaller arm's values that are scored: each has 9 or more others."""
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)

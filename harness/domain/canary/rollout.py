@@ -96,9 +96,7 @@ class ActionKind(StrEnum):
 
 
 def rollout_id(proposal: str) -> str:
-    """Names the one rollout that a proposal can have: the route's signed history then shows for
-    good whether it had it, whatever became of the rows of both.
-    """
+    """Names a proposal's one rollout: the route's signed history shows whether it was."""
     return f"r_{proposal.removeprefix('p_')}"
 
 
@@ -201,9 +199,7 @@ class Rollout:
 
     @property
     def baking(self) -> bool:
-        """Tells whether the candidate is promoted, and still watched against the incumbent
-        before.
-        """
+        """Tells whether it is promoted, and still watched against the incumbent before."""
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
 
     @property

@@ -26,9 +26,7 @@ FIRST_WEIGHT: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class WorkerGuard:
-    """Holds the running evidence that the canary's units fail more than rho times as often as
-    the incumbent's.
-    """
+    """The evidence that the canary's units fail more than rho times as often as the others."""
 
     # Tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
     rho: float = 1.0
@@ -83,9 +81,7 @@ def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
 
 
 def arm_log_factor(ratio: float, null: float, share: float, *, canary: bool) -> float:
-    """Computes how much likelier this arm is, among those who fail, at `ratio` than at `null`,
-    as a log. share: the canary's, as planned.
-    """
+    """Returns a failure's log likelihood ratio for its arm. share: the canary's, as planned."""
 
     def among_failures(times: float) -> float:
         return times * share + 1.0 - share

@@ -64,9 +64,7 @@ class RouteBill:
 
     @property
     def month_usd(self) -> float | None:
-        """The cost of 30 days at the window's rate; None where a price is unknown, or less than
-        a day of traffic is recorded.
-        """
+        """The cost of 30 days at the window's rate; None where `unknown` says why."""
         usd_per_request = self.usd_per_request
         if usd_per_request is None or not self.reckons_month:
             return None

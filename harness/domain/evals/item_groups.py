@@ -60,9 +60,7 @@ class ItemGroups:
         return tuple(len(list(members)) for _, members in groupby(ordered))
 
     def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
-        """Lists the slices that have units enough among the first n_max to be guarded, the
-        largest first.
-        """
+        """Lists the slices with units enough among the first n_max, the largest first."""
         order = self.order(order_seed)
         units = [
             unit
@@ -105,9 +103,7 @@ def shuffle_items(
 
 
 def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
-    """Reads an item's value of a slice field. Reports and pages show it: it holds nothing that
-    could be markup. Raises InputError as `read_group` does.
-    """
+    """Reads a value that holds no markup: pages show it. Raises InputError."""
     value = read_group(metadata, name, place)
     if not SLICE_VALUE.fullmatch(value):
         raise InputError(

@@ -18,9 +18,7 @@ def next_pause_s(waited_s: float) -> float:
 
 
 def next_try(since: datetime, now: datetime) -> datetime:
-    """Returns when a provider that is away since then is asked again: after a quarter of an
-    hour at the latest, as one call is cheap.
-    """
+    """Returns when an absent provider is asked again: within a quarter of an hour."""
     pause_s = min(LONGEST_PAUSE_S, next_pause_s((now - since).total_seconds()))
     return now + timedelta(seconds=pause_s)
 

@@ -30,9 +30,7 @@ class ServedPin(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServedModel:
-    """Names the model that a provider's answers say they come from; build is empty where they
-    had no fingerprint.
-    """
+    """The model that a provider named; build is empty where it named no fingerprint."""
 
     model: str
     build: str = ""
@@ -47,9 +45,7 @@ class ServedModel:
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
-        """Tells whether two models differ in what the pin compares; an unknown name or build
-        never does.
-        """
+        """Tells whether two differ in what the pin compares; an unknown one never does."""
         if pin is ServedPin.NONE or not (self.model and other.model):
             return False
         builds = pin is ServedPin.BUILD and self.build and other.build

@@ -83,17 +83,13 @@ class EvalRun:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
     def is_leased(self, now: datetime) -> bool:
-        """Tells whether a worker has the run: another may take it when this lease is no good
-        any more.
-        """
+        """Tells whether a worker has the run, and its lease is good."""
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 
 
 def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
-    """Says for which providers runs wait, since when, why, and when each is asked again; empty
-    where none waits.
-    """
+    """Says for which providers runs wait, since when, why, and until when; empty for none."""
     waiting = [run for run in runs if run.state in RUNNABLE_STATES and run.waits_since]
     by_provider: dict[str, list[EvalRun]] = {}
     for run in sorted(waiting, key=lambda run: (run.waits_since or now, run.id)):
@@ -109,9 +105,7 @@ def describe_waits(runs: Iterable[EvalRun], now: datetime) -> str:
 
 
 def manual_order_seed(suite_digest: str) -> int:
-    """Derives the seed of a manual run's order. A proposal's order differs, so that the two
-    never share a run.
-    """
+    """Differs from a proposal's order, so that the two never share a run."""
     return int(suite_digest[8:16], 16)
 
 
@@ -205,9 +199,7 @@ class Sample:
 
 
 def is_nothing_readable(answers: Iterable[tuple[str | None, str]]) -> bool:
-    """Tells whether answers came, and nothing can be read in any of them. answers: each one's
-    error and rule.
-    """
+    """Tells whether answers came, all unreadable. answers: each one's error and rule."""
     came = False
     for error, rule in answers:
         if error is None and rule not in UNREADABLE:
@@ -293,9 +285,7 @@ class AnswerColumns:
 def describe_faults(
     answers: AnswerColumns, model: str, *, first: bool = False
 ) -> Sequence[str]:
-    """Says what may keep a model's answers from being evidence: many that cannot be read, were
-    cut or have no score, or all alike. first: whether they are its first alone.
-    """
+    """Says what may keep answers from being evidence. first: of a run's first alone."""
     total, faults = len(answers), []
 
     def say(number: int, what: str) -> None:
@@ -325,9 +315,7 @@ def describe_faults(
 
 @dataclass(frozen=True, slots=True)
 class CutAnswers:
-    """Answers that ended at the limit of tokens. silent: those of them that brought no text:
-    the model thought until then. limit: where they ended; 0 where no usage was reported.
-    """
+    """Cut answers. silent: those without any text. limit: 0 where no usage was reported."""
 
     number: int
     silent: int
@@ -356,9 +344,7 @@ def count_cut(answers: AnswerColumns) -> CutAnswers | None:
 
 
 def refuse_first(answers: Sequence[Sample], model: str) -> str:
-    """Says why a run ends after its first answers: none of them can be scored. Empty where it
-    goes on.
-    """
+    """Says why a run ends after its first answers; empty where it goes on."""
     if len(answers) < FIRST_ANSWERS or not all(
         one.error or one.is_unreadable for one in answers
     ):

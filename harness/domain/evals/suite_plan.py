@@ -79,9 +79,7 @@ class SuitePin:
 
     @property
     def judge_subject(self) -> str:
-        """Names what a calibration of the judge is about: the scorer's pin holds the rubric,
-        the judge and the references.
-        """
+        """Names the subject of the judge's calibration; the scorer's pin holds all of it."""
         return f"judge {digest([self.name, self.scorer])[:24]}"
 
     @property

@@ -28,9 +28,7 @@ csv.field_size_limit(sys.maxsize)
 
 
 def decode_text(data: bytes, place: str) -> str:
-    """Decodes UTF-8, or UTF-16 and UTF-32 with their byte order mark, which goes. Raises
-    InputError as `place:line: …`.
-    """
+    """Decodes UTF-8, or UTF-16 and UTF-32 with a mark. Raises InputError as `place:line: …`."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
     try:
         return data.decode(encoding)
@@ -41,9 +39,7 @@ def decode_text(data: bytes, place: str) -> str:
 
 
 def replace_halves(value: Any) -> Any:
-    """Replaces halves of a pair of characters (lone surrogates) in a JSON value by U+FFFD: no
-    text of UTF-8 can hold one.
-    """
+    """Replaces lone surrogates in a JSON value by U+FFFD: UTF-8 can hold none."""
     match value:
         case str():
             return _HALF.sub("\ufffd", value)
@@ -66,9 +62,7 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
 def csv_rows(
     text: str, fault: Callable[[int, str], InputError]
 ) -> Iterator[tuple[int, list[str]]]:
-    """First line and cells of each row that is not blank; commas, semicolons, tabs or bars
-    separate them, as in the header. Raises what `fault` makes of a line and what is wrong.
-    """
+    """Yields first line and cells of each filled row. Raises what `fault` makes of a fault."""
     # Not StringIO: it takes four bytes for each character.
     lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
     reader = csv.reader(lines, strict=True, delimiter=_separator(text))

@@ -38,9 +38,7 @@ class CostOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CostFigures:
-    """What the answers to the items used cost, where the claim is about it. US dollars per
-    item; shares of 1.
-    """
+    """Costs of the answers that were used. US dollars per item; shares of 1."""
 
     min_saving: float = 0.0  # the share that was claimed
     outcome: CostOutcome = CostOutcome.OPEN
@@ -66,9 +64,7 @@ class CostFigures:
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """How a slice of the suite stands, on its own units that were used; see
-    `gate.offline.slices`.
-    """
+    """How a slice stands, on its own units; see `gate.offline.slices`."""
 
     field: str = ""
     value: str = ""
@@ -322,9 +318,7 @@ class VerdictBasis:
 
     @property
     def claims(self) -> tuple[SuiteReport, ...]:
-        """Lists what was decided: the weighted mean first, in place of its suites, then every
-        other suite. A suite of the mean is among them where it rejects by itself.
-        """
+        """Lists what was decided: the weighted mean stands for suites that do not reject."""
         suites = [report for report in self.suites if self.decides(report)]
         return (self.mean, *suites) if self.mean is not None else tuple(suites)
 
@@ -350,9 +344,7 @@ class VerdictBasis:
 
     @property
     def items_text(self) -> str:
-        """Says how many items were used: `120 of 500 items`, `176 of 960 items (88 of 480 in
-        each of 2 suites)`.
-        """
+        """Writes `120 of 500 items`, `176 of 960 items (88 of 480 in each of 2 suites)`."""
         whole = f"{self.items_used:,} of {format_quantity(self.items_planned, 'item')}"
         shares = {(self.items[plan.suite], plan.planned_items) for plan in self.plans}
         if len(self.plans) == 1 or len(shares) > 1:

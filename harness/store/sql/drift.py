@@ -37,9 +37,7 @@ class Drift(Records[DriftCheck]):
         return self._first(self._select(drift_check.c.run == run, _IS_RUNNING)) is not None
 
     def start(self, check: DriftCheck) -> bool:
-        """Starts a run; False when the watch has a running one, or one of that number, and for
-        a baseline when its target and suite has an open one.
-        """
+        """Starts a run; False when its watch has one, or its target and suite a baseline."""
         self._unit.serialize()
         return self._unit.write_new(drift_check, DRIFT_CHECK.write(check))
 

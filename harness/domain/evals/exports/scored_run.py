@@ -16,9 +16,7 @@ from harness.domain.suggestions import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    """Holds an answer's scores. What was asked makes the item: samples of equal questions are
-    repeats of one, whatever their ids are.
-    """
+    """One answer. Samples of equal questions are repeats of one item, whatever the ids."""
 
     id: str  # as the tool calls the item
     scores: Mapping[str, float | None]  # by metric; None where it was not scored
@@ -34,9 +32,7 @@ class ScoredSample:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
-    """Holds what one model got, in the order of the file. An item that is there several times
-    was asked several times.
-    """
+    """What one model got, in the file's order; an item may have been asked several times."""
 
     model: str  # or whatever else the file calls it by
     samples: Sequence[ScoredSample]
@@ -143,9 +139,7 @@ _ROW_NAMES: Final = frozenset({"id", "_id", "idx", "index", "doc_id", "uuid", "r
 
 
 def question_key(*parts: object) -> str:
-    """Names a question and its wanted answer by their content, without a row's number or id.
-    Empty for no content.
-    """
+    """Names question and wanted answer by content, without a row's id; empty for none."""
     plain = [_content(part) for part in parts]
     if not any(part not in (None, "", {}, []) for part in plain):
         return ""
@@ -212,9 +206,7 @@ def choose_run(runs: Sequence[ScoredRun], name: str, option: str) -> ScoredRun:
 
 
 def choose_metric(incumbent: ScoredRun, candidate: ScoredRun, name: str, usual: str) -> str:
-    """Picks the metric: the named one, else the only one or the usual one of both runs. Raises
-    InputError.
-    """
+    """Picks the named metric, else the only or the usual one of both. Raises InputError."""
     shared = [metric for metric in incumbent.metrics if metric in candidate.metrics]
     if name:
         if name not in shared:
@@ -261,9 +253,7 @@ _Groups = Mapping[str, Sequence[ScoredSample]]
 
 
 def _grouped(incumbent: ScoredRun, candidate: ScoredRun) -> tuple[_Groups, _Groups]:
-    """The samples of each item: by question where every sample has one, else by id. One text
-    for all ids is no question: what is asked stands elsewhere, as in files.
-    """
+    """Groups samples by question, or by id where a question is missing or all have one text."""
     questions = {sample.question for run in (incumbent, candidate) for sample in run.samples}
     by_question = "" not in questions and len(questions) > 1
     found: list[dict[str, list[ScoredSample]]] = []
