@@ -222,7 +222,6 @@ class Form:
         return (chosen or "").strip()
 
     def reach(self, route: str) -> str | None:
-        """Asks whether an act is about this route alone, or all of them: None."""
         where = st.radio("Where", [f"Route {route} alone", "All routes"], key=self.key("where"))
         return None if where.startswith("All") else route
 

@@ -84,7 +84,6 @@ def sign_on() -> OidcSettings | None:
 
 
 def needs_sign_in() -> bool:
-    """Tells whether people sign in by OpenID Connect. Raises SwapgateError."""
     return sign_on() is not None
 
 
@@ -182,7 +181,6 @@ def loading(what: str) -> Iterator[None]:
 
 
 def choose_route(routes: Sequence[str]) -> str | None:
-    """Asks which route to show; None where the page's address names no route."""
     asked = st.query_params.get("route")
     if asked is None or asked in routes:
         return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
@@ -246,13 +244,11 @@ def show_empty(sentence: str, command: str) -> None:
 
 
 def show_rest(page: Page[Any], what: str, command: str) -> None:
-    """Says where a list has more than the page shows, and which command lists all."""
     if page.next is not None:
         st.html(html.note(f"{len(page):,} of {page.total:,} {what}; `{command}` has all."))
 
 
 def show_turns(page: str, what: str, following: str | None) -> None:
-    """Links to the newest part of a list and to the one that follows, with the same filters."""
     chosen = {k: v for k, v in st.query_params.to_dict().items() if k != "after"}
     if "after" in st.query_params:
         st.html(html.block(html.link(page, f"Newest {what}", **chosen)))
@@ -266,12 +262,10 @@ def show_html(text: str) -> None:
 
 
 def missing_control() -> str | None:
-    """Advice where no control process answers; None where one does."""
     return processes.describe_missing_control(installation().settings.control)
 
 
 def warn_without_control() -> None:
-    """Says in a dialog whose act the control process has to finish that none answers."""
     advice = missing_control()
     if advice is not None:
         st.html(html.banner("Not now:", advice))

@@ -219,7 +219,6 @@ def healthz(_request: Request) -> Response:
 
 
 def readyz(_request: Request) -> Response:
-    """The database answers as well: 200, or 503 with the reason."""
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     try:

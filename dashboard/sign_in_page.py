@@ -47,7 +47,6 @@ class PageFrame:
 
 
 def ask_key(frame: PageFrame, problem: str = "") -> str:
-    """Renders the form for a management key; with a link behind `#`, the page posts that."""
     field = (
         '<label for="key">Management key</label>'
         '<input id="key" name="key" type="password" autocomplete="off" autofocus required>'
@@ -158,7 +157,6 @@ class SignInForm:
     def _refuse(
         self, request: Request, fields: Mapping[str, str], frame: PageFrame, why: str
     ) -> Response:
-        """Says why nobody was signed in; an address that fails often is told to wait."""
         page = refuse if _field(fields, "link") else ask_key
         if self._attempts is None:
             self._attempts = FailedAttempts(_installation().clock)

@@ -128,7 +128,6 @@ def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
 
 
 def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
-    """Ends intervals at the top of the axis, and leaves out a share beyond it."""
     return failures.assign(
         rate=failures["rate"].where(failures["rate"] <= top),
         low=failures["low"].clip(upper=top),

@@ -92,7 +92,6 @@ def _sentence(stay: Stay, now: datetime) -> str:
 
 
 def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
-    """Draws the timeline; None for a route that never changed."""
     if len(view.history) < FEWEST_VERSIONS:
         return None
     bars, marks = _route_frames(view)

@@ -158,7 +158,6 @@ def samples(
     titles: Mapping[str, str],
     texts: Mapping[str, SuiteTexts],
 ) -> pd.DataFrame:
-    """Adds both answers, question and expected answer to rows of `sample_index`."""
     answers = {}
     for side in comparison.suites:
         before = {(sample.item, sample.epoch): sample for sample in side.incumbent}

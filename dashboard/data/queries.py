@@ -54,7 +54,6 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
-    """Loads what the page of a comparison shows. Raises NotFound."""
     found = load_comparison(ctx, proposal, most_texts=MOST_TEXTS)
     basis = found.basis
     mean = {basis.mean.suite: "Weighted mean"} if basis and basis.mean else {}
@@ -198,7 +197,6 @@ class CanaryView:
 
 
 def canary(ctx: Context, route: str) -> CanaryView:
-    """Loads what the page of a route's canary shows. Raises NotFound."""
     canaries = list_canaries(ctx, route=route)
     status = canaries[0] if canaries else None
     with ctx.store.read() as tx:
@@ -248,7 +246,6 @@ class RouteView:
 
 
 def route(ctx: Context, name: str) -> RouteView:
-    """Loads what the page of a route shows. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)

@@ -173,7 +173,6 @@ def remove(form: Form, provider: str) -> None:
 
 
 def check_now(provider: str) -> None:
-    """Asks the provider at once, without a dialog: it changes nothing."""
     with st.spinner(f"{ASKS} …"):
         current_user.attempt(
             lambda actor: checks.check_provider(page_frame.context(), actor, provider),

@@ -130,7 +130,6 @@ def _index(names: list[str], wanted: str) -> int:
 
 
 def show_next_steps() -> None:
-    """Shows to who has just made the first route here what comes next."""
     route = st.session_state.get(MADE)
     if route is None:
         return

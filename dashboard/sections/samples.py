@@ -157,7 +157,6 @@ def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
 
 
 def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:
-    """Show the filters. first: the change that is chosen until somebody chooses another."""
     left, right = st.columns([2, 1], vertical_alignment="bottom")
     with left:
         show = st.segmented_control(

@@ -40,7 +40,6 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
 
 
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
-    """What became of the proposal after its verdict, where that matters to a reader."""
     proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
     # Of a rollback, the label and the card beside it say so.
@@ -72,7 +71,6 @@ def why_again(verdict: BaseVerdict | None) -> str:
 
 
 def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
-    """Lists what the verdict hangs on: all claims for a pass, else those of its outcome."""
     claims = in_reading_order(basis.claims)
     if basis.outcome != "passed":
         claims = [r for r in claims if r.outcome == basis.outcome] or claims

@@ -60,7 +60,6 @@ def faint(words: object) -> str:
 
 
 def noted(cell: str, words: object) -> str:
-    """Renders a cell with a note in a line below it, if there is one. cell: HTML."""
     return f"{cell}<br>{faint(words)}" if words else cell
 
 
@@ -161,7 +160,6 @@ def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
 
 
 def checklist(rows: Iterable[tuple[Label, str]]) -> str:
-    """What is done or not, and when it will be: `◷ 240 of 300 … · about 2 h`."""
     lines = "".join(
         f'<p class="check">{state(label)} <span class="when">{escape(when)}</span></p>'
         for label, when in rows
@@ -243,7 +241,6 @@ def banner(
     docs_page: str = "",
     docs_label: str = "More about it",
 ) -> str:
-    """Renders what concerns the whole page. docs_page: that says more."""
     more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
     words = f"{strong(heading)} {rich(text)}{more}"
     return f'<div class="sg sg-banner {tone}" role="status">{words}</div>'
@@ -269,7 +266,6 @@ def empty(sentence: str, command: str) -> str:
 
 
 def failure(what: str, why: str, works: str, *, docs_page: str = "") -> str:
-    """Renders what failed, why, and what works all the same. docs_page: that says more."""
     more = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
         '<div class="sg sg-banner worse" role="alert">'
@@ -294,7 +290,6 @@ def trend(values: Sequence[float], *, name: str) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Renders names with their facts beside them. rows: a name as text, its fact as HTML."""
     cells = "".join(
         f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
     )
@@ -302,6 +297,5 @@ def facts(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def link(page: str, shown: str, **query: str) -> str:
-    """Links to another page of the dashboard, which opens in the same tab. shown: HTML."""
     asked = f"?{urlencode(query)}" if query else ""
     return f'<a href="{escape(f"{page}{asked}")}" target="_self">{shown}</a>'

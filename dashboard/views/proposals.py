@@ -169,7 +169,6 @@ def _progress(row: ProposalRow) -> Sequence[str]:
 
 
 def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
-    """Show the form that proposes a swap. busy: routes with their open proposals."""
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
@@ -303,7 +302,6 @@ def _accept_cost(
 
 
 def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
-    """Shows what the proposal would take; returns what the candidate costs, where known."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, request)

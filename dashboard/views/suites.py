@@ -240,7 +240,6 @@ def _calibration(view: SuiteView, now: datetime) -> str:
 
 
 def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> Row:
-    """Renders a run. titles: of the suites, by name."""
     run = view.run
     # Answers of unknown price add nothing: 0 may stand for them.
     known = view.cost_usd or not view.samples
@@ -273,7 +272,6 @@ FEWEST_POINTS: Final = 2
 
 
 def _show_models(routes: Sequence[str]) -> None:
-    """routes: names of those with suites."""
     if not routes:
         return
     st.html(html.section("Models", "Each model that the suites of a route measured."))

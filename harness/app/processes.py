@@ -38,7 +38,6 @@ class ForkedProcess:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the end; raises subprocess.TimeoutExpired, as Popen does."""
         until = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if until is not None and time.monotonic() > until:
@@ -139,7 +138,6 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
 def announcing(
     settings: Settings, parts: Collection[str], say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Meanwhile says where the parts are once all answer, and after a minute which do not."""
     over = threading.Event()
     thread = threading.Thread(target=_announce, args=(settings, parts, say, over), daemon=True)
     thread.start()
@@ -230,7 +228,6 @@ def supervise(
 
 
 def simulate(host: str, port: int, **options: Any) -> None:
-    """Serve simulated models; the options are those of `evals.sim.server.serve_forever`."""
     from evals.sim.server import serve_forever  # noqa: PLC0415 - only this command needs it
 
     leave_modules_alone()

@@ -179,7 +179,6 @@ def _append_providers(file: Path, found: Iterable[FoundKey]) -> None:
 def _create_first_keys(
     installation: Installation,
 ) -> tuple[str | None, str | None, str | None]:
-    """An admin's key, a client's, and a sign-in link; None of each where there are keys."""
     ctx, secret = installation.context, installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None, None
@@ -195,7 +194,6 @@ def _create_first_keys(
 
 
 def _write_new(path: Path, text: str) -> bool:
-    """Whether it was written; a file that is there is left alone."""
     try:
         # People write addresses and, against all advice, keys into it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -245,7 +243,6 @@ def convert_file(source: Path, environ: Mapping[str, str]) -> Conversion:
 
 
 def _write(file: Path, text: str) -> None:
-    """Writes a configuration that loads; removes one that does not."""
     if not _write_new(file, text):
         text = f"{file} is there already, and is left as it is: move it away, or use --config"
         raise ConfigError(text)

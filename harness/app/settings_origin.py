@@ -68,7 +68,6 @@ def list_settings(
 
 
 def list_changed_sections(settings: Settings) -> Sequence[str]:
-    """Names the sections that changed since these settings were read. Raises ConfigError."""
     now = load_settings(settings.source)
     return [
         name
@@ -151,7 +150,6 @@ def _meaning(schema: Mapping[str, Any], path: KeyPath) -> str:
 
 
 def _resolved(schema: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follows a reference, also where the value may be null as well."""
     options = [place, *place.get("anyOf", ()), *place.get("allOf", ())]
     for option in options:
         name = str(option.get("$ref", ""))

@@ -16,8 +16,6 @@ MOST_WAITING: Final = 16
 
 
 class AsgiCall:
-    """One request to the application, and its answer as far as it has come."""
-
     def __init__(self, scope: Scope, body: bytes) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -115,8 +113,6 @@ class AsgiCall:
 
 
 class InProcessChannel:
-    """Starts the router with the first request, in that request's event loop."""
-
     def __init__(self, router: "EmbeddedRouter", key: str) -> None:
         self._router = router
         self._key = (b"authorization", f"Bearer {key}".encode("utf-8", "surrogatepass"))

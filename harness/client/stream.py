@@ -37,9 +37,7 @@ class ChannelAnswer(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
-    async def body(self) -> bytes:
-        """Reads the whole body. Raises RouterUnreachable."""
-        ...
+    async def body(self) -> bytes: ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yields the body as it arrives. Raises StreamBroken when it breaks off."""
@@ -216,7 +214,6 @@ class AsyncStream:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """What the events say; comments keep the line alive. Raises EventTooLarge."""
     # An event that the end of the stream cuts off is none: the stream broke there.
     events = EventPayloads()
     async for piece in pieces:

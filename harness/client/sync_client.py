@@ -26,8 +26,6 @@ _END: Final = object()
 
 
 class BackgroundLoop:
-    """An event loop in a thread; threads may ask it at the same time."""
-
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -108,11 +106,9 @@ class Stream:
 
     @property
     def served(self) -> Served:
-        """Says who answered, from the first chunk on. Raises InputError before."""
         return self._stream.served
 
     def response(self) -> CompletionResponse:
-        """What all chunks come to. Raises InputError before the stream has ended."""
         return self._stream.response()
 
     def _run(self) -> Iterator[StreamChunk]:

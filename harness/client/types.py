@@ -94,8 +94,6 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts the tokens of an answer."""
-
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0  # of the input
@@ -135,8 +133,6 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class CompletionResponse:
-    """A whole answer to a chat."""
-
     text: str
     finish_reason: str  # stop, length, tool_calls, content_filter or the provider's own word
     served: Served
@@ -159,8 +155,6 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
-    """Carries a piece of a tool request, from one chunk of a stream."""
-
     index: int  # which of the answer's
     id: str = ""  # id, name: in its first piece
     name: str = ""

@@ -61,7 +61,6 @@ NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ abov
 
 
 def run_demo(*, once: bool, swap: bool) -> int:
-    """Run the whole demo. Returns 0 only when all stories ended as they should."""
     stage = DemoEnvironment(swap=swap)
     return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
@@ -157,7 +156,6 @@ class DemoShow:
         self.say("providers are simulated; router, control plane, evals and database are real")
 
     def play(self, stories: Sequence[Scenario]) -> list[tuple[bool, str]]:
-        """The proposals, and beside them an outage and an agent: how these two ended."""
         traffic = self.traffic
         swapped = next(story for story in stories if story.ends is ProposalPhase.PROMOTED)
         agent = DemoAgent(traffic.base_url, traffic.key, swapped.route, self.say)
@@ -215,7 +213,6 @@ class DemoShow:
             self.traffic.rates[scene.story.route] = QUIET_RPS
 
     def _release_model(self) -> None:
-        """A new model appears at the simulated provider, and the provider's list is read."""
         name, like = (model.partition("/")[2] for model in (NEW, BETTER))
         self._switch("POST", f"profiles/{name}", {"like": like})
         discovery.discover_models(self.installation.context, OPERATOR, "sim")
@@ -260,7 +257,6 @@ class DemoShow:
             pass
 
     def _swap_back(self, agent: DemoAgent, candidate: str) -> bool:
-        """Whether the agent went on with the new model, and with the former one again."""
         try:
             agent.take_turn(candidate)
             why = "make demo: back in the middle of an agent's loop"
@@ -282,7 +278,6 @@ class DemoShow:
         self.say(f"{OUTAGE_ROUTE}: the provider is back")
 
     def _backup_served(self) -> bool:
-        """Whether requests of the route were answered by the backup, and none failed."""
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
             route = tx.routing.table().routes[OUTAGE_ROUTE]
@@ -316,7 +311,6 @@ class DemoShow:
         return kept and not tally.failed and enough
 
     def _promise_holds(self) -> bool:
-        """Raw SQL against the promise, with the verdict of a candidate that failed."""
         lost = [s for s in self.scenes if isinstance(s.comparison.verdict, Failed)]
         if not lost:
             self.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])

@@ -137,7 +137,6 @@ class DemoEnvironment:
     def start(
         self, name: str, words: list[str], environment: Mapping[str, str] | None = None
     ) -> None:
-        """One of our own commands, by its words. environment: beside this process's."""
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
@@ -160,7 +159,6 @@ class DemoEnvironment:
         raise SwapgateError(f"{name} did not start:\n{log[-2000:]}")
 
     def kill(self, name: str) -> int:
-        """SIGKILL, as when a machine dies. Returns the pid that was killed."""
         child = self.children[name]
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -266,7 +264,6 @@ class DemoEnvironment:
 
 
 def play_to_end(stage: DemoEnvironment, play: Callable[[], bool]) -> int:
-    """Plays, and ends all processes. Returns 0 for success; else the logs stay."""
     # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

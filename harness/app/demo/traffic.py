@@ -122,7 +122,6 @@ async def _post(session: aiohttp.ClientSession, url: str, route: str, number: in
 
 
 async def _ask(client: AsyncOpenAI, route: str, number: int) -> str:
-    """One question by the official client; every other one is streamed."""
     message: Any = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
     asked: dict[str, Any] = {"model": route, "messages": [message]}
     asked["user"] = f"sdk-{route}-{number}"
@@ -163,8 +162,6 @@ MOVED_S = 20.0
 
 @dataclass
 class DemoAgent:
-    """One conversation with a route. served: the model of each turn."""
-
     base_url: str  # of the router, with `/v1`
     key: str
     route: str
@@ -174,7 +171,6 @@ class DemoAgent:
     answer: str = ""
 
     def take_turn(self, model: str) -> None:
-        """Goes on once this model serves the route. Raises SwapgateError."""
         with OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0) as client:
             deadline = time.monotonic() + MOVED_S
             question = [{"role": "user", "content": "Who are you?"}]

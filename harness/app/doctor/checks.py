@@ -70,7 +70,6 @@ def all_checks(
 
 
 def _alert_sinks(settings: Settings, _: Context | None) -> Findings:
-    """Their variables in this environment; `swapgate alert test` sends something."""
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     if not sinks.names():
         next_step = "name one under `alerts.sinks`, then `swapgate alert test`"
