@@ -53,7 +53,8 @@ class FallbackEntry(TargetEntry):
 
 class OverridesEntry(BaseModel):
     """Routes that answer requests to this one, by kind of request (see
-    docs/how-to/overrides.md)."""
+    docs/how-to/overrides.md).
+    """
 
     model_config = _STRICT
     # subagent, vision, image, video, embedding: route that answers requests of this kind

@@ -163,7 +163,8 @@ class ToolServers:
 async def _open(server: ToolServer, environ: Mapping[str, str]) -> AsyncIterator[Any]:
     """The streams of an MCP session. Raises ToolServerFailed where a variable is not set.
 
-    The library follows redirects within their origin alone."""
+    The library follows redirects within their origin alone.
+    """
     for variable in server.header_envs.values():
         if variable not in environ:
             raise ToolServerFailed(f"the environment variable {variable} is not set")

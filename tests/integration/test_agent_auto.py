@@ -300,7 +300,7 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     world: SmallInstallation, ctx: Context
 ) -> None:
     """Its candidate has passed and is cheap, and waits for an approval."""
-    passed = world.until_decided(world.propose("sim/better").id)
+    passed = world.decided("sim/better")
     assert passed.verdict
     change_provider(ctx, prices={**PRICES, "better": Price(0, 0)})
     own = ModelChoice("auto:chat", ModelKind.AUTO, route="chat")

@@ -201,7 +201,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]
     try:
         made.set_up()
-        proposal = made.until_decided(made.propose("sim/better").id)
+        proposal = made.decided("sim/better")
         for _ in range(3):
             alerts.run_once(made.context())
             made.clock.advance(60)

@@ -10,8 +10,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
 from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import decisions
 from harness.control.routing import routes, targets
 from harness.domain.evals.patience import FIRST_PAUSE_S
 from harness.domain.evals.pins import ServedModel
@@ -27,17 +26,7 @@ from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, 
 from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2")
-
-
-def decided(world: SmallInstallation, request: ProposalRequest) -> Proposal:
-    proposal = submission.create_proposal(world.context(), ANN, request)
-    return world.until_decided(proposal.id)
-
-
-def proposal_request(
-    candidate: str = "sim/worse", route: str = "chat", **more: str
-) -> ProposalRequest:
-    return ProposalRequest(route, candidate, "a test", **more)  # type: ignore[arg-type]  # names only
+WORSE = "sim/worse"
 
 
 def plan_of(proposal: Proposal) -> SuitePlan:
@@ -46,7 +35,7 @@ def plan_of(proposal: Proposal) -> SuitePlan:
 
 def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
     for look, alpha in enumerate((0.05, 0.05 / 6, 0.05 / 12), start=1):
-        proposal = decided(world, proposal_request())
+        proposal = world.decided(WORSE)
         plan = plan_of(proposal)
         assert (plan.look, plan.spend) == (look, "first_full")
         assert plan.alpha == pytest.approx(alpha)
@@ -59,29 +48,29 @@ def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
 def test_another_candidate_looks_for_the_first_time_unless_it_descends(
     world: SmallInstallation,
 ) -> None:
-    decided(world, proposal_request())
+    world.decided(WORSE)
 
-    assert plan_of(decided(world, proposal_request("sim/equal"))).look == 1
-    tuned = decided(world, proposal_request("sim/good", descends_from="sim/worse"))
+    assert plan_of(world.decided("sim/equal")).look == 1
+    tuned = world.decided("sim/good", descends_from="sim/worse")
     assert plan_of(tuned).look == 2
 
 
 def test_a_proposal_that_scored_nothing_was_no_look(world: SmallInstallation) -> None:
-    first = submission.create_proposal(world.context(), ANN, proposal_request())
+    first = world.propose(WORSE)
     decisions.cancel_proposal(world.context(), ANN, first.id)
 
-    assert plan_of(decided(world, proposal_request())).look == 1
+    assert plan_of(world.decided(WORSE)).look == 1
 
 
 def test_fresh_items_begin_again(world: SmallInstallation) -> None:
-    decided(world, proposal_request())
+    world.decided(WORSE)
     colours = world.suites["colours"]
     assert colours.path is not None
     fresh = colours.path.with_name("fresh.jsonl")
     fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
     world.suites["colours"] = replace(colours, path=fresh)
 
-    (plan,) = submission.preview_proposal(world.context(), proposal_request()).plans
+    (plan,) = world.preview(WORSE).plans
 
     assert plan.look == 1
 
@@ -116,10 +105,10 @@ def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
     plain_world: SmallInstallation, spelling: str
 ) -> None:
     """Of a format mismatch, too: its remedy is another look."""
-    decided(plain_world, proposal_request())
+    plain_world.decided(WORSE)
     target = targets.add_target(plain_world.context(), SYSTEM, SPELLINGS[spelling])
 
-    assert plan_of(decided(plain_world, proposal_request(target.id))).look == 2
+    assert plan_of(plain_world.decided(target.id)).look == 2
 
 
 def test_a_name_that_its_provider_answers_with_is_the_same_model(
@@ -127,9 +116,9 @@ def test_a_name_that_its_provider_answers_with_is_the_same_model(
 ) -> None:
     plain_world.served = lambda _target, _item: ServedModel("worse-2026-05-01")
     plain_world.script = lambda _target, item, _epoch: str(item.target) + "!"
-    decided(plain_world, proposal_request())
+    plain_world.decided(WORSE)
 
-    assert plan_of(decided(plain_world, proposal_request("sim/worse-2026-05-01"))).look == 2
+    assert plan_of(plain_world.decided("sim/worse-2026-05-01")).look == 2
 
 
 def test_aliases_that_answer_with_one_name_have_one_first_look_together(
@@ -146,12 +135,12 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
         item,
         epoch,
     )
-    first = decided(plain_world, proposal_request("sim/alias-1"))
-    second = decided(plain_world, proposal_request("sim/alias-2"))
+    first = plain_world.decided("sim/alias-1")
+    second = plain_world.decided("sim/alias-2")
 
     assert (plan_of(second).look, second.phase) == (1, ProposalPhase.REJECTED)
     assert f"looks at colours before it were 1 ({first.id})" in second.closed_because
-    third = decided(plain_world, proposal_request("sim/alias-2"))
+    third = plain_world.decided("sim/alias-2")
     assert (plan_of(third).look, third.phase) == (3, ProposalPhase.CANARY)
 
 
@@ -160,13 +149,9 @@ def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
 ) -> None:
     """The first one is not held up by the second, which knew of it."""
     plain_world.add_route("mail")
-    first = submission.create_proposal(
-        plain_world.context(), ANN, proposal_request("sim/better")
-    )
+    first = plain_world.propose("sim/better")
     plain_world.clock.advance(1)
-    second = submission.create_proposal(
-        plain_world.context(), ANN, proposal_request("sim/better", route="mail")
-    )
+    second = plain_world.propose("sim/better", route="mail")
 
     assert plan_of(plain_world.until_decided(second.id)).look == 2
     assert plain_world.get(first.id).phase is ProposalPhase.CANARY
@@ -204,15 +189,13 @@ def nine_of_ten_are_new(text: str) -> str:
 def test_items_that_are_spelled_otherwise_are_the_same_items(
     plain_world: SmallInstallation, how: str
 ) -> None:
-    decided(plain_world, proposal_request())
+    plain_world.decided(WORSE)
     changed = RESPELLED[how](plain_world.suites["colours"])
     plain_world.suites[changed.name] = changed
     settings = RouteSettings(suites=(RouteSuite(changed.name),))
     routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
 
-    (plan,) = submission.preview_proposal(
-        plain_world.context(), proposal_request(route="mail")
-    ).plans
+    (plan,) = plain_world.preview(WORSE, route="mail").plans
 
     assert plan.look == 2
 
@@ -228,7 +211,7 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
         )
     plain_world.run_once()
     plain_world.run_once()
-    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 1
+    assert plain_world.preview(WORSE).plans[0].look == 1
 
     for spelling in ("seed", "addendum"):
         target = targets.add_target(ctx, ANN, SPELLINGS[spelling])
@@ -236,7 +219,7 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
     plain_world.run_once()
     plain_world.run_once()
 
-    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 3
+    assert plain_world.preview(WORSE).plans[0].look == 3
 
 
 def seed_of(name: str) -> TargetSeed:
@@ -260,7 +243,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
         return answer(target, item, epoch)
 
     plain_world.script = failing
-    proposal = plain_world.until_decided(plain_world.propose("sim/better").id)
+    proposal = plain_world.decided("sim/better")
     before = scores(plain_world, proposal)
     assert proposal.infra_errors == 1
     asked.clear()
@@ -286,7 +269,7 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    proposal = submission.create_proposal(ctx, ANN, proposal_request())
+    proposal = plain_world.propose(WORSE)
     plain_world.run_once()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
@@ -294,7 +277,7 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
             tx.runs.store_sample(sample(run))
     decisions.cancel_proposal(ctx, ANN, proposal.id)
 
-    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 2
+    assert plain_world.preview(WORSE).plans[0].look == 2
 
 
 def sample(run: str) -> Sample:
@@ -304,31 +287,29 @@ def sample(run: str) -> Sample:
 def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     plain_world: SmallInstallation,
 ) -> None:
-    ctx = plain_world.context()
-    assert submission.preview_proposal(ctx, proposal_request()).risk.text == (
+    assert plain_world.preview(WORSE).risk.text == (
         "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
     )
     for model in ("worse", "equal", "worse"):
-        decided(plain_world, proposal_request(f"sim/{model}"))
+        plain_world.decided(f"sim/{model}")
 
-    risk = submission.preview_proposal(ctx, proposal_request("sim/good")).risk
+    risk = plain_world.preview("sim/good").risk
     assert risk.number == 4
     assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
     assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.text
 
     plain_world.clock.advance(91 * 86_400)
-    assert submission.preview_proposal(ctx, proposal_request("sim/good")).risk.number == 1
+    assert plain_world.preview("sim/good").risk.number == 1
 
 
 def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> None:
     plain_world.policy = replace(POLICY, gate=replace(POLICY.gate, alpha_budget=0.08))
     alphas = [
-        plan_of(decided(plain_world, proposal_request(f"sim/{model}"))).alpha
-        for model in ("worse", "equal")
+        plan_of(plain_world.decided(f"sim/{model}")).alpha for model in ("worse", "equal")
     ]
 
     assert alphas == pytest.approx([0.04, 0.02])
-    left = submission.preview_proposal(plain_world.context(), proposal_request("sim/good"))
+    left = plain_world.preview("sim/good")
     assert left.plans[0].alpha == pytest.approx(0.01)
     assert left.risk.risk <= 0.08
     assert "the policy allows 8 %" in left.risk.text

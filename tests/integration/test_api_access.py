@@ -372,7 +372,7 @@ def test_metrics_open_for_a_viewer_and_for_the_metrics_token_alone(tmp_path: Pat
 def test_metrics_show_a_live_canary(tmp_path: Path) -> None:
     world = world_of(tmp_path, people_approve=False)
     door = Door(world)
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     text = door.send("GET", "//metrics").text
     assert 'swapgate_canary_weight_bps{route="chat",state="waiting"} 100.0' in text
     assert 'swapgate_canary_log_e{route="chat"} 0.0' in text

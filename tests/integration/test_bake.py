@@ -37,8 +37,7 @@ def baking(world: SmallInstallation) -> SmallInstallation:
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     world.run_once()
     return world.get(proposal.id)
 
@@ -113,8 +112,7 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     ctx = baking.context()
     baking.add_route("mail")
     broken = promoted(baking)
-    other = baking.propose("sim/better", route="mail")
-    baking.until_decided(other.id)
+    other = baking.decided("sim/better", route="mail")
     baking.run_once()
     operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())

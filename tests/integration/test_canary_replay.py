@@ -33,7 +33,7 @@ def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstall
 
 
 def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstallation) -> None:
-    world.until_decided(world.propose().id)
+    world.decided()
     for _ in range(3):
         world.run_once()
         world.feed(blocks=4)
@@ -46,7 +46,7 @@ def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstalla
 
 
 def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstallation) -> None:
-    world.until_decided(world.propose().id)
+    world.decided()
     world.run_once()
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "lunch")
     world.feed(failing=True, blocks=30)
@@ -65,7 +65,7 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
 def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose().id)
+    world.decided()
     world.run_once()
     world.feed(blocks=3)
     # Raises what is no InputError: no number is compared with a text.
@@ -84,7 +84,7 @@ def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
 def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
     world: SmallInstallation, loss: str
 ) -> None:
-    world.until_decided(world.propose().id)
+    world.decided()
     world.run_once()
     with world.store.read() as tx:
         (rollout,) = tx.rollouts.live()

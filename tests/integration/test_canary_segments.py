@@ -23,7 +23,7 @@ def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
     """A canary that fails with tools at this rate; its blocks are stored."""
     canary = replace(CANARY, guardrails=Guardrails.none())
     world.policy = replace(world.policy, canary=canary)
-    world.until_decided(world.propose().id)
+    world.decided()
     world.run_once()
     with world.store.read() as tx:
         (rollout,) = tx.rollouts.live()

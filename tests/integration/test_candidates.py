@@ -434,8 +434,7 @@ def test_the_leaderboard_keeps_its_models_when_another_one_serves(
     world: SmallInstallation,
 ) -> None:
     world.script = skilled
-    first = world.propose("sim/worse")
-    world.until_decided(first.id)
+    world.decided("sim/worse")
     settings = world.route().settings
     routes.create_route(world.context(), SYSTEM, "other", "sim/better", settings=settings)
 

@@ -104,7 +104,7 @@ def test_a_target_without_evidence_stays_out_of_the_chain(
     world.policy = approved(replace(POLICY, canary=replace(CANARY, bake_s=10_000.0)))
     with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
         add(world, candidate)
-    then(world, world.until_decided(world.propose(candidate).id).id)
+    then(world, world.decided(candidate).id)
 
     with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
         add(world, candidate)
@@ -144,7 +144,7 @@ def test_a_waiver_has_a_reason_and_an_end(
 
 
 def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose().id)
+    proposal = world.decided()
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     approve(world, proposal.id)
 
@@ -185,7 +185,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
         routes.change_settings(ctx, ADA, "chat", lambda before: before)
 
     # What a rollout does by itself is not held up by it.
-    proposal = world.until_decided(world.propose().id)
+    proposal = world.decided()
     approve(world, proposal.id)
     world.run_once()
     operations.operate(ctx, ADA, "chat", RolloutSignal.ABORT, "a test")

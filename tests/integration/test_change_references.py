@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import decisions
 from harness.domain.errors import Conflict, InputError
 from harness.domain.proposals.policy import ChangeReferenceRule, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
-from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
+from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
 from tests.support.store.raw_rows import POLICY as RAW_POLICY
 
@@ -20,11 +19,6 @@ pytestmark = pytest.mark.req("G2", "F5")
 
 def asking(policy: Policy) -> Policy:
     return replace(policy, change_reference=ChangeReferenceRule.REQUIRED)
-
-
-def propose(world: SmallInstallation, change: str = "") -> Proposal:
-    request = ProposalRequest("chat", "sim/better", "", change_reference=change)
-    return submission.create_proposal(world.context(), ANN, request)
 
 
 def events(world: SmallInstallation, proposal: Proposal) -> dict[str, object]:
@@ -40,12 +34,12 @@ def test_where_nobody_approves_the_proposer_names_the_change_request(
 ) -> None:
     world.policy = asking(POLICY)
     with pytest.raises(InputError, match="asks for a change request, and nobody approves"):
-        propose(world)
+        world.propose()
     for nonsense in ("two words", "CHG1\n", "-CHG1", "C" * 65):
         with pytest.raises(InputError, match="no reference of a change request"):
-            propose(world, f"{nonsense}!")
+            world.propose(change_reference=f"{nonsense}!")
 
-    made = world.until_decided(propose(world, " CHG0012345 ").id)
+    made = world.decided(change_reference=" CHG0012345 ")
     world.run_once()
     assert world.get(made.id).phase is ProposalPhase.CANARY
     assert world.get(made.id).change_reference == "CHG0012345"
@@ -56,7 +50,7 @@ def test_an_approver_names_the_change_request_that_the_proposer_did_not(
     world: SmallInstallation,
 ) -> None:
     world.policy = asking(approved())
-    made = world.until_decided(propose(world).id)
+    made = world.decided()
     ctx = world.context()
     with pytest.raises(InputError, match="approve … --change CHG0012345"):
         decisions.approve_proposal(ctx, BEN, made.id, "fine")
@@ -78,7 +72,7 @@ def test_a_swap_is_approved_under_the_change_request_that_it_was_proposed_under(
     world: SmallInstallation,
 ) -> None:
     world.policy = approved()
-    made = world.until_decided(propose(world, "CHG1").id)
+    made = world.decided(change_reference="CHG1")
     with pytest.raises(Conflict, match="proposed under change CHG1, not CHG2"):
         decisions.approve_proposal(world.context(), BEN, made.id, change_reference="CHG2")
     decisions.approve_proposal(world.context(), BEN, made.id)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evals.suites.items import Item
 from harness.control.evals import recomputation
-from harness.control.proposals import comparison, estimate, submission
+from harness.control.proposals import comparison, estimate
+from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError, NotFound
@@ -25,11 +27,10 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.planning.claim_advice import ClaimAdvice
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from tests.support.control.control_plane import ANN, ITEMS, POLICY, SmallInstallation
+from tests.support.control.control_plane import ITEMS, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
 CHEAPER = Claim.CHEAPER
@@ -58,10 +59,21 @@ def prepared(world: SmallInstallation, gate: GatePolicy = GATE) -> SmallInstalla
     return world
 
 
-def proposed(world: SmallInstallation, candidate: str, **more: object) -> Proposal:
-    request = ProposalRequest("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
-    made = submission.create_proposal(world.context(), ANN, request)
-    return world.until_decided(made.id)
+def estimated(
+    world: SmallInstallation,
+    candidate: str = "sim/better",
+    *,
+    route: str = "chat",
+    effect: float | None = None,
+    **wish: Any,
+) -> SuiteEstimate:
+    request = ProposalRequest(route, candidate, **wish)
+    (found,) = estimate.estimate_proposal(world.context(), request, effect=effect)
+    return found
+
+
+def proposed(world: SmallInstallation, candidate: str, **more: Any) -> Proposal:
+    return world.decided(candidate, claim=CHEAPER, **more)
 
 
 def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
@@ -112,31 +124,22 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
     prepared(plain)
 
     with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
-        submission.create_proposal(
-            plain.context(), ANN, ProposalRequest("chat", "sim/better", claim=CHEAPER)
-        )
+        plain.propose("sim/better", claim=CHEAPER)
     with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
-        submission.create_proposal(
-            plain.context(), ANN, ProposalRequest("chat", "sim/good", min_saving=0.2)
-        )
+        plain.propose("sim/good", min_saving=0.2)
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        submission.create_proposal(
-            plain.context(),
-            ANN,
-            ProposalRequest("chat", "sim/good", claim=CHEAPER, min_saving=1.0),
-        )
+        plain.propose("sim/good", claim=CHEAPER, min_saving=1.0)
 
 
 @pytest.mark.req("A3", "A7")
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
-    request = ProposalRequest("chat", "sim/good", claim=CHEAPER)
-    (listed,) = estimate.estimate_proposal(plain.context(), request)
+    listed = estimated(plain, "sim/good", claim=CHEAPER)
     assert listed.guessed
     assert listed.saving == pytest.approx(0.75)
     proposed(plain, "sim/good")
 
-    (known,) = estimate.estimate_proposal(plain.context(), request)
+    known = estimated(plain, "sim/good", claim=CHEAPER)
     assert known.saving == pytest.approx(0.75)
     assert known.saving_items is not None
     assert known.saving_items < 30
@@ -147,16 +150,9 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     plain: SmallInstallation,
 ) -> None:
     gate = replace(GATE, claim=Claim.SUPERIOR, margin_max=0.3)
-    ctx = prepared(plain, gate).context()
-
-    def advised(request: ProposalRequest) -> ClaimAdvice:
-        (found,) = estimate.estimate_proposal(ctx, request)
-        return found.advice
-
-    tenth, same_price = (
-        advised(ProposalRequest("chat", f"sim/{m}")) for m in ("good", "equal")
-    )
-    asked = advised(ProposalRequest("chat", "sim/good", claim=Claim.SUPERIOR))
+    prepared(plain, gate)
+    tenth, same_price = (estimated(plain, name).advice for name in ("sim/good", "sim/equal"))
+    asked = estimated(plain, "sim/good", claim=Claim.SUPERIOR).advice
 
     assert [(one.claim, one.margin) for one in tenth.options if one.epochs == 1] == [
         (CHEAPER, 0.2),
@@ -173,14 +169,11 @@ def test_the_plan_recommends_the_claim_that_fits_the_candidates_price(
     # About these very items: said, and the owner's setting decides whether it comes first.
     assert [one.claim for one in tenth.options if one.epochs == 2] == [CHEAPER]
     these = replace(gate, population=ClaimPopulation.THESE, epochs=2)
-    first = estimate.estimate_proposal(
-        prepared(plain, these).context(), ProposalRequest("chat", "sim/good")
-    )[0].advice.recommended
+    first = estimated(prepared(plain, these), "sim/good").advice.recommended
     assert (first.claim, first.population) == (CHEAPER, ClaimPopulation.THESE)
 
 
-@pytest.mark.req("A3", "A7")
-@pytest.mark.req("F2")
+@pytest.mark.req("A3", "A7", "F2")
 def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     plain: SmallInstallation,
 ) -> None:
@@ -194,28 +187,21 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     text = (plain.folder / "colours.jsonl").read_text(encoding="utf-8")
     others.write_text(text.replace("colour-", "guard-"), encoding="utf-8")
     plain.suites["guarding"] = replace(plain.suites["guarding"], path=others)
-    proposal = submission.create_proposal(
-        plain.context(), ANN, ProposalRequest("mixed", "sim/good")
-    )
-    decided = plain.until_decided(proposal.id)
+    decided = plain.decided("sim/good", route="mixed")
 
     assert decided.phase is ProposalPhase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
-    text = render_markdown(gather_report(plain.context(), proposal.id))
+    text = render_markdown(gather_report(plain.context(), decided.id))
     assert "| guarding (guard) | failed |" in text
 
 
-@pytest.mark.req("A3", "A7")
-@pytest.mark.req("F2")
+@pytest.mark.req("A3", "A7", "F2")
 def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     plain: SmallInstallation,
 ) -> None:
     prepared(plain)
     with_suites(plain, RouteSuite("colours"), RouteSuite("shades", weight=2.0))
-    proposal = submission.create_proposal(
-        plain.context(), ANN, ProposalRequest("mixed", "sim/good")
-    )
-    decided = plain.until_decided(proposal.id)
+    decided = plain.decided("sim/good", route="mixed")
     report = gather_report(plain.context(), decided.id)
 
     weights = [(plan.suite, plan.combine, plan.weight) for plan in decided.plans]
@@ -229,8 +215,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
     assert recomputation.replay_verdict(plain.context(), decided.id).agrees
 
 
-@pytest.mark.req("A3", "A7")
-@pytest.mark.req("F2")
+@pytest.mark.req("A3", "A7", "F2")
 @pytest.mark.parametrize(
     ("suites", "claim", "why"),
     [
@@ -246,18 +231,14 @@ def test_roles_that_make_no_claim_are_refused(
     with_suites(plain, *suites)
 
     with pytest.raises(ConfigError, match=why):
-        submission.create_proposal(
-            plain.context(), ANN, ProposalRequest("mixed", "sim/good", claim=claim)
-        )
+        plain.propose("sim/good", route="mixed", claim=claim)
 
 
 @pytest.mark.req("F2", "A3")
 def test_without_a_former_run_cost_time_and_spread_are_guessed(
     world: SmallInstallation,
 ) -> None:
-    (suite_estimate,) = estimate.estimate_proposal(
-        world.context(), ProposalRequest("chat", "sim/better")
-    )
+    suite_estimate = estimated(world)
 
     assert suite_estimate.guessed
     assert suite_estimate.cost_usd is not None
@@ -270,11 +251,9 @@ def test_without_a_former_run_cost_time_and_spread_are_guessed(
 
 @pytest.mark.req("F2", "A3")
 def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
 
-    (suite_estimate,) = estimate.estimate_proposal(
-        world.context(), ProposalRequest("chat", "sim/better")
-    )
+    suite_estimate = estimated(world)
 
     assert suite_estimate.spread is not None
     assert suite_estimate.spread.pairs == ITEMS
@@ -292,12 +271,9 @@ def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) ->
 def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
 
-    (known,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
-    (unpriced,) = estimate.estimate_proposal(
-        world.context(), ProposalRequest("chat", "sim/nobody")
-    )
+    known, unpriced = estimated(world, "sim/good"), estimated(world, "sim/nobody")
 
     assert known.estimated
     # The same price for all models of this world.
@@ -309,12 +285,7 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
 def test_the_cheapest_design_is_for_the_difference_that_matters(
     world: SmallInstallation,
 ) -> None:
-    (small,) = estimate.estimate_proposal(
-        world.context(), ProposalRequest("chat", "sim/better"), effect=0.05
-    )
-    (large,) = estimate.estimate_proposal(
-        world.context(), ProposalRequest("chat", "sim/better"), effect=0.3
-    )
+    small, large = (estimated(world, effect=effect) for effect in (0.05, 0.3))
 
     assert small.advice.own.enough is None
     assert "too few to detect 5" in small.warning
@@ -326,8 +297,9 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
 @pytest.mark.req("F2", "A3")
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, margin_max=0.25))
-    request = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
-    (suite_estimate,) = estimate.estimate_proposal(world.context(), request)
+    suite_estimate = estimated(
+        world, "sim/equal", reason="cheaper", claim=Claim.NON_INFERIOR, margin=0.25
+    )
 
     assert suite_estimate.effect == 0.25
     assert suite_estimate.advice.own.enough is not None
@@ -336,8 +308,6 @@ def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation
 @pytest.mark.req("F2", "A3")
 def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:
     with pytest.raises(NotFound):
-        estimate.estimate_proposal(world.context(), ProposalRequest("nowhere", "sim/better"))
+        estimated(world, route="nowhere")
     with pytest.raises(InputError):
-        estimate.estimate_proposal(
-            world.context(), ProposalRequest("chat", "sim/better", margin=1.5)
-        )
+        estimated(world, margin=1.5)

@@ -32,7 +32,7 @@ def test_a_suite_of_documents_is_planned_run_and_judged_by_document(
 ) -> None:
     group_items(world)
 
-    decided = world.until_decided(world.propose("sim/better").id)
+    decided = world.decided("sim/better")
 
     (plan,) = decided.plans
     assert (plan.cluster, plan.n_max, plan.planned_items) == ("document", ITEMS // SIZE, ITEMS)
@@ -53,7 +53,7 @@ def test_the_estimate_of_such_a_suite_counts_clusters_and_prices_items(
     world: SmallInstallation,
 ) -> None:
     group_items(world)
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
 
     (found,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
 
@@ -64,10 +64,10 @@ def test_the_estimate_of_such_a_suite_counts_clusters_and_prices_items(
 
 
 def test_another_cluster_field_is_another_suite(world: SmallInstallation) -> None:
-    first = world.until_decided(world.propose("sim/equal").id)
+    first = world.decided("sim/equal")
     group_items(world)
 
-    second = world.until_decided(world.propose("sim/equal").id)
+    second = world.decided("sim/equal")
 
     assert first.plans[0].suite_digest != second.plans[0].suite_digest
     assert first.runs["colours"].incumbent != second.runs["colours"].incumbent

@@ -55,7 +55,7 @@ def deliver(world: SmallInstallation, turns: int = 1) -> None:
 
 @pytest.mark.req("B9", "F3")
 def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     for _ in range(20):
         world.feed(failing=True)
         world.run_once()
@@ -74,7 +74,7 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     world: SmallInstallation,
 ) -> None:
     world.policy = approved()
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     deliver(world)
     assert sent_messages(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
@@ -92,7 +92,7 @@ def test_a_forged_row_keeps_its_alert_open_and_no_other_from_being_told(
     world: SmallInstallation,
 ) -> None:
     world.policy = approved()
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     with owned(world.store) as db:
         db.execute(sa.text("UPDATE proposal SET reason = 'forged'"))
 
@@ -107,7 +107,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
     world: SmallInstallation,
 ) -> None:
     world.sinks.down.add("chat")
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
@@ -134,7 +134,7 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
     world: SmallInstallation,
 ) -> None:
     world.sinks.down.add("chat")
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
     world.clock.advance(GIVE_UP_AFTER.total_seconds())
@@ -279,7 +279,7 @@ def test_the_loop_is_idle_only_when_nothing_is_under_way(tmp_path: Path) -> None
 
 @pytest.mark.req("F3")
 def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     with world.store.write() as tx:
         (rollout,) = tx.rollouts.live()
         block = block_of(rollout, 0, world.clock, failing=False)
@@ -345,7 +345,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
     world: SmallInstallation,
 ) -> None:
     world.sinks.kept.clear()
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
 
@@ -356,7 +356,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
 
 
 def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
     deliver(world)

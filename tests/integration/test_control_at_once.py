@@ -142,8 +142,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
     world: SmallInstallation, database_url: str
 ) -> None:
     """The abort, the rollback by hand or the promotion wins; the others are told."""
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     while world.store.snapshot().table.routes["chat"].canary is not None:
         world.feed()
         with world.store.read() as tx:
@@ -206,8 +205,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
 
 def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> None:
     world.policy = approved()
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     world.clock.advance(8 * 86_400)
     world.run_once()
 
@@ -218,8 +216,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> No
 
 def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) -> None:
     world.policy = approved()
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id)
 
     with pytest.raises(Conflict, match="approved already, by ben"):

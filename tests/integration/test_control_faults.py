@@ -14,9 +14,8 @@ from harness.control.canary import decision, operations
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context, dry_run_context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions, evaluation, submission
+from harness.control.proposals import decisions, evaluation
 from harness.control.proposals.comparison import load_comparison
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import InputError, NotFound, StaleWrite
@@ -166,7 +165,7 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
     (newest, *_) = read_history(world.context(), "chat")
     world.clock.jump(-30 * 86_400)
 
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
 
     assert proposal.phase is ProposalPhase.CANARY
     assert read_history(world.context(), "chat")[0].at == newest.at
@@ -281,7 +280,7 @@ def test_a_model_that_cannot_be_read_is_named_and_tried_again_by_the_next_propos
     assert shown.standing is None
     assert "propose" in shown.next_step
 
-    second = world.until_decided(world.propose("sim/better").id)
+    second = world.decided("sim/better")
     assert second.plans[0].look == 1
     with world.store.read() as tx:
         verdict = tx.verdicts.get(second.verdict or "")
@@ -309,8 +308,7 @@ def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
     world: SmallInstallation,
 ) -> None:
     ours = worker_supervision.start_run(world.context(), ANN, "colours", "sim/base")
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
 
     assert ours.id not in evaluation.run_ids(world.get(proposal.id))
     with world.store.read() as tx:
@@ -326,7 +324,7 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstall
     world.add_route("mail")
     frugal = replace(world.policy, gate=over(world.policy.gate, 30))
     ctx = replace(world.context(), policies={"default": frugal})
-    first = submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/better"))
+    first = world.propose(ctx=ctx)
     second = world.propose("sim/better", route="mail")
     for _ in range(10):
         world.run_once()
@@ -431,8 +429,7 @@ def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: 
 
 
 def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    world.decided("sim/better")
     ctx = world.context()
     with world.store.read() as tx:
         seen = tx.rollouts.live()[0]
@@ -454,8 +451,7 @@ def test_an_approved_proposal_whose_proof_holds_no_more_opens_no_canary(
 ) -> None:
     gate = replace(world.policy.gate, verdict_ttl_s=60.0)
     world.policy = approved(replace(world.policy, gate=gate))
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     if why == "expired":
         world.clock.advance(61)
@@ -476,8 +472,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
 ) -> None:
     world.promoted("sim/good")
     before = routes.load_table(world.context()).routes["chat"]
-    proposal = world.propose("sim/better")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/better")
     world.feed()
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
@@ -537,8 +532,7 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
 
 
 def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
-    proposal = world.propose("sim/worse")
-    world.until_decided(proposal.id)
+    proposal = world.decided("sim/worse")
     with world.store.read() as tx:
         states = {run.state for run in tx.runs.list()}
         verdict = tx.verdicts.for_proposal(proposal.id)[0]
@@ -548,9 +542,8 @@ def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
 
 @pytest.mark.req("A7")
 def test_the_claim_non_inferior_needs_a_reason(world: SmallInstallation) -> None:
-    request = ProposalRequest("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
-        submission.create_proposal(world.context(), ANN, request)
+        world.propose(reason="", claim=Claim.NON_INFERIOR)
 
 
 class Killed(InlineWorkers):

@@ -1,19 +1,19 @@
 """A candidate whose canary would end for its cost is found before anything is spent."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from harness.api.proposals import ProposalBody
-from harness.control.proposals import candidates, cost_ratio, decisions, submission
+from harness.control.proposals import candidates, cost_ratio, decisions
 from harness.control.proposals.comparison import load_comparison
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import targets
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import Conflict, InputError, NotAllowed
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.candidate_schedule import CandidateSchedule
 from harness.domain.routing.target import Price
@@ -31,11 +31,8 @@ def price(world: SmallInstallation, **prices: Price | None) -> None:
     targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
 
 
-def propose(
-    world: SmallInstallation, actor: Actor, accept: float | None = None, because: str = ""
-) -> Proposal:
-    request = ProposalRequest("chat", "sim/better", accept_cost=accept, because=because)
-    return submission.create_proposal(world.context(), actor, request)
+def accepting(ratio: float, because: str = "it answers more") -> dict[str, Any]:
+    return {"actor": BEN, "accept_cost": ratio, "because": because}
 
 
 def watching(policy: Policy, **guardrails: float | bool) -> Policy:
@@ -48,25 +45,25 @@ def test_a_candidate_that_its_canary_would_end_for_is_refused_as_it_is_proposed(
 ) -> None:
     price(world, better=Price(3.2, 6.4))
     with pytest.raises(InputError, match=r"3\.2 times as much .* above 1\.5 .*accept-cost 4"):
-        propose(world, ANN)
+        world.propose()
     with pytest.raises(InputError, match=r"above 2 times as much, so this cost ends it"):
-        propose(world, BEN, 2.0, "it answers more")
+        world.propose(**accepting(2.0))
     with pytest.raises(NotAllowed, match="needs approver"):
-        propose(world, ANN, 3.5, "it answers more")
+        world.propose(**{**accepting(3.5), "actor": ANN})
     with pytest.raises(InputError, match="needs its reason"):
-        propose(world, BEN, 3.5, " ")
+        world.propose(**accepting(3.5, " "))
     with world.store.read() as tx:
         assert not tx.proposals.list()
 
     world.policy = watching(POLICY, cost_per_success=False)
-    assert propose(world, ANN).accepted_cost is None
+    assert world.propose().accepted_cost is None
 
 
 def test_an_accepted_cost_widens_the_guardrail_of_this_one_canary(
     world: SmallInstallation,
 ) -> None:
     price(world, better=Price(3.2, 6.4))
-    made = world.until_decided(propose(world, BEN, 3.5, "it answers more.").id)
+    made = world.decided(**accepting(3.5, "it answers more."))
 
     assert made.phase is ProposalPhase.CANARY
     tolerated = world.rollout().policy.tolerated
@@ -99,24 +96,24 @@ def test_an_approver_accepts_the_cost_of_one_proposal_of_another_person(
     accept(BEN)
     with pytest.raises(InputError, match="sim/good costs"):
         world.propose("sim/good")
-    made = propose(world, ANN)
+    made = world.propose()
     assert made.accepted_cost is not None
     assert made.accepted_cost.text == "ben accepts up to 3.5 times the cost: it answers more"
 
     decisions.cancel_proposal(world.context(), ANN, made.id)
     with pytest.raises(InputError, match="before you do: `swapgate proposal accept-cost"):
-        propose(world, ANN)
+        world.propose()
     accept(BEN)
     world.clock.advance(31 * 86_400)
     with pytest.raises(InputError, match=r"above 1\.5 times"):
-        propose(world, ANN)
+        world.propose()
 
 
 @pytest.mark.both_databases
 def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
     world: SmallInstallation,
 ) -> None:
-    made = propose(world, ANN)
+    made = world.propose()
     price(world, better=Price(3.2, 6.4))
     waits = world.until_decided(made.id)
     assert waits.phase is ProposalPhase.AWAITING_APPROVAL
@@ -138,7 +135,7 @@ def test_a_price_that_rose_since_waits_for_an_approver_who_accepts_it(
 
 def test_a_cost_is_accepted_once(world: SmallInstallation) -> None:
     world.policy = approved()
-    made = world.until_decided(propose(world, BEN, 2.0, "it answers more").id)
+    made = world.decided(**accepting(2.0))
     with pytest.raises(Conflict, match="That cannot change"):
         decisions.approve_proposal(world.context(), CARL, made.id, "more", accept_cost=4.0)
     decisions.approve_proposal(world.context(), CARL, made.id)
@@ -150,7 +147,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
 ) -> None:
     world.policy = watching(POLICY, output_tokens=False)
     price(world, better=None)
-    made = world.until_decided(propose(world, ANN).id)
+    made = world.decided()
     assert world.rollout().policy.guardrails.output_tokens == 1.5
     text = load_comparison(world.context(), made.id).cost.text
     assert "The price of sim/better is unknown. In place of the cost, its canary" in text
@@ -160,7 +157,7 @@ def test_without_a_price_tokens_are_guarded_in_the_place_of_money(
 def test_nothing_times_a_number_cannot_be_accepted(world: SmallInstallation) -> None:
     price(world, base=Price(0.0, 0.0))
     with pytest.raises(InputError, match="sim/base costs nothing, and sim/better does"):
-        propose(world, BEN, 9.0, "it answers more")
+        world.propose(**accepting(9.0))
 
 
 def test_a_scheduled_candidate_beyond_the_guardrail_waits_for_an_approver(

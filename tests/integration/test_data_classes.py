@@ -13,7 +13,7 @@ from harness.control.context import Context
 from harness.control.evals import drift_monitor as monitor
 from harness.control.evals import worker_supervision
 from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions, submission
+from harness.control.proposals import decisions
 from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
@@ -67,8 +67,7 @@ def _providers(world: SmallInstallation) -> list[Provider]:
 
 
 def proposed(world: SmallInstallation) -> Proposal:
-    request = submission.ProposalRequest("chat", AWAY, "a test")
-    return submission.create_proposal(as_of(world, "sim", "away"), ANN, request)
+    return world.propose(AWAY, ctx=as_of(world, "sim", "away"))
 
 
 def until(
@@ -165,12 +164,10 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
     judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
     heard = replace(Guardrails(), judge=1.25)
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
-    request = submission.ProposalRequest("chat", AWAY, "a test")
-
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
-        submission.create_proposal(as_of(personal, "sim", "away"), ADA, request)
+        personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away"))
     with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
-        submission.create_proposal(as_of(personal, "sim", "away", "judge"), ADA, request)
+        personal.propose(AWAY, ADA, ctx=as_of(personal, "sim", "away", "judge"))
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -> None:
@@ -222,13 +219,9 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
     captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        submission.create_proposal(
-            as_of(captured, "other"), ANN, submission.ProposalRequest("chat", "sim/better", "x")
-        )
+        captured.propose(ctx=as_of(captured, "other"))
 
-    proposal = submission.create_proposal(
-        as_of(captured, "sim"), ANN, submission.ProposalRequest("chat", "sim/better", "x")
-    )
+    proposal = captured.propose(ctx=as_of(captured, "sim"))
     captured.run_once(as_of(captured, "other"))
 
     for run in captured.get(proposal.id).runs.values():

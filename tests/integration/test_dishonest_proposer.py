@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from harness.control.context import Context
-from harness.control.proposals import decisions, gate_run, review, submission
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import decisions, review, submission
 from harness.control.routing import routes
 from harness.domain.errors import InputError, NotAllowed, NotFound, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuiteRole
@@ -15,13 +14,6 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
-from harness.domain.settings import (
-    ControlSettings,
-    RouterSettings,
-    Settings,
-    TargetSeed,
-    UiSettings,
-)
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
@@ -49,9 +41,9 @@ def context(world: SmallInstallation, *policies: Policy) -> Context:
 
 
 def decided(
-    world: SmallInstallation, ctx: Context, request: ProposalRequest, actor: Actor = EVE
+    world: SmallInstallation, ctx: Context, candidate: str = "sim/better", actor: Actor = EVE
 ) -> Proposal:
-    proposal = submission.create_proposal(ctx, actor, request)
+    proposal = world.propose(candidate, actor, ctx=ctx)
     for _ in range(10):
         world.run_once(ctx)
         if submission.get_proposal(ctx, proposal.id).verdict:
@@ -84,9 +76,7 @@ def test_a_wish_beyond_the_policy_is_refused(
     plain_world: SmallInstallation, wish: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(NotAllowed, match=why):
-        submission.create_proposal(
-            plain_world.context(), EVE, ProposalRequest("chat", "sim/good", "x", **wish)
-        )
+        plain_world.propose("sim/good", EVE, **wish)
 
 
 def test_a_claim_that_the_policy_does_not_name_is_refused(
@@ -95,11 +85,7 @@ def test_a_claim_that_the_policy_does_not_name_is_refused(
     plain_world.policy = gate(claim=Claim.SUPERIOR, claims=(Claim.SUPERIOR,))
 
     with pytest.raises(NotAllowed, match="the claim non_inferior, of superior"):
-        submission.create_proposal(
-            plain_world.context(),
-            EVE,
-            ProposalRequest("chat", "sim/good", "x", Claim.NON_INFERIOR),
-        )
+        plain_world.propose("sim/good", EVE, claim=Claim.NON_INFERIOR)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +96,7 @@ def test_what_was_registered_under_other_rules_is_never_let_in(
 ) -> None:
     """Whoever has a configuration of his own registers by it; the control plane decides."""
     plain_world.policy = gate(**rules)
-    proposal = submission.create_proposal(
-        plain_world.context(), EVE, ProposalRequest("chat", "sim/better")
-    )
+    proposal = plain_world.propose(actor=EVE)
     plain_world.policy = POLICY
 
     found = plain_world.until_decided(proposal.id)
@@ -129,35 +113,16 @@ def test_a_route_keeps_its_policy_while_a_proposal_is_open(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = context(plain_world, LAX)
-    submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/good"))
+    plain_world.propose("sim/good", ctx=ctx)
 
     with pytest.raises(RouteBusy, match="keeps its policy"):
         routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, policy="lax"))
 
 
 def test_a_choice_within_the_bounds_is_free(plain_world: SmallInstallation) -> None:
-    request = ProposalRequest("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
+    made = plain_world.propose(reason=REASON, claim=Claim.NON_INFERIOR, margin=0.04)
 
-    assert submission.create_proposal(plain_world.context(), ANN, request).widened == {}
-
-
-@pytest.mark.req("F10")
-def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
-    plain_world: SmallInstallation,
-) -> None:
-    ctx = plain_world.context()
-    seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "worse"))
-    claim = Claim.NON_INFERIOR
-    question = gate_run.ComparisonRequest(
-        ("colours",), *seeds, claim=claim, margin=0.9, reason="x"
-    )
-    with plain_world.store.read() as tx:
-        providers = tx.providers.all()
-    parts = (RouterSettings(), ControlSettings(), UiSettings())
-    settings = Settings("", plain_world.folder, None, *parts, providers, {}, {}, {})
-
-    with pytest.raises(NotAllowed, match=r"a margin of 0\.9, above 0\.05"):
-        gate_run.register_comparison(ctx, EVE, settings, question)
+    assert made.widened == {}
 
 
 def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: SmallInstallation) -> None:
@@ -165,7 +130,7 @@ def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: SmallInstal
     without = replace(ctx, policies={"lax": LAX})
 
     with pytest.raises(NotFound, match="no policy 'default'"):
-        submission.create_proposal(without, ANN, ProposalRequest("chat", "sim/worse"))
+        plain_world.propose(ctx=without)
 
 
 def test_only_an_admin_changes_what_a_route_asks_for(plain_world: SmallInstallation) -> None:
@@ -196,7 +161,7 @@ def test_another_suite_content_waits_for_another_person(
     plain_world.policy = replace(POLICY, self_approval=True)
     ctx = plain_world.context()
 
-    proposal = decided(plain_world, ctx, ProposalRequest("chat", "sim/better"), EVE)
+    proposal = decided(plain_world, ctx)
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL, proposal.closed_because
     (said,) = proposal.widened["suite colours"]["changed"]
@@ -207,8 +172,7 @@ def test_another_suite_content_waits_for_another_person(
     plain_world.run_once(ctx)
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
     # What another person let in is the route's from then on.
-    after = submission.preview_proposal(ctx, ProposalRequest("chat", "sim/good"), EVE)
-    assert after.widened == {}
+    assert plain_world.preview("sim/good", EVE).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -217,15 +181,14 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(
 ) -> None:
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    request = ProposalRequest("chat", "sim/better")
-    assert set(submission.preview_proposal(ctx, request).widened) == {"suite colours"}
+    assert set(plain_world.preview().widened) == {"suite colours"}
 
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert set(submission.preview_proposal(ctx, request).widened) == {"suite colours"}
+    assert set(plain_world.preview().widened) == {"suite colours"}
 
     suites = (RouteSuite("colours"),)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
-    assert submission.preview_proposal(ctx, request, EVE).widened == {}
+    assert plain_world.preview(actor=EVE).widened == {}
 
 
 def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
@@ -237,13 +200,13 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     world: SmallInstallation,
 ) -> None:
     world.suites["colours"] = replace(world.suites["colours"], version="2")
-    ctx, wish = world.context(), ProposalRequest("chat", "sim/better")
+    ctx = world.context()
 
     named(ctx, EVE, RouteSuite("colours"))
     named(ctx, EVE, RouteSuite("colours", SuiteRole.PRIMARY, 2.0))
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert submission.preview_proposal(ctx, wish, ANN).widened == {}
-    proposal = decided(world, ctx, wish, EVE)
+    assert world.preview(actor=ANN).widened == {}
+    proposal = decided(world, ctx)
 
     assert set(proposal.widened) == {"suite colours"}
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
@@ -252,7 +215,7 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     decisions.approve_proposal(ctx, BEN, proposal.id)
     world.run_once(ctx)
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
-    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
+    assert world.preview(actor=EVE).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -272,11 +235,11 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
     plain_world: SmallInstallation, suites: tuple[RouteSuite, ...], widened: set[str]
 ) -> None:
     plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
-    ctx, wish = plain_world.context(), ProposalRequest("chat", "sim/better")
+    ctx = plain_world.context()
     named(ctx, EVE, *suites)
 
-    assert set(submission.preview_proposal(ctx, wish, EVE).widened) == widened
-    assert submission.preview_proposal(ctx, wish, ANN).widened == {}
+    assert set(plain_world.preview(actor=EVE).widened) == widened
+    assert plain_world.preview(actor=ANN).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -285,13 +248,13 @@ def test_a_second_key_of_the_proposers_making_accepts_no_suite(
 ) -> None:
     eve, sham = world.person("eve"), world.person("sham")
     world.suites["colours"] = replace(world.suites["colours"], version="2")
-    ctx, wish = world.context(), ProposalRequest("chat", "sim/better")
+    ctx = world.context()
     named(ctx, sham, RouteSuite("colours"))
-    assert submission.preview_proposal(ctx, wish, eve).widened == {}
+    assert world.preview(actor=eve).widened == {}
 
     laptop = world.person("laptop", by=eve, principal="sham")
     assert laptop.principal == sham.principal
-    assert set(submission.preview_proposal(ctx, wish, eve).widened) == {"suite colours"}
+    assert set(world.preview(actor=eve).widened) == {"suite colours"}
 
 
 @pytest.mark.req("F6")
@@ -300,10 +263,10 @@ def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
 ) -> None:
     plain_world.policy = replace(POLICY, self_approval=True)
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
-    ctx, wish = plain_world.context(), ProposalRequest("chat", "sim/better")
-    assert set(submission.preview_proposal(ctx, wish, EVE).widened) == {"suite colours"}
+    ctx = plain_world.context()
+    assert set(plain_world.preview(actor=EVE).widened) == {"suite colours"}
     named(ctx, EVE, RouteSuite("colours"))
-    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
+    assert plain_world.preview(actor=EVE).widened == {}
 
 
 @pytest.mark.req("C4")
@@ -329,15 +292,15 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = context(plain_world, replace(POLICY, name="other"))
-    decided(plain_world, ctx, ProposalRequest("chat", "sim/equal"), ANN)
+    decided(plain_world, ctx, "sim/equal", ANN)
     plain_world.clock.advance(100 * 86_400)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
     stricter = replace(POLICY, name="default", gate=replace(POLICY.gate, alpha=0.01))
     plain_world.policy = stricter
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    decided(plain_world, ctx, ProposalRequest("chat", "sim/equal"), EVE)
-    proposal = submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/good"))
+    decided(plain_world, ctx, "sim/equal")
+    proposal = plain_world.propose("sim/good")
 
     proposal_review = review.review_proposal(ctx, proposal.id)
 
@@ -359,7 +322,7 @@ def test_the_database_lets_nothing_widened_in_without_another_person(
 ) -> None:
     world.suites["colours"] = replace(world.suites["colours"], version="2")
     ctx = world.context()
-    proposal = decided(world, ctx, ProposalRequest("chat", "sim/better"))
+    proposal = decided(world, ctx)
     raw = Database(database_url)
 
     with pytest.raises(InputError, match="four_eyes"), world.store.write() as tx:

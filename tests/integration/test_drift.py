@@ -250,7 +250,7 @@ def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Al
     days(world, 1)
     alias.skilled_like = "worse"
     days(world, 1)
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     for _ in range(60):
         world.feed()
         world.run_once()

@@ -9,7 +9,7 @@ import pytest
 from evals.sim.profiles import Habits, Profile
 from harness import package_data
 from harness.cli.proposals.submission import create_proposal
-from harness.control.proposals import comparison, submission
+from harness.control.proposals import comparison
 from harness.control.proposals.comparison import Comparison
 from harness.control.proposals.format_failures import (
     FormatFailure,
@@ -17,7 +17,6 @@ from harness.control.proposals.format_failures import (
     patch_candidate,
     with_json_mode,
 )
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
@@ -78,9 +77,8 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> SmallInstallati
 def compared_with(
     world: SmallInstallation, candidate: str, *, descends_from: str | None = None
 ) -> Comparison:
-    request = ProposalRequest("route", candidate, "a test", descends_from=descends_from)
-    made = submission.create_proposal(world.context(), ANN, request)
-    return comparison.load_comparison(world.context(), world.until_decided(made.id).id)
+    made = world.decided(candidate, route="route", descends_from=descends_from)
+    return comparison.load_comparison(world.context(), made.id)
 
 
 def outcome(compared: Comparison) -> str:

@@ -47,7 +47,7 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     world: SmallInstallation,
 ) -> None:
     freeze(world)
-    proposal = world.until_decided(world.propose("sim/good").id)
+    proposal = world.decided("sim/good")
     world.run_once()
     waits = world.get(proposal.id)
     assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
@@ -82,7 +82,7 @@ def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_pro
     policy = replace(POLICY, canary=replace(CANARY, steps=quick))
     world = SmallInstallation(tmp_path, clock=ManualClock(), policy=policy)
     world.set_up()
-    proposal = world.until_decided(world.propose("sim/good").id)
+    proposal = world.decided("sim/good")
     freeze(world)
     for _ in range(6):  # 30 minutes, three times the step's deadline
         world.clock.advance(300)
@@ -115,7 +115,7 @@ def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possib
     world: SmallInstallation,
 ) -> None:
     world.observe_only = True
-    proposal = world.until_decided(world.propose("sim/good").id)
+    proposal = world.decided("sim/good")
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     (told,) = open_alerts(world, AlertKind.AWAITING_APPROVAL)
@@ -134,7 +134,7 @@ def test_an_installation_that_observes_measures_and_waits_until_swaps_are_possib
 def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_go_back(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/good").id)
+    world.decided("sim/good")
     world.observe_only = True
     for _ in range(4):
         world.feed(blocks=5)
@@ -154,7 +154,7 @@ def test_where_it_observes_a_live_canary_is_held_goes_no_step_on_and_can_still_g
 
 
 def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/good").id)
+    proposal = world.decided("sim/good")
     freeze(world)
     for _ in range(4):
         world.feed(failing=True, blocks=5)
@@ -162,7 +162,7 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
     freezes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
-    again = world.until_decided(world.propose("sim/better").id)
+    again = world.decided("sim/better")
     assert again.phase is ProposalPhase.CANARY
     freeze(world)
     back = operations.operate(
@@ -179,7 +179,7 @@ def freezes_of(world: SmallInstallation) -> list[str]:
 def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_a_freeze(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/good").id)
+    world.decided("sim/good")
     made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
         freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
@@ -225,7 +225,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
 
 
 def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstallation) -> None:
-    world.until_decided(world.propose("sim/good").id)
+    world.decided("sim/good")
     ctx = world.context()
     made = freeze(world)
     reconciler.run_once(ctx)

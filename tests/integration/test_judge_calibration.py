@@ -32,10 +32,10 @@ def test_a_worker_notes_each_measurement_once_also_of_a_run_that_ends_early(
     pin = world.context().suites.pin("colours")
     world.calibration = measured(0.8)
 
-    world.until_decided(world.propose("sim/worse").id)
+    world.decided("sim/worse")
     assert [event.details for event in events(world, pin)] == [asdict(measured(0.8))]
     world.calibration = measured(0.7)
-    world.until_decided(world.propose("sim/equal").id)
+    world.decided("sim/equal")
 
     kept = [from_plain(JudgeCalibration, event.details) for event in events(world, pin)]
     assert kept == [measured(0.7), measured(0.8)]

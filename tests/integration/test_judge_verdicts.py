@@ -50,7 +50,7 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
         return answer(target, item, epoch)
 
     world.script = sometimes
-    first = world.until_decided(world.propose().id)
+    first = world.decided()
     assert (outcome(world, first.verdict), first.retry_at is None) == ("infra_error", False)
     away = False
 

@@ -62,7 +62,7 @@ def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstalla
 def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/worse").id)
+    world.decided("sim/worse")
 
     (score,) = scorecard.build_scorecard(world.context(), "chat").scores
 
@@ -127,7 +127,7 @@ def statements() -> Iterator[list[str]]:
 def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/worse").id)
+    world.decided("sim/worse")
 
     def ask() -> tuple[list[str], int]:
         with statements() as asked:
@@ -148,7 +148,7 @@ def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
 def test_the_scorecards_that_a_page_shows_read_what_routes_share_once(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/worse").id)
+    world.decided("sim/worse")
     ctx = world.context()
     names = ["chat", *(f"chat-{number}" for number in range(5))]
     for name in names[1:]:
@@ -166,7 +166,7 @@ def test_the_scorecards_that_a_page_shows_read_what_routes_share_once(
 def test_one_route_at_a_glance_is_what_the_list_of_all_says_of_it(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
     ctx = world.context()
     routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=RouteSettings())
     for name in ("chat", "mail"):
@@ -182,7 +182,7 @@ def test_one_route_at_a_glance_is_what_the_list_of_all_says_of_it(
 def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
     world: SmallInstallation,
 ) -> None:
-    world.until_decided(world.propose("sim/worse").id)
+    world.decided("sim/worse")
     ctx = world.context()
     world.add_route("mail", "sim/worse")
     theirs = scorecard.build_scorecard(ctx, "mail").incumbent.id

@@ -12,8 +12,7 @@ from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.evals.proof_validity import ProofState
 from harness.control.evals.recomputation import replay_verdict
-from harness.control.proposals import comparison, decisions, evaluation, submission
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import comparison, decisions, evaluation
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
@@ -26,7 +25,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
-from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
+from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 
 pytestmark = pytest.mark.req("F6")
 
@@ -41,7 +40,7 @@ def world(plain_world: SmallInstallation) -> SmallInstallation:
 
 def awaiting(world: SmallInstallation) -> Proposal:
     world.policy = approved(world.policy)
-    return world.until_decided(world.propose("sim/better").id)
+    return world.decided("sim/better")
 
 
 def now_serves(world: SmallInstallation, target: str, model: str) -> None:
@@ -176,7 +175,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
         return ServedModel(f"{target.model}-{1 if len(asked) < 8 else 2}")
 
     world.served = served
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     with world.store.read() as tx:
         first = tx.verdicts.get(proposal.verdict or "")
     assert isinstance(first, InfraError)
@@ -198,10 +197,10 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
 def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(
     world: SmallInstallation,
 ) -> None:
-    first = world.until_decided(world.propose("sim/equal").id)
+    first = world.decided("sim/equal")
     now_serves(world, first.incumbent, "base-2")
     world.served = lambda target, _: ServedModel(f"{target.model}-2")
-    second = world.until_decided(world.propose("sim/better").id)
+    second = world.decided("sim/better")
 
     assert first.runs["colours"].incumbent != second.runs["colours"].incumbent
 
@@ -212,7 +211,7 @@ def test_the_policy_says_whether_a_build_counts(
 ) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, served_pin=pin))
     world.served = lambda target, item: ServedModel(target.model, f"fp_{item.id[-1]}")
-    after = world.until_decided(world.propose("sim/better").id)
+    after = world.decided("sim/better")
 
     assert (after.phase is ProposalPhase.CANARY) is opens
 
@@ -267,15 +266,12 @@ def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_ag
     world: SmallInstallation,
 ) -> None:
     asked = renaming(world, "better")
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
 
     assert proposal.phase is ProposalPhase.REJECTED
     assert "better-1, better-2" in proposal.closed_because
     assert len(asked) == len(set(asked))
-    again = submission.create_proposal(
-        world.context(), ANN, ProposalRequest("chat", "sim/better")
-    )
-    assert again.plans[0].look == 2
+    assert world.propose("sim/better").plans[0].look == 2
 
 
 @pytest.mark.req("F2")
@@ -283,7 +279,7 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
     world: SmallInstallation,
 ) -> None:
     asked = renaming(world, "base")
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     world.clock.advance(FIRST_PAUSE_S)
     for _ in range(4):
         world.run_once()
@@ -309,7 +305,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
         return answer(target, item, epoch)
 
     world.script = failing
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     assert world.get(proposal.id).retry_at is not None
     scored = set(asked) - failed
     asked.clear()

@@ -53,7 +53,7 @@ def test_an_alert_that_cannot_be_read_stops_no_canary(
     world: SmallInstallation, change: dict[str, object]
 ) -> None:
     ctx = world.context()
-    made = world.until_decided(world.propose("sim/better").id)
+    made = world.decided("sim/better")
     world.run_once(ctx)
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
@@ -73,7 +73,7 @@ def test_an_alert_that_cannot_be_read_stops_no_canary(
 
 
 def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstallation) -> None:
-    made = world.until_decided(world.propose("sim/worse").id)
+    made = world.decided("sim/worse")
 
     with world.store.read() as tx:
         assert alpha_spending.has_looked(tx, replace(made, runs={}))

@@ -83,7 +83,7 @@ def test_a_rollback_after_the_promotion_is_part_of_the_proof(
 def test_a_verdict_against_the_candidate_is_proven_as_well(
     world: SmallInstallation, tmp_path: Path, candidate: str
 ) -> None:
-    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
+    proposal = world.decided(f"sim/{candidate}")
 
     found = verified(tmp_path, format_proof(exported(world, proposal.id)))
 
@@ -213,7 +213,7 @@ def test_terms_that_were_registered_after_the_answers_are_named(
     world: SmallInstallation, tmp_path: Path
 ) -> None:
     """The control key itself signs an easier plan afterwards; the answers contradict it."""
-    proposal = world.until_decided(world.propose("sim/worse").id)
+    proposal = world.decided("sim/worse")
     easier = tuple(replace(plan, margin=0.5) for plan in proposal.plans)
     proof = exported(world, proposal.id)
     row = dict(proof.rows["proposal"][0])

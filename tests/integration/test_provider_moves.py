@@ -48,7 +48,7 @@ def move(
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     assert made.phase is ProposalPhase.CANARY
     return made
 
@@ -80,7 +80,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
             operations.operate(world.context(), BEN, "chat", signal, "go on")
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "measure it again")
-    again = world.until_decided(world.propose("sim/good").id)
+    again = world.decided("sim/good")
     assert again.phase is ProposalPhase.CANARY
 
 
@@ -97,7 +97,7 @@ def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew
     assert "sim was moved" in world.get(made.id).closed_because
 
     world.clock.advance(1)
-    again = world.until_decided(world.propose().id)
+    again = world.decided()
     assert again.phase is ProposalPhase.CANARY
     assert again.runs["colours"].incumbent != decided.runs["colours"].incumbent
 
@@ -107,7 +107,7 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
 ) -> None:
     world.policy = approved()
     move(world)
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
         decisions.approve_proposal(world.context(), BEN, made.id)
@@ -145,7 +145,7 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     world: SmallInstallation, way: Callable[[SmallInstallation, str, str], object]
 ) -> None:
     world.policy = approved()
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     world.clock.advance(1)
     with pytest.raises(InputError, match="route chat, needs a reason"):
         way(world, ELSEWHERE, " ")
@@ -200,7 +200,7 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
 ) -> None:
     world.policy = approved()
     world.clock.advance(7200)
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     world.clock.jump(-3600)
     by_provider(world, ELSEWHERE, WHY)
     with world.store.read() as tx:
@@ -211,7 +211,7 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
 def test_over_rest_the_answer_names_the_routes_and_what_waits(world: SmallInstallation) -> None:
     world.policy = approved()
     door = Door(world)
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     world.clock.advance(1)
     body = {"apiBase": ELSEWHERE}
     assert "needs a reason" in str(error_of(door.send("PUT", "/providers/sim", json=body), 422))
@@ -228,7 +228,7 @@ def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstall
         return answer(target, item, epoch)
 
     world.script = failing
-    made = world.until_decided(world.propose().id)
+    made = world.decided()
     assert world.get(made.id).retry_at is not None
     move(world)
     world.clock.advance(FIRST_PAUSE_S)

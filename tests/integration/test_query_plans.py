@@ -16,8 +16,6 @@ from harness.app.installation import CONFIG_VARIABLE
 from harness.cli.program import program
 from harness.control.agents import switches
 from harness.control.operations import dashboard_sessions, keys
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
@@ -31,7 +29,7 @@ from tests.contract.test_store_captures import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves
 from tests.support.browser.dashboard_data import ANA
-from tests.support.control.control_plane import ANN, SECRET
+from tests.support.control.control_plane import SECRET
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
@@ -214,14 +212,13 @@ def live_through(cli: CommandLine, door: Door) -> dict[str, str]:
     """One route with a promotion, one with a live canary; returns their names."""
     world = cli.world
     ctx = world.context()
-    made = world.until_decided(world.propose("sim/better").id)
+    made = world.decided("sim/better")
     for _ in range(40):
         world.feed()
         world.run_once()
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=settings)
-    wanted = ProposalRequest("mail", "sim/better", "a test")
-    opened = world.until_decided(submission.create_proposal(ctx, ANN, wanted).id)
+    opened = world.decided(route="mail")
     assert opened.phase is ProposalPhase.CANARY
     shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
     for route in ("chat", "mail"):

@@ -151,7 +151,7 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
 def tampered_while_it_waited(world: SmallInstallation, change: Change) -> Proposal:
     """As it stands after control's next turn."""
     world.policy = approved()
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     change(world, proposal)
     world.run_once()
@@ -190,7 +190,7 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
     world: SmallInstallation,
 ) -> None:
     world.policy = approved()
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     better_score(world, proposal)
 
     with pytest.raises(ProofRefused, match="has no evidence"):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("F5")
 def test_a_verdict_comes_out_the_same_to_the_byte(
     world: SmallInstallation, candidate: str
 ) -> None:
-    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
+    proposal = world.decided(f"sim/{candidate}")
 
     verdict = recomputation.replay_verdict(world.context(), proposal.id)
 
@@ -36,7 +36,7 @@ def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> Non
 
 
 def test_a_score_that_was_changed_behind_our_back_is_named(world: SmallInstallation) -> None:
-    proposal = world.until_decided(world.propose("sim/worse").id)
+    proposal = world.decided("sim/worse")
     changed = proposal.runs["colours"].candidate
     with owned(world.store) as db:
         forged = "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 0"

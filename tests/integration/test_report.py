@@ -50,7 +50,7 @@ SUITES = {"tickets": "label", "extraction": "json_fields"}
 
 
 def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
-    proposal = world.until_decided(world.propose(candidate).id)
+    proposal = world.decided(candidate)
     return gather_report(world.context(), proposal.id)
 
 

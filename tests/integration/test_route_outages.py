@@ -61,7 +61,7 @@ def test_a_fallback_is_a_warning_with_its_price_and_score_and_errors_to_callers_
     world: SmallInstallation,
 ) -> None:
     with_fallback(world, "help")
-    world.until_decided(world.propose("sim/good").id)
+    world.decided("sim/good")
     world.sinks.only["mail"] = {DOWN}
 
     serve(world, "sim/good", route="help", left=9)
@@ -112,8 +112,8 @@ def test_overview_has_routes_that_are_down_first_then_those_on_a_fallback(
     ctx = world.context()
     world.policy = approved()
     with_fallback(world, "a", "b", "c")
-    world.until_decided(world.propose("sim/better").id)
-    world.until_decided(world.propose("sim/better", route="b").id)
+    world.decided("sim/better")
+    world.decided("sim/better", route="b")
     serve(world, "sim/good", route="b", left=9)
     world.clock.advance(-60)
     serve(world, "sim/base", route="c", failed=9, left=9)

@@ -9,8 +9,6 @@ import sqlalchemy as sa
 from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
 from harness.control.operations import queries
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes
 from harness.control.routing import queries as route_queries
 from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
@@ -22,7 +20,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import ANN, BEN, SmallInstallation
+from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
@@ -35,8 +33,7 @@ def create(world: SmallInstallation, *names: str) -> None:
 
 
 def open_canary(world: SmallInstallation, route: str) -> None:
-    wanted = ProposalRequest(route, "sim/better", "a test")
-    world.until_decided(submission.create_proposal(world.context(), ANN, wanted).id)
+    world.decided(route=route)
 
 
 def count_statements(read: Callable[[], object]) -> int:
@@ -143,7 +140,7 @@ def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    world.until_decided(world.propose().id)
+    world.decided()
     world.run_once()
     with ctx.store.read() as tx:
         (rollout,) = tx.rollouts.live()

@@ -8,8 +8,7 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import keys
-from harness.control.proposals import decisions, review, submission, suite_registration
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals import decisions, review, suite_registration
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutSignal
@@ -182,7 +181,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     plain_world: SmallInstallation,
 ) -> None:
     back_to_base(plain_world, ANN)
-    proposal = plain_world.until_decided(plain_world.propose("sim/good", ANN).id)
+    proposal = plain_world.decided("sim/good")
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     seen = review.review_proposal(plain_world.context(), proposal.id)
@@ -247,31 +246,25 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     assert path is not None
     older = path.read_text()
     path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
-    request = ProposalRequest("chat", "sim/good")
-    assert submission.preview_proposal(world.context(), request).widened == {}
+    assert world.preview("sim/good").widened == {}
 
     path.write_text(older)
-    assert set(submission.preview_proposal(world.context(), request).widened) == {
-        "suite colours"
-    }
+    assert set(world.preview("sim/good").widened) == {"suite colours"}
 
 
-def awaiting(world: SmallInstallation, request: ProposalRequest) -> Proposal:
+def awaiting(world: SmallInstallation) -> Proposal:
     world.policy = approved()
-    return world.until_decided(submission.create_proposal(world.context(), ANN, request).id)
+    return world.decided("sim/good")
 
 
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     plain_world: SmallInstallation,
 ) -> None:
-    proposal, ctx = (
-        awaiting(plain_world, ProposalRequest("chat", "sim/good", "x")),
-        plain_world.context(),
-    )
+    proposal, ctx = awaiting(plain_world), plain_world.context()
     approver = plain_world.person("ben", Role.APPROVER)
     decisions.approve_proposal(ctx, approver, proposal.id)
     keys.revoke_key(ctx, SYSTEM, str(approver.key))
@@ -286,7 +279,7 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
     plain_world: SmallInstallation,
 ) -> None:
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
-    proposal = awaiting(plain_world, ProposalRequest("chat", "sim/good", "cheaper"))
+    proposal = awaiting(plain_world)
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
         (told,) = (
@@ -324,7 +317,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     seed = TargetSeed("sim", "good", request_patch=patch)
     target = targets.add_target(plain_world.context(), ANN, seed)
 
-    proposal = plain_world.until_decided(plain_world.propose(target.name, ANN).id)
+    proposal = plain_world.decided(target.name, ANN)
 
     shown = review.review_proposal(plain_world.context(), proposal.id).widened
     assert proposal.phase is (ProposalPhase.CANARY if free else ProposalPhase.AWAITING_APPROVAL)

@@ -46,7 +46,7 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     name_languages(world)
     world.script = no_danish
 
-    decided = world.until_decided(world.propose("sim/better").id)
+    decided = world.decided("sim/better")
 
     with world.store.read() as tx:
         verdict = tx.verdicts.get(decided.verdict or "")

@@ -157,7 +157,7 @@ def live(world: SmallInstallation) -> None:
     freezes.add_freeze(ctx, SYSTEM, later)
     urgent = break_glass.BreakGlassRequest("chat", "sim/worse", "an emergency", day)
     break_glass.propose_break_glass(ctx, OPERATOR, urgent)
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))

@@ -155,7 +155,7 @@ def test_texts_go_after_their_suites_time_and_the_verdict_on_them_still_holds(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    proposal = world.until_decided(world.propose().id)
+    proposal = world.decided()
     assert proposal.verdict is not None
     before = replay_verdict(ctx, proposal.verdict)
     keep = {"colours": timedelta(days=30)}

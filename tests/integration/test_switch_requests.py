@@ -378,7 +378,7 @@ def answer_of(tool: BuiltInTool, arguments: dict[str, object], caller: ToolCalle
 def test_the_last_verdict_and_scores_are_shown(
     world: SmallInstallation, ctx: Context, session: AgentSession
 ) -> None:
-    world.until_decided(world.propose("sim/better").id)
+    world.decided("sim/better")
 
     (better,) = [model for model in list_models(ctx) if model.name == "sim/better"]
     assert better.verdict.startswith("PASSED on chat")

@@ -22,7 +22,7 @@ def ask_about_these(world: SmallInstallation, n_max: int | None = None) -> None:
 def test_the_claim_is_registered_decides_and_is_replayed(world: SmallInstallation) -> None:
     ask_about_these(world)
 
-    decided = world.until_decided(world.propose("sim/better").id)
+    decided = world.decided("sim/better")
 
     (plan,) = decided.plans
     assert (plan.population, plan.suite_items) == (ClaimPopulation.THESE, ITEMS)
@@ -36,7 +36,7 @@ def test_the_claim_is_registered_decides_and_is_replayed(world: SmallInstallatio
 
 def test_a_run_budget_that_is_too_small_is_said_beforehand(world: SmallInstallation) -> None:
     ask_about_these(world, n_max=50)
-    world.until_decided(world.propose("sim/equal").id)
+    world.decided("sim/equal")
     request = ProposalRequest("chat", "sim/good")
     (free,) = estimate.estimate_proposal(world.context(), request)
     assert free.incumbent is not None

@@ -88,12 +88,6 @@ def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too()
     assert [due_message(delivery, at(7).at) for delivery in (waiting, later)] == [None, None]
 
 
-def test_a_cause_that_no_successor_sees_is_over() -> None:
-    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
-    over = drop_silent_sources(record, at(4).at)
-    assert due_message(over, at(4).at + SETTLING_TIME) is Notified.RESOLVED
-
-
 def test_after_a_quiet_time_it_is_a_new_record() -> None:
     over = apply_alert(after(OPENED), OPENED.now(AlertEvent.ENDED, NOW))
     assert over is not None

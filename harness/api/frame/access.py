@@ -50,9 +50,7 @@ class AccessRules:
 class Authenticated:
     """Puts the Actor behind the bearer key into the request's state, or answers 401 or 429.
 
-    A key is looked at before its address, as on the router: whoever guesses from an address
-    keeps nobody else there out. A key has 256 bits; that guesses are slowed down is to keep
-    them out of the way, not to keep the key.
+    A key is looked at before its address, so who guesses keeps nobody else there out.
     """
 
     def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:

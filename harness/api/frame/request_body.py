@@ -105,7 +105,8 @@ def check_json(body: bytes) -> None:
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Raises InputError: whoever reads the first value would act on another than who reads the
-    last."""
+    last.
+    """
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]

@@ -2,21 +2,17 @@
 
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.app.installation import open_installation
 from harness.cli.frame import output
 from harness.cli.frame.command import command, opt
 from harness.cli.frame.session import Session
-
-if TYPE_CHECKING:
-    from harness.app.set_up import ConfigImport, FoundKey, SetUpResult
-from collections.abc import Callable, Mapping, Sequence
-
-from harness.app.installation import open_installation
 from harness.control.providers.registry import default_provider
 from harness.control.routing import first_route, routes
 from harness.control.routing.first_route import (
@@ -33,6 +29,9 @@ from harness.domain.routing.keep_warm import parse_keep_warm_share
 from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.target import Provider
 from harness.domain.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from harness.app.set_up import ConfigImport, FoundKey, SetUpResult
 
 GATEWAYS = ("litellm",)
 
@@ -82,8 +81,6 @@ def init(
     _print_keys(done)
     _ask_keep_warm(session.config, done)
     if guided:
-        from harness.cli.operations.init import guide  # noqa: PLC0415 - as above
-
         guide(session.config)
         return
     missing = "a route" if done.has_providers else "a provider and a route"

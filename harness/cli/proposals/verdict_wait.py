@@ -38,9 +38,7 @@ REJECTED_BY_VERDICT: Final = {
 def follow_candidates(
     session: Session, made: Sequence[Proposal], until: str, timeout_s: float | None
 ) -> tuple[tuple[Proposal, ...], int]:
-    """Waits until proposals that were made together have their verdict, or their end. Returns
-    them as they were last, and the exit code. timeout_s: for all of them together.
-    """
+    """Waits until all are decided. Returns them as they were last, and the exit code."""
     clock = session.installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     ends = []

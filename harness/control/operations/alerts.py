@@ -179,7 +179,8 @@ def run_once(ctx: Context) -> None:
 
 def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
     """Sends one message through every sink, now. Needs an admin. Raises NotAllowed, NotFound
-    without sinks."""
+    without sinks.
+    """
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
         raise NotFound(NO_SINK)

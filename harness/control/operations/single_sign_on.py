@@ -232,11 +232,8 @@ MOST_ADDRESSES = 10_000
 
 
 class FailedAttempts:
-    """Limits the failed attempts of each address by a leaky bucket. burst: failures at once;
-    per_s: how fast they are forgotten.
-
-    Used from the event loop alone, so it takes no lock. Bounded: the address that failed
-    longest ago is forgotten first.
+    """Limits the failed attempts of each address by a leaky bucket; from the event loop alone.
+    burst: failures at once; per_s: how fast they are forgotten. The oldest address goes first.
     """
 
     def __init__(self, clock: Clock, *, burst: int = 10, per_s: float = 1.0) -> None:

@@ -49,7 +49,8 @@ class CaptureExport:
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
     """Reads a captured request with its content; the audit log notes it. Needs an approver.
-    Raises NotAllowed, NotFound."""
+    Raises NotAllowed, NotFound.
+    """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
         capture = tx.captures.get(id_)

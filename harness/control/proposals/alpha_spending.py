@@ -65,10 +65,8 @@ def ration_alpha(
     now: datetime,
     selection: str = "",
 ) -> tuple[SuitePlan, ...]:
-    """The plans with no more alpha than the policy's `alpha_budget` has left.
-
-    selection: the candidates that are proposed together share what is left alike.
-    Raises NotAllowed when nothing is left that a suite could show.
+    """The plans with no more alpha than the policy's `alpha_budget` has left, which candidates
+    that are proposed together share alike. Raises NotAllowed when too little is left.
     """
     if gate.alpha_budget is None:
         return tuple(plans)
@@ -131,10 +129,8 @@ def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Propos
 def find_lineage(
     tx: Transaction, candidate: Target | None, descends_from: str | None
 ) -> frozenset[str]:
-    """The target ids whose looks count as the candidate's: those of the same model, and of the
-    one that it descends from. candidate: None for one that has no such model yet.
-
-    Raises NotFound, InputError.
+    """The target ids of the same model, and of the one that it descends from; raises NotFound,
+    InputError. candidate: None for one that has no such model yet.
     """
     first = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
@@ -179,9 +175,8 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Says in words which looks before it a proposal was not charged for; empty where it was.
-
-    Whose model a candidate is may be known by its answers alone, so after its registration.
+    """The looks, in words, that a proposal was not charged for: answers may tell whose
+    model a candidate is.
     """
     family = find_lineage(tx, tx.routing.targets()[proposal.candidate], None)
     for plan in proposal.plans:

@@ -147,10 +147,8 @@ def _store(
 
 
 class ListRefresh:
-    """The control process's job that reads each list once a day, and a new provider's at once.
-    A provider that gave none is asked again after RETRY, or when it has another address or key.
-
-    It announces each new model that a route's schedule selects, whichever process read it.
+    """Reads each provider's list once a day, a new provider's at once, and after RETRY where it
+    gave none; announces each new model that a route's schedule selects.
     """
 
     def __init__(self) -> None:

@@ -105,10 +105,8 @@ class RoundPlan:
 def select_candidates(
     ctx: Context, incumbent: str, schedule: CandidateSchedule
 ) -> tuple[list[SelectedModel], list[str]]:
-    """Lists the models that the schedule selects, by name, and says in words which patterns
-    select none and which lists are old. incumbent: `provider/model`.
-
-    A model leaves when its provider's list has it no more, or when its end is announced.
+    """Lists the models that the schedule selects and that do not end, and says in words which
+    patterns select none and which lists are old. incumbent: `provider/model`.
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -169,9 +167,8 @@ def _explain_none(
 
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
-    """Plans the next round: every selected model that was never measured against the incumbent
-    on the suites as they are, the cheapest first, as far as the budget goes. Those of unknown
-    price come last.
+    """Plans the next round: the selected models that were never measured on the suites as they
+    are, the cheapest first, those of unknown price last, as far as the budget goes.
     """
     with ctx.store.read() as tx:
         incumbent = tx.routing.targets()[route.incumbent].name
@@ -219,9 +216,8 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
 def was_measured(
     ctx: Context, tx: Transaction, route: Route, candidate: str, claim: Claim
 ) -> bool:
-    """Tells whether the gate decided on a claim about a target against the route's incumbent,
-    on the suites as they are now, or is about to. Where it could not measure, it did not
-    decide.
+    """Whether the gate decided about a target against the route's incumbent, on the suites as
+    they are now, or is about to; `not measured` is no decision.
     """
     digests = {
         suite.suite: ctx.suites.pin(suite.suite).digest for suite in route.settings.suites
@@ -249,9 +245,8 @@ def _verdict_of(tx: Transaction, verdict: str | None) -> object:
 
 
 def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
-    """Says in words what of a route's schedule will not work as it is: a time that never comes,
-    patterns that select nothing, a budget below the cheapest candidate. Raises InputError for
-    no cron expression.
+    """Says in words what of a route's schedule will not work as it is. Raises InputError for no
+    cron expression.
     """
     schedule = route.settings.candidates
     if schedule is None:

@@ -154,11 +154,9 @@ class Comparison:
 def load_comparison(
     ctx: Context, proposal: str, *, most_texts: int | None = None
 ) -> Comparison:
-    """Loads a proposal with both models' answers, their costs and its verdict. Raises
-    NotFound.
+    """Loads a proposal with both models' answers, their costs and its verdict; NotFound.
 
-    most_texts: of a comparison with more answers than that only the figures are loaded, by
-    which it is shown at once; `with_texts` loads the rest of some items.
+    most_texts: with more answers than that, figures alone; `with_texts` loads some items' rest.
     """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)

@@ -201,8 +201,7 @@ def accept_cost_of(
 ) -> CostAcceptance:
     """Accept up to `ratio` times the incumbent's cost for the next proposal of a candidate.
 
-    It ends with that proposal, or after 30 days. Needs an approver. Raises NotFound, InputError
-    also where the canary would end for the cost all the same, ConfigError and NotAllowed.
+    It ends with that proposal, or after 30 days. Needs an approver.
     """
     accepted = accept_cost(actor, ratio, because)
     with ctx.store.read() as tx:

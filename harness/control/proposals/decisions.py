@@ -137,7 +137,8 @@ def _name_change(proposal: Proposal, given: str) -> str:
 
 def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
     """Ends a proposal that waits for approval, with a reason for its proposer. Raises
-    IllegalTransition elsewhere."""
+    IllegalTransition elsewhere.
+    """
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
     return _end_proposal(

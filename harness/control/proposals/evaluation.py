@@ -183,11 +183,8 @@ def _is_unreadable(answers: Iterable[Sample]) -> bool:
 def _can_share(
     ctx: Context, tx: Transaction, run: EvalRun, ours: EvalRun, plan: SuitePlan
 ) -> bool:
-    """Whether a stored run can be what `ours` would be, money included.
-
-    A sample without a score stays as it is, however often its run is tried again. The same of
-    one that two models answered or scored, or a model that its provider serves no more, or of a
-    provider that answers from another place now.
+    """Whether a stored run can be what `ours` would be, money too: each sample has a score,
+    of one model that its provider serves still, from the same place.
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(

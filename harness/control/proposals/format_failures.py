@@ -49,11 +49,8 @@ def target_options(target: Target) -> Sequence[str]:
 
 
 def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
-    """Writes the command that runs a comparison again: the same suites, roles, policy, claim
-    and limits.
-
-    candidate: to be asked instead of the proposal's. Empty where no `gate run` can ask it:
-    several primary suites, or an incumbent that has settings of its own.
+    """Writes the command that runs a comparison again, with another candidate where one is
+    given; empty where no `gate run` can: several primary suites, an incumbent with settings.
     """
     proposal, incumbent = comparison.proposal, comparison.incumbent
     primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]

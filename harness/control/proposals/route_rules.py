@@ -35,10 +35,8 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Lists in words where a proposal asks for less than its route does; without the reasons
-    for a second person that it was registered with.
-
-    Raises NotFound when the route's policy is not in the configuration.
+    """Lists in words where a proposal asks for less than its route does, without its registered
+    reasons for a second person. Raises NotFound when the policy is gone.
     """
     route = routes.require_route(tx, proposal.route)
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
@@ -313,10 +311,8 @@ def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
 
 
 def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
-    """Check a policy's judge before anything is paid for; one without a judge passes.
-
-    Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
-    not see the route's class of data (D8).
+    """Checks a policy's judge before anything is paid for: that it can be asked, and that its
+    provider may see the route's class of data (D8).
     """
     canary_judge.check_judge(policy.canary)
     judge = policy.canary.judge

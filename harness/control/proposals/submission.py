@@ -338,10 +338,8 @@ class ProposalPreview:
 def preview_proposal(
     ctx: Context, request: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
-    """What `create_proposal` would register for this request; stores nothing.
-
-    actor: who would propose it; None where nobody is known yet. Raises as
-    `create_proposal` does for an unknown route or policy.
+    """What `create_proposal` would register for this request; stores nothing. actor: None where
+    nobody is known yet.
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)

@@ -58,10 +58,8 @@ def fold_name(text: str) -> str:
 
 
 def check_principal_name(text: str) -> str:
-    """The name as it is shown. Raises InputError for one that looks like another could.
-
-    Refused: blank names, characters that nobody sees, spaces other than U+0020, and words that
-    mix alphabets whose letters look alike.
+    """The name as it is shown. Raises InputError for one that looks like another could: with
+    characters that nobody sees, or words that mix alphabets whose letters look alike.
     """
     shown = text.strip(" ")
     if not fold_name(shown) or len(shown) > MAX_NAME_LENGTH:

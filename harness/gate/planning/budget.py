@@ -61,10 +61,8 @@ class MeanUsage:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceSpread:
-    """Holds the variances of an item's difference: between items, and within one, per epoch.
-
-    within is 0 where one epoch was asked. Then `between` holds both, and the effect of further
-    epochs is unknown and counts as 0.
+    """Holds the variances of an item's difference: between items, and within one. Where
+    one epoch was asked, `between` holds both, and further epochs count as no help.
     """
 
     between: float

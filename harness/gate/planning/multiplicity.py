@@ -38,10 +38,8 @@ def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
 
 
 def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
-    """Returns the plan with its part of alpha, where several candidates are proposed together.
-    Together they pass by luck as rarely as one candidate alone (statistics.md §1.16).
-    The hopeless are given up. Source: Bonferroni's inequality, which holds for any dependence
-    and with early stops.
+    """Returns the plan with its part of alpha, where several candidates are proposed together:
+    Bonferroni's inequality, which holds for any dependence (statistics.md §1.16).
     """
     if candidates == 1:
         return plan

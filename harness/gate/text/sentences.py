@@ -56,10 +56,8 @@ def polish_reason(reason: str) -> str:
 
 
 def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
-    """Says a stored verdict's reason for people, and names clusters where its sentence about a
-    comparison that was given up calls them items, and suites apart from their weighted mean.
-
-    titles: of the suites, by name, where a reader meets them by title; None for their names.
+    """Says a stored verdict's reason for people: clusters where it says items of clusters, and
+    suites apart from their weighted mean. titles: of the suites, by name; None for names.
     """
     reason = _name_mean(verdict)
     for report in verdict.suites:

@@ -185,11 +185,28 @@ class SmallInstallation:
         return routes.create_route(self.context(), SYSTEM, name, incumbent, settings=settings)
 
     def propose(
-        self, candidate: str = "sim/better", actor: Actor = ANN, route: str = "chat"
+        self,
+        candidate: str = "sim/better",
+        actor: Actor = ANN,
+        route: str = "chat",
+        reason: str = "a test",
+        ctx: Context | None = None,
+        **wish: Any,
     ) -> Proposal:
-        return submission.create_proposal(
-            self.context(), actor, ProposalRequest(route, candidate, "a test")
-        )
+        request = ProposalRequest(route, candidate, reason, **wish)
+        return submission.create_proposal(ctx or self.context(), actor, request)
+
+    def decided(
+        self, candidate: str = "sim/better", actor: Actor = ANN, **wish: Any
+    ) -> Proposal:
+        proposal = self.propose(candidate, actor, **wish)
+        return self.until_decided(proposal.id)
+
+    def preview(
+        self, candidate: str = "sim/better", actor: Actor | None = None, route: str = "chat"
+    ) -> submission.ProposalPreview:
+        request = ProposalRequest(route, candidate, "a test")
+        return submission.preview_proposal(self.context(), request, actor)
 
     def get(self, proposal: str) -> Proposal:
         return submission.get_proposal(self.context(), proposal)
@@ -226,7 +243,7 @@ class SmallInstallation:
         return self.get(proposal)
 
     def in_canary(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
-        proposal = self.until_decided(self.propose(candidate, actor).id)
+        proposal = self.decided(candidate, actor)
         assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
         return proposal
 

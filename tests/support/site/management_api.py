@@ -145,13 +145,13 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def awaiting_approval(world: SmallInstallation) -> Proposal:
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     return proposal
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    proposal = world.until_decided(world.propose("sim/better").id)
+    proposal = world.decided("sim/better")
     assert proposal.phase is ProposalPhase.CANARY
     return proposal
 
