@@ -60,7 +60,6 @@ OPTION_WORDS: Final[Mapping[str, str]] = {
     "show_target": "The judge reads the expected answer too",
     "criteria": "What makes an answer the better one",
     "seed": "Seed that draws which answer the judge reads first",
-    "threshold": "Similarity from which an answer is right (0: the similarity is the score)",
 }
 # What holds where a field stays empty.
 EMPTY_WORDS: Final[Mapping[str, str]] = {

@@ -1,5 +1,5 @@
 """Builds the body of a chat completion request for a target (suite's settings, target's
-parameters, request patch), and parses replies of chat completions and embeddings.
+parameters, request patch), and parses its replies.
 """
 
 import json
@@ -120,25 +120,6 @@ def _arguments(function: Mapping[str, Any]) -> Any:
     """As text, which some servers write as an object: the router reads both alike."""
     given = function["arguments"]
     return json.dumps(given) if isinstance(given, dict) else given
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingReply:
-    vectors: tuple[tuple[float, ...], ...]  # one per text, in the texts' order
-    tokens: int  # that were read for them
-    model: str  # as the provider named it
-
-
-def parse_embeddings(raw: bytes) -> EmbeddingReply:
-    """Parses embeddings, in the order of the inputs. Raises MalformedReply."""
-    try:
-        payload = json.loads(raw)
-        listed = sorted(payload["data"], key=lambda row: row["index"])
-        vectors = tuple(tuple(map(float, row["embedding"])) for row in listed)
-        used = _usage(payload.get("usage") or {})["input_tokens"]
-        return EmbeddingReply(vectors, used, str(payload.get("model") or ""))
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        raise MalformedReply("the answer holds no embeddings") from None
 
 
 def _text(message: Mapping[str, Any]) -> str:

@@ -121,22 +121,6 @@ class Judge:
             )
         return reply.text
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Asks for the embeddings of texts, pays, and returns them. Raises NotJudged."""
-        self._charge()
-        target = self._settings.target
-        asked: dict[str, Any] = {**target.parameters, "model": target.model}
-        try:
-            came = await self._client.embed({**asked, "input": list(texts)})
-        except ProviderFailed as error:
-            raise self._away(error) from None
-        self._pay(ServedModel(came.model), came.tokens, 0)
-        if len(came.vectors) != len(texts):
-            raise NotJudged(
-                f"{target.name} sent {len(came.vectors)} vectors for {len(texts)} texts"
-            )
-        return came.vectors
-
     async def close(self) -> None:
         await self._client.close()
 

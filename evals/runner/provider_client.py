@@ -1,4 +1,4 @@
-"""Calls a provider for evals (chat completions, embeddings): waits for the rate gate, retries,
+"""Calls a provider for evals: waits for the rate gate, retries,
 obeys `retry-after`. Error texts repeat neither the prompt nor the key.
 """
 
@@ -10,15 +10,9 @@ from collections.abc import Callable, Collection, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
-from evals.runner.chat_completions import (
-    ChatReply,
-    EmbeddingReply,
-    MalformedReply,
-    parse_embeddings,
-    parse_reply,
-)
+from evals.runner.chat_completions import ChatReply, MalformedReply, parse_reply
 from evals.runner.rate_gate import RateGate, Turn
 from harness.domain.errors import (
     InputError,
@@ -37,13 +31,6 @@ from harness.domain.reliability.retry import retry_after_s, used_up_for_s
 from harness.domain.routing.target import Price, Provider
 from harness.ports import CallSpending, Posted, ProviderCallsFactory
 
-
-class HasTokens(Protocol):
-    @property
-    def tokens(self) -> int: ...
-
-
-T = TypeVar("T", bound=HasTokens)
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1
 FIRST_PAUSE_S: Final = 0.25
@@ -130,7 +117,7 @@ class _AttemptFailed(Exception):
 
 
 class EvalProviderClient:
-    """Asks one provider for chat completions and embeddings. Make and close it in one event
+    """Asks one provider for chat completions. Make and close it in one event
     loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
@@ -179,23 +166,13 @@ class EvalProviderClient:
 
         Raises ProviderFailed when the last retry has failed, or none is worth it.
         """
-        sent = rename_answer_limit(body, self._provider.kind)
-        return await self._request("/chat/completions", sent, parse_reply)
-
-    async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
-        """Asks for embeddings. Raises ProviderFailed as `ask` does."""
-        found, _ = await self._request("/embeddings", body, parse_embeddings)
-        return found
-
-    async def _request(
-        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
-    ) -> tuple[T, float]:
+        body = rename_answer_limit(body, self._provider.kind)
         # Half of a pair of characters is sent as JSON's escape: UTF-8 has none.
         request = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
         attempt, answers = 0, self._answers
         while True:
             try:
-                return await self._attempted(path, request, body, read)
+                return await self._attempted(request, body)
             except _AttemptFailed as error:
                 failed = error
             if self._first_failed[0] != self._answers:
@@ -211,9 +188,7 @@ class EvalProviderClient:
                 tries = format_quantity(attempt + 1, "attempt")
                 text = f"{failed} ({long if asked_s > LONGEST_ASKED_S else tries})"
                 answered = self._answers != answers
-                if not answered and (
-                    asked_s or not await self._answers_another(path, body, read)
-                ):
+                if not answered and (asked_s or not await self._answers_another(body)):
                     self._away[text] = self._provider.name, self._first_failed[1]
                 raise ProviderFailed(text)
             answers = self._answers  # what it answered before it went away says nothing
@@ -223,8 +198,8 @@ class EvalProviderClient:
             attempt += 1
 
     async def _attempted(
-        self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
-    ) -> tuple[T, float]:
+        self, request: bytes, body: Mapping[str, Any]
+    ) -> tuple[ChatReply, float]:
         """Raises _AttemptFailed; SpendingPaused when the monthly cap is reached."""
         async with AsyncExitStack() as stack:
             turn: Turn | None = None
@@ -241,14 +216,14 @@ class EvalProviderClient:
                 await self._spending.require_money()
             started = time.perf_counter()
             try:
-                raw = await self._post(path, request, body)
+                raw = await self._post(request, body)
             except _AttemptFailed as error:
                 if error.overloaded and turn is not None:
                     turn.overloaded()
                 raise
             seconds = time.perf_counter() - started
             try:
-                found = read(raw)
+                found = parse_reply(raw)
             except MalformedReply as error:
                 raise _AttemptFailed(str(error), retry=True) from None
             self._answers += 1
@@ -258,17 +233,12 @@ class EvalProviderClient:
                 self._spending.pay(found)
             return found, seconds
 
-    async def _answers_another(
-        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
-    ) -> bool:
+    async def _answers_another(self, body: Mapping[str, Any]) -> bool:
         """Whether the provider answers a short question, so that what failed is the item's."""
         short = {key: value for key, value in body.items() if key not in OF_AN_ITEM}
-        if "input" in short:
-            short["input"] = SHORT_QUESTION
-        else:
-            short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
+        short["messages"] = [{"role": "user", "content": SHORT_QUESTION}]
         try:
-            await self._attempted(path, json.dumps(short).encode(), short, read)
+            await self._attempted(json.dumps(short).encode(), short)
         except _AttemptFailed as error:
             return not error.retry
         return True
@@ -282,12 +252,12 @@ class EvalProviderClient:
         pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
         return min(LONGEST_PAUSE_S, pause)
 
-    async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
+    async def _post(self, request: bytes, body: Mapping[str, Any]) -> bytes:
         """body: what the request says. Raises _AttemptFailed."""
         try:
             check_api_base(self._provider.api_base, self._allowed)
             check_request_headers(self._provider, self._key)
-            posted = await self._calls.post(path, request)
+            posted = await self._calls.post("/chat/completions", request)
         except InputError as error:
             raise _AttemptFailed(str(error), retry=False) from None
         except NoAnswer as error:
@@ -313,10 +283,7 @@ class EvalProviderClient:
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
         words = _flat(words)[:300]
-        texts = [message["content"] for message in body.get("messages", ())] + [
-            body.get("input", "")
-        ]
-        asked = "\n".join(_flat(str(text)) for text in texts)
+        asked = "\n".join(_flat(str(message["content"])) for message in body["messages"])
         if _share(words, asked, SHARED_TEXT) or any(
             _share(words, secret, SHARED_SECRET) or _spells(words, secret)
             for secret in self._secrets

@@ -20,7 +20,7 @@ from evals.scorers.interface import (
     ScoreResult,
 )
 from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
-from evals.scorers.judged import PAIRWISE, RUBRIC, SIMILARITY
+from evals.scorers.judged import PAIRWISE, RUBRIC
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
 from evals.scorers.text_match import EXACT, REGEX
@@ -47,7 +47,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
     for scorer in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
-        *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE, SIMILARITY),
+        *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE),
         *(ASSERTIONS, JUDGED_ASSERTIONS),
     )
 }

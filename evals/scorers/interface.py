@@ -61,8 +61,6 @@ class AnswerJudge(Protocol):
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str: ...
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
-
 
 JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]]
 

@@ -1,12 +1,10 @@
-"""The scorers that ask a judge: `rubric` for a score from 0 to 1, `pairwise` whether it prefers
-the answer to a reference answer (blind, in both orders; ties count one half), and `similarity`
-for the embeddings of answer and target.
+"""The scorers that ask a judge: `rubric` for a score from 0 to 1, and `pairwise` whether it
+prefers the answer to a reference answer (blind, in both orders; ties count one half).
 
 `ask_until_readable` asks the judge and reads its reply.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -14,7 +12,6 @@ from evals.scorers.interface import (
     EMPTY_ANSWER,
     UNSCORED,
     AnswerJudge,
-    NotJudged,
     Options,
     Scorer,
     ScoreResult,
@@ -182,41 +179,4 @@ PAIRWISE = Scorer(
     {"criteria": "", "seed": 0},
     check=check_pairwise,
     judged=pairwise,
-)
-
-
-async def similarity(
-    judging: AnswerJudge, answer: str, item: Item, options: Options
-) -> ScoreResult:
-    """Returns the cosine with the nearest target, or whether it reaches `threshold`."""
-    if not answer.strip():
-        return EMPTY_ANSWER
-    targets = item.target if isinstance(item.target, list) else [item.target]
-    mine, *theirs = await judging.embed([answer, *map(written, targets)])
-    near = max(cosine(mine, other_vector) for other_vector in theirs)
-    score = min(max(near, 0.0), 1.0)
-    if options["threshold"]:
-        score = float(score >= options["threshold"])
-    return score_result(score, score)
-
-
-def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Computes the cosine of the angle between vectors. Raises NotJudged for none."""
-    lengths = math.hypot(*one) * math.hypot(*other)
-    if len(one) != len(other) or not (lengths and math.isfinite(lengths)):
-        raise NotJudged("the embeddings cannot be compared: their lengths differ, or one is 0")
-    return math.fsum(a * b for a, b in zip(one, other, strict=True)) / lengths
-
-
-def check_similarity(item: Item, options: Options) -> str | None:
-    threshold = options["threshold"]
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise InputError("scorer 'similarity': option 'threshold' must be from 0 to 1")
-    if item.target == []:
-        raise InputError(f"item {item.id!r}: scorer 'similarity' needs a text as target")
-    return None
-
-
-SIMILARITY = Scorer(
-    "similarity", no_score, {"threshold": 0}, check=check_similarity, judged=similarity
 )

@@ -409,13 +409,15 @@ def test_the_doctor_looks_at_judges_and_at_what_code_runs_behind(empty_folder: P
 providers:
   jury: {kind: sim, api_base: "http://127.0.0.1:9/v1"}
 suites:
-  fine: {path: s.jsonl, scorer: similarity, judge: {target: jury/m}}
-  dear: {path: s.jsonl, scorer: similarity, judge: {target: jury/m, max_cost_usd: 1}}
-  lost: {path: s.jsonl, scorer: similarity, judge: {target: nobody/m}}
+  fine: {path: s.jsonl, scorer: rubric, judge: {target: jury/m}}
+  dear: {path: s.jsonl, scorer: rubric, judge: {target: jury/m, max_cost_usd: 1}}
+  lost: {path: s.jsonl, scorer: rubric, judge: {target: nobody/m}}
   code: {path: s.jsonl, scorer: code}
 """
     )
-    (empty_folder / "s.jsonl").write_text('{"input": "a", "target": "x = 1"}\n')
+    (empty_folder / "s.jsonl").write_text(
+        '{"input": "a", "target": "x = 1", "metadata": {"rubric": "Is it so?"}}\n'
+    )
     run("init")
 
     found = statuses(exits=1)

@@ -413,7 +413,7 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
         "form = Form(Role.ADMIN, 'upload')",
         "st.session_state.asked = (suites.ask(form), form.missing)",
     )
-    for scorer, judged in (("similarity", True), ("label", False), ("json_schema", False)):
+    for scorer, judged in (("pairwise", True), ("label", False), ("json_schema", False)):
         app.selectbox(key="upload-scorer").select(scorer).run()
         assert not app.exception
         assert bool([box for box in app.selectbox if box.key == "upload-judge"]) == judged

@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.runner.chat_completions import (
-    EmbeddingReply,
     MalformedReply,
     ReplyToolCall,
-    parse_embeddings,
     parse_reply,
     request_body,
 )
@@ -134,21 +132,6 @@ def test_what_is_no_chat_completion_is_called_malformed(answer: bytes, told: str
 def test_no_bytes_break_the_reader(answer: bytes) -> None:
     with pytest.raises(MalformedReply):
         parse_reply(answer)
-
-
-def test_embeddings_are_read_in_the_order_of_their_texts() -> None:
-    data = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1.5, 0]}]
-    answer = {"data": data, "usage": {"prompt_tokens": 7}}
-
-    assert parse_embeddings(json.dumps(answer).encode()) == EmbeddingReply(
-        ((1.5, 0.0), (0.0, 1.0)), 7, ""
-    )
-
-
-@given(st.binary(max_size=50) | st.sampled_from([b'{"data": 1}', b'{"data": [{"index": 0}]}']))
-def test_what_holds_no_embeddings_is_called_malformed(answer: bytes) -> None:
-    with pytest.raises(MalformedReply, match="holds no embeddings"):
-        parse_embeddings(answer)
 
 
 HOLD = """

@@ -1,4 +1,4 @@
-"""Scores that a judge gives: by a rubric, in pairs, by embeddings; and when it gives none."""
+"""Scores that a judge gives: by a rubric, in pairs; and when it gives none."""
 
 import asyncio
 import json
@@ -150,23 +150,10 @@ def test_which_letter_comes_first_is_drawn_by_the_recorded_seed() -> None:
     assert drawn != [first(f"i{n}", 2) for n in range(64)]
 
 
-def test_similarity_is_the_cosine_with_the_nearest_target() -> None:
-    item = replace(ITEM, target=["aaa", "bbb"])
-    judge = ScriptedJudge(lambda _data: None)
-
-    assert judged("similarity", judge, "aa", item) == ScoreResult(1, 1)
-    half = judged("similarity", judge, "ab", item).strict
-    assert half == pytest.approx(2**-0.5)
-    assert judged("similarity", judge, "ab", item, threshold=0.9) == ScoreResult(0, 0)
-    assert judged("similarity", judge, "ab", item, threshold=0.5) == ScoreResult(1, 1)
-    with pytest.raises(NotJudged, match="cannot be compared"):
-        judged("similarity", judge, "zzz", item)
-
-
-@pytest.mark.parametrize("name", ["rubric", "pairwise", "similarity"])
+@pytest.mark.parametrize("name", ["rubric", "pairwise"])
 def test_an_empty_answer_is_wrong_and_costs_nothing(name: str) -> None:
     judge = ScriptedJudge(lambda _data: None)
-    options = {"rubric": {"rubric": "x"}, "pairwise": {"criteria": "x"}}.get(name, {})
+    options = {"rubric": "x"} if name == "rubric" else {"criteria": "x"}
 
     assert judged(name, judge, " \n", ITEM, **options) == ScoreResult(0, 0, "empty_answer")
     assert judge.asked == []
@@ -232,7 +219,6 @@ def test_a_judge_too_many_or_too_few_is_told(suite: SuiteSettings) -> None:
     [
         ("rubric", ITEM, "needs the option 'rubric', or metadata.rubric"),
         ("pairwise", ITEM, "needs the option 'criteria'"),
-        ("similarity", replace(ITEM, target=[]), "needs a text as target"),
     ],
 )
 def test_a_suite_that_a_judge_could_not_score_is_told(name: str, item: Item, told: str) -> None:
