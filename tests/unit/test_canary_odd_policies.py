@@ -3,7 +3,7 @@
 import json
 import os
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +20,7 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import RolloutState
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.ranges import NEVER, add_seconds
@@ -28,10 +28,9 @@ from harness.gate.online.next_step import decide_action
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.text import ramp_plan
 from harness.gate.text.explain import explain_rollout
+from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3", "A7")
-
-START = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def numbers(name: str) -> st.SearchStrategy[float]:
@@ -119,24 +118,6 @@ def tallies(draw: st.DrawFn, units: int) -> FailureTally:
     return FailureTally(units, canary, ours + theirs, theirs)
 
 
-def rollout(policy: CanaryPolicy, state: RolloutState = RolloutState.MEASURING) -> Rollout:
-    return Rollout(
-        id="r",
-        proposal="p",
-        route="x",
-        incumbent="a",
-        candidate="b",
-        verdict="v",
-        policy=policy,
-        salt="s",
-        step=0,
-        state=state,
-        started_at=START,
-        step_started_at=START,
-        updated_at=START,
-    )
-
-
 def shown(
     policy: CanaryPolicy,
     observation_blocks: list[ObservationBlock],
@@ -144,7 +125,7 @@ def shown(
     pace: TrafficPace,
 ) -> None:
     for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
-        found = rollout(policy, state)
+        found = rollout(state, policy=policy)
         action = decide_action(found, observation_blocks, now)
         again = decide_action(found, observation_blocks, now)
         assert canonical_json(to_plain(action)) == canonical_json(to_plain(again))

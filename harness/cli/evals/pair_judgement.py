@@ -2,7 +2,7 @@
 with guarded slices, where columns of the file name them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from harness.cli.evals.csv_files import FileTerms
 from harness.domain.errors import InputError
 from harness.domain.evals.exports.scored_run import PairRow
-from harness.domain.evals.item_groups import MIN_SLICE_UNITS, MOST_SLICES, SLICE_VALUE, Slice
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS, SLICE_VALUE, Slice, guard_slices
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score
@@ -109,33 +109,22 @@ def _guarded(
     rows: Sequence[PairRow], sizes: Sequence[int], terms: FileTerms
 ) -> tuple[Slice, ...]:
     """The slices with units enough, the largest first, as a proposal registers them."""
-    units = [unit for unit, size in enumerate(sizes) for _ in range(size)]
-    units = units or list(range(len(rows)))
-    found = [
-        Slice(column, value, tuple(positions))
+    fields = {
+        column: [row.groups[place] for row in rows]
         for place, column in enumerate(terms.slices, start=bool(terms.cluster))
-        for value, positions in _positions(rows, place).items()
-        if len({units[position] for position in positions}) >= MIN_SLICE_UNITS
-    ]
-    if terms.slices and not found:
-        raise InputError(
-            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that one "
-            "needs to be guarded"
-        )
-    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
-    return tuple(found[:MOST_SLICES])
-
-
-def _positions(rows: Sequence[PairRow], place: int) -> Mapping[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for position, row in enumerate(rows):
-        value = row.groups[place]
+    }
+    for value in (value for values in fields.values() for value in values):
         if not SLICE_VALUE.fullmatch(value):
             raise InputError(
                 f"{value!r} is no value of a slice: it has at most 64 letters, digits, spaces "
                 "and .,:+/()&-"
             )
-        found.setdefault(value, []).append(position)
+    found = guard_slices(fields, sizes, len(rows))
+    if terms.slices and not found:
+        raise InputError(
+            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that one "
+            "needs to be guarded"
+        )
     return found
 
 

@@ -9,7 +9,7 @@ kept as sorted hashes of 40 bits each, so that 10,000 items take 67 KB.
 import re
 import unicodedata
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
@@ -62,24 +62,28 @@ class ItemGroups:
     def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
         """Lists the slices with units enough among the first n_max, the largest first."""
         order = self.order(order_seed)
-        units = [
-            unit
-            for unit, size in enumerate(self.cluster_sizes(order_seed))
-            for _ in range(size)
-        ] or list(range(len(order)))
-        found: list[Slice] = []
-        for name, values in self.slices.items():
-            members: dict[str, list[int]] = {}
-            for position, item in enumerate(order):
-                if units[position] < n_max:
-                    members.setdefault(values[item], []).append(position)
-            found += [
-                Slice(name, value, tuple(positions))
-                for value, positions in members.items()
-                if len({units[position] for position in positions}) >= MIN_SLICE_UNITS
-            ]
-        found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
-        return tuple(found[:MOST_SLICES])
+        fields = {name: [of[item] for item in order] for name, of in self.slices.items()}
+        return guard_slices(fields, self.cluster_sizes(order_seed), n_max)
+
+
+def guard_slices(
+    fields: Mapping[str, Sequence[str]], cluster_sizes: Sequence[int], n_max: int
+) -> tuple[Slice, ...]:
+    """The same of the values at each position, by field; without sizes each item is a unit."""
+    units = [unit for unit, size in enumerate(cluster_sizes) for _ in range(size)]
+    found: list[Slice] = []
+    for name, values in fields.items():
+        members: dict[str, list[int]] = {}
+        for position, value in enumerate(values):
+            if (units[position] if units else position) < n_max:
+                members.setdefault(value, []).append(position)
+        found += [
+            Slice(name, value, tuple(positions))
+            for value, positions in members.items()
+            if len({units[at] for at in positions} if units else positions) >= MIN_SLICE_UNITS
+        ]
+    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+    return tuple(found[:MOST_SLICES])
 
 
 def shuffle_items(
