@@ -36,7 +36,6 @@ BY_HAND: Final = "none: an approver started it"
 
 
 def show(names: Sequence[str]) -> None:
-    """Shows the section. names: of the routes."""
     ctx = page_frame.context()
     running = shadows.list_running(ctx)
     page = list_shadows(ctx, PageRequest(MOST_ROWS))

@@ -54,7 +54,6 @@ def why_no_docker() -> str:
 
 
 async def run_program(program: str, timeout_s: float) -> str | None:
-    """Implements interface.RunProgram in the sample's sandbox. Raises NotJudged."""
     try:
         done = await sandbox().exec(
             PYTHON, input=program, timeout=max(1, round(timeout_s)), timeout_retry=False

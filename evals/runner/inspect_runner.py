@@ -203,7 +203,6 @@ class InspectRunner:
                 await suite.judging.close()
 
     def _attach_judge(self, job: EvalJob, suite: InspectSuite) -> InspectSuite:
-        """Connects a suite with its judge, where it has one. Raises JudgeUnfit."""
         if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
             return suite
         settings, provider = suite.suite.settings.judge, job.judge_provider

@@ -59,7 +59,6 @@ SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
 def inspect_suite(settings: SuiteSettings) -> "InspectSuite":
-    """Loads a suite of a task file or of data. Raises InputError, NotFound, ConfigError."""
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
 
@@ -152,7 +151,6 @@ class DataSuite:
         return None if limit == "auto" else limit
 
     def _sandbox(self) -> str | tuple[str, str] | None:
-        """Names Inspect's sandbox for a model's code. Raises ConfigError without Docker."""
         if self.suite.scorer.sandboxed is None:
             return None
         return find_sandbox(uncontained=self.suite.uncontained)
@@ -253,7 +251,6 @@ class TaskSuite:
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        """Reads the score that a task gave; its scorer knows no lenient form."""
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )
@@ -280,7 +277,6 @@ InspectSuite = DataSuite | TaskSuite
 
 
 def as_share(value: Value) -> float | None:
-    """Reads a score as a share; None for what is no number in [0, 1]."""
     if isinstance(value, str) and value.casefold() not in SPELLED:
         try:
             value = float(value)

@@ -105,7 +105,6 @@ class Judge:
         return ""
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Asks the judge, pays, and returns its text. Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
@@ -153,8 +152,6 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """Says how far two raters agree, with an interval of Cohen's kappa."""
-
     # 1 for full agreement, 0 for what chance gives; None where chance alone already gives full
     # agreement (both raters used one and the same category), so that nothing can be told.
     kappa: float | None
@@ -209,7 +206,6 @@ class CalibrationCache:
     clock: Clock
 
     def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
-        """Loads the newest calibration; None where none is so new and readable."""
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
@@ -232,7 +228,6 @@ class CalibrationCache:
 
 
 def score_band(score: float | None, levels: int) -> int:
-    """Returns which of so many equal bands of [0, 1] a score is in."""
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 

@@ -58,7 +58,6 @@ class ModelSpending:
         self._model = model
 
     async def require_money(self) -> None:
-        """Checks that a call may be made; else raises SpendingPaused."""
         unpriced = "" if self._price is not None else self._model
         for _ in range(SPENDING_ATTEMPTS):
             try:

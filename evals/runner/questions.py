@@ -53,7 +53,6 @@ class AnswerUsage:
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
-    """Returns the settings of the job's suite. Raises NotFound."""
     try:
         return suites[job.run.suite]
     except KeyError:

@@ -56,7 +56,6 @@ class Slots:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[int]:
-        """Waits for the lowest free one, and gives its number. Raises OSError."""
         slot = await self._acquire()
         try:
             yield slot
@@ -194,7 +193,6 @@ class RateGate:
 
     @asynccontextmanager
     async def acquire(self, request_bytes: int) -> AsyncIterator[Turn]:
-        """Waits until a request of that size may go, and holds its slots. Raises OSError."""
         tokens = request_bytes / BYTES_PER_TOKEN
         async with AsyncExitStack() as stack:
             slot = await stack.enter_async_context(self.speed.slots.one())

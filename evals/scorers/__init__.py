@@ -54,7 +54,6 @@ SCORERS: Final[Mapping[str, Scorer]] = {
 
 
 def find_scorer(name: str) -> Scorer:
-    """Finds a scorer by name. Raises NotFound, naming the nearest scorer."""
     try:
         return SCORERS[name]
     except KeyError:

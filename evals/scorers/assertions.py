@@ -204,7 +204,6 @@ def assertions(answer: str, item: Item, options: Options) -> ScoreResult:
 async def judged_assertions(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """Scores as `assertions` does, with the judge's scores. Raises NotJudged."""
     if not answer.strip():
         return EMPTY_ANSWER
     judged: dict[int, float] = {}

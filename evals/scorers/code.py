@@ -37,7 +37,6 @@ class Task:
 
 
 def task_of(item: Item) -> Task:
-    """Reads an item's programming task. Raises InputError for a target of another form."""
     target = {"test": item.target} if isinstance(item.target, str) else item.target
     if not isinstance(target, dict) or not isinstance(target.get("test"), str):
         raise InputError(

@@ -231,7 +231,6 @@ def pairs(item: Item) -> list[tuple[str, dict[str, Any]]]:
 
 
 def loosened(answer: str) -> list[str]:
-    """Lists the answer with and without its first and last line, and asterisks."""
     lines = answer.split("\n")
     cuts = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     return [text for cut in cuts for text in (cut, cut.replace("*", "")) if text.strip()]
@@ -260,7 +259,6 @@ def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
 
 
 def check(item: Item, _options: Options) -> str | None:
-    """Returns why an item cannot be scored. Raises InputError for another target."""
     reasons = [unsupported(kind, params) for kind, params in pairs(item)]
     return next((reason for reason in reasons if reason), None)
 

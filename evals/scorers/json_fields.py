@@ -72,7 +72,6 @@ def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
 
 
 def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
-    """Returns the share of right fields once spelling is relaxed; a missing one is null."""
     there = cast("dict[str, object]", relaxed(dict(found)))
     wanted = cast("dict[str, object]", relaxed(dict(target)))
     nulls = {key: None for key, value in wanted.items() if value is None}

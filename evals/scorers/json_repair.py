@@ -40,8 +40,6 @@ BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 
 
 def loads(text: str) -> Any:
-    """Parses JSON; None when it is none (NaN and infinities are not)."""
-
     def refuse(_constant: str) -> None:
         raise ValueError
 

@@ -194,7 +194,6 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
 
 
 def wanted_of(item: Item) -> list[ReadToolCall]:
-    """Reads the calls that a target asks for. Raises InputError for another target."""
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
     for target in targets:

@@ -59,7 +59,6 @@ def sentences(text: str) -> int:
 
 
 def words(text: str) -> int:
-    """Runs without white space that have a letter or a digit."""
     return sum(1 for part in text.split() if any(char.isalnum() for char in part))
 
 

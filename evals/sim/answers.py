@@ -103,7 +103,6 @@ CONTRARY: dict[object, object] = {
 
 
 def answer_as_judge(prompt: str, profile: Profile) -> str | None:
-    """Answers as a judge; None for a prompt that asks for no judgement."""
     _, mark, shown = prompt.rpartition(DATA)
     try:
         data = json.loads(shown) if mark else None

@@ -101,7 +101,6 @@ def _fill(value: Any, values: Mapping[str, str | None]) -> Any:
 
 
 def parse(kind: type[T], data: object, place: str) -> T:
-    """Reads `data` as a `kind`. Raises InputError with the place and the field."""
     try:
         made: T = adapter(kind).validate_python(data)
     except ValidationError as error:

@@ -36,7 +36,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
-    """Serves one request under `/sim/`. Raises Refused."""
     if not (exchange.client and exchange.client.host in LOOPBACK):
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
     what, _, rest = exchange.path.removeprefix("/sim/").partition("/")
@@ -163,7 +162,6 @@ def simulator(
     suites: Sequence[Source] = (),
     time_scale: float = 1.0,
 ) -> Simulator:
-    """Builds a simulator over the shipped suites and these. Raises ConfigError, InputError."""
     shipped = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))
     )
@@ -177,7 +175,6 @@ def simulator(
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises InputError if it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)

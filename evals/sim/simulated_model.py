@@ -114,7 +114,6 @@ Source = str | Path | SuiteSettings
 
 
 def load_suites(sources: Iterable[Source]) -> list[BankItem]:
-    """Loads all items of all sources, in their order. Raises InputError with file and line."""
     return [item for source in sources for item in load_suite_items(source)]
 
 
@@ -230,7 +229,6 @@ class SimulatedModel:
         self._abilities: dict[str, float] = {}
 
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
-        """Answers one item: the same for the same item and request seed, in every process."""
         suite, seed = item.suite, self.profile.seed
         if suite not in self._abilities:
             items, share = self._bank.suites[suite], self.profile.skill_in(suite)

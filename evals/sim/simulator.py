@@ -99,7 +99,6 @@ class Simulator:
         await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
 
     def model(self, name: str) -> SimulatedModel:
-        """The model of this name. Raises Refused (404)."""
         if name not in self.models:
             raise chat_completions.no_such_model(name)
         return self.models[name]

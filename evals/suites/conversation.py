@@ -21,7 +21,6 @@ def conversation(item: Item) -> tuple[Message, ...]:
 
 
 def check_messages(given: object, place: str) -> tuple[Message, ...]:
-    """Checks that it is a conversation. Raises InputError."""
     if not isinstance(given, list) or not given:
         raise InputError(f"{place}: must be a list of messages that is not empty")
     for number, message in enumerate(given):
@@ -80,7 +79,6 @@ FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
 def check_fields(given: Mapping[str, object], place: str) -> None:
-    """Checks names and shapes of fields that requests add. Raises InputError."""
     for name in given:
         if name not in FIELDS:
             raise InputError(f"{place}: unknown field {name!r}; it knows {', '.join(FIELDS)}")

@@ -55,7 +55,6 @@ class ImportedDataset:
 
 
 def read_dataset(path: Path) -> ImportedDataset:
-    """Reads a data set. Raises InputError that says what another file looks like."""
     records = [*read_records(path)]
     fields = Counter(name for _, record in records for name in record)
     tool = next((name for name, one in FORMATS.items() if one.marks & set(fields)), "")

@@ -91,7 +91,6 @@ def tags_of(item: Item) -> tuple[str, ...]:
 
 
 def file_sha256(path: Path) -> str:
-    """Computes the hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
     return hash_content(_bytes(path))
 
 
@@ -262,7 +261,6 @@ class Reference:
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
-    """Loads `input`, `answer`, `score` (0 to 1), `metadata`. Raises InputError."""
     found = []
     for item in load_items(path, name="reference", target_field="answer+score"):
         given = item.target

@@ -62,7 +62,6 @@ class PromptfooTests:
             )
 
     def read_test(self, test: Mapping[str, Any], path: ConfigPath) -> Mapping[str, Any]:
-        """Returns a test's parts. Raises InputError for a test that cannot be taken."""
         options = test.get("options") or {}
         for name, why in _WHY_TEST.items():
             if test.get(name) or (isinstance(options, Mapping) and options.get(name)):

@@ -146,7 +146,6 @@ class Suite:
 
 
 def manifest_entries(manifest: Path) -> list[dict[str, object]]:
-    """Reads the manifest of a folder of suites. Raises InputError."""
     if not manifest.exists():
         return []
     try:
@@ -193,7 +192,6 @@ def canonical_text(item: Item) -> str:
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Loads a suite. Raises InputError with the place, NotFound for its scorer."""
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
@@ -338,7 +336,6 @@ class ConfiguredSuites:
             self._suites = {**added, **self._suites}
 
     def settings(self, suite: str) -> SuiteSettings:
-        """Returns the settings of a suite. Raises NotFound, naming the nearest suite."""
         if suite not in self._suites:
             self._refresh()
         try:

@@ -226,7 +226,6 @@ def writing(file: Path, content: bytes) -> Iterator[None]:
 
 
 def _imported(settings: SuiteSettings, unlabelled: int) -> ImportedSuite:
-    """Loads the suite, as a check of its data. settings: with path and data class."""
     suite, data = load_suite(settings), settings.path or Path()
     return ImportedSuite(
         suite=settings.name,

@@ -201,7 +201,6 @@ def lock_suites(settings: Settings) -> Iterator[None]:
 
 
 def _is_labelled(file: Path) -> bool:
-    """Whether the first line is one of `swapgate capture export`."""
     with file.open("rb") as opened:
         try:
             first = json.loads(opened.readline())
@@ -228,8 +227,6 @@ def _read_promptfoo(file: Path) -> SourceConfig | None:
 def _promptfoo_items(
     file: Path, source: SourceConfig, wished: SuiteSettings
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """Makes a suite of each prompt. Raises NothingTaken."""
-
     def read(name: str) -> str:
         path = file.parent / name
         try:

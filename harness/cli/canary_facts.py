@@ -87,8 +87,6 @@ NO_CANARY: Final = "no canary: a proposal that passes its evals opens one"
 
 @dataclass(frozen=True, slots=True)
 class AwaitedCanary:
-    """Describes a canary that is not open: its proposal, and how far that is."""
-
     proposal: Proposal
     progress: str
 

@@ -68,7 +68,6 @@ class DriftEvidence:
 
     @property
     def share_of_limit(self) -> float:
-        """Says how far the evidence is to the alarm: 0 for nothing, 1 for drift."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
 
     @property
@@ -87,8 +86,6 @@ ItemScores = tuple[tuple[str, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class DriftCheck:
-    """One run of a watch: the baseline, or a run that is compared with those before it."""
-
     run: str
     watch: str
     number: int  # 0 for the baseline
@@ -115,8 +112,6 @@ class DriftCheck:
 
 @dataclass(frozen=True, slots=True)
 class DriftWatch:
-    """Holds a baseline of one target on one suite, and the runs since."""
-
     checks: tuple[DriftCheck, ...]  # the baseline first
 
     @property

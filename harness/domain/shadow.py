@@ -29,8 +29,6 @@ COST_USD: Final = "candidate.cost_usd"
 
 @dataclass(frozen=True, slots=True)
 class ShadowLimits:
-    """How much of a route's traffic a shadow may mirror, and at what cost."""
-
     share_bps: int = 100  # of the sticky keys, 1 to 10 000
     at_once: int = 4  # of one worker. Days are UTC
     requests_per_day: int = 1000
@@ -72,14 +70,11 @@ class ShadowTally:
 
 @dataclass(frozen=True, slots=True)
 class ShadowUsage:
-    """What is used of a day's budget."""
-
     requests: int = 0
     cost_usd: float = 0.0
 
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
-    """Checks the limits of a shadow. Raises InputError for limits that make no sense."""
     if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
         raise InputError("a shadow mirrors more than nothing, and 100 % at the most")
     if not 1 <= limits.at_once <= MAX_AT_ONCE:
@@ -135,8 +130,6 @@ class ShadowCheck(StrEnum):
 
 
 class CheckSides(StrEnum):
-    """Says which side of a pair holds a check."""
-
     BOTH = "both"
     INCUMBENT = "incumbent_only"
     CANDIDATE = "candidate_only"
@@ -145,8 +138,6 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    """Holds one side of a shadow pair: the incumbent's or the candidate's."""
-
     # The request and this side's answer to it; None where it gave none.
     content: Mapping[str, Any] | None
     ms: float  # to the whole answer, of a stream to its first output
@@ -188,7 +179,6 @@ def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two
 
 
 def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
-    """Checks an answer for what its request asks for; a missing answer fails only ANSWERED."""
     if content is None:
         return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]

@@ -127,7 +127,6 @@ class ChatRequest(BaseModel):
 
 
 def decoded(body: bytes) -> dict[str, Any]:
-    """Reads the body as a JSON object. Raises Refused."""
     try:
         data = from_json(body)
     except ValueError:
@@ -145,7 +144,6 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses a chat completion's body. Raises Refused (400) that names what is wrong."""
     try:
         request = ChatRequest.model_validate(data)
     except ValidationError as error:

@@ -32,7 +32,6 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Reads the body of a request for messages as a chat's. Raises Refused (400)."""
     messages = data.get("messages")
     if not messages or not isinstance(messages, list) or not all(map(_has_role, messages)):
         invalid(
@@ -105,7 +104,6 @@ def blocks(answer: Completion) -> list[dict[str, Any]]:
 
 
 def error(why: Refused) -> dict[str, Any]:
-    """Writes an error as Anthropic does. Its code is the type, where it looks like one."""
     kind = TYPES.get(why.status, "invalid_request_error" if why.status < 500 else "api_error")
     if why.code and why.code.endswith("_error"):
         kind = why.code

@@ -16,7 +16,6 @@ from evals.sim.protocols.chat_completions import (
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Reads the body of a request for a response as a chat's. Raises Refused (400)."""
     given = data.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
     if not items or not isinstance(items, list) or not all(isinstance(i, dict) for i in items):

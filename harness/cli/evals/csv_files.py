@@ -35,8 +35,6 @@ class FileTerms:
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
-    """Holds one block of a CSV file; requests and failures count both arms."""
-
     block: str
     line: int
     requests: int
@@ -112,7 +110,6 @@ def parse_pairs(
 
 
 def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
-    """Reads the blocks, in the order of the file. Raises InputError at the first fault."""
     counts = ("requests", "canary_requests", "failures", "canary_failures")
     missing = ("missing", "canary_missing")
     seen: dict[str, int] = {}

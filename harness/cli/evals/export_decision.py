@@ -90,7 +90,6 @@ class ExportChoice:
 def judge_exports(
     files: Sequence[str], choice: ExportChoice, terms: FileTerms
 ) -> dict[str, object]:
-    """Decides about the candidate of exported results. Raises InputError."""
     exported = read_exports(files, choice)
     rows = exported.pairs
     if terms.n_max is not None and len(rows) > terms.n_max:
@@ -111,7 +110,6 @@ def judge_exports(
 
 
 def read_exports(files: Sequence[str], choice: ExportChoice) -> ExportedPairs:
-    """Reads both runs, of one file or two. Raises InputError that names the file."""
     if len(files) > 2:
         raise InputError("give one file with both runs, or the incumbent's and the candidate's")
     if choice.format == PAIRS:
@@ -165,7 +163,6 @@ def title(format_name: str) -> str:
 
 
 def recognise_files(files: Sequence[str]) -> dict[str, str]:
-    """Returns the format of each file. Raises InputError where they are no pair."""
     formats = {file: recognise_file(file) for file in files}
     names = {*formats.values()}
     if len(names) > 1 or (names == {PAIRS} and len(formats) > 1):
@@ -175,7 +172,6 @@ def recognise_files(files: Sequence[str]) -> dict[str, str]:
 
 
 def recognise_file(file: str) -> str:
-    """Returns the name of the file's format, by its content. Raises InputError."""
     if _is_archive(file):
         return "inspect"
     try:

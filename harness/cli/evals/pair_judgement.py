@@ -26,7 +26,6 @@ FILL_IN: Final = (
 
 
 def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
-    """Decides about the rows. Raises InputError for groups that cannot be judged so."""
     ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
     units = len(sizes) if terms.cluster else len(ordered)
     n_max = terms.n_max or units

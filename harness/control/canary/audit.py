@@ -38,8 +38,6 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
-    """Holds a stored decision about a canary beside the same decision made again."""
-
     event: AuditEvent
     rollout: str
     blocks: int  # how many it was decided from
@@ -57,7 +55,6 @@ class ReplayedAction:
         return not self.differences
 
     def decide_again(self, what: str, decide: Callable[[], RolloutAction]) -> "ReplayedAction":
-        """Makes the decision. what: it is made from, in words."""
         try:
             decided = decide()
             again = digest(to_plain(decided))
@@ -70,7 +67,6 @@ class ReplayedAction:
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
-    """Loads an audit event. Raises NotFound."""
     event = tx.audit.find(number)
     if event is None:
         raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
@@ -116,7 +112,6 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
 
 
 def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
-    """Gathers figures and inputs. unit: with the rollout before the action."""
     inputs = decision_inputs(unit, action)
     if action is None:
         return inputs

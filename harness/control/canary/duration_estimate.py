@@ -44,8 +44,6 @@ FEW_CALLERS: Final = 50
 
 @dataclass(frozen=True)
 class RampPlan:
-    """How long a canary would take on a route, step by step."""
-
     route: str
     policy: CanaryPolicy
     # None where no or too few requests were recorded in 24 hours: then no step has a time.
@@ -71,7 +69,6 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
-    """Plans the canary of a proposal, stored or not."""
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
@@ -107,7 +104,6 @@ def estimate_for_policy(
 
 
 def describe_seen(requests: int, seconds: float) -> str:
-    """Says how many callers were seen at most, in a time too short for a day's pace."""
     a_day = requests * ramp.DAY_S / seconds
     return (
         f"At most {format_quantity(requests, 'caller')} came in {format_estimate(seconds)}, "
@@ -173,7 +169,6 @@ def _measure_pace(
     totals: Sequence[TrafficTotal],
     now: datetime,
 ) -> TrafficPace | None:
-    """Measures the pace of 24 hours; None of a few requests within minutes, sent as a try."""
     requests = sum(total.requests for total in totals)
     if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
         return None
@@ -184,7 +179,6 @@ def _measure_pace(
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
-    """Computes the pace; None without a request. units: new keys an hour, if counted."""
     requests = sum(total.requests for total in totals)
     if not requests:
         return None
@@ -217,7 +211,6 @@ def _units_per_hour(tx: Transaction, route: str) -> float | None:
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
-    """Measures all arms' units per hour; None where the blocks span too short a time."""
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

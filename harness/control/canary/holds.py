@@ -80,7 +80,6 @@ def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
 
 
 def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
-    """Describes faults of routers that are not acknowledged, and what to do; empty for none."""
     found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""

@@ -105,7 +105,6 @@ def open_canary(
 
 
 def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
-    """The proposal's policy with the cost that an approver accepted for it."""
     names, accepted = tx.routing.targets(), proposal.accepted_cost
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
@@ -122,7 +121,6 @@ def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
-    """Finds the route's rollout, live or in its bake. Raises NotFound."""
     routes.require_route(tx, route)
     for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
         if rollout.route == route:
@@ -132,8 +130,6 @@ def find_live(tx: Transaction, route: str) -> Rollout:
 
 @dataclass(frozen=True, slots=True)
 class CanaryMove:
-    """A signal to a rollout: who gives it, and why."""
-
     actor: Actor
     signal: RolloutSignal
     reason: str

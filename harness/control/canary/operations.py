@@ -38,8 +38,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
-    """Holds a rollout after a person moved it, and what the data say against that."""
-
     rollout: Rollout
     warnings: tuple[str, ...] = ()  # what the data say against what was done all the same
 

@@ -17,8 +17,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RolloutUnit:
-    """Bundles a rollout with the unit of work and the context in which it is decided on."""
-
     ctx: Context
     tx: Transaction
     rollout: Rollout  # as it is in this unit, or as somebody saw it before
@@ -41,7 +39,6 @@ class RolloutUnit:
 
 
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
-    """Finds the rollback by which a promoted candidate ceased to serve; None for none."""
     if not is_over(rollout):
         return None
     since = tx.routing.later_versions(rollout)

@@ -61,8 +61,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
-    """Counts the pairs of one check."""
-
     check: str
     both: int
     incumbent_only: int
@@ -77,8 +75,6 @@ class CheckEvidence:
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
-    """Holds one model's means over the pairs that both models answered."""
-
     ms: float  # of a stream, to its first output
     output_tokens: float
     cost_usd: float
@@ -86,8 +82,6 @@ class PairFigures:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStatus:
-    """What a shadow has found so far, and what it spent."""
-
     shadow: Shadow
     state: str
     mirrored: int
@@ -155,7 +149,6 @@ def start_shadow(
 def check_shadow(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
-    """Checks a route's shadow. Raises InputError, NotAllowed, NotFound."""
     if route.settings.side_effects:
         raise InputError(
             f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
@@ -179,7 +172,6 @@ def check_shadow(
 
 
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
-    """Stops a route's shadow within two seconds. Raises NotFound, NotAllowed."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         live = next((shadow for shadow in tx.shadows.live() if shadow.route == route), None)
@@ -243,7 +235,6 @@ def _record_shadow(
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
-    """Loads what the route's newest shadow has seen. Raises NotFound."""
     with ctx.store.read() as tx:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:
@@ -256,7 +247,6 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
 
 
 def list_running(ctx: Context) -> Sequence[ShadowStatus]:
-    """Lists the status of the shadows that run now, by route. Raises SignatureInvalid."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         live = sorted(tx.shadows.live(), key=lambda shadow: shadow.route)
@@ -324,7 +314,6 @@ def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | 
 
 
 def list_figures(status: ShadowStatus) -> Sequence[tuple[str, str]]:
-    """Lists what a shadow has found and used so far, by name, for people."""
     limits, used = status.shadow.limits, status.today
     evidence = f"{format_percent(status.share_of_level, 0)} of the level"
     unpriced = f" and {status.unpriced:,} requests without a price" if status.unpriced else ""

@@ -37,8 +37,6 @@ MAX_AUDIT_EVENTS: Final = 2_000
 
 @dataclass(frozen=True)
 class CanaryStatus:
-    """Where a rollout is and why."""
-
     rollout: Rollout
     incumbent: Target
     candidate: Target
@@ -130,15 +128,12 @@ def list_rollouts(ctx: Context) -> Sequence[Rollout]:
 
 @dataclass(frozen=True)
 class CanaryHistory:
-    """A canary's status, and what was done to it."""
-
     status: CanaryStatus
     # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
     moves: Sequence[AuditEvent]
 
 
 def explain_canary(ctx: Context, route: str) -> CanaryHistory:
-    """Returns the route's newest rollout, live or not, and its moves. Raises NotFound."""
     found = next(iter(list_canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")

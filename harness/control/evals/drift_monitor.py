@@ -96,8 +96,6 @@ def _begin_watch(
 
 @dataclass(frozen=True)
 class _WatchTurn:
-    """One turn of an open watch, as it was read."""
-
     ctx: Context
     pair: WatchedPair
     watch: DriftWatch
@@ -229,7 +227,6 @@ def _unmeasured(check: DriftCheck, run: EvalRun, samples: Sequence[Sample]) -> s
 
 
 def _load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
-    """Computes each item's mean strict score; None where one of its answers has no score."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
         found.setdefault(sample.item, []).append(sample)

@@ -25,8 +25,6 @@ _SAME_SCORE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
-    """Pairs an incumbent with a suite that watches it."""
-
     target: str
     suite: str
     routes: tuple[str, ...]  # that it serves, with this suite
@@ -181,8 +179,6 @@ def describe_comparison(times: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DriftStatus:
-    """Says where one watched suite of one incumbent stands."""
-
     routes: tuple[str, ...]
     suite: str
     model: str

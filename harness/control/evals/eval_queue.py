@@ -24,8 +24,6 @@ MOST_WAITING: Final = 10_000
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """Places one run that has not ended in the queue."""
-
     run: EvalRun
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker has it

@@ -27,8 +27,6 @@ class ProofState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProofValidity:
-    """Whether a proof still holds."""
-
     proof: ProofState
     why: str = ""  # what changed since, or when it ended; empty for one that holds
     # The provider serves another model as the candidate than the one measured.
@@ -76,7 +74,6 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
-    """Requires that a verdict is valid proof now; else raises ProofRefused with the reason."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
         raise ProofRefused(

@@ -14,8 +14,6 @@ from harness.store.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class JudgingCost:
-    """What a judge was asked, and what that cost."""
-
     calls: int  # of the judge
     usd: float | None  # 0 where nobody is asked, None where its price is unknown
 

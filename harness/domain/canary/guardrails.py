@@ -112,7 +112,6 @@ class FailureTally:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "FailureTally":
-        """Reads a tally of any kind, by the counts that only its kind has."""
         kind = next((kind for name, kind in _TALLIES.items() if name in stored), FailureTally)
         tally: FailureTally = read_fields(kind, stored)
         return tally
@@ -133,8 +132,6 @@ class FailureTally:
 
 
 class ArmSplit(NamedTuple):
-    """Failures, or opinions, in both arms; canary of them in the canary."""
-
     failures: int
     canary: int
 
@@ -251,8 +248,6 @@ FEEDBACK_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CanaryJudge:
-    """Sets who judges a sample of both arms' answers, once the users have them."""
-
     model: str  # PROVIDER/MODEL
     criteria: str  # description of a good answer
     max_usd: float  # in all, of a rollout
@@ -281,7 +276,6 @@ class UnitRule:
         return bool(self.ledger_salt)
 
     def age_s(self, at: datetime) -> float:
-        """Returns the rollout's age; 0 when its beginning is unknown."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 

@@ -90,7 +90,6 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
-    """Checks the judge and its guardrail. Raises InputError."""
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:

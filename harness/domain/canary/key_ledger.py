@@ -24,16 +24,12 @@ _LAST_PERIOD: Final = 0xFFFF
 
 
 class KeyHistory(IntEnum):
-    """Says what a rollout had counted of a key before it was claimed."""
-
     NEVER_SEEN = 0
     RETURNED = 1  # in an earlier period
     COUNTED = 2  # in this period, by another process or before a restart
 
 
 class KeyClaim(NamedTuple):
-    """Asks for the history of a block's keys, and enters them."""
-
     rollout: str
     period: int
     fingerprints: Sequence[int]

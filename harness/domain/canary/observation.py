@@ -79,7 +79,6 @@ class ObservationBlock:
 
     @property
     def is_never_seen(self) -> bool:
-        """Tells whether no arm had answered any of the block's keys before."""
         new = self.never_seen
         return self.period == 1 if new is None else new.units == self.units
 
@@ -142,8 +141,6 @@ class ObservationBlock:
 
 @dataclass(frozen=True, slots=True)
 class TrafficMinute:
-    """Counts a minute's traffic of a route, by assigned arm and by the target that answered."""
-
     route: str
     minute: datetime
     worker: str
@@ -182,8 +179,6 @@ class AskedName:
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
-    """Adds up all minutes of one (route, arm, target) in a window."""
-
     route: str
     arm: str
     target: str
@@ -202,8 +197,6 @@ class TrafficTotal:
 
 @dataclass(frozen=True, slots=True)
 class TrafficPoint:
-    """Counts a minute's requests of a route, or of all routes together."""
-
     minute: datetime
     requests: int
     failed: int  # requests whose user got an error

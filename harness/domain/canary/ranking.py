@@ -36,8 +36,6 @@ class MeasuredUnit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockRanks:
-    """Holds the ranks of one guardrail in one block."""
-
     # In (0, 1), for each scored unit of the smaller arm; high for high canary values.
     u: tuple[float, ...]
     level: ArmLevels | None
@@ -56,7 +54,6 @@ def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> f
 
 
 def scored_count(fewer: int, more: int) -> int:
-    """Counts the smaller arm's values that are scored: each has 9 or more others."""
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)
@@ -115,7 +112,6 @@ def _drawn(values: list[float], draw: Random) -> list[float]:
 
 
 def mean_levels(values: Iterable[tuple[bool, float | None]]) -> ArmLevels | None:
-    """Computes both arms' geometric means; None unless both have values above 0."""
     logs: dict[bool, list[float]] = {True: [], False: []}
     for canary, value in values:
         if value and value > 0.0:

@@ -21,8 +21,6 @@ from harness.domain.ranges import add_seconds
 
 
 class CanaryEnd(StrEnum):
-    """Names an end, as a list of routes or proposals does."""
-
     ABORTED = "aborted"  # a person ended it before its promotion
     TAKEN_BACK = "promotion taken back"  # a person brought the former model back
     ROLLED_BACK = "rolled back"  # what was measured ended it, or a change of what it rests on
@@ -53,7 +51,6 @@ def describe_who(ended_because: str) -> str:
 
 
 def find_end(ended_because: str) -> CanaryEnd:
-    """Tells by the stored reason of an end which one it was."""
     if ended_because.startswith("abort by "):
         return CanaryEnd.ABORTED
     if ended_because.startswith(f"{CanaryEnd.TAKEN_BACK} by "):
@@ -172,8 +169,6 @@ def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A canary of one proposal, and how far it has come."""
-
     id: str
     proposal: str
     route: str

@@ -81,8 +81,6 @@ def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
 
 
 def arm_log_factor(ratio: float, null: float, share: float, *, canary: bool) -> float:
-    """Returns a failure's log likelihood ratio for its arm. share: the canary's, as planned."""
-
     def among_failures(times: float) -> float:
         return times * share + 1.0 - share
 

@@ -23,8 +23,6 @@ MIN_WINDOW: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of one answer, or means of several."""
-
     input: float
     output: float
     cached: float = 0.0  # of the input, those read from a cache
@@ -35,8 +33,6 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTokens:
-    """Sums the tokens of both models over the items that both have answered."""
-
     items: int = 0
     incumbent: TokenCounts = TokenCounts(0.0, 0.0)
     candidate: TokenCounts = TokenCounts(0.0, 0.0)
@@ -44,8 +40,6 @@ class MeasuredTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
-    """Holds a route's recorded requests, tokens and cost."""
-
     since: datetime  # the beginning of its recorded traffic, 30 days at most
     window_s: float
     requests: int  # in that window, of all arms
@@ -93,8 +87,6 @@ class RouteBill:
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
-    """Says what a route costs in 30 days, now and with the candidate."""
-
     bill: RouteBill
     now_usd: float | None  # the incumbent's bill
     requests_per_month: float

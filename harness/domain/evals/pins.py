@@ -41,7 +41,6 @@ class ServedModel:
 
     @property
     def label(self) -> str:
-        """Returns the model's name with its build, for people: `gpt-4o-2024-08-06@fp_1`."""
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:

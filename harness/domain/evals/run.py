@@ -83,7 +83,6 @@ class EvalRun:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
     def is_leased(self, now: datetime) -> bool:
-        """Tells whether a worker has the run, and its lease is good."""
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 
@@ -146,8 +145,6 @@ class SampleError(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer of one target to one item in one epoch, scored."""
-
     run: str
     item: str
     epoch: int
@@ -214,8 +211,6 @@ EVER: Final = datetime.fromtimestamp(0, UTC)  # no calibration is older
 
 @dataclass(frozen=True, slots=True)
 class JudgeCalibration:
-    """Holds one measurement of a judge on references that people scored."""
-
     references: int
     kappa: float | None  # Cohen's; None where all have one score
 

@@ -22,7 +22,6 @@ class Claim(StrEnum):
 
     @property
     def quality(self) -> "Claim":
-        """What the scores have to show."""
         return Claim.NON_INFERIOR if self is Claim.CHEAPER else self
 
 
@@ -36,15 +35,11 @@ class SuiteRole(StrEnum):
 
 
 class PrimaryCombination(StrEnum):
-    """What several primary suites have to show (statistics.md §1.7)."""
-
     WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
     ANY = "any"  # superiority on at least one of them, by Holm's rule
 
 
 class ClaimPopulation(StrEnum):
-    """Names the items that a claim is about (statistics.md §1.15)."""
-
     LIKE_THESE = "like_these"  # those that the suite's items were drawn from
     THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
 
@@ -74,7 +69,6 @@ class SuitePin:
 
     @property
     def judge_pin(self) -> str:
-        """The judge's target and a hash of what else decides its scores."""
         return self.scorer.partition(JUDGE_SEPARATOR)[2]
 
     @property
@@ -95,8 +89,6 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """Registers how a suite is judged, before the first candidate score."""
-
     suite: str
     suite_digest: str
     role: SuiteRole
@@ -159,7 +151,6 @@ class SuitePlan:
 
     @property
     def most_answers(self) -> int:
-        """Counts the answers of both models, where the gate stops nowhere early."""
         return 2 * self.planned_items * self.epochs
 
     def as_json(self) -> dict[str, object]:

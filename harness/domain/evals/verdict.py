@@ -19,8 +19,6 @@ from harness.domain.plain_data import from_plain
 
 @dataclass(frozen=True, slots=True)
 class LenientFigures:
-    """Holds the figures of a comparison whose answers were scored with their form forgiven."""
-
     outcome: str = ""
     n_used: int = 0
     delta: float = 0.0  # candidate minus incumbent
@@ -208,7 +206,6 @@ class SuiteReport:
 
     @property
     def is_unscored(self) -> bool:
-        """Tells whether no item has a score of both models: no difference is known."""
         return not self.n_used or self.figures.measured == 0
 
     @property
@@ -225,8 +222,6 @@ class SuiteReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict:
-    """Holds what every verdict carries."""
-
     id: str  # `v_` and a hash of its inputs and figures
     route: str
     incumbent: str
@@ -306,14 +301,12 @@ class VerdictBasis:
 
     @property
     def members(self) -> tuple[SuiteReport, ...]:
-        """Lists the suites of the weighted mean: by themselves they can only reject."""
         if self.mean is None:
             return ()
         return self._combined(PrimaryCombination.WEIGHTED)
 
     @property
     def alternatives(self) -> tuple[SuiteReport, ...]:
-        """Lists the suites of which one at least has to be better."""
         return self._combined(PrimaryCombination.ANY)
 
     @property

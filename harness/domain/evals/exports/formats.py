@@ -20,7 +20,6 @@ from harness.domain.evals.exports.scored_run import (
 
 
 def parse_lm_eval(text: str) -> list[ScoredRun]:
-    """Parses a task's samples. Raises InputError for a file that has none."""
     merged: dict[str, ScoredSample] = {}
     for line, row in parse_json_lines(text):
         if "doc_id" not in row:
@@ -57,7 +56,6 @@ _WORDS: Final[Mapping[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false
 
 
 def parse_inspect(text: str) -> list[ScoredRun]:
-    """Parses a log. Raises InputError for one without samples."""
     document = as_mapping(parse_json(text))
     rows = document.get("samples")
     if not isinstance(rows, list) or not rows:
@@ -129,7 +127,6 @@ def _grade(value: object) -> float | None:
 
 
 def parse_braintrust(text: str) -> list[ScoredRun]:
-    """Parses an export. Raises InputError for another file."""
     rows = [row for row in parse_json_rows(text, "events", "rows", "data") if _is_root(row)]
     if not any("scores" in row for row in rows):
         raise InputError("has no rows with `scores`: export the experiment's rows as JSON")
@@ -165,7 +162,6 @@ _ERROR: Final = 2
 
 
 def parse_promptfoo(text: str) -> list[ScoredRun]:
-    """Parses a results file. Raises InputError for another file."""
     document = as_mapping(parse_json(text))
     results = document.get("results")
     rows = as_mapping(results).get("results") if isinstance(results, dict) else results
@@ -236,7 +232,6 @@ def _promptfoo_question(row: Mapping[str, object]) -> tuple[str, str]:
 
 
 def parse_deepeval(text: str) -> list[ScoredRun]:
-    """Parses a test run. Raises InputError for another file."""
     document = as_mapping(parse_json(text))
     cases = document.get("testCases")
     if not isinstance(cases, list) or not cases:
@@ -260,7 +255,6 @@ def _deepeval_sample(case: Mapping[str, object]) -> ScoredSample:
 
 
 def parse_langfuse(text: str) -> list[ScoredRun]:
-    """Parses an experiment's result, or traces with their scores. Raises InputError."""
     rows = parse_json_rows(text, "item_results", "itemResults", "data")
     if not any(isinstance(_langfuse_scores(row), list) for row in rows):
         raise InputError("has neither item_results with evaluations nor traces with scores")

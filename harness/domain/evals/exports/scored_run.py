@@ -54,7 +54,6 @@ class ScoredRun:
 
 
 def parse_json(text: str) -> object:
-    """Parses a JSON document. Raises InputError with the line of a fault."""
     try:
         value: object = json.loads(text)
     except json.JSONDecodeError as error:

@@ -20,7 +20,6 @@ _REFERENCES: Final = ("reference.", "reference_outputs")
 
 
 def parse_langsmith(text: str) -> list[ScoredRun]:
-    """Parses a file of one experiment. Raises InputError for any other file."""
     rows = [row for _, row in csv_records(text, _line_fault)]
     columns = list(dict.fromkeys(column for row in rows for column in row if column))
     metrics = [column for column in columns if column.startswith(_FEEDBACK)]
@@ -67,7 +66,6 @@ _SCORES: Final = ("score", "pass", "passed", "correct", "success", "is_correct",
 
 
 def has_csv_scores(names: Sequence[str]) -> bool:
-    """Tells whether columns are those of `parse_csv_scores`."""
     columns = [name.strip().lower() for name in names]
     asked = any(name in {*_IDS, *_QUESTIONS} for name in columns)
     return asked and any(name in _SCORES or name.startswith("score") for name in columns)
