@@ -1,4 +1,4 @@
-"""What is queued beside what: twins, proposals before schedules, runs that people cancel."""
+"""What is queued beside what, what a run may use, what people cancel, what is comparable."""
 
 from dataclasses import replace
 
@@ -8,13 +8,14 @@ from harness.control.context import Context
 from harness.control.evals import eval_queue, worker_supervision
 from harness.control.privacy import housekeeping
 from harness.control.proposals import alpha_spending, submission
+from harness.control.routing import targets
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.proposal import ProposalPhase
-from tests.support.control.control_plane import ANN, SmallInstallation
-
-pytestmark = pytest.mark.req("A7")
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.target import Provider
+from harness.domain.settings import TargetSeed
+from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 
 class Held:
@@ -40,6 +41,7 @@ class Held:
     def stop_all(self) -> None: ...
 
 
+@pytest.mark.req("A7")
 def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     world: SmallInstallation,
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     assert worker_supervision.start_run(ctx, ANN, "colours", "sim/base").id != again.id
 
 
+@pytest.mark.req("A7")
 def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallation) -> None:
     held = Held()
     [scheduled] = housekeeping.evaluate_incumbents(world.context(), suite="colours")
@@ -78,6 +81,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     )
 
 
+@pytest.mark.req("A7")
 def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     world: SmallInstallation,
 ) -> None:
@@ -119,3 +123,79 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
 
 def replace_workers(world: SmallInstallation, held: Held) -> Context:
     return replace(world.context(), workers=held)
+
+
+@pytest.mark.req("A7")
+def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
+    world: SmallInstallation,
+) -> None:
+    codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
+    targets.put_provider(world.context(), SYSTEM, codex)
+    targets.add_target(world.context(), SYSTEM, TargetSeed("codex", "gpt-5-codex"))
+
+    with pytest.raises(InputError, match="suites are run over chat"):
+        world.propose("codex/gpt-5-codex")
+
+    with world.store.read() as tx:
+        assert not tx.proposals.open()
+    assert world.propose("sim/better").route == "chat"
+
+
+@pytest.mark.req("A7", "B7")
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+def test_a_model_whose_chats_are_translated_may_be_proposed(
+    world: SmallInstallation, kind: str
+) -> None:
+    other = Provider("other", kind, "https://models.example/v1")
+    targets.put_provider(world.context(), SYSTEM, other)
+
+    assert world.propose("other/opus").route == "chat"
+
+
+def limited(world: SmallInstallation, **limits: float) -> Proposal:
+    world.policy = replace(POLICY, gate=replace(POLICY.gate, **limits))  # type: ignore[arg-type]
+    return world.propose("sim/equal")
+
+
+def candidate_run(world: SmallInstallation, proposal: Proposal) -> tuple[EvalRun, list[Sample]]:
+    run = proposal.runs["colours"].candidate
+    with world.store.read() as tx:
+        return tx.runs.get(run), list(tx.runs.samples(run, below=1000))
+
+
+@pytest.mark.req("F2")
+def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallation) -> None:
+    after = world.until_decided(limited(world, max_tokens=40).id)
+    run, samples = candidate_run(world, after)
+
+    assert (after.phase, run.state) == (ProposalPhase.REJECTED, RunState.OVER_BUDGET)
+    used = [sample.input_tokens + sample.output_tokens for sample in samples]
+    assert sum(used) >= 40 > sum(used) - max(used)
+    assert f"{sum(used)} tokens of 40 are used" in run.message
+    assert run.message in after.closed_because
+    with world.store.read() as tx:
+        assert [v.outcome for v in tx.verdicts.for_proposal(after.id)] == ["inconclusive"]
+
+
+@pytest.mark.req("F2")
+def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: SmallInstallation) -> None:
+    after = world.until_decided(limited(world, max_tokens=40).id)
+    run, before = candidate_run(world, after)
+    with world.store.write() as tx:
+        tx.runs.set_state(run.id, RunState.QUEUED)
+
+    world.context().workers.start(run.id)  # type: ignore[union-attr]
+
+    run, samples = candidate_run(world, after)
+    assert (run.state, len(samples)) == (RunState.OVER_BUDGET, len(before))
+
+
+@pytest.mark.req("F2")
+def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstallation) -> None:
+    unpriced = Provider("sim", "sim", "http://127.0.0.1:9/v1")
+    targets.put_provider(world.context(), SYSTEM, unpriced)
+    after = world.until_decided(limited(world, max_cost_usd=1.0).id)
+    run, samples = candidate_run(world, after)
+
+    assert (run.state, samples) == (RunState.OVER_BUDGET, [])
+    assert "the price of equal is not known" in run.message

@@ -1,11 +1,17 @@
-"""What becomes of a proposal whose suite's judge is no judge (fault 27)."""
+"""What becomes of a suite whose judge is none (fault 27), and where its measurements stand."""
+
+from dataclasses import asdict
 
 import pytest
 
 from evals.suites.items import Item
+from harness.control.proposals.submission import ProposalRequest
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.run import RunState
+from harness.domain.evals.run import CALIBRATED, EVER, JudgeCalibration, RunState
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.evals.verdict import InfraError
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.plain_data import from_plain
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import SmallInstallation, answer
 
@@ -58,3 +64,34 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
         world.run_once()
 
     assert outcome(world, world.get(first.id).verdict) == "passed"
+
+
+REQUEST = ProposalRequest("chat", "sim/better", "a test")
+
+
+def measured(kappa: float) -> JudgeCalibration:
+    return JudgeCalibration(50, kappa)
+
+
+def events(world: SmallInstallation, pin: SuitePin) -> list[AuditEvent]:
+    with world.store.read() as tx:
+        noted = tx.audit.for_subject(pin.judge_subject, since=EVER, limit=50)
+    return [event for event in noted if event.action == CALIBRATED]
+
+
+@pytest.mark.req("F7", "F2")
+def test_a_worker_notes_each_measurement_once_also_of_a_run_that_ends_early(
+    world: SmallInstallation,
+) -> None:
+    pin = world.context().suites.pin("colours")
+    world.calibration = measured(0.8)
+
+    world.decided("sim/worse")
+    assert [event.details for event in events(world, pin)] == [asdict(measured(0.8))]
+    world.calibration = measured(0.7)
+    world.decided("sim/equal")
+
+    kept = [from_plain(JudgeCalibration, event.details) for event in events(world, pin)]
+    assert kept == [measured(0.7), measured(0.8)]
+    with world.store.read() as tx:
+        assert tx.audit.first_break() is None
