@@ -1,16 +1,22 @@
-"""What keys spend: nothing lost, nothing counted twice, whenever rows reach the database."""
+"""What keys spend and what providers served: noted at once, and nothing counted twice."""
 
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.evals.pins import MAX_SIGHTINGS
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
 from router.recording.key_spend import KeySpendTotals
+from router.recording.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
 from router.recording.traffic_minutes import CompletedRequest
+from tests.support.control.manual_clock import ManualClock
+
+pytestmark = pytest.mark.req("F6", "G5")
 
 DAY = date(2026, 3, 30)
 ENDED = CompletedRequest("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 0, 0.0, "k")  # noqa: FBT003 - as it stands
@@ -98,3 +104,69 @@ def test_each_process_knows_its_own_and_all_that_is_stored(
     for spends in two.workers.values():
         totals = spends.spent("k", two.today)
         assert (totals.day_usd, totals.month_usd) == (expected.day_usd, expected.month_usd)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def names(clock: ManualClock) -> ServedNames:
+    return ServedNames(clock)
+
+
+def taken(names: ServedNames) -> list[tuple[str, str]]:
+    return [(sighting.target, sighting.served.model) for sighting in names.take()]
+
+
+def test_a_new_name_is_noted_at_once_and_a_known_one_not_each_time(names: ServedNames) -> None:
+    for model in ("old", "old", "new", "old", "", "new"):
+        names.note("t", model)
+    names.note("other", "old")
+
+    assert taken(names) == [("t", "old"), ("t", "new"), ("other", "old")]
+    names.note("t", "old")
+    assert taken(names) == []
+
+
+def test_a_name_that_comes_back_is_noted_again(names: ServedNames, clock: ManualClock) -> None:
+    names.note("t", "old")
+    (first,) = names.take()
+    clock.advance(NOTE_EVERY_S)
+    names.note("t", "old")
+
+    (again,) = names.take()
+    assert (again.last_at - first.last_at).total_seconds() == NOTE_EVERY_S
+
+
+def test_a_provider_that_invents_names_fills_nothing(
+    names: ServedNames, clock: ManualClock
+) -> None:
+    for turn in range(3):
+        for number in range(1000):
+            names.note("t", f"{turn}-{number}")
+        assert len(taken(names)) == MAX_SIGHTINGS
+        clock.advance(NOTE_EVERY_S)
+
+
+def test_a_long_name_is_cut_and_noted_once(names: ServedNames) -> None:
+    for _ in range(2):
+        names.note("t", "x" * 100_000)
+        names.note("t", "x" * 100_000 + "y")
+
+    assert taken(names) == [("t", "x" * LONGEST_NAME)]
+
+
+def test_of_what_several_workers_saw_the_newest_is_kept(
+    names: ServedNames, clock: ManualClock
+) -> None:
+    early, late = ServedNames(clock), ServedNames(clock)
+    early.note("t", "m")
+    clock.advance(1)
+    late.note("t", "m")
+    newest = late.take()
+    names.merge(newest)
+    names.merge(early.take())
+
+    assert names.take() == newest

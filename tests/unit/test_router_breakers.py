@@ -10,6 +10,7 @@ import pytest
 
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.plan import SHORT_PAUSE_S
+from harness.domain.routing.table import RouteSettings, StreamCommit
 from router.health.target_health import LONGEST_PAUSE_S
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
@@ -318,12 +319,14 @@ async def test_an_incumbent_left_out_during_a_rollout_is_charged_like_a_canary(
 
 
 @pytest.mark.req("A5", "B4")
-@pytest.mark.parametrize("spoken", [False, True], ids=["silent", "in mid-stream"])
+@pytest.mark.parametrize("how", ["silent", "in mid-stream", "held back"])
 async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
-    tmp_path: Path, *, spoken: bool
+    tmp_path: Path, how: str
 ) -> None:
     slow = broken_stream(event({"content": "a"}), 0.2, event(finish="stop"))
-    place = Place(tmp_path, {INCUMBENT: slow if spoken else ScriptedTurn(hang=True)})
+    turn = ScriptedTurn(hang=True) if how == "silent" else slow
+    whole = RouteSettings(commit=StreamCommit.WHOLE) if how == "held back" else None
+    place = Place(tmp_path, {INCUMBENT: turn}, route=whole)
     hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
 
     for _ in range(6):

@@ -147,20 +147,6 @@ async def test_a_lone_target_that_breaks_off_is_an_error_without_a_word(tmp_path
     assert "half" not in answer
 
 
-@pytest.mark.req("B8", "A5")
-async def test_a_client_in_a_hurry_harms_no_circuit_while_its_answer_is_held_back(
-    tmp_path: Path,
-) -> None:
-    slow = broken_stream(*HALF, ScriptedEvent.HANG)
-    routed = Routed(tmp_path, {INCUMBENT: slow}, fallback=False)
-
-    for _ in range(6):
-        status, _, _ = await routed.answer(STREAM, (b"x-swapgate-timeout", b"0.05"))
-        assert status == 502
-
-    assert await routed.state() == 0
-
-
 @pytest.mark.req("B8")
 @pytest.mark.parametrize("place", [1, 2])
 async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -199,29 +200,27 @@ class Config:
         return replace(made, keys=tuple(keys))
 
 
-def asks() -> st.SearchStrategy[Ask]:
-    chats = st.sampled_from(FIELDS).map(lambda more: json.dumps({**json.loads(ASK), **more}))
+def chats(fields: Sequence[Mapping[str, object]]) -> st.SearchStrategy[bytes]:
+    more = st.sampled_from(fields)
+    return more.map(lambda more: json.dumps({**json.loads(ASK), **more}).encode())
+
+
+def asks(bodies: st.SearchStrategy[bytes], *names: str) -> st.SearchStrategy[Ask]:
     headers = st.lists(st.sampled_from(HEADERS), max_size=1)
-    # Most are of the common kind: else no breaker ever sees a success.
-    turns = st.sampled_from(("whole", *TURNS))
+    turns = st.sampled_from(names)
     return st.builds(
         Ask,
-        st.one_of(chats.map(str.encode), chats.map(str.encode), st.sampled_from(BODIES)),
+        bodies,
         headers.map(lambda more: (AUTH, *more)),
         st.fixed_dictionaries({INCUMBENT: turns, CANDIDATE: turns, FALLBACK: turns}),
     )
 
 
-def streamed_asks() -> st.SearchStrategy[Ask]:
-    chats = st.sampled_from(STREAM_FIELDS).map(lambda more: {**json.loads(ASK), **more})
-    headers = st.lists(st.sampled_from(HEADERS), max_size=1)
-    turns = st.sampled_from(("stream", *STREAMS))
-    return st.builds(
-        Ask,
-        chats.map(lambda chat: json.dumps(chat).encode()),
-        headers.map(lambda more: (AUTH, *more)),
-        st.fixed_dictionaries({INCUMBENT: turns, CANDIDATE: turns, FALLBACK: turns}),
-    )
+# Most are of the common kind: else no breaker ever sees a success.
+ASKS: Final = asks(
+    st.one_of(chats(FIELDS), chats(FIELDS), st.sampled_from(BODIES)), "whole", *TURNS
+)
+STREAMED_ASKS: Final = asks(chats(STREAM_FIELDS), "stream", *STREAMS)
 
 
 CONFIGS: Final = st.builds(Config, st.sampled_from((0, 5_000, 10_000)), *[st.booleans()] * 6)
@@ -285,17 +284,21 @@ def recorded(door: Door) -> dict[str, Any]:
     }
 
 
-@given(CONFIGS, st.lists(asks(), min_size=1, max_size=6))
-def test_both_paths_answer_count_and_record_alike(config: Config, sequence: list[Ask]) -> None:
-    direct = asyncio.run(played(config, sequence, direct=True))
-    general = asyncio.run(played(config, sequence, direct=False))
-
-    for part, expected in general.items():
-        assert direct[part] == expected, part
-
-
-@given(STREAM_CONFIGS, st.lists(streamed_asks(), min_size=1, max_size=4))
-def test_both_paths_stream_count_and_record_alike(config: Config, sequence: list[Ask]) -> None:
+@pytest.mark.parametrize(
+    ("configs", "requests"),
+    [
+        (CONFIGS, st.lists(ASKS, min_size=1, max_size=6)),
+        (STREAM_CONFIGS, st.lists(STREAMED_ASKS, min_size=1, max_size=4)),
+    ],
+    ids=["whole", "streamed"],
+)
+@given(data=st.data())
+def test_both_paths_answer_count_and_record_alike(
+    data: st.DataObject,
+    configs: st.SearchStrategy[Config],
+    requests: st.SearchStrategy[list[Ask]],
+) -> None:
+    config, sequence = data.draw(configs), data.draw(requests)
     direct = asyncio.run(played(config, sequence, direct=True))
     general = asyncio.run(played(config, sequence, direct=False))
 

@@ -164,13 +164,6 @@ def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> N
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))
 
 
-def test_no_block_waits_for_feedback_where_nobody_gives_any() -> None:
-    play = Play(replace(CALLERS, block_size=1))
-    play.ask("a")
-
-    assert len(play.ledger.tick(play.now, play.at)) == 1
-
-
 def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> None:
     play, ranks = Play(replace(CALLERS, block_size=100)), []
     for number in range(100):

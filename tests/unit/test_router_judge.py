@@ -23,8 +23,6 @@ from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses, Price
-from router.snapshot.compiler import canary_judge
-from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
@@ -267,12 +265,3 @@ async def test_no_judge_reads_what_it_may_not_see_or_at_a_price_that_is_unknown(
     await scene.settled()
 
     assert len(scene.judged) == asked
-
-
-def test_a_judge_outlives_the_database_on_the_routers_disk(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    file = tmp_path / "kept.json"
-
-    save_snapshot(scene.door.kept.snapshot(), file)
-
-    assert canary_judge(load_snapshot(file).table.routes["support"]) == CRITIC

@@ -337,14 +337,3 @@ def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_
     assert [part.units for part in parts if part] == [12, 12, 12]
     # The first twelve were kept for the second block, which got no answer.
     assert [len(part.ranks) for part in parts if part] == [0, 0, 0]
-
-
-def test_a_rule_without_a_ledger_asks_for_no_key() -> None:
-    play = Play(CALLERS)
-    for key in "abcde":
-        play.finish(play.admit(key))
-        play.wait(61)
-
-    assert not play.ledger.unclaimed(play.now, play.at, final=True)
-    assert sum(block.units for block in play.blocks) == 5
-    assert {block.never_seen for block in play.blocks} == {None}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import Guardrail, UnitRule
+from harness.domain.canary.guardrails import CanaryJudge, Guardrail, UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut, key_hash
@@ -32,9 +32,11 @@ from router.access.keys import CACHED_KEYS, KeyRing
 from router.frame.replies import header_text
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder, load_snapshot, save_snapshot
-from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot
+from tests.support.control.manual_clock import ManualClock
+from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot, switch_of
 
 URL = "http://127.0.0.1:1/v1"
+UNTIL = ManualClock().now()
 text = st.text(max_size=8)
 numbers = st.integers(0, 10_000)
 floats = st.floats(0, 1e6)
@@ -50,6 +52,7 @@ targets = st.builds(
 rules = st.builds(
     UnitRule, numbers, floats, floats, floats, floats,
     floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
+    judge=st.none() | st.builds(CanaryJudge, text, text, max_usd=floats),
 )  # fmt: skip
 routes = st.builds(
     Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),
@@ -98,9 +101,13 @@ snapshots = st.builds(
         max_size=2,
     ).map(tuple),
     text,
+    switches=st.sampled_from(
+        [(), (switch_of("provider:up"), switch_of("target:up/m", route="r", expires_at=UNTIL))]
+    ),
 )
 
 
+@pytest.mark.req("B11", "D3", "F3")
 @given(snapshots)
 def test_a_snapshot_comes_back_from_disk_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, found: Snapshot

@@ -220,28 +220,31 @@ class RouterMeter:
         self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
     ) -> RequestCost:
         """The least of several requests: on some the worker's housekeeping comes on top."""
+        counts = []
+        with self._counting(path, bodies, warm_up) as counter:
+            for _ in range(times):
+                before = counter.calls, counter.coroutines
+                self.ask(path, next(bodies))
+                counts.append((counter.calls - before[0], counter.coroutines - before[1]))
+        return RequestCost(*min(counts))
+
+    @contextmanager
+    def _counting(
+        self, path: str, bodies: Iterator[bytes], warm_up: int
+    ) -> Iterator[CallCounter]:
         for _ in range(warm_up):
             self.ask(path, next(bodies))
         counter = CallCounter()
         self.in_loop(counter.begin)
-        counts = []
-        for _ in range(times):
-            before = counter.calls, counter.coroutines
-            self.ask(path, next(bodies))
-            counts.append((counter.calls - before[0], counter.coroutines - before[1]))
+        yield counter
         self.in_loop(sys.setprofile, None)
-        return RequestCost(*min(counts))
 
     def files(
         self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 8
     ) -> Counter[Path]:
-        for _ in range(warm_up):
-            self.ask(path, next(bodies))
-        counter = CallCounter()
-        self.in_loop(counter.begin)
-        for _ in range(times):
-            self.ask(path, next(bodies))
-        self.in_loop(sys.setprofile, None)
+        with self._counting(path, bodies, warm_up) as counter:
+            for _ in range(times):
+                self.ask(path, next(bodies))
         return Counter(
             {
                 Path(file).relative_to(ROUTER): calls
