@@ -25,7 +25,6 @@ from harness.control.providers.credentials import (
     ProviderCredentials,
     StoredKeyView,
 )
-from harness.control.providers.registry import NewProvider
 from harness.control.routing import first_route, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import Actor, Role
@@ -71,9 +70,9 @@ def add_provider(form: Form) -> None:
     form.need(name and address, "Name and address are needed.")
     key = form.text("key", "Key", type="password", autocomplete="off")
     st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
-    wanted = NewProvider(kind, name, address, key)
+    change = CredentialChange(kind, address or None, value=key or None)
     done = f"added {name}. Its card says what the check found."
-    form.submit("Add and check", done, registry.add_provider, wanted)
+    form.submit("Add and check", done, registry.add_provider, name or kind, change)
 
 
 @dialog("Add a model", Role.PROPOSER, "model", "add", width="medium")

@@ -221,7 +221,7 @@ def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> R
 
 
 def preview(route: Route, wanted: RouteSettings) -> str:
-    changes = routes.describe_settings_change(route, wanted)
+    changes = routes.describe_difference(route, replace(route, settings=wanted))
     if not changes:
         return ""
     rows = [(name, was or "none", is_ or "none") for name, (was, is_) in changes.items()]

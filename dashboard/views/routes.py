@@ -217,7 +217,7 @@ def versions(view: RouteView) -> None:
     left, right = st.columns(2)
     older = left.selectbox("Compare version", numbers, index=1, key=f"older-{name}")
     newer = right.selectbox("with version", numbers, index=0, key=f"newer-{name}")
-    difference = routes.describe_difference(by_version[older], by_version[newer])
+    difference = routes.describe_difference(by_version[older].route, by_version[newer].route)
     if not difference:
         st.html(html.note("These two versions are identical."))
         return

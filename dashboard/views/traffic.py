@@ -18,7 +18,6 @@ from harness.control.routing.traffic_report import (
     RouteTraffic,
     TargetTraffic,
     TrafficReport,
-    UnroutedTraffic,
     describe_traffic,
     hide_single_sums,
     load_traffic_report,
@@ -61,7 +60,6 @@ def show() -> None:
             "No request has been recorded in 30 days. This sends some through the router:",
             "swapgate sim traffic",
         )
-        _unrouted(report)
         page_frame.copy_as_cli(command)
         return
     page_frame.show_html(_stale(report))
@@ -71,7 +69,6 @@ def show() -> None:
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
-        _unrouted(report)
     _targets(load_target_traffic(ctx, report, reasons, route), period)
     _most_frequent(
         "Models that were left, and why",
@@ -202,26 +199,6 @@ def _share(count: int, share: float | None, tone: Tone) -> str:
     # One element: on a phone a cell's elements are set side by side.
     percent = faint(format_percent(share, significant=2))
     return f'<span><b class="{tone}">{count:,}</b> {percent}</span>'
-
-
-def _unrouted(report: TrafficReport) -> None:
-
-    def cells(model: UnroutedTraffic) -> html.Row:
-        nearest = model.nearest
-        return {
-            "Model that was asked for": strong(model.model),
-            "Times": labels.count(model.requests),
-            "Nearest route": html.link("routes", escape(nearest), route=nearest)
-            if nearest
-            else faint("none"),
-        }
-
-    if report.unrouted:
-        note = (
-            f"Since {report.since.day} {report.since:%B} (UTC), by the model that clients "
-            "named. An alias in `router.aliases` sends such a name to a route."
-        )
-        _most_frequent("Requests for no route", note, list(map(cells, report.unrouted)))
 
 
 def _most_frequent(

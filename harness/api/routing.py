@@ -293,7 +293,7 @@ def route_diff(
     newer = queries.load_route_version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
     older = queries.load_route_version(who.ctx, route, before)
-    difference = routes.describe_difference(older, newer)
+    difference = routes.describe_difference(older.route, newer.route)
     changes = {
         field: TargetSwap(before, after) for field, (before, after) in difference.items()
     }

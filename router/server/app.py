@@ -128,7 +128,7 @@ class Router:
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
         self._metrics, self._cors = RouterMetrics(self._reading), CrossOrigins(settings.cors)
-        self._names = RouteNames(settings.aliases, self._note_unrouted)
+        self._names = RouteNames(settings.aliases, self._metrics.without_route)
         recorder.attach(self._metrics)
         self._errors = InternalErrors(
             self._metrics, recorder.counters, self._alarms.internal_error
@@ -431,10 +431,6 @@ class Router:
             serving=serving,
             request_id=request_id,
         )
-
-    def _note_unrouted(self, model: str) -> None:
-        self._metrics.without_route(model)
-        self._recorder.asked_names.note(model)
 
     def note_fault(self, error: Exception) -> None:
         self._errors.note(RouterPart.BACKGROUND, error)

@@ -25,8 +25,8 @@ from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_captures as captures
+from tests.contract import test_store_routing as switches
 from tests.contract import test_store_shadows as shadows
-from tests.contract import test_store_switches as switches
 from tests.contract.test_store_signatures import BROKEN
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store import agent_records as agents

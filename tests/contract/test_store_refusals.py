@@ -29,8 +29,8 @@ from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
+from tests.contract import test_store_routing as switches
 from tests.contract import test_store_shadows as shadows
-from tests.contract import test_store_switches as switches
 from tests.support.store.records import (
     BLOCK,
     NEW,

@@ -16,6 +16,13 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.routing.evidence import FormerTarget
+from harness.domain.routing.kill_switch import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchRecord,
+    SwitchSource,
+)
 from harness.domain.routing.route_changes import (
     AbortCanary,
     ChangeSettings,
@@ -28,7 +35,6 @@ from harness.domain.routing.table import Canary, Route
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.test_store_shadows import SHADOW
-from tests.contract.test_store_switches import ON_ROUTE, SWITCH
 from tests.support.store.records import (
     CREDENTIAL,
     KEY,
@@ -49,6 +55,26 @@ from tests.support.store.records import (
 )
 
 pytestmark = pytest.mark.both_databases
+
+SWITCH = KillSwitch(
+    id="sw_1",
+    route=None,
+    force=Force(ForceKind.PROVIDER, "spare"),
+    reason="the other one is down",
+    actor="ada",
+    created_at=NOW,
+    expires_at=LATER,
+    source=SwitchSource.CLI,
+)
+ON_ROUTE = replace(
+    SWITCH,
+    id="sw_2",
+    route="triage",
+    force=Force(ForceKind.AVOID_TARGET, "sim/old-1"),
+    created_at=NOW + timedelta(seconds=1),
+    expires_at=None,
+    source=SwitchSource.REST,
+)
 
 
 def commit(tx: Transaction, change: TableChange, version: int) -> int:
@@ -226,3 +252,33 @@ def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> Non
         assert tx.keys.by_hash("0" * 64) is None
     with store.listings() as stored:
         assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]
+
+
+@pytest.fixture
+def thrown(store: Store) -> Store:
+    with store.write() as tx:
+        tx.switches.add(SWITCH)
+        tx.switches.add(ON_ROUTE)
+    return store
+
+
+@pytest.mark.req("B11")
+def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) -> None:
+    assert list(thrown.lists.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
+    lifted = SwitchRecord(SWITCH, LATER, "ben")
+    with thrown.write() as tx:
+        assert tx.switches.get(SWITCH.id) == SwitchRecord(SWITCH)
+        assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
+        assert tx.switches.lift("sw_1", actor="ben", now=LATER) == lifted
+    before = thrown.etag()
+    with thrown.write() as tx:
+        assert tx.switches.lift("sw_1", actor="ada", now=NOW) == lifted
+    assert thrown.etag() == before
+    with thrown.read() as tx:
+        assert tx.switches.not_lifted() == [ON_ROUTE]
+        with pytest.raises(NotFound, match="sw_unknown"):
+            tx.switches.get("sw_unknown")
+    with pytest.raises(NotFound, match="switch list"), thrown.write() as tx:
+        tx.switches.lift("sw_9", actor="ada", now=NOW)
+    with pytest.raises(InputError), thrown.write() as tx:
+        tx.switches.add(SWITCH)

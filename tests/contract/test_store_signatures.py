@@ -26,8 +26,8 @@ from harness.store.schema import metadata
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener, open_store
+from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW
-from tests.contract.test_store_switches import SWITCH
 from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (

@@ -18,7 +18,7 @@ from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
 from tests.contract.test_store_alerts import OPENED
-from tests.contract.test_store_switches import SWITCH
+from tests.contract.test_store_routing import SWITCH
 from tests.support.store.records import (
     BLOCK,
     CREDENTIAL,

@@ -101,12 +101,6 @@ def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
         asyncio.run(call_provider())
 
 
-def test_doctor_does_not_ask_a_closed_address() -> None:
-    assert (
-        "allow_addresses" in provider_requests.chat(provider(CLOSED), Target("up", "m")).error
-    )
-
-
 def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -51,7 +51,7 @@ def test_an_override_is_kept_told_and_taken_away(world: SmallInstallation) -> No
 
     newest, before, *_ = read_history(ctx, "chat")
     assert before.reason == "overrides: none → vision=looks, embedding=looks"
-    assert routes.describe_difference(before, newest) == {
+    assert routes.describe_difference(before.route, newest.route) == {
         "overrides": ("vision=looks, embedding=looks", "")
     }
 

@@ -22,7 +22,6 @@ from harness.domain.reliability.breaker import (
     reset_breaker,
     retry_in_s,
     settle,
-    would_admit,
 )
 from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
@@ -228,7 +227,7 @@ class AnyTraffic(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         before = self.breaker
-        may = would_admit(before, self.now, self.policy)
+        may = retry_in_s(before, self.now, self.policy) <= 0
         self.breaker, ticket = admit(before, self.now, self.policy)
         assert may is (ticket is not None)
         if before.state is BreakerState.CLOSED:

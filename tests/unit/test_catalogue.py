@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config, package_data
+from harness.control.providers.deprecations import (
+    ALERT_AHEAD,
+    find_deprecations,
+    find_successor,
+)
 from harness.domain.errors import ConfigError
 from harness.domain.providers.catalogue import (
     CatalogueChange,
@@ -20,7 +25,7 @@ from harness.domain.providers.catalogue import (
 )
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES
-from harness.domain.routing.target import Price, Provider
+from harness.domain.routing.target import Price, Provider, Target
 from harness.runtime.model_catalogue import LitellmTable, table_file
 
 MODELS = st.sampled_from(["a", "b", "c", "d"])
@@ -204,3 +209,60 @@ def test_the_catalogue_fills_in_prices_and_changes_none(
     assert {m: filled.prices[m] for m in own} == own
     assert set(filled.prices) == set(own) | {m for m in used if known.get(m)}
     assert with_catalogue_prices(filled, table, used) == filled
+
+
+TODAY = date(2026, 11, 20)
+ABLE = frozenset({"chat", "tools"})
+
+
+def entry(model: str, ends_in: int | None = None, **more: object) -> CatalogueEntry:
+    day = None if ends_in is None else TODAY + timedelta(days=ends_in)
+    fields: dict[str, object] = {"has": ABLE, "context_window": 100, **more}
+    return CatalogueEntry("anthropic", model, end_date=day, **fields)  # type: ignore[arg-type]
+
+
+OLD = entry("claude-sonnet-4-5", 10)
+
+
+@pytest.mark.parametrize(
+    ("others", "follows"),
+    [
+        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5")], "claude-sonnet-5"),
+        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5-preview")], "claude-sonnet-4-6"),
+        ([entry("claude-sonnet-4-6"), entry("claude-opus-5")], "claude-sonnet-4-6"),
+        ([entry("claude-sonnet-4-1")], None),
+        ([entry("claude-sonnet-5", has=frozenset({"chat"}))], None),
+        ([entry("claude-sonnet-5", context_window=99)], None),
+        ([entry("claude-sonnet-5", context_window=None)], None),
+        ([entry("claude-sonnet-5", 60)], None),
+        ([entry("claude-sonnet-5", 400)], "claude-sonnet-5"),
+        ([entry("claude-sonnet-4-5-20250929", 10)], None),
+        ([CatalogueEntry("vertex", "claude-sonnet-5", has=ABLE, context_window=100)], None),
+    ],
+)
+@pytest.mark.req("F11")
+def test_the_newest_of_the_family_follows_that_can_as_much(
+    others: list[CatalogueEntry], follows: str | None
+) -> None:
+    catalogue_entry = find_successor(OLD, [OLD, *others], TODAY)
+
+    assert (catalogue_entry.model if catalogue_entry else None) == follows
+
+
+@given(days=st.integers(-400, 400))
+@pytest.mark.req("F11")
+def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
+    target = Target("main", "claude-sonnet-4-5")
+    provider = Provider("main", "anthropic", "http://127.0.0.1:9", prices={})
+    known = build_catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
+
+    deprecations = find_deprecations(
+        [(target, ["incumbent of chat"])], {"main": provider}, known, TODAY
+    )
+
+    assert bool(deprecations) == (days <= ALERT_AHEAD.days)
+    for deprecation in deprecations:
+        assert deprecation.over == (days <= 0)
+        assert deprecation.days == days
+        assert deprecation.price == Price(3, 15)
+        assert deprecation.successor is None

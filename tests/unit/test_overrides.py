@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.views import routes as views
-from harness.config.routing import OverridesEntry
-from harness.domain.routing.overrides import KIND_PRECEDENCE, RequestKind, choose_kind
-from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.target import is_at_least_as_strict, may_see
 from router.frame.body import read_request
 from router.frame.body_patch import to_json
@@ -80,10 +77,6 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
         # What it is not asked for changes nothing.
         alone = {kind: overrides[kind]}
         assert choose_kind(alone, declared, seen_) is kind
-
-
-def test_every_kind_but_the_declared_one_can_be_seen() -> None:
-    assert set(KIND_PRECEDENCE) == set(RequestKind) - {SUBAGENT}
 
 
 @pytest.mark.parametrize(
@@ -172,16 +165,3 @@ def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
     classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
 
     assert is_at_least_as_strict(classes, own, than=than) is strict
-
-
-def test_the_dashboard_says_which_route_answers_what() -> None:
-    some = RouteSettings(overrides={VISION: "photo", SUBAGENT: "quick"})
-
-    assert views.overrides(some) == "subagent → quick, vision → photo"
-    assert views.overrides(RouteSettings()) == ""
-
-
-def test_the_file_knows_every_kind_and_no_other() -> None:
-    assert list(OverridesEntry.model_fields) == [
-        request_kind.value for request_kind in RequestKind
-    ]

@@ -127,22 +127,6 @@ def test_what_is_avoided_leaves_the_chain_which_is_never_empty(
     assert decide_plan([], "chat", PLAN) is None
 
 
-@pytest.mark.req("A7")
-@pytest.mark.parametrize("kind", [ForceKind.PROVIDER, ForceKind.TARGET])
-def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
-    kind: ForceKind,
-) -> None:
-    by = KillSwitch(
-        "s-7", "chat", Force(kind, "new"), "outage", "ada", NOW, None, SwitchSource.CLI
-    )
-    plan = force_plan(by, PLAN)
-
-    assert plan.kept == (T1, T2, T3)
-    assert not plan.in_effect
-    assert f"{kind.value} new for this route" in plan.reason
-    assert "evidence" in plan.reason
-
-
 def test_the_environments_switches_are_read() -> None:
     text = " provider:openai, chat=provider:mistral ,code = target : t_1, x=target:ollama/a:8b"
     text += ", avoid:provider:a, avoid:provider:b"

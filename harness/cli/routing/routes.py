@@ -185,7 +185,7 @@ def diff(
     last = queries.load_route_version(context, name, newer)
     wanted = older if older is not None else max(1, last.route.version - 1)
     first = queries.load_route_version(context, name, wanted)
-    changed = routes.describe_difference(first, last)
+    changed = routes.describe_difference(first.route, last.route)
     filed = [
         str(difference)
         for difference in seed.list_seed_differences(session.context, session.settings)

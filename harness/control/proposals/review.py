@@ -76,7 +76,9 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
         said = [
             f"{name}: {before or 'none'} → {after or 'none'}"
-            for name, (before, after) in routes.describe_difference(older, newer).items()
+            for name, (before, after) in routes.describe_difference(
+                older.route, newer.route
+            ).items()
             if name not in TRAFFIC
         ]
         digests = [

@@ -1,7 +1,7 @@
 """Adds, changes, lists and removes providers while routers serve; each change is audited."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -199,30 +199,15 @@ def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class NewProvider:
-    kind: str
-    name: str = ""  # empty for the kind's
-    api_base: str = ""  # empty for the kind's
-    key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
-
-
-def add_provider(ctx: Context, actor: Actor, wanted: NewProvider) -> ProviderCheck | None:
+def add_provider(
+    ctx: Context, actor: Actor, name: str, change: CredentialChange
+) -> ProviderCheck | None:
     """Adds a provider and its key, then asks it. It stays whatever the check finds."""
     actor.require(Role.ADMIN)
-    name = wanted.name or wanted.kind
     with ctx.store.read() as tx:
         if name in tx.providers.all():
             raise Conflict(f"there is a provider {name!r} already: give this one another name")
-    base = wanted.api_base or None
-    if wanted.key:
-        # In one unit of work: a key that cannot be stored leaves no provider behind.
-        made = CredentialChange(value=wanted.key, kind=wanted.kind, api_base=base)
-        credentials.put_credential(ctx, actor, name, made)
-    else:
-        change = ProviderChange(kind=wanted.kind, api_base=base)
-        change_provider(ctx, actor, name, change, create=True)
-    return check_added(ctx, actor, name)
+    return replace_key(ctx, actor, name, change)
 
 
 def replace_key(

@@ -1,7 +1,4 @@
-"""Checks data classes (D8): which providers may ever see a route's traffic or a suite's items,
-by the file's `data_classes:` alone. Each step that brings a target to a route asks here
-(docs/how-to/data-classes.md), and routers ask by themselves, last of all.
-"""
+"""Checks which providers may see a route's traffic or a suite's items (D8)."""
 
 from collections.abc import Iterable
 

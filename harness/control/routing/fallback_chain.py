@@ -115,15 +115,17 @@ def replace_chain(
     expected: Route | None = None,
 ) -> Route:
     """Replaces a route's chain. expected: as the decider saw it; another raises StaleWrite."""
-    actor.require(Role.ADMIN)
-    require_reason(reason, "a change of the chain")
-    with ctx.store.write() as tx:
-        route = routes.require_route(tx, name)
-        if expected is not None and _chain_of(expected) != _chain_of(route):
+
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        if expected is not None and _chain_of(expected) != _chain_of(
+            routes.require_route(tx, name)
+        ):
             raise StaleWrite(
                 f"somebody else changed the chain of route {name!r} meanwhile: look at it again"
             )
-        return _commit(ctx, tx, actor, route, wanted, reason)
+        chain[:] = wanted
+
+    return _changed(ctx, actor, name, changed, reason)
 
 
 def _chain_of(route: Route) -> tuple[object, ...]:

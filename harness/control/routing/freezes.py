@@ -1,7 +1,4 @@
-"""Says what holds candidates back (`require_may_go_on`): a freeze of their route, or an
-installation that only observes, which sends no user to a candidate. Rollback, abort and kill
-switch are never held back. Sets and lifts freezes, for people.
-"""
+"""Says what holds candidates back (`require_may_go_on`), and sets and lifts freezes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -268,24 +268,21 @@ def list_news(
     waiting = [status for status in statuses if status.needs_decision]
     verb = "needs" if len(waiting) == 1 else "need"
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
-    texts = [(status, mark(status.route.name), status.state_text) for status in statuses]
+
+    def say(*states: RouteState) -> list[str]:
+        return [f"{mark(s.route.name)}: {s.state_text}" for s in statuses if s.state in states]
+
     groups = [
-        ("", [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.DOWN]),
-        ("", [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.UNPROVED]),
-        ("", [f"{name}: {text}" for s, name, text in texts if s.state in HARM_STATES]),
-        (
-            "",
-            [f"{name}: {text}" for s, name, text in texts if s.state is RouteState.ON_FALLBACK],
-        ),
-        (
-            needs,
-            [f"{mark(s.route.name)} ({s.progress_text})" for s in statuses if s.needs_decision],
-        ),
+        ("", say(RouteState.DOWN)),
+        ("", say(RouteState.UNPROVED)),
+        ("", say(*HARM_STATES)),
+        ("", say(RouteState.ON_FALLBACK)),
+        (needs, [f"{mark(s.route.name)} ({s.progress_text})" for s in waiting]),
         (
             "",
             [
-                f"{name}: {text} {s.ended_ago(now)}"
-                for s, name, text in texts
+                f"{mark(s.route.name)}: {s.state_text} {s.ended_ago(now)}"
+                for s in statuses
                 if s.ended_recently(now)
             ],
         ),

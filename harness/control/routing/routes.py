@@ -166,7 +166,7 @@ def change_settings(
             require_reason(reason, "another policy")
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
-        said = describe_settings_change(route, settings).items()
+        said = describe_difference(route, replace(route, settings=settings)).items()
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = ": ".join(filter(None, (reason, words or "the same settings again")))
         commit(tx, actor, change, route.version, why, action="route.settings")
@@ -287,15 +287,8 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
     return chain
 
 
-def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
-    return _differing_fields(older.route, newer.route)
-
-
-def describe_settings_change(route: Route, wanted: RouteSettings) -> dict[str, tuple[str, str]]:
-    return _differing_fields(route, replace(route, settings=wanted))
-
-
-def _differing_fields(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
+def describe_difference(older: Route, newer: Route) -> dict[str, tuple[str, str]]:
+    """Lists what differs between two states of a route: field to (before, after)."""
     before, after = describe_fields(older), describe_fields(newer)
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 

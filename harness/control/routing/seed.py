@@ -1,7 +1,4 @@
-"""Puts the configuration file's providers and routes into the database: what is missing at
-every start (`apply_seed`), and more by `swapgate config apply` (`apply_file`).
-`list_seed_differences` says where both differ, for `doctor`.
-"""
+"""Puts the file's providers and routes into the database, and says where both differ."""
 
 from dataclasses import dataclass, replace
 from typing import Final

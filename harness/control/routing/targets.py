@@ -1,9 +1,5 @@
-"""Registers targets and stores providers, and finds targets by id or `provider/model`. A target
-never changes; a provider does, but not in what was proven with it (`extra_body`).
-
-Records a provider's move to another address (`with_move`), and finds what it makes outdated:
-what was measured before proves nothing of what answers now (ADR 29). Who serves already goes on
-being served; what would go further waits for new proof.
+"""Registers targets and stores providers. What was measured before a provider moved proves
+nothing of what answers now (ADR 29); who serves already goes on being served.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,12 +9,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.providers import named_models
-from harness.domain.canary.observation import (
-    MOST_ASKED_NAMES,
-    AskedName,
-    TrafficPoint,
-    TrafficTotal,
-)
+from harness.domain.canary.observation import TrafficPoint, TrafficTotal
 from harness.domain.formatting import (
     format_age,
     format_date_time,
@@ -25,7 +20,6 @@ from harness.domain.formatting import (
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failover import FailoverReason
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
-from harness.domain.suggestions import find_nearest
 
 # How far back the newest request is looked for, where the window has none.
 LOOK_BACK: Final = timedelta(days=30)
@@ -74,13 +68,6 @@ class RouteTraffic:
         return self.left / self.requests if self.requests else None
 
 
-@dataclass(frozen=True, slots=True)
-class UnroutedTraffic:
-    model: str  # as clients call it
-    requests: int
-    nearest: str  # the route of the most similar name; empty for none
-
-
 @dataclass(frozen=True)
 class TrafficReport:
     window: timedelta
@@ -91,8 +78,6 @@ class TrafficReport:
     step: timedelta  # of the course
     course: Sequence[TrafficPoint]  # a point for each step since the window's begin
     last_request: datetime | None  # also from before the window; None without one in 30 days
-    # Of the UTC days that the window touches; the most frequent first. Of one route: none.
-    unrouted: Sequence[UnroutedTraffic] = ()
     totals: Sequence[TrafficTotal] = ()  # by route, arm and target
 
     @property
@@ -114,8 +99,6 @@ def load_traffic_report(
     with ctx.store.read() as tx:
         totals = tx.observations.totals(since=since, route=route)
         points = tx.observations.traffic_points(since=since, step=step, route=route)
-        unrouted = () if route else tx.observations.asked_names(since=since.date())
-        names = tx.routing.names() if unrouted else ()
         earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
     last = max((total.last for total in (*totals, *earlier)), default=None)
     return TrafficReport(
@@ -127,7 +110,6 @@ def load_traffic_report(
         step=step,
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
-        unrouted=_by_model(unrouted, names),
         totals=totals,
     )
 
@@ -202,18 +184,6 @@ def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
         grouped.setdefault(total.route, []).append(total)
     routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
     return sorted(routes, key=lambda route: (-route.failed, -route.requests, route.route))
-
-
-def _by_model(
-    unrouted: Iterable[AskedName], routes: Sequence[str]
-) -> Sequence[UnroutedTraffic]:
-    counts: Counter[str] = Counter()
-    for day in unrouted:
-        counts[day.name] += day.requests
-    return [
-        UnroutedTraffic(model, requests, find_nearest(model, routes))
-        for model, requests in counts.most_common(MOST_ASKED_NAMES)
-    ]
 
 
 def _floor(at: datetime, step: timedelta) -> datetime:

@@ -1,8 +1,5 @@
-"""A provider's `api_base` must be a plain URL that fits its kind, and must not lead to a
-metadata service, which hands out the machine's credentials, or into a link-local network. Pure.
-The URL is looked at when it is set (`check_api_base`), and each address that its name led to
-before it is connected to (`may_connect`). Loopback and private addresses, where local models
-live, stay open; `router.allow_addresses` opens others.
+"""A provider's `api_base` must not lead to a metadata service, which hands out the machine's
+credentials. The URL is checked when it is set, each address before it is connected to. Pure.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""The catalogue holds what is known about models before they are called. Pure. What its source
-leaves out is unknown: a price is then None and never 0, an ability is in neither set. A user's
-file changes entries field by field.
-"""
+"""What is known of models before they are called. An unknown price is None, never 0. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace

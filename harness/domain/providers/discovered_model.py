@@ -1,7 +1,4 @@
-"""Discovered models are those that a provider lists at its `/models`. Pure. What a server says
-of itself is a stranger's text: names that are no plain identifiers are left out, senseless
-prices and sizes are unknown, and a list that is too long is refused.
-"""
+"""Models as providers list them. A list is a stranger's text: odd names are left out. Pure."""
 
 import json
 import math

@@ -1,7 +1,4 @@
-"""A model's name is parsed into its family, version and date: `claude-3-5-sonnet-20241022` is
-`claude-sonnet` at version 3.5, of 22 October 2024. Pure. Names and hosts have one spelling
-here, so that a model's looks at a suite count together.
-"""
+"""Reads family, version and date of a model's name; compares names and hosts. Pure."""
 
 import re
 import unicodedata

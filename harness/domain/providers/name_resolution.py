@@ -1,19 +1,9 @@
-"""Name resolution finds the provider for a model's name (D2): six rules in order, each with its
-reason. Pure.
+"""Finds the provider for a model's name (D2): six rules in order, each with its reason. Pure.
 
-1. forced     a kill switch over all routes names the provider, or the target
-2. prefix     `openrouter/anthropic/claude-…`, `openai:gpt-…`: a provider's name, or its kind
-3. keyword    the model that the words mean; else the kind that such names belong to
-4. local      a provider on one's own machine takes plain names
-5. gateway    a provider that sells everybody's models takes the name as it is
-6. oauth      a person's account: by its own prefix alone, and signed in
-
-The first rule that finds a provider decides. A later one is still listed, as not asked. After
-a prefix the model is taken as it is written, or is a short form whose parts the model's name
-has. The kind's keyword, `local` and `gateway` take a name as it is written, and no name that is
-missing where the provider's models are known. A kind in front is never left for another one:
-without a provider of that kind only a model of exactly this name is taken, or a gateway, which
-has others' models under `vendor/model`.
+The first rule that finds a provider decides. After a prefix the model is taken as written, or
+is a short form whose parts the model's name has. The kind's keyword, `local` and `gateway`
+take a name as it is written, and no name that is missing where the provider's models are known.
+A kind in front is never left for another one, but for an exact name or a gateway.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
-"""This table holds the OAuth endpoints where people sign in, by kind of provider. GitHub
-documents its device flow; the others are what the vendors' own programs do
-(docs/how-to/credentials.md). The client id is the operator's own. The claims of a JWT are read
-without checking its signature: the provider checks its own. Pure.
+"""Where people sign in by kind of provider, and how tokens are renewed. GitHub documents its
+device flow (RFC 8628); the others are what the vendors' programs do. Pure.
 """
 
 import json

@@ -126,11 +126,6 @@ CLOSED_BREAKER: Final = Breaker()
 _HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
 
 
-def would_admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
-    """Whether `admit` would give a ticket. Takes nothing: for making a plan."""
-    return retry_in_s(breaker, now, policy) <= 0.0
-
-
 def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
     if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
         return PROBE_UNDER_WAY_S
@@ -143,7 +138,7 @@ def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker,
     """Returns a request's ticket, or None; unless closed, that of the one probe."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
-    if not would_admit(breaker, now, policy):
+    if retry_in_s(breaker, now, policy) > 0.0:
         return breaker, None
     if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
         breaker = _apply_event(breaker, BreakerEvent.WAITED)

@@ -1,8 +1,7 @@
-"""Call speed decides how many eval calls a target gets at once: one more while answers come no
-slower, fewer where they do, half where the target is overloaded. Pure; monotonic seconds.
+"""How many eval calls a target gets at once: one more while answers come no slower. Pure.
 
-Sources: Chiu and Jain 1989, additive increase and multiplicative decrease; Brakmo and Peterson
-1995 (TCP Vegas), which compares the time of answers with that of the first ones.
+Sources: Chiu and Jain 1989 (additive increase, multiplicative decrease); Brakmo and Peterson
+1995 (TCP Vegas). Times are monotonic seconds.
 """
 
 from typing import Final, NamedTuple

@@ -1,5 +1,4 @@
-"""Rate limits bound requests and tokens per minute by two leaky buckets. Pure. A bucket's state
-is the moment at which it is empty again, so that processes can share it; in monotonic seconds.
+"""Bounds requests and tokens per minute by two leaky buckets, in monotonic seconds. Pure.
 Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute for keys.
 """
 

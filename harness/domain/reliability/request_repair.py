@@ -1,6 +1,5 @@
-"""Request repair reads from a provider's refusal which field of a request a target does not
-take, and how the request may be sent once more. Pure. What changes its meaning (its messages,
-tools, formats) is never repaired.
+"""Reads from a refusal how a request may be sent once more. What changes its meaning (messages,
+tools, formats) is never repaired. Pure.
 """
 
 import re

@@ -1,9 +1,4 @@
-"""A candidate schedule names the models that a route's suites measure by the clock: by name,
-pattern or price ceiling (`CandidatePattern`), when, for how much money, and the step after a
-candidate passed. Pure.
-
-`CandidateRound` is one turn of the schedule, as it is stored.
-"""
+"""Names the models that a route's suites measure by the clock, and when. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence

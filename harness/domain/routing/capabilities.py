@@ -1,7 +1,4 @@
-"""Capabilities compare what a request needs (`Needs`) with what a target can do. Pure. Some
-features a target may lack without being left out (B7): the router drops them, and the answer
-says so.
-"""
+"""Compares what a request needs with what a target can do. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,4 @@
-"""Evidence records why a target may serve a route, role by role (A7). Pure. A `Waiver` is a
-person's exception with an expiry, for fallbacks alone. A `BreakGlass` is two people's, for a
-limited time; then the former incumbent returns (G2).
-"""
+"""Why a target may serve a route, role by role (A7), and exceptions by people (G2). Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,7 +1,4 @@
-"""Holds keep candidates where they are: no canary opens, advances or is promoted (G2). A person
-sets a `Freeze`; a `FreezeWindow` of the configuration comes back every week. Each gives a
-`Hold`, and a canary's deadlines stand still meanwhile (`measure_frozen_time`).
-"""
+"""Holds keep candidates where they are, and their deadlines stand still (G2). Pure."""
 
 import datetime as dt
 import re

@@ -1,7 +1,4 @@
-"""Keep-warm sends a small share of requests to each healthy target that is not the route's
-first, so that it is known to work before it is needed (B6). Pure. Such a request is on no arm
-of the canary; should its target fail, the incumbent answers.
-"""
+"""Sends a share of requests to targets behind the first: they stay known to work (B6)."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

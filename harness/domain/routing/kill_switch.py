@@ -1,10 +1,7 @@
-"""A kill switch forces a provider or one target, or avoids it, for all routes or for one (B11).
-It only ever takes targets away from a route's plan; where it would leave nothing, the route
-keeps its plan. All switches that avoid something apply, the strongest first. Then one switch
-that forces something decides about a route:
-
-1. the environment's, which must win when all else is out of reach or wrong, then CLI and REST
-alike, then the file's; 2. one route before all routes; 3. the newest.
+"""A kill switch forces or avoids a provider or a target (B11). It takes targets away; where it
+would leave none, the route keeps its plan. All that avoid something apply; of those that
+force something one rules: the environment's, CLI's and REST's, the file's; one route before all
+routes; the newest.
 """
 
 import re

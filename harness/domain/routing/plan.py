@@ -1,7 +1,5 @@
-"""The plan of a request lists the targets that may answer it, in order, and why others may not.
-Pure. Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the
-incumbent, the chain. The first of these leaves a target out: data class, stakes, a lacking key,
-a switch, capabilities, its breaker or pause.
+"""The targets that may answer a request, in order, and why others may not. Pure. The first of
+these leaves one out: data class, stakes, a lacking key, a switch, capabilities, its breaker.
 """
 
 import math

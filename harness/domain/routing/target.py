@@ -1,7 +1,4 @@
-"""A target is one model at one provider, with its parameters and its request patch. Its id is
-the hash of its content, so that editing one cannot slip past the gate. Also here: `Provider`,
-`Price`, and data classes: the providers that may see each kind of data (D8).
-"""
+"""A target's id is the hash of its content, so that no edit slips past the gate."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
