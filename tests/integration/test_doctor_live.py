@@ -1,7 +1,10 @@
-"""`swapgate doctor --live`: a conformance run with one's own key, below a cap."""
+"""`swapgate doctor --live`: a conformance run with one's own key, below a cap; `--tools`: one
+tool loop on any target, beside what is declared of it.
+"""
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,16 +13,21 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from evals.sim.server import simulator
 from harness.app.doctor.live_checks import QUESTION
 from harness.cli.program import program
-from tests.integration import test_doctor_tools
-from tests.wire import bedrock, vertex
+from harness.domain.providers.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
+from tests.support.providers.simulator_thread import serve_in_thread
+from tests.wire import anthropic, bedrock, gemini, vertex
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, serving
 
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
-WIRES: dict[str, Any] = {**test_doctor_tools.WIRES, "bedrock": bedrock, "vertex": vertex}
+WIRES: dict[str, Any] = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
+LATER: dict[str, Any] = {"bedrock": bedrock, "vertex": vertex}
 ANSWER = "ready at once"
+CALLS = ((STOCK_TOOL, {"item": "lamp"}), (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}))
+SAID = f"There are {TOOL_ANSWERS[STOCK_TOOL]:,} lamps at {TOOL_ANSWERS[PRICE_TOOL]} EUR each."
 PRICES = "{input_usd_per_mtok: 1.0, output_usd_per_mtok: 10.0}"
 
 
@@ -47,22 +55,27 @@ def model_reply(reading: Reading) -> Reply:
 
 
 @contextmanager
-def provider(kind: str, *, prices: str = PRICES) -> Iterator[Strict]:
-    wire: Any = WIRES[kind]
+def provider(
+    kind: str,
+    answers: Callable[[Reading], Reply] = model_reply,
+    *,
+    given: str = f"prices: {{MODEL: {PRICES}}}",
+) -> Iterator[Strict]:
+    """given: of the provider's section, beside its place and key."""
+    wire: Any = {**WIRES, **LATER}[kind]
     strict: Strict = wire.strict()
-    strict.answers = model_reply
+    strict.answers = answers
     with serving(strict) as served:
-        priced = f", prices: {{{wire.MODEL}: {prices}}}" if prices else ""
         Path("swapgate.yaml").write_text(
             f"providers: {{own: {{kind: {kind}, api_base: '{served.api_base}', "
-            f"api_key_env: WIRE_KEY{priced}}}}}\n"
+            f"api_key_env: WIRE_KEY, {given.replace('MODEL', wire.MODEL)}}}}}\n"
         )
         run("init")
         yield served
 
 
 def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
-    name = f"own/{WIRES[kind].MODEL}"
+    name = f"own/{ {**WIRES, **LATER}[kind].MODEL }"
     words = ("doctor", "--live", name, "--json", *more)
     result = run(*words, exits=exits)
     assert KEY not in result.output
@@ -77,8 +90,8 @@ def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
 @pytest.mark.parametrize(
     "kind",
     [
-        *sorted(test_doctor_tools.WIRES),
-        *(pytest.param(kind, marks=pytest.mark.verify) for kind in ("bedrock", "vertex")),
+        *sorted(WIRES),
+        *(pytest.param(kind, marks=pytest.mark.verify) for kind in LATER),
     ],
 )
 def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -> None:
@@ -162,3 +175,91 @@ def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.Monkey
     assert "swapgate provider key set" in result.stdout
     assert wrong not in result.output
     assert len(served.asked) == 1
+
+
+def at_once(reading: Reading) -> Reply:
+    """Of a model that calls both tools in one turn, then says what they said."""
+    if reading.turns[-1].role == "tool":
+        return Reply(text=SAID)
+    wanted = CALLS if reading.choice in ("any", "auto") else CALLS[1:]
+    return Reply(calls=wanted, stop="tools")
+
+
+def one_at_a_time(reading: Reading) -> Reply:
+    asked = sum(len(turn.results) for turn in reading.turns)
+    if asked == 2:
+        return Reply(text=SAID)
+    first = asked if reading.choice in ("any", "auto") else 1
+    return Reply(calls=CALLS[first : first + 1], stop="tools")
+
+
+def outcomes(*words: str, exits: int = 0) -> dict[str, str]:
+    document = json.loads(run("doctor", "--tools", *words, "--json", exits=exits).stdout)
+    assert document["ok"] is (exits == 0)
+    return {f["subject"]: f["outcome"] for t in document["targets"] for f in t["findings"]}
+
+
+@pytest.mark.parametrize("kind", sorted(WIRES))
+def test_the_same_loop_works_on_every_protocol(kind: str) -> None:
+    with provider(kind, at_once) as served:
+        found = outcomes(f"own/{WIRES[kind].MODEL}")
+
+    assert set(found.values()) == {"works"}, found
+    assert not served.refused
+    assert len(served.asked) == 5  # two turns, one that is forced, two streamed
+
+
+def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> None:
+    name = anthropic.MODEL
+    declared = "models: {MODEL: {parallel_tools: true}}"
+    with provider("anthropic", one_at_a_time, given=declared):
+        shown = run("doctor", "--tools", f"own/{name}", exits=1).stdout
+
+    assert "declared parallel_tools; answers one at a time" in " ".join(shown.split())
+    assert f"next: set providers.own.models.{name}.parallel_tools: false" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(("kind", "base"), [("sim", "/v1"), ("anthropic", "")])
+def test_the_built_in_simulator_passes(kind: str, base: str) -> None:
+    with serve_in_thread(simulator(time_scale=0)) as url:
+        own = f"{{kind: {kind}, api_base: '{url}{base}', api_key_env: WIRE_KEY}}"
+        Path("swapgate.yaml").write_text(f"providers: {{own: {own}}}\n")
+        run("init")
+
+        found = outcomes("own/sim-base")
+
+    assert set(found.values()) == {"works"}, found
+
+
+def test_a_key_that_the_loops_find_refused_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = "sk-recognisable-secret"
+    echo = {"type": "error", "error": {"type": "authentication_error", "message": wrong}}
+    with provider("anthropic", at_once) as served:
+        monkeypatch.setenv("WIRE_KEY", wrong)
+        served.fault = Refused(401, echo)
+        found = run("doctor", "--tools", f"own/{anthropic.MODEL}", exits=1)
+
+    assert "FAIL: does not" in found.stdout
+    assert wrong not in found.output
+
+
+def test_the_doctor_of_tools_ends_in_time_and_leaves_no_traffic() -> None:
+    ends = itertools.count()
+
+    def endless(_: Reading) -> Reply:
+        next(ends)
+        return Reply(calls=CALLS[:1], stop="tools")
+
+    with provider("openai", endless):
+        found = outcomes(f"own/{plain.MODEL}", exits=1)
+        short = run(
+            "doctor", "--tools", f"own/{plain.MODEL}", "--timeout", "0.000001", exits=1
+        ).stdout
+
+    assert found["results"] == "does not"
+    assert next(ends) <= 9
+    assert "give it more by --timeout" in " ".join(short.split())
+    assert not list(Path(".swapgate").glob("observations*"))
