@@ -119,10 +119,6 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
         lead=(f"It {waits}. " if waits else "")
         + "The gate reads the items in their registered order and may stop early. "
         "No difference is shown before it has decided.",
-        bullets=[
-            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
-            for suite, done, planned in progress(comparison)
-        ],
         next_step="wait, ask again now, or cancel the proposal."
         if waits
         else "nothing; the verdict comes automatically.",

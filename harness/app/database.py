@@ -31,11 +31,8 @@ def import_store() -> None:
 
 
 def require_database(settings: Settings) -> None:
-    """Checks, for who serves, that the database is there: a new, empty one would hide that it
-    is away.
-
-    Raises DatabaseUnusable where SQLite's file is missing, for one from before 0.1.0, and
-    behind a pooler in transaction mode.
+    """Raises DatabaseUnusable also where SQLite's file is missing: a new, empty one would hide
+    that it is away.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
@@ -46,11 +43,7 @@ def require_database(settings: Settings) -> None:
 
 
 def upgrade_database(settings: Settings) -> None:
-    """Bring the database to this version's schema; makes a missing SQLite file.
-
-    Raises DatabaseUnusable for a database from before 0.1.0 and behind a pooler in transaction
-    mode, StoreUnavailable.
-    """
+    """Makes a missing SQLite file, too. Raises DatabaseUnusable, StoreUnavailable."""
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
 
@@ -66,10 +59,7 @@ def upgrade_database(settings: Settings) -> None:
 
 
 def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
-    """Gives a role of PostgreSQL what running Swapgate needs; returns the statements.
-
-    only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
-    """
+    """Returns the statements. Raises InputError, NotFound, DatabaseUnusable."""
     from harness.store.postgres import database_roles  # noqa: PLC0415
 
     return database_roles.grant(settings.database_url, role, only_show=only_show)
@@ -83,11 +73,7 @@ def role_that_does_both(settings: Settings) -> str | None:
 
 
 def schema_state(settings: Settings) -> "SchemaState":
-    """Compares the database's schema with this version's: both revisions, and what differs.
-
-    Raises DatabaseUnusable for a database that is missing, damaged or behind a pooler in
-    transaction mode, StoreUnavailable.
-    """
+    """Raises DatabaseUnusable, StoreUnavailable."""
     from harness.store import migrate  # noqa: PLC0415
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415
 
@@ -98,7 +84,7 @@ def schema_state(settings: Settings) -> "SchemaState":
 def rotate_signing_key(
     installation: Installation, actor: Actor, purpose: KeyPurpose
 ) -> PublicKey:
-    """Make a new signing key; what the old one signed still holds. Raises NotAllowed."""
+    """Raises NotAllowed. What the old key signed still holds."""
     actor.require(Role.ADMIN)
     new = signing_keys.rotate(installation.settings, purpose)
     _record_audit(installation, actor, "signing_key.rotate", new.id, purpose.value)
@@ -106,9 +92,8 @@ def rotate_signing_key(
 
 
 def retire_signing_key(installation: Installation, actor: Actor, key: str, reason: str) -> int:
-    """Let nothing hold any more that the key signed; how many rows were signed anew.
-
-    Raises NotAllowed, Conflict for the key that signs now.
+    """Lets nothing hold any more that the key signed. Returns how many rows were signed anew.
+    Raises NotAllowed, Conflict.
     """
     actor.require(Role.ADMIN)
     settings = installation.settings

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,9 +21,6 @@ from harness.domain.settings import RunQueueKind
 from harness.imports import leave_modules_alone, pause_garbage_collection
 from harness.ports import EvalWorkers
 from harness.runtime import secret_files, signing_keys, telemetry
-
-if TYPE_CHECKING:
-    pass
 
 
 def open_with_workers(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Generic, TypeVar
@@ -217,10 +217,11 @@ def single_target_router(
     data key. It writes nothing into the installation. The caller removes the folder after
     `close`. Raises InputError for an address that no provider may have.
     """
+    from harness.store import migrate  # noqa: PLC0415 - it takes its time
+
     telemetry.leave_to_the_application()
-    database = folder / "swapgate.db"
-    database.write_bytes(_empty_database())
-    database_url = f"sqlite:///{database}"
+    database_url = f"sqlite:///{folder / 'swapgate.db'}"
+    migrate.upgrade(database_url)
     settings = replace(installation.settings, home=folder, database_url=database_url)
     alone = _SeparateInstallation(
         settings, installation.secret, installation.clock, of=installation
@@ -242,14 +243,3 @@ def single_target_router(
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
     return embed(alone, "doctor-"), key
-
-
-@cache
-def _empty_database() -> bytes:
-    """A run of the doctor needs a new one for each question, and alembic takes its time."""
-    from harness.store import migrate  # noqa: PLC0415 - as it says
-
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "swapgate.db")
-        migrate.upgrade(f"sqlite:///{file}")
-        return file.read_bytes()
