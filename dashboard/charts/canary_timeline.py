@@ -188,7 +188,9 @@ def _evidence_panel(palette: Palette) -> alt.LayerChart:
     # Of one row, so that it is drawn once.
     first = alt.Chart(_CORNERS).transform_filter("datum.top == 0")
     level = first.encode(y=alt.datum(100.0))
-    rule = level.mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
+    rule = level.mark_rule(
+        color=palette.worse, size=2, strokeDash=[6, 3], description="rollback level"
+    )
     name = level.mark_text(
         text="rollback", x=4, align="left", dy=-7, fontSize=12, color=palette.worse
     )

@@ -31,8 +31,8 @@ def import_store() -> None:
 
 
 def require_database(settings: Settings) -> None:
-    """Raises DatabaseUnusable also where SQLite's file is missing: a new, empty one would hide
-    that it is away.
+    """Requires SQLite's file, too: a new, empty one would hide that it is away. Raises
+    DatabaseUnusable.
     """
     from harness.store import engine, schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415 - as above
@@ -73,7 +73,9 @@ def role_that_does_both(settings: Settings) -> str | None:
 
 
 def schema_state(settings: Settings) -> "SchemaState":
-    """Raises DatabaseUnusable, StoreUnavailable."""
+    """Compares the database's schema with this version's. Raises DatabaseUnusable,
+    StoreUnavailable.
+    """
     from harness.store import migrate  # noqa: PLC0415
     from harness.store.postgres.own_session import require_own_session  # noqa: PLC0415
 
@@ -84,7 +86,7 @@ def schema_state(settings: Settings) -> "SchemaState":
 def rotate_signing_key(
     installation: Installation, actor: Actor, purpose: KeyPurpose
 ) -> PublicKey:
-    """Raises NotAllowed. What the old key signed still holds."""
+    """Makes a new signing key; what the old one signed still holds. Raises NotAllowed."""
     actor.require(Role.ADMIN)
     new = signing_keys.rotate(installation.settings, purpose)
     _record_audit(installation, actor, "signing_key.rotate", new.id, purpose.value)

@@ -312,7 +312,6 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         "compare": "This verdict is no longer valid: it expired 6 d ago",
         "overview": "STALE",
         "proposals": "STALE: the verdict expired 6 d ago",
-        "providers": "no request",
         "routes": "on 200 items, 20 d ago",
         "sessions": "20 d ago",
         "suites": "20 d ago",
@@ -323,7 +322,7 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         app = shown(monkeypatch, lived_in.config, page, queries.get(page))
         assert sentence in text(app), page
     # What a page shows that has no age; the settings' is tested with the other settings.
-    assert {*pages()} - {*says} == {"keys", "settings"}
+    assert {*pages()} - {*says} == {"keys", "providers", "settings"}
 
 
 def test_a_router_that_did_not_hear_of_a_change_is_named(
