@@ -29,8 +29,6 @@ class ProofState(StrEnum):
 class ProofValidity:
     proof: ProofState
     why: str = ""  # what changed since, or when it ended; empty for one that holds
-    # The provider serves another model as the candidate than the one measured.
-    candidate_changed: bool = False
 
     @property
     def holds(self) -> bool:
@@ -58,16 +56,14 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
     plans, why = _read_plans(verdict)
     if why:
         return ProofValidity(ProofState.STALE, why)
-    candidate = _find_replaced(tx, verdict, plans)
-    barred = list_clearance_faults(ctx, tx, verdict)
     changes = [
-        *barred,
+        *list_clearance_faults(ctx, tx, verdict),
         *list_moved_providers(ctx, tx, verdict),
         *_suites(ctx, tx, plans),
         *_served(tx, verdict, plans),
     ]
     if changes:
-        return ProofValidity(ProofState.STALE, "; ".join(changes), candidate is not None)
+        return ProofValidity(ProofState.STALE, "; ".join(changes))
     if verdict.expires_at <= route_time(tx, verdict.route):
         return ProofValidity(ProofState.EXPIRED, f"it held until {_at(verdict.expires_at)}")
     return ProofValidity(ProofState.HOLDS)
@@ -131,13 +127,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
-    return _find_replaced(tx, verdict, _plans(verdict))
-
-
-def _find_replaced(
-    tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]
-) -> Sighting | None:
-    for plan in plans:
+    for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = tx.sightings.for_target(verdict.candidate)
         replacement = find_replacement(
