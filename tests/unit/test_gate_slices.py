@@ -12,7 +12,7 @@ from scipy import stats
 
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice, guard_slices
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import (
     Failed,
@@ -205,3 +205,15 @@ def test_the_p_value_is_the_smallest_of_the_looks_times_their_number() -> None:
         assert first.p == pytest.approx(min(1.0, 2 * looks[0]))
         assert first.n_used == 100
         assert first.delta == pytest.approx(fmean(even[:100]))
+
+
+def test_a_slice_is_guarded_by_its_units_among_those_that_may_be_asked() -> None:
+    alike = {"topic": ["a"] * 120}
+
+    (asked,) = guard_slices(alike, (), 60)
+    assert asked.positions == tuple(range(60))
+    assert guard_slices(alike, (), 59) == ()
+    # Of 60 clusters of two, all; of 59 nothing is shown.
+    (both,) = guard_slices(alike, (2,) * 60, 60)
+    assert len(both.positions) == 120
+    assert guard_slices(alike, (2,) * 60, 59) == ()

@@ -1,6 +1,7 @@
 """How simulated models write: habits, fillers, token counts, embeddings, tool arguments."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ from evals.scorers.judged import with_data
 from evals.sim import answers, faults
 from evals.sim.answers import answer_as_judge as answer
 from evals.sim.faults import Fault, FaultBook, FaultKind
-from evals.sim.profiles import Profile
+from evals.sim.profiles import Profile, change_profile, find_line
 from evals.sim.protocols import chat_completions
 from evals.sim.protocols.chat_completions import ChatRequest
 from evals.sim.simulated_model import BankItem, SimulatedAnswer
@@ -172,3 +173,18 @@ def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> N
 def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         faults.parse_fault(data)
+
+
+def test_a_line_is_said_at_its_point_of_a_conversation_alone() -> None:
+    found = {"newest": "found", "earlier": r"order (\S+)", "text": "It is found."}
+    call = {"newest": r"order (?P<n>\S+)", "tool": "find", "arguments": {"order": "$n"}}
+    script = change_profile(Profile("m"), {"script": [found, call]}, place="here").script
+
+    def said(*texts: str, tools: Sequence[str] = ("find",)) -> object:
+        line = find_line(script, texts, tools)
+        return line and (line.text or line.arguments)
+
+    assert said("Where is order A-1") == {"order": "A-1"}
+    assert said("Where is order A-1", "", "found") == "It is found."
+    assert said("found") is None
+    assert said("Where is order A-1", tools=()) is None
