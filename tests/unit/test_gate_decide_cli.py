@@ -181,6 +181,7 @@ def test_other_separators_encodings_and_long_cells_are_read(
         (HEAD + "q1,-0.1,1\n", (), 2, "scores are from 0 to 1"),
         (HEAD + "q1,0,1.0000001\n", (), 2, "scores are from 0 to 1"),
         (HEAD + "q1,0\n", (), 2, "2 fields, but the header has 3"),
+        (HEAD + "q1,0,1,1\n", (), 2, "4 fields, but the header has 3"),
         (HEAD + ",0,1\n", (), 2, "item is empty"),
         (HEAD + "q1,0,1\n\nq1,0,1\n", (), 4, "already, in line 2; several epochs"),
         ("epoch," + HEAD + "1,q,0,1\n01,q,0,1\n", (), 3, "epoch 01 is there already"),
