@@ -219,7 +219,7 @@ def start(form: Form, names: Sequence[str]) -> None:
 def stop(form: Form, shadow: Shadow) -> None:
     form.say(
         f"Within 2 s nothing of route {strong(shadow.route)} is mirrored to "
-        f"{strong(shadow.candidate.name)} any more. What was counted stays.",
+        f"{strong(shadow.candidate.name)} any more. What was counted stays."
     )
     done = f"stopped the shadow of route {shadow.route}."
     form.submit("Stop it", done, shadows.stop_shadow, shadow.route, reason=form.reason())

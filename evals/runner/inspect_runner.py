@@ -265,11 +265,7 @@ class InspectRunner:
 
 
 async def _evaluate(
-    suite: InspectSuite,
-    collector: Collector,
-    model: Model,
-    folder: Path,
-    connections: int,
+    suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
 ) -> EvalLog | None:
     """None when it was cancelled before a log was written."""
     if isinstance(suite, DataSuite):

@@ -132,11 +132,7 @@ class Judge:
             bill.calls += 1
 
     def _pay(
-        self,
-        served: ServedModel,
-        input_tokens: int,
-        output_tokens: int,
-        cached_tokens: int = 0,
+        self, served: ServedModel, input_tokens: int, output_tokens: int, cached_tokens: int = 0
     ) -> None:
         cost_usd = None
         if self._price is not None:
@@ -232,11 +228,7 @@ def score_band(score: float | None, levels: int) -> int:
 
 
 async def measure_judge(
-    suite: Suite,
-    judging: AnswerJudge,
-    *,
-    checks: CalibrationCache | None,
-    connections: int,
+    suite: Suite, judging: AnswerJudge, *, checks: CalibrationCache | None, connections: int
 ) -> RaterAgreement | None:
     """Returns how far the judge agrees with people, measured now or lately; None for a suite
     without references.

@@ -111,11 +111,7 @@ def check_rubric(item: Item, options: Options) -> str | None:
 
 
 RUBRIC = Scorer(
-    "rubric",
-    no_score,
-    {"rubric": "", "show_target": True},
-    check=check_rubric,
-    judged=rubric,
+    "rubric", no_score, {"rubric": "", "show_target": True}, check=check_rubric, judged=rubric
 )
 
 
@@ -174,9 +170,5 @@ def check_pairwise(item: Item, options: Options) -> str | None:
 
 
 PAIRWISE = Scorer(
-    "pairwise",
-    no_score,
-    {"criteria": "", "seed": 0},
-    check=check_pairwise,
-    judged=pairwise,
+    "pairwise", no_score, {"criteria": "", "seed": 0}, check=check_pairwise, judged=pairwise
 )

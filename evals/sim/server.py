@@ -157,10 +157,7 @@ def whole_seconds() -> int:
 
 
 def simulator(
-    *,
-    profiles: Path = DEFAULT_PROFILES,
-    suites: Sequence[Source] = (),
-    time_scale: float = 1.0,
+    *, profiles: Path = DEFAULT_PROFILES, suites: Sequence[Source] = (), time_scale: float = 1.0
 ) -> Simulator:
     shipped = simulated_model.load_suites(
         simulated_model.suite_files(package_data.path("datasets"))

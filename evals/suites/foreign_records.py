@@ -22,11 +22,7 @@ _ALONE: Final = frozenset({"is-json", "contains-json", "not-is-json", "not-conta
 
 
 def read_record(
-    record: Mapping[str, Any],
-    place: str,
-    *,
-    input_field: str,
-    target_fields: tuple[str, ...],
+    record: Mapping[str, Any], place: str, *, input_field: str, target_fields: tuple[str, ...]
 ) -> Mapping[str, Any]:
     """Returns the record with a text to ask and a target as scorers take them.
 

@@ -252,10 +252,7 @@ def _write_whole(file: Path, content: bytes) -> None:
 
 def _settings(wished: SuiteSettings, data: Path) -> dict[str, object]:
     """As the file has them: what is not the default."""
-    given: dict[str, object] = {
-        "path": f"{FOLDER}/{data.name}",
-        "scorer": wished.scorer,
-    }
+    given: dict[str, object] = {"path": f"{FOLDER}/{data.name}", "scorer": wished.scorer}
     if wished.title:
         given["title"] = wished.title
     if wished.scorer_options:

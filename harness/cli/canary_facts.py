@@ -168,10 +168,7 @@ class CanaryFollower:
 
 
 def _line(row: CanaryStatus) -> str:
-    needs, harm = (
-        row.rollout.current.min_exposures,
-        harm_text(row.action.distance_to_trip),
-    )
+    needs, harm = (row.rollout.current.min_exposures, harm_text(row.action.distance_to_trip))
     counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
     held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
     more = f"; {counts}" if row.rollout.live else ""

@@ -131,10 +131,7 @@ def test_messages_keep_text_images_and_tool_errors(inspect: SimpleNamespace) -> 
     assert message_of(ChatMessageUser(content=[text, text]))["content"] == "Look:Look:"
     assert [
         part["type"] for part in message_of(ChatMessageUser(content=[text, image]))["content"]
-    ] == [
-        "text",
-        "image_url",
-    ]
+    ] == ["text", "image_url"]
     assert message_of(ChatMessageAssistant(content="a")) == {
         "role": "assistant",
         "content": "a",

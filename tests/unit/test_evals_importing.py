@@ -111,9 +111,7 @@ def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> Non
     assert DataSuite(suite).prompt("cap_2") == "Mail 2"
 
 
-def test_captured_data_keep_their_class_whoever_edits_the_configuration(
-    tmp_path: Path,
-) -> None:
+def test_captured_data_keep_their_class_whoever_edits_the_configuration(tmp_path: Path) -> None:
     done = imported(tmp_path, line(1))
     settings = SuiteSettings("production", path=done.data, scorer="label")
 

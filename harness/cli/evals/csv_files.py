@@ -222,9 +222,7 @@ def _listed(epochs: Mapping[int, object] | set[int]) -> str:
 
 
 def _item_row(
-    item: str,
-    epochs: Mapping[int, tuple[float | None, float | None]],
-    groups: tuple[str, ...],
+    item: str, epochs: Mapping[int, tuple[float | None, float | None]], groups: tuple[str, ...]
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(

@@ -44,10 +44,7 @@ REPLAY = LazyCommand(
 )
 
 
-@click.command(
-    cls=LazyCommandGroup,
-    lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY},
-)
+@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY})
 def gate() -> None:
     """The gate's rule, on files, on two targets, and on stored verdicts again."""
 

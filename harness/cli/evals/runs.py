@@ -37,12 +37,7 @@ from harness.domain.formatting import (
 from harness.domain.pagination import PageRequest
 
 # What a run's end means for a script.
-EXITS = {
-    RunState.DONE: 0,
-    RunState.STOPPED: 1,
-    RunState.FAILED: 1,
-    RunState.OVER_BUDGET: 4,
-}
+EXITS = {RunState.DONE: 0, RunState.STOPPED: 1, RunState.FAILED: 1, RunState.OVER_BUDGET: 4}
 
 
 @click.group("eval")

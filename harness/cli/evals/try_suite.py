@@ -226,10 +226,7 @@ def print_report(report: Report, keep: Path | None) -> None:
 
     found = report.comparison
     if output.documented(
-        {
-            **comparison.as_json(found, None, standalone=True),
-            "exit_code": exit_code(report),
-        }
+        {**comparison.as_json(found, None, standalone=True), "exit_code": exit_code(report)}
     ):
         return
     for fault in found.faults:

@@ -94,11 +94,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
         raise
 
 
-def _digest(
-    verdict: Verdict,
-    proposal: Proposal,
-    samples: Mapping[str, RunSamples],
-) -> str:
+def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]) -> str:
     body = [
         hash_content(verdict_bytes(verdict)),
         verdict.decided_at.isoformat(),

@@ -138,11 +138,7 @@ def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
 
 
 def forecast_cost(
-    bill: RouteBill,
-    measured: MeasuredTokens,
-    price: Price | None,
-    *,
-    estimated: bool = False,
+    bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool = False
 ) -> CostForecast:
     """Forecasts a route's monthly cost with the candidate. measured: items that both have
     answered. price: the candidate's.

@@ -145,18 +145,8 @@ class SuiteFigures:
 
 
 _OPTIONAL: Final = (
-    "look",
-    "spend",
-    "cost",
-    "holm",
-    "cluster",
-    "items",
-    "noise_incumbent",
-    "noise_candidate",
-    "measured",
-    "bound_low",
-    "bound_high",
-    "slices",
+    *("look", "spend", "cost", "holm", "cluster", "items", "noise_incumbent"),
+    *("noise_candidate", "measured", "bound_low", "bound_high", "slices"),
 )
 
 
