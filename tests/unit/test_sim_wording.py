@@ -180,11 +180,11 @@ def test_a_line_is_said_at_its_point_of_a_conversation_alone() -> None:
     call = {"newest": r"order (?P<n>\S+)", "tool": "find", "arguments": {"order": "$n"}}
     script = change_profile(Profile("m"), {"script": [found, call]}, place="here").script
 
-    def said(*texts: str, tools: Sequence[str] = ("find",)) -> object:
+    def say(*texts: str, tools: Sequence[str] = ("find",)) -> object:
         line = find_line(script, texts, tools)
         return line and (line.text or line.arguments)
 
-    assert said("Where is order A-1") == {"order": "A-1"}
-    assert said("Where is order A-1", "", "found") == "It is found."
-    assert said("found") is None
-    assert said("Where is order A-1", tools=()) is None
+    assert say("Where is order A-1") == {"order": "A-1"}
+    assert say("Where is order A-1", "", "found") == "It is found."
+    assert say("found") is None
+    assert say("Where is order A-1", tools=()) is None

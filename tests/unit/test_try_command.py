@@ -8,13 +8,14 @@ from click.testing import CliRunner, Result
 
 from harness.cli.evals.export_decision import recognise_file
 from harness.cli.evals.try_command import try_
+from harness.cli.frame.session import adopt_options
 
 pytestmark = pytest.mark.req("G1", "F2")
 FILES = Path(__file__).parents[1] / "support/evals/exports"
 
 
 def tried(*words: str | Path) -> Result:
-    return CliRunner().invoke(try_, [*map(str, words)])
+    return CliRunner().invoke(adopt_options(try_), [*map(str, words)])
 
 
 @pytest.mark.parametrize("file", sorted(FILES.glob("*_*.*")), ids=lambda file: file.name)
