@@ -209,15 +209,13 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
         worker_supervision.start_run(
             ctx, ANN, "colours", targets.add_target(ctx, ANN, seed_of(name)).id
         )
-    plain_world.run_once()
-    plain_world.run_once()
+    plain_world.run_once(turns=2)
     assert plain_world.preview(WORSE).plans[0].look == 1
 
     for spelling in ("seed", "addendum"):
         target = targets.add_target(ctx, ANN, SPELLINGS[spelling])
         worker_supervision.start_run(ctx, ANN, "colours", target.id)
-    plain_world.run_once()
-    plain_world.run_once()
+    plain_world.run_once(turns=2)
 
     assert plain_world.preview(WORSE).plans[0].look == 3
 
@@ -249,8 +247,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
     asked.clear()
 
     plain_world.clock.advance(FIRST_PAUSE_S)
-    for _ in range(5):
-        plain_world.run_once()
+    plain_world.run_once(turns=5)
 
     after = plain_world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because

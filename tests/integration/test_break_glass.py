@@ -324,8 +324,7 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
     break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     registry.remove_provider(ctx, OPERATOR, "sim")
     world.clock.advance(3601)
-    for _ in range(2):
-        world.run_once()
+    world.run_once(turns=2)
     assert world.serving() == "worse"
     with world.store.read() as tx:
         (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]

@@ -50,8 +50,7 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
     world.run_once()
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "lunch")
     world.feed(failing=True, blocks=30)
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
 
     found = actions(world)
 

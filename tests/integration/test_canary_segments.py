@@ -81,8 +81,7 @@ def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
     world: SmallInstallation,
 ) -> None:
     rollout = harmed_tools(world, rate=0.9)
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
 
     with world.store.read() as tx:
         (event,) = [event for event in tx.audit.all() if event.action == "canary.harm"]

@@ -286,8 +286,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
         tx.observations.append(
             [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
         )
-    for _ in range(3):
-        world.run_once()
+    world.run_once(turns=3)
 
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)

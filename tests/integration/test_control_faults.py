@@ -126,8 +126,7 @@ def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation)
     file = world.suites["colours"].path
     assert file is not None
     file.unlink()
-    for _ in range(10):
-        world.run_once()
+    world.run_once(turns=10)
 
     after = world.get(first.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -296,8 +295,7 @@ def test_unreadable_answers_count_as_wrong_at_once_where_the_policy_says_so(
     gate = replace(world.policy.gate, unreadable_is_wrong=True)
     world.policy = replace(world.policy, gate=gate)
     proposal = world.propose("sim/better")
-    for _ in range(10):
-        world.run_once()
+    world.run_once(turns=10)
 
     with world.store.read() as tx:
         said = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
@@ -326,8 +324,7 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstall
     ctx = replace(world.context(), policies={"default": frugal})
     first = world.propose(ctx=ctx)
     second = world.propose("sim/better", route="mail")
-    for _ in range(10):
-        world.run_once()
+    world.run_once(turns=10)
 
     assert world.get(first.id).phase is ProposalPhase.REJECTED
     assert world.get(second.id).phase is ProposalPhase.CANARY

@@ -432,8 +432,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
     assert (AlertKind.MODEL_ENDED, world.route().incumbent) in alerts.list_open(
         ctx, AlertKind.MODEL_ENDED
     )
-    for _ in range(12):
-        world.run_once()
+    world.run_once(turns=12)
     assert leaderboard.load_leaderboard(ctx, "chat").ending.startswith(
         f"{unlisted}. Measured for chat: sim/better (+"
     )

@@ -62,8 +62,7 @@ def away_after(
 
 def waiting(world: SmallInstallation) -> Proposal:
     world.propose()
-    for _ in range(4):
-        world.run_once()
+    world.run_once(turns=4)
     (found,) = queries.list_proposals(world.context(), open_only=True)
     assert "waits for sim since " in found.waits
     assert ": connection refused; next try " in found.waits
@@ -136,8 +135,7 @@ def test_a_provider_that_stays_away_ends_the_comparison_after_the_patience(
     world.run_once()
     assert world.get(proposal.id).open
     world.clock.advance(60)
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
     because = world.get(proposal.id).closed_because
     assert because.startswith("not measured after 1 h: ")
     assert "connection refused" in because
@@ -145,8 +143,7 @@ def test_a_provider_that_stays_away_ends_the_comparison_after_the_patience(
 
 def continued(world: SmallInstallation, proposal: str) -> None:
     decisions.retry_proposal(world.context(), ANN, proposal)
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
 
 
 def given_up(world: SmallInstallation, proposal: str) -> None:

@@ -214,8 +214,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
         db.exec_driver_sql("UPDATE route_freeze SET lifted_at = created_at, lifted_by = 'eve'")
     engine.dispose()
     world.feed(blocks=8)
-    for _ in range(3):
-        world.run_once()
+    world.run_once(turns=3)
     assert world.rollout().step == 0
     with pytest.raises(Conflict, match="counts as frozen"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")

@@ -73,20 +73,25 @@ def test_sent_to_another_control_process_it_has_one_effect_and_gets_the_same_ans
     assert lesser.status_code == httpx.codes.FORBIDDEN
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "action"),
+    [("/proposals", PROPOSAL, "proposal.create"), ("/evals", RUN, "eval.run")],
+)
 def test_of_many_at_once_one_acts_and_all_get_its_answer(
-    world: SmallInstallation, other: Door
+    world: SmallInstallation, other: Door, path: str, body: dict[str, Any], action: str
 ) -> None:
+    other.get("/routes")  # one thread alone makes the schemas of the app
     begun = threading.Barrier(4)
 
     def send(_: int) -> str:
         begun.wait()
-        answer = other.send("POST", "/proposals", json=PROPOSAL, headers=ONCE)
+        answer = other.send("POST", path, json=body, headers=ONCE)
         assert answer.status_code == httpx.codes.CREATED, answer.text
         return str(answer.json()["id"])
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(send, range(4)))) == 1
-    assert actions(world.context(), "proposal.create") == 1
+    assert actions(world.context(), action) == 1
 
 
 def test_what_was_refused_is_not_kept_and_may_be_sent_again(
@@ -107,7 +112,10 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
 ) -> None:
     ctx = world.context()
     first = other.send("POST", "/evals", json=RUN, headers=ONCE).json()["id"]
-    world.clock.advance(timedelta(days=1).total_seconds())
+    world.clock.advance(timedelta(hours=23).total_seconds())
+    other.send("POST", "/evals", json=RUN, headers={"idempotency-key": "tuesday-1"})
+    assert other.send("POST", "/evals", json=RUN, headers=ONCE).json()["id"] == first
+    world.clock.advance(timedelta(hours=1).total_seconds())
     second = other.send("POST", "/evals", json=RUN, headers=ONCE)
     assert second.json()["id"] != first
     assert "idempotent-replayed" not in second.headers

@@ -60,8 +60,7 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
     assert (outcome(world, first.verdict), first.retry_at is None) == ("infra_error", False)
     away = False
 
-    for _ in range(20):
-        world.run_once()
+    world.run_once(turns=20)
 
     assert outcome(world, world.get(first.id).verdict) == "passed"
 

@@ -130,8 +130,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
         ).id
         for name in ("mixed", "held", "undone", *ENDS)
     }
-    for _ in range(16):
-        world.run_once()
+    world.run_once(turns=16)
     _harm(cli, "harmed")
     for name in ("taken", "undone"):
         operations.operate(world.context(), BEN, name, RolloutSignal.PROMOTE, "a demo at noon")

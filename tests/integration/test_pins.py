@@ -115,8 +115,7 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     changed(world, "template")
     world.run_once()
     world.feed(blocks=8)
-    for _ in range(3):
-        world.run_once()
+    world.run_once(turns=3)
     with world.store.read() as tx:
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
@@ -183,8 +182,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
     assert proposal.phase is ProposalPhase.EVALUATING
 
     world.clock.advance(FIRST_PAUSE_S)
-    for _ in range(4):
-        world.run_once()
+    world.run_once(turns=4)
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because
     with world.store.read() as tx:
@@ -281,8 +279,7 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
     asked = renaming(world, "base")
     proposal = world.decided("sim/better")
     world.clock.advance(FIRST_PAUSE_S)
-    for _ in range(4):
-        world.run_once()
+    world.run_once(turns=4)
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     candidate = [request for request in asked if request.startswith("better")]
@@ -311,8 +308,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
     asked.clear()
     now_serves(world, proposal.candidate, "never-seen")
     world.clock.advance(FIRST_PAUSE_S)
-    for _ in range(4):
-        world.run_once()
+    world.run_once(turns=4)
 
     assert asked
     assert not scored & set(asked)

@@ -67,8 +67,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
     assert "route chat" in line
 
     world.feed(blocks=3)
-    for _ in range(2):
-        world.run_once()
+    world.run_once(turns=2)
     with world.store.read() as tx:
         rollout = machine.find_live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED

@@ -136,8 +136,7 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
     change(world, proposal)
 
     world.feed(blocks=20)
-    for _ in range(4):
-        world.run_once()
+    world.run_once(turns=4)
 
     assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
@@ -217,8 +216,7 @@ def in_canary_with_evidence_times(factor: float, world: SmallInstallation) -> Pr
 def test_a_figure_of_another_last_digit_is_no_false_alarm(world: SmallInstallation) -> None:
     proposal = in_canary_with_evidence_times(1 + 1e-12, world)
 
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
 
     assert rollout(world, proposal).step > 0
     assert not has_alert(world)
@@ -229,8 +227,7 @@ def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
 ) -> None:
     proposal = in_canary_with_evidence_times(1.001, world)
 
-    for _ in range(3):
-        world.run_once()
+    world.run_once(turns=3)
 
     found = rollout(world, proposal)
     assert (found.state, found.step) == (RolloutState.PAUSED, 0)
@@ -260,8 +257,7 @@ def test_scores_and_digests_outlive_the_texts_and_nothing_else_of_a_sample_can_b
             db.execute(sa.text(f"UPDATE sample SET {change}"))  # noqa: S608
 
     world.feed(blocks=20)
-    world.run_once()
-    world.run_once()
+    world.run_once(turns=2)
     assert rollout(world, proposal).step > 0
     with written(world.store) as db:
         assert db.execute(digests).scalar_one() == before > 0

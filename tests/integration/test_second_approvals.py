@@ -163,8 +163,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     if change == "policy":
         world.policy = STRICT
     routes.change_settings(world.context(), EVE, "chat", lambda s: replace(s, suites=suites))
-    for _ in range(6):
-        world.run_once()
+    world.run_once(turns=6)
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -230,8 +229,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     monkeypatch.setattr(suite_registration, "plan_suites", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
-    for _ in range(6):
-        world.run_once()
+    world.run_once(turns=6)
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED

@@ -218,8 +218,7 @@ def test_a_proof_that_ran_out_while_a_rival_was_measured_is_none(
     made = propose(world, "good", "equal")
     asleep = {"on": True}
     world.boot = lambda run: _sleep(world, run, made[1].id) if asleep["on"] else None
-    for _ in range(6):
-        world.run_once()
+    world.run_once(turns=6)
     assert world.get(made[0].id).waits_for_rivals
     step = comparison.load_comparison(world.context(), made[0].id).next_step
     assert step == "nothing; the best goes on once the gate has decided on its rivals."

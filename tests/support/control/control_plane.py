@@ -229,9 +229,13 @@ class SmallInstallation:
         _, text = keys.create_key(self.context(), by, name, secret=SECRET, role=role, **also)
         return keys.authenticate(self.store, text, secret=SECRET)
 
-    def run_once(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
-        done = reconciler.reconcile(ctx or self.context())
-        self.clock.advance(1)
+    def run_once(
+        self, ctx: Context | None = None, *, turns: int = 1
+    ) -> reconciler.ReconcileResult:
+        """Returns what the last turn did."""
+        for _ in range(turns):
+            done = reconciler.reconcile(ctx or self.context())
+            self.clock.advance(1)
         return done
 
     def until_decided(self, proposal: str, turns: int = 10) -> Proposal:
