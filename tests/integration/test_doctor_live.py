@@ -143,6 +143,9 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
         huge, document = live("openai", "--max-usd", "1", exits=1)
         served.whole = lambda _: {"error": {"message": f"{KEY} {QUESTION}", "code": KEY}}
         hidden, _ = live("openai", "--max-usd", "1", exits=1)
+        served.answers = model_reply
+        served.whole = lambda reply: {**plain.whole(reply), "model": KEY}
+        named, _ = live("openai", "--max-usd", "1")
         served.whole = lambda reply: {
             **_without_usage(plain.whole(reply)),
             KEY: KEY,
@@ -157,7 +160,7 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     assert huge["length stop"] == "fails"
     assert huge["stream"] == "not tried"
     assert "no cap holds" in json.dumps(document)
-    assert hidden["plain answer"] == "fails"
+    assert (hidden["plain answer"], named["plain answer"]) == ("fails", "differs")
     assert silent["plain answer"] == silent["length stop"] == "fails"
     # Each counts with the most that it can cost; the stream has its usage.
     assert unknown["calls"] == asked
