@@ -143,9 +143,7 @@ def update_outage_alerts(ctx: Context) -> None:
 def _hand_over(
     ctx: Context, route: str, ended: AlertKind, successor: AlertKind, notice: AlertNotice
 ) -> None:
-    """Ends an alert whose route is now in the other kind of outage. Its last message says so.
-    After a partial recovery, a sink that gets this message gets no second one.
-    """
+    """Ends an alert as the other kind begins; a sink gets one message of both."""
     with ctx.store.write() as tx:
         record = tx.alerts.newest(f"{ended.value}:{route}")
         if record is None or not record.open:

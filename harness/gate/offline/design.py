@@ -163,9 +163,7 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
 
 @lru_cache(maxsize=1024)
 def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
-    """How often a comparison is shown at any of its analyses, whose last test has the mean
-    `drift`, in standard errors.
-    """
+    """How often a comparison is shown at any analysis. drift: in standard errors."""
     shares = [n / items[-1] for n in items]
     shown, grid, density = 0.0, np.zeros(1), np.ones(1)
     for (before, share), level in zip(

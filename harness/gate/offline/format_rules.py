@@ -1,6 +1,4 @@
-"""Format rules describe how answers break their format, and how a prompt line, JSON mode or a
-parser fixes it (A8).
-"""
+"""Rules say how answers break their format, and how that is mended (A8)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

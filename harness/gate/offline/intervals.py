@@ -16,9 +16,7 @@ VARIANCE_GUARD = 0.25
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the interval of the mean by Student's t; None below two values, and where a
-    figure is larger than a float holds.
-    """
+    """Returns Student's interval of the mean; None below two values or for infinite figures."""
     n = len(values)
     if n < 2 or not all(map(math.isfinite, values)):
         return None
@@ -54,10 +52,7 @@ def quantile_interval(values: Sequence[float], share: float) -> tuple[float, flo
 
 
 def share_interval(count: int, n: int) -> tuple[float, float] | None:
-    """Returns the exact interval of a share, `count` of n; None without any.
-
-    Source: Clopper & Pearson 1934.
-    """
+    """Returns the exact interval of a share; None without any. Clopper & Pearson 1934."""
     if not n:
         return None
     tail = (1 - CONFIDENCE) / 2
@@ -128,10 +123,7 @@ def tango_p(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike)
 
 
 def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The differences that Tango's test does not refuse; 95 % by default. By bisection.
-
-    Not adjusted for early stopping.
-    """
+    """The differences that Tango's test does not refuse. Not adjusted for early stopping."""
     targets = np.array([z, -z])
     low, high = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
     for _ in range(_HALVINGS):
@@ -153,9 +145,7 @@ def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Fl
 def t_interval(
     n: int, total: float, squares: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Computes Student's interval for the mean difference, n >= 2. Not adjusted for early
-    stopping.
-    """
+    """Computes Student's interval, n >= 2. Not adjusted for early stopping."""
     mean = total / n
     error = float(np.sqrt(squared_deviations(n, total, squares) / (n * (n - 1.0))))
     reach = float(special.stdtrit(n - 1.0, 0.5 + confidence / 2.0)) * error
@@ -169,10 +159,7 @@ class McNemar:
 
 
 def mcnemar(wins: int, losses: int) -> McNemar:
-    """Tests whether the discordant pairs lean to one side.
-
-    Source: Fagerland, Lydersen & Laake 2013 (mid-p).
-    """
+    """Tests whether discordant pairs lean. Fagerland, Lydersen & Laake 2013 (mid-p)."""
     discordant = wins + losses
     if discordant == 0:
         return McNemar(1.0, 1.0)

@@ -95,9 +95,7 @@ def _plausible_shares(differ: int, n: int, least: float) -> Floats:
 
 
 def _fewest_wins(losses: Ints, n: int, theta0: float, limit: float) -> Ints:
-    """The fewest wins with which `_whole_p` is as small as the limit, a logarithm; one more
-    than there can be where none is.
-    """
+    """The fewest wins with `_whole_p` as small as the limit; one more than there can be."""
     low, high = np.zeros_like(losses), n - losses + 1
     while (low < high).any():
         middle = (low + high) // 2

@@ -16,9 +16,7 @@ _NOTHING: Final = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class AnswerNoise:
-    """Holds how much each item's mean score varies when it is asked anew, in the registered
-    order.
-    """
+    """How much each item's mean score varies when it is asked anew, in the registered order."""
 
     incumbent: Floats  # (…, items)
     candidate: Floats
@@ -35,9 +33,7 @@ def _mean_noise(variances: Floats) -> Floats:
 
 
 def asked_anew(noise: ArrayLike, variance: ArrayLike) -> Floats:
-    """The share of the differences' variance that asking the same items anew would bring. All
-    of it where a figure is no number.
-    """
+    """The share of variance by asking items anew; all of it where a figure is no number."""
     found = np.asarray(noise, dtype=np.float64) / np.maximum(variance, _NOTHING)
     return np.where(np.isnan(found), 1.0, np.clip(found, _LEAST_LEFT, 1.0))
 

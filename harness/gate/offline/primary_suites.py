@@ -1,6 +1,4 @@
-"""Several primary suites are judged as one claim: by their weighted mean, or by at least one of
-them (Holm's rule).
-"""
+"""Judges several primary suites as one claim: their weighted mean, or Holm's rule."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -90,9 +90,7 @@ class BatchDecisions:
 
 
 def check_differences(differences: ArrayLike) -> Floats:
-    """Returns the differences as an array. Raises InputError at the first that is not a number
-    in [-1, 1].
-    """
+    """Returns differences as an array. Raises InputError for one that is not in [-1, 1]."""
     d = np.asarray(differences, dtype=np.float64)
     good = np.abs(d) <= 1.0 + _SLACK
     if not good.all():
@@ -172,9 +170,7 @@ def judge_batch(
 def analysis_p(
     d: Floats, design: Design, noise: AnswerNoise | None = None, *, most: float = 1.0
 ) -> Floats:
-    """The p-value that decides at an analysis of (…, n) differences, n >= 2. Above `most` it is
-    only near it.
-    """
+    """The p-value of (…, n) differences, n >= 2. Above `most` it is only near it."""
     p = final_p(d, design.theta0, most if noise is None else 1.0)
     if noise is not None:
         p = p_about_these(p, _left(d, design, noise))
@@ -201,9 +197,7 @@ def _left(d: Floats, design: Design, noise: AnswerNoise) -> Floats:
 def build_evidence(
     d: Floats, taken: EvidencePath, design: Design, noise: AnswerNoise | None = None
 ) -> ComparisonEvidence:
-    """Computes every figure of the items so far, of a comparison that goes on. taken: of them,
-    or of more.
-    """
+    """Computes every figure of the items so far. taken: of them, or of more."""
     used, few = len(d), len(d) < 2
     t = None if few else float(guarded_t(d, design.theta0))
     total, squares = (float(ordered_sum(x)) if used else 0.0 for x in (d, d * d))

@@ -36,9 +36,7 @@ def merge_clusters(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[Paired
 
 
 def measured_units(plan: SuitePlan, items: Sequence[PairedItem]) -> tuple[PairedItem, ...]:
-    """Merges the measured items of each unit as `merge_clusters` does; leaves out units
-    without any.
-    """
+    """Merges the measured items of each unit; leaves out units without any."""
     groups = _clusters(plan, items) if plan.cluster else ([item] for item in items)
     known = ([item for item in members if item.complete] for members in groups)
     return tuple(_mean_item(members) for members in known if members)
@@ -60,9 +58,7 @@ def _mean_item(members: Sequence[PairedItem]) -> PairedItem:
 def merge_items(
     parts: Sequence[PairedItem], mean: Callable[[Sequence[float]], float]
 ) -> PairedItem:
-    """Merges items into one with the name of the first, both sides alike. Its cost is known
-    where each part's cost is known.
-    """
+    """Merges items, both sides alike. Its cost is known where each part's is."""
 
     def score(name: str) -> float:
         # Three thirds of 1 may be a little more than 1.
@@ -127,9 +123,7 @@ class _SliceUnits:
 
 
 def promotion_waits_for(plan: SuitePlan) -> int:
-    """Counts the units of the order that hold the first look at every slice: no earlier one is
-    a promotion.
-    """
+    """Counts the units that hold the first look at every slice: none earlier promotes."""
     firsts = [_slice_units(plan, slice_).units[MIN_SLICE_UNITS - 1] for slice_ in plan.slices]
     return max(firsts, default=-1) + 1
 
