@@ -32,6 +32,7 @@ EXAMPLES = {
     "promptfoo": ["promptfoo_both.json"],
     "braintrust": [f"braintrust_{side}.json" for side in SIDES],
     "langsmith": [f"langsmith_{side}.csv" for side in SIDES],
+    "openai-evals": [f"openai_evals_{side}.jsonl" for side in SIDES],
     "inspect": [f"inspect_{side}.eval" for side in SIDES],
     "langfuse": [f"langfuse_{side}.json" for side in SIDES],
 }
@@ -74,6 +75,15 @@ def test_lm_evals_samples_are_paired_by_document() -> None:
     assert [pair.item for pair in result.pairs] == list("012345")
     assert [sum(pair.incumbent) for pair in result.pairs if None not in pair.incumbent]  # type: ignore[arg-type]
     assert read_exports(files, ExportChoice("lm-eval", metric="acc_norm")).metric == "acc_norm"
+
+
+def test_output_items_of_the_evals_api_are_read_as_well() -> None:
+    file = FILES / "openai_evals_items.json"
+
+    (run,) = EXPORT_FORMATS["openai-evals"].parse(file.read_text())
+
+    assert run.model == "gpt-4o-mini"
+    assert [sample.scores["Exact match"] for sample in run.samples] == [1, 1, 0, 1]
 
 
 def test_every_format_has_an_example_and_stands_in_the_help() -> None:
@@ -143,6 +153,8 @@ def test_what_only_one_run_has_counts_as_missing_and_is_never_dropped() -> None:
         ("braintrust", '{"input": 1}', "has no rows with `scores`"),
         ("langsmith", "a,b\n1,2\n", "has no columns feedback.NAME"),
         ("langsmith", "feedback.m\n1\n", "has rows with neither an example_id"),
+        ("openai-evals", '{"a": 1}\n[2]\n', "line 2: not a JSON object"),
+        ("openai-evals", '{"a": 1}', "has neither the events of oaieval"),
         ("lm-eval", '{"a": 1}', "line 1: has no doc_id"),
         ("inspect", '{"samples": []}', "has no samples"),
         ("promptfoo", f'{{"score": {"9" * 5_000}}}', "has a number of more digits"),

@@ -20,6 +20,7 @@ from harness.domain.evals.exports.formats import (
     parse_inspect,
     parse_langfuse,
     parse_lm_eval,
+    parse_openai_evals,
     parse_promptfoo,
 )
 from harness.domain.evals.exports.recognition import recognise_format
@@ -48,6 +49,9 @@ EXPORT_FORMATS: Final[Mapping[str, ExportFormat]] = {
     ),
     "braintrust": ExportFormat("Braintrust", "rows of an experiment, JSON", parse_braintrust),
     "langsmith": ExportFormat("LangSmith", "results of an experiment, CSV", parse_langsmith),
+    "openai-evals": ExportFormat(
+        "OpenAI evals", "a log of `oaieval`, or output items of a run", parse_openai_evals
+    ),
     "lm-eval": ExportFormat(
         "lm-evaluation-harness", "`samples_TASK_….jsonl` of --log_samples", parse_lm_eval, "acc"
     ),

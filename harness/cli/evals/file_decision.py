@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
 EXPORTS = (
-    *("promptfoo", "braintrust", "langsmith", "lm-eval", "inspect"),
+    *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
     *("deepeval", "langfuse", "csv"),
 )
 DECIDE = LazyCommand(

@@ -77,8 +77,8 @@ def try_(
     """Give a first answer about a candidate, from results or questions that you have.
 
     RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
-    promptfoo, Inspect, lm-eval, Langfuse, Braintrust, LangSmith or DeepEval, or CSV. The
-    content says of which tool. Nothing is stored, and nothing is promoted by it.
+    promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
+    CSV. The content says of which tool. Nothing is stored, and nothing is promoted by it.
 
     --suite asks both models instead, with the keys in the environment or .env, or providers of
     ./swapgate.yaml. Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd,

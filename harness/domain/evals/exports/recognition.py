@@ -86,6 +86,8 @@ def _of_document(document: Mapping[str, object]) -> str:
 def _of_rows(rows: list[Mapping[str, object]]) -> str:
     names = {name for row in rows for name in row}
     scored = next((row["scores"] for row in rows if row.get("scores")), None)
+    if names & {"datasource_item_id", "spec"} or {"sample_id", "run_id", "type"} <= names:
+        return "openai-evals"
     if "doc_id" in names:
         return "lm-eval"
     if "evaluations" in names or isinstance(scored, list):

@@ -111,6 +111,15 @@ def numeric_score(value: object) -> float | None:
     return None
 
 
+def numeric_scores(values: Mapping[str, object]) -> dict[str, float | None]:
+    """The numbers among named values; what is null was to be scored and was not."""
+    return {
+        str(name): numeric_score(value)
+        for name, value in values.items()
+        if value is None or numeric_score(value) is not None
+    }
+
+
 def read_scores(
     values: Mapping[str, object], read: Callable[[object], float | None] = numeric_score
 ) -> tuple[dict[str, float | None], dict[str, str]]:
