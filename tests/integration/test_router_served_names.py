@@ -1,11 +1,9 @@
 """An alias that stands for another model in mid-canary is noticed by the answers themselves."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
-import anthropic
 import httpx
-import openai
 import pytest
 
 from harness.domain.canary.rollout import Rollout
@@ -29,36 +27,21 @@ def stand_for(sim_url: str, alias: str, serves: str) -> None:
     assert done.status_code == 200, done.text
 
 
-def chat(url: str, *, stream: bool) -> None:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
-        done = client.chat.completions.create(
-            model="support", messages=[{"role": "user", "content": "hi"}], stream=stream
-        )
-        assert not stream or list(done)
-
-
-def messages(url: str, *, stream: bool) -> None:
-    with anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0) as client:
-        done = client.messages.create(
-            model="support",
-            max_tokens=50,
-            messages=[{"role": "user", "content": "hi"}],
-            stream=stream,
-        )
-        assert not stream or list(done)
-
-
-def responses(url: str, *, stream: bool) -> None:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
-        done = client.responses.create(model="support", input="hi", stream=stream)
-        assert not stream or list(done)
+HI = [{"role": "user", "content": "hi"}]
+ASKS: Mapping[str, Mapping[str, object]] = {
+    "chat/completions": {"messages": HI},
+    "messages": {"messages": HI, "max_tokens": 50},
+    "responses": {"input": "hi"},
+}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("call", [chat, messages, responses])
+@pytest.mark.parametrize("endpoint", ASKS)
 def test_the_name_in_the_providers_answer_is_noted_once(
-    scene: SimScene, sim_url: str, call: Callable[..., None], *, stream: bool
+    scene: SimScene, sim_url: str, endpoint: str, *, stream: bool
 ) -> None:
+    url, body = f"{scene.world.url}/v1/{endpoint}", {"model": "support", "stream": stream}
+    bearer = {"authorization": f"Bearer {KEY}"}
     serving = scene.world.holder.current
     assert serving is not None
     targets = serving.snapshot.table.targets.values()
@@ -66,7 +49,8 @@ def test_the_name_in_the_providers_answer_is_noted_once(
     for name in ("first-2026", "second-2026"):
         stand_for(sim_url, OWN, name)
         for _ in range(3):
-            call(scene.world.url, stream=stream)
+            done = httpx.post(url, json={**body, **ASKS[endpoint]}, headers=bearer, timeout=60)
+            assert done.status_code == 200, done.text
     scene.world.wait_for_traffic(6)
     wait_until(lambda: len(scene.world.store.sightings) >= 2)
 

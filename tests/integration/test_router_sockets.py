@@ -417,18 +417,6 @@ def test_a_provider_that_closes_every_connection_costs_nobody_a_request(
         upstream.hangs_up = False
 
 
-def test_a_thousand_requests_at_once_are_all_answered(
-    upstream: Upstream, tmp_path: Path
-) -> None:
-    slow = ScriptedTurn(steps=(0.2, *completion().steps))
-    upstream.turns = {INCUMBENT: slow}
-    settings = replace(QUICK, max_concurrent=1000)
-    with running_router(snapshot(upstream.url), tmp_path, settings) as world:
-        assert asyncio.run(many(world, connections=1000, requests=1)) == {200: 1000}
-        rows = world.wait_for_traffic(1000)
-    assert sum(row.failed for row in rows) == 0
-
-
 def test_of_two_keys_the_first_counts(world: World, upstream: Upstream) -> None:
     before = len(upstream.asked)
     two = request(PLAIN, b"authorization: Bearer another\r\n", LAST)

@@ -6,19 +6,13 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from harness.runtime.clock import SystemClock
-from harness.store.store import Store
-from router.recording.recorder import Recorder
-from router.recording.spool import Spool
-from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator
 from router.workers import parent as crews
 from router.workers.parent import WorkerParent, WorkerPool, WorkerSpec
-from tests.support.router.live_router import SwitchableStore, snapshot
+from tests.support.router.live_router import SwitchableStore, parents_books, snapshot
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """
@@ -55,15 +49,8 @@ class Yard:
         self.marks.mkdir()
         self.script = folder / "worker.py"
         self.script.write_text(WORKER, encoding="utf-8")
-        live = LiveRollouts()
-        self.recorder = Recorder(
-            cast("Store", SwitchableStore(snapshot("http://127.0.0.1:1/v1"))),
-            Spool(folder / "spool.jsonl"),
-            worker="parent",
-            clock=SystemClock(),
-            live_rollouts=live,
-        )
-        self.books = WorkerAggregator(self.recorder, live)
+        store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
+        _, self.books = parents_books(folder, store)
 
     def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> WorkerPool:
         return WorkerPool(self.orders(told, workers=workers, drain_s=drain_s), [], self.books)

@@ -107,10 +107,12 @@ def test_an_end_is_a_failure_where_its_user_gets_nothing(
     ],
 )
 @pytest.mark.parametrize("said", ["", " \n"])
-def test_a_whole_answer_that_says_nothing_is_none_unless_silence_is_one(
+def test_a_whole_answer_that_says_nothing_or_thinks_alone_is_none_unless_silence_is_one(
     endpoint: Endpoint, reason: str, said: str
 ) -> None:
     dialect = DIALECTS[endpoint]
+    with pytest.raises(UpstreamFailed, match="without words"):
+        dialect.checked(parse_object(json.dumps(THOUGHT[endpoint]).encode()))
     silent = parse_object(json.dumps(whole(endpoint, said, reason)).encode())
 
     with pytest.raises(UpstreamFailed, match="without words") as caught:
@@ -157,15 +159,6 @@ THOUGHT: dict[Endpoint, dict[str, Any]] = {
     Endpoint.RESPONSES: {"status": "completed", "output": [{"type": "reasoning", "id": "r"}]},
 }
 THOUGHT[Endpoint.CHAT]["choices"][0]["message"]["reasoning_content"] = "hm"
-
-
-@pytest.mark.req("B3", "B8")
-@pytest.mark.parametrize("endpoint", THOUGHT)
-def test_thoughts_alone_are_no_answer(endpoint: Endpoint) -> None:
-    members = parse_object(json.dumps(THOUGHT[endpoint]).encode())
-
-    with pytest.raises(UpstreamFailed, match="without words"):
-        DIALECTS[endpoint].checked(members)
 
 
 @pytest.mark.req("B8")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,11 +9,12 @@ from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.router.asgi_router import CHAT, Door
 from tests.support.router.live_router import provider, snapshot
+from tests.wire import anthropic, openai
+from tests.wire.server import Json, Reply
 
 pytestmark = pytest.mark.req("B7")
 MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 KINDS = {CHAT: "custom", MESSAGES: "anthropic", RESPONSES: "openai"}
-Json = dict[str, Any]
 START: list[Json] = [{"role": "user", "content": "go on"}]
 
 
@@ -41,41 +41,25 @@ def history(path: str, id_: str) -> Json:
 
 
 def answer(path: str, ids: list[str], arguments: object) -> Json:
+    reply = Reply(calls=(("f", {}),) * len(ids), stop="tools")
     match path:
         case "/v1/chat/completions":
-            calls = [
-                {
-                    "id": id_,
-                    "type": "function",
-                    "function": {"name": "f", "arguments": arguments},
-                }
-                for id_ in ids
-            ]
-            message = {"role": "assistant", "content": None, "tool_calls": calls}
-            choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
-            return {"id": ids[0], "model": "m", "choices": [choice]}
+            whole = openai.whole(reply)
+            calls = whole["choices"][0]["message"]["tool_calls"]
+            made = [call["function"] for call in calls]
         case "/v1/messages":
-            content = [{"type": "tool_use", "id": id_, "name": "f", "input": {}} for id_ in ids]
-            return {
-                "id": ids[0],
-                "type": "message",
-                "model": "m",
-                "content": content,
-                "stop_reason": "tool_use",
-                "usage": {"input_tokens": 1, "output_tokens": 1},
-            }
+            whole = anthropic.whole(reply)
+            calls, made = whole["content"], []
         case _:
-            output = [
-                {
-                    "type": "function_call",
-                    "id": f"fc_{number}",
-                    "call_id": id_,
-                    "name": "f",
-                    "arguments": arguments,
-                }
-                for number, id_ in enumerate(ids)
-            ]
-            return {"id": ids[0], "model": "m", "status": "completed", "output": output}
+            names = {"type": "function_call", "name": "f"}
+            made = [{**names, "id": f"fc_{number}"} for number in range(len(ids))]
+            whole = {"model": "m", "status": "completed", "output": made}
+            calls = made
+    for call, id_ in zip(calls, ids, strict=True):
+        call["call_id" if path == RESPONSES else "id"] = id_
+    for function in made:
+        function["arguments"] = arguments
+    return {**whole, "id": ids[0]}
 
 
 def events(path: str, whole: Json) -> list[Json]:

@@ -105,18 +105,6 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
 
 
 @pytest.mark.req("B10", "A6")
-async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: Path) -> None:
-    door = Checked(tmp_path)
-    door.script[FALLBACK] = error(401)
-
-    await door.check()
-
-    assert (await door.state(FALLBACK), await door.up()) == (2, 0)
-    door.recorder.flush()
-    assert [alert.kind for alert in door.kept.alerts] == [AlertKind.OUR_KEY]
-
-
-@pytest.mark.req("B10", "A6")
 @pytest.mark.parametrize("turn", [error(503), error(500), ScriptedTurn(refuse=True)])
 async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
     tmp_path: Path, turn: ScriptedTurn
@@ -237,15 +225,27 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
     assert all(dict(request.headers)[b"anthropic-version"] for request in door.transport.seen)
 
 
-@pytest.mark.req("B10")
-async def test_a_model_withdrawn_is_found_where_the_check_is_no_guess(tmp_path: Path) -> None:
+@pytest.mark.req("B10", "A6")
+@pytest.mark.parametrize(
+    ("turn", "guess", "kind"),
+    [
+        (error(401), True, AlertKind.OUR_KEY),
+        (error(404, code="model_not_found"), False, AlertKind.MODEL_UNKNOWN),
+    ],
+)
+async def test_a_key_that_is_refused_and_a_model_withdrawn_are_found_before_a_user_does(
+    tmp_path: Path, turn: ScriptedTurn, kind: AlertKind, *, guess: bool
+) -> None:
     door = Checked(tmp_path)
-    await door.check()
-    door.script[FALLBACK] = error(404, code="model_not_found")
+    if not guess:
+        await door.check()
+    door.script[FALLBACK] = turn
 
     await door.check()
 
     assert (await door.state(FALLBACK), await door.up()) == (2, 0)
+    door.recorder.flush()
+    assert [alert.kind for alert in door.kept.alerts] == [kind]
 
 
 @pytest.mark.req("B10", "B4")

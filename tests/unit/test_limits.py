@@ -42,17 +42,6 @@ def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
     assert admit_request(refused.state, limit, 20, 0.0).allowed
 
 
-def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off() -> None:
-    limit = RateLimit(tokens_per_min=400)
-    first = admit_request(START, limit, 1000, 0.0)
-    second = admit_request(first.state, limit, 1000, 1.0)
-
-    assert first.allowed
-    assert not second.allowed
-    assert 1.0 + second.retry_after_s == pytest.approx(150.0)
-    assert admit_request(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
-
-
 def test_tokens_are_settled_by_what_was_used() -> None:
     limit = RateLimit(tokens_per_min=100)
     state = admit_request(START, limit, 100, 0.0).state

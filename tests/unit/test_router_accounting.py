@@ -24,7 +24,6 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from harness.runtime.clock import SystemClock
-from harness.store.store import Store
 from router.observers.feedback import FeedbackIntake
 from router.recording import reporter as reporting
 from router.recording.guardrail_sample import (
@@ -35,13 +34,12 @@ from router.recording.guardrail_sample import (
 )
 from router.recording.metrics import MetricReading, RouterMetrics
 from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
-from router.recording.recorder import Recorder
 from router.recording.reporter import Reporter
-from router.recording.spool import FrameReader, Spool, encode_frame
+from router.recording.spool import FrameReader, encode_frame
 from router.recording.traffic_minutes import CompletedRequest
-from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
+from router.recording.worker_aggregator import WorkerReports
 from tests.support.control.manual_clock import ManualClock
-from tests.support.router.live_router import SwitchableStore, snapshot
+from tests.support.router.live_router import SwitchableStore, parents_books, snapshot
 
 ROLLOUT = "r-1"
 CALLERS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
@@ -58,16 +56,8 @@ def ended(*, failed: bool = False) -> CompletedRequest:
 class Office:
     def __init__(self, folder: Path) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
-        live = LiveRollouts()
-        self.recorder = Recorder(
-            cast("Store", self.store),
-            Spool(folder / "spool.jsonl"),
-            worker="parent",
-            clock=SystemClock(),
-            live_rollouts=live,
-        )
-        self.live = live
-        self.books = WorkerAggregator(self.recorder, live)
+        self.recorder, self.books = parents_books(folder, self.store)
+        self.live = self.recorder._live_rollouts
         self.accounts: list[WorkerReports] = []
         self.orphaned = 0
 

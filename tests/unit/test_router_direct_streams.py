@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from router.frame.asgi import BODY
+from router.frame.timers import Timers
 from router.request.stream_relay import COMMENT
 from tests.support.providers.scripted_transport import ScriptedCall, ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import DONE, EVENTS, ROLE, event
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, DirectCall, Door
+from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK, snapshot
 
 STREAMED: Final = ASK.replace(b"{", b'{"stream":true,', 1)
@@ -135,3 +138,78 @@ async def test_no_task_serves_a_stream_in_which_all_is_well(
 
     assert body.endswith(DONE)
     assert b"".join(taken) == b"".join((ROLE, *WORDS, *STOP))
+
+
+@dataclass(eq=False)
+class At:
+    when: float
+    due: Callable[[], None]
+
+
+def in_s(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+@on_both_loops
+async def test_time_that_is_up_is_a_timeout_and_the_task_goes_on() -> None:
+    timers = Timers()
+
+    for _ in range(3):
+        with pytest.raises(TimeoutError), timers.limit(in_s(0.02)):
+            await asyncio.sleep(60)
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@on_both_loops
+async def test_the_inner_limit_is_the_inner_blocks_alone() -> None:
+    timers = Timers()
+
+    with timers.limit(in_s(60)):
+        with pytest.raises(TimeoutError), timers.limit(in_s(0.02)):
+            await asyncio.sleep(60)
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError), timers.limit(in_s(0.02)), timers.limit(in_s(60)):
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("limit_s", [60.0, 0.02])
+@on_both_loops
+async def test_a_task_that_another_cancels_is_cancelled_even_if_its_time_is_up(
+    limit_s: float,
+) -> None:
+    timers = Timers()
+
+    async def work() -> None:
+        with timers.limit(in_s(limit_s)):
+            await asyncio.sleep(60)
+
+    def cancel() -> None:
+        task.cancel()
+
+    task = asyncio.create_task(work())
+    # Both before the task runs again: they are due in the same look.
+    timers.add(At(in_s(0.02), cancel))
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@on_both_loops
+async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> None:
+    timers = Timers()
+    called: list[int] = []
+    start = in_s(0)
+
+    made = [At(start + n * 0.02, partial(called.append, n)) for n in range(5)]
+    for at in made:
+        timers.add(at)
+    timers.discard(made[3])
+    timers.discard(made[3])
+    while len(called) < 4:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    timers.discard(made[0])
+
+    assert called == [0, 1, 2, 4]

@@ -5,8 +5,6 @@ What a request calls is found by watching one, so that a new observer is attacke
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType
@@ -44,6 +42,7 @@ from router.request.request_observers import ObservedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
+from router.upstream.transport import UpstreamRequest
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
@@ -286,8 +285,13 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
 ) -> None:
     scene = Scene(tmp_path, canary=True, stream=stream)
 
-    with candidates_calls_broken(scene):
-        assert not await scene.fault()
+    def broken_for_one(request: UpstreamRequest) -> ScriptedTurn:
+        if json.loads(request.body)["model"] == CANDIDATE:
+            raise KeyError("sk-secret: what the client said")
+        return scene._script_turn(request)
+
+    scene.door.script = broken_for_one
+    assert not await scene.fault()
 
     scene.door.recorder.flush(final=True)
     (row,) = scene.door.kept.traffic
@@ -305,20 +309,6 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     assert (alert.key, alert.subject) == ("internal_error:r-1", "route support")
     assert "in part attempt, arm canary" in alert.text
     assert "sk-secret" not in alert.text + alert.title
-
-
-@contextmanager
-def candidates_calls_broken(scene: Scene) -> Iterator[None]:
-    play = scene.door.transport._script
-
-    def broken_for_one(request: Any) -> ScriptedTurn:
-        if json.loads(request.body)["model"] == CANDIDATE:
-            raise KeyError("sk-secret: what the client said")
-        return play(request)
-
-    scene.door.transport._script = broken_for_one
-    yield
-    scene.door.transport._script = play
 
 
 @pytest.mark.req("F2", "F4")
@@ -394,7 +384,7 @@ async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(
 ) -> None:
     scene = Scene(tmp_path, canary=True, stream=True)
     turn = streamed("one ", "two ", "three")
-    scene.door.transport._script = lambda _: turn
+    scene.door.script = lambda _: turn
 
     with broken(part.__code__, [part], times=1, within=within):
         status, _, raw = await scene.ask()

@@ -52,7 +52,6 @@ class Reply:
 
     text: str = ""
     reasoning: str = ""
-    signature: str = ""
     calls: tuple[tuple[str, Json], ...] = ()
     stop: str = "end"
     usage: Usage = Usage()

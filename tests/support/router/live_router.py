@@ -49,6 +49,7 @@ from harness.store.store import Store
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
+from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator
 from router.server.app import Router
 from router.server.process import server
 from router.snapshot.compiled import CompiledSnapshot
@@ -268,6 +269,18 @@ def snapshot(
         ),
         etag=f"{revision}-{weight_bps}",
     )
+
+
+def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, WorkerAggregator]:
+    live = LiveRollouts()
+    recorder = Recorder(
+        cast("Store", store),
+        Spool(folder / "spool.jsonl"),
+        worker="parent",
+        clock=SystemClock(),
+        live_rollouts=live,
+    )
+    return recorder, WorkerAggregator(recorder, live)
 
 
 def switch_of(force: str, **more: object) -> KillSwitch:
