@@ -277,8 +277,7 @@ def _show_list(after: str | None) -> None:
     with page_frame.loading("the sessions"):
         sessions = ctx.store.lists.sessions(PageRequest(MOST_SESSIONS, after), parent="")
         first, now = PageRequest(MOST_SWITCHES), ctx.clock.now()
-        pending = ctx.store.lists.switch_requests(first, pending_only=True)
-        waiting = [r for r in pending if r.state_at(now) is SwitchState.PENDING]
+        waiting = ctx.store.lists.switch_requests(first, pending_at=now)
         with ctx.store.read() as tx:
             ids = {session.agent for session in sessions} | {r.agent for r in waiting}
             names_of = {id_: tx.agents.get(id_).name for id_ in ids}

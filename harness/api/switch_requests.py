@@ -55,7 +55,9 @@ def list_switch_requests(
 ) -> Page[SwitchRequestView]:
     """Lists the switch requests, newest first; with `pending` those that wait for a person."""
     found = who.ctx.store.lists.switch_requests(
-        piece.page, session=piece.session, pending_only=piece.pending
+        piece.page,
+        session=piece.session,
+        pending_at=who.ctx.clock.now() if piece.pending else None,
     )
     return found.map(lambda request: view_switch(who.ctx, request))
 

@@ -35,7 +35,6 @@ from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import http_url
@@ -207,7 +206,7 @@ class TurnService:
         self._calls = RouterModelCalls(router_url, installation.secret, installation.clock)
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
-        owner = TurnOwner(name, ctx.chance.token(""))
+        owner = f"{name}#{ctx.chance.token('')}"
         auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()

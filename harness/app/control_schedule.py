@@ -31,7 +31,6 @@ log = structlog.get_logger("swapgate.schedule")
 
 def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler  # noqa: PLC0415 - as above
-    from harness.control.agents import switches  # noqa: PLC0415 - as above
     from harness.control.evals import drift_monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, integrity  # noqa: PLC0415
     from harness.control.operations.audit_export import AuditLines  # noqa: PLC0415
@@ -95,11 +94,6 @@ def control_schedule(installation: Installation) -> "Schedule":
         ),
         leading("outages", outages.update_outage_alerts, every_s=OUTAGES_EVERY_S),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
-        leading(
-            "switch requests",
-            switches.expire_switches,
-            every_s=settings.alerts.deliver_interval_s,
-        ),
         leading("drift watch", drift_monitor.run_once, every_s=control.drift_interval_s),
         leading("candidates", candidate_rounds.run_once, every_s=CANDIDATES_EVERY_S),
         leading("model lists", candidate_rounds.ListRefresh(), every_s=CANDIDATES_EVERY_S),

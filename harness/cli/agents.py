@@ -52,11 +52,10 @@ def requests(
     page_request: PageRequest = PAGE,
 ) -> None:
     """List switches to another model that wait for a person."""
-    ctx = session.context
+    ctx, now = session.context, session.context.clock.now()
     found = ctx.store.lists.switch_requests(
-        page_request, session=session_id, pending_only=not show_all
+        page_request, session=session_id, pending_at=None if show_all else now
     ).map(lambda request: view_switch(ctx, request))
-    now = ctx.clock.now()
     output.listing(
         found,
         lambda view: {

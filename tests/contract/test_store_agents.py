@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import GrantKind, SessionState
-from harness.domain.agents.message import MessageState
+from harness.domain.agents.message import IdempotencyKey, MessageState
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import NotFound, SignatureInvalid, SnapshotInvalid
 from harness.store.database_errors import RowRefused
@@ -74,7 +74,7 @@ def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None
         tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
     with agents.listings() as stored:
         assert list(stored.switch_requests(session=SESSION.id)) == [blank]
-        assert list(stored.switch_requests(pending_only=True)) == []
+        assert list(stored.switch_requests(pending_at=NOW)) == []
 
 
 def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
@@ -255,6 +255,18 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
 
     with pytest.raises(SnapshotInvalid, match="manifest"):
         sql_stores().snapshot()
+
+
+def test_a_message_is_found_by_its_session_client_and_key(agents: Store) -> None:
+    sent = IdempotencyKey("k_1", "a", "hash")
+    with agents.write() as tx:
+        tx.session_messages.add(message(sent=sent))
+        tx.session_messages.keep(SESSION.id, SESSION.turn, "{}")
+        for other in (replace(sent, client="k_2"), replace(sent, key="b")):
+            assert tx.session_messages.find_sent(SESSION.id, other) is None
+        assert tx.session_messages.find_sent("se_2", sent) is None
+        found = tx.session_messages.find_sent(SESSION.id, replace(sent, request_hash="x"))
+        assert found == message(sent=sent, kept="{}")
 
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:

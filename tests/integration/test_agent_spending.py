@@ -18,7 +18,6 @@ from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, ModelChoice, ModelKind
 from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import CallFailed, NobodyAnswered, StreamBroken
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
@@ -85,7 +84,7 @@ def of_agents(ctx: Context) -> tuple[float, int]:
 
 
 def build_runner(ctx: Context, calls: Answering, name: str = "here:8085") -> TurnRunner:
-    return TurnRunner(ctx, calls, ServerTools([]), TurnOwner(name, "1"), AutoTargets({}))
+    return TurnRunner(ctx, calls, ServerTools([]), f"{name}#1", AutoTargets({}))
 
 
 async def start(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnRun:

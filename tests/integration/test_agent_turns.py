@@ -51,7 +51,7 @@ from harness.domain.agents.model_call import (
     ToolResult,
 )
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import OfferedTool, TurnBounds, TurnOwner
+from harness.domain.agents.turn import OfferedTool, TurnBounds
 from harness.domain.errors import (
     CallFailed,
     CallRefused,
@@ -82,7 +82,7 @@ CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim:better", "sim/better")
 KEY = AgentsClient(key="k_1")
 PERSON = AgentsClient.of_person(BEN)
-OWNER = TurnOwner("here:8085", "1")
+OWNER = "here:8085#1"
 HELLO = IncomingMessage(MessageRole.USER, "hello")
 CLOSE = AgentTool("close", {"type": "object"})
 
@@ -199,8 +199,8 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
 ) -> None:
     begin(ctx, session.id)
     assert turns.interrupt_lapsed(ctx, OWNER) == 0
-    assert turns.interrupt_lapsed(ctx, TurnOwner("there:8085", "2")) == 0
-    assert turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2")) == 1
+    assert turns.interrupt_lapsed(ctx, "there:8085#2") == 0
+    assert turns.interrupt_lapsed(ctx, "here:8085#2") == 1
     begin(ctx, session.id)
 
 
@@ -613,7 +613,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
     request = waiting(ctx, child)
 
     if who_comes == "a later process":
-        turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2"))
+        turns.interrupt_lapsed(ctx, "here:8085#2")
     elif who_comes == "the next message":
         world.clock.advance(21)
         begin(ctx, session.id)
@@ -739,7 +739,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     """The client sends the same message again, until it is answered, and once more."""
     killed_at(database_url, session.id, step)
     ctx = replace(ctx, clock=SystemClock())
-    successor = TurnOwner(OWNER.name, "2")
+    successor = "here:8085#2"
     turns.interrupt_lapsed(ctx, successor)
 
     begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)

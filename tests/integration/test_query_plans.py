@@ -276,7 +276,7 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.sessions(parent="s")
     stored.sessions(parent="")
     stored.session_messages(session="s")
-    stored.switch_requests(pending_only=True)
+    stored.switch_requests(pending_at=since)
     stored.switch_requests(session="s")
     stored.agent_grants(agent="a")
 

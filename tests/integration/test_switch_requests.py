@@ -38,7 +38,6 @@ from harness.domain.agents.message import (
 )
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import (
     AmbiguousName,
     Conflict,
@@ -60,7 +59,7 @@ pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_da
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
-OWNER = TurnOwner("here:8085", "1")
+OWNER = "here:8085#1"
 MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
 
@@ -176,18 +175,18 @@ def test_a_rejected_switch_leaves_the_session_and_is_told(
 
 def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> None:
     request = ask(ctx, session)
-    assert switches.expire_switches(ctx) == 0
     ctx.clock.advance(3_600)  # type: ignore[attr-defined]
 
     for decide in (switches.approve_switch, switches.reject_switch):
         with pytest.raises(Conflict, match="expired already"):
             decide(ctx, BEN, request.id)
-    assert switches.expire_switches(ctx) == 1
 
-    assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
+    assert not ctx.store.lists.switch_requests(pending_at=ctx.clock.now())
     assert now_on(ctx, session).model == CHAT
     (note,) = list_notes(ctx, session.id, request.asked_at)
     assert note.startswith("Nobody decided about the switch to sim/better in time")
+    sessions.close_session(ctx, PERSON, session.agent, session.id)
+    assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
     assert not list(ctx.store.lists.agent_grants())
 
 

@@ -158,7 +158,7 @@ def _load(session: Session, most: int) -> _Standing:
     ctx = session.context
     overview = load_overview(ctx)
     routes = load_statuses(ctx, overview, overview.names[:most])
-    requests = ctx.store.lists.switch_requests(pending_only=True).map(
+    requests = ctx.store.lists.switch_requests(pending_at=ctx.clock.now()).map(
         lambda r: view_switch(ctx, r)
     )
     opened = list_alerts(ctx, open_only=True)

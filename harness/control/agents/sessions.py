@@ -185,7 +185,9 @@ def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     # First of all: the lock of decisions comes before those of sessions, in every unit.
     for request in tx.switch_requests.pending(session=id_):
         now = ctx.clock.now()
-        tx.switch_requests.decide(request.end(SwitchState.CANCELLED, now, reason))
+        is_over = request.state_at(now) is SwitchState.EXPIRED
+        state = SwitchState.EXPIRED if is_over else SwitchState.CANCELLED
+        tx.switch_requests.decide(request.end(state, now, reason))
     session = tx.sessions.lock(id_)
     if session.state is SessionState.CLOSED:
         return

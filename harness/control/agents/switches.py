@@ -298,19 +298,6 @@ def _decide(
     return decided
 
 
-def expire_switches(ctx: Context) -> int:
-    now = ctx.clock.now()
-    with ctx.store.read() as tx:
-        if not any(now >= request.expires_at for request in tx.switch_requests.pending()):
-            return 0
-    with ctx.store.write() as tx:
-        late = [r for r in tx.switch_requests.pending() if now >= r.expires_at]
-        for request in late:
-            ended = request.end(SwitchState.EXPIRED, now, "nobody decided in time")
-            tx.switch_requests.decide(ended)
-    return len(late)
-
-
 async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:
     """The request once it is decided, or as it is when the time to wait is over."""
     until = ctx.clock.monotonic() + wait_s

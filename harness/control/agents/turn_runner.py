@@ -14,7 +14,6 @@ from harness.control.agents.models_in_force import ModelsInForce, PaidCalls, fin
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.model_call import ModelCalls, ToolRuntime
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import StoreUnavailable
 
 log = structlog.get_logger("swapgate.agents")
@@ -28,9 +27,10 @@ class TurnRunner:
         ctx: Context,
         calls: ModelCalls,
         tools: ToolRuntime,
-        owner: TurnOwner,
+        owner: str,
         auto: AutoTargets,
     ) -> None:
+        """owner: `PLACE#START`; no other live process has the place, and no other the start."""
         self._ctx, self._calls, self._tools = ctx, PaidCalls(ctx, calls), tools
         self._owner, self._auto = owner, auto
         self._runs: dict[str, TurnRun] = {}  # by the turn's id

@@ -23,7 +23,6 @@ from harness.domain.agents.message import (
     SessionMessage,
     find_open_calls,
 )
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.errors import Conflict, InputError, NotFound, SessionBusy, StaleWrite
 from harness.store.transaction import Transaction
 
@@ -41,7 +40,7 @@ class BegunTurn:
 
 def begin_turn(
     ctx: Context,
-    owner: TurnOwner,
+    owner: str,
     session: str,
     incoming: IncomingMessage,
     key: IdempotencyKey | None = None,
@@ -69,7 +68,7 @@ def begin_turn(
             )
         agent = tx.agents.get(stored.agent)
         now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
-        held = replace(stored, turn=id_, owner=owner.text, lease_until=now + LEASE, last_at=now)
+        held = replace(stored, turn=id_, owner=owner, lease_until=now + LEASE, last_at=now)
         tx.sessions.hold(held)
         messages = tx.session_messages.list(session)
         functions = [tool.name for tool in agent.tools if tool.runs_at_client]
@@ -193,13 +192,15 @@ def interrupted(session: AgentSession) -> StaleWrite:
     )
 
 
-def renew(ctx: Context, owner: TurnOwner, turns: Sequence[str]) -> tuple[str, ...]:
+def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
     """Renews the leases of this process's turns. Returns those that are its no more."""
     if not turns:
         return ()
-    until, own = ctx.clock.now() + LEASE, owner.text
+    until = ctx.clock.now() + LEASE
     with ctx.store.write() as tx:
-        return tuple(id_ for id_ in turns if not tx.sessions.renew(id_, owner=own, until=until))
+        return tuple(
+            id_ for id_ in turns if not tx.sessions.renew(id_, owner=owner, until=until)
+        )
 
 
 def interrupt(ctx: Context, session: AgentSession) -> bool:
@@ -207,13 +208,16 @@ def interrupt(ctx: Context, session: AgentSession) -> bool:
     return _interrupt(ctx, session.id, lambda stored: stored.turn == session.turn)
 
 
-def interrupt_lapsed(ctx: Context, owner: TurnOwner) -> int:
+def interrupt_lapsed(ctx: Context, owner: str) -> int:
     """Ends the turns whose process is gone, at a process's start and from time to time: their
     lease has lapsed, or this process has taken that one's place. Returns how many.
     """
 
+    place = owner.partition("#")[0]
+
     def is_dead(session: AgentSession) -> bool:
-        return session.has_lapsed(ctx.clock.now()) or owner.follows(session.owner)
+        is_before = session.owner != owner and session.owner.startswith(f"{place}#")
+        return session.has_lapsed(ctx.clock.now()) or is_before
 
     with ctx.store.read() as tx:
         dead = [session.id for session in tx.sessions.running() if is_dead(session)]

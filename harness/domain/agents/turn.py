@@ -128,17 +128,3 @@ def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageT
         taken.add(id_)
         named.append(replace(call, id=id_))
     return tuple(named)
-
-
-@dataclass(frozen=True, slots=True)
-class TurnOwner:
-    name: str  # no other live process has it, such as `HOST:PORT`
-    incarnation: str  # another one at each start
-
-    @property
-    def text(self) -> str:
-        return f"{self.name}#{self.incarnation}"
-
-    def follows(self, owner: str) -> bool:
-        """Whether that one was a process in this one's place. owner: as `text`."""
-        return owner != self.text and owner.rpartition("#")[0] == self.name

@@ -264,9 +264,12 @@ class AgentListings(PageReader):
         page_request: PageRequest = FIRST_PAGE,
         *,
         session: str | None = None,
-        pending_only: bool = False,
+        pending_at: datetime | None = None,
     ) -> Page[ModelSwitchRequest]:
-        pending = IS_PENDING if pending_only else None
+        """Lists requests; pending_at: those that wait for a person at that time."""
+        pending = None
+        if pending_at is not None:
+            pending = sa.and_(IS_PENDING, agent_switch.c.expires_at > pending_at)
         own = given(agent_switch.c.session, session)
         return self.page(AGENT_SWITCH, NEWEST_REQUESTS, page_request, own, pending)
 

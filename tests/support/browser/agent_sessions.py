@@ -24,7 +24,6 @@ from harness.domain.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.domain.agents.turn import TurnOwner
 from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
 
@@ -45,7 +44,7 @@ routes:
 """
 SCOUT, UNPRICED = "north/scout-1", "north/scout-2"
 OPERATOR: Final = AgentsClient.of_operator()
-OWNER: Final = TurnOwner("here", "1")
+OWNER: Final = "here#1"
 
 
 def configure(home: Path, **agents_section: object) -> Path:

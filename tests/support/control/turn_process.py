@@ -19,7 +19,6 @@ from harness.domain.agents.message import (
     MessageState,
     MessageToolCall,
 )
-from harness.domain.agents.turn import TurnOwner
 from harness.runtime.clock import SystemClock, SystemRandomIds
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -31,7 +30,7 @@ STEPS: Final = tuple(
     for unit in ("begin", "answer", "step", "results", "second answer", "end")
     for when in ("within", "after")
 )
-OWNER: Final = TurnOwner("here:8085", "1")
+OWNER: Final = "here:8085#1"
 KEY: Final = IdempotencyKey("k_1", "a", "hash")
 SECRET: Final = b"a secret of this process"  # nothing here is audited
 
