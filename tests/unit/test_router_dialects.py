@@ -75,6 +75,25 @@ def test_callers_are_told_apart_by_what_the_body_says(
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "system", "said"),
+    [("messages", "system", "messages"), ("responses", "instructions", "input")],
+)
+def test_a_conversation_keeps_its_arm_as_it_grows(
+    endpoint: str, system: str, said: str
+) -> None:
+    def key(text: str, more: list[dict[str, str]], rules: str = "be kind") -> str:
+        messages = [{"role": "user", "content": text}, *more]
+        return sticky_key(request(endpoint, **{system: rules, said: messages}), None, "k")
+
+    first = key("hi", [])
+    assert first.startswith("opening:")
+    later = [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "more"}]
+    assert key("hi", later) == first
+    assert key("hello", []) != first
+    assert key("hi", [], "be rude") != first
+
+
+@pytest.mark.parametrize(
     "rules",
     [
         "You help. It is {at:%Y-%m-%d %H:%M:%S}, {at:%A}.",
