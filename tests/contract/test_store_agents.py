@@ -172,7 +172,12 @@ COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
     ("agent_grant", {}, {"id": "gr_3", "expires_at": NOW}, "expires_later|switch_missing"),
     ("agent_grant", {}, {"id": "gr_3", "request": None}, "request_of_a_switch"),
     ("agent_grant", {}, {"id": "gr_3"}, "switch_missing"),
-    ("agent_grant", {}, {"id": "gr_3", "reason": " "}, "reason"),
+    (
+        "agent_grant",
+        {},
+        {"id": "gr_3", "request": None, "kind": "change", "session": "", "reason": " "},
+        "reason_not_blank",
+    ),
 ]
 
 

@@ -193,6 +193,7 @@ def test_a_long_answer_is_cut_and_says_so() -> None:
     said = SessionMessage("se_1", 2, "ms_2", MessageRole.ASSISTANT, NOW, "x" * 11)
     long = TurnOutcome(said)
 
-    assert read_outcome(SESSION, long, 11).answer == "x" * 11
+    whole = read_outcome(SESSION, long, 11)
+    assert (whole.answer, whole.is_cut) == ("x" * 11, False)
     cut = read_outcome(SESSION, long, 10)
     assert (cut.answer, cut.is_cut) == ("x" * 10, True)
