@@ -166,7 +166,6 @@ def agent_faults(
 
 
 def _split_url(url: str) -> SplitResult | None:
-    """The parts of an http or https URL without a user; None for any other text."""
     try:
         parts = urlsplit(url)
         is_url = (

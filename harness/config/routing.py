@@ -1,10 +1,10 @@
 """The file's `routes` become route seeds, which create routes that the database lacks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,19 +15,11 @@ from harness.domain.privacy.capture import check_capture
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.model_match import list_offers
 from harness.domain.providers.name_resolution import ModelNameQuery
-from harness.domain.routing.candidate_schedule import CandidateSchedule, check_schedule
+from harness.domain.routing.candidate_schedule import check_schedule
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
 from harness.domain.routing.route_changes import check_route_name
-from harness.domain.routing.table import (
-    OnBadEvent,
-    OnContentPolicy,
-    OnEmptyAnswer,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StreamCommit,
-)
+from harness.domain.routing.table import RouteFields, RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.suggestions import did_you_mean, find_nearest
@@ -70,56 +62,20 @@ class OverridesEntry(BaseModel):
         return {kind: route for kind, route in routes.items() if route}
 
 
-class RouteEntry(BaseModel):
-    model_config = _STRICT
+@dataclass(frozen=True, kw_only=True)
+class RouteEntry(RouteFields):
     incumbent: str | TargetEntry  # the model that serves at first: provider/model, or its parts
     # Targets that answer when the incumbent cannot, in this order.
-    fallbacks: list[str | FallbackEntry] = []
-    description: str = ""  # what people read
-    stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
-    policy: str = "default"  # name of the policy that swaps of this route go by
+    fallbacks: tuple[str | FallbackEntry, ...] = ()
     # Which decide about its swaps: names, or a name with role and weight.
-    suites: list[str | RouteSuite] = []
-    # For the whole request, failovers included.
-    total_timeout_s: float = RouteSettings().total_timeout_s
-    # Fails the request, or asks the next target, after a provider's content filter refused.
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    keep_warm: int | str = Field(
-        0, description="share for each warmed target: 1%, or basis points (100)"
-    )
-    tools: Literal["side_effects"] | None = Field(
-        None, description="side_effects: what its tools do cannot be undone"
-    )
-    data_class: str = Field("", description="of its traffic; one of `data_classes`")
-    task: str = Field("", description="requests with x-swapgate-task: NAME come here")
-    capture: int | str = Field(
-        0, description="share that is kept, redacted: 1%, or basis points (100)"
-    )
-    # Most requests that are kept in a day.
-    capture_per_day: int = RouteSettings().capture_per_day
-    capture_keep_days: float = RouteSettings().capture_keep_days  # how long they are kept
-    # Largest request, and largest answer, that is captured, mirrored or judged.
-    copy_max_bytes: int = RouteSettings().copy_max_bytes
-    overrides: OverridesEntry = OverridesEntry()  # other routes for some kinds of request
-    first_token_timeout_s: float | None = Field(
-        None, description="of a stream; without it the model's, else the router's"
-    )
-    first_byte_timeout_s: float | None = Field(
-        None, description="of a plain answer; without it the model's, the router's, or measured"
-    )
-    commit: StreamCommit = Field(
-        StreamCommit.FIRST_TOKEN,
-        description="whole: a stream is held back until it is complete",
-    )
-    on_bad_event: OnBadEvent = Field(
-        OnBadEvent.FAIL, description="skip: a stream goes on without what cannot be read"
-    )
-    on_empty_answer: OnEmptyAnswer = Field(
-        OnEmptyAnswer.FAIL,
-        description="accept: an answer that says nothing is one; else the next target is asked",
-    )
-    # Models that its suites measure by the clock, beside what people propose.
-    candidates: CandidateSchedule | None = None
+    suites: tuple[str | RouteSuite, ...] = ()
+    # Share for each warmed target: 1%, or basis points (100).
+    keep_warm: int | str = 0
+    # side_effects: what its tools do cannot be undone
+    tools: Literal["side_effects"] | None = None
+    capture: int | str = 0  # share that is kept, redacted: 1%, or basis points (100)
+    # Other routes for some kinds of request.
+    overrides: OverridesEntry = field(default_factory=OverridesEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +84,6 @@ class FileContext:
     providers: Mapping[str, Provider]
     tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model
     data_classes: Mapping[str, frozenset[str]]
-
-
-# Settings of a route that the file has in the same form.
-_AS_WRITTEN: Final = (
-    *("description", "stakes", "policy", "task", "total_timeout_s", "first_token_timeout_s"),
-    *("first_byte_timeout_s", "on_content_policy", "on_bad_event", "on_empty_answer", "commit"),
-    *("capture_per_day", "capture_keep_days", "copy_max_bytes", "data_class", "candidates"),
-)
 
 
 def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
@@ -166,7 +114,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     )
     with at("capture"):
         settings = RouteSettings(
-            **{name: getattr(entry, name) for name in _AS_WRITTEN},
+            **{of.name: getattr(entry, of.name) for of in fields(RouteFields)},
             suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
             keep_warm_bps=keep_warm_bps,
             side_effects=entry.tools == "side_effects",
@@ -179,7 +127,6 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
 
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
-    """Checks that overrides name routes that may take their requests. Raises ConfigError."""
     carried = {name: route.settings.data_class for name, route in routes.items()}
     for name, route in routes.items():
         for kind, error in override_errors(
@@ -224,9 +171,7 @@ def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -
 def target_seed(
     name: str, providers: Mapping[str, Provider] = MappingProxyType({})
 ) -> TargetSeed:
-    """Parses `provider/model` as a target; the model may contain slashes. Raises InputError,
-    which suggests the nearest of the providers' models.
-    """
+    """Parses `provider/model`. Raises InputError, which suggests the nearest model."""
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         offers = list_offers(providers, Catalogue(), ())

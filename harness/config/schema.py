@@ -255,5 +255,4 @@ def parse_config(document: Document) -> FileConfig:
 
 
 def whole_file(document: Document) -> Mapping[str, object]:
-    """Returns all that a document says, with defaults. Raises ConfigError."""
     return parse_config(document).model_dump(by_alias=True)

@@ -278,7 +278,6 @@ def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: FileContext
 
 
 def _judge(entry: JudgeEntry, base: Path) -> JudgeSettings:
-    """Raises InputError for a target that is not provider/model."""
     values, named = _fields(entry), target_seed(entry.target)
     del values["parameters"]
     values["target"] = Target(named.provider, named.model, entry.parameters)

@@ -67,9 +67,7 @@ class _Limits:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice in one mapping, and a text beyond our limits
-    before it goes on reading.
-    """
+    """SafeLoader that refuses a key given twice, and a text beyond our limits."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -96,7 +94,6 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse_file(file: Path) -> Document:
-    """Parses a YAML file. Raises ConfigError as `file:line: message`."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -137,7 +134,6 @@ def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
 
 
 def check_size(text: str) -> None:
-    """Checks a YAML text's length, aliases and depth. Raises yaml.MarkedYAMLError."""
     _check_length(text)
     limits = _Limits()
     for event in yaml.parse(text, Loader=yaml.SafeLoader):

@@ -80,7 +80,6 @@ def config_error(
 
 
 def require_no_retired_keys(document: Document) -> None:
-    """Checks a document for retired keys. Raises RetiredKeys with the place of each."""
     found = [
         f"{document.place(path)}: {dotted_path(path)!r} is retired: {instead}"
         for path, instead in _matches(document.values, (), RETIRED_KEYS)

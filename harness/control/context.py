@@ -138,7 +138,6 @@ class Context:
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
 
     def policy(self, name: str) -> Policy:
-        """Finds a policy by name. Raises NotFound with the nearest name."""
         try:
             return self.policies[name]
         except KeyError:
@@ -146,8 +145,7 @@ class Context:
             raise NotFound(f"there is no policy {name!r}{hint}") from None
 
 
-class UnitRolledBack(Exception):
-    """Ends a unit of work that is not to be stored."""
+class UnitRolledBack(Exception): ...
 
 
 class DryRunStore:

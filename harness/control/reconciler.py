@@ -30,8 +30,6 @@ log = structlog.get_logger("swapgate.reconcile")
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """What one turn did, in words, and what it could not do."""
-
     did: tuple[str, ...]
     failed: tuple[str, ...]
     is_idle: bool = False  # nothing is under way: the next turn has nothing to do, either
@@ -113,7 +111,6 @@ MOST_AHEAD: Final = 100
 
 
 def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
-    """Takes back what dead hosts had, and queues what waits. Returns what it did, in words."""
     did = [_take_back(ctx, run) for run in queue.take_back_dead()]
     with ctx.store.read() as tx:
         waiting = fair_order(list_queue(tx, ctx.clock.now()))
@@ -135,9 +132,7 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
 
 
 def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
-    """Orders the runs that wait: what proposals wait for first, in turns between them; then the
-    rest, in the queue's order.
-    """
+    """Orders the runs that wait: proposals' take turns, then the rest."""
     at_work = Counter(_proposal(queued) for queued in queue if queued.leased)
     shares: dict[str, deque[QueuedRun]] = defaultdict(deque)
     others = []
@@ -161,7 +156,6 @@ def fair_order(queue: Sequence[QueuedRun]) -> list[EvalRun]:
 
 
 def _proposal(queued: QueuedRun) -> str:
-    """A run that several proposals wait for counts for the oldest."""
     return queued.needed_by[0] if queued.needed_by else ""
 
 

@@ -72,9 +72,7 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
 
 
 def write_json(value: object, *, indent: int | None = None) -> str:
-    """Writes a value's plain form (`to_plain`) as JSON, with null for infinity and NaN, which
-    JSON lacks. Raises TypeError.
-    """
+    """Writes a value's plain form as JSON, with null for infinity and NaN."""
     plain = to_plain(value)
     try:
         text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)

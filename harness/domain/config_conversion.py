@@ -88,18 +88,13 @@ class SourceConfig:
         return value
 
     def _resolve(self, path: ConfigPath, default: object) -> object:
-        """A value, or that of the variable which it names. Raises InputError where it is not
-        set.
-        """
         if (name := self.variable(path)) and name not in self.environ:
             raise InputError(f"{name} is not set: set it, and convert again")
         value = self.environ[name] if name else self.value(path)
         return default if value is None else value
 
     def read_each(self, path: ConfigPath, reader: Callable[[ConfigPath], None]) -> None:
-        """Reads each entry of a list or a mapping. An entry that its reader refuses by an
-        InputError is left behind with the reason.
-        """
+        """Reads each entry; one that its reader refuses is left behind with the reason."""
         if not isinstance(value := self.value(path), Mapping | list | None):
             self.leave(path, "is neither a list nor a mapping")
         for key in _keys(value):
@@ -113,7 +108,6 @@ class SourceConfig:
         self._notes[path] = (outcome, text)
 
     def leave(self, path: ConfigPath, reason: str) -> None:
-        """Notes that a key, and all that is in it, is left behind."""
         for known in [known for known in self._notes if known[: len(path)] == path]:
             del self._notes[known]
         self._notes[path] = (ConversionOutcome.LEFT, reason)
@@ -121,7 +115,6 @@ class SourceConfig:
     def notes(
         self, path: ConfigPath = (), place: str = "configuration", *, covered: bool = False
     ) -> Iterator[ConversionNote]:
-        """Lists the notes in the order of the other file, unknown keys among them."""
         keys, note = _keys(self.value(path)), self._notes.get(path)
         place = self.places.get(path, place)
         if path and not (note or keys or covered):

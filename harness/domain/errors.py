@@ -138,9 +138,7 @@ class ProofRefused(SwapgateError):
 
 
 class EvidenceMismatch(ProofRefused):
-    """Raised when the stored scores do not give the verdict any more. proposal, verdict: ids.
-    differences: in words.
-    """
+    """The stored scores do not give the verdict any more. differences: in words."""
 
     def __init__(self, proposal: str, verdict: str, differences: str) -> None:
         super().__init__(
@@ -198,9 +196,7 @@ class SpendingPaused(SwapgateError):
 
 
 class ProviderAway(SwapgateError):
-    """Raised when a run cannot go on before a provider answers again. silent_s: how long it has
-    answered nothing, in seconds.
-    """
+    """A run waits for a provider. silent_s: how long it has answered nothing."""
 
     docs_page = "reference/policies"
 

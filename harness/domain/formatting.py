@@ -98,9 +98,7 @@ def format_percent(
     *,
     significant: int = 3,
 ) -> str:
-    """Formats a share of 1 as a percentage. digits: places after the point, by default as many
-    as the significant digits need.
-    """
+    """Formats a share of 1 as a percentage. digits: places after the point."""
     if share is None:
         return missing
     number = (
@@ -143,9 +141,7 @@ def format_spent_usd(amount: float, unpriced: int) -> str:
 
 
 def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
-    """What a month is reckoned to cost, no more exact than that can be: three significant
-    digits, no cents from $10 on.
-    """
+    """What a month is reckoned to cost: three significant digits, no cents from $10 on."""
     if usd is None or usd < 10:
         return format_usd(usd, missing)
     digits = max(0, math.floor(math.log10(usd)) - 2)

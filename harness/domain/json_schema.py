@@ -18,8 +18,6 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class SchemaLimits:
-    """How much of a schema is looked at for one value."""
-
     steps: int  # keywords, each as often as it is applied
     depth: int  # of keywords within keywords
     patterns: bool  # regular expressions and what compares all members with one another
@@ -45,8 +43,6 @@ _PATTERNS: Final = frozenset(
 
 
 class _Steps(threading.local):
-    """What is left of the limits of this thread's judgement."""
-
     left = 0
     depth = 0
 

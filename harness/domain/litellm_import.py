@@ -133,8 +133,6 @@ def convert_litellm(source: SourceConfig) -> Conversion:
 
 
 class _Converter:
-    """Holds what was taken over so far."""
-
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
         self._variables: dict[str, None] = {}
@@ -222,7 +220,6 @@ class _Converter:
         return facts
 
     def _put(self, into: dict[str, Any], row: _Row, path: ConfigPath) -> None:
-        """Converts a value as its row says, and puts it into the part that the row names."""
         part, name, factor, summand = row
         value = self._source.value(path)
         if not factor and not isinstance(value, bool):
@@ -238,7 +235,6 @@ class _Converter:
         self._source.take(path, text, changed=path[0] != "model_list")
 
     def _add_provider(self, path: ConfigPath, vendor: str) -> str:
-        """Adds a provider, or finds the equal one; returns its name."""
         kind, base, variable = self._read_provider(path, vendor)
         key, source = (*path, "api_key"), self._source
         clear = bool(source.value(key)) and not source.variable(key)
@@ -299,9 +295,7 @@ class _Converter:
         return address.replace("//global-", "//")
 
     def _make_routes(self) -> None:
-        """Makes a route of each group. A name that no route may have is spelled anew after all
-        other names, and becomes an alias.
-        """
+        """Makes a route of each group; names that no route may have become aliases."""
         plain = {name: _plain(name, group[0][3]) for name, group in self._groups.items()}
         for name in sorted(plain, key=lambda name: plain[name] != name):
             route = plain[name]
@@ -321,7 +315,6 @@ class _Converter:
                 self._add(route, entry)
 
     def _add(self, route: str, entry: object) -> None:
-        """Puts a target behind a route's chain, in which no target stands twice."""
         chain = self._routes.setdefault(route, {"incumbent": entry})
         if entry not in (chain["incumbent"], *chain.get("fallbacks", ())):
             chain.setdefault("fallbacks", []).append(entry)
@@ -340,7 +333,6 @@ class _Converter:
         return self._names[name]
 
     def _extend(self, path: ConfigPath) -> None:
-        """Puts the incumbents of other routes behind the chain of one, or of all."""
         every = path[-1] in ("*", "default_fallbacks")
         routes = tuple(self._routes) if every else (self._find(path[-1]),)
         if not isinstance(entries := self._source.value(path), list):
@@ -378,7 +370,6 @@ def _plain(name: str, target: str) -> str:
 
 
 def _provider_and_model(whole: str, vendor: str) -> tuple[str, str]:
-    """LiteLLM's name of the provider, and the model there. Raises InputError."""
     prefix, slash, rest = whole.partition("/")
     if vendor:
         return vendor, rest if slash and prefix == vendor else whole

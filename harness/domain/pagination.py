@@ -68,7 +68,6 @@ def encode_cursor(values: Sequence[object]) -> str:
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
-    """Returns the values of a cursor, of these kinds. Raises InputError."""
     parts = text.split(",")
     try:
         return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]

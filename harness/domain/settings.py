@@ -154,7 +154,6 @@ class AlertSink:
     kinds: tuple[AlertKind, ...] = ()  # which kinds it gets, such as route_down; empty for all
 
     def takes(self, kind: AlertKind) -> bool:
-        """Tells whether it gets alerts of this kind."""
         severe = ALERT_RULES[kind].severity >= Severity[self.severity.upper()]
         return severe and (not self.kinds or kind in self.kinds)
 
@@ -203,7 +202,6 @@ class UiSettings:
 
     @property
     def url(self) -> str:
-        """Where people reach the dashboard."""
         if self.oidc is not None:
             return self.oidc.public_url.rstrip("/")
         return http_url(self.host, self.port)

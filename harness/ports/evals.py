@@ -13,8 +13,6 @@ from harness.domain.routing.target import Provider, Target
 
 
 class EvalWorkers(Protocol):
-    """One worker process per run and target."""
-
     def start(self, run: str) -> str:
         """Starts a worker for a run, and returns its owner name for the lease."""
         ...
@@ -34,8 +32,6 @@ class EvalWorkers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """Places one run in the queue that the workers of all hosts share."""
-
     run: str
     provider: str  # of its target: a host takes the runs of its providers
     priority: int  # higher is sooner
@@ -59,17 +55,13 @@ class CallSpending(Protocol):
     """Limits the cost of a run's calls to the monthly cap."""
 
     @property
-    def refusal(self) -> str:
-        """Says why the last call was refused; empty where it was not."""
-        ...
+    def refusal(self) -> str: ...
 
     def require_money(self, unpriced_model: str = "") -> None:
         """Checks the cap. unpriced_model: without a price. Raises SpendingPaused."""
         ...
 
-    def pay(self, cost_usd: float | None) -> None:
-        """Notes what a call cost; None where its price is not known."""
-        ...
+    def pay(self, cost_usd: float | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +114,7 @@ class SuiteCatalog(Protocol):
         """Builds a pin. Raises NotFound, naming the nearest suite; InputError."""
         ...
 
-    def groups(self, suite: str) -> ItemGroups:
-        """Says which items of a suite belong together. Raises as `pin` does."""
-        ...
+    def groups(self, suite: str) -> ItemGroups: ...
 
     def likely_clusters(self, suite: str) -> str:
         """Says that items seem to belong together where no cluster field is named."""
@@ -144,9 +134,7 @@ class SuiteCatalog(Protocol):
         """Returns the class of a suite's data (D8), empty for none. Raises NotFound."""
         ...
 
-    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Returns item → tags, of the items that have any. Raises as `pin` does."""
-        ...
+    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]: ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
         """An item's input and target, as people read them. Raises NotFound, and as pin()."""

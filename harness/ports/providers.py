@@ -88,8 +88,6 @@ class ProviderCallsFactory(Protocol):
 
 
 class ModelTable(Protocol):
-    """Facts about models, from files on this machine."""
-
     def catalogue(self) -> Catalogue:
         """Always the same; the first call may read a file."""
         ...

@@ -62,9 +62,7 @@ class Signer(Protocol):
     """Signs with this process's private key."""
 
     def sign(self, payload: bytes) -> str:
-        """Signs a payload: `<key id>.<base64url>`. Raises ConfigError where this process has no
-        private key.
-        """
+        """Signs a payload: `<key id>.<base64url>`. Raises ConfigError without a private key."""
         ...
 
 
@@ -80,8 +78,7 @@ class Verifier(Protocol):
         ...
 
 
-class Signatures(Signer, Verifier, Protocol):
-    """Signs and verifies for a store. A reading process never asks for the private key."""
+class Signatures(Signer, Verifier, Protocol): ...
 
 
 class RateBook(Protocol):
@@ -95,14 +92,10 @@ class RateBook(Protocol):
 
 
 class AlertSinks(Protocol):
-    """Where alerts are sent, by name."""
-
     def names(self) -> Sequence[str]: ...
 
     def takes(self, sink: str, kind: AlertKind) -> bool: ...
 
     def send(self, sink: str, message: AlertMessage) -> None:
-        """Sends a message to a sink, and blocks for a bounded time. Raises DeliveryFailed,
-        without any secret in its words.
-        """
+        """Sends a message, in a bounded time. Raises DeliveryFailed, without any secret."""
         ...

@@ -16,7 +16,6 @@ _DAYS: Final = re.compile(r"(?P<first>\*|[0-7])(-(?P<last>[0-7]))?(/(?P<step>[1-
 
 
 def parse_cron(cron: str) -> "CronTrigger":
-    """Parses a cron expression. Raises InputError."""
     # Loaded where something is scheduled: every command opens an installation.
     from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
 

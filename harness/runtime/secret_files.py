@@ -66,9 +66,7 @@ def wait_for_content(file: Path) -> None:
 
 
 def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Reads a secret from a variable, or from the file that VARIABLE_FILE names; None where
-    neither is set. Raises ConfigError for a file that cannot be read.
-    """
+    """Reads a secret from a variable, or VARIABLE_FILE's file. Raises ConfigError."""
     file = environ.get(f"{variable}_FILE", "")
     if environ.get(variable) or not file:
         return environ.get(variable) or None
@@ -79,7 +77,6 @@ def environment_secret(variable: str, environ: Mapping[str, str] = os.environ) -
 
 
 def named_secret(variable: str, section: str) -> str:
-    """Reads a secret that `section` of the configuration names. Raises ConfigError."""
     found = environment_secret(variable)
     if not found:
         raise ConfigError(
@@ -136,7 +133,6 @@ def add_encryption_key(settings: Settings) -> None:
 
 
 def writable_home(settings: Settings) -> Path:
-    """Make the folder for state. Raises ConfigError where that is not allowed."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         # A name of its own: other processes may look at the same moment.

@@ -48,9 +48,7 @@ WORKER_VARIABLES: Final = tuple(
 def signatures(
     settings: Settings, purpose: KeyPurpose | None = None
 ) -> signing.Ed25519Signatures:
-    """Builds this process's signatures. purpose: of its private key; None for a router, which
-    only verifies. Reads the keys at their first use.
-    """
+    """Builds this process's signatures. purpose: of its private key; None to verify alone."""
     private = None if purpose is None else partial(private_key, settings, purpose)
     return signing.Ed25519Signatures(
         partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
@@ -88,7 +86,6 @@ def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:
-    """Reads a private key; others than its owner may not read it. Raises ConfigError."""
     given = environment_secret(PRIVATE_VARIABLES[purpose])
     if given is not None:
         return given
@@ -141,7 +138,6 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 
 
 def check_retirable(settings: Settings, key: str) -> None:
-    """Checks that a key is known and does not sign now. Raises ConfigError."""
     known = keyring(settings)
     if key not in known:
         raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")

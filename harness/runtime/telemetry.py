@@ -33,9 +33,7 @@ REPEATED_AFTER_S: Final = 10.0
 
 
 class FewRepeats:
-    """Lets one failover of a kind through in ten seconds, and counts the others: a provider
-    that is down would flood the terminal.
-    """
+    """Lets one failover of a kind through in ten seconds, and counts the others."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
@@ -57,9 +55,7 @@ class FewRepeats:
 
 
 def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """Formats a log event as one line for people: time, level, event and fields. A traceback
-    is one line as well: its last frame and its error.
-    """
+    """Formats a log event as one line for people, a traceback too."""
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
@@ -85,7 +81,6 @@ def _printable(line: str) -> str:
 
 
 def _value_text(value: object) -> str:
-    """A value as people read it; lists without their quotes."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
 """Blocks until another connection may have changed the database (`Changes`), and tells whether
-anything was committed (`change_marks`) or is seen otherwise (`visible_state`).
+it is seen otherwise than before (`visible_state`).
 
 A caller learns of every change since its own last call, and of none twice. On PostgreSQL
 triggers send the NOTIFY.
@@ -16,7 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.store import engine
-from harness.store.database_errors import clear_frames, translated
+from harness.store.database_errors import clear_frames
 from harness.store.engine import identity
 from harness.store.postgres.own_session import has_shared_session
 
@@ -47,8 +47,8 @@ class SqliteListener:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
-        """Tells whether something may have changed; False after at most `timeout_s`. Raises
-        OSError or sqlite3.Error when the connection is lost.
+        """Waits for a change, at most `timeout_s`. Raises OSError, sqlite3.Error when it is
+        lost.
         """
         self.require_same()
         before, self._seen = self._seen, self.version()
@@ -92,10 +92,7 @@ def open_listener(url: sa.URL) -> "SqliteListener | PostgresListener | PooledLis
 
 
 class Changes:
-    """Blocks callers until something may have changed.
-
-    require: called before the database is opened.
-    """
+    """Blocks callers until something may have changed. require: is called before it opens."""
 
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
@@ -144,59 +141,6 @@ class Changes:
             self._forget()
 
 
-class SqliteMarks:
-    """Reads `PRAGMA data_version` on a connection that writes nothing. Where it cannot be
-    read, each mark is a new one.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._turn = threading.Lock()
-        self._watch: SqliteListener | None = None
-        self._opened = 0  # so many connections were
-
-    def read(self) -> str:
-        with self._turn:
-            try:
-                if self._watch is None:
-                    self._opened += 1
-                    self._watch = SqliteListener(self._file)
-                self._watch.require_same()
-                return f"{self._opened}.{self._watch.version()}"
-            except (OSError, sqlite3.Error):
-                self._forget()
-                self._opened += 1
-                return f"{self._opened}."
-
-    def close(self) -> None:
-        with self._turn:
-            self._forget()
-
-    def _forget(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-
-
-class PostgresMarks:
-    """Reads how far the server's write-ahead log goes. Other databases' changes count as well;
-    a server that started anew, or took over, has no mark of the one before.
-    """
-
-    MARK: Final = sa.text(
-        "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
-    )
-
-    def __init__(self, reading: sa.Engine) -> None:
-        self._reading = reading
-
-    def read(self) -> str:
-        with translated(), self._reading.begin() as db:
-            return str(db.execute(self.MARK).scalar_one())
-
-    def close(self) -> None: ...
-
-
 # On a standby the snapshot leaves out transactions under way there.
 _SNAPSHOT: Final = sa.text(
     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END"
@@ -216,18 +160,10 @@ def visible_state(db: sa.Connection) -> object | None:
     return version, driver.total_changes
 
 
-def change_marks(reading: sa.Engine) -> SqliteMarks | PostgresMarks:
-    if reading.dialect.name == "sqlite":
-        return SqliteMarks(engine.file_of(reading.url))
-    return PostgresMarks(reading)
-
-
 CHANNEL: Final = "swapgate_changed"
 
 
 class PostgresListener:
-    """Listens for changes of the database on one connection. Raises OSError when it is lost."""
-
     def __init__(self, url: sa.URL) -> None:
         # The driver takes long to load, and SQLite's users never need it.
         import psycopg  # noqa: PLC0415
@@ -237,7 +173,6 @@ class PostgresListener:
             self._db.execute(f"LISTEN {CHANNEL}")
 
     def poll_changes(self, timeout_s: float) -> bool:
-        """Waits for a change, and tells whether there was one; False after `timeout_s`."""
         with _as_lost():
             return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
 

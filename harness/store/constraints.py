@@ -30,9 +30,6 @@ _POSTGRES: Final = sa.text(
 
 
 def differences(db: sa.Connection) -> list[str]:
-    """Lists in words how the database's constraints differ from this version's; empty when they
-    agree.
-    """
     ours, theirs = shipped(db), present(db)
     tables = {table for table, _ in theirs}
     return [

@@ -39,6 +39,22 @@ def identity(file: Path) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def file_mark(file: Path) -> str:
+    """Builds a mark of a SQLite database that another commit changes: of the file and its log,
+    which is written at each.
+    """
+    marks = []
+    for path in (file, beside(file, LOG)):
+        with suppress(OSError):
+            found = path.stat()
+            marks.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")
+    return "/".join(marks)
+
+
+def beside(file: Path, ending: str) -> Path:
+    return file.with_name(f"{file.name}{ending}")
+
+
 class SqliteFile:
     """Watches the file of a SQLite database, which may be replaced while it is open. close: of
     all idle connections of this process; those in use close when they are done.
@@ -52,9 +68,7 @@ class SqliteFile:
         self._log: Identity | None = None
 
     def require(self) -> None:
-        """Checks, before a connection is used, that the file is the same; closes the
-        connections to a file before it.
-        """
+        """Checks before each use that the file is the same; else closes the connections."""
         now = identity(self._file)
         if now == self._open and now is not None:
             self._log = identity(self._beside(LOG)) or self._log
@@ -96,7 +110,7 @@ class SqliteFile:
             os.close(folder)
 
     def _beside(self, ending: str) -> Path:
-        return self._file.with_name(f"{self._file.name}{ending}")
+        return beside(self._file, ending)
 
 
 LOCK_TIMEOUT_MS: Final = 10_000
@@ -140,9 +154,7 @@ _WAL_PAUSE_S: Final = 0.02
 
 
 def parse(url: str) -> sa.URL:
-    """Parses a database's URL. Raises ConfigError for another database than SQLite (a file) or
-    PostgreSQL.
-    """
+    """Parses the URL of a SQLite file or of PostgreSQL. Raises ConfigError for another one."""
     try:
         parsed = _read(url)
     except (sa.exc.ArgumentError, ValueError) as error:

@@ -40,7 +40,6 @@ class FileLeadership:
         self._turn = threading.Lock()
 
     def try_lead(self, owner: str) -> bool:
-        """Returns whether this process leads, from now on or still."""
         with self._turn:
             if self._file is None:
                 self._file = self._take(owner)
@@ -83,9 +82,7 @@ class FileLeadership:
 
 
 class PostgresLeadership:
-    """Holds an advisory lock on a connection of its own: a pool would keep the lock after
-    close().
-    """
+    """Holds an advisory lock on its own connection: a pool would keep it after close()."""
 
     def __init__(self, url: sa.URL) -> None:
         self._engine = engine.make(

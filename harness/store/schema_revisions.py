@@ -58,10 +58,7 @@ def _reading(url: str) -> Iterator[sa.Connection]:
 
 
 def find(db: sa.Connection) -> str | None:
-    """Returns the database's revision; None without any tables of ours.
-
-    Raises DatabaseUnusable where the tables are not this version's.
-    """
+    """Returns the revision; None without tables. Raises DatabaseUnusable for other tables."""
     columns = _columns(db)
     versioned = "alembic_version" in columns
     revision = db.execute(_REVISION).scalar() if versioned else None
@@ -76,9 +73,7 @@ def find(db: sa.Connection) -> str | None:
 
 
 def is_usable(db: sa.Connection) -> bool:
-    """Tells whether the database has this version's schema; not while `migrate.upgrade` makes
-    it. Raises DatabaseUnusable for another schema.
-    """
+    """Tells whether the schema is made. Raises DatabaseUnusable for another version's."""
     revision = db.execute(_REVISION).scalar()
     if revision not in (None, REVISION):
         raise DatabaseUnusable(_from_before(f"schema revision {revision}"))

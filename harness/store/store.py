@@ -14,7 +14,7 @@ from harness.domain.operations.row_signatures import Lineage, RowFault
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
 from harness.store import engine, schema_revisions
-from harness.store.change_listener import Changes, change_marks
+from harness.store.change_listener import Changes
 from harness.store.database_errors import translated
 from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
@@ -35,6 +35,10 @@ from harness.store.unit_of_work import Unit
 
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
+# A server that started anew, or took over, has no mark of the one before.
+LOG_POSITION: Final = sa.text(
+    "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
+)
 
 
 class Store:
@@ -66,7 +70,6 @@ class Store:
         self._reading = self._engine.execution_options(**reading)
         self._file = self._sqlite_file()
         self._changes = Changes(self._url, self._require_file)
-        self._marks = change_marks(self._reading)
         self._leadership = leadership(self._url)
         self._snapshot: Snapshot | None = None
         self._schema_checked = False
@@ -87,9 +90,7 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Opens a unit of work that commits at its end. Raises StoreUnavailable, also where it
-        was committed into a file that another one replaced.
-        """
+        """Opens a unit of work that commits at its end. Raises StoreUnavailable."""
         self._require_file()
         with translated(), self._writing.begin() as db:
             engine.limit_waits(db)
@@ -156,11 +157,14 @@ class Store:
             return tx.installation.etag()
 
     def change_mark(self) -> str:
-        """Reads a mark that is another one whenever anything was committed since, by whomever;
-        which is cheap.
+        """Reads a mark, cheaply, that changes whenever anybody has committed anything. On
+        PostgreSQL it says how far the server's log goes, whichever database it is of.
         """
         self._require_file()
-        return self._marks.read()
+        if self._file is not None:
+            return engine.file_mark(engine.file_of(self._url))
+        with translated(), self._reading.begin() as db:
+            return str(db.execute(LOG_POSITION).scalar_one())
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
@@ -168,18 +172,14 @@ class Store:
             return tx.missing_lineage(known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Finds every stored row whose signature does not hold; reads all of them.
-
-        working: of open proposals, live rollouts and runs that are to go on alone.
-        """
+        """Finds the rows whose signature does not hold. working: only of what is under way."""
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
             return list(look(self._unit(db, writable=False)))
 
     def sign_again(self, *, actor: Actor, reason: str) -> int:
-        """Sign every row with the key that signs now, so that older ones can be retired.
-
-        As the tables' owner. Raises SignatureInvalid where a row does not hold.
+        """Signs every row with the key that signs now, as the tables' owner. Raises
+        SignatureInvalid.
         """
         with translated(), self._writing.begin() as db:
             unit = self._unit(db, writable=True)
@@ -231,12 +231,10 @@ class Store:
         return self._leadership.try_lead(owner)
 
     def leader(self) -> str:
-        """Names the process that leads; empty where none does."""
         return self._leadership.leader()
 
     def close(self) -> None:
         self._changes.close()
-        self._marks.close()
         self._leadership.close()
         self._engine.dispose()
 

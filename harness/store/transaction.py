@@ -87,7 +87,6 @@ class Transaction:
         return lost
 
     def signed_rows(self) -> SignedRows:
-        """Reads the rows that make a snapshot, not verified yet."""
         return signed_snapshot.read(self._unit, self.installation.lineage().installation)
 
     def export_proof(self, proposal: Proposal, at: datetime) -> Proof:

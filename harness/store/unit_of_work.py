@@ -4,6 +4,7 @@ them, verifies rows as it reads them, renews the manifest, and lets one unit dec
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar, cast
@@ -77,7 +78,7 @@ class Unit:
 
     def __init__(self, db: sa.Connection, signatures: RowSignatures, *, writable: bool) -> None:
         self._db = db
-        self._signatures = signatures
+        self.signatures = signatures
         self._writable = writable
         self._serial = False
         self._changes_snapshot = False
@@ -96,8 +97,8 @@ class Unit:
         statement: sa.Select[Any],
         parameters: Mapping[str, Any] | None = None,
     ) -> list[Row]:
-        """Reads rows of a signed table that are verified and mostly not used whole. statement:
-        of the table's `stored_columns`.
+        """Reads rows that are mostly not used whole. statement: of the table's
+        `stored_columns`.
         """
         columns, found = table.c.keys(), self.read(statement, parameters)
         rows = (StoredRow(table, dict(zip(columns, row, strict=True))) for row in found)
@@ -115,7 +116,6 @@ class Unit:
         return cast("T", self._kept[key])
 
     def keep(self, key: tuple[str, ...], value: object) -> None:
-        """Keeps a value that was read with others, for `once`."""
         if not self._writable:
             self._kept.setdefault(key, value)
 
@@ -173,15 +173,7 @@ class Unit:
         """
         if SIGNED[table.name].live is not None:
             self.change_snapshot()
-        return {**values, SIGNATURE: self._signatures.sign(table, values, **more)}
-
-    def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
-        """Signs a row, and nothing more; the caller renews the manifest (`write_manifest`)."""
-        return self._signatures.sign(table, values, **more)
-
-    def sign_document(self, name: str, content: Mapping[str, object]) -> str:
-        """Signs what leaves the database as a file. name: stands in place of a table's."""
-        return self._signatures.sign_document(name, content)
+        return {**values, SIGNATURE: self.signatures.sign(table, values, **more)}
 
     @property
     def dialect(self) -> str:
@@ -211,29 +203,16 @@ class Unit:
         """The rows, each verified; all columns were read. Raises SignatureInvalid."""
         found = list(rows)
         for row in found:
-            self._signatures.check_row(table, row, **more)
+            self.signatures.check_row(table, row, **more)
         return found
 
-    def check_payload(
-        self, table: sa.Table, signature: str | None, payload: Callable[[str], bytes]
-    ) -> None:
-        """Verifies the signature of a row. payload: builds its signed bytes, given the
-        installation. Raises SignatureInvalid.
-        """
-        self._signatures.check_payload(SIGNED[table.name], signature, payload)
-
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
-        """Keeps the rows that are as they were signed: a forged one stops its own route, and no
-        other.
-
-        `integrity.check_snapshot` reports the rows left out.
-        """
+        """Keeps the rows that are as they were signed: a forged one stops its own route."""
         return [row for row in rows if self.fault(table, row) is None]
 
     def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
-        """Returns why the row's signature does not hold; None where it holds."""
         signed = SIGNED[table.name]
-        why = self._signatures.row_fault(signed, row, **more)
+        why = self.signatures.row_fault(signed, row, **more)
         if not why:
             return None
         key = tuple(str(getattr(row, name)) for name in signed.key)
@@ -255,16 +234,14 @@ class Unit:
                 raise SignatureInvalid(manifests.MISSING)
             return None
         stored = manifests.from_row(row)
-        self._signatures.check_manifest(manifests.signed_values(stored), row.signature)
+        self.signatures.check_manifest(asdict(stored), row.signature)
         if content is not None:
             manifests.check_content(stored, content)
             self._db.info[_FITS] = state
         return stored
 
     def change_snapshot(self) -> None:
-        """Prepares a change of what routers serve; to be called before it. Raises
-        SignatureInvalid.
-        """
+        """Prepares a change of what routers serve, before it. Raises SignatureInvalid."""
         if not self._changes_snapshot:
             self.serialize()
             self.check_manifest()
@@ -277,13 +254,12 @@ class Unit:
 
     def write_manifest(self, now: datetime) -> None:
         end = self.read(manifests.LOG_END).first()
-        new = manifests.next_manifest(
-            manifests.read_content(self.read),
-            f"{end.number}:{end.mac}" if end is not None else "",
-            now,
-        )
-        signature = self._signatures.sign_document(manifest.name, manifests.signed_values(new))
-        values = manifests.columns(new, signature, now)
+        content = asdict(manifests.read_content(self.read)) | {
+            "signed_at": now.isoformat(),
+            "log_end": f"{end.number}:{end.mac}" if end is not None else "",
+        }
+        signature = self.signatures.sign_document(manifest.name, content)
+        values = content | {"id": 1, "signed_at": now, SIGNATURE: signature}
         if not self.write(sa.update(manifest).values(values)):
             self.write(sa.insert(manifest).values(values))
 
@@ -307,6 +283,5 @@ class Unit:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """A part that may fail on its own: the rest of the unit of work goes on."""
         with self._db.begin_nested():
             yield

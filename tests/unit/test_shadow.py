@@ -87,7 +87,7 @@ def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
     ("route", "word"),
     [
         (None, "no route"),
-        (replace(ROUTE, settings=RouteSettings("", data_class="personal", side_effects=True)),
+        (replace(ROUTE, settings=RouteSettings(data_class="personal", side_effects=True)),
          "act on the world"),
         (replace(ROUTE, settings=RouteSettings(data_class="health")), "another class"),
         (replace(ROUTE, incumbent="another"), "another incumbent"),

@@ -41,12 +41,9 @@ class RolloutUnit:
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
     if not is_over(rollout):
         return None
-    since = tx.routing.later_versions(rollout)
-    # A break-glass is stored as a rollback is, and takes nothing back: the candidate returns at
-    # its end, unless a person brings another model back meanwhile.
-    lasting = [record for record in since if record.route.break_glass is None]
-    restored = lasting and lasting[-1].kind == CHANGE_KINDS[RestoreIncumbent]
-    return lasting[-1] if restored else None
+    record = tx.routing.first_after(rollout.id)
+    restored = record is not None and record.kind == CHANGE_KINDS[RestoreIncumbent]
+    return record if restored else None
 
 
 def is_over(rollout: Rollout) -> bool:

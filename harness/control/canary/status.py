@@ -154,7 +154,7 @@ def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     if proof_validity.has_moved_providers(tx):
         tx.preload.verdicts([rollout.verdict for rollout in rollouts if rollout.live])
     tx.preload.newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
-    tx.preload.later_versions({r.id: r.route for r in rollouts if is_over(r)})
+    tx.preload.first_after([r.id for r in rollouts if is_over(r)])
 
 
 def build_canary_status(

@@ -202,8 +202,7 @@ def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) 
 
 def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
     tx.preload.newest_rollouts([head.name for head in heads])
-    gone = {head.rollout: head.name for head in heads if head.rollout and _is_gone(head)}
-    tx.preload.later_versions(gone)
+    tx.preload.first_after([h.rollout for h in heads if h.rollout and _is_gone(h)])
 
 
 def _build_state(

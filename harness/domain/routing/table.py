@@ -92,40 +92,51 @@ class RouteSuite:
         return f"{self.suite} ({self.role.value}{weight})"
 
 
-@dataclass(frozen=True, slots=True)
-class RouteSettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteFields:
+    """Holds a route's settings that the file and the database have in the same form."""
+
+    description: str = ""  # what people read
+    stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
+    policy: str = "default"  # name of the policy that swaps of this route go by
+    total_timeout_s: float = 120.0  # for the whole request, failovers included
+    # Fails the request, or asks the next target, after a provider's content filter refused.
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    data_class: str = ""  # of its traffic; one of `data_classes`
+    task: str = ""  # requests with x-swapgate-task: NAME come here
+    capture_per_day: int = 200  # most requests that are kept in a day (UTC)
+    capture_keep_days: float = 30.0  # how long they are kept
+    # Largest request, and largest answer, that is captured, mirrored or judged.
+    copy_max_bytes: int = 1024 * 1024
+    # Of a stream; without it the model's, else the router's.
+    first_token_timeout_s: float | None = None
+    # Of a plain answer; without it the model's, the router's, or measured.
+    first_byte_timeout_s: float | None = None
+    # whole: a stream is held back until it is complete
+    commit: StreamCommit = StreamCommit.FIRST_TOKEN
+    # skip: a stream goes on without what cannot be read
+    on_bad_event: OnBadEvent = OnBadEvent.FAIL
+    # accept: an answer that says nothing is one; else the next target is asked
+    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
+    # Models that its suites measure by the clock, beside what people propose.
+    candidates: CandidateSchedule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings(RouteFields):
     """A route's settings: what may change without bringing a target into traffic."""
 
-    description: str = ""
-    stakes: Stakes = Stakes.LOW
-    policy: str = "default"
     suites: tuple[RouteSuite, ...] = ()
-    total_timeout_s: float = 120.0  # one request's whole budget
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     # Share of the requests for each warmed target (B6), 0 to 1 000 (1 % is 100).
     keep_warm_bps: int = 0
     # The tools act on the world, so that nothing is sent to another model for practice.
     side_effects: bool = False
     # Ids of the fallbacks that are good enough when the stakes are high (A4).
     capable: tuple[str, ...] = ()
-    data_class: str = ""  # of its traffic, by name; empty for none (D8)
-    task: str = ""  # requests that name it in `x-swapgate-task` come here; empty for none (A3)
-    # Share of the requests that is kept, redacted, 0 to 10 000 (F9); at most capture_per_day
-    # (UTC), each for capture_keep_days.
+    # Share of the requests that is kept, redacted, 0 to 10 000 (F9).
     capture_bps: int = 0
-    capture_per_day: int = 200
-    capture_keep_days: float = 30.0
-    # Largest request, and largest answer, that is captured, mirrored or judged.
-    copy_max_bytes: int = 1024 * 1024
     # The routes that answer what is asked of this one, by kind of request (D6).
     overrides: Overrides = field(default_factory=dict, hash=False)
-    first_token_timeout_s: float | None = None  # of a stream
-    # Of a plain answer. Both None for what is said of the model, else of the router.
-    first_byte_timeout_s: float | None = None
-    commit: StreamCommit = StreamCommit.FIRST_TOKEN
-    on_bad_event: OnBadEvent = OnBadEvent.FAIL
-    on_empty_answer: OnEmptyAnswer = OnEmptyAnswer.FAIL
-    candidates: CandidateSchedule | None = None  # models that its suites measure by the clock
 
 
 DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()

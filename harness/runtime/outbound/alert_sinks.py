@@ -54,7 +54,6 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
 
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
-    """Posts an alert to a webhook; any 2xx is a delivery. Raises DeliveryFailed."""
     body = webhook_body(message)
     at = int(time.time())  # noqa: TID251 - the receiver compares it with its real clock
     headers = {
@@ -85,9 +84,7 @@ def _authorization(url: str) -> dict[str, str]:
 
 
 class ConfiguredSinks:
-    """Sends alerts to the configured sinks. environ: where URLs and secrets are, read when they
-    are needed.
-    """
+    """Sends alerts to the configured sinks. environ: where URLs and secrets are."""
 
     def __init__(self, settings: AlertSettings, environ: Mapping[str, str]) -> None:
         self._sinks = {sink.name: sink for sink in settings.sinks}
@@ -113,7 +110,6 @@ class ConfiguredSinks:
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
     def lacks(self, sink: str) -> str:
-        """Says which variable of the sink is not set or readable; empty when all are."""
         known = self._sinks[sink]
         try:
             for variable in (known.url_env, known.secret_env):
@@ -134,7 +130,6 @@ class ConfiguredSinks:
         apprise_sink.notify(url, message, timeout_s=self._timeout_s)
 
     def _secret(self, variable: str) -> str:
-        """Raises DeliveryFailed, naming the variable."""
         try:
             value = environment_secret(variable, self._environ)
         except ConfigError as error:

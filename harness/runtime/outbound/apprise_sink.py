@@ -47,7 +47,6 @@ class _LogCapture(logging.Handler):
 
 
 def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
-    """Sends an alert to one sink. Raises DeliveryFailed, without the URL."""
     sender = _sender(url, timeout_s)
     over = message.state is Notified.RESOLVED
     kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]

@@ -59,7 +59,6 @@ class GuardedHttpClient:
 
 
 def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
-    """Checks where a connection leads, before a byte is sent. Raises ClosedAddress."""
     if not may_connect(host, str(sock.getpeername()[0]), allowed):
         raise ClosedAddress("its name leads to a closed address")
 
@@ -99,7 +98,6 @@ def _left_s(ends: float) -> float:
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
-    """Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https URL with a host")

@@ -49,7 +49,6 @@ class _Reply:
 
     @property
     def error(self) -> str:
-        """OAuth's error code; empty for none."""
         told = self.body.get("error")
         word = told.get("code") if isinstance(told, dict) else told
         return word if isinstance(word, str) and _WORD.fullmatch(word) else ""

@@ -85,7 +85,6 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
 
 
 def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
-    """Returns the seconds to the first content, or why no content came."""
     came = False
     events = EventPayloads()
     try:

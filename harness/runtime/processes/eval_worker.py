@@ -41,8 +41,6 @@ BEAT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
-    """Names the variables of a worker's environment that carry a provider's secrets."""
-
     key: str  # of the one key that its run sends, stored or not
     headers: str  # of the provider's own headers, a JSON object
 
@@ -164,7 +162,6 @@ class EvalWorker:
         return lease(run, self.owner, now=now, until=now + timedelta(seconds=LEASE_S))
 
     def _beat(self, run: str) -> None:
-        """Renew the lease; stop when it is lost, the run was stopped or the parent is gone."""
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
@@ -219,7 +216,6 @@ class EvalWorker:
         return tx.runs.store_sample(sample, owner=self.owner)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
-        """Returns the model that served this answer, if it is new or was noted a while ago."""
         now = self.clock.now()
         found = []
         for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):
@@ -273,7 +269,6 @@ class EvalWorker:
             return RunState.QUEUED if tx.runs.wait(waits, self.owner) else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
-        """Writes the calibration to the audit log once, where several runs share it."""
         found = self.runner.calibration
         if found is None:
             return

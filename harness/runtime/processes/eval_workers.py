@@ -165,5 +165,4 @@ def _minimum() -> dict[str, str]:
 
 
 def worker_command(name: str) -> list[str]:
-    """Returns the argv of our hidden commands eval-worker and eval-worker-template."""
     return [sys.executable, "-m", "swapgate", name]

@@ -37,17 +37,13 @@ def ends_with_terminal() -> bool:
 
 
 def supervise_reloads() -> None:
-    """Makes this process the one to which its children pass their SIGHUPs. A RELOAD waits until
-    the child listens.
-    """
+    """Makes this process the one to which its children pass their SIGHUPs."""
     os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
     signal.pthread_sigmask(signal.SIG_BLOCK, {RELOAD})
 
 
 def reload_at_hangup() -> None:
-    """Turns each SIGHUP into a RELOAD of all parts where a supervisor runs this process, and
-    else of this process alone.
-    """
+    """Turns each SIGHUP into a RELOAD of all that a supervisor runs, or of this process."""
 
     def reload() -> None:
         os.kill(os.getpid(), RELOAD)

@@ -65,7 +65,6 @@ class Supervisor:
     _code: int = 0
 
     def run(self, interruption: Interruption | None = None) -> int:
-        """Starts all and watches until a signal comes. Returns the exit code."""
         self._began = time.monotonic()
         with nullcontext(interruption) if interruption else interrupts(reloads=True) as over:
             try:
@@ -132,7 +131,6 @@ class Supervisor:
         self.say(f"{name} ended with {code}{later}")
 
     def stop(self) -> None:
-        """Sends SIGTERM to all children, then SIGKILL to those that stay."""
         for child in self.children.values():
             if child.poll() is None:
                 child.terminate()

@@ -32,7 +32,6 @@ ENDS_WITHIN_S: Final = 10.0
 
 
 def last_words(errors: IO[bytes]) -> str:
-    """The last line of a dead process's stderr: why it died, where it says so."""
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - PIPE_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
@@ -71,11 +70,6 @@ class ForkedWorker:
 
 
 class WorkerTemplate:
-    """Starts a template, and has it fork workers. Safe to use from several threads.
-
-    command: argv of the template. environment: all that it and its imports see.
-    """
-
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], cwd: Path
     ) -> None:
@@ -117,7 +111,6 @@ class WorkerTemplate:
         return worker
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Sends a line to the template. Raises OSError where it is gone."""
         with self._lock:
             self._asks.write(json.dumps(message).encode() + b"\n")
             self._asks.flush()
@@ -146,7 +139,6 @@ class WorkerTemplate:
             self._workers.popitem()[1].returncode = code if code > 0 else -signal.SIGTERM
 
     def close(self) -> None:
-        """Ends the template, and the workers that it has left."""
         self.receive()
         with suppress(OSError):  # it is gone, with something unread
             self._asks.close()

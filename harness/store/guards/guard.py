@@ -94,7 +94,6 @@ def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
 
 
 def person(principal: str) -> str:
-    """Names the person behind a principal, by the newest declaration."""
     return (
         "COALESCE((SELECT l.person FROM person_link l"
         f" WHERE l.principal = {principal} AND l.number = (SELECT MAX(m.number)"
@@ -107,7 +106,6 @@ def changes(*columns: str) -> str:
 
 
 def changes_beside(table: sa.Table, *columns: str) -> str:
-    """Refuses a change of any column except these."""
     return changes(*(column.name for column in table.c if column.name not in columns))
 
 

@@ -43,37 +43,27 @@ UPDATE ON proposal
         NEW.version <> OLD.version + 1
     registered: what was registered does not change
         {changes(*PROPOSAL_REGISTERED)}
+        OR {changes("proposer_principal", "proposer_key", "selection", "place")}
         OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)
     {_BUSY}
     {busy("proposal", f"phase {_PAST_GATE}", "route")}
-UPDATE ON proposal AS proposal_widened_guard
-    registered: what was registered does not change
-        NEW.widened <> OLD.widened
-    four_eyes: rules that were widened wait for an approval
-        NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
-        AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
-        AND a.verdict = NEW.verdict AND a.name <> NEW.proposer
-        AND a.widened = NEW.widened)
-UPDATE ON proposal AS proposal_proposer_fixed
-    registered: what was registered does not change
-        {changes("proposer_principal", "proposer_key", "selection", "place")}
     registered: a change reference is named once, at the approval at the latest
         NEW.change_reference <> OLD.change_reference
         AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)
     registered: a cost is accepted once, at the approval at the latest
         ({changes("accepted_cost")})
         AND (OLD.accepted_cost IS NOT NULL OR OLD.approver IS NOT NULL)
-    four_eyes: rules that were widened wait for another principal
+    four_eyes: rules that were widened wait for an approval of another principal
         NEW.widened <> '{{}}' AND NEW.phase IN ('canary', 'promoted')
         AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id
-        AND a.verdict = NEW.verdict AND a.principal <> NEW.proposer_principal)
+        AND a.verdict = NEW.verdict AND a.widened = NEW.widened
+        AND a.name <> NEW.proposer AND a.principal <> NEW.proposer_principal)
 DELETE ON proposal
     append_only: proposal is never deleted
 
 INSERT ON rollout
     {taken("rollout", "id")}
     {busy("rollout", f"state {_LIVE}", "route")}
-INSERT ON rollout AS rollout_bake_guard
     verdict_used: a verdict is proof of one rollout
         EXISTS (SELECT 1 FROM rollout r WHERE r.verdict = NEW.verdict)
 UPDATE ON rollout
@@ -102,10 +92,6 @@ INSERT ON approval
     four_eyes: the proposer cannot approve the proposal
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND p.proposer = NEW.name AND NOT p.self_approval)
-INSERT ON approval AS approval_principals
-    four_eyes: the principal of the proposer cannot approve the proposal
-        EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
-        AND p.proposer_principal = NEW.principal AND NOT p.self_approval)
     four_eyes: the person behind the proposer cannot approve the proposal
         EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal
         AND {person("p.proposer_principal")} = {person("NEW.principal")}
@@ -113,7 +99,6 @@ INSERT ON approval AS approval_principals
     four_eyes: the key belongs to another principal
         NEW.key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM api_key k
         WHERE k.id = NEW.key AND k.principal = NEW.principal)
-INSERT ON approval AS approval_change
     change_missing: the policy asks for the reference of a change request
         NEW.change_reference = '' AND EXISTS (SELECT 1 FROM proposal p
         WHERE p.id = NEW.proposal AND CHANGE[p.policy])

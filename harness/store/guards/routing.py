@@ -177,9 +177,6 @@ INSERT ON route_version AS route_version_bake_guard
     bake_first: the last promotion still bakes
         NEW.kind = 'canary' AND EXISTS (SELECT 1
         {_PREVIOUS} AND p.holdback IS NOT NULL)
-    verdict_used: a rollout with this verdict was rolled back
-        {_PROVEN} AND EXISTS (SELECT 1 FROM rollout r
-        WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back')
 """)
 
 # Foreign keys say the first two as well. SQLite can switch foreign keys off, but not triggers.

@@ -23,8 +23,6 @@ _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One trigger as it stands in a database."""
-
     name: str
     table: str
     kind: int  # PostgreSQL's tgtype; 0 on SQLite
@@ -35,13 +33,11 @@ class Trigger:
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
-    """Returns the triggers that this version has on this kind of database, by name."""
     made = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
     return {trigger.name: trigger for trigger in made}
 
 
 def present(db: sa.Connection) -> Mapping[str, Trigger]:
-    """Returns the triggers on our tables that the database has switched on, by name."""
     found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
     return {trigger.name: trigger for trigger in found}
 
@@ -63,7 +59,6 @@ def differences(db: sa.Connection) -> list[str]:
 
 
 def are_installed(db: sa.Connection) -> bool:
-    """Tells whether the database has all of this version's triggers, and maybe others."""
     return shipped(db).items() <= present(db).items()
 
 

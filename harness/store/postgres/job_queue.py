@@ -112,7 +112,6 @@ class JobQueue:
     def _place(
         self, app: procrastinate.App, job: QueuedJob, known: dict[str, Any] | None
     ) -> bool:
-        """Tells whether it is new."""
         if known is not None:
             if known["status"] == "todo" and known["priority"] != job.priority:
                 app.connector.execute_query(_PRIORITY, id=known["id"], priority=job.priority)

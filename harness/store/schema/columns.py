@@ -115,8 +115,6 @@ class Json(sa.types.TypeDecorator[object]):
 
 
 class Day(sa.types.TypeDecorator[date]):
-    """A date as YYYY-MM-DD: sorts as it should, alike on every database."""
-
     impl = sa.Text
     cache_ok = True
 

@@ -145,7 +145,6 @@ failover = FAILOVER.table
 
 
 def total_from_row(row: Row) -> TrafficTotal:
-    """The total of a row with its fields in their order."""
     # A sum of counts is a decimal on PostgreSQL.
     values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
     return TrafficTotal(*values)

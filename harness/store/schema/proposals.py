@@ -38,29 +38,14 @@ OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPE
 DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
 PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
 LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE_STATES)
-# Columns that never change after the row was written; a proposal's `plans` and `widened` have
-# rules of their own.
+# Columns that never change after the row was written; a proposal's `plans` have a rule of their
+# own.
 PROPOSAL_REGISTERED = (
-    "id",
-    "route",
-    "incumbent",
-    "candidate",
-    "claim",
-    "proposer",
-    "policy",
-    "self_approval",
-    "created_at",
-    "on_better",
+    *("id", "route", "incumbent", "candidate", "claim", "proposer", "policy", "self_approval"),
+    *("created_at", "on_better", "widened"),
 )
 ROLLOUT_REGISTERED = (
-    "id",
-    "proposal",
-    "route",
-    "incumbent",
-    "candidate",
-    "verdict",
-    "policy",
-    "salt",
+    *("id", "proposal", "route", "incumbent", "candidate", "verdict", "policy", "salt"),
     "started_at",
 )
 

@@ -73,7 +73,6 @@ class StoredRow:
         return value
 
     def _asdict(self) -> dict[str, object]:
-        """Returns all values by column, as a row of SQLAlchemy does."""
         return {name: getattr(self, name) for name in self._readers}
 
 
@@ -113,9 +112,7 @@ def _parse_text(parse: Callable[[Any], object], text: str) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """How a field of a class is stored: in a column, or, where `kind` is given, as the columns
-    of that dataclass's own fields.
-    """
+    """Describes in which column a field is stored; kind: in those of its own fields."""
 
     name: str
     kind: type | None = None

@@ -8,8 +8,7 @@ slipped in, took out or put back never becomes part of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -17,7 +16,7 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
-from harness.store.schema.columns import SIGNATURE, Row
+from harness.store.schema.columns import Row
 from harness.store.schema.operations import api_key, audit_event, meta
 from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
 from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable, manifest
@@ -34,7 +33,6 @@ def _joined(column: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
 
 
 def _live_signatures(name: str, table: SignedTable) -> sa.Select[Any]:
-    """Builds the signatures of the table's rows that make a snapshot, as one text."""
     if table.table is route_version:
         column = NEWEST_SIGNATURES.subquery("newest").c.signature
         return sa.select(sa.literal(name).label("table"), *_joined(column))
@@ -73,8 +71,6 @@ MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The values of a manifest over the rows as they are now."""
-
     epoch: int
     revision: int
     changes: int
@@ -113,18 +109,6 @@ def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Conte
         _live_digest(live),
         _revoked_digest(revoked.rows, revoked.joined or ""),
     )
-
-
-def next_manifest(content: Content, log_end: str, now: datetime) -> Manifest:
-    return Manifest(**asdict(content), signed_at=now.isoformat(), log_end=log_end)
-
-
-def columns(new: Manifest, signature: str, now: datetime) -> dict[str, object]:
-    return asdict(new) | {"id": 1, "signed_at": now, SIGNATURE: signature}
-
-
-def signed_values(of: Manifest) -> dict[str, object]:
-    return asdict(of)
 
 
 def _values(rows: int, joined: str) -> list[str] | None:

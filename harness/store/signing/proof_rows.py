@@ -64,7 +64,7 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
     for row in unit.read(query.order_by(*route_fallback.primary_key.columns)):
         chains[str(row.version)].append([row.target, row.evidence])
     proof = Proof(installation, proposal.id, exported_at, rows, chains)
-    return replace(proof, signature=unit.sign_document(DOCUMENT, proof.content))
+    return replace(proof, signature=unit.signatures.sign_document(DOCUMENT, proof.content))
 
 
 def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
@@ -170,7 +170,6 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
 
 
 def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
-    """Raises LookupError where a row belongs to another proposal or to another route."""
     for name in ("verdict", "approval", "rollout"):
         if any(row.proposal != proposal.id for row in tables[name]):
             raise LookupError(f"a row of {name} belongs to another proposal")

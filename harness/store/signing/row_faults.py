@@ -110,7 +110,6 @@ def _page_faults(
 
 
 def _covered(signed: SignedTable) -> sa.Select[*tuple[Any, ...]]:
-    """Selects the signed columns, without the texts of samples."""
     key = signed.table.primary_key.columns
     keys = [column for column in key if column not in signed.covered]
     return sa.select(*signed.covered, *keys, signed.table.c[SIGNATURE])
@@ -173,7 +172,7 @@ def sign_rows(unit: Unit) -> int:
             continue
         for row in rows:
             values = row._asdict()
-            _write(unit, table, values | {SIGNATURE: unit.signature(table, values)})
+            _write(unit, table, values | {SIGNATURE: unit.signatures.sign(table, values)})
     return count
 
 
@@ -185,7 +184,7 @@ def _sign_versions(unit: Unit, rows: Sequence[Row]) -> None:
         follows = before.get("route") == row.route
         values["prev_signature"] = before[SIGNATURE] if follows else None
         chain = chains.get((row.route, row.version), [])
-        values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
+        values[SIGNATURE] = unit.signatures.sign(route_version, values, fallbacks=chain)
         _write(unit, route_version, values, "prev_signature")
         before = values
 

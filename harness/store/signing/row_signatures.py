@@ -20,7 +20,6 @@ UNSIGNED: Final = "it has no signature"
 
 
 def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
-    """A row, as people find it: its table and its key."""
     columns = signed.table.primary_key.columns
     # A column at its default is not among the values that are signed.
     parts = (
@@ -84,7 +83,6 @@ class RowVerifier:
         self._installation = installation
 
     def check_row(self, table: sa.Table, row: Row, **more: object) -> None:
-        """Verifies a row that was read. Raises SignatureInvalid, which names the row."""
         signed = SIGNED[table.name]
         if why := self.row_fault(signed, row, **more):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
@@ -107,19 +105,6 @@ class RowVerifier:
             return str(error)
         return self._fault(signed, covered, row.signature, more)
 
-    def check_payload(
-        self, signed: SignedTable, signature: str | None, payload: Callable[[str], bytes]
-    ) -> None:
-        """Verifies a row's signature. payload: builds the signed bytes, given the installation.
-        Raises SignatureInvalid.
-        """
-        if not signature:
-            raise SignatureInvalid(UNSIGNED)
-        try:
-            self._verifier.check(payload(self._installation()), signature, signed.purpose)
-        except (ValueError, TypeError) as error:
-            raise SignatureInvalid(str(error)) from error
-
     def _fault(
         self,
         signed: SignedTable,
@@ -137,7 +122,6 @@ class RowVerifier:
         return ""
 
     def check_manifest(self, values: Mapping[str, object], signature: str) -> None:
-        """Verifies the manifest's signature. Raises SignatureInvalid."""
         try:
             payload = row_payload("manifest", self._installation(), values)
             self._verifier.check(payload, signature, KeyPurpose.CONTROL)

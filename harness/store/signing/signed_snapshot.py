@@ -4,6 +4,7 @@ the snapshot from verified rows only (`verified`), of the database or of a route
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -65,7 +66,7 @@ def read(unit: Unit, installation: str) -> SignedRows:
         rows=rows,
         chains=dict(chains),
         revoked=sorted(unit.read(manifests.REVOKED).scalars()),
-        manifest=manifests.signed_values(manifests.from_row(manifest)) if manifest else {},
+        manifest=asdict(manifests.from_row(manifest)) if manifest else {},
         signature=manifest.signature if manifest else "",
     )
 
@@ -86,7 +87,6 @@ def _targets_used(
 
 
 def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
-    """The snapshot that the rows make. Raises SnapshotInvalid, which names the row."""
     try:
         rows = RowVerifier(verifier, lambda: signed_rows.installation)
         _verify(signed_rows, rows)

@@ -86,13 +86,10 @@ class AgentGrants(Records[AgentGrant]):
     missing = "there is no grant {}"
 
     def revoke(self, id_: str, now: datetime) -> AgentGrant:
-        """Revokes a grant; revoking it again changes nothing. Raises NotFound."""
         return self._close(id_, revoked_at=now)
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Lists the grants that are not revoked, newest first, expired ones too. Raises
-        SignatureInvalid for a changed row.
-        """
+        """Lists the grants that are not revoked, newest first, expired ones too."""
         query = self._select(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
             return self._all(query.where(agent_grant.c.agent == agent))

@@ -29,8 +29,6 @@ from harness.store.sql.records import Records
 from harness.store.unit_of_work import Unit
 
 EVENTS_PER_PAGE: Final = 500
-NEWEST = sa.select(audit_event).order_by(audit_event.c.number.desc())
-LAST = sa.select(audit_event.c.number, audit_event.c.mac).order_by(audit_event.c.number.desc())
 NEXT_PAGE = (
     sa.select(audit_event)
     .where(audit_event.c.number > sa.bindparam("after"))
@@ -41,6 +39,7 @@ NEXT_PAGE = (
 
 class AuditLog(Records[AuditEvent]):
     record = AUDIT_EVENT
+    order = (audit_event.c.number.desc(),)
 
     def __init__(self, unit: Unit, secret: bytes, clock: Clock) -> None:
         super().__init__(unit)
@@ -50,7 +49,7 @@ class AuditLog(Records[AuditEvent]):
         self, actor: Actor, action: str, subject: str, details: Mapping[str, object]
     ) -> AuditEvent:
         self._unit.serialize()
-        last = self._unit.read(LAST.limit(1)).first()
+        last = self._first(self._select().limit(1))
         event = chained(
             AuditEvent(
                 number=last.number + 1 if last is not None else 1,
@@ -70,9 +69,9 @@ class AuditLog(Records[AuditEvent]):
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        return self._all(NEWEST.limit(limit))
+        return self._all(self._select().limit(limit))
 
-    def all(self) -> Iterator[AuditEvent]:
+    def all(self) -> Iterator[AuditEvent]:  # type: ignore[override]  # many
         """Yields all events, read page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
@@ -80,24 +79,20 @@ class AuditLog(Records[AuditEvent]):
             after = page[-1].number
 
     def find(self, number: int) -> AuditEvent | None:
-        return self._first(NEWEST.where(audit_event.c.number == number))
+        return self._first(self._select(audit_event.c.number == number))
 
     def for_subject(
         self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
     ) -> Sequence[AuditEvent]:
-        """Lists the events about a subject, newest first. actions: empty for all."""
-        query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
-        if actions:
-            query = query.where(audit_event.c.action.in_(sorted(actions)))
-        return self._all(query.limit(limit))
+        named = audit_event.c.action.in_(sorted(actions)) if actions else None
+        about = (audit_event.c.subject == subject, audit_event.c.at >= since)
+        return self._all(self._select(*about, named).limit(limit))
 
     def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
         return self._all(NEXT_PAGE.limit(limit), {"after": number})
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
-        """Finds the first of the events that follow `mark` at which the chain breaks; None when
-        it holds.
-        """
+        """Finds the first event after `mark` at which the chain breaks."""
         return find_chain_break(events, self._secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
@@ -132,10 +127,9 @@ def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
     if selection.actor:
         name = event.actor.icontains(selection.actor, autoescape=True)
         wanted.append(sa.or_(name, event.key == selection.actor))
-    if selection.action:
-        wanted.append(event.action.icontains(selection.action, autoescape=True))
-    if selection.subject:
-        wanted.append(event.subject.icontains(selection.subject, autoescape=True))
+    for column, text in ((event.action, selection.action), (event.subject, selection.subject)):
+        if text:
+            wanted.append(column.icontains(text, autoescape=True))
     if selection.since is not None:
         wanted.append(event.at >= selection.since)
     if selection.until is not None:

@@ -24,63 +24,33 @@ from harness.domain.evals.run import (
 from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
 from harness.store.schema.columns import Values
-from harness.store.schema.evals import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite, target
-from harness.store.sql.json_rows import look_up
+from harness.store.schema.evals import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite
 from harness.store.sql.records import Records
 
 NO_SUCH_RUN: Final = "there is no eval run {}; `swapgate eval list` shows them"
 NOTHING: Final = hash_content(b"")
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
-_of_target = eval_run.alias("of_target").c
-_first_suite = (
-    sa.select(sa.func.min(_of_target.suite))
-    .where(_of_target.target == target.c.id)
-    .correlate(target)
-    .scalar_subquery()
-)
-_asked = (
-    sa.select(target.c.id.label("target"), _first_suite.label("suite"))
-    .where(target.c.id.in_(sa.bindparam("targets", expanding=True)))
-    .cte("asked", recursive=True)
-)
-_next_suite = (
-    sa.select(sa.func.min(_of_target.suite))
-    .where(_of_target.target == _asked.c.target, _of_target.suite > _asked.c.suite)
-    .correlate(_asked)
-    .scalar_subquery()
-)
-_asked = _asked.union_all(
-    sa.select(_asked.c.target, _next_suite).where(_asked.c.suite.is_not(None))
-)
-_newest_run = (
-    sa.select(_of_target.id)
+_ranked = (
+    sa.select(
+        eval_run.c.id,
+        sa.func.row_number()
+        .over(
+            partition_by=(eval_run.c.target, eval_run.c.suite),
+            order_by=(eval_run.c.created_at.desc(), eval_run.c.id.desc()),
+        )
+        .label("place"),
+    )
     .where(
-        _of_target.target == _asked.c.target,
-        _of_target.suite == _asked.c.suite,
-        _of_target.state.in_(sa.bindparam("states", expanding=True)),
+        eval_run.c.target.in_(sa.bindparam("targets", expanding=True)),
+        eval_run.c.state.in_(sa.bindparam("states", expanding=True)),
     )
-    .order_by(_of_target.created_at.desc(), _of_target.id.desc())
-    .limit(1)
-    .correlate(_asked)
-    .scalar_subquery()
+    .subquery("ranked")
 )
-# From suite to suite of each target in the index, and of each to its newest run: what a target
-# was ever asked is too much to read, and to verify, where its newest answers are wanted.
-NEWEST_OF_TARGETS = NEWEST_RUNS.select_from(
-    look_up(_asked, eval_run, eval_run.c.id == _newest_run)
-)
-OF_SUITE: Final = NEWEST_RUNS.where(
-    *(eval_run.c[name] == sa.bindparam(name) for name in ("target", "suite", "suite_digest"))
-).limit(sa.bindparam("most"))
-OF_SUITE_BEFORE: Final = OF_SUITE.where(
-    sa.tuple_(eval_run.c.created_at, eval_run.c.id)
-    < sa.tuple_(
-        sa.bindparam("before", type_=eval_run.c.created_at.type), sa.bindparam("before_id")
-    )
+# Ranked in an index: to read and verify all runs of a target would be too much.
+NEWEST_OF_TARGETS = NEWEST_RUNS.where(
+    eval_run.c.id.in_(sa.select(_ranked.c.id).where(_ranked.c.place == 1))
 )
 ENDED: Final = tuple(state for state in RunState if state not in RUNNABLE_STATES)
-# How many runs are read first; then twice as many, up to MOST_LISTED.
-FIRST_RUNS: Final = 8
 IS_RUNNABLE = eval_run.c.state.in_([state.value for state in RUNNABLE_STATES])
 STATE_OF_RUN = sa.select(eval_run.c.state, eval_run.c.lease_owner).where(
     eval_run.c.id == sa.bindparam("run")
@@ -174,9 +144,6 @@ class Suites(Records[SuitePin]):
     def get(self, id_: str) -> SuitePin:
         return self._unit.once((suite.name, id_), lambda: super(Suites, self).get(id_))
 
-    def all(self) -> Sequence[SuitePin]:
-        return self._all(self._select())
-
 
 class EvalRuns(Records[EvalRun]):
     record = EVAL_RUN
@@ -190,7 +157,6 @@ class EvalRuns(Records[EvalRun]):
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
-        """Lists the runs, newest first; of all states when none is named."""
         query = self._select(eval_run.c.state.in_(states) if states else None)
         return self._believed(self._unit.read(query.limit(limit)))
 
@@ -198,18 +164,13 @@ class EvalRuns(Records[EvalRun]):
         return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
 
     def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
-        """Yields a target's runs of one version of a suite, newest first. They are read some at
-        a time: ask for no more than is needed.
+        """Yields a target's runs of a version of a suite, newest first, each when it is asked
+        for.
         """
-        wanted = {"target": target, "suite": suite, "suite_digest": suite_digest}
-        query, most = OF_SUITE, FIRST_RUNS
-        while True:
-            rows = self._unit.read(query, {**wanted, "most": most}).all()
-            yield from self._verified(rows)
-            if len(rows) < most:
-                return
-            query, most = OF_SUITE_BEFORE, min(2 * most, MOST_LISTED)
-            wanted |= {"before": rows[-1].created_at, "before_id": rows[-1].id}
+        of = {"target": target, "suite": suite, "suite_digest": suite_digest}
+        same = (eval_run.c[name] == value for name, value in of.items())
+        for row in self._unit.read(self._select(*same)):
+            yield from self._verified([row])
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
         return self._all(self._select(eval_run.c.fingerprint == fingerprint, IS_RUNNABLE))
@@ -217,18 +178,14 @@ class EvalRuns(Records[EvalRun]):
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
-        """Lists each target's newest run of each suite in these states, newest first."""
         wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
         return self._all(NEWEST_OF_TARGETS, wanted)
 
     def scored(self, run: str) -> bool:
-        """Tells whether anything was learned of a run's target: one answer that can be read and
-        has a score.
-        """
+        """Tells whether one answer can be read and has a score."""
         return self._unit.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
-        """Finds the newest run with this fingerprint that has not failed, since a time."""
         same = eval_run.c.fingerprint == fingerprint
         has_not_failed = eval_run.c.state != RunState.FAILED.value
         query = self._select(same, eval_run.c.created_at >= not_before, has_not_failed)
@@ -267,9 +224,6 @@ class EvalRuns(Records[EvalRun]):
         self._change_run(run, {**NOT_WAITING, "message": ""}, decides=False)
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
-        """Blanks the texts of a suite's ended runs that were queued before a time; of how many
-        runs.
-        """
         old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
         runs = self._unit.read(old.limit(limit)).scalars().all()
         for run in runs:
@@ -306,7 +260,6 @@ class EvalRuns(Records[EvalRun]):
         return taken
 
     def release(self, owner: str) -> Sequence[str]:
-        """Give up every lease of a dead owner; the runs go back to QUEUED."""
         own = eval_run.c.lease_owner == owner
         given_up = self._unit.read(sa.select(eval_run.c.id).where(own)).scalars().all()
         queued = {"state": RunState.QUEUED.value, **NOT_WAITING}

@@ -202,7 +202,6 @@ def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
 def _chain(
     unit: Unit, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> dict[str, str]:
-    """Evidence id by target."""
     name = after.name
     if before is None:
         return {
@@ -249,7 +248,6 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
 
 
 def of_version(unit: Unit, row: Row) -> RouteEvidence:
-    """Reads the evidence of each role of a route's version. Raises SignatureInvalid."""
     which = {"name": row.route, "version": row.version}
     chain = unit.read(FALLBACK_EVIDENCE, which).all()
     unit.checked(route_version, [row], fallbacks=chain_signed(chain))

@@ -40,11 +40,9 @@ class Switches(Records[SwitchRecord]):
     missing = "there is no switch {}; `swapgate switch list` shows them"
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
-        """Lifts a kill switch; lifting it again changes nothing. Raises NotFound."""
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
-        """Lists the kill switches that are not lifted, expired ones too."""
         held = self._all(self._select(switch.c.lifted_at.is_(None)))
         return [stored.switch for stored in held]
 
@@ -57,7 +55,6 @@ class Freezes(Records[Freeze]):
     missing = "there is no freeze {}; `swapgate route freezes` lists them"
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> Freeze:
-        """Lifts a freeze; lifting it again changes nothing. Raises NotFound."""
         return self._close(id_, lifted_at=now, lifted_by=actor)
 
     def overlapping(self, since: datetime) -> Sequence[Freeze]:
@@ -66,8 +63,6 @@ class Freezes(Records[Freeze]):
 
 
 class BreakGlasses(Records[BreakGlass]):
-    """Targets that serve without proof, by the word of two people."""
-
     record = BREAK_GLASS
     order = (break_glass.c.created_at, break_glass.c.id)
     missing = "there is no break-glass {}; `swapgate route break-glass list` lists them"
@@ -109,7 +104,6 @@ class Shadows(Records[Shadow]):
         super().add(new)
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> Shadow:
-        """Ends a shadow; ending it again changes nothing. Raises NotFound."""
         return self._close(id_, ended_at=now, ended_by=actor, ended_because=because)
 
     def list(

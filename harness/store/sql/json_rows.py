@@ -38,9 +38,7 @@ def look_up(
 def json_rows(
     parameter: str, columns: Mapping[str, sa.types.TypeEngine[Any]], dialect: str
 ) -> sa.FromClause:
-    """Returns a table of the objects in the JSON array that a parameter holds. columns: the
-    objects' keys.
-    """
+    """Returns a table of a JSON array's objects. columns: the objects' keys."""
     if dialect == "postgresql":
         text = sa.cast(sa.bindparam(parameter, type_=sa.Text()), sa.JSON)
         made = (sa.column(name, type_) for name, type_ in columns.items())

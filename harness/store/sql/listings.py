@@ -64,7 +64,7 @@ from harness.store.sql.evals import NO_SUCH_RUN
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, given, newest, read_page, select_where
 from harness.store.sql.preload import NAMES_AT_ONCE
-from harness.store.sql.routing import CURRENT_OF, NEWEST_NAMES, ROUTE_HEADS, read_current
+from harness.store.sql.routing import NEWEST_NAMES, ROUTE_HEADS, read_current
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
@@ -102,7 +102,6 @@ class Listings(AgentListings):
         open_only: bool = False,
         decided_only: bool = False,
     ) -> Page[Proposal]:
-        """Lists the proposals, newest first. decided_only: only ended ones."""
         where = (
             given(proposal.c.route, route),
             HAS_NOT_ENDED if open_only else None,
@@ -117,7 +116,6 @@ class Listings(AgentListings):
         return self.page(EVAL_RUN, RUNS, page_request, in_state)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
-        """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self.unit.read(known).first() is None:
             raise NotFound(NO_SUCH_RUN.format(run))
@@ -129,7 +127,6 @@ class Listings(AgentListings):
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
-        """Lists the versions of a route, newest first. Raises NotFound for an unknown route."""
         query = sa.select(route_version).where(route_version.c.route == route)
         rows = read_page(self.unit, query, VERSIONS, page_request)
         if not rows.total:
@@ -212,7 +209,6 @@ class Listings(AgentListings):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
-        """Lists the failovers, newest first. user_hashes: any of them; empty for all users."""
         # A request that names its caller twice has several hashes in one mark.
         parts = [failover.c.user_hash.contains(part) for part in user_hashes]
         where = (
@@ -286,19 +282,12 @@ class Listings(AgentListings):
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         found, invalid = [], []
-        for row, chain, route in read_current(self.unit, names):
-            known = route or self._look_again(row.route, chain)
-            if isinstance(known, RowFault):
-                invalid.append(known)
+        for row, chain in read_current(self.unit, names):
+            if fault := self.unit.fault(route_version, row, fallbacks=chain_signed(chain)):
+                invalid.append(fault)
             else:
-                found.append(known)
+                found.append(route_from_row(row, tuple(link.target for link in chain)))
         return Page(found, len(found) + len(invalid), None, invalid)
-
-    def _look_again(self, name: str, chain: Sequence[Row]) -> Route | RowFault:
-        """Verifies the values of a route's newest version, however they are written."""
-        row = self.unit.read(CURRENT_OF, {"name": name}).one()
-        fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
-        return fault or route_from_row(row, tuple(link.target for link in chain))
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))

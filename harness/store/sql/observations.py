@@ -74,7 +74,6 @@ IS_SAME_TRAFFIC = sa.and_(
 
 @cache
 def stored_minutes(dialect: str) -> sa.Select[Any]:
-    """Reads and locks the minutes that `asked` has as JSON."""
     columns: Mapping[str, sa.types.TypeEngine[Any]] = {
         name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
         for name in ADDING_ORDER
@@ -163,9 +162,7 @@ class Captures(Records[CapturedRequest]):
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
-        """Deletes the captured requests that match every given filter. users: any of these
-        hashes.
-        """
+        """Deletes what matches every given filter. users: any of these hashes."""
         query = sa.delete(captured)
         if id_ is not None:
             query = query.where(captured.c.id == id_)
@@ -207,8 +204,8 @@ class Observations(Traffic):
             self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
-        """Notes that a batch is stored by this unit of work; False where it was stored before:
-        its sender did not hear of it.
+        """Notes that a batch is stored; False where it was stored before, and nobody heard of
+        it.
         """
         # Beside a transaction of the same batch that goes on, this waits for its end.
         return self._unit.write_new(observation_batch, {"id": id_, "at": at})
@@ -251,7 +248,6 @@ class Observations(Traffic):
     def _stored_latencies(
         self, minutes: Sequence[TrafficMinute]
     ) -> dict[tuple[object, ...], Mapping[int, int]]:
-        """Locks those of the minutes that are stored, and reads their latencies."""
         if not minutes:
             return {}
         asked = []
@@ -314,9 +310,7 @@ class Observations(Traffic):
         )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
-        """Lists a rollout's blocks, numbered 1, 2, 3 … in order of arrival. after: only those
-        of a higher number.
-        """
+        """Lists a rollout's blocks by number. after: only those of a higher number."""
         wanted: Values = {"of": rollout, "after": after}
         if after:
             return [BLOCK.read(row) for row in self._unit.read(BLOCKS, wanted)]

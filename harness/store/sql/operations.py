@@ -54,8 +54,6 @@ FOLLOWS_ANOTHER = sa.exists().where(
 
 
 class Principals(Records[Principal]):
-    """Stores the people and services that act. The local operator is there from the start."""
-
     record = PRINCIPAL
     missing = "there is no principal {}"
 
@@ -70,22 +68,18 @@ class Principals(Records[Principal]):
                 )
         super().add(new)
 
+    # Searches by name read all rows: a forged row may have another name in its place.
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
         return next((record for record in self.all() if record.folded == wanted), None)
 
     def signed_in(self, issuer: str, subject: str) -> Principal | None:
-        """Finds the principal of who signs in by OpenID Connect."""
         pair = (issuer, subject)
         return next((r for r in self.all() if (r.issuer, r.subject) == pair), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._all(self._select(principal.c.id.in_(sorted(ids))))
         return {stored.id: stored for stored in found}
-
-    def all(self) -> Sequence[Principal]:
-        # Searches by name read all rows: a forged row may have another name in its place.
-        return self._all(self._select())
 
 
 def _is_same_principal(one: Principal, other: Principal) -> bool:
@@ -97,15 +91,11 @@ def _is_same_principal(one: Principal, other: Principal) -> bool:
 
 
 class PersonLinks(Records[PersonLink]):
-    """Stores who was declared to be one person; declarations are only ever added."""
-
     record = PERSON_LINK
     order = (person_link.c.principal, person_link.c.number)
 
     def people(self, *, lock: bool = False) -> People:
-        """Loads the people by the newest declarations. lock: in a `write()`, other processes
-        wait with declarations until the end of the unit of work.
-        """
+        """Loads the newest declarations. lock: another `write()` waits with its own."""
         if lock:
             self._unit.serialize()
         # All of them, in order: the last one of a principal stays.
@@ -140,7 +130,6 @@ class ApiKeys(Records[ApiKey]):
         return {row.id: row.name for row in self._unit.read(names)}
 
     def revoke(self, key: str, now: datetime) -> None:
-        """Revokes a key from `now` on. Raises NotFound."""
         self._unit.serialize()
         live = sa.and_(self._is(key), api_key.c.revoked_at.is_(None))
         if self._unit.amend(api_key, live, {"revoked_at": now}):
@@ -162,8 +151,6 @@ class ApiKeys(Records[ApiKey]):
 
 
 class DashboardSessions(Records[DashboardSession]):
-    """Stores sign-ins to the dashboard: links that wait, sessions that go on or ended."""
-
     record = DASHBOARD_SESSION
     missing = "there is no dashboard session {}: `swapgate person sessions` shows the open ones"
 
@@ -179,7 +166,6 @@ class DashboardSessions(Records[DashboardSession]):
         return self._first(self._select(dashboard_session.c.cookie_hash == hash_))
 
     def save(self, changed: DashboardSession) -> None:
-        """Saves a session that was opened or ended. Raises NotFound."""
         names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
         changes = self.record.only(changed, *names)
         if not self._unit.amend(dashboard_session, self._is(changed.id), changes):
@@ -239,13 +225,10 @@ class Alerts(Records[AlertRecord]):
         return self._all(self._select(IS_UNSETTLED))
 
     def forget(self, before: datetime) -> int:
-        """Deletes the alerts that ended before a time, with their deliveries."""
         return self._delete(alert.c.resolved_at < before)
 
 
 class Deliveries(Records[Delivery]):
-    """Holds the outbox of alerts: one row per message and sink."""
-
     record = DELIVERY
 
     def add(self, new: Delivery) -> None:
@@ -253,16 +236,12 @@ class Deliveries(Records[Delivery]):
         self._unit.write_new(delivery, self.record.write(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
-        """Lists the messages to send now, oldest first; none before an earlier one of the same
-        alert and sink is over.
-        """
         row = delivery.c
         query = self._select(row.next_attempt_at <= now, ~FOLLOWS_ANOTHER)
         query = query.order_by(row.created_at, row.alert, row.number, row.sink)
         return self._all(query.limit(limit))
 
     def replace(self, before: Delivery, after: Delivery) -> bool:
-        """Stores `after` where the message is as `before` says; returns whether it was."""
         same = (
             delivery.c.alert == before.alert,
             delivery.c.number == before.number,
@@ -291,5 +270,4 @@ class IdempotentRequests(Records[IdempotentRequest]):
         return self._unit.write_new(idempotent_request, self.record.write(new))
 
     def forget(self, until: datetime) -> int:
-        """Deletes requests up to this time; returns how many."""
         return self._delete(idempotent_request.c.sent_at <= until)

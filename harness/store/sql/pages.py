@@ -81,7 +81,6 @@ def newest(time: Column, id_: Column) -> Order:
 
 
 def given(column: Column, value: object) -> sa.ColumnElement[bool] | None:
-    """Builds the condition that a column has a value; None where no value is asked for."""
     return None if value is None else column == value
 
 

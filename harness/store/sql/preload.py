@@ -3,8 +3,7 @@ keeps the rows as they are stored, and the repository that takes a row verifies 
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -24,9 +23,6 @@ from harness.store.unit_of_work import Unit
 # SQLite may take no more than 999 parameters.
 NAMES_AT_ONCE: Final = 400
 _NAMES: Final = "names"
-# Which rows belong to a version.
-Chains = Mapping[tuple[str, int], Sequence[str]]
-Later = tuple[Sequence[Row], Chains]
 
 
 def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
@@ -98,34 +94,26 @@ _LAST_SERVED: Final = (
     .correlate(rollout)
     .scalar_subquery()
 )
-_LATER: Final = sa.and_(
+_later = route_version.alias("later")
+# By rollout, the version of its route that brought another model in when its candidate had
+# served last. A break-glass takes nothing back: the candidate returns at its end, unless a
+# person brings another model in meanwhile.
+FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).where(
     _among(rollout.c.id),
-    route_version.c.route.in_(sa.bindparam("routes", expanding=True)),
     route_version.c.route == rollout.c.route,
-    route_version.c.version > _LAST_SERVED,
-)
-LATER_VERSIONS: Final = (
-    sa.select(route_version, rollout.c.id.label("of_rollout"))
-    .select_from(route_version)
-    .join(rollout, _LATER)
-    .order_by(route_version.c.route, route_version.c.version.desc())
-)
-LATER_CHAINS: Final = (
-    sa.select(route_fallback)
-    .join(
-        route_version,
-        sa.and_(
-            route_version.c.route == route_fallback.c.route,
-            route_version.c.version == route_fallback.c.version,
-        ),
+    route_version.c.version
+    == sa.select(sa.func.min(_later.c.version))
+    .where(
+        _later.c.route == rollout.c.route,
+        _later.c.version > _LAST_SERVED,
+        _later.c.break_glass.is_(None),
     )
-    .join(rollout, _LATER)
-    .order_by(route_fallback.c.route, route_fallback.c.version, route_fallback.c.position)
+    .correlate(rollout)
+    .scalar_subquery(),
 )
 
 
 def row_key(table: sa.Table, id_: str) -> tuple[str, ...]:
-    """Names a row for `Unit.once`."""
     return (table.name, "id", id_)
 
 
@@ -137,23 +125,8 @@ def rows_key(table: sa.Table, group: str) -> tuple[str, ...]:
     return (table.name, "all", group)
 
 
-def later_key(rollout_: str) -> tuple[str, ...]:
-    return (route_version.name, "later", rollout_)
-
-
-def read_later(unit: Unit, rollouts: Mapping[str, str]) -> Later:
-    """Reads the versions of routes since these rollouts' candidates last served. rollouts: the
-    routes by rollout.
-    """
-    ids, rows = sorted(rollouts), list[Row]()
-    chains: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for first in range(0, len(ids), NAMES_AT_ONCE):
-        some = ids[first : first + NAMES_AT_ONCE]
-        asked = {_NAMES: some, "routes": sorted({rollouts[id_] for id_ in some})}
-        for row in unit.read(LATER_CHAINS, asked):
-            chains[row.route, row.version].append(row.target)
-        rows += unit.read(LATER_VERSIONS, asked).all()
-    return rows, chains
+def after_key(rollout_: str) -> tuple[str, ...]:
+    return (route_version.name, "after", rollout_)
 
 
 def read_named(
@@ -215,14 +188,10 @@ class Preload:
         for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
             self._unit.keep(rows_key(block, id_), rows)
 
-    def later_versions(self, rollouts: Mapping[str, str]) -> None:
-        """Reads what `routing.later_versions` is asked for. rollouts: their routes, by id."""
-        rows, chains = read_later(self._unit, rollouts)
-        found: dict[str, list[Row]] = {id_: [] for id_ in rollouts}
-        for row in rows:
-            found[row.of_rollout].append(row)
-        for id_, later in found.items():
-            self._unit.keep(later_key(id_), (later, chains))
+    def first_after(self, rollouts: Collection[str]) -> None:
+        found = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
+        for id_, rows in found.items():
+            self._unit.keep(after_key(id_), rows[0] if rows else None)
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
         asked = {_NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
@@ -244,7 +213,6 @@ class Preload:
         *,
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
-        """Reads the rows by group; an empty list without rows."""
         found: dict[str, list[Row]] = {name: [] for name in names}
         for row in read_named(self._unit, query, names, stored=stored):
             found[group(row)].append(row)

@@ -59,8 +59,6 @@ LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bin
 
 
 MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
-# Fixed columns, which `save` does not write again.
-_FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 
 def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
@@ -92,13 +90,13 @@ class Proposals(Records[Proposal]):
             ) from error
 
     def save(self, changed: Proposal) -> Proposal:
-        """Stores a proposal at version + 1. Raises StaleWrite for another stored version."""
         self._unit.serialize()
         found = self.get(changed.id)
         if found.version != changed.version:
             raise _stale("proposal", changed, found)
         saved = replace(changed, version=changed.version + 1)
-        fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
+        planned = () if found.phase is ProposalPhase.PROPOSED else ("plans",)
+        fixed = (*PROPOSAL_REGISTERED, *planned)
         if self.record.only(found, *fixed) != self.record.only(saved, *fixed):
             raise InputError(
                 f"proposal {changed.id}: what was registered cannot change; cancel it and "
@@ -211,9 +209,7 @@ class Rollouts(Records[Rollout]):
     missing = "there is no rollout {}"
 
     def add(self, new: Rollout) -> None:
-        """Adds a rollout. Raises RouteBusy when the route has a live one, ProofRefused when its
-        verdict was another rollout's proof already.
-        """
+        """Adds a rollout. Raises RouteBusy, and ProofRefused for a verdict that was used."""
         self._unit.serialize()
         try:
             with self._unit.attempt():
@@ -233,7 +229,6 @@ class Rollouts(Records[Rollout]):
             raise
 
     def save(self, changed: Rollout) -> Rollout:
-        """Stores a rollout at version + 1. Raises StaleWrite."""
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(self.record.write(saved), ROLLOUT_REGISTERED)
@@ -242,7 +237,6 @@ class Rollouts(Records[Rollout]):
         return saved
 
     def newest(self, route: str) -> Rollout | None:
-        """Finds a route's newest rollout, live or not; None where it had none."""
         row = self._newest(rollout.c.route, route)
         return None if row is None else self._verified([row])[0]
 

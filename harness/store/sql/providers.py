@@ -55,10 +55,6 @@ class Credentials(Records[Credential]):
     record = CREDENTIAL
     order = (credential.c.provider, credential.c.position, credential.c.name)
 
-    def all(self) -> Sequence[Credential]:
-        """Lists the stored keys by provider, in the order in which they are tried."""
-        return self._all(self._select())
-
     def put(self, new: Credential) -> None:
         """Adds or replaces a key. Raises InputError for an unknown provider."""
         self._unit.serialize()
@@ -68,13 +64,8 @@ class Credentials(Records[Credential]):
 
 
 class SignIns(Records[SignIn]):
-    """Stores people's sign-ins, one per provider. Routers never see them."""
-
     record = SIGN_IN
     order = (sign_in.c.provider,)
-
-    def all(self) -> Sequence[SignIn]:
-        return self._all(self._select())
 
     def start(self, new: SignIn) -> None:
         """Replaces the last sign-in. Raises InputError for an unknown provider."""
@@ -84,13 +75,10 @@ class SignIns(Records[SignIn]):
         self._unit.upsert(sign_in, values, put=tuple(values))
 
     def save(self, changed: SignIn) -> None:
-        """Saves a sign-in. Raises StaleWrite where somebody signed in anew, or out."""
         self._save(changed, sign_in.c.id == changed.id)
 
     def replace(self, before: SignIn, after: SignIn) -> None:
-        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite where it is
-        over, or another process renews it.
-        """
+        """Saves `after` where the sign-in is as `before` says. Raises StaleWrite."""
         self._save(
             after,
             sign_in.c.id == before.id,
@@ -137,7 +125,7 @@ class Providers(Records[Provider]):
         if not self._unit.amend(provider, known, gone):
             raise NotFound(f"there is no provider {name!r}")
 
-    def all(self) -> Mapping[str, Provider]:
+    def all(self) -> Mapping[str, Provider]:  # type: ignore[override]  # by name
         def read() -> Mapping[str, Provider]:
             found = self._all(self._select(provider.c.removed_at.is_(None)))
             return {stored.name: stored for stored in found}
@@ -146,13 +134,8 @@ class Providers(Records[Provider]):
 
 
 class ProviderChecks(Records[ProviderCheck]):
-    """The last result of `/check` for each provider, of all processes (D5)."""
-
     record = PROVIDER_CHECK
     order = (provider_check.c.provider,)
-
-    def all(self) -> Sequence[ProviderCheck]:
-        return self._all(self._select())
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Replaces each provider's older check. Raises InputError for an unknown provider."""

@@ -2,7 +2,7 @@
 objects, and verifies those of a signed table. A repository adds the queries of its own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -43,11 +43,13 @@ class Records(Generic[T]):
             self._unit.write(sa.insert(self.record.table), values)
 
     def get(self, id_: str) -> T:
-        """Loads a record by its key. Raises NotFound."""
         found = self._first(self._select(self._is(id_)))
         if found is None:
             raise self._missing(id_)
         return found
+
+    def all(self) -> Sequence[T]:
+        return self._all(self._select())
 
     def _is(self, id_: str) -> sa.ColumnElement[bool]:
         return self.record.table.primary_key.columns[0] == id_
@@ -59,7 +61,6 @@ class Records(Generic[T]):
         return select_where(self.record.table, *where).order_by(*self.order)
 
     def _is_stored(self, id_: str) -> bool:
-        """Tells whether there is such a row, forged or not."""
         return self._unit.read(self._select(self._is(id_))).first() is not None
 
     def _newest(self, column: sa.Column[Any], group: str) -> Row | None:
@@ -69,9 +70,7 @@ class Records(Generic[T]):
         return self._unit.once(key, lambda: self._unit.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
-        """Sets the columns that close a record, its time first; closing it again changes
-        nothing. Raises NotFound.
-        """
+        """Sets the columns that close a record, its time first, once."""
         self._unit.serialize()
         stored: Any = self.get(id_)
         if getattr(stored, next(iter(closing))) is None:
@@ -80,12 +79,10 @@ class Records(Generic[T]):
         return cast("T", stored)
 
     def _first(self, query: Query, parameters: Parameters = None) -> T | None:
-        """Loads the first record that a query finds. Raises SignatureInvalid."""
         row = self._unit.read(query, parameters).first()
         return None if row is None else self._verified([row])[0]
 
     def _all(self, query: Query, parameters: Parameters = None) -> list[T]:
-        """Loads the records that a query finds. Raises SignatureInvalid."""
         return self._verified(self._unit.read(query, parameters))
 
     def _verified(self, rows: Iterable[Row]) -> list[T]:
@@ -98,7 +95,6 @@ class Records(Generic[T]):
         return [self.record.read(row) for row in self._unit.believed(self.record.table, rows)]
 
     def _change(self, *where: sa.ColumnElement[bool], **values: object) -> int:
-        """Changes rows of a table without signatures; returns how many."""
         return self._unit.write(sa.update(self.record.table).where(*where).values(values))
 
     def _delete(self, *where: sa.ColumnElement[bool]) -> int:

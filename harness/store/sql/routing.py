@@ -5,19 +5,11 @@ compare-and-swap, with their proof (`Routing`).
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
-from typing import Final, cast
+from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import Rollout
-from harness.domain.errors import (
-    ProofRefused,
-    RevisionConflict,
-    SignatureInvalid,
-    SnapshotInvalid,
-)
-from harness.domain.operations.row_signatures import row_payload
+from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
 from harness.domain.routing.evidence import RouteEvidence
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
@@ -46,9 +38,7 @@ from harness.store.schema.routing import (
     route_to_row,
     route_version,
 )
-from harness.store.schema.signed_tables import SIGNED
-from harness.store.schema.stored_row import StoredRow, stored_columns
-from harness.store.signing.row_signatures import stored_values
+from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
     chain_signed,
@@ -58,10 +48,10 @@ from harness.store.sql.evidence import (
 )
 from harness.store.sql.preload import (
     CHAINS_OF,
+    FIRST_AFTER,
     VERSIONS_OF,
-    later_key,
+    after_key,
     newest_key,
-    read_later,
     row_key,
 )
 from harness.store.unit_of_work import Unit
@@ -96,12 +86,9 @@ ROUTE_HEADS = (
     .where(IS_NEWEST)
     .order_by(route_version.c.route)
 )
-_COLUMNS: Final = tuple(column.name for column in route_version.c)
 _STORED_CURRENT = (
     sa.select(*stored_columns(route_version)).where(IS_NEWEST).order_by(route_version.c.route)
 )
-# Routes of a process that reads all of them again and again.
-KNOWN_ROUTES: Final = 2_000
 CURRENT_OF = (
     sa.select(route_version)
     .where(route_version.c.route == sa.bindparam("name"))
@@ -140,52 +127,36 @@ VersionRows = tuple[Row | None, Sequence[Row]]
 
 def read_current(
     unit: Unit, names: Collection[str] | None = None
-) -> Iterator[tuple[Row, Sequence[Row], Route | None]]:
-    """Reads the newest version of every route, or of the named routes, at most a page: its
-    row, of `stored_columns`, its chain and the route. That is None where the signature is not
-    over the stored text. It holds for another text of the same value, not for another value.
+) -> Iterator[tuple[Row, Sequence[Row]]]:
+    """Reads the newest version of every route, or of the named routes, at most a page, with its
+    chain. The rows are not verified yet.
     """
     if names is None:
-        versions, links = unit.read(_STORED_CURRENT), unit.read(CURRENT_FALLBACKS)
+        query, named, links = _STORED_CURRENT, None, unit.read(CURRENT_FALLBACKS)
     else:
-        named = {"names": sorted(names)}
-        versions, links = unit.read(VERSIONS_OF, named), unit.read(CHAINS_OF, named)
+        query, named = VERSIONS_OF, {"names": sorted(names)}
+        links = unit.read(CHAINS_OF, named)
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
         chains[link.route].append(link)
-    for row in versions:
-        chain, stored = chains[row.route], tuple(row)
-        fallbacks = tuple((link.target, link.evidence) for link in chain)
-        payload = partial(_version_payload, stored, fallbacks)
-        try:
-            unit.check_payload(route_version, row.signature, payload)
-        except SignatureInvalid:
-            yield row, chain, None
-        else:
-            yield row, chain, _parse_route(stored, tuple(link.target for link in chain))
+    for row in unit.read_stored(route_version, query, named):
+        yield row, chains[row.route]
 
 
 class Routing:
-    """Stores the routing table. Revisions rise by one over all routes; versions by one per
-    route.
-    """
+    """Stores the routing table. Revisions rise by one over all routes, versions per route."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def table(self) -> RoutingTable:
         routes = {}
-        for row, chain, route in read_current(self._unit):
-            routes[row.route] = route or self._look_again(row, chain)
+        for row, chain in read_current(self._unit):
+            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
+            routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
-
-    def _look_again(self, row: Row, chain: Sequence[Row]) -> Route:
-        """Verifies a version's values, however they are written. Raises SignatureInvalid."""
-        self._current(row.route)
-        route: Route = _parse_route(tuple(row), tuple(link.target for link in chain))
-        return route
 
     def _revision(self) -> int:
         return int(self._unit.read(REVISION).scalar_one())
@@ -249,13 +220,15 @@ class Routing:
             record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
         ]
 
-    def later_versions(self, rollout_: Rollout) -> Sequence[RouteRecord]:
-        key, of_route = later_key(rollout_.id), {rollout_.id: rollout_.route}
-        rows, chains = self._unit.once(key, lambda: read_later(self._unit, of_route))
-        return [
-            record_from_row(row, {row.version: tuple(chains.get((row.route, row.version), ()))})
-            for row in rows
-        ]
+    def first_after(self, rollout_: str) -> RouteRecord | None:
+        """Loads, without its chain, the version by which a rollout's candidate ceased to serve
+        last; None where it serves.
+        """
+        wanted = {"names": [rollout_]}
+        row = self._unit.once(
+            after_key(rollout_), lambda: self._unit.read(FIRST_AFTER, wanted).first()
+        )
+        return None if row is None else record_from_row(row, {})
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
         wanted = {"route": route, "rollout": rollout}
@@ -316,24 +289,6 @@ class Routing:
         except RowRefused as error:
             raise _refusal(change, error) from error
         return revision
-
-
-# Most versions are those of the time before; whether a signature holds is asked each time.
-@lru_cache(maxsize=KNOWN_ROUTES)
-def _version_payload(
-    stored: tuple[object, ...], fallbacks: tuple[tuple[str, str], ...], installation: str
-) -> bytes:
-    """Builds the signed payload of a version. stored: of `stored_columns`."""
-    values = dict(zip(_COLUMNS, stored, strict=True))
-    covered = stored_values(SIGNED[route_version.name], values)
-    return row_payload(route_version.name, installation, covered, fallbacks=fallbacks)
-
-
-@lru_cache(maxsize=KNOWN_ROUTES)
-def _parse_route(stored: tuple[object, ...], fallbacks: tuple[str, ...]) -> Route:
-    """stored: of `stored_columns`."""
-    row = StoredRow(route_version, dict(zip(_COLUMNS, stored, strict=True)))
-    return route_from_row(cast("Row", row), fallbacks)
 
 
 def _time_of(change: TableChange, now: datetime, before: datetime | None) -> datetime:

@@ -45,8 +45,6 @@ _BEGINS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a window, and the table that it is read from."""
-
     table: sa.Table
     begin: datetime
     end: datetime  # not in it
@@ -189,7 +187,6 @@ _ROUTES_SINCE: Final = sa.select(traffic_day.c.route).where(
 
 
 def _latencies(table: sa.Table) -> sa.Select[Any]:
-    """A row for each route and target: the histograms of its rows, one after the other."""
     texts = sa.type_coerce(table.c.latency_ms, sa.Text)
     histograms = sa.func.aggregate_strings(texts, ",").label("histograms")
     key = (table.c.route, table.c.target)
