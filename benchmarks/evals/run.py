@@ -27,7 +27,7 @@ from harness.app.installation import open_installation
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 
 
 def taken(
@@ -96,7 +96,7 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     upgrade_database(installation.settings)
     ctx = installation.context
     targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
-    target = targets.add_target(ctx, SYSTEM, TargetSeed("adder", "adder"))
+    target = targets.add_target(ctx, SYSTEM, Target("adder", "adder"))
     run = worker_supervision.start_run(ctx, SYSTEM, "sums", target.id)
     installation.close()
     return config, run.id

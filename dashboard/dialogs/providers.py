@@ -29,8 +29,7 @@ from harness.control.routing import first_route, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
-from harness.domain.routing.target import JsonObject, RequestPatch
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import JsonObject, RequestPatch, Target
 
 ASKS: Final = "Asking the provider, for 20 s at most"
 STORE, REMOVE = "Add or replace", "Remove"
@@ -94,10 +93,10 @@ def add_model(form: Form, provider: str) -> None:
                 lambda actor: _read_list(actor, provider),
                 lambda _: f"{provider} listed its models.",
             )
-    seed = TargetSeed(provider, model, *_ask_request(form))
+    request = _ask_request(form)
     # It has a name of its own once it is chosen.
-    name = seed.target.name if model else ""
-    form.submit("Add the model", f"added {name}.", _add_model, seed)
+    name = Target(provider, model, *request).name if model else ""
+    form.submit("Add the model", f"added {name}.", _add_model, provider, model, *request)
 
 
 def _read_list(actor: Actor, provider: str) -> None:
@@ -118,8 +117,10 @@ def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
     return own, RequestPatch(forced, (addendum or "").strip(), response_format or None)
 
 
-def _add_model(ctx: Context, actor: Actor, seed: TargetSeed) -> None:
-    added = targets.add_target(ctx, actor, seed)
+def _add_model(
+    ctx: Context, actor: Actor, provider: str, model: str, own: JsonObject, patch: RequestPatch
+) -> None:
+    added = targets.add_target(ctx, actor, Target(provider, model, own, patch))
     if unlisted := discovery.describe_unlisted(ctx, actor, added):
         st.session_state[UNLISTED] = (added.name, unlisted)
 

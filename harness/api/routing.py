@@ -49,7 +49,6 @@ from harness.domain.routing.table import (
     StreamCommit,
 )
 from harness.domain.routing.target import RequestPatch, Target
-from harness.domain.settings import TargetSeed
 
 router = APIRouter()
 
@@ -75,9 +74,9 @@ class ModelBody(Body):
     request_patch: PatchBody = PatchBody()
     discover: bool = True  # whether to ask the provider which models it has
 
-    def seed(self) -> TargetSeed:
+    def seed(self) -> Target:
         patch = self.request_patch
-        return TargetSeed(
+        return Target(
             self.provider,
             self.model,
             self.parameters,

@@ -20,8 +20,8 @@ from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
 from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.table import RouteFields, RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch
-from harness.domain.settings import RouteSeed, TargetSeed
+from harness.domain.routing.target import Provider, RequestPatch, Target
+from harness.domain.settings import RouteSeed
 from harness.domain.suggestions import did_you_mean, find_nearest
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -108,8 +108,8 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
             hint = did_you_mean(entry.data_class, known.data_classes)
             raise InputError(f"`data_classes` has no {entry.data_class!r}{hint}")
     capable = tuple(
-        seed.target.id
-        for seed, fallback in zip(fallbacks, entry.fallbacks, strict=True)
+        target.id
+        for target, fallback in zip(fallbacks, entry.fallbacks, strict=True)
         if isinstance(fallback, FallbackEntry) and fallback.capable
     )
     with at("capture"):
@@ -135,7 +135,7 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
             raise known.document.error(("routes", name, "overrides", kind.value), error)
 
 
-def _target(entry: str | TargetEntry, route: str, known: FileContext) -> TargetSeed:
+def _target(entry: str | TargetEntry, route: str, known: FileContext) -> Target:
     """A provider alone means its model of the tier that the route is named after.
 
     Raises InputError.
@@ -143,7 +143,7 @@ def _target(entry: str | TargetEntry, route: str, known: FileContext) -> TargetS
     tiers = known.tiers
     if isinstance(entry, str):
         if entry in tiers:
-            return TargetSeed(entry, _of_tier(entry, route, tiers))
+            return Target(entry, _of_tier(entry, route, tiers))
         return target_seed(entry, known.providers)
     given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
     if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
@@ -151,10 +151,10 @@ def _target(entry: str | TargetEntry, route: str, known: FileContext) -> TargetS
     if entry.target:
         named = target_seed(entry.target, known.providers)
     elif entry.tier:
-        named = TargetSeed(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
+        named = Target(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
     else:
-        named = TargetSeed(entry.provider, entry.model)
-    return TargetSeed(named.provider, named.model, entry.parameters, entry.request_patch)
+        named = Target(entry.provider, entry.model)
+    return Target(named.provider, named.model, entry.parameters, entry.request_patch)
 
 
 def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -> str:
@@ -168,9 +168,7 @@ def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -
     return known[tier]
 
 
-def target_seed(
-    name: str, providers: Mapping[str, Provider] = MappingProxyType({})
-) -> TargetSeed:
+def target_seed(name: str, providers: Mapping[str, Provider] = MappingProxyType({})) -> Target:
     """Parses `provider/model`. Raises InputError, which suggests the nearest model."""
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
@@ -179,4 +177,4 @@ def target_seed(
         near = near or find_nearest(name, (offer.name for offer in offers))
         hint = f"did you mean {near!r}?" if near else "e.g. openai/gpt-5"
         raise InputError(f"{name!r} is not a target: write provider/model; {hint}")
-    return TargetSeed(provider, model)
+    return Target(provider, model)

@@ -22,7 +22,7 @@ from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Provider, RequestPatch, Target
+from harness.domain.routing.target import Provider, Target
 
 FILE_NAME: Final = "swapgate.yaml"
 
@@ -376,26 +376,12 @@ class SuiteSettings(SuiteFields):
 
 
 @dataclass(frozen=True)
-class TargetSeed:
-    """A target named in the file, as `provider/model` with what sets it apart."""
-
-    provider: str
-    model: str
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    request_patch: RequestPatch = field(default_factory=RequestPatch)
-
-    @property
-    def target(self) -> Target:
-        return Target(self.provider, self.model, self.parameters, self.request_patch)
-
-
-@dataclass(frozen=True)
 class RouteSeed:
     """A route that is created when the database has none of that name."""
 
     name: str
-    incumbent: TargetSeed
-    fallbacks: tuple[TargetSeed, ...] = ()
+    incumbent: Target
+    fallbacks: tuple[Target, ...] = ()
     settings: RouteSettings = field(default_factory=RouteSettings)
 
 

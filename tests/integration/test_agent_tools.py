@@ -9,7 +9,7 @@ import pytest
 
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.router.router_process import eventually
@@ -39,7 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
         ) as made,
     ):
         ctx = made.world.installation.context
-        targets.add_target(ctx, SYSTEM, TargetSeed("sim", BETTER))
+        targets.add_target(ctx, SYSTEM, Target("sim", BETTER))
         yield made
 
 

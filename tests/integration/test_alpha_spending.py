@@ -20,7 +20,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import SuiteSettings, TargetSeed
+from harness.domain.settings import SuiteSettings
 from harness.gate.text.sentences import spending_text
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 from tests.support.control.manual_clock import ManualClock
@@ -76,14 +76,14 @@ def test_fresh_items_begin_again(world: SmallInstallation) -> None:
 
 
 SPELLINGS = {
-    "seed": TargetSeed("sim", "worse", {"seed": 7}),
-    "max_tokens": TargetSeed("sim", "worse", {"max_tokens": 99}),
-    "user": TargetSeed("sim", "worse", {"user": "somebody"}),
-    "temperature": TargetSeed("sim", "worse", {"temperature": 0.1}),
-    "addendum": TargetSeed("sim", "worse", {}, RequestPatch(prompt_addendum="Be brief.")),
-    "patched field": TargetSeed("sim", "worse", {}, RequestPatch({"top_p": 0.9})),
-    "name's case": TargetSeed("sim", "WORSE"),
-    "another provider at the same host": TargetSeed("alias", "worse"),
+    "seed": Target("sim", "worse", {"seed": 7}),
+    "max_tokens": Target("sim", "worse", {"max_tokens": 99}),
+    "user": Target("sim", "worse", {"user": "somebody"}),
+    "temperature": Target("sim", "worse", {"temperature": 0.1}),
+    "addendum": Target("sim", "worse", {}, RequestPatch(prompt_addendum="Be brief.")),
+    "patched field": Target("sim", "worse", {}, RequestPatch({"top_p": 0.9})),
+    "name's case": Target("sim", "WORSE"),
+    "another provider at the same host": Target("alias", "worse"),
 }
 
 
@@ -220,9 +220,9 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
     assert plain_world.preview(WORSE).plans[0].look == 3
 
 
-def seed_of(name: str) -> TargetSeed:
+def seed_of(name: str) -> Target:
     provider, _, model = name.partition("/")
-    return TargetSeed(provider, model)
+    return Target(provider, model)
 
 
 def test_a_proposal_that_is_measured_again_redraws_no_answer(

@@ -11,7 +11,7 @@ from harness.control.routing import seed, targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import Settings, TargetSeed
+from harness.domain.settings import Settings
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -38,7 +38,7 @@ def test_a_registered_model_has_the_catalogue_s_price(ctx: Context) -> None:
     assert stored(ctx) == OPENAI
 
     for model in ("big", "small", "secret"):
-        targets.add_target(ctx, SYSTEM, TargetSeed("main", model))
+        targets.add_target(ctx, SYSTEM, Target("main", model))
 
     assert stored(ctx).prices == {"small": Price(7, 8), "big": Price(3, 15)}
 
@@ -56,7 +56,7 @@ def test_what_was_stored_without_a_price_gets_it_at_the_next_start(
 ) -> None:
     plain = replace(ctx, models=None)
     targets.put_provider(plain, SYSTEM, OPENAI)
-    targets.add_target(plain, SYSTEM, TargetSeed("main", "big"))
+    targets.add_target(plain, SYSTEM, Target("main", "big"))
 
     assert seed.apply_seed(ctx, settings) == ["prices of provider main"]
     assert stored(ctx).prices["big"] == Price(3, 15)
@@ -67,7 +67,7 @@ def test_the_file_and_what_is_stored_are_one_with_the_catalogue_between(
     ctx: Context, settings: Settings
 ) -> None:
     targets.put_provider(ctx, SYSTEM, OPENAI)
-    targets.add_target(ctx, SYSTEM, TargetSeed("main", "big"))
+    targets.add_target(ctx, SYSTEM, Target("main", "big"))
 
     assert seed.list_seed_differences(ctx, settings) == []
     assert seed.apply_providers(ctx, SYSTEM, settings) == []

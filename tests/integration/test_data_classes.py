@@ -25,8 +25,7 @@ from harness.domain.errors import InputError, NotAllowed, ProofRefused, Swapgate
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow import ShadowLimits
 from tests.support.control.control_plane import (
     ANN,
@@ -268,11 +267,11 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
 
     for name in ("local", "groq"):
         with pytest.raises(NotAllowed, match="may see personal data"):
-            registry.register_with_provider(ctx, ADA, TargetSeed(name, "m"), api_base=there)
+            registry.register_with_provider(ctx, ADA, Target(name, "m"), api_base=there)
         change = credentials.CredentialChange(kind="custom", api_base=there)
         with pytest.raises(NotAllowed, match="may see personal data"):
             credentials.put_credential(ctx, ADA, name, change)
-    assert registry.register_with_provider(ctx, ADA, TargetSeed("groq", "m")).added
+    assert registry.register_with_provider(ctx, ADA, Target("groq", "m")).added
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(

@@ -15,7 +15,6 @@ from harness.domain.operations.alerts import Severity
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import TargetSeed
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -47,7 +46,7 @@ def deprecation_alerts(ctx: Context) -> list[AlertView]:
 def test_a_model_in_use_that_ends_is_told_with_its_successor(
     ctx: Context, world: SmallInstallation
 ) -> None:
-    targets.add_target(ctx, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
+    targets.add_target(ctx, SYSTEM, Target("claude", "claude-sonnet-4"))
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "essays", "claude/claude-sonnet-4", settings=settings)
 
@@ -78,6 +77,6 @@ def test_it_is_over_when_the_model_is_no_longer_used(ctx: Context) -> None:
 
 def test_a_model_that_no_route_uses_is_not_told(ctx: Context) -> None:
     unused = replace(ctx, judges={})
-    targets.add_target(unused, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
+    targets.add_target(unused, SYSTEM, Target("claude", "claude-sonnet-4"))
 
     assert deprecation_alerts(unused) == []

@@ -30,7 +30,6 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.candidate_schedule import CandidateSchedule, Preference
 from harness.domain.routing.target import Price, Target
-from harness.domain.settings import TargetSeed
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import ANN, SmallInstallation
@@ -173,7 +172,7 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
         (world.clock.now(), window)
     }
     assert "provider.discover" in {event.action for event in last_events(ctx)}
-    targets.add_target(ctx, ANN, TargetSeed("attic", "vendor/model-2"))
+    targets.add_target(ctx, ANN, Target("attic", "vendor/model-2"))
     assert registry.get_provider(ctx, "attic").prices.get("vendor/model-2") == price
 
 

@@ -23,7 +23,7 @@ from harness.control.operations.spending import load_report
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, kill_nine, site
@@ -100,7 +100,7 @@ def settings(
 
 def queued(installation: Installation, model: str, suite: str = "replies") -> str:
     ctx = installation.context
-    target = targets.add_target(ctx, SYSTEM, TargetSeed("sim", model))
+    target = targets.add_target(ctx, SYSTEM, Target("sim", model))
     return worker_supervision.start_run(ctx, SYSTEM, suite, target.id).id
 
 

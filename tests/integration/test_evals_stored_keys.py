@@ -14,7 +14,7 @@ from harness.control.providers import credentials
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from harness.runtime import secret_files
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.processes import site
@@ -67,7 +67,7 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                     targets.put_provider(ctx, SYSTEM, provider)
                 for name, secret in (("sim", TARGET), ("critic", JUDGE)):
                     credentials.put_credential(ctx, SYSTEM, name, CredentialChange(secret))
-                target = targets.add_target(ctx, SYSTEM, TargetSeed("sim", "m"))
+                target = targets.add_target(ctx, SYSTEM, Target("sim", "m"))
                 run = worker_supervision.start_run(ctx, SYSTEM, "replies", target.id).id
                 assert ctx.workers is not None
                 ctx.workers.start(run)

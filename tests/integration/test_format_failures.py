@@ -22,8 +22,8 @@ from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider
-from harness.domain.settings import SuiteSettings, TargetSeed
+from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import SuiteSettings
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.evals.simulated_answers import simulated_answers
 
@@ -160,7 +160,7 @@ def test_a_remedy_as_a_request_patch_makes_another_target_that_passes(
 
     mended = with_json_mode(first) if json_mode else patch_candidate(first, lost.remedy)
     assert mended.id == lost.mends[json_mode].target
-    seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
+    seed = Target(mended.provider, mended.model, mended.parameters, mended.request_patch)
     assert targets.add_target(world.context(), ANN, seed).id == mended.id
     again = compared_with(world, mended.id, descends_from=first.id)
 

@@ -13,14 +13,8 @@ from harness.domain.errors import SpendingPaused
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.target import Provider
-from harness.domain.settings import (
-    ControlSettings,
-    RouterSettings,
-    Settings,
-    TargetSeed,
-    UiSettings,
-)
+from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F10")
@@ -33,7 +27,7 @@ def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
         providers = tx.providers.all()
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
-    seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "better"))
+    seeds = (Target("sim", "base"), Target("sim", "better"))
     return gate_run.register_comparison(
         ctx, SYSTEM, settings, ComparisonRequest(suites, *seeds)
     )

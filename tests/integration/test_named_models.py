@@ -20,8 +20,8 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouteSeed, TargetSeed
+from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import RouteSeed
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -133,7 +133,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
 
 def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Context) -> None:
     request = ProposalRequest("chat", "openrouter/qwen/qwen4")
-    targets.add_target(ctx, ANN, TargetSeed("openrouter", "qwen/qwen4"))
+    targets.add_target(ctx, ANN, Target("openrouter", "qwen/qwen4"))
     made = submission.create_proposal(ctx, ANN, request)
 
     said = "openrouter does not list qwen/qwen4 among 3; did you mean 'qwen/qwen3-32b'?"
@@ -153,7 +153,7 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
     assert str(unlisted.value).startswith(said)
     assert f"`swapgate model add {name}` adds it" in str(unlisted.value)
     with ctx.store.write() as tx:
-        targets.register_target(ctx, tx, SYSTEM, TargetSeed("openrouter", "qwen/qwen4"))
+        targets.register_target(ctx, tx, SYSTEM, Target("openrouter", "qwen/qwen4"))
 
     chosen = [choose_model(ctx, words) for words in (name, "attic/x", "gpt-5-mini")]
 
@@ -164,9 +164,9 @@ def test_an_agents_model_is_listed_or_registered_by_a_person(ctx: Context) -> No
 def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     ctx: Context,
 ) -> None:
-    typed, declared = "openrouter/qwen/qwen4", TargetSeed("openrouter", "own/finetune")
+    typed, declared = "openrouter/qwen/qwen4", Target("openrouter", "own/finetune")
     request = ProposalRequest("chat", typed)
-    route = RouteSeed("other", TargetSeed("openrouter", "qwen/qwen4"))
+    route = RouteSeed("other", Target("openrouter", "qwen/qwen4"))
     file = replace(load_settings(), providers={}, routes={"other": route})
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     with ctx.store.read() as tx:

@@ -17,8 +17,7 @@ from harness.control.routing.targets import ProviderChange
 from harness.control.serialize import to_plain
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.probe import ProbeReply, ProbeStatus, ProbeSubject
-from harness.domain.routing.target import Provider
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Provider, Target
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
@@ -46,7 +45,7 @@ def test_every_provider_is_asked_and_each_finding_named(
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     registry.change_provider(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
-    targets.add_target(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
+    targets.add_target(ctx, SYSTEM, Target("sim", "sim-base"))
     registry.change_provider(
         ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
     )
@@ -85,7 +84,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
         change = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
         registry.change_provider(ctx, SYSTEM, "up", change)
-        targets.add_target(ctx, SYSTEM, TargetSeed("up", "m"))
+        targets.add_target(ctx, SYSTEM, Target("up", "m"))
         test = checks.run_check(ctx)
     shown = json.dumps(to_plain(test))
     assert "bad key [hidden]" in shown

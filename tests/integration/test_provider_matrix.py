@@ -17,8 +17,7 @@ from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry,
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.providers.probe import ProbeReply
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
-from harness.domain.routing.target import Price, Provider
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Price, Provider, Target
 from harness.runtime.encryption import FernetCipher, new_key
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
@@ -64,7 +63,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
         cipher=FernetCipher([new_key()].copy),
     )
     registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
-    targets.add_target(ctx, SYSTEM, TargetSeed("openai", "gpt-x"))
+    targets.add_target(ctx, SYSTEM, Target("openai", "gpt-x"))
     assert not row(ctx, "openai").configured
     credentials.put_credential(ctx, SYSTEM, "openai", CredentialChange(value="sk-of-the-test"))
 

@@ -12,7 +12,6 @@ from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
@@ -88,7 +87,7 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(
         ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1")
     )
     registry.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
-    targets.add_target(ctx, SYSTEM, TargetSeed("other", "good"))
+    targets.add_target(ctx, SYSTEM, Target("other", "good"))
     worker_supervision.start_run(ctx, SYSTEM, "colours", "other/good", items=5)
     with pytest.raises(Conflict, match=r"eval runs"):
         registry.change_provider(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
@@ -99,7 +98,7 @@ def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
     with pytest.raises(Conflict, match="route chat"):
         registry.remove_provider(ctx, SYSTEM, "sim")
     registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
-    targets.add_target(ctx, SYSTEM, TargetSeed("groq", "llama"))
+    targets.add_target(ctx, SYSTEM, Target("groq", "llama"))
     with pytest.raises(NotAllowed):
         registry.remove_provider(ctx, VERA, "groq")
 

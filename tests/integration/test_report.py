@@ -405,7 +405,7 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(
     with_line, in_json_mode, _ = printed(text)
     mends = find_format_failures(thrown.comparison, standalone=True)[0].mends
     for command, mend in zip((with_line, in_json_mode), mends, strict=True):
-        assert question_of(command).candidate.target.id == mend.target
+        assert question_of(command).candidate.id == mend.target
 
 
 def test_answers_without_a_score_in_another_suite_are_said(example: Example) -> None:

@@ -20,8 +20,7 @@ from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
@@ -43,8 +42,7 @@ def force(
 
 def fallbacks(world: SmallInstallation) -> list[str]:
     return [
-        fallback.target.name
-        for fallback in fallback_chain.list_fallbacks(world.context(), "chat")
+        fallback.name for fallback in fallback_chain.list_fallbacks(world.context(), "chat")
     ]
 
 
@@ -312,7 +310,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     plain_world: SmallInstallation, addendum: str, *, free: bool
 ) -> None:
     patch = RequestPatch(prompt_addendum=addendum)
-    seed = TargetSeed("sim", "good", request_patch=patch)
+    seed = Target("sim", "good", request_patch=patch)
     target = targets.add_target(plain_world.context(), ANN, seed)
 
     proposal = plain_world.decided(target.name, ANN)

@@ -12,7 +12,6 @@ from harness.domain.errors import InputError, RouteBusy, SwapgateError
 from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
-from harness.domain.settings import TargetSeed
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.verdicts import replay_verdict
 from tests.support.control.control_plane import (
@@ -270,7 +269,7 @@ def test_a_crash_at_any_unit_of_work_leaves_one_winner(
 def test_two_names_of_one_model_pay_for_two_looks(world: SmallInstallation) -> None:
     """A dishonest proposer names his favourite twice, with another seed."""
     one, two = (
-        targets.add_target(world.context(), ANN, TargetSeed("sim", "better", {"seed": seed})).id
+        targets.add_target(world.context(), ANN, Target("sim", "better", {"seed": seed})).id
         for seed in (7, 8)
     )
     request = ProposalRequest("chat", one, "a test", rivals=(two, "sim/good"))

@@ -28,7 +28,6 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
-from harness.domain.settings import TargetSeed
 from harness.domain.shadow import Shadow
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
@@ -141,7 +140,7 @@ def lived_in(
 def live(world: SmallInstallation) -> None:
     world.set_up()
     ctx = world.context()
-    targets.add_target(ctx, SYSTEM, TargetSeed("sim", "good"))
+    targets.add_target(ctx, SYSTEM, Target("sim", "good"))
     waive = WaiverRequest("a test", timedelta(days=1))
     fallback_chain.add_fallback(
         ctx, SYSTEM, "chat", FallbackRequest("sim/good", waive=waive), reason="a second one"

@@ -16,7 +16,7 @@ from harness.control.routing import targets
 from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, calling, good
 from tests.wire import anthropic as claude
@@ -43,7 +43,7 @@ def shared(
             agents_site(folder, with_control=True, database_url=database)
         )
         # What nobody uses and no file names is offered by nobody.
-        targets.add_target(made.world.installation.context, SYSTEM, TargetSeed("sim", BETTER))
+        targets.add_target(made.world.installation.context, SYSTEM, Target("sim", BETTER))
         yield made
 
 

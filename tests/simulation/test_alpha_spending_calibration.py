@@ -17,7 +17,7 @@ from harness.control.routing import routes, targets
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 from tests.support.control.control_plane import ANN, SmallInstallation
@@ -47,7 +47,7 @@ def alphas(folder: Path) -> list[float]:
         ctx = world.context()
         settings = RouteSettings(suites=(RouteSuite(name),))
         routes.create_route(ctx, SYSTEM, f"route-{number}", "sim/base", settings=settings)
-        target = targets.add_target(ctx, ANN, TargetSeed("sim", "worse", {"seed": number}))
+        target = targets.add_target(ctx, ANN, Target("sim", "worse", {"seed": number}))
         made = submission.create_proposal(
             ctx, ANN, ProposalRequest(f"route-{number}", target.id)
         )

@@ -317,14 +317,14 @@ data_classes:
         on_content_policy=OnContentPolicy.FALLBACK,
         keep_warm_bps=100,
         side_effects=True,
-        capable=(large.target.id, third.target.id),
+        capable=(large.id, third.id),
         data_class="personal",
         first_token_timeout_s=60.0,
         first_byte_timeout_s=90.0,
         commit=StreamCommit.WHOLE,
         on_bad_event=OnBadEvent.SKIP,
     )
-    assert spare.target.id not in route.settings.capable
+    assert spare.id not in route.settings.capable
 
 
 @pytest.mark.parametrize("share", ["0.5%", "50", "0.50 %"])

@@ -92,7 +92,7 @@ def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
     settings = loaded(example, tmp_path)
 
     chains = {
-        name: [target.target.name for target in (route.incumbent, *route.fallbacks)]
+        name: [target.name for target in (route.incumbent, *route.fallbacks)]
         for name, route in settings.routes.items()
     }
     heavy = settings.routes["gpt-4o"].incumbent

@@ -42,7 +42,7 @@ from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.domain.settings import JudgeSettings, SuiteSettings, TargetSeed
+from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
@@ -66,7 +66,7 @@ def furnish(many: int = 1) -> None:
     ctx, secret = page_frame.context(), page_frame.installation().secret
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     for model in ("base", "backup"):
-        targets.add_target(ctx, ANA, TargetSeed("sim", model))
+        targets.add_target(ctx, ANA, Target("sim", model))
     settings = RouteSettings(suites=(RouteSuite("tickets"),))
     for number in range(many):
         routes.create_route(
@@ -348,7 +348,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     furnish()
-    targets.add_target(page_frame.context(), ANA, TargetSeed("sim", "other"))
+    targets.add_target(page_frame.context(), ANA, Target("sim", "other"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     # A dialog keeps what it was opened with.
     app = dialog("routes.edit_chain(kept('view', queries.route(ctx, 'chat-0')))")
@@ -494,7 +494,7 @@ def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() 
     assert "unknown" in cell(None, None)
     ctx = page_frame.context()
     registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
-    targets.add_target(ctx, SYSTEM, TargetSeed("openai", "gpt-4o"))
+    targets.add_target(ctx, SYSTEM, Target("openai", "gpt-4o"))
     [row] = [row for row in build_matrix(ctx) if row.provider == "openai"]
     listed = row.models[0].price_origin
     assert listed is not None

@@ -34,7 +34,6 @@ from harness.domain.providers.tool_probe import (
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import TargetSeed
 from harness.ports import Cipher, Signatures
 from harness.runtime import signing, telemetry
 from harness.runtime.clock import SystemClock
@@ -238,8 +237,7 @@ def single_target_router(
     with alone.store.write() as tx:
         for stored_key in stored:
             tx.credentials.put(stored_key)
-    seed = TargetSeed(target.provider, target.model, target.parameters, target.request_patch)
-    known = targets.add_target(ctx, SYSTEM, seed)
+    known = targets.add_target(ctx, SYSTEM, target)
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
     return embed(alone, "doctor-"), key

@@ -38,7 +38,7 @@ from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 from harness.ports import Clock
 from harness.report.content import FILE, Report, gather_report, variables
 from harness.report.page import render_page
@@ -104,7 +104,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
     return exit_code(report)
 
 
-def _describe_remedy(ctx: Context, seeds: Sequence[TargetSeed]) -> str:
+def _describe_remedy(ctx: Context, seeds: Sequence[Target]) -> str:
     """Says what lets a comparison go on that had no money: no sum helps without a price."""
     with ctx.store.read() as tx:
         known = tx.providers.all()
@@ -114,7 +114,7 @@ def _describe_remedy(ctx: Context, seeds: Sequence[TargetSeed]) -> str:
     return "--max-usd allows more"
 
 
-def _seed(name: str) -> TargetSeed:
+def _seed(name: str) -> Target:
     """The target; a model without its provider is of the vendor whose models are called so."""
     if "/" in name:
         return target_seed(name)
@@ -127,7 +127,7 @@ def _seed(name: str) -> TargetSeed:
     return target_seed(f"{max(fits)[1]}/{name}" if fits else name)
 
 
-def _providers(seeds: list[TargetSeed], file: Path | None) -> dict[str, object]:
+def _providers(seeds: list[Target], file: Path | None) -> dict[str, object]:
     """Takes providers of the folder's own file, else by the vendor's name and variable."""
     known = parse_file(file).values.get("providers") if file else None
     found: dict[str, object] = {}

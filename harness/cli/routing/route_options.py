@@ -29,8 +29,7 @@ from harness.domain.routing.table import (
     Stakes,
     StreamCommit,
 )
-from harness.domain.routing.target import RequestPatch
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import RequestPatch, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class TargetOptions:
     response_format: str | None = opt("Replaces the client's response_format.", metavar="JSON")
 
 
-def requested_target(name: str, options: TargetOptions) -> TargetSeed:
+def requested_target(name: str, options: TargetOptions) -> Target:
     """Reads a target from name and options. Raises InputError for a name, BadParameter."""
     plainly = target_seed(name)
     patch = RequestPatch(
@@ -58,7 +57,7 @@ def requested_target(name: str, options: TargetOptions) -> TargetSeed:
         response_format=_object("--response-format", options.response_format),
     )
     own = body_fields("--param", options.parameters)
-    return TargetSeed(plainly.provider, plainly.model, own, patch)
+    return Target(plainly.provider, plainly.model, own, patch)
 
 
 def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:

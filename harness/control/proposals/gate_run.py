@@ -15,7 +15,8 @@ from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.settings import Settings, TargetSeed
+from harness.domain.routing.target import Target
+from harness.domain.settings import Settings
 from harness.domain.suggestions import did_you_mean
 
 LONGEST_PATIENCE_S: Final = 60.0
@@ -29,8 +30,8 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
     suites: Sequence[str]  # the first is the primary one, the others are required
-    incumbent: TargetSeed
-    candidate: TargetSeed
+    incumbent: Target
+    candidate: Target
     policy: str = "default"
     claim: Claim | None = None
     margin: float | None = None
@@ -73,7 +74,7 @@ def register_comparison(
     return submission.create_proposal(ctx, actor, request)
 
 
-def _check_provider(settings: Settings, seed: TargetSeed) -> None:
+def _check_provider(settings: Settings, seed: Target) -> None:
     """The configuration is all there is to read, so that is what has to be changed."""
     if seed.provider not in settings.providers:
         hint = did_you_mean(seed.provider, settings.providers, otherwise=".")

@@ -26,7 +26,6 @@ from harness.domain.providers.name_resolution import (
 from harness.domain.providers.oauth import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
 from harness.domain.routing.target import Target
-from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
@@ -102,7 +101,7 @@ def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> T
     target = find_listed_model(ctx, tx, words)
     if target.id in tx.routing.targets():
         return target
-    return targets.register_target(ctx, tx, actor, TargetSeed(target.provider, target.model))
+    return targets.register_target(ctx, tx, actor, Target(target.provider, target.model))
 
 
 def explain_name(

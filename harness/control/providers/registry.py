@@ -23,7 +23,6 @@ from harness.domain.providers.kinds import (
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
-from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
@@ -37,7 +36,7 @@ class RegisteredTarget:
 
 
 def register_with_provider(
-    ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
+    ctx: Context, actor: Actor, seed: Target, *, api_base: str = ""
 ) -> RegisteredTarget:
     """Registers a target, and its provider where that is an unconfigured kind's name."""
     actor.require(Role.PROPOSER)

@@ -16,7 +16,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Target
 
 SIMULATOR: Final = "sim"
 REASON: Final = "the first proposal"
@@ -70,7 +70,7 @@ def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstR
     # Before a provider is made: a typing error in the route should leave nothing behind.
     routes.check_settings(ctx, settings)
     registry.register_with_provider(
-        ctx, actor, TargetSeed(wanted.provider, wanted.model), api_base=wanted.api_base
+        ctx, actor, Target(wanted.provider, wanted.model), api_base=wanted.api_base
     )
     if wanted.key:
         credentials.put_credential(

@@ -127,7 +127,7 @@ def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "")
         known = set(tx.routing.table().routes)
         new = [route for name, route in settings.routes.items() if name not in known]
         for wanted in (one for route in new for one in (route.incumbent, *route.fallbacks)):
-            named_models.require_listed(ctx, tx, wanted.target)
+            named_models.require_listed(ctx, tx, wanted)
     _create_all(ctx, actor, new)
     return FileApplied(
         tuple(changed),
@@ -157,7 +157,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             what, step = "in the file, not in the database", f"{APPLY_STEP} creates it"
             found.append(SeedDifference(f"route {name}", what, step))
             continue
-        if wanted.incumbent.target.id != route.incumbent:
+        if wanted.incumbent.id != route.incumbent:
             found.append(_other_model(wanted, names[route.incumbent]))
         found += _other_settings(wanted, route)
     return found
@@ -176,7 +176,7 @@ def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
 
 def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     names = []
-    if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
+    if tuple(fallback.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")
     ours, theirs = wanted.settings, route.settings
     fields = RouteSettings.__dataclass_fields__

@@ -25,26 +25,24 @@ from harness.domain.routing.target import (
     Target,
     check_extra_body,
 )
-from harness.domain.settings import TargetSeed
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
 
-def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
+def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
         return register_target(ctx, tx, actor, seed)
 
 
-def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
+def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target) -> Target:
     providers = tx.providers.all()
-    if seed.provider not in providers:
-        hint = did_you_mean(seed.provider, providers, otherwise=".")
+    if target.provider not in providers:
+        hint = did_you_mean(target.provider, providers, otherwise=".")
         raise NotFound(
-            f"there is no provider {seed.provider!r}{hint} "
+            f"there is no provider {target.provider!r}{hint} "
             "Add it under `providers:` in swapgate.yaml"
         )
-    target = seed.target
     if target.id not in tx.routing.targets():
         tx.routing.add_target(target)
         tx.audit.append(actor, "model.add", f"target {target.id}", target.as_json())
