@@ -106,4 +106,4 @@ def registered(words: list[str]) -> Target:
     """As `swapgate model add` would read them."""
     given = models.add.make_context("add", words).params
     options = TargetOptions(**{name: given[name] for name in TargetOptions.__annotations__})
-    return requested_target(given["name"], options).target
+    return requested_target(given["name"], options)
