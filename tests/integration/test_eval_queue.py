@@ -13,8 +13,7 @@ from harness.domain.errors import IllegalTransition, InputError, NotAllowed, Not
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Provider, Target
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 
@@ -131,7 +130,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
 ) -> None:
     codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
     targets.put_provider(world.context(), SYSTEM, codex)
-    targets.add_target(world.context(), SYSTEM, TargetSeed("codex", "gpt-5-codex"))
+    targets.add_target(world.context(), SYSTEM, Target("codex", "gpt-5-codex"))
 
     with pytest.raises(InputError, match="suites are run over chat"):
         world.propose("codex/gpt-5-codex")

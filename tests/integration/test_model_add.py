@@ -8,8 +8,7 @@ import pytest
 from harness.control.routing import targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Provider
-from harness.domain.settings import TargetSeed
+from harness.domain.routing.target import Provider, Target
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.command_line import CommandLine, installed
@@ -109,7 +108,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
 ) -> None:
     codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
     targets.put_provider(world.context(), SYSTEM, codex)
-    targets.add_target(world.context(), SYSTEM, TargetSeed("codex", "gpt-5-codex"))
+    targets.add_target(world.context(), SYSTEM, Target("codex", "gpt-5-codex"))
 
     with pytest.raises(InputError, match="suites are run over chat"):
         world.propose("codex/gpt-5-codex")

@@ -42,7 +42,8 @@ def force(
 
 def fallbacks(world: SmallInstallation) -> list[str]:
     return [
-        fallback.target.name for fallback in fallback_chain.list_fallbacks(world.context(), "chat")
+        fallback.target.name
+        for fallback in fallback_chain.list_fallbacks(world.context(), "chat")
     ]
 
 
