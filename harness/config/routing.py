@@ -19,7 +19,7 @@ from harness.domain.routing.candidate_schedule import check_schedule
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
 from harness.domain.routing.route_changes import check_route_name
-from harness.domain.routing.table import RouteFields, RouteSettings, RouteSuite
+from harness.domain.routing.table import PlainRouteSettings, RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import RouteSeed
 from harness.domain.suggestions import did_you_mean, find_nearest
@@ -63,7 +63,7 @@ class OverridesEntry(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RouteEntry(RouteFields):
+class RouteEntry(PlainRouteSettings):
     incumbent: str | TargetEntry  # the model that serves at first: provider/model, or its parts
     # Targets that answer when the incumbent cannot, in this order.
     fallbacks: tuple[str | FallbackEntry, ...] = ()
@@ -114,7 +114,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     )
     with at("capture"):
         settings = RouteSettings(
-            **{of.name: getattr(entry, of.name) for of in fields(RouteFields)},
+            **{of.name: getattr(entry, of.name) for of in fields(PlainRouteSettings)},
             suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
             keep_warm_bps=keep_warm_bps,
             side_effects=entry.tools == "side_effects",

@@ -93,7 +93,7 @@ class RouteSuite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouteFields:
+class PlainRouteSettings:
     """Holds a route's settings that the file and the database have in the same form."""
 
     description: str = ""  # what people read
@@ -123,7 +123,7 @@ class RouteFields:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouteSettings(RouteFields):
+class RouteSettings(PlainRouteSettings):
     """A route's settings: what may change without bringing a target into traffic."""
 
     suites: tuple[RouteSuite, ...] = ()
