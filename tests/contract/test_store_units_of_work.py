@@ -5,10 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
-from harness.domain.errors import Conflict, IllegalTransition, RevisionConflict, RouteBusy
+from harness.domain.errors import IllegalTransition, RevisionConflict, RouteBusy
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import ChangeSettings
@@ -232,9 +233,11 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
     with ThreadPoolExecutor(1) as pool:
         # Each thread hears for itself: the first call settles this one.
         woken = pool.submit(lambda: settled(waiting).wait_for_change(60.0))
-        while not woken.done():
-            with suppress(Conflict), writing.write() as tx:
-                tx.keys.add(replace(KEY, id=f"k_{id(tx)}", hash=f"{id(tx)}"))
+        for number in count():
+            if woken.done():
+                break
+            with writing.write() as tx:
+                tx.keys.add(replace(KEY, id=f"k_{number}", hash=f"{number}"))
         assert woken.result()
 
 
