@@ -31,7 +31,7 @@ from harness.domain.proposals.policy import (
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.gate.planning.multiplicity import ALL_LOOKS
-from harness.gate.text import explain
+from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
 
 MOST_ROUTES: Final = 8
 NOTE: Final = "It says what a candidate must prove, who approves, and how its canary grows."
@@ -236,7 +236,7 @@ def _canary(canary: CanaryPolicy) -> str:
 def _guardrails(canary: CanaryPolicy) -> str:
     grouped: dict[float, list[str]] = {}
     for guardrail, ratio in canary.tolerated.items():
-        name = explain.GUARDRAIL_NAMES[guardrail]
+        name = GUARDRAIL_NAMES[guardrail]
         grouped.setdefault(ratio, []).append(name[0].lower() + name[1:])
     parts = [
         f"{'No more' if ratio == 1.0 else f'At most {format_number(ratio)} times'}: "

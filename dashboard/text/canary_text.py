@@ -20,7 +20,8 @@ from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.canary_state import CanaryStateKind
-from harness.gate.text.explain import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow, StepNeed
+from harness.gate.text.explain import StepNeed
+from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
 
 TIMELINE_NOTE: Final = (
     "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "

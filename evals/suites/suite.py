@@ -1,13 +1,10 @@
 """Loads a suite from its settings and data file: items, prompts, scorer, and the pin that
-hashes all that decides a score. `ConfiguredSuites` holds those of the configuration by name.
-
-Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
-`@task`, when such a suite is asked for.
+hashes all that decides a score.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -30,13 +27,11 @@ from evals.scorers.interface import written
 from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
 from evals.suites.items import Item, file_sha256, load_items, load_references, tags_of
 from harness.domain.content_hash import digest
-from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.item_groups import ItemGroups, texts_fingerprint
 from harness.domain.evals.suite_plan import JUDGE_SEPARATOR, SuitePin
 from harness.domain.privacy.capture import find_near_duplicates
-from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.suggestions import did_you_mean
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"
@@ -303,147 +298,3 @@ def task_file(settings: SuiteSettings) -> tuple[Path, str]:
     given = settings.task or ""
     file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
     return Path(file), name
-
-
-class ConfiguredSuites:
-    """Implements SuiteCatalog over the suites of the configuration; pins follow the files when
-    these change.
-
-    added: reads the suites that the configuration has gained; empty where it did not change. A
-    suite that is known keeps its settings for as long as the process lives.
-    """
-
-    def __init__(
-        self,
-        suites: Mapping[str, SuiteSettings],
-        added: Callable[[], Mapping[str, SuiteSettings]] = dict,
-    ) -> None:
-        self._suites = dict(suites)
-        self._added = added
-        self._tasks: dict[tuple[str, int, int], tuple[SuitePin, ItemGroups]] = {}
-        self._loaded: dict[tuple[str, int, int], Suite] = {}
-
-    def names(self) -> Sequence[str]:
-        self._refresh()
-        return sorted(self._suites)
-
-    @property
-    def judges(self) -> "SuiteJudges":
-        return SuiteJudges(self)
-
-    def _refresh(self) -> None:
-        if added := self._added():
-            self._suites = {**added, **self._suites}
-
-    def settings(self, suite: str) -> SuiteSettings:
-        if suite not in self._suites:
-            self._refresh()
-        try:
-            return self._suites[suite]
-        except KeyError:
-            known = self.names()
-            there = ", ".join(known) or "none; add one under `suites` in the configuration"
-            hint = did_you_mean(suite, known, otherwise=f"; there are: {there}", cutoff=0.4)
-            raise NotFound(f"no suite {suite!r}{hint}") from None
-
-    def suite(self, suite: str) -> Suite:
-        """Returns a suite that has a data file, with its items and scorer. Raises as pin()."""
-        settings = self.settings(suite)
-        key = _version(suite, settings.path or Path())
-        if key not in self._loaded:
-            self._loaded[key] = load_suite(settings)
-        return self._loaded[key]
-
-    def _data(self, suite: str) -> Suite | None:
-        """The suite; None for a `@task`."""
-        return None if self.settings(suite).task is not None else self.suite(suite)
-
-    def _task(self, suite: str) -> tuple[SuitePin, ItemGroups]:
-        settings = self.settings(suite)
-        key = _version(settings.name, task_file(settings)[0])
-        if key not in self._tasks:
-            # Seconds of import; only for suites that are Python files.
-            from evals.runner.inspect_tasks import load_task_suite  # noqa: PLC0415
-
-            loaded = load_task_suite(settings)
-            self._tasks[key] = loaded.pin, loaded.groups
-        return self._tasks[key]
-
-    def pin(self, suite: str) -> SuitePin:
-        return data.pin if (data := self._data(suite)) else self._task(suite)[0]
-
-    def groups(self, suite: str) -> ItemGroups:
-        return data.groups if (data := self._data(suite)) else self._task(suite)[1]
-
-    def likely_clusters(self, suite: str) -> str:
-        return data.likely_clusters if (data := self._data(suite)) else ""
-
-    def guess_tokens(self, suite: str) -> tuple[float, float] | None:
-        return data.guessed_tokens if (data := self._data(suite)) else None
-
-    def title(self, suite: str) -> str:
-        return self.settings(suite).title or suite
-
-    def data_class(self, suite: str) -> str:
-        return self.settings(suite).data_class
-
-    def describe_sample(self, suite: str) -> str:
-        settings = self.settings(suite)
-        items = () if settings.path is None else self.suite(suite).items.values()
-        broken = sum(REPLACED in canonical_text(item) for item in items)
-        replaced = (
-            f"{broken} items hold {REPLACED}, in place of half of a pair of characters or of "
-            "one that could not be read."
-        )
-        return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
-
-    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        items = data.items.values() if (data := self._data(suite)) else ()
-        tagged = {item.id: tags_of(item) for item in items}
-        return {item: tags for item, tags in tagged.items() if tags}
-
-    def shown(self, suite: str, item: str) -> tuple[str, str]:
-        data = self._data(suite)
-        if data is None:
-            raise NotFound(
-                f"suite {suite!r} is an Inspect task; its items are in the stored prompts only"
-            )
-        found = data.items.get(item)
-        if found is None:
-            raise NotFound(f"suite {suite!r} has no item {item!r}; has its data changed?")
-        return found.input, written(found.target)
-
-
-class SuiteJudges(Mapping[str, Target]):
-    """Maps the suites that a model scores to that model; suites that are added count too."""
-
-    def __init__(self, suites: ConfiguredSuites) -> None:
-        self._suites = suites
-
-    def __getitem__(self, suite: str) -> Target:
-        try:
-            judge = self._suites.settings(suite).judge
-        except NotFound:
-            raise KeyError(suite) from None
-        if judge is None:
-            raise KeyError(suite)
-        return judge.target
-
-    def __iter__(self) -> Iterator[str]:
-        names = self._suites.names()
-        return (name for name in names if self._suites.settings(name).judge is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _version(suite: str, path: Path) -> tuple[str, int, int]:
-    """Suite with its file's time and size: another content is loaded again."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise InputError(
-            f"suite {suite!r}: {path} cannot be read: {error.strerror}; fix its path in the "
-            "configuration"
-        ) from error
-    return suite, stat.st_mtime_ns, stat.st_size

@@ -217,7 +217,7 @@ class Installation:
 
     @cached_property
     def context(self) -> Context:
-        from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
+        from evals.suites.configured_suites import ConfiguredSuites  # noqa: PLC0415
         from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         settings = self.settings

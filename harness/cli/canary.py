@@ -26,7 +26,8 @@ from harness.control.canary.status import CanaryHistory, CanaryStatus, list_cana
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate, format_percent
 from harness.gate.text.canary_state import OPERATIONS, OVERRULES, describe_effect
-from harness.gate.text.explain import GuardrailRow, StepNeed
+from harness.gate.text.explain import StepNeed
+from harness.gate.text.guardrail_rows import GuardrailRow
 
 # Before these a person at a terminal is asked.
 ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})

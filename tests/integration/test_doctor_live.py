@@ -14,7 +14,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from evals.sim.server import simulator
-from harness.app.doctor.live_checks import QUESTION
+from harness.app.doctor.live_scenarios import QUESTION
 from harness.cli.program import program
 from harness.domain.providers.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
 from tests.support.providers.simulator_thread import serve_in_thread

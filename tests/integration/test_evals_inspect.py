@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from evals.runner.chat_completions import ChatReply, ReplyToolCall
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import AnswerColumns, RunState, Sample, count_cut
 from harness.domain.routing.target import Provider, Target

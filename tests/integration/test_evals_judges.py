@@ -10,7 +10,7 @@ import pytest
 
 from evals.runner.judge_calibration import JudgeBill
 from evals.sim import server
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
 from harness.domain.evals.run import AnswerColumns, Sample, SampleError
 from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from evals.runner.provider_client import ProviderFailed
+from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.item_groups import shuffle_items
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob

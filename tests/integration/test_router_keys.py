@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.control.context import Context
 from harness.control.operations import keys, queries
 from harness.domain.errors import InputError

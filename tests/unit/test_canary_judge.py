@@ -35,7 +35,8 @@ from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, hash_bucket
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
-from harness.gate.text.explain import GuardrailRow, RolloutExplanation, explain_rollout
+from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.gate.text.guardrail_rows import GuardrailRow
 from router.recording.guardrail_sample import RequestTraits
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger
 from router.recording.open_block import LedgerUnit

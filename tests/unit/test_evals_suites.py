@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from evals.scorers import SCORERS
+from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from evals.suites.suite import ConfiguredSuites, load_suite, render_prompt, task_file
+from evals.suites.suite import load_suite, render_prompt, task_file
 from harness import package_data
 from harness.config import load_settings
 from harness.domain.errors import ConfigError, InputError, NotFound

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.suites.suite import ConfiguredSuites, load_suite
+from evals.suites.configured_suites import ConfiguredSuites
+from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.suite_plan import SuitePlan

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice, guard_slices
 from harness.domain.evals.suite_plan import SuitePlan

@@ -32,7 +32,7 @@ from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import ApprovalKind
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.explain import list_warnings
+from harness.gate.text.guardrail_rows import list_warnings
 from harness.store.transaction import Transaction
 
 

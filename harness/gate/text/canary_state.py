@@ -18,7 +18,8 @@ from harness.domain.formatting import format_bps, format_count
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.table import RouteRecord
 from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.explain import HALF_DISTANCE, RolloutExplanation
+from harness.gate.text.explain import RolloutExplanation
+from harness.gate.text.guardrail_rows import HALF_DISTANCE
 
 # Where the state is said as well, it would be said twice.
 HOLD_PREFIX: Final = "On hold: "

@@ -1,91 +1,32 @@
 """Explains a rollout for people by what `decide_action` decided; decides nothing itself."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.domain.canary.guardrails import (
-    CanaryJudge,
-    Guardrail,
-    GuardrailKind,
-    guardrail_kind,
-)
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import (
-    format_answer_price,
     format_bps,
     format_estimate,
     format_number,
-    format_percent,
-    format_quantity,
     format_span,
-    format_usd,
     without_scientific_notation,
 )
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.ranges import add_seconds
-from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.fisher import ALARM_LOG_E
-from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.next_step import missing_duration, peak_reached_at
-from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
+from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
+from harness.gate.text.guardrail_rows import GuardrailRow, guardrail_row, list_warnings
 from harness.gate.text.ramp_plan import describe_warm_up
 
-# log e (statistics.md §0): strong evidence, not enough to act.
-STRONG_EVIDENCE: Final = math.log(10.0)
-# Of the way to a rollback by itself.
-HALF_DISTANCE: Final = 0.5
-NO_FEEDBACK: Final = "no feedback yet"
 HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
 MIN_BLOCKS: Final = 3
-# log e (statistics.md §0): from here on it is called so.
-SOME_EVIDENCE: Final = math.log(3.0)
-_EVIDENCE: Final = (
-    (STRONG_EVIDENCE, "strong evidence of harm"),
-    (SOME_EVIDENCE, "some evidence of harm"),
-    (0.0, "hardly any evidence of harm"),
-)
-GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
-    Guardrail.ERRORS: "Errors",
-    Guardrail.LATENCY: "Time for an answer",
-    Guardrail.TIME_TO_FIRST_TOKEN: "Time to first token",
-    Guardrail.INTER_TOKEN_LATENCY: "Time between tokens",
-    Guardrail.OUTPUT_TOKENS: "Output tokens",
-    Guardrail.TRUNCATION: "Cut off at the token limit",
-    Guardrail.REFUSALS: "Refusals",
-    Guardrail.JSON_VALIDITY: "Invalid JSON",
-    Guardrail.TOOL_VALIDITY: "Wrong tool calls",
-    Guardrail.COST_PER_SUCCESS: "Cost per answer",
-    Guardrail.FEEDBACK: "Disliked by users",
-    Guardrail.JUDGE: "Found bad by the judge",
-}
-_SECONDS: Final = frozenset(
-    {Guardrail.LATENCY, Guardrail.TIME_TO_FIRST_TOKEN, Guardrail.INTER_TOKEN_LATENCY}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class GuardrailRow:
-    guardrail: Guardrail
-    name: str
-    says: str
-    candidate: str  # candidate, incumbent: figures in words, empty without data
-    incumbent: str
-    allowed: str
-    exposures: int
-    log_e: float
-    log_e_max: float
-    distance: float  # to the rollback if it tripped alone, 1 trips
-    furthest: float  # the highest that it was
-    # Of errors, a line for each model that has any; of the judge, what he cost; of costs and
-    # times, which part of a difference is the prompt cache.
-    classes: tuple[str, ...] = ()
-    warns: bool = False  # it speaks against going on by hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +85,7 @@ def _explain(
 ) -> RolloutExplanation:
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     limit, judge = action.figures.rollback_at, rollout.policy.judge
-    rows = tuple(_row(one, limit, judge) for one in action.figures.guardrails.values())
+    rows = tuple(guardrail_row(one, limit, judge) for one in action.figures.guardrails.values())
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
@@ -169,108 +110,6 @@ def _explain(
 
 def _back(what: str) -> str:
     return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
-
-
-def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -> GuardrailRow:
-    guardrail, tolerated = evidence.guardrail, evidence.tolerated
-    counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
-    furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
-    silent = _without_feedback(evidence)
-    measured = bool(evidence.canary) and not silent
-    candidate, incumbent = (_arm_figure(evidence, canary=arm) for arm in (True, False))
-    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
-    return GuardrailRow(
-        guardrail=guardrail,
-        name=GUARDRAIL_NAMES[guardrail],
-        says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
-        candidate=candidate if measured else "",
-        incumbent=incumbent if measured else "",
-        allowed=f"at most {times}the incumbent's {'odds' if counts else 'value'}",
-        exposures=evidence.canary if measured else 0,
-        log_e=evidence.log_e,
-        log_e_max=evidence.log_e_max,
-        distance=evidence.distance_to_trip,
-        furthest=min(1.0, max(evidence.distance_to_trip, furthest, 0.0)),
-        classes=(
-            _failure_classes(evidence)
-            or _judge_lines(evidence, judge)
-            or tuple(filter(None, [evidence.cache_text]))
-        ),
-        warns=is_warning(evidence),
-    )
-
-
-def _without_feedback(evidence: GuardrailEvidence) -> bool:
-    """Whether no user gave feedback. Missing outcomes, which count as bad, may be evidence."""
-    opinions = evidence.opinions
-    return (
-        opinions is not None
-        and not (opinions.canary or opinions.control)
-        and evidence.log_e <= 0.0
-    )
-
-
-def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
-    """Lists each model's failures by class, and the segment that carries the harm."""
-    arms = (
-        ("candidate", evidence.canary_failures, evidence.canary_classes),
-        ("incumbent", evidence.control_failures, evidence.control_classes),
-    )
-    lines = tuple(
-        f"{name}, {format_quantity(failures, 'failure')}: {describe_failures(classes)}"
-        for name, failures, classes in arms
-        if classes
-    )
-    return (*lines, evidence.segment.text) if evidence.segment else lines
-
-
-def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:
-    totals = evidence.judging
-    if totals is None or judge is None:
-        return ()
-    paid, money = format_usd(totals.cost_usd), format_usd(judge.max_usd)
-    lines = [f"{judge.model} was paid {paid} of {money}"]
-    if totals.cost_usd >= judge.max_usd:
-        lines[0] += ": the money is spent, and no further answer is read, of either model"
-    if totals.canary_unjudged or totals.control_unjudged:
-        lines.append(
-            f"without a verdict: candidate {totals.canary_unjudged:,}, incumbent "
-            f"{totals.control_unjudged:,}; as evidence of harm they count for the candidate"
-        )
-    return tuple(lines)
-
-
-def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
-    if not measured:
-        return "no data yet"
-    if evidence.distance_to_trip >= 1.0:
-        return "harm is shown"
-    return next(
-        (words for at, words in _EVIDENCE if evidence.log_e > at), "no evidence of harm"
-    )
-
-
-def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
-    units = evidence.canary if canary else evidence.control
-    if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
-        failed = evidence.canary_failures if canary else evidence.control_failures
-        if not units:
-            return "nothing yet"
-        feedback, opinions = "", evidence.opinions
-        if opinions is not None:
-            given = opinions.canary if canary else opinions.control
-            feedback = f", {given:,} with an opinion"
-        percent = format_percent(failed / units, significant=2)
-        return f"{percent} ({failed:,} of {units:,}{feedback})"
-    levels = evidence.canary_level, evidence.control_level
-    level, other = levels if canary else levels[::-1]
-    if level is None:
-        return f"{units:,} compared"
-    if evidence.guardrail in _SECONDS:
-        return f"{format_number(level)} s"
-    if evidence.guardrail is Guardrail.COST_PER_SUCCESS:
-        return format_answer_price(level, other)
-    return format_number(level)
 
 
 def _needs(
@@ -410,32 +249,3 @@ def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -
 def _two_figures(value: float) -> float:
     """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
     return float(f"{value:.2g}")
-
-
-def is_warning(evidence: GuardrailEvidence) -> bool:
-    """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
-    if not evidence.canary:
-        return False
-    return evidence.distance_to_trip >= HALF_DISTANCE or evidence.log_e > STRONG_EVIDENCE
-
-
-def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
-    """Returns a sentence for each thing that warns; empty when nothing does."""
-    warnings = []
-    if figures.log_srm >= ALARM_LOG_E:
-        warnings.append(
-            "The canary's share of callers is not the planned one: look at routing first."
-        )
-    warnings += [
-        f"The canary {evidence.text}; by itself that is "
-        f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
-        for evidence in figures.guardrails.values()
-        if is_warning(evidence)
-    ]
-    warnings += [
-        f"{evidence.cache_text[:1].upper()}{evidence.cache_text[1:]}. No evidence counts the "
-        "cache's part: it stays if the candidate's cache stays cold at full traffic."
-        for evidence in figures.guardrails.values()
-        if evidence.is_cold
-    ]
-    return tuple(warnings)

@@ -24,7 +24,7 @@ from evals.runner.questions import plan_questions
 from evals.sim import answers, profiles
 from evals.sim import simulated_model as sim_suites
 from evals.sim.simulated_model import ItemBank, SimulatedModel
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control import reconciler

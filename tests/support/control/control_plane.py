@@ -14,8 +14,8 @@ from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from evals.suites.suite import ConfiguredSuites
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.operations import keys

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.suites.suite import ConfiguredSuites
+from evals.suites.configured_suites import ConfiguredSuites
 from harness.domain.evals.run import Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, EvalRunner
