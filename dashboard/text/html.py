@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from dashboard.text.labels import FigureChange, Label, Tone
 from harness.domain.formatting import escape_directions
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.

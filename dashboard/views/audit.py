@@ -16,7 +16,7 @@ from harness.control.operations import audit_export, queries
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page, PageRequest
 
 MOST_EVENTS: Final = 40

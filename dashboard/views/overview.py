@@ -31,7 +31,7 @@ from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.formatting import DASH, format_score
 from harness.domain.operations.alerts import NO_SINK, Severity
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
 

@@ -36,7 +36,7 @@ from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_h
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.settings import http_url
 from harness.ports import Clock
 from harness.runtime import signing_keys, telemetry

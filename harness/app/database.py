@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from harness.app.installation import Installation, job_queue
 from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.row_signatures import KeyPurpose, PublicKey
+from harness.domain.operations.keyring import KeyPurpose, PublicKey
 from harness.domain.settings import RunQueueKind, Settings
 from harness.runtime import secret_files, signing_keys
 

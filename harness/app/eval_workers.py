@@ -16,7 +16,7 @@ from harness import config
 from harness.app.installation import CONFIG_VARIABLE, Installation, job_queue, open_installation
 from harness.control.evals import worker_supervision
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.settings import RunQueueKind
 from harness.imports import leave_modules_alone, pause_garbage_collection
 from harness.ports import EvalWorkers

@@ -16,7 +16,7 @@ from harness import package_data
 from harness.control.context import Context
 from harness.domain.agents.caller import ApprovalLinks
 from harness.domain.errors import ConfigError, DatabaseUnusable, InputError
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.proposals.policy import Policy
 from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,

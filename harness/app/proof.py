@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.control.proposals.proof_check import ProofFindings, check_proof
 from harness.domain.errors import InputError
-from harness.domain.operations.row_signatures import parse_keyring
+from harness.domain.operations.keyring import parse_keyring
 from harness.domain.proposals.proof import parse_proof
 from harness.runtime.signing import Ed25519Signatures
 from harness.store.signing.proof_rows import build_proven, find_faults

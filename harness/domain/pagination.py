@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar, overload
 from urllib.parse import quote, unquote
 
 from harness.domain.errors import InputError
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 
 T = TypeVar("T")
 S = TypeVar("S")

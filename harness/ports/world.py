@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.reliability.rate_limits import RateState
 
 

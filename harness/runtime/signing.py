@@ -10,18 +10,17 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from harness.domain.errors import ConfigError, SignatureInvalid
-from harness.domain.operations.row_signatures import (
+from harness.domain.operations.keyring import (
     KEY_BYTES,
     KeyPurpose,
     Keyring,
     PublicKey,
     decode_base64url,
     encode_base64url,
-    join_signature,
     key_id,
-    split_signature,
     verifying_key,
 )
+from harness.domain.operations.row_signatures import join_signature, split_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.errors import ConfigError
-from harness.domain.operations.row_signatures import (
+from harness.domain.operations.keyring import (
     KeyPurpose,
     Keyring,
     KeyState,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
-from harness.domain.operations.row_signatures import Lineage, RowFault
+from harness.domain.operations.signed_rows import Lineage, RowFault
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
 from harness.store import engine, schema_revisions

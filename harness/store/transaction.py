@@ -5,7 +5,7 @@ all of it, or nothing. Its reads see its writes.
 from collections.abc import Sequence
 from datetime import datetime
 
-from harness.domain.operations.row_signatures import Lineage, SignedRows
+from harness.domain.operations.signed_rows import Lineage, SignedRows
 from harness.domain.proposals.proof import Proof
 from harness.domain.proposals.proposal import Proposal
 from harness.ports import Clock

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.store.change_listener import visible_state
 from harness.store.database_errors import translated
 from harness.store.schema.agents import agent_switch

@@ -17,7 +17,7 @@ from harness.domain.errors import (
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.operations.row_signatures import (
+from harness.domain.operations.signed_rows import (
     Lineage,
     Revocations,
     foreign_reason,

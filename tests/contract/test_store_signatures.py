@@ -12,13 +12,13 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey, DashboardSession, Role
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import (
     LOCAL_PRINCIPAL,
     PersonLink,
     Principal,
     PrincipalKind,
 )
-from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key

@@ -23,7 +23,7 @@ from harness.domain.agents.caller import (
 )
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from tests.support.control.manual_clock import ManualClock
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.router.router_process import routed

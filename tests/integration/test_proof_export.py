@@ -15,7 +15,8 @@ from harness.control.proposals.proof_check import ProofFindings
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.row_signatures import KeyPurpose, format_keyring, row_payload
+from harness.domain.operations.keyring import KeyPurpose, format_keyring
+from harness.domain.operations.row_signatures import row_payload
 from harness.domain.proposals.proof import Proof, format_proof
 from harness.store.signing.proof_rows import DOCUMENT
 from tests.support.control.control_plane import SmallInstallation

@@ -15,7 +15,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import EvidenceMismatch, ProofRefused
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.store import Store
 from tests.integration.conftest import prepared

@@ -15,7 +15,7 @@ import pytest
 
 from evals.sim import server as sim
 from harness.domain.operations.access import key_hash
-from harness.domain.operations.row_signatures import Lineage
+from harness.domain.operations.signed_rows import Lineage
 from harness.runtime.clock import SystemClock
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot

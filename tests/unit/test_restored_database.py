@@ -18,7 +18,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotAllowed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.row_signatures import Lineage, older_reason
+from harness.domain.operations.signed_rows import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
 from harness.store.signing.signed_snapshot import verified
 from harness.store.store import Store

@@ -7,12 +7,8 @@ import pytest
 
 from harness import config, package_data
 from harness.domain.errors import ConfigError, SignatureInvalid
-from harness.domain.operations.row_signatures import (
-    KeyPurpose,
-    format_keyring,
-    parse_keyring,
-    row_payload,
-)
+from harness.domain.operations.keyring import KeyPurpose, format_keyring, parse_keyring
+from harness.domain.operations.row_signatures import row_payload
 from harness.domain.settings import Settings
 from harness.runtime import signing_keys
 from harness.runtime.signing import Ed25519Signatures

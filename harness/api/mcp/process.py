@@ -28,8 +28,8 @@ from harness.app.installation import Installation
 from harness.control.agents.sessions import AgentsClient
 from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.operations.access import Role
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.operations.row_signatures import KeyPurpose
 from harness.imports import leave_alone_what_serves
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"

@@ -21,7 +21,7 @@ from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.providers import tool_probe
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
 from harness.domain.providers.tool_probe import (

@@ -10,11 +10,11 @@ from harness.cli.frame.command import REASON, command, opt
 from harness.cli.frame.session import Session
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Role
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 
 if TYPE_CHECKING:
     from harness.app.database import SchemaState
-    from harness.domain.operations.row_signatures import RowFault
+    from harness.domain.operations.signed_rows import RowFault
 
 MOST_SHOWN = 200
 

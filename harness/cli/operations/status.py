@@ -34,7 +34,7 @@ from harness.domain.formatting import (
     format_spent_usd,
 )
 from harness.domain.operations.alerts import NO_SINK, AlertKind
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 

@@ -15,7 +15,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.formatting import escape_formula
 from harness.domain.operations.audit import AuditEvent, AuditPosition, hide_identity
-from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.operations.keyring import KeyPurpose
 from harness.ports import Signatures
 
 COLUMNS: Final = (

@@ -13,7 +13,7 @@ from harness.domain.errors import InputError, SnapshotInvalid
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditPosition, AuditReading
-from harness.domain.operations.row_signatures import Lineage, RowFault
+from harness.domain.operations.signed_rows import Lineage, RowFault
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.integrity")

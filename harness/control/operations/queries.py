@@ -24,7 +24,7 @@ from harness.domain.evals.run import EvalRun
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter, hide_identity
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase, ProposalView
 from harness.domain.reliability.failover import (

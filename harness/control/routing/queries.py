@@ -21,7 +21,7 @@ from harness.control.routing.traffic_report import TargetTraffic, TrafficReport,
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import FailoverReason

@@ -11,12 +11,7 @@ from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut
-from harness.domain.operations.row_signatures import (
-    NO_LINEAGE,
-    Lineage,
-    Revocations,
-    SignedRows,
-)
+from harness.domain.operations.signed_rows import NO_LINEAGE, Lineage, Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.candidate_schedule import CandidateSchedule

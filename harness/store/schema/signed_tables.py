@@ -9,8 +9,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.schema import (
     agents,
     evals,

@@ -13,12 +13,8 @@ from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.formatting import format_quantity
-from harness.domain.operations.row_signatures import (
-    KeyPurpose,
-    Keyring,
-    row_payload,
-    split_signature,
-)
+from harness.domain.operations.keyring import KeyPurpose, Keyring
+from harness.domain.operations.row_signatures import row_payload, split_signature
 from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
 from harness.domain.proposals.proposal import Proposal
 from harness.ports import Verifier

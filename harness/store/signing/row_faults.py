@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import RUNNABLE_STATES
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.store.schema import metadata
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import eval_run

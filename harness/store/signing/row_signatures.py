@@ -8,8 +8,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.errors import InputError, SignatureInvalid
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.domain.operations.row_signatures import KeyPurpose, row_payload
+from harness.domain.operations.row_signatures import row_payload
 from harness.ports import Signatures, Verifier
 from harness.store.schema.columns import Row
 from harness.store.schema.operations import PRINCIPAL

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.row_signatures import Lineage, Revocations, SignedRows, head_text
+from harness.domain.operations.signed_rows import Lineage, Revocations, SignedRows, head_text
 from harness.domain.providers.credentials import keys_for_routers
 from harness.domain.routing.kill_switch import active_switches
 from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot

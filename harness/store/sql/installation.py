@@ -10,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.row_signatures import Lineage, head_text
+from harness.domain.operations.signed_rows import Lineage, head_text
 from harness.domain.operations.spending import MonthSpending, PurposeSpending, fill_purposes
 from harness.store.schema.observations import traffic
 from harness.store.schema.operations import (

@@ -13,7 +13,7 @@ from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.alerts import ALERT_RULES
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal

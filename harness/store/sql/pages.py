@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
 from harness.store.schema.stored_row import Record

@@ -19,7 +19,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.operations.alerts import Alert
-from harness.domain.operations.row_signatures import Lineage
+from harness.domain.operations.signed_rows import Lineage
 from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingPurpose
 from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
 from harness.domain.reliability.failover import Failover

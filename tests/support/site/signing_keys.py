@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64encode
 from typing import Final
 
-from harness.domain.operations.row_signatures import KeyPurpose, format_keyring
+from harness.domain.operations.keyring import KeyPurpose, format_keyring
 from harness.runtime.signing import Ed25519Signatures, public_key
 
 PRIVATE: Final = {
