@@ -1,5 +1,3 @@
-"""What people do in the dashboard as only a browser shows it: keys, focus, two tabs."""
-
 import re
 import shutil
 from collections.abc import Callable, Iterator

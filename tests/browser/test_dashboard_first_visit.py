@@ -1,5 +1,3 @@
-"""The first visits in a browser: the page of a first route, and single sign-on."""
-
 import json
 import subprocess
 import sys

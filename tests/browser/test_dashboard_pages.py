@@ -1,5 +1,3 @@
-"""Every page by a deep link, as a browser shows it: layout, colours, and what reaches it."""
-
 import itertools
 import os
 import re

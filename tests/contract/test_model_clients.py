@@ -1,5 +1,3 @@
-"""What every ModelClient does: sync and async, in this process and over HTTP."""
-
 import json
 import time
 from collections.abc import Iterator

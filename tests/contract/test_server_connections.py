@@ -1,5 +1,3 @@
-"""What an application may rely on from a connection."""
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable

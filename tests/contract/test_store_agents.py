@@ -1,5 +1,3 @@
-"""Agents, sessions, turns, switch requests and grants of every store."""
-
 from dataclasses import replace
 
 import pytest

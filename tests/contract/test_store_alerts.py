@@ -1,5 +1,3 @@
-"""Alerts, their outbox and the failover log of every store, through the port."""
-
 from dataclasses import replace
 from datetime import timedelta
 

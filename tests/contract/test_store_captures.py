@@ -1,5 +1,3 @@
-"""Captured requests of every store, through the port."""
-
 from dataclasses import replace
 from datetime import timedelta
 

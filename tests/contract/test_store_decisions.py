@@ -1,5 +1,3 @@
-"""Proposals, verdicts and rollouts in every store, through the port."""
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Drift watches of every store, through the port."""
-
 from dataclasses import replace
 
 import pytest

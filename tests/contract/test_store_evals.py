@@ -1,5 +1,3 @@
-"""Suites, runs and samples in every store, through the port."""
-
 from dataclasses import astuple, replace
 from datetime import timedelta
 

@@ -1,5 +1,3 @@
-"""Lists of every store, a page at a time, through the port."""
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,5 +1,3 @@
-"""Blocks, traffic and the audit log in every store, through the port."""
-
 from dataclasses import replace
 from datetime import date, timedelta, timezone
 

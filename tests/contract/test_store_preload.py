@@ -1,5 +1,3 @@
-"""What a unit of work read for many it answers as it answers one by one."""
-
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""What is stored of providers: keys, sign-ins, checks, and the models that they list."""
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""What no store takes: records that make no sense, and raw SQL that rewrites decisions."""
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""The routing table of every store, through the port."""
-
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""Shadows of every store, through the port."""
-
 from dataclasses import replace
 from datetime import date, timedelta
 

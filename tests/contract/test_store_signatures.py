@@ -1,5 +1,3 @@
-"""Rows are believed when they are signed, whole when their manifest fits."""
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""The monthly cap: the sum of stored costs stops every process."""
-
 import subprocess
 import sys
 import threading

@@ -1,5 +1,3 @@
-"""Units of work: all or nothing, one winner, waiting, leading."""
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,3 @@
-"""The sums of traffic by hour and day: a window has the figures of its minutes."""
-
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing

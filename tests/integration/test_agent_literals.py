@@ -1,5 +1,3 @@
-"""A grant that control signed opens its target at a real router until it is revoked."""
-
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""Turns of agents under the one monthly cap: each answer is paid, half ones by estimate."""
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,5 +1,3 @@
-"""Agents use tools of MCP servers in their turns, and spawn sub-tasks, in processes."""
-
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

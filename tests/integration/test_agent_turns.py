@@ -1,5 +1,3 @@
-"""Turns of a session, stored step by step, also where a process dies in between."""
-
 import asyncio
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-"""The contract of agents over HTTP: through the router, with real processes."""
-
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any

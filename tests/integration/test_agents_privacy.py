@@ -1,5 +1,3 @@
-"""What agents were told is kept as the settings say, can be deleted, and has no key."""
-
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing

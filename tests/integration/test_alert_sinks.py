@@ -1,5 +1,3 @@
-"""Sinks as they are: signed webhooks and apprise, over real HTTP; down, and up again."""
-
 import json
 import logging
 import re

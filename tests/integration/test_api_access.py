@@ -1,5 +1,3 @@
-"""Who may do what over the management API: keys, roles, four eyes, failed attempts."""
-
 import re
 import zlib
 from collections.abc import Iterator, Mapping

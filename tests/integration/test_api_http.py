@@ -1,5 +1,3 @@
-"""The management API on a real socket, over a real database."""
-
 import http.client
 import json
 from collections.abc import Iterator

@@ -1,5 +1,3 @@
-"""The management API's own description: valid, whole, and true of the answers."""
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

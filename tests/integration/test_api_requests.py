@@ -1,5 +1,3 @@
-"""What the management API refuses, and how it says so: bodies, conflicts, repeats, faults."""
-
 from collections.abc import Iterator
 from typing import get_args
 

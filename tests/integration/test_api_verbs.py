@@ -1,5 +1,3 @@
-"""Every noun and verb of the management API, over a store on SQLite."""
-
 from collections.abc import Mapping
 
 import pytest

@@ -1,5 +1,3 @@
-"""After a promotion: the incumbent before it is kept as a control, and people's hands."""
-
 from dataclasses import replace
 from datetime import timedelta
 

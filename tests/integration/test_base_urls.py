@@ -1,5 +1,3 @@
-"""No provider is where a metadata service may be: one test per place that sets or calls one."""
-
 import asyncio
 import socket
 from ipaddress import ip_network

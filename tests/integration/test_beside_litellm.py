@@ -1,5 +1,3 @@
-"""A real LiteLLM proxy in front of a route, and beside one, by the blocks of their page."""
-
 import itertools
 import os
 import re

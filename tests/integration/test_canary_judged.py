@@ -1,5 +1,3 @@
-"""A candidate whose answers a judge finds bad goes back; a healthy one stays, judge or none."""
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""A canary's action is decided again from stored blocks; a forgery is named."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""What the audit log, the alert and the explanation say of a canary that harms one segment."""
-
 from dataclasses import replace
 
 import numpy as np

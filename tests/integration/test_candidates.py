@@ -1,5 +1,3 @@
-"""Candidates on a schedule: measured by the clock, within a budget and a quarter's alpha."""
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast

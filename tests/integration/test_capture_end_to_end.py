@@ -1,5 +1,3 @@
-"""From real traffic to a suite that decides: router, capture, labels, import, gate."""
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""Prices of the catalogue reach what is stored, where the file gives none."""
-
 from dataclasses import replace
 from pathlib import Path
 

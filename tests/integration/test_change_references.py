@@ -1,5 +1,3 @@
-"""A swap whose policy asks for a change request names one before its canary opens."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Claims about cost, and the roles of suites, through the control plane."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

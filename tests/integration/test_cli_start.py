@@ -1,5 +1,3 @@
-"""Setting up, looking after, and what a call says when it cannot do what was asked."""
-
 import json
 import os
 import re

@@ -1,5 +1,3 @@
-"""Every verb of the command line on a real installation, for people and as JSON."""
-
 import json
 import re
 from collections.abc import Callable

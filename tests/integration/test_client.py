@@ -1,5 +1,3 @@
-"""What a ModelClient is beside its answers: its two ways to a router, its types, its docs."""
-
 import asyncio
 import dataclasses
 import inspect

@@ -1,5 +1,3 @@
-"""A suite that names a cluster field, from its registration to the verdict and its replay."""
-
 import json
 from dataclasses import replace
 

@@ -1,5 +1,3 @@
-"""Alerts of the control plane: beside the decision, in the outbox, delivered in the end."""
-
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial

@@ -1,5 +1,3 @@
-"""Several control processes and people at the same moment: every step happens once."""
-
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,5 +1,3 @@
-"""How an installation comes together: its secret, its workers' environment."""
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

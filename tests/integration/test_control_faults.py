@@ -1,5 +1,3 @@
-"""What goes wrong around the main job, and what becomes of it: never a pass, never for ever."""
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta

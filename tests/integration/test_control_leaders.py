@@ -1,5 +1,3 @@
-"""Of two control processes on one database one leads; another takes its place."""
-
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,3 @@
-"""The schedule on the real APScheduler: jobs run, also when somebody sets the clock."""
-
 import datetime as dt
 import threading
 import time

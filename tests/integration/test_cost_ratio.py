@@ -1,5 +1,3 @@
-"""A candidate whose canary would end for its cost is found before anything is spent."""
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Who signs in to the dashboard, by a link or a key: once, as nobody else, and not for ever."""
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta

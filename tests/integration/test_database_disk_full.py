@@ -1,5 +1,3 @@
-"""The disk of the database, or of its log, is full, under two routers, control and users."""
-
 import shutil
 import subprocess
 import tempfile

@@ -1,5 +1,3 @@
-"""The primary of PostgreSQL fails and its standby takes over, under traffic."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

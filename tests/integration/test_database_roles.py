@@ -1,5 +1,3 @@
-"""PostgreSQL's two roles: all of the product runs under one that can change no table."""
-
 import json
 import secrets
 from collections.abc import Iterator

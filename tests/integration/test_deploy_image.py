@@ -1,5 +1,3 @@
-"""The images of deploy/Dockerfile are built, and run as the manifests run them."""
-
 import os
 import re
 import shutil

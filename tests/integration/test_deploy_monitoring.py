@@ -1,5 +1,3 @@
-"""The Grafana dashboard and the Prometheus rules ask only for what Swapgate reports."""
-
 import json
 import math
 import re

@@ -1,5 +1,3 @@
-"""What deploy/ ships starts the processes of its one table, with what each needs alone."""
-
 import json
 import re
 import shutil

@@ -1,5 +1,3 @@
-"""Who proposes does not choose the rules: the route's policy does, or another person."""
-
 from dataclasses import replace
 from typing import Any
 

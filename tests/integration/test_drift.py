@@ -1,5 +1,3 @@
-"""The drift watch end to end: incumbents asked again, the alert, a person's hand."""
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

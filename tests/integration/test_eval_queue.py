@@ -1,5 +1,3 @@
-"""What is queued beside what, what a run may use, what people cancel, what is comparable."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""A comparison waits for a provider that is away: it keeps its answers and goes on."""
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta

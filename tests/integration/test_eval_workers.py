@@ -1,5 +1,3 @@
-"""Two eval workers of one machine, as processes, at one provider that counts what is asked."""
-
 import json
 import os
 import subprocess

@@ -1,5 +1,3 @@
-"""An eval run whose disk is full says so, keeps what it got, and goes on."""
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

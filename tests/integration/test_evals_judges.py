@@ -1,5 +1,3 @@
-"""Suites with a judge, through Inspect and over HTTP: the simulator answers, and judges."""
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

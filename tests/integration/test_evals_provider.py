@@ -1,5 +1,3 @@
-"""Calling a provider that fails in every way we know, over real HTTP."""
-
 import asyncio
 import gzip
 import json

@@ -1,5 +1,3 @@
-"""An eval's worker gets the stored keys and headers of its run's providers, and no others."""
-
 import json
 import time
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Suites with tools and with code, through Inspect and over HTTP: asked, scored, stored."""
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

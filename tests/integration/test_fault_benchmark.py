@@ -1,5 +1,3 @@
-"""The fault benchmark, played briefly: real processes, the official client, every fault."""
-
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What a newcomer runs first: everything at once, a route from the file, traffic of users."""
-
 import math
 import os
 import pty

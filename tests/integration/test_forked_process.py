@@ -1,5 +1,3 @@
-"""A supervisor handles forked children as it does those with a program of their own."""
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Four eyes are two people: whoever has a hand in both sides of an approval is refused."""
-
 from dataclasses import replace
 from datetime import timedelta
 

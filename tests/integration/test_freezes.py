@@ -1,5 +1,3 @@
-"""A frozen route measures and waits: no canary moves on, and back goes always."""
-
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""One client for all HTTP of the control plane: it ends, whatever a server does."""
-
 import socket
 import threading
 from collections.abc import Iterator

@@ -1,5 +1,3 @@
-"""The commands of the how-to pages run as they stand, in their order."""
-
 import importlib.util
 import os
 import re

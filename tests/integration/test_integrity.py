@@ -1,5 +1,3 @@
-"""Stored rows are verified; the audit log leaves the database as lines with signed heads."""
-
 import json
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,5 +1,3 @@
-"""The queue that the workers of all hosts share, on PostgreSQL."""
-
 import asyncio
 from collections.abc import Iterable
 from contextlib import closing

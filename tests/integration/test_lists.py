@@ -1,5 +1,3 @@
-"""Lists as people get them: a page at a time, and a forged row hides no other."""
-
 import json
 from typing import Final, get_origin
 

@@ -1,5 +1,3 @@
-"""A candidate that breaks is stopped by the router itself; the control plane makes it final."""
-
 from collections.abc import Iterator
 from pathlib import Path
 

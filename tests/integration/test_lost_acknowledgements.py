@@ -1,5 +1,3 @@
-"""A batch of observations whose acknowledgement is lost is in the books once."""
-
 import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager

@@ -1,5 +1,3 @@
-"""What is measured of a route's model, from stored answers and recorded traffic."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""The schema's history on both databases: up, down, and equal to the tables."""
-
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor

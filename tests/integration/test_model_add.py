@@ -1,5 +1,3 @@
-"""One command adds a provider and its model, and the next one proposes it."""
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""A model's name means the same at every door, which registers the model where it is needed."""
-
 from dataclasses import replace
 from datetime import timedelta
 

@@ -1,5 +1,3 @@
-"""One database read by pages, by the command line and in the report says the same."""
-
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

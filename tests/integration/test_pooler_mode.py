@@ -1,5 +1,3 @@
-"""A pooler in transaction mode is refused at the start, with its name, and serves a router."""
-
 import re
 import socket
 import threading

@@ -1,5 +1,3 @@
-"""Proof is not talked around: by rows of somebody else, lost samples, other spellings."""
-
 from dataclasses import replace
 
 import pytest

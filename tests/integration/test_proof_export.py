@@ -1,5 +1,3 @@
-"""What a swap rests on is a file that somebody verifies with the public keys alone."""
-
 import json
 import os
 import re

@@ -1,5 +1,3 @@
-"""The provider matrix: what can be done, what is configured, what is well."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Who moves a provider to another place moves what was proven of its models."""
-
 from collections.abc import Callable
 from dataclasses import replace
 

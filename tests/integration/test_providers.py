@@ -1,5 +1,3 @@
-"""Providers, changed while everything runs: by API and command line, never against a proof."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""No list, page, verb or control turn reads a growing table whole."""
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

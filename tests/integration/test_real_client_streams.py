@@ -1,5 +1,3 @@
-"""The official clients, oldest supported and newest, read what the router writes."""
-
 import json
 import shutil
 import subprocess

@@ -1,5 +1,3 @@
-"""A release carries what it says: packages, a bill of materials, licences, checksums."""
-
 import hashlib
 import json
 import os

@@ -1,5 +1,3 @@
-"""A stored verdict is decided again: to the same bytes, or the forgery is named."""
-
 import pytest
 import sqlalchemy as sa
 

@@ -1,5 +1,3 @@
-"""The document that a team lead decides from: what is in it, and that nothing breaks out."""
-
 import re
 import shlex
 from collections.abc import Callable

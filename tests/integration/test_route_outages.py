@@ -1,5 +1,3 @@
-"""An outage looks like one: in the alerts, on Overview, and to each sink as far as it asks."""
-
 import pytest
 
 from harness.control.operations import alerts

@@ -1,5 +1,3 @@
-"""An overview of many routes: what needs somebody first, and the others a page at a time."""
-
 from collections.abc import Callable
 from datetime import timedelta
 

@@ -1,5 +1,3 @@
-"""The router's last word on who sees a request: its class of data, and kill switches."""
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

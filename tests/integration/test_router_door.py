@@ -1,5 +1,3 @@
-"""Requests as clients of other gateways and of browsers send them, over real HTTP."""
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""What a worse candidate does to its users stands in the stored blocks."""
-
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

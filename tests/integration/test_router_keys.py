@@ -1,5 +1,3 @@
-"""Limits of keys on real databases: changed while it serves, over the official client."""
-
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace

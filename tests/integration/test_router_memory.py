@@ -1,5 +1,3 @@
-"""What requests leave in the router's memory once they ended."""
-
 import gc
 import json
 import os

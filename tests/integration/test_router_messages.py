@@ -1,5 +1,3 @@
-"""Anthropic's official client before the router, unchanged, over real HTTP."""
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

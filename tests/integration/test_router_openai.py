@@ -1,5 +1,3 @@
-"""The official client before the router, over real HTTP."""
-
 import gzip
 import json
 from collections.abc import Iterator

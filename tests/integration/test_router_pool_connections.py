@@ -1,5 +1,3 @@
-"""How the pool keeps, lends, mistrusts and closes its connections."""
-
 import asyncio
 import gc
 import socket

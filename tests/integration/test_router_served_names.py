@@ -1,5 +1,3 @@
-"""An alias that stands for another model in mid-canary is noticed by the answers themselves."""
-
 from collections.abc import Mapping
 from pathlib import Path
 

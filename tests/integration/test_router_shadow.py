@@ -1,5 +1,3 @@
-"""Shadow mode through a real router, database and simulated models, with the openai client."""
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -1,5 +1,3 @@
-"""How a server leaves: step by step, with real sockets, and nobody hung up on."""
-
 import asyncio
 import signal
 import socket

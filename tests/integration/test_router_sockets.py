@@ -1,5 +1,3 @@
-"""The router's front door on bare sockets: what no well-behaved client would send."""
-
 import asyncio
 import json
 import socket

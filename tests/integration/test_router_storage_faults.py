@@ -1,5 +1,3 @@
-"""A database that takes 2 s for everything, a disk that is full: requests notice nothing."""
-
 import sqlite3
 import threading
 import time

@@ -1,5 +1,3 @@
-"""Traces as a real collector gets them: names, parents, attributes; no content unasked."""
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,5 +1,3 @@
-"""A crew whose workers die, hang or never begin: small processes that report as workers do."""
-
 import asyncio
 import os
 import signal

@@ -1,5 +1,3 @@
-"""Values of providers' extra headers: encrypted at rest, clear only where they are sent."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What one person could reach by other verbs than the gate's takes a second one here too."""
-
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any

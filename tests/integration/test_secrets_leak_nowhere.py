@@ -1,5 +1,3 @@
-"""Recognisable secrets are put everywhere one can be; then all that was written is searched."""
-
 import base64
 import os
 import subprocess

@@ -1,5 +1,3 @@
-"""Several candidates at once: one run of the incumbent, one alpha, and the best goes on."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Three routers of one installation on one PostgreSQL: alone, and behind balancers."""
-
 import itertools
 import sqlite3
 import time

@@ -1,5 +1,3 @@
-"""People sign in and out; tokens are renewed in time, over HTTP, and never seen."""
-
 import json
 import re
 import subprocess

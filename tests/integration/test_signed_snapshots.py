@@ -1,5 +1,3 @@
-"""A router verifies what it is to serve, from the database and from its disk."""
-
 import json
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,5 +1,3 @@
-"""Every fault switch, seen from a plain socket."""
-
 import gzip
 import http.client
 import json

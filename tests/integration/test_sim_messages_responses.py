@@ -1,5 +1,3 @@
-"""The official clients before the simulator's two younger endpoints."""
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,5 +1,3 @@
-"""The simulator as a process of its own: the same everywhere, and it ends when told to."""
-
 import json
 import signal
 import socket

@@ -1,5 +1,3 @@
-"""Who is who by OpenID Connect: the server's word on role and subject, and no second person."""
-
 from datetime import timedelta
 from typing import Any
 

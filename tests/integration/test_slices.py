@@ -1,5 +1,3 @@
-"""A suite that names slice fields, from its registration to the report and the page Compare."""
-
 import json
 from dataclasses import replace
 

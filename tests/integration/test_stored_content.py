@@ -1,5 +1,3 @@
-"""What people and models wrote is gone after the deletion of its user."""
-
 import json
 import secrets
 from dataclasses import replace

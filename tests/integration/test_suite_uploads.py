@@ -1,5 +1,3 @@
-"""Suites that people upload: several processes at once, and one that fails."""
-
 import json
 import subprocess
 import sys

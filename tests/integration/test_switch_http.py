@@ -1,5 +1,3 @@
-"""Switches over HTTP: asked by a model or its client, decided, and in force."""
-
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

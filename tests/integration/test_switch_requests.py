@@ -1,5 +1,3 @@
-"""Switch requests: asked by an agent, decided by a person, or by nobody in time."""
-
 import asyncio
 import math
 from contextlib import closing

@@ -1,5 +1,3 @@
-"""Throwing, lifting and listing kill switches: rules, API and command line."""
-
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path

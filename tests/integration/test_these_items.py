@@ -1,5 +1,3 @@
-"""A claim about these items from its registration to the verdict and its replay."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""Whatever a server of MCP tools does is an error of its tool alone."""
-
 import asyncio
 import json
 import re

@@ -1,5 +1,3 @@
-"""A translated provider on a wire that breaks, hangs, lies and floods: the transport alone."""
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence

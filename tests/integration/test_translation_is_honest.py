@@ -1,5 +1,3 @@
-"""The translations themselves: nothing is made up, nothing changed without a word."""
-
 import asyncio
 import copy
 import json

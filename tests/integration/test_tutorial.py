@@ -1,5 +1,3 @@
-"""The tutorial is walked whole, from the folder to the rolled-back swap, as its reader does."""
-
 import sys
 from pathlib import Path
 

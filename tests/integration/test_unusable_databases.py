@@ -1,5 +1,3 @@
-"""A database that is missing, damaged or of another schema: one sentence and a next step."""
-
 import json
 from pathlib import Path
 

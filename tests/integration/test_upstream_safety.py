@@ -1,5 +1,3 @@
-"""What holds for every caller of a provider: no redirect, no proxy, no secret repeated."""
-
 import asyncio
 import json
 from collections.abc import Callable

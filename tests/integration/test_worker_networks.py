@@ -1,5 +1,3 @@
-"""Three worker hosts in networks of their own, one of which is lost and comes back."""
-
 import json
 import shutil
 import threading

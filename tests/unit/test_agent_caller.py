@@ -1,5 +1,3 @@
-"""The headers between router and agents process hold what was signed, or nothing."""
-
 import json
 from base64 import urlsafe_b64encode
 from hmac import digest

@@ -1,5 +1,3 @@
-"""What of a session a model is shown, and what a target cannot take along."""
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any

@@ -1,5 +1,3 @@
-"""When people are told: laws of folding alerts, and of delivering them."""
-
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise

@@ -1,5 +1,3 @@
-"""How answers end: only listed ends are good, and an answer that says nothing is a failure."""
-
 import json
 from pathlib import Path
 from typing import Any, Final

@@ -1,5 +1,3 @@
-"""Bodies in, answers out: strict JSON on both sides, and the schema of every kind of value."""
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,5 +1,3 @@
-"""The layers around the management API, message by message, and its slowing of who guesses."""
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Which addresses a provider may have, in every way that they can be written."""
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,5 +1,3 @@
-"""The breaker's laws: when it opens, who may probe, when it closes, and what it forgets."""
-
 import math
 
 import pytest

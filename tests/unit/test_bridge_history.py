@@ -1,5 +1,3 @@
-"""What Messages and Responses say to a provider that speaks only chat, and what it answers."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What a chat's answer says arrives in the other protocols, however the bytes are cut."""
-
 import contextlib
 import json
 from dataclasses import replace

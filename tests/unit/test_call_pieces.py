@@ -1,5 +1,3 @@
-"""Pieces of streamed tool calls, as providers really send them, joined by one rule."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""The Canary page: which move can be made, why another cannot, and what each one does."""
-
 from dataclasses import replace
 from datetime import timedelta
 

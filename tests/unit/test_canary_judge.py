@@ -1,5 +1,3 @@
-"""A sampled judge of a canary's answers: who is drawn, what is shown, what a verdict counts."""
-
 import itertools
 import json
 import math

@@ -1,5 +1,3 @@
-"""Every move of a canary leaves its trace in table, audit log, alerts and proposal."""
-
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path

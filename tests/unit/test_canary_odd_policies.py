@@ -1,5 +1,3 @@
-"""No policy, however odd its numbers, keeps the loop from deciding or a page from showing."""
-
 import json
 import os
 from dataclasses import asdict

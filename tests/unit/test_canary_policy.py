@@ -1,5 +1,3 @@
-"""What a rollout does next, state by state."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,3 @@
-"""How long a ramp takes at today's traffic, and what is offered when it takes too long."""
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

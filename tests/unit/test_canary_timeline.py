@@ -1,5 +1,3 @@
-"""A canary's timeline: by time, with the evidence that decides and both arms' intervals."""
-
 import json
 from dataclasses import replace
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""CanaryBench's parts: its fast ways are the product's ways, its goals."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""Which requests are kept, and what becomes of them on the way to the store."""
-
 import asyncio
 import json
 import logging

@@ -1,5 +1,3 @@
-"""The catalogue: litellm's table as entries, the user's word over it, prices from it."""
-
 import json
 import subprocess
 import sys

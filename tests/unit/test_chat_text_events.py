@@ -1,5 +1,3 @@
-"""Text events that are passed on by their form say and count the same as by the parser."""
-
 import itertools
 import json
 

@@ -1,5 +1,3 @@
-"""What is a chat before it is translated, and the field that a refusal names."""
-
 import copy
 import json
 from typing import Any

@@ -1,5 +1,3 @@
-"""Which claim a suite can show, and which one is recommended before anything is asked."""
-
 from collections.abc import Sequence
 from dataclasses import replace
 

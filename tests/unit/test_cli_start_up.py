@@ -1,5 +1,3 @@
-"""The command line before it does anything: quick, documented, and clear about its Python."""
-
 import ast
 import json
 import subprocess

@@ -1,5 +1,3 @@
-"""Of the modules that a wheel may hold compiled, none has what mypyc 2.4.1 compiles wrongly."""
-
 import ast
 import fnmatch
 import os

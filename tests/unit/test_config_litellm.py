@@ -1,5 +1,3 @@
-"""LiteLLM's configuration becomes Swapgate's, and every key of it is accounted for."""
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Every number of the file has a closed range: what loads never breaks a loop or a page."""
-
 import stat
 from dataclasses import fields
 from pathlib import Path

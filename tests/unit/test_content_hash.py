@@ -1,5 +1,3 @@
-"""Hashes are stored, signed and compared between processes: each keeps its value for ever."""
-
 import pytest
 
 from evals.scorers.judged import first_letter

@@ -1,5 +1,3 @@
-"""No call comes without an id of its own, and its arguments are text."""
-
 import json
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""What a history carries to a target of each kind or protocol."""
-
 import json
 import re
 from typing import Any

@@ -1,5 +1,3 @@
-"""A refusal of a conversation's piece is answered by one more try without it."""
-
 import json
 import time
 from collections.abc import Callable

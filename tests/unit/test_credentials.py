@@ -1,5 +1,3 @@
-"""Which keys a provider has, and what a router does where it has none."""
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Cron expressions name times as cron does: 0 and 7 are Sunday, 1 is Monday."""
-
 from datetime import UTC, datetime
 
 import pytest

@@ -1,5 +1,3 @@
-"""The Compare page of suites with slices or clusters, and of several candidates at once."""
-
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace

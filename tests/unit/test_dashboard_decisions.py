@@ -1,5 +1,3 @@
-"""What people decide on the pages, also while the database goes away."""
-
 import re
 import shutil
 from collections.abc import Iterator

@@ -1,5 +1,3 @@
-"""Each page when there is nothing, when it is old, and when the database is gone."""
-
 import re
 import shlex
 import shutil

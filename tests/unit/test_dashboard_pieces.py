@@ -1,5 +1,3 @@
-"""Words, cards, frames, charts and colours: pure, and safe whatever a model writes."""
-
 import io
 import re
 from dataclasses import replace

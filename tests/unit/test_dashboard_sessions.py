@@ -1,5 +1,3 @@
-"""The Sessions page: who reads what, long transcripts, cost, and switches."""
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

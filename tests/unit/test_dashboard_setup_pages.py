@@ -1,5 +1,3 @@
-"""The pages to act: providers, routes, keys and suites, and what their dialogs do."""
-
 import errno
 import json
 import re

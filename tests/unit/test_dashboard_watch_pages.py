@@ -1,5 +1,3 @@
-"""The pages that people only look at: empty, old, without database or rights, long."""
-
 import re
 from collections.abc import Iterator
 from datetime import timedelta

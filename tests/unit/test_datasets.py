@@ -1,5 +1,3 @@
-"""Our own data sets are what their manifest says, and their answers hold."""
-
 import hashlib
 import json
 import tomllib

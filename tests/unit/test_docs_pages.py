@@ -1,5 +1,3 @@
-"""Pages of the docs are found by what people type, and the dashboard serves them."""
-
 from pathlib import Path
 
 import pytest

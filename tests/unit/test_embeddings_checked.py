@@ -1,5 +1,3 @@
-"""An answer with embeddings is whole, or no answer: count, places, dimension, numbers."""
-
 import base64
 import json
 from array import array

@@ -1,5 +1,3 @@
-"""What is stored encrypted: with which keys, and who may read them."""
-
 from pathlib import Path
 
 import pytest

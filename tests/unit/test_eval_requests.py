@@ -1,5 +1,3 @@
-"""What is sent to a target, and how its answer is read."""
-
 import json
 import signal
 import subprocess

@@ -1,5 +1,3 @@
-"""A judge is checked against people before it scores anything."""
-
 import asyncio
 import json
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""A model's code: right, wrong, in a wrong form; and where it runs."""
-
 import asyncio
 import json
 import os

@@ -1,5 +1,3 @@
-"""IFEval's instructions: each on an answer that keeps it and one that does not."""
-
 import pytest
 
 from evals.scorers import ScoreResult, find_scorer

@@ -1,5 +1,3 @@
-"""Labelled captures become a suite: its data, its manifest, its faults by file and line."""
-
 import json
 import tomllib
 from collections.abc import Callable

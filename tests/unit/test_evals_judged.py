@@ -1,5 +1,3 @@
-"""Scores that a judge gives: by a rubric, in pairs; and when it gives none."""
-
 import asyncio
 import json
 from collections.abc import Mapping, Sequence

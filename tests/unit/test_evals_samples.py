@@ -1,5 +1,3 @@
-"""Dataset files become items; whatever is wrong in one is named by its place."""
-
 import gc
 import json
 import sys

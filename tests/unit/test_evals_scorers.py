@@ -1,5 +1,3 @@
-"""Each scorer on answers whose score is known; and what holds for all of them."""
-
 import ast
 import json
 from pathlib import Path

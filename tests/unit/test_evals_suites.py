@@ -1,5 +1,3 @@
-"""Suites: what is asked, what pins it, and what is said when it cannot be loaded."""
-
 import json
 import re
 from dataclasses import replace

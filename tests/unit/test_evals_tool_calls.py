@@ -1,5 +1,3 @@
-"""Tool calls: made by the API, written as text, and right but for their form."""
-
 import json
 from pathlib import Path
 from typing import Any

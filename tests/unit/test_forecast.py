@@ -1,5 +1,3 @@
-"""A route's bill and what a candidate would make of it, against arithmetic by hand."""
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

@@ -1,5 +1,3 @@
-"""Data sets of other tools are read as what they mean, or refused by name."""
-
 import json
 from pathlib import Path
 

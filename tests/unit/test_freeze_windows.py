@@ -1,5 +1,3 @@
-"""Freezes that come back every week, in the time of a zone; and how long a route was frozen."""
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,5 +1,3 @@
-"""Cohen's kappa on tables worked by hand, and its error against the data's own gradient."""
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-"""What a comparison costs, and the cheapest one that shows what matters."""
-
 import math
 from dataclasses import replace
 from itertools import pairwise

@@ -1,5 +1,3 @@
-"""Items that belong together are one unit: averaged, counted and drawn together."""
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Costs against the rule of the claim, written once more item by item."""
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

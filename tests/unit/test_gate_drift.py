@@ -1,5 +1,3 @@
-"""The drift test: its e-value by hand and by enumeration, its laws, its errors."""
-
 import itertools
 import math
 

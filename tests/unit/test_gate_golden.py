@@ -1,5 +1,3 @@
-"""Every section of golden.json, whose figures came from another implementation."""
-
 import json
 from pathlib import Path
 from typing import Any

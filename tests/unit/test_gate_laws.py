@@ -1,5 +1,3 @@
-"""What must hold for every sequence of differences."""
-
 import math
 from itertools import product
 from random import Random

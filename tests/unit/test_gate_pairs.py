@@ -1,5 +1,3 @@
-"""Samples of two runs become pairs: in order, complete, the worst case for what is missing."""
-
 from collections.abc import Iterable
 from dataclasses import replace
 

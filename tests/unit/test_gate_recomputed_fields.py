@@ -1,5 +1,3 @@
-"""Each way in which a stored verdict may differ from its samples and its proposal."""
-
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace

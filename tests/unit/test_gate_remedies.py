@@ -1,5 +1,3 @@
-"""Every rule of form has words and a remedy."""
-
 import shlex
 
 import pytest

@@ -1,5 +1,3 @@
-"""A slice that is shown worse fails the candidate, whatever its mean says."""
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

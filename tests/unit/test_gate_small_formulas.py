@@ -1,5 +1,3 @@
-"""Intervals, exact tests and agreement, against scipy and numpy."""
-
 import math
 from collections.abc import Sequence
 

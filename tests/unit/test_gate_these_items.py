@@ -1,5 +1,3 @@
-"""A claim about these items counts what asking anew would change, where that is known."""
-
 import json
 from dataclasses import replace
 

@@ -1,5 +1,3 @@
-"""From samples to one of five verdicts, and the same verdict again from what was stored."""
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

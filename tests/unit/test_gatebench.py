@@ -1,5 +1,3 @@
-"""GateBench's parts: matrices read and made up, a known truth, goals."""
-
 import numpy as np
 import pytest
 

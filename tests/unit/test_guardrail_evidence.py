@@ -1,5 +1,3 @@
-"""Several guardrails of one rollout: one alpha, the mean, each with its figures and words."""
-
 import math
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""What the router hears in an answer: in every protocol, whole and streamed alike."""
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""What a canary is guarded by, and where its values stand among the incumbent's."""
-
 import math
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta

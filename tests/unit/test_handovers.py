@@ -1,5 +1,3 @@
-"""What proves nothing of a canary: conversations under way, and short deadlines of clients."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

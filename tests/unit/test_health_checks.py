@@ -1,5 +1,3 @@
-"""Who is checked and when; what a check may do to its target's circuit, and what not."""
-
 import asyncio
 import json
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""A connection holds a request until all of its body is here, or that takes too long."""
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

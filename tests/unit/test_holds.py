@@ -1,5 +1,3 @@
-"""A canary holds while its data or its clock cannot be trusted, and goes on by itself."""
-
 from datetime import timedelta
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Items are compared by their texts, models by what answers: not by how they are spelled."""
-
 from datetime import UTC, datetime
 
 import pytest

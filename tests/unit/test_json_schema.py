@@ -1,5 +1,3 @@
-"""One judge of JSON schemas: what is valid, and what an adversary's schema cannot do to it."""
-
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,5 +1,3 @@
-"""Keep-warm: how much, to whom, and never where it could do harm."""
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace

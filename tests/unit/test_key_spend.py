@@ -1,5 +1,3 @@
-"""What keys spend and what providers served: noted at once, and nothing counted twice."""
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Quantiles from recorded histograms."""
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-"""Rate limits: never more than the limit, never starved, and the wait is told exactly."""
-
 import math
 import os
 import resource

@@ -1,5 +1,3 @@
-"""A worker's own guard: the evidence, and the order in which it is read."""
-
 import asyncio
 import math
 from dataclasses import replace

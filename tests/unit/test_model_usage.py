@@ -1,5 +1,3 @@
-"""What a target's answers cost."""
-
 from harness.domain.agents.model_figures import find_price
 from harness.domain.routing.target import Price, Provider
 

@@ -1,5 +1,3 @@
-"""People are shown no scientific notation, and the examples of each format hold."""
-
 import doctest
 import re
 import sys

@@ -1,5 +1,3 @@
-"""Which targets may answer, in which order, and why the others may not."""
-
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 

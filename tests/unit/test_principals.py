@@ -1,5 +1,3 @@
-"""Two spellings of a name are one principal, and what looks like another name is refused."""
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace

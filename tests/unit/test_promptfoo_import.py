@@ -1,5 +1,3 @@
-"""A promptfoo configuration becomes suites, scored as promptfoo's assertions say."""
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Streams of each protocol on their way: commit points, ends, every other byte."""
-
 import itertools
 import json
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""What a provider's answers say about it, and what to do next."""
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-"""Which of several keys is used, and for how long one that was refused is left alone."""
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

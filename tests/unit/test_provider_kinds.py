@@ -1,5 +1,3 @@
-"""The table of provider kinds."""
-
 import asyncio
 
 import pytest

@@ -1,5 +1,3 @@
-"""Limits of a provider, shared by the workers of a machine: calls under way, rates, pauses."""
-
 import asyncio
 import heapq
 import subprocess

@@ -1,5 +1,3 @@
-"""Stored reasons stay as they are; what people read is put right beside them."""
-
 from dataclasses import replace
 
 import pytest

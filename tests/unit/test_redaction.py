@@ -1,5 +1,3 @@
-"""What is taken out of a request before anything of it is kept."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""What a target lacks or refuses is left out of a request, if that is safe, and named."""
-
 import json
 from pathlib import Path
 from typing import Any, Final

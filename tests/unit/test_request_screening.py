@@ -1,5 +1,3 @@
-"""What of a chat goes to a provider of another protocol, stays behind, or is refused."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Tools and items of a response that a chat has not: namespaces, custom tools, hosted tools."""
-
 import json
 from typing import Any
 

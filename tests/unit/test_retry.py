@@ -1,5 +1,3 @@
-"""Waiting: what a provider asks for, how backoff grows, and what fits the budget."""
-
 from datetime import UTC, datetime
 
 import pytest

@@ -1,5 +1,3 @@
-"""When a route counts as down, or as served by a fallback."""
-
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 

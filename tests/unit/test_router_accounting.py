@@ -1,5 +1,3 @@
-"""Books of several workers kept by one parent: reporters and accounts over socket pairs."""
-
 import asyncio
 import socket
 from collections.abc import Callable

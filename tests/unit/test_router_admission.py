@@ -1,5 +1,3 @@
-"""Limits of keys at the router's front door, by a clock that the test moves."""
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""What the agents process may do at the router for a client's key and by a grant."""
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""What a worker tells a person of: once, with who carries the load, and when it is over."""
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""The front door, called as ASGI; an observer that saw a request begin sees its end."""
-
 import asyncio
 import json
 from dataclasses import replace

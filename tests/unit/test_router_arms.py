@@ -1,5 +1,3 @@
-"""1 % is 1 %, sticky, and raising the weight moves nobody back."""
-
 import itertools
 import json
 import math

@@ -1,5 +1,3 @@
-"""Breakers and retries in the attempt loop: a clock turned by hand, a scripted provider."""
-
 import json
 from dataclasses import replace
 from email.utils import format_datetime

@@ -1,5 +1,3 @@
-"""A canary that fails harms no user, and is charged."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

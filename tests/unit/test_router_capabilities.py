@@ -1,5 +1,3 @@
-"""What targets can do, and what of a request that decides."""
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

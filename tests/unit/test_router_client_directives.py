@@ -1,5 +1,3 @@
-"""What a client asks of the router by header, and how a stream that waits stays alive."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

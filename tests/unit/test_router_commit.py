@@ -1,5 +1,3 @@
-"""A route's own word on its answers: when one commits, what cannot be read, time limits."""
-
 import json
 import math
 from dataclasses import replace

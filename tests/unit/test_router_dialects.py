@@ -1,5 +1,3 @@
-"""What an endpoint's protocol makes of a request, of an answer and of an error."""
-
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any

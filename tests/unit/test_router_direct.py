@@ -1,5 +1,3 @@
-"""A request that is served without a task is answered, counted and recorded as any other."""
-
 import asyncio
 import json
 import re

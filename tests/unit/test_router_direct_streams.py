@@ -1,5 +1,3 @@
-"""What is served without a task: its client leaves, reads slowly, or waits."""
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace

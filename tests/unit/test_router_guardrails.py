@@ -1,5 +1,3 @@
-"""What the router tells a canary's guardrails, unit by unit and block by block."""
-
 from dataclasses import replace
 
 import pytest

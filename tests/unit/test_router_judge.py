@@ -1,5 +1,3 @@
-"""A router has a sample of its answers judged, and nobody waits for it."""
-
 import asyncio
 import json
 from collections.abc import Callable

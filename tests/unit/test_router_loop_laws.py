@@ -1,5 +1,3 @@
-"""Laws of the router: tickets and connections come back, and each answer is read or refused."""
-
 import asyncio
 import contextlib
 import json

@@ -1,5 +1,3 @@
-"""What Prometheus and the failover log are told of requests."""
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""Values that JSON allows and nobody expects, from clients and from providers."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""A route as planning sees it, who is charged, and the class of an answer."""
-
 import json
 from pathlib import Path
 from typing import Any, Final

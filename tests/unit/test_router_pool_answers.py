@@ -1,5 +1,3 @@
-"""What the pool makes of every kind of answer, proper or not, cut anywhere."""
-
 import asyncio
 import gzip
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Recording: what is stored, what waits, what is never counted twice."""
-
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

@@ -1,5 +1,3 @@
-"""A slow reader of a big answer: little is written at once, and little is read ahead for it."""
-
 import asyncio
 import itertools
 import socket

@@ -1,5 +1,3 @@
-"""The snapshot: refused whole or swapped whole, and on disk."""
-
 from dataclasses import replace
 from pathlib import Path
 from typing import cast

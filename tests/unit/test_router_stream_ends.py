@@ -1,5 +1,3 @@
-"""How a stream ends, and what keeps it alive: the last event, its failure, silence, pings."""
-
 import json
 import time
 from dataclasses import replace

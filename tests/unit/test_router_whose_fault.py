@@ -1,5 +1,3 @@
-"""One caller's request takes no target from others: whose fault a refusal is."""
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""A secret that a provider repeats is taken out, however it spells it."""
-
 import html
 import json
 from base64 import b64encode, urlsafe_b64encode

@@ -1,5 +1,3 @@
-"""In which part of the traffic a canary's errors are: what is counted and said."""
-
 import json
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""Who is mirrored, within which budget, and what pairs show and are evidence of."""
-
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path

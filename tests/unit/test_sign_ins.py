@@ -1,5 +1,3 @@
-"""When tokens of a sign-in are renewed, and what becomes of it when they are not."""
-
 import json
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta

@@ -1,5 +1,3 @@
-"""Signing keys: who may sign what, how the keyring reads, and how keys are replaced."""
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""How simulated models write: habits, fillers, token counts, embeddings, tool arguments."""
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,5 +1,3 @@
-"""Spend budgets: warn at a share, stop at the whole, start anew with the day and the month."""
-
 import math
 from datetime import date
 

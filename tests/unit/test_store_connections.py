@@ -1,5 +1,3 @@
-"""URLs, waiting for a lock, shipped files: the edges of the store."""
-
 import gc
 import shutil
 import sqlite3

@@ -1,5 +1,3 @@
-"""Every place of content is named once."""
-
 from collections.abc import Mapping
 from typing import Final
 

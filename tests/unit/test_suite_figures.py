@@ -1,5 +1,3 @@
-"""A suite's figures: typed for who reads them, and stored to the byte as ever."""
-
 from harness.domain.content_hash import canonical_json
 from harness.domain.evals.verdict import (
     CostFigures,

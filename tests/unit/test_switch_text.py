@@ -1,5 +1,3 @@
-"""A switch request in words, its hash, and the link to decide it."""
-
 from dataclasses import replace
 from datetime import timedelta
 

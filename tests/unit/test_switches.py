@@ -1,5 +1,3 @@
-"""The kill switch: how it is written, which one decides, and what it cannot do."""
-
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

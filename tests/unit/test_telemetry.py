@@ -1,5 +1,3 @@
-"""The log of a process that serves, as its own process writes it."""
-
 import json
 import subprocess
 import sys

@@ -1,5 +1,3 @@
-"""What a tool loop's turns show, beside what is declared of the target."""
-
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,3 @@
-"""How much traffic a route has, said once and everywhere alike."""
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

@@ -1,5 +1,3 @@
-"""Requests and answers of the three protocols as one shape, whole and streamed."""
-
 import json
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Answers of Anthropic's followers and of Google, as a chat: what they write otherwise."""
-
 import json
 from collections.abc import Sequence
 from importlib import import_module

@@ -1,5 +1,3 @@
-"""How large an unseen loss a graded comparison is tested for."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""The basis of a verdict says which claims decided it and how many items it rests on."""
-
 from collections.abc import Mapping, Sequence
 
 import pytest
