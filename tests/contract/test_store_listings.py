@@ -22,7 +22,7 @@ from harness.store.sql.pages import PageReader
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
-from tests.contract import test_store_captures as captures
+from tests.contract import test_store_observations as observations
 from tests.contract import test_store_routing as switches
 from tests.contract import test_store_shadows as shadows
 from tests.contract.test_store_signatures import BROKEN
@@ -194,7 +194,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     "captures": Listed(
         lambda stored, page: stored.captures(page, route="triage"),
         lambda tx, n: tx.captures.store(
-            replace(captures.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
+            replace(observations.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
         ),
         lambda row: row.id,
     ),

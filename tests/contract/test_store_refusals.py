@@ -25,8 +25,8 @@ from harness.store.database_errors import RowRefused
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
-from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
+from tests.contract import test_store_observations as observations
 from tests.contract import test_store_routing as switches
 from tests.contract import test_store_shadows as shadows
 from tests.support.store.records import (
@@ -94,7 +94,7 @@ NONSENSE: Final[Mapping[str, tuple[Callable[[Transaction, Any], object], Any, Ch
     ),
     "captured": (
         lambda tx, row: tx.captures.store(row, most_per_day=10),
-        captures.ONE,
+        observations.ONE,
         ({"expires_at": NOW}, {"rules": ""}, {"share_bps": 0}, {"content": {"n": NAN}}),
     ),
     "sample": (

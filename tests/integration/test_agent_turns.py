@@ -69,7 +69,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
 from harness.store.schema import metadata
-from tests.contract import test_store_captures as captures
+from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
 from tests.support.control.turn_process import STEPS
@@ -712,7 +712,7 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
     with ctx.store.write() as tx:
         for number, of in enumerate((session, child, other)):
             user_hash = hash_user(f"header:{of.id}", SECRET)
-            captured = replace(captures.ONE, id=f"cap_{number}", user_hash=user_hash)
+            captured = replace(observations.ONE, id=f"cap_{number}", user_hash=user_hash)
             captured = replace(captured, content={"messages": [f"of {of.id}"]})
             tx.captures.store(captured, most_per_day=9)
 

@@ -10,7 +10,7 @@ import pytest
 from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.runtime.clock import SystemClock
-from tests.contract.test_store_captures import ONE
+from tests.contract.test_store_observations import ONE
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread

@@ -23,7 +23,7 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.store.sql.listings import Listings
 from harness.store.transaction import Transaction
-from tests.contract.test_store_captures import ONE
+from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves
 from tests.support.browser.dashboard_data import ANA

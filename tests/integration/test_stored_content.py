@@ -12,7 +12,7 @@ from harness.control.evals.recomputation import replay_verdict
 from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
 from harness.store import engine
 from harness.store.schema import metadata
-from tests.contract.test_store_captures import ONE
+from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed

@@ -14,6 +14,7 @@ from harness.control.providers.deprecations import (
     find_deprecations,
     find_successor,
 )
+from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import ConfigError
 from harness.domain.providers.catalogue import (
     CatalogueChange,
@@ -264,3 +265,16 @@ def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
         assert deprecation.days == days
         assert deprecation.price == Price(3, 15)
         assert deprecation.successor is None
+
+
+PRICE = Price(2.0, 8.0)
+PROVIDER = Provider("north", "sim", "http://127.0.0.1:9/v1", prices={"scout": PRICE})
+
+
+def test_a_price_is_found_by_the_targets_name_with_and_without_its_short_id() -> None:
+    providers = {"north": PROVIDER}
+
+    assert find_price(providers, "north/scout") == PRICE
+    assert find_price(providers, "north/scout#a1b2c3") == PRICE
+    assert find_price(providers, "north/other") is None
+    assert find_price(providers, "south/scout") is None

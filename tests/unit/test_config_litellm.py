@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -167,86 +167,43 @@ def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield from leaves(part, (*path, str(key)))
 
 
+WORDS = ("gpt-4o", "openai/gpt-4o", "azure/x", "os.environ/KEY", "http://h/v1", "*", "claude")
+GIVEN = (
+    *("model", "api_base", "api_key", "extra_body", "extra_headers", "rpm", "new"),
+    "litellm_credential_name",
+)
+SETTINGS = (
+    *("drop_params", "redis_host", "master_key", "fallbacks", "model_group_alias", "timeout"),
+    *("num_retries", "default_fallbacks", "cooldown_time", "new"),
+)
+OTHERS = (*SECTIONS, "guardrails", "credential_list", "environment_variables", "never_seen")
+
+
+def mappings(
+    keys: Iterable[str], values: st.SearchStrategy[object]
+) -> st.SearchStrategy[object]:
+    return st.dictionaries(st.sampled_from(sorted(keys)), values, max_size=5)
+
+
 # What stands in real files, and anything else beside it.
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-5, 900)
-    | st.sampled_from(
-        [
-            "gpt-4o",
-            "openai/gpt-4o",
-            "azure/x",
-            "os.environ/KEY",
-            "http://h/v1",
-            "*",
-            "claude",
-            "",
-        ]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(st.sampled_from(["gpt-4o", "m", "x y", "a.b"]), inner, max_size=2)
-    ),
+    st.none() | st.booleans() | st.integers(-5, 900) | st.sampled_from(["", *WORDS]),
+    lambda inner: st.lists(inner, max_size=2) | mappings(["gpt-4o", "m", "x y", "a.b"], inner),
     max_leaves=5,
 )
-PARAMETERS = st.dictionaries(
-    st.sampled_from(
-        sorted(
-            {
-                "model",
-                "api_base",
-                "api_key",
-                "extra_body",
-                "extra_headers",
-                "litellm_credential_name",
-                "rpm",
-                "new_key",
-            }
-            | REQUEST_FIELDS
-        )
-    ),
-    VALUES,
-    max_size=5,
+PARAMETERS = mappings({*GIVEN, *REQUEST_FIELDS}, VALUES)
+DEPLOYMENTS = st.fixed_dictionaries(
+    {
+        "model_name": VALUES,
+        "litellm_params": VALUES | mappings({*GIVEN, *REQUEST_FIELDS}, VALUES),
+    },
+    optional={"model_info": VALUES, "other": VALUES},
 )
 FILES = st.fixed_dictionaries(
     {},
     optional={
-        "model_list": VALUES
-        | st.lists(
-            VALUES
-            | st.fixed_dictionaries(
-                {"model_name": VALUES, "litellm_params": VALUES | PARAMETERS},
-                optional={"model_info": VALUES, "other": VALUES},
-            ),
-            max_size=3,
-        ),
-        **{
-            section: VALUES
-            | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "drop_params",
-                        "redis_host",
-                        "master_key",
-                        "fallbacks",
-                        "model_group_alias",
-                        "timeout",
-                        "num_retries",
-                        "default_fallbacks",
-                        "cooldown_time",
-                        "new_key",
-                    ]
-                ),
-                VALUES,
-                max_size=4,
-            )
-            for section in SECTIONS
-        },
-        "guardrails": VALUES,
-        "credential_list": VALUES,
-        "environment_variables": VALUES,
-        "never_seen": VALUES,
+        "model_list": VALUES | st.lists(VALUES | DEPLOYMENTS, max_size=3),
+        **dict.fromkeys(OTHERS, VALUES | mappings(SETTINGS, VALUES)),
     },
 )
 

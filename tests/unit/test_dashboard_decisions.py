@@ -26,7 +26,7 @@ from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from tests.contract.test_store_captures import ONE as CAPTURED
+from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
 from tests.support.control.control_plane import read_history
 from tests.support.site.processes import free_port

@@ -1,9 +1,13 @@
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.suites.items import Item, load_items
+from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import normalize_text, overlap_share, texts_fingerprint
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.providers.model_names import (
@@ -113,3 +117,67 @@ def test_a_provider_that_is_gone_may_be_any_host() -> None:
     assert same_host("", "api.example.com")
     assert same_host("api.example.com", "")
     assert not same_host("api.example.com", "other.example.com")
+
+
+SUM = [{"role": "system", "content": "A number."}, {"role": "user", "content": "2+2?"}]
+
+
+def loaded(folder: Path, name: str, content: object, fields: tuple[str, str]) -> Item:
+    file = folder / name
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    (item,) = load_items(file, name="s", input_field=fields[0], target_field=fields[1])
+    return item
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ({"input": SUM, "ideal": "4"}, ("input", "ideal")),
+        ({"messages": [*SUM, {"role": "assistant", "content": "4"}]}, ("input", "")),
+        ({"input": {"question": "2+2?"}, "expected": "4"}, ("input", "")),
+        ({"inputs": {"q": "2+2?"}, "outputs": {"answer": "4"}}, ("inputs", "outputs")),
+        ("q,__expected\n2+2?,equals: 4\n", ("q", "__expected")),
+    ],
+    ids=["openai-evals", "fine-tuning", "braintrust", "langsmith", "promptfoo"],
+)
+def test_a_record_of_another_tool_asks_and_wants_the_same(
+    tmp_path: Path, content: object, fields: tuple[str, str]
+) -> None:
+    name = "data.csv" if isinstance(content, str) else "data.jsonl"
+
+    item = loaded(tmp_path, name, content, fields)
+
+    assert (item.input, item.target) == ("2+2?", "4")
+    if "system" in str(content):
+        assert item.metadata["messages"] == SUM
+
+
+def test_an_array_and_choices_with_labels_are_read(tmp_path: Path) -> None:
+    choices = {"text": ["3", "4"], "label": ["1", "2"]}
+    rows = [{"input": "2+2?", "choices": choices, "target": "2"}]
+
+    item = loaded(tmp_path, "data.json", rows, ("input", ""))
+
+    assert (item.choices, item.target) == (("3", "4"), "B")
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("llm-rubric: says four", "llm-rubric"),
+        ("is-json", "is-json"),
+        ("not-contains: 5", "not-contains"),
+        ("javascript: output > 3", "javascript"),
+        ("similar(0.8): four", "similar"),
+        ("contains sugar", ""),
+        ("equals", ""),
+    ],
+)
+def test_an_assertion_is_never_compared_as_text(tmp_path: Path, target: str, kind: str) -> None:
+    row = {"input": "2+2?", "target": target}
+
+    if not kind:
+        assert loaded(tmp_path, "data.jsonl", row, ("input", "")).target == target
+        return
+    with pytest.raises(InputError, match=f"promptfoo's assertion {kind}, and no text"):
+        loaded(tmp_path, "data.jsonl", row, ("input", ""))
