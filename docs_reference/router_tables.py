@@ -17,7 +17,8 @@ from harness.domain.reliability.failures import (
 )
 from router.conversation.intake import FOREIGN, INTAKES, OPENAI_ALONE, TAKES_ALL, HistoryIntake
 from router.protocols.answer_ends import ENDS, AnswerEnding
-from router.protocols.provider_failures import BY_STATUS, REFUSALS, WITHOUT_WORDS
+from router.protocols.provider_failures import BY_STATUS, WITHOUT_WORDS
+from router.protocols.provider_refusals import REFUSALS
 
 HISTORY_HEADS: Final = ("kind", "ids of tool calls", "names of tools", "reasoning", "left out")
 _ANY: Final = "any"

@@ -24,7 +24,8 @@ from router.frame.body_patch import to_json
 from router.frame.bounded_map import BoundedMap
 from router.frame.failure import error_object
 from router.frame.object_lists import list_objects
-from router.protocols.provider_failures import Piece, classify_status, refusal_row
+from router.protocols.provider_failures import classify_status
+from router.protocols.provider_refusals import Piece, refusal_row
 from router.upstream.transport import UpstreamRequest
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ from router.frame.json_spans import ParsedObject, parse_object
 from router.protocols.chat.stream_reader import ChatStreamReader
 from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.dialect import MessagesStream
-from router.protocols.provider_failures import Piece
+from router.protocols.provider_refusals import Piece
 from router.protocols.responses.dialect import ResponsesStream
 from router.protocols.usage import TokenUsage
 from router.request.needs import given_fields as hints_of
