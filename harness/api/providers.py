@@ -20,7 +20,6 @@ from harness.control.providers.credentials import (
 from harness.control.providers.matrix import build_matrix
 from harness.control.providers.registry import ProviderSummary
 from harness.control.routing.targets import ProviderChange
-from harness.domain.content_hash import hash_content
 from harness.domain.operations.access import Role
 from harness.domain.providers.credentials import MAX_VALUE_LENGTH
 
@@ -101,12 +100,6 @@ class CredentialBody(Body):
     first: bool = False
     reason: Text = ""
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
-
-    def request_fingerprint(self) -> str:
-        """Identifies the request without its secrets, yet tells whether they are the same."""
-        shown = self.model_dump_json(exclude={"value", "extra_headers"})
-        hidden = (self.change().value, sorted((self._headers or {}).items()))
-        return f"{shown} {hash_content(repr(hidden))}"
 
     def change(self) -> CredentialChange:
         return CredentialChange(
