@@ -14,7 +14,8 @@ from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
 from harness.domain.canary.observation import ObservationBlock
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.open_block import LedgerUnit, ObservationBuilder, OpenBlock
+from router.recording.observation_builder import ObservationBuilder
+from router.recording.open_block import LedgerUnit, OpenBlock
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0

@@ -25,7 +25,8 @@ from router.recording.guardrail_sample import (
     RequestTraits,
     SampleValues,
 )
-from router.recording.open_block import LedgerUnit, RankPool
+from router.recording.observation_builder import RankPool
+from router.recording.open_block import LedgerUnit
 from tests.unit.test_router_ledger import Play as LedgerPlay
 
 pytestmark = pytest.mark.req("F3")

@@ -10,12 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from harness.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
-from harness.api.agents.shapes import (
-    AgentAnswer,
+from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
+from harness.api.agents.requests import (
     AgentBody,
     AgentPatchBody,
-    ListAnswer,
-    SessionAnswer,
     SessionBody,
     SessionsQuery,
     SwitchModelBody,

@@ -1,0 +1,307 @@
+"""Makes observation blocks of complete open blocks (statistics.md §2.1)."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    ArmSplit,
+    ErrorTally,
+    FailureTally,
+    FeedbackTally,
+    Guardrail,
+    GuardrailKind,
+    JudgeTally,
+    SegmentCount,
+    UnitRule,
+    guardrail_kind,
+)
+from harness.domain.canary.key_ledger import KeyHistory
+from harness.domain.canary.observation import SEGMENTS, NeverSeen, ObservationBlock
+from harness.domain.canary.prompt_cache import ArmCacheUse, CacheLevels, CacheUse
+from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, mean_levels, rank_block
+from harness.domain.reliability.failures import ArmFailure, keep_common_causes
+from router.recording.guardrail_sample import CACHED_TIMES, FAULTS, NEEDS, SEGMENTS_FROM
+from router.recording.open_block import LedgerUnit, OpenBlock
+
+_CACHED: Final = CACHED_TIMES | {Guardrail.COST_PER_SUCCESS}
+
+
+class BlockFindings(NamedTuple):
+    counts: Mapping[Guardrail, FailureTally]
+    ranks: Mapping[Guardrail, tuple[float, ...]]
+    levels: Mapping[Guardrail, ArmLevels]
+
+
+NO_FINDINGS: Final = BlockFindings({}, {}, {})
+# An expected value of the smaller arm with the controls that it needs.
+_RANKED_TOGETHER: Final = MIN_CONTROLS + 1
+
+
+class RankedUnits(NamedTuple):
+    """Holds units that are ranked together. cached_share: of the input tokens, at which their
+    costs are compared.
+    """
+
+    units: Sequence[LedgerUnit] = ()
+    cached_share: float = 0.0
+
+
+class RankPool:
+    """Keeps the units of small blocks until there are enough to rank together.
+
+    Their costs are compared at the larger of both arms' shares of cached tokens so far: known
+    from the units before them, so that a unit has no part in how it is compared.
+
+    How many are enough is known from the share alone, so that no arm and no value decides who
+    is compared with whom. most: units that are always enough, of a block.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._part: object = None
+        self._kept: list[LedgerUnit] = []
+        self._cache = ArmCacheUse()
+
+    def take(self, units: Sequence[LedgerUnit], part: object, share: float) -> RankedUnits:
+        """Returns the units to rank now. part: a period at one weight. share: the canary's."""
+        if part != self._part:
+            self._part, self._kept = part, []
+        self._kept += units
+        smaller = min(share, 1.0 - share)
+        if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
+            return RankedUnits()
+        together, self._kept = self._kept, []
+        larger = self._cache.larger
+        self._cache.add(_cache_uses(together))
+        # The first ones are compared at the share of all of them.
+        return RankedUnits(together, self._cache.pooled if larger is None else larger)
+
+    def forget(self) -> None:
+        self._kept = []
+
+
+def summarize_block(
+    units: Sequence[LedgerUnit],
+    tolerated: Mapping[Guardrail, float],
+    block: tuple[str, str, int],
+    ranked: RankedUnits,
+) -> BlockFindings:
+    """Summarizes a complete block. units: in the order of admission. tolerated: of the
+    guardrails that are on. ranked: units whose values are ranked now.
+    """
+    counts: dict[Guardrail, FailureTally] = {}
+    ranks: dict[Guardrail, tuple[float, ...]] = {}
+    levels: dict[Guardrail, ArmLevels] = {}
+    for guardrail, ratio in tolerated.items():
+        needs = NEEDS[guardrail]
+        counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
+        completed_units = [
+            unit
+            for unit in (units if counted else ranked.units)
+            if unit.traits & needs == needs
+        ]
+        if not completed_units:
+            continue
+        if counted:
+            counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
+            continue
+        measured = [
+            MeasuredUnit(unit.canary, *_values(unit, guardrail, ranked.cached_share))
+            for unit in completed_units
+        ]
+        found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        if found.u:
+            ranks[guardrail] = found.u
+        if found.level is not None:
+            cache = _cache_levels(completed_units, measured, guardrail)
+            levels[guardrail] = replace(found.level, cache=cache)
+    return BlockFindings(counts, ranks, levels)
+
+
+def count_segments(units: Iterable[LedgerUnit]) -> dict[str, SegmentCount]:
+    sums: dict[int, list[int]] = {}
+    for unit in units:
+        failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
+        while bits:
+            bit = bits & -bits
+            bits -= bit
+            count = sums.setdefault(bit.bit_length() - 1, [0, 0, 0, 0])
+            count[0] += 1
+            count[1] += unit.canary
+            count[2] += failed
+            count[3] += failed and unit.canary
+    return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
+
+
+def _values(
+    unit: LedgerUnit, guardrail: Guardrail, cached_share: float
+) -> tuple[float | None, float | None]:
+    if unit.values is None:
+        # What never came speaks against no canary.
+        return 0.0 if unit.lost and unit.canary else None, None
+    compared = unit.values.compared_value(guardrail, cached_share)
+    return compared, unit.values.value_for(guardrail)
+
+
+def _cache_uses(units: Iterable[LedgerUnit]) -> Iterator[tuple[bool, CacheUse]]:
+    return ((unit.canary, unit.values.cache) for unit in units if unit.values is not None)
+
+
+def _cache_levels(
+    units: Sequence[LedgerUnit], measured: Sequence[MeasuredUnit], guardrail: Guardrail
+) -> CacheLevels | None:
+    if guardrail not in _CACHED:
+        return None
+    use = ArmCacheUse()
+    use.add(_cache_uses(units))
+    compared = mean_levels(unit[:2] for unit in measured)
+    canary, control = (_opened_share(units, guardrail, canary=arm) for arm in (True, False))
+    if compared is None or not (use.larger or canary or control):
+        return None
+    shares = use.share(canary=True), use.share(canary=False)
+    return CacheLevels(*shares, compared.canary, compared.control, canary, control)
+
+
+def _opened_share(units: Sequence[LedgerUnit], guardrail: Guardrail, *, canary: bool) -> float:
+    own = [unit.values for unit in units if unit.canary is canary and unit.values is not None]
+    if guardrail not in CACHED_TIMES or not own:
+        return 0.0
+    return sum(values.opening_s > 0.0 for values in own) / len(own)
+
+
+def _tally(units: Iterable[LedgerUnit], bad: int) -> FailureTally:
+    """A unit that no outcome came of is among the failures, in both arms alike."""
+    units_, canary, failures, canary_failures = 0, 0, 0, 0
+    for unit in units:
+        failed = unit.lost or bool(unit.bad & bad)
+        units_ += 1
+        canary += unit.canary
+        failures += failed
+        canary_failures += failed and unit.canary
+    return FailureTally(units_, canary, failures, canary_failures)
+
+
+class ObservationBuilder:
+    """Numbers a ledger's complete blocks, and says what each of them counted.
+
+    worker: the name under which the blocks are stored.
+    """
+
+    def __init__(self, rollout: str, worker: str, rule: UnitRule) -> None:
+        self.judge_usd = 0.0  # since the last block with judged units
+        self._rollout = rollout
+        self._worker = worker
+        self._rule = rule
+        self._sequence = 0
+        self._pool, self._new_pool = RankPool(rule.block_size), RankPool(rule.block_size)
+
+    def build(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
+        self._sequence += 1
+        if self._rule.keeps_ledger and not block.claimed:
+            # It may count as never seen: no value of those before it may count there twice.
+            self._pool.forget()
+            self._new_pool.forget()
+        ranked = self._pool.take(units, (block.period, block.weight_bps), block.share)
+        findings, errors = self._summarize(units, ranked)
+        counts = dict(findings.counts)
+        if Guardrail.FEEDBACK in counts:
+            counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
+        if Guardrail.JUDGE in counts:
+            spent_usd, self.judge_usd = self.judge_usd, 0.0
+            counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
+        return ObservationBlock(
+            rollout=self._rollout,
+            worker=self._worker,
+            sequence=self._sequence,
+            weight_bps=block.weight_bps,
+            units=len(units),
+            canary_units=sum(unit.canary for unit in units),
+            failures=errors.failures,
+            canary_failures=errors.canary_failures,
+            missing=sum(unit.lost for unit in units),
+            opened_at=block.opened_at,
+            closed_at=block.closed_at,
+            period=block.period,
+            counts=_with_errors(counts, errors),
+            ranks=findings.ranks,
+            levels=findings.levels,
+            never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
+        )
+
+    def _summarize(
+        self, units: Sequence[LedgerUnit], ranked: RankedUnits
+    ) -> tuple[BlockFindings, ErrorTally]:
+        failed = [unit for unit in units if unit.failed or unit.lost]
+        tolerated = self._rule.guardrails
+        name = (self._rollout, self._worker, self._sequence)
+        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
+        return findings, _errors(units, failed)
+
+    def _of_new_keys(
+        self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
+    ) -> NeverSeen:
+        new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
+        # Of whatever period: their arms are independent of everything before.
+        ranked = self._new_pool.take(new, block.weight_bps, block.share)
+        findings, errors = self._summarize(new, ranked)
+        return NeverSeen(
+            errors.units,
+            errors.canary,
+            errors.failures,
+            errors.canary_failures,
+            None if len(new) == len(units) else _with_errors(findings.counts, errors),
+            None if findings.ranks == of_all.ranks else findings.ranks,
+        )
+
+
+def _with_errors(
+    counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
+) -> Mapping[Guardrail, FailureTally]:
+    return {Guardrail.ERRORS: errors, **counts} if errors.classes or errors.segments else counts
+
+
+def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
+    known = [
+        (ArmFailure.MISSING.value if unit.lost else unit.why, unit.canary)
+        for unit in failed
+        if unit.lost or unit.why
+    ]
+    names = keep_common_causes([why for why, _ in known])
+    all_ = Counter(names)
+    canary = Counter(
+        name for name, (_, in_canary) in zip(names, known, strict=True) if in_canary
+    )
+    return ErrorTally(
+        len(units),
+        sum(unit.canary for unit in units),
+        len(failed),
+        sum(unit.canary for unit in failed),
+        {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
+        count_segments(units),
+    )
+
+
+def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
+    none = [unit.canary for unit in units if unit.unjudged]
+    return JudgeTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        ArmSplit(len(none), sum(none)),
+        spent_usd,
+    )
+
+
+def _opinions(tally: FailureTally, units: Sequence[LedgerUnit]) -> FeedbackTally:
+    heard = [unit.canary for unit in units if unit.heard]
+    return FeedbackTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        ArmSplit(len(heard), sum(heard)),
+    )
