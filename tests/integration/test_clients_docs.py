@@ -20,7 +20,14 @@ import pytest
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.table import KeyGrant, Route, RoutingTable, Snapshot
 from harness.domain.routing.target import Provider, Target
-from tests.support.router.live_router import KEY, SECRET, World, running_router, wait_until
+from tests.support.router.live_router import (
+    KEY,
+    SECRET,
+    World,
+    running_router,
+    snapshot,
+    wait_until,
+)
 from tests.support.site.documented_commands import DOCS
 from tests.support.site.npm_clients import without
 from tests.wire import anthropic, gemini
@@ -49,7 +56,7 @@ REPAIRED: Final = 'Unexpected role \\"system\\"'
 INSTALL_S: Final = 600
 RUN_S: Final = 240
 
-pytestmark = [pytest.mark.verify, pytest.mark.req("A1", "B7"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.verify
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,8 @@ def environment(programs: Path, folder: Path, key: str) -> dict[str, str]:
     return {"PATH": path, "HOME": str(folder), "SWAPGATE_KEY": key}
 
 
+@pytest.mark.req("A1", "B7")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("client", clients(), ids=lambda client: client.name)
 def test_a_client_answers_with_the_settings_of_its_block(
     client: Client, scene: Scene, tmp_path: Path
@@ -224,3 +233,34 @@ def test_a_client_answers_with_the_settings_of_its_block(
     assert re.search(r"9 C|accuracy +1\.0", done.stdout), done.stdout[-4000:]
     assert scene.refused == []
     assert scene.changed_model == (client.name in AGENTS)
+
+
+PAGE = (DOCS / "how-to" / "feature-flags.md").read_text("utf-8")
+
+
+@pytest.mark.req("A1")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("client", clients(PAGE), ids=lambda client: client.name)
+def test_an_official_sdk_evaluates_a_route_and_says_how_it_went(
+    client: Client, tmp_path: Path
+) -> None:
+    programs = install(client, tmp_path / "client")
+    folder = tmp_path / "home"
+    folder.mkdir()
+    if client.registry == "npm":
+        (folder / "node_modules").symlink_to(programs.parent)
+    with running_router(snapshot("http://127.0.0.1:9", weight_bps=10_000), tmp_path) as world:
+        done = subprocess.run(  # noqa: S603 - the documented block is what is tried
+            ["/bin/bash", "-c", commands(client, folder, world.url)],
+            cwd=folder,
+            env=environment(programs, folder, KEY),
+            capture_output=True,
+            text=True,
+            timeout=RUN_S,
+            check=False,
+        )
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert re.fullmatch(
+        r"ask \S+ canary SPLIT\nfeedback (counted|not_scored)\n", done.stdout
+    ), done.stdout

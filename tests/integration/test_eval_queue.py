@@ -11,7 +11,7 @@ from harness.domain.errors import IllegalTransition, InputError, NotAllowed, Not
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import Provider
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 
@@ -120,33 +120,6 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
 
 def replace_workers(world: SmallInstallation, held: Held) -> Context:
     return replace(world.context(), workers=held)
-
-
-@pytest.mark.req("A7")
-def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
-    world: SmallInstallation,
-) -> None:
-    codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
-    targets.put_provider(world.context(), SYSTEM, codex)
-    targets.add_target(world.context(), SYSTEM, Target("codex", "gpt-5-codex"))
-
-    with pytest.raises(InputError, match="suites are run over chat"):
-        world.propose("codex/gpt-5-codex")
-
-    with world.store.read() as tx:
-        assert not tx.proposals.open()
-    assert world.propose("sim/better").route == "chat"
-
-
-@pytest.mark.req("A7", "B7")
-@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
-def test_a_model_whose_chats_are_translated_may_be_proposed(
-    world: SmallInstallation, kind: str
-) -> None:
-    other = Provider("other", kind, "https://models.example/v1")
-    targets.put_provider(world.context(), SYSTEM, other)
-
-    assert world.propose("other/opus").route == "chat"
 
 
 def limited(world: SmallInstallation, **limits: float) -> Proposal:

@@ -2,13 +2,24 @@ import importlib.util
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
+from tests.support.site.agents_site import AgentsSite, agents_site
 from tests.support.site.alert_receiver import Receiver
-from tests.support.site.documented_commands import DOCS, DocumentedCommands, shell_blocks
+from tests.support.site.documented_commands import (
+    DOCS,
+    UNTIL_UP,
+    DocumentedCommands,
+    run_in_bash,
+    shell_blocks,
+)
+from tests.support.site.processes import free_port
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
 SIMULATED = """\
@@ -80,14 +91,15 @@ SQLITE = {
     "spending": INSTALLED,
     "privacy": INSTALLED,
 }
-OF_THEIR_OWN = {"alerts", "backup", "credentials", "postgresql", "migrate-from-litellm"}
+OF_THEIR_OWN = {
+    *("alerts", "backup", "choose-models", "credentials", "postgresql", "migrate-from-litellm")
+}
 
 
 # Pages whose commands other tests run.
 ELSEWHERE = {
-    "choose-models": "test_choose_models_docs",
     "clients": "test_clients_docs",
-    "overrides": "test_overrides_docs",
+    "overrides": "test_route_overrides",
     "proofs": "test_proof_export",
 }
 
@@ -280,3 +292,127 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(
     said = page.run(SWAPGATE__DATABASE_URL=owner)
 
     assert "the database is at the newest revision" in said
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# The same path at a smaller scale: a quarter of the users that the canary otherwise asks for.
+SMALLER = """\
+policies:
+  quick: {canary: {steps: [{weight_bps: 5000, min_exposures: 50}]}}
+EOF
+swapgate sim --port"""
+
+
+@pytest.mark.verify
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
+    (python,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    propose = "swapgate proposal create"
+    page = DocumentedCommands(
+        "../README.md",
+        tmp_path,
+        changes={
+            "make demo\n": "",
+            "make test\n": "",
+            ". .venv/bin": f". {sys.prefix}/bin",
+            "EOF\nswapgate sim --port": SMALLER,
+            "swapgate doctor": f"{UNTIL_UP}\nswapgate doctor",
+            propose: f"python - <<'PY'\n{python}PY\n{propose}",
+        },
+    )
+
+    said = page.run(timeout_s=800)
+
+    assert "PASSED" in said
+    assert "support: sim/sim-better is promoted" in said
+    assert "requests, 0 failed" in said
+    assert f"dashboard  http://127.0.0.1:{page.ports['8501']}" in said
+
+
+def test_the_readme_names_no_file_that_is_not_there() -> None:
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_two_commands_of_the_readme_are_targets_of_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"^make (\w+)$", README, flags=re.MULTILINE)
+    assert commands == ["demo", "test"]
+    assert all(f"\n{command}:" in makefile for command in commands)
+
+
+# Return at each question, but the simulator is on another port here.
+ANSWERS = r"printf '\nhttp://127.0.0.1:9000/v1\n\n\n\n\n\n' | swapgate init --guided"
+
+
+@pytest.mark.verify
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_tutorial_ends_with_a_promoted_and_a_rolled_back_swap(tmp_path: Path) -> None:
+    tutorial = DocumentedCommands(
+        "tutorial.md",
+        tmp_path,
+        changes={
+            "make setup\n": "",
+            ". .venv/bin/activate": f". {sys.prefix}/bin/activate",
+            "swapgate init --guided": ANSWERS,
+            "swapgate doctor": f"{UNTIL_UP}\nswapgate doctor",
+        },
+    )
+
+    said = tutorial.run(timeout_s=1100)
+
+    assert "support: sim/sim-better is promoted" in said
+    assert "PASSED" in said
+    assert "drafts: sim/sim-fragile is rolled back" in said
+    assert "requests, 0 failed" in said
+    assert "rolled_back" in said
+
+
+def answer_shortly(asked: ReceivedRequest) -> ScriptedTurn:
+    """The model fails at the second message."""
+    said = str(asked.json["messages"][-1]["content"])
+    return error(503) if "dolphin" in said else completion(f"About {said}")
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[AgentsSite]:
+    routes = {
+        "chat-web": {"incumbent": "sim/sim-base"},
+        "chat-email": {"incumbent": "sim/sim-better"},
+    }
+    with agents_site(tmp_path, with_control=True, sections={"routes": routes}) as made:
+        made.upstream.turns |= {
+            "sim-base": answer_shortly,
+            "sim-better": completion("by the other"),
+        }
+        place = made.world.place
+        place.ports["mcp"] = free_port()
+        place.start("mcp", "mcp", "--http", "--port", str(place.ports["mcp"]))
+        place.answers("mcp", "/healthz")
+        yield made
+
+
+@pytest.mark.req("C1", "C6", "C7", "C8")
+@pytest.mark.verify
+def test_every_command_on_choosing_models_works(gateway: AgentsSite) -> None:
+    commands = "".join(shell_blocks("how-to/choose-models.md"))
+    place = gateway.world.place
+    for address, here in (
+        ("http://localhost:8080", gateway.world.url.replace("127.0.0.1", "localhost")),
+        ("http://127.0.0.1:8086", place.url("mcp")),
+    ):
+        assert address in commands
+        commands = commands.replace(address, here)
+    swapgate = " ".join(place.command())
+    said = run_in_bash(f'swapgate() {{ {swapgate} "$@"; }}\n{commands}', **os.environ)
+
+    shown = re.findall(r'"content": ?"(.*?)"', said)
+    assert "About Is a whale a fish?" in shown
+    assert said.count("by the other") >= 2
+    assert '"from":"auto:chat-web"' in said
+    assert "About Name three whales." in said
+    assert r"\"name\": \"sim\", \"kind\": \"sim\", \"hasValue\": false" in said

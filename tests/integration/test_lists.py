@@ -7,13 +7,14 @@ import sqlalchemy as sa
 from dashboard.data import queries
 from dashboard.text import html
 from harness.api.app import PREFIX, documented_answers
+from harness.control.evals import recomputation
 from harness.control.proposals import decisions, submission
 from harness.control.routing import routes
-from harness.domain.errors import SignatureInvalid
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from tests.support.control.control_plane import BEN
+from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door
 from tests.support.store.tampering import owned
@@ -158,3 +159,38 @@ def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_si
         assert "chat" not in done.stdout
         for route in ("chat", "r-23"):
             assert f"route_version {route}/1: {INVALID_ROWS_HINT}" in done.stderr
+
+
+@pytest.mark.parametrize("candidate", ["better", "worse", "equal"])
+def test_a_verdict_comes_out_the_same_to_the_byte(
+    world: SmallInstallation, candidate: str
+) -> None:
+    proposal = world.decided(f"sim/{candidate}")
+
+    verdict = recomputation.replay_verdict(world.context(), proposal.id)
+
+    assert verdict.agrees, verdict.differences
+    assert verdict.stored_sha256 == verdict.again_sha256
+    assert verdict.stored.id == proposal.verdict
+    assert recomputation.replay_verdict(world.context(), verdict.stored.id) == verdict
+    assert verdict.items["colours"] > 0
+
+
+def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> None:
+    proposal = world.propose()
+
+    with pytest.raises(NotFound, match="has no verdict yet"):
+        recomputation.replay_verdict(world.context(), proposal.id)
+    with pytest.raises(NotFound):
+        recomputation.replay_verdict(world.context(), "v_nobody")
+
+
+def test_a_score_that_was_changed_behind_our_back_is_named(world: SmallInstallation) -> None:
+    proposal = world.decided("sim/worse")
+    changed = proposal.runs["colours"].candidate
+    with owned(world.store) as db:
+        forged = "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 0"
+        db.execute(sa.text(forged), {"run": changed})
+
+    with pytest.raises(SignatureInvalid, match=f"row sample {changed}"):
+        recomputation.replay_verdict(world.context(), proposal.id)

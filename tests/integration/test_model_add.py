@@ -1,12 +1,17 @@
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from harness import config, package_data
 from harness.control.routing import targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider, Target
+from harness.runtime.model_catalogue import LitellmTable
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.command_line import CommandLine, installed
@@ -125,3 +130,39 @@ def test_a_model_whose_chats_are_translated_may_be_proposed(
     targets.put_provider(world.context(), SYSTEM, other)
 
     assert world.propose("other/opus").route == "chat"
+
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs/reference/models.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)).splitlines()
+    in_text = re.findall(r"`(swapgate model (?:add|list|search|match|resolve)[^`]*)`", PAGE)
+    plain = [" ".join(command.split()) for command in in_text]
+    return blocks + [
+        command for command in plain if "WORDS" not in command and "NAME" not in command
+    ]
+
+
+def test_every_command_of_the_page_works(cli: CommandLine) -> None:
+    ran = commands()
+    for command in ran:
+        words = shlex.split(command)
+        assert words[0] == "swapgate"
+        # Nothing that this installation's one provider offers is a gemini.
+        cli.run(*words[1:], exits=1 if words[1:3] == ["model", "match"] else 0)
+
+    assert {" ".join(command.split()[1:3]) for command in ran} == {
+        *("model add", "model list", "model search", "model match", "proposal create")
+    }
+
+
+def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(block, encoding="utf-8")
+    settings = config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+
+    assert len(settings.catalogue) == len(yaml.safe_load(block)["catalogue"])
+    assert f"of {len(LitellmTable().catalogue())} models" in PAGE

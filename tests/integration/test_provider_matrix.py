@@ -1,26 +1,28 @@
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from harness.control.context import Context
 from harness.control.operations import alerts, queries
-from harness.control.providers import checks, credentials, registry
+from harness.control.operations.alerts import AlertView
+from harness.control.providers import checks, credentials, deprecations, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
-from harness.control.routing import targets
+from harness.control.routing import routes, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.providers.catalogue import COLUMNS, Ability, CatalogueEntry, model_abilities
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.providers.probe import ProbeReply
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.runtime.encryption import FernetCipher, new_key
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
 
-pytestmark = pytest.mark.req("E4")
 YES, NO, OPEN = Ability
 GPT = CatalogueEntry(
     "openai",
@@ -32,6 +34,7 @@ GPT = CatalogueEntry(
 )
 
 
+@pytest.mark.req("E4")
 def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
     found = model_abilities(PROVIDER_KINDS["openai"], UNKNOWN_CAPABILITIES, GPT, GPT.price)
     assert list(found) == list(COLUMNS)
@@ -51,6 +54,7 @@ def row(ctx: Context, name: str) -> MatrixRow:
     return found
 
 
+@pytest.mark.req("E4")
 def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     world: SmallInstallation,
 ) -> None:
@@ -82,6 +86,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     assert "sk-of" not in repr(build_matrix(ctx))
 
 
+@pytest.mark.req("E4")
 def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
     def answer(provider: Provider, _key: str, _path: str) -> ProbeReply:
         if provider.name == "gone":
@@ -102,6 +107,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
     assert row(world.context(), "gone").health is ProviderHealth.UNKNOWN
 
 
+@pytest.mark.req("E4")
 def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
     world: SmallInstallation,
 ) -> None:
@@ -119,3 +125,69 @@ def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
     )
 
     assert row(ctx, "sim").health is ProviderHealth.UNKNOWN
+
+
+ABLE = frozenset({"chat", "tools"})
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation) -> Context:
+    day = world.clock.now().date() + timedelta(days=40)
+    known = FixedCatalogue(
+        CatalogueEntry(
+            "anthropic", "claude-sonnet-4", Price(3, 15), 200_000, ABLE, end_date=day
+        ),
+        CatalogueEntry("anthropic", "claude-sonnet-5", Price(2, 10), 400_000, ABLE),
+    )
+    made = replace(
+        world.context(), models=known, judges={"colours": Target("claude", "claude-sonnet-4")}
+    )
+    targets.put_provider(made, SYSTEM, Provider("claude", "anthropic", "http://127.0.0.1:9"))
+    return made
+
+
+def deprecation_alerts(ctx: Context) -> list[AlertView]:
+    deprecations.update_deprecation_alerts(ctx)
+    return list(queries.list_alerts(ctx, open_only=True))
+
+
+@pytest.mark.req("F11")
+def test_a_model_in_use_that_ends_is_told_with_its_successor(
+    ctx: Context, world: SmallInstallation
+) -> None:
+    targets.add_target(ctx, SYSTEM, Target("claude", "claude-sonnet-4"))
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create_route(ctx, SYSTEM, "essays", "claude/claude-sonnet-4", settings=settings)
+
+    (alert,) = deprecation_alerts(ctx)
+    (again,) = deprecation_alerts(ctx)
+
+    assert (alert.kind, alert.severity) == ("model_ends", Severity.WARNING)
+    assert alert.title.startswith("claude/claude-sonnet-4 ends on ")
+    assert "in 40 days" in alert.title
+    assert "incumbent of essays" in alert.text
+    assert "judge of suite colours, for chat" in alert.text
+    assert "claude/claude-sonnet-5, at $2.00 in and $10.00 out" in alert.text
+    assert "a window of 400000 tokens" in alert.text
+    assert again.count == 1
+
+    world.clock.advance(timedelta(days=40).total_seconds())
+    (late,) = deprecation_alerts(ctx)
+
+    assert (late.kind, late.severity) == ("model_ended", Severity.CRITICAL)
+    assert "has ended on" in late.title
+
+
+@pytest.mark.req("F11")
+def test_it_is_over_when_the_model_is_no_longer_used(ctx: Context) -> None:
+    assert [alert.kind for alert in deprecation_alerts(ctx)] == ["model_ends"]
+
+    assert deprecation_alerts(replace(ctx, judges={})) == []
+
+
+@pytest.mark.req("F11")
+def test_a_model_that_no_route_uses_is_not_told(ctx: Context) -> None:
+    unused = replace(ctx, judges={})
+    targets.add_target(unused, SYSTEM, Target("claude", "claude-sonnet-4"))
+
+    assert deprecation_alerts(unused) == []

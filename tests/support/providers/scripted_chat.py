@@ -56,9 +56,6 @@ class Served:
         prices = {"m": Price(input_usd_per_mtok=1.0, output_usd_per_mtok=10.0)}
         return Provider("sim", "openai", self.url, prices=prices, **more)
 
-    def prompts(self) -> list[str]:
-        return [request["messages"][-1]["content"] for request in self.requests]
-
 
 @contextmanager
 def serving(script: Script, host: str = "127.0.0.1") -> Iterator[Served]:
