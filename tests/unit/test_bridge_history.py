@@ -28,22 +28,9 @@ CALL: Json = {"id": "c", "type": "function", "function": {"name": "read", "argum
 RESULT: Json = {"type": "tool_result", "tool_use_id": "c", "content": "1"}
 FUNCTION: Json = {"type": "function", "name": "read", "parameters": {"type": "object"}}
 OUTPUT: Json = {"type": "function_call_output", "call_id": "c", "output": "1"}
-ANSWER: Json = {
-    "id": "x",
-    "model": "m",
-    "choices": [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": None,
-                "reasoning_content": "I read it.",
-                "tool_calls": [CALL],
-            },
-            "finish_reason": "tool_calls",
-        }
-    ],
-}
+CALLED: Json = {"role": "assistant", "reasoning_content": "I read it.", "tool_calls": [CALL]}
+CHOICE: Json = {"index": 0, "message": CALLED, "finish_reason": "tool_calls"}
+ANSWER: Json = {"id": "x", "model": "m", "choices": [CHOICE]}
 
 
 def message_body(*messages: Json, **more: Any) -> bytes:
@@ -59,53 +46,37 @@ def assistant(*blocks: Json) -> Json:
     return {"role": "assistant", "content": list(blocks)}
 
 
+def hosted(kind: str, content: object) -> Json:
+    return {"type": kind, "tool_use_id": "s", "content": content}
+
+
+PAGE = "https://page.example"
+SEARCHED = {
+    "type": "server_tool_use",
+    "id": "s",
+    "name": "web_search",
+    "input": {"query": "q1"},
+}
+HIT = {
+    "type": "web_search_result",
+    "title": "A title",
+    "url": PAGE,
+    "encrypted_content": "SECRET",
+}
+RAN = {"type": "code_execution_result", "stdout": "42", "stderr": ""}
+ASKED = {"type": "mcp_tool_use", "id": "s", "name": "read", "server_name": "files"}
+FOUND = [{"type": "text", "text": "found"}]
+
+
 @pytest.mark.parametrize(
     ("blocks", "words"),
     [
         (
-            [
-                {
-                    "type": "server_tool_use",
-                    "id": "s",
-                    "name": "web_search",
-                    "input": {"query": "q1"},
-                },
-                {
-                    "type": "web_search_tool_result",
-                    "tool_use_id": "s",
-                    "content": [
-                        {
-                            "type": "web_search_result",
-                            "title": "A title",
-                            "url": "https://page.example",
-                            "encrypted_content": "SECRET",
-                        }
-                    ],
-                },
-            ],
-            ["web_search", "q1", "A title", "https://page.example"],
+            [SEARCHED, hosted("web_search_tool_result", [HIT])],
+            ["web_search", "q1", "A title", PAGE],
         ),
-        (
-            [
-                {
-                    "type": "code_execution_tool_result",
-                    "tool_use_id": "s",
-                    "content": {"type": "code_execution_result", "stdout": "42", "stderr": ""},
-                }
-            ],
-            ["42"],
-        ),
-        (
-            [
-                {"type": "mcp_tool_use", "id": "s", "name": "read", "server_name": "files"},
-                {
-                    "type": "mcp_tool_result",
-                    "tool_use_id": "s",
-                    "content": [{"type": "text", "text": "found"}],
-                },
-            ],
-            ["files", "read", "found"],
-        ),
+        ([hosted("code_execution_tool_result", RAN)], ["42"]),
+        ([ASKED, hosted("mcp_tool_result", FOUND)], ["files", "read", "found"]),
     ],
 )
 def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list[str]) -> None:
@@ -118,13 +89,8 @@ def test_what_a_hosted_tool_left_is_said_as_text(blocks: list[Json], words: list
 
 
 def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> None:
-    found = {
-        "type": "search_result",
-        "source": "https://page.example",
-        "title": "A title",
-        "content": [{"type": "text", "text": "found"}],
-    }
-    page = {"type": "document", "source": {"type": "url", "url": "https://page.example/a.pdf"}}
+    found = {"type": "search_result", "source": PAGE, "title": "A title", "content": FOUND}
+    page = {"type": "document", "source": {"type": "url", "url": f"{PAGE}/a.pdf"}}
     use = {"type": "tool_use", "id": "c", "name": "read", "input": {}}
     body = message_body(
         USER,
@@ -132,10 +98,8 @@ def test_a_result_may_hold_what_a_search_found_and_a_document_by_its_url() -> No
         {"role": "user", "content": [{**RESULT, "content": [found]}, page]},
     )
     *_, result, document = turns(body)
-    assert all(
-        word in result["content"] for word in ("https://page.example", "A title", "found")
-    )
-    assert "https://page.example/a.pdf" in document["content"]
+    assert all(word in result["content"] for word in (PAGE, "A title", "found"))
+    assert f"{PAGE}/a.pdf" in document["content"]
 
 
 def test_a_file_of_an_earlier_turn_is_named_and_one_of_this_turn_is_refused() -> None:

@@ -110,80 +110,37 @@ def within(text: str, refusal: Json) -> Callable[[Json], Json | None]:
     return lambda body: refusal if text in json.dumps(body) else None
 
 
+FORGED = anthropics("messages.0.content.0: Invalid `signature` in `thinking` block")
+BOUND_ELSEWHERE = anthropics(
+    "messages.0.content.0: the block is bound to a different conversation"
+)
+SEALED = openais("The encrypted content could not be verified", "invalid_encrypted_content")
+NO_ITEM = openais("Item with id 'rs_1' not found.")
+NO_FILE = anthropics("File not found: file_1")
+NO_CONTAINER = openais("Container with id 'cntr_1' not found.")
+NO_STORE = openais("Unknown parameter: 'store'.")
+NO_NAME = openais("'messages.0' : for 'role:user' property 'messages.0.name' is unsupported")
+UNSIGNED = openais("Thought signature is not valid")
+STORED = {"messages": [], "store": True}
+NAMED = {"messages": [{"role": "user", "name": "a"}]}
+THOUGHT, READ = ("messages.thinking", "thinking"), ("messages.document", "container")
+FILES = ("input.input_file", "tools.container")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "refused", "refusal", "dropped"),
     [
-        (
-            MESSAGES_PATH,
-            THINKS,
-            "c2ln",
-            anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
-            ("messages.thinking", "thinking"),
-        ),
-        (
-            MESSAGES_PATH,
-            THINKS,
-            "c2ln",
-            anthropics("messages.0.content.0: the block is bound to a different conversation"),
-            ("messages.thinking", "thinking"),
-        ),
-        (
-            f"{MESSAGES_PATH}/count_tokens",
-            THINKS,
-            "c2ln",
-            anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
-            ("messages.thinking", "thinking"),
-        ),
-        (
-            RESPONSES_PATH,
-            REASONS,
-            "encrypted_content",
-            openais("The encrypted content could not be verified", "invalid_encrypted_content"),
-            ("input.reasoning",),
-        ),
-        (
-            RESPONSES_PATH,
-            REASONS,
-            "rs_1",
-            openais("Item with id 'rs_1' not found."),
-            ("input.reasoning",),
-        ),
-        (
-            CHAT_PATH,
-            CALLED,
-            "extra_content",
-            openais("Thought signature is not valid"),
-            ("extra_content",),
-        ),
-        (
-            MESSAGES_PATH,
-            FILED,
-            '"source"',
-            anthropics("File not found: file_1"),
-            ("messages.document", "container"),
-        ),
-        (
-            RESPONSES_PATH,
-            ASKED_OF_A_FILE,
-            "cntr_1",
-            openais("Container with id 'cntr_1' not found."),
-            ("input.input_file", "tools.container"),
-        ),
-        (
-            CHAT_PATH,
-            {"messages": [], "store": True},
-            "store",
-            openais("Unknown parameter: 'store'."),
-            ("store",),
-        ),
-        (CHAT_PATH, {"messages": [], "store": True}, "store", mistrals("store"), ("store",)),
-        (
-            CHAT_PATH,
-            {"messages": [{"role": "user", "name": "a"}]},
-            "name",
-            openais("'messages.0' : for 'role:user' property 'messages.0.name' is unsupported"),
-            ("messages.*.name",),
-        ),
+        (MESSAGES_PATH, THINKS, "c2ln", FORGED, THOUGHT),
+        (MESSAGES_PATH, THINKS, "c2ln", BOUND_ELSEWHERE, THOUGHT),
+        (f"{MESSAGES_PATH}/count_tokens", THINKS, "c2ln", FORGED, THOUGHT),
+        (RESPONSES_PATH, REASONS, "encrypted_content", SEALED, ("input.reasoning",)),
+        (RESPONSES_PATH, REASONS, "rs_1", NO_ITEM, ("input.reasoning",)),
+        (CHAT_PATH, CALLED, "extra_content", UNSIGNED, ("extra_content",)),
+        (MESSAGES_PATH, FILED, '"source"', NO_FILE, READ),
+        (RESPONSES_PATH, ASKED_OF_A_FILE, "cntr_1", NO_CONTAINER, FILES),
+        (CHAT_PATH, STORED, "store", NO_STORE, ("store",)),
+        (CHAT_PATH, STORED, "store", mistrals("store"), ("store",)),
+        (CHAT_PATH, NAMED, "name", NO_NAME, ("messages.*.name",)),
     ],
 )
 async def test_what_a_provider_refuses_it_is_asked_without(
@@ -198,19 +155,9 @@ async def test_what_a_provider_refuses_it_is_asked_without(
 @pytest.mark.parametrize(
     ("path", "body", "refused", "refusal"),
     [
-        (
-            MESSAGES_PATH,
-            THINKS,
-            "c2ln",
-            anthropics("messages.0.content.0: Invalid `signature` in `thinking` block"),
-        ),
-        (RESPONSES_PATH, REASONS, "rs_1", openais("Item with id 'rs_1' not found.")),
-        (
-            MESSAGES_PATH,
-            {"messages": FILED["messages"]},
-            '"source"',
-            anthropics("File not found: file_1"),
-        ),
+        (MESSAGES_PATH, THINKS, "c2ln", FORGED),
+        (RESPONSES_PATH, REASONS, "rs_1", NO_ITEM),
+        (MESSAGES_PATH, {"messages": FILED["messages"]}, '"source"', NO_FILE),
     ],
 )
 async def test_what_was_refused_stays_behind_in_each_later_turn_and_nothing_else_does(
@@ -292,10 +239,9 @@ async def test_a_provider_that_refuses_all_is_asked_four_times_at_most() -> None
 
 
 async def test_a_call_that_was_begun_without_a_task_is_settled_in_the_same_way() -> None:
-    body = {"messages": [], "store": True}
-    wire = provider(CHAT_PATH, within("store", openais("Unknown parameter: 'store'.")))
+    wire = provider(CHAT_PATH, within("store", NO_STORE))
     moved = moving("custom", wire)
-    request = UpstreamRequest(Provider("p", "custom", BASE), json.dumps(body).encode(), False)  # noqa: FBT003 - no stream
+    request = UpstreamRequest(Provider("p", "custom", BASE), json.dumps(STORED).encode(), False)  # noqa: FBT003 - no stream
     call = moved.begin(request)
     assert call is not None
     reply = await moved.settled(request, await call.reply())

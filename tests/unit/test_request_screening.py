@@ -129,35 +129,23 @@ def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> No
         screen_request({"model": "m", "messages": [message]}, kind)
 
 
+def thinking(tokens: int, **more: Any) -> dict[str, Any]:
+    return {"thinking": {"type": "enabled", "budget_tokens": tokens}, **more}
+
+
+ADAPTIVE = {"thinking": {"type": "adaptive"}}
+CHOSEN = {"tool_choice": {"type": "any"}, "top_k": 3}
+
+
 @pytest.mark.parametrize(
     ("params", "left", "dropped"),
     [
         ({"temperature": 1.7}, {"temperature": 1.0}, ["temperature"]),
-        (
-            {"thinking": {"type": "enabled", "budget_tokens": 2048}, "temperature": 0.2},
-            {"thinking": {"type": "enabled", "budget_tokens": 2048}},
-            ["temperature"],
-        ),
-        (
-            {"thinking": {"type": "enabled", "budget_tokens": 4096}, "max_tokens": 3000},
-            {"thinking": {"type": "enabled", "budget_tokens": 2250}, "max_tokens": 3000},
-            [],
-        ),
-        (
-            {"thinking": {"type": "enabled", "budget_tokens": 4096}, "max_tokens": 1300},
-            {"max_tokens": 1300},
-            ["reasoning_effort"],
-        ),
-        (
-            {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 100},
-            {"max_tokens": 100},
-            ["reasoning_effort"],
-        ),
-        (
-            {"thinking": {"type": "adaptive"}, "tool_choice": {"type": "any"}, "top_k": 3},
-            {"tool_choice": {"type": "any"}, "top_k": 3},
-            ["reasoning_effort"],
-        ),
+        (thinking(2048, temperature=0.2), thinking(2048), ["temperature"]),
+        (thinking(4096, max_tokens=3000), thinking(2250, max_tokens=3000), []),
+        (thinking(4096, max_tokens=1300), {"max_tokens": 1300}, ["reasoning_effort"]),
+        (thinking(1024, max_tokens=100), {"max_tokens": 100}, ["reasoning_effort"]),
+        ({**ADAPTIVE, **CHOSEN}, CHOSEN, ["reasoning_effort"]),
     ],
 )
 def test_thinking_and_what_it_excludes(
@@ -171,10 +159,7 @@ def test_thinking_and_what_it_excludes(
 def test_an_answer_keeps_its_share_of_the_limit_or_there_is_no_thinking(
     budget: int, limit: int, *, own_budget: bool
 ) -> None:
-    params: dict[str, Any] = {
-        "thinking": {"type": "enabled", "budget_tokens": budget},
-        "max_tokens": limit,
-    }
+    params = thinking(budget, max_tokens=limit)
 
     dropped = settle_thinking(params, [], own_budget=own_budget)
 
@@ -192,9 +177,8 @@ def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
         {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "content": "1"},
     ]
-    params = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 9000}
 
-    assert settle_thinking(params, turn) == ["reasoning_effort"]
+    assert settle_thinking(thinking(1024, max_tokens=9000), turn) == ["reasoning_effort"]
 
 
 def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
