@@ -158,7 +158,7 @@ def _check_header(
         if name in header:
             continue
         others = [other for other in header if other not in (*required, *optional)]
-        columns = f"; the columns are {','.join(required)}"
+        columns = f"; the file has {', '.join(header)}, and {', '.join(required)} are needed"
         hint = did_you_mean(name, others, otherwise=columns)
         raise InputError(f"{where}: column {name!r} is missing{hint}")
 

@@ -246,13 +246,15 @@ _MARKS: Final = {
 
 
 def conversion(notes: Sequence[ConversionNote]) -> None:
+    if not notes:
+        return
     table(
         ("place", "key", "", "what became of it"),
         [
             (note.place, note.key, f"{_MARKS[note.outcome]} {note.outcome}", note.text)
             for note in notes
         ],
-        empty="the file has no keys",
+        empty="",
     )
     counts = Counter(note.outcome for note in notes)
     click.echo(", ".join(f"{counts[outcome]} {outcome}" for outcome in ConversionOutcome))

@@ -85,8 +85,11 @@ class Session:
             return os.environ.get(KEY_VARIABLE) or None
         try:
             text = self.key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the key in {self.key_file} cannot be read: {error}") from None
+        except OSError as error:
+            why = error.strerror
+            raise InputError(f"the key in {self.key_file} cannot be read: {why}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"{self.key_file} holds no text: it should hold a key") from None
         if not text:
             raise InputError(f"{self.key_file} is empty: it should hold a management key")
         return text

@@ -299,9 +299,9 @@ def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[Wat
         if route in pair.routes and suite in ("", pair.suite)
     ]
     if not pairs:
-        which = f"suite {suite!r}" if suite else "no suite"
+        which = f"suite {suite!r} does not watch" if suite else "no suite watches"
         raise NotFound(
-            f"{which} watches route {route!r}: give a suite of the route a `drift` section in "
+            f"{which} route {route!r}: give a suite of the route a `drift` section in "
             "the configuration (`swapgate docs open explanation/drift`)"
         )
     return pairs

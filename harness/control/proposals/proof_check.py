@@ -160,6 +160,7 @@ def _change(change: SwapChange, arms: list[str]) -> str:
         "promotion": f"{arms[1]} became the incumbent",
         "abort": "the canary ended",
         "restore": "the route went back to a former incumbent",
+        "break_glass": "the route was served without proof from here",
     }.get(change.kind, f"the route changed ({change.kind})")
     return (
         f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"

@@ -148,7 +148,11 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        if name in providers and not targets.same(ctx, providers[name], provider):
+        # Prices that the provider lists are no difference: the file does not say them.
+        own = settings.providers[name]
+        if name in providers and not any(
+            targets.same(ctx, providers[name], wanted) for wanted in (provider, own)
+        ):
             what, step = "the file differs from the database", f"{APPLY_STEP} takes the file's"
             found.append(SeedDifference(f"provider {name}", what, step))
     for name, wanted in settings.routes.items():

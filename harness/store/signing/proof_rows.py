@@ -175,8 +175,9 @@ def _refuse_others(proposal: Proposal, tables: Mapping[str, list[Row]]) -> None:
 
 
 def _change(row: Row) -> SwapChange:
+    kind = "break_glass" if row.kind == "restore" and row.break_glass else row.kind
     return SwapChange(
-        row.version, row.kind, row.incumbent, row.weight_bps, row.at, row.actor, row.reason
+        row.version, kind, row.incumbent, row.weight_bps, row.at, row.actor, row.reason
     )
 
 
