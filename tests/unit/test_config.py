@@ -66,8 +66,11 @@ CARELESS = f"""{ROUTE}    data_class: x
   s: {{incumbent: a/b}}
 data_classes: {{x: [a]}}
 """
-
-
+OF_KIND = "providers:\n  p: {{kind: {}}}\n"
+AT_X = "providers:\n  p: {{api_base: x, {}}}\n"
+HEADED = "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n      x-a: b\n      "
+TIER = ROUTE + "    fallbacks: [{{provider: {}, tier: {}}}]\n"
+CANARY = "policies:\n  a:\n    canary:"
 WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', budget_usd: 5}}"
 
 
@@ -78,14 +81,10 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         ("routr: {}\n", 1, "did you mean 'router'?"),
         ("dashboard: {}\n", 1, "did you mean 'ui'?"),
         ("xyzzy: {}\n", 1, "unknown key 'xyzzy'; known here: database_url, "),
+        (OF_KIND.format("llamafile"), 2, "did you mean 'llama_cpp'?"),
+        (OF_KIND.format("opnai"), 2, "unknown kind 'opnai'; did you mean 'openai'?"),
         (
-            "providers:\n  p: {kind: llamafile}\n",
-            2,
-            "kind: unknown kind 'llamafile'; did you mean 'llama_cpp'?",
-        ),
-        ("providers:\n  p: {kind: opnai}\n", 2, "unknown kind 'opnai'; did you mean 'openai'?"),
-        (
-            "providers:\n  p: {kind: openai}\nroutes:\n  r:\n    incumbent: gpt-5-mini\n",
+            OF_KIND.format("openai") + "routes:\n  r:\n    incumbent: gpt-5-mini\n",
             5,
             "write provider/model; did you mean 'p/gpt-5-mini'?",
         ),
@@ -98,61 +97,27 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         ("router:\n  retry:\n    attempts: none\n", 3, "attempts: a whole number is needed"),
         ("spending: {monthly_cap_usd: five}\n", 1, "monthly_cap_usd: a number is needed"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
-        (
-            "router:\n  breaker: {open_s: -1}\n",
-            1,
-            "open_s, trickle_s and probe_lease_s are above 0",
-        ),
+        ("router:\n  breaker: {open_s: -1}\n", 1, "trickle_s and probe_lease_s are above 0"),
         ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
         ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "is 2; it must lie in 0.000001 to 0.5"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
         ("policies:\n  a:\n    gate: {population: these}\n", 3, "needs `epochs` of 2 or more"),
-        (
-            "providers:\n  p: {api_base: x, more_api_key_envs: [B]}\n",
-            2,
-            "providers.p.more_api_key_envs: needs `api_key_env`",
-        ),
-        (
-            "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
-            2,
-            "it must lie in 1 to 1,000,000,000",
-        ),
-        (
-            "providers:\n  p: {api_base: x, eval_limits: {max_concurrent: 0}}\n",
-            2,
-            "it must lie in 1 to 1,000,000",
-        ),
-        (
-            (
-                "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n"
-                "      x-a: b\n      x b: c\n"
-            ),
-            6,
-            "providers.p.extra_headers.x b: 'x b' is no name of a header",
-        ),
-        (
-            (
-                "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n"
-                "      x-a: b\n      X-A: c\n"
-            ),
-            4,
-            "providers.p.extra_headers: the extra header 'X-A' is given twice",
-        ),
+        (AT_X.format("more_api_key_envs: [B]"), 2, "more_api_key_envs: needs `api_key_env`"),
+        (AT_X.format("models: {m: {context_window: 0}}"), 2, "lie in 1 to 1,000,000,000"),
+        (AT_X.format("eval_limits: {max_concurrent: 0}"), 2, "it must lie in 1 to 1,000,000"),
+        (HEADED + "x b: c\n", 6, "providers.p.extra_headers.x b: 'x b' is no name of a header"),
+        (HEADED + "X-A: c\n", 4, "p.extra_headers: the extra header 'X-A' is given twice"),
         ("providers:\n  a:b: {api_base: http://h}\n", 2, "'a:b' is no name of a provider"),
-        ("providers:\n  p: {kind: vllm}\n", 2, "required for a provider of kind 'vllm'"),
+        (OF_KIND.format("vllm"), 2, "required for a provider of kind 'vllm'"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
         (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give `provider` with"),
         (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` with"),
-        (f"{ROUTE}    fallbacks: [{{provider: a, tier: x}}]\n", 4, "has no tier 'x'"),
+        (TIER.format("a", "x"), 4, "has no tier 'x'"),
         (f"{PROVIDER}{ROUTE}    fallbacks: [p]\n", 5, "provider 'p' has no tier 'r'"),
-        (
-            f"{PROVIDER}{ROUTE}    fallbacks: [{{provider: p, tier: fats}}]\n",
-            5,
-            "did you mean 'fast'?",
-        ),
+        (PROVIDER + TIER.format("p", "fats"), 5, "did you mean 'fast'?"),
         (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
         (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
@@ -174,11 +139,7 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         (FALLING_STEPS, 5, "above the one before"),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
         ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "lie in 1 to 5,000 basis points"),
-        (
-            "policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n",
-            4,
-            "is 25; it must lie in 0 to 24",
-        ),
+        (CANARY + " {peak: {start_h: 25}}\n", 3, "is 25; it must lie in 0 to 24"),
         (GUARDED + "latency: -1}\n", 4, "latency: is -1; a tolerated ratio is 0.1"),
         (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, who reads the answers"),
         (JUDGED.format("sim/m", 5), 4, "needs what is tolerated"),
@@ -196,11 +157,7 @@ WRONG_CRON = "{incumbent: p/m, candidates: {models: [p/n], every: '61 3 * * 1', 
         ),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
         (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
-        (
-            "policies:\n  a:\n    canary: {local_alpha: -1}\n",
-            3,
-            "lie in 0, or 0.000001 to 0.25",
-        ),
+        (CANARY + " {local_alpha: -1}\n", 3, "lie in 0, or 0.000001 to 0.25"),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         (
             "alerts:\n  sinks:\n    - {url_env: U, kinds: [promoted, route-dwn]}\n",

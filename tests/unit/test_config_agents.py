@@ -117,6 +117,10 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
     return {"tool_servers": {"files": server}}
 
 
+HEADERS, URL = "tool_servers.files.header_envs", "tool_servers.files.url"
+CONTROL = {"url": "http://control:9", "control_url": "http://control:9/"}
+
+
 @pytest.mark.parametrize(
     ("agents", "place", "words"),
     [
@@ -124,11 +128,7 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
         ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url", OWN),
         ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url", OWN),
         ({"url": "http://127.0.0.1:8081"}, "url", "is the control plane's address"),
-        (
-            {"url": "http://control:9", "control_url": "http://control:9/"},
-            "url",
-            "is `agents.control_url`",
-        ),
+        (CONTROL, "url", "is `agents.control_url`"),
         ({"control_url": "http://127.0.0.1:8080/"}, "control_url", OWN),
         (
             {"control_url": "http://127.0.0.1:8085"},
@@ -136,21 +136,13 @@ def servers(url: str = "http://a", **header_envs: str) -> dict[str, Any]:
             "is the agents process's own address, http://127.0.0.1:8085",
         ),
         ({"url": "http://169.254.169.254"}, "url", "metadata service"),
-        (servers("http://[fe80::1]/mcp"), "tool_servers.files.url", "metadata service"),
-        ({"tool_servers": {"files": {}}}, "tool_servers.files.url", "is missing"),
-        (servers("stdio://a"), "tool_servers.files.url", "is an http or https URL"),
-        (servers("http://u:p@a/mcp"), "tool_servers.files.url", "without a user"),
-        (
-            servers(authorization="Bearer abc"),
-            "tool_servers.files.header_envs.authorization",
-            "a value never stands in this file",
-        ),
-        (
-            servers(x="Swapgate_Secret"),
-            "tool_servers.files.header_envs.x",
-            "which no tool server may have",
-        ),
-        (servers(**{"content-length": "X"}), "tool_servers.files.header_envs", ""),
+        (servers("http://[fe80::1]/mcp"), URL, "metadata service"),
+        ({"tool_servers": {"files": {}}}, URL, "is missing"),
+        (servers("stdio://a"), URL, "is an http or https URL"),
+        (servers("http://u:p@a/mcp"), URL, "without a user"),
+        (servers(authorization="Bearer a"), f"{HEADERS}.authorization", "a value never stands"),
+        (servers(x="Swapgate_Secret"), f"{HEADERS}.x", "which no tool server may have"),
+        (servers(**{"content-length": "X"}), HEADERS, ""),
         *(
             ({"tool_servers": {name: {"url": "http://a"}}}, "tool_servers", "SERVER.TOOL")
             for name in ("", "a.b", "A", "-a", "a b", "x" * 65, "sökning")

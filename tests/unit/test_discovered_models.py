@@ -81,6 +81,13 @@ def listed(document: object) -> list[tuple[str, int | None, Price | None]]:
     return [(model.model, model.context_window, model.price) for model in found]
 
 
+def priced(prompt: str, completion: str | int) -> dict[str, str | int]:
+    return {"prompt": prompt, "completion": completion}
+
+
+PRICED = priced("0.0000025", "0.00001") | {"input_cache_read": "0.00000025"}
+
+
 @pytest.mark.parametrize(
     ("document", "models"),
     [
@@ -91,29 +98,11 @@ def listed(document: object) -> list[tuple[str, int | None, Price | None]]:
         ({"models": [{"name": "models/g", "inputTokenLimit": 9}]}, [("g", 9, None)]),
         ([{"id": "t", "context_length": 7}], [("t", 7, None)]),
         (
-            {
-                "data": [
-                    {
-                        "id": "v/m:free",
-                        "context_length": 131072,
-                        "pricing": {
-                            "prompt": "0.0000025",
-                            "completion": "0.00001",
-                            "input_cache_read": "0.00000025",
-                        },
-                    }
-                ]
-            },
+            {"data": [{"id": "v/m:free", "context_length": 131072, "pricing": PRICED}]},
             [("v/m:free", 131072, Price(2.5, 10.0, 0.25))],
         ),
-        (
-            {"data": [{"id": "r", "pricing": {"prompt": "-1", "completion": "-1"}}]},
-            [("r", None, None)],
-        ),
-        (
-            {"data": [{"id": "f", "pricing": {"prompt": "0", "completion": 0}}]},
-            [("f", None, Price(0, 0))],
-        ),
+        ({"data": [{"id": "r", "pricing": priced("-1", "-1")}]}, [("r", None, None)]),
+        ({"data": [{"id": "f", "pricing": priced("0", 0)}]}, [("f", None, Price(0, 0))]),
         ({"data": []}, []),
     ],
 )

@@ -79,6 +79,12 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
         assert choose_kind(alone, declared, seen_) is kind
 
 
+OUTPUT = {"type": "function_call_output", "output": [{"type": "input_image"}]}
+FOUND = {"type": "tool_result", "content": [{"type": "image"}]}
+USED = {"type": "tool_use", "input": {"content": [PICTURE]}}
+SHOWN = {"type": "function", "function": {"parameters": PICTURE}}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "wanted"),
     [
@@ -92,33 +98,14 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
         (CHAT, {"messages": [], "modalities": ["text", "audio"]}, set()),
         (RESPONSES, {"input": "hi"}, set()),
         (RESPONSES, {"input": user({"type": "input_image", "image_url": "x"})}, {VISION}),
-        (
-            RESPONSES,
-            {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}]}]},
-            {VISION},
-        ),
+        (RESPONSES, {"input": [OUTPUT]}, {VISION}),
         (RESPONSES, {"input": "a cat", "tools": [{"type": "image_generation"}]}, {IMAGE}),
         (MESSAGES, {"messages": user({"type": "image", "source": {}})}, {VISION}),
-        (
-            MESSAGES,
-            {"messages": user({"type": "tool_result", "content": [{"type": "image"}]})},
-            {VISION},
-        ),
+        (MESSAGES, {"messages": user(FOUND)}, {VISION}),
         ("/v1/embeddings", {"input": "hi"}, {EMBEDDING}),
         # What a tool was given is the client's own, whatever it looks like.
-        (
-            MESSAGES,
-            {"messages": user({"type": "tool_use", "input": {"content": [PICTURE]}})},
-            set(),
-        ),
-        (
-            CHAT,
-            {
-                "messages": [],
-                "tools": [{"type": "function", "function": {"parameters": PICTURE}}],
-            },
-            set(),
-        ),
+        (MESSAGES, {"messages": user(USED)}, set()),
+        (CHAT, {"messages": [], "tools": [SHOWN]}, set()),
         # Nothing that a client may write breaks it.
         (CHAT, {"messages": {"type": "image"}, "tools": 3, "modalities": "image"}, set()),
         (CHAT, {"messages": [None, {"content": {"type": "image"}}, [PICTURE]]}, set()),

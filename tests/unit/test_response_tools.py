@@ -116,38 +116,30 @@ def test_allowed_tools_alone_are_offered() -> None:
     assert found["tool_choice"] == "required"
 
 
+SEARCHED = {
+    "type": "web_search_call",
+    "id": "ws_1",
+    "action": {"type": "search", "query": "q1"},
+}
+READ = {
+    "type": "mcp_call",
+    "id": "m",
+    "server_label": "files",
+    "name": "read",
+    "output": "found",
+}
+RAN = {"type": "code_interpreter_call", "id": "ci", "code": "1+1", "container_id": "secret"}
+
+
 @pytest.mark.parametrize(
     ("item", "words"),
     [
+        (SEARCHED, ["q1"]),
         (
-            {
-                "type": "web_search_call",
-                "id": "ws_1",
-                "action": {"type": "search", "query": "q1"},
-            },
-            ["q1"],
-        ),
-        (
-            {
-                "type": "mcp_call",
-                "id": "m",
-                "server_label": "files",
-                "name": "read",
-                "arguments": '{"path":"a"}',
-                "output": "found",
-            },
+            {**READ, "arguments": '{"path":"a"}'},
             ["files", "read", '{"path":"a"}', "found"],
         ),
-        (
-            {
-                "type": "code_interpreter_call",
-                "id": "ci",
-                "code": "1+1",
-                "container_id": "secret",
-                "outputs": [{"type": "logs", "logs": "2"}],
-            },
-            ["1+1", "2"],
-        ),
+        ({**RAN, "outputs": [{"type": "logs", "logs": "2"}]}, ["1+1", "2"]),
     ],
 )
 def test_what_a_hosted_tool_left_in_the_history_is_said_as_text(

@@ -216,6 +216,8 @@ def opened(sample: GuardrailSample, opening_s: float) -> GuardrailSample:
 
 
 COLD, WARM = cached(0, first_s=0.6), cached(9_500)
+SLOW, DEAR = cached(9_500, first_s=0.6), Price(5.0, 20.0, 0.5)
+COST, FIRST_TOKEN = Guardrail.COST_PER_SUCCESS, Guardrail.TIME_TO_FIRST_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -223,25 +225,13 @@ COLD, WARM = cached(0, first_s=0.6), cached(9_500)
     [
         pytest.param(COLD, None, id="cold"),
         pytest.param(WARM, None, id="warm"),
-        pytest.param(
-            cached(0, price=Price(5.0, 20.0, 0.5)),
-            Guardrail.COST_PER_SUCCESS,
-            id="cold-and-dear",
-        ),
-        pytest.param(
-            cached(9_500, price=Price(5.0, 20.0, 0.5)), Guardrail.COST_PER_SUCCESS, id="dear"
-        ),
-        pytest.param(
-            cached(0, price=Price(2.5, 10.0)), Guardrail.COST_PER_SUCCESS, id="without-cache"
-        ),
-        pytest.param(cached(0, first_s=4.0), Guardrail.TIME_TO_FIRST_TOKEN, id="cold-and-slow"),
-        pytest.param(cached(9_500, first_s=0.6), Guardrail.TIME_TO_FIRST_TOKEN, id="slow"),
+        pytest.param(cached(0, price=DEAR), COST, id="cold-and-dear"),
+        pytest.param(cached(9_500, price=DEAR), COST, id="dear"),
+        pytest.param(cached(0, price=Price(2.5, 10.0)), COST, id="without-cache"),
+        pytest.param(cached(0, first_s=4.0), FIRST_TOKEN, id="cold-and-slow"),
+        pytest.param(SLOW, FIRST_TOKEN, id="slow"),
         pytest.param(opened(WARM, 0.4), None, id="opened"),
-        pytest.param(
-            opened(cached(9_500, first_s=0.6), 0.4),
-            Guardrail.TIME_TO_FIRST_TOKEN,
-            id="opened-and-slow",
-        ),
+        pytest.param(opened(SLOW, 0.4), FIRST_TOKEN, id="opened-and-slow"),
     ],
 )
 def test_a_cold_prompt_cache_is_no_harm_and_a_loss_at_an_equal_share_is(

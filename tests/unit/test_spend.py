@@ -115,33 +115,27 @@ def report(
     )
 
 
+SINCE, NO_CAP = "since 1 Nov 2026 (UTC)", "there is no monthly cap"
+
+
 @pytest.mark.req("G5")
 @pytest.mark.parametrize(
     ("given", "headline"),
     [
-        (report(0.0, 0), "$0.00 spent since 1 Nov 2026 (UTC); there is no monthly cap"),
-        (report(1.5, 0, 2.0), "$1.50 spent since 1 Nov 2026 (UTC) of $2.00"),
+        (report(0.0, 0), f"$0.00 spent {SINCE}; {NO_CAP}"),
+        (report(1.5, 0, 2.0), f"$1.50 spent {SINCE} of $2.00"),
         (
             report(2.1, 0, 2.0, "the cap is reached"),
             (
-                "$2.10 spent since 1 Nov 2026 (UTC) of $2.00: evals, judges, shadows and drift "
-                "checks wait, and turns of agents are refused"
+                f"$2.10 spent {SINCE} of $2.00: evals, judges, shadows and drift checks wait, "
+                "and turns of agents are refused"
             ),
         ),
-        (
-            report(1.5, 3),
-            (
-                "$1.50 spent since 1 Nov 2026 (UTC), beside 3 calls of unknown price; "
-                "there is no monthly cap"
-            ),
-        ),
-        (
-            report(0.0, 257),
-            "257 calls since 1 Nov 2026 (UTC), none of a known price; there is no monthly cap",
-        ),
+        (report(1.5, 3), f"$1.50 spent {SINCE}, beside 3 calls of unknown price; {NO_CAP}"),
+        (report(0.0, 257), f"257 calls {SINCE}, none of a known price; {NO_CAP}"),
         (
             report(0.0, 257, 2.0),
-            "257 calls since 1 Nov 2026 (UTC), below a cap of $2.00, none of a known price",
+            f"257 calls {SINCE}, below a cap of $2.00, none of a known price",
         ),
     ],
 )

@@ -80,33 +80,27 @@ def test_suites_of_which_one_has_to_be_better_are_alternatives() -> None:
 
 TITLES = {"math": "Arithmetic", "s0": "Tickets", "s1": "Replies"}
 MEAN = "Better on the weighted mean of 2 suites (Tickets and Replies)"
+EVEN, ALIKE_WAY = weighted(1.0, 1.0), "point the same way"
+LOST = "Worse than the current model"
 
 
 @pytest.mark.parametrize(
     ("plans", "answers", "says"),
     [
         ([plan()], {"math": BETTER}, "Better on Arithmetic."),
-        ([plan()], {"math": WORSE}, "Worse than the current model: Arithmetic."),
+        ([plan()], {"math": WORSE}, f"{LOST}: Arithmetic."),
         ([plan()], {"math": OPEN}, "Still open: Arithmetic."),
         (
             [plan(), GUARD],
             {"math": BETTER, "safety": OPEN},
             "Better on Arithmetic; not shown worse on safety.",
         ),
-        (
-            weighted(1.0, 1.0),
-            named(BETTER, leaning(50, 0)),
-            f"{MEAN}; both suites point the same way.",
-        ),
-        (
-            weighted(1.0, 1.0),
-            named(BETTER, ALIKE),
-            f"{MEAN}; 1 of 2 suites point the same way.",
-        ),
+        (EVEN, named(BETTER, leaning(50, 0)), f"{MEAN}; both suites {ALIKE_WAY}."),
+        (EVEN, named(BETTER, ALIKE), f"{MEAN}; 1 of 2 suites {ALIKE_WAY}."),
         (
             weighted(3.0, 1.0),
             named(leaning(50, 0), WORSE),
-            "Worse than the current model: Replies. 0 of 2 claims shown.",
+            f"{LOST}: Replies. 0 of 2 claims shown.",
         ),
         (
             any_of(2),
