@@ -1,17 +1,33 @@
+import asyncio
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from harness.control.context import Context
 from harness.control.evals import eval_queue, worker_supervision
+from harness.control.operations.spending_meter import SpendingMeter
 from harness.control.privacy import housekeeping
-from harness.control.proposals import alpha_spending, submission
+from harness.control.proposals import alpha_spending, gate_run, submission
+from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
 from harness.control.routing import targets
-from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SpendingPaused,
+)
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider
+from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
+from harness.ports import QueuedJob
+from harness.store import engine
+from harness.store.postgres import job_queue
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 
@@ -169,3 +185,119 @@ def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstall
 
     assert (run.state, samples) == (RunState.OVER_BUDGET, [])
     assert "the price of equal is not known" in run.message
+
+
+CAP_USD = 0.01
+
+
+def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
+    with world.store.read() as tx:
+        providers = tx.providers.all()
+    parts = (RouterSettings(), ControlSettings(), UiSettings())
+    settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
+    seeds = (Target("sim", "base"), Target("sim", "better"))
+    return gate_run.register_comparison(
+        ctx, SYSTEM, settings, ComparisonRequest(suites, *seeds)
+    )
+
+
+def waits(_: Proposal) -> bool:
+    raise AssertionError("it waits, and nobody can raise the cap")
+
+
+@pytest.mark.req("F10")
+def test_a_comparison_whose_model_has_no_price_ends_and_says_so(
+    world: SmallInstallation,
+) -> None:
+    targets.put_provider(
+        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
+    )
+    ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
+
+    with pytest.raises(
+        SpendingPaused, match="not measured: the price of sim/base is not known"
+    ):
+        run_until_decided(ctx, compare(world, ctx, "colours").id, waits)
+
+
+@pytest.mark.req("F10")
+def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallation) -> None:
+    ctx = replace(world.context(), monthly_cap_usd=CAP_USD)
+
+    proposal = compare(world, ctx, "colours")
+    world.run_once(replace(ctx, workers=None))  # puts the cap into the database
+    meter = SpendingMeter(world.store, world.clock, SpendingPurpose.EVALS)
+    meter.pay(CAP_USD)
+    meter.refresh()
+
+    with pytest.raises(SpendingPaused, match=r"the monthly cap of \$0\.01 is reached"):
+        run_until_decided(ctx, proposal.id, waits)
+
+
+def take(url: str, count: int, *, providers: Iterable[str] = ()) -> list[str]:
+    """The runs that one slot takes, in order, until it has so many."""
+    taken: list[str] = []
+
+    async def consume() -> None:
+        ended = asyncio.Event()
+
+        async def work(run: str) -> None:
+            taken.append(run)
+            if len(taken) == count:
+                ended.set()
+
+        await job_queue.consume(url, providers=list(providers), slots=1, work=work, ended=ended)
+
+    asyncio.run(consume())
+    return taken
+
+
+@pytest.fixture
+def queue_url(postgres_url: str) -> str:
+    job_queue.install(postgres_url)
+    job_queue.install(postgres_url)  # a second time changes nothing
+    return postgres_url
+
+
+def jobs(*runs: str, provider: str = "a") -> list[QueuedJob]:
+    return [QueuedJob(run, provider, -place) for place, run in enumerate(runs)]
+
+
+def test_workers_take_runs_in_the_order_last_given_and_only_those_of_their_providers(
+    queue_url: str,
+) -> None:
+    with closing(job_queue.JobQueue(queue_url)) as queue:
+        assert queue.replace(jobs("r1", "r2", "r3")) == ["r1", "r2", "r3"]
+        added = queue.replace([*jobs("r4", "r3", "r1"), *jobs("other", provider="b")])
+        assert added == ["r4", "other"]
+        assert take(queue_url, 3, providers=["a"]) == ["r4", "r3", "r1"]
+        assert take(queue_url, 1) == ["other"]
+        # What has been taken is gone, and may be queued again.
+        assert queue.replace(jobs("r1")) == ["r1"]
+
+
+def test_a_run_is_taken_back_from_a_host_without_a_heartbeat_and_from_no_other(
+    queue_url: str,
+) -> None:
+    with closing(job_queue.JobQueue(queue_url)) as queue:
+        queue.replace(jobs("r1"))
+        _change(queue_url, "SELECT procrastinate_register_worker_v1()")
+        _change(queue_url, "SELECT procrastinate_fetch_job_v2(NULL, 1)")
+        assert list(queue.take_back_dead()) == []
+        age = job_queue.DEAD_AFTER_S + 5
+        _change(
+            queue_url,
+            f"UPDATE procrastinate_workers SET last_heartbeat = now() - interval '{age} s'",  # noqa: S608 - a number
+        )
+        # Whoever has it may still be at work: nobody else gets it meanwhile.
+        assert queue.replace(jobs("r1")) == []
+        assert list(queue.take_back_dead()) == ["r1"]
+        assert queue.replace(jobs("r1")) == ["r1"]
+
+
+def _change(url: str, statement: str) -> None:
+    made = engine.make(engine.parse(url))
+    with made.begin() as db:
+        db.exec_driver_sql(f"SET LOCAL search_path TO {job_queue.SCHEMA}")
+        db.exec_driver_sql(statement)
+    made.dispose()

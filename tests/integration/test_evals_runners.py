@@ -24,6 +24,7 @@ from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.providers.scripted_chat import KEY, Response, Served, serving
+from tests.support.site.small_disk import small_disk
 from tests.support.store.records import PLAIN_RUN
 
 ITEMS = 40
@@ -343,3 +344,46 @@ def test_of_several_scores_of_a_task_one_must_be_named(inspect_results: Results)
 
     assert "set scorer_options.metric: first, second" in unnamed["two-0001"]["error_text"]
     assert (named["chosen-0001"]["strict"], named["chosen-0002"]["strict"]) == (0.5, 0)
+
+
+DISK_ITEMS = 200
+
+
+@pytest.fixture
+def disk_suites(tmp_path: Path) -> Mapping[str, SuiteSettings]:
+    data = tmp_path / "colours.jsonl"
+    padding = "x" * 4_000
+    lines = [
+        json.dumps({"input": f"Which colour has number {n}? {padding}", "target": "red"})
+        for n in range(DISK_ITEMS)
+    ]
+    data.write_text("\n".join(lines), encoding="utf-8")
+    return {"colours": SuiteSettings(name="colours", path=data, scorer="label")}
+
+
+def sample_keys(result: Mapping[str, Any]) -> set[tuple[str, int]]:
+    return {(sample["item"], sample["epoch"]) for sample in result["samples"]}
+
+
+@pytest.mark.req("G5")
+@pytest.mark.verify
+def test_a_run_whose_disk_gets_full_says_so_and_goes_on_when_there_is_room(
+    tmp_path: Path, disk_suites: Mapping[str, SuiteSettings]
+) -> None:
+    with small_disk(tmp_path) as disk, serving(provider_says) as served:
+        whole = job(disk_suites, served.provider(), wanted=DISK_ITEMS)
+        stopped, resumed = carry_out(
+            [
+                Assignment(disk_suites, whole, fill=disk, fill_after=60),
+                Assignment(disk_suites, whole, resume=True),
+            ],
+            environment={"TMPDIR": str(disk)},
+        )
+        left = [file.name for file in disk.iterdir()]
+    assert (stopped["state"], stopped["error"]) == ("failed", "")
+    assert stopped["remark"].startswith(f"the disk of {disk} is full")
+    # What was answered before is kept, and not asked again.
+    first, rest = sample_keys(stopped), sample_keys(resumed)
+    assert 60 <= len(first) < DISK_ITEMS
+    assert (len(first) + len(rest), first & rest) == (DISK_ITEMS, set())
+    assert (resumed["state"], resumed["remark"], left) == ("done", "", [])

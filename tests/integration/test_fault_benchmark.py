@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,7 @@ from benchmarks.faults.client import Ending
 from benchmarks.faults.figures import Figures, figures
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.stage import Limits, Swapgate, running
-
-pytestmark = pytest.mark.slow
+from benchmarks.gameday.__main__ import CANNOT
 
 # A busy machine must not look like a provider that hangs.
 PATIENT = Limits(first_token_s=8.0, between_chunks_s=8.0, answer_s=10.0)
@@ -40,6 +41,7 @@ async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.verify
 @pytest.mark.req("A4", "A5", "B3", "B8")
 def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
@@ -55,6 +57,7 @@ def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
     assert [row.calls / row.requests for row in told] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.req("B9")
 @pytest.mark.verify
 def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> None:
@@ -64,3 +67,25 @@ def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> 
     assert run.miscounted() == []
     assert run.samples[0].tasks >= 1
     assert run.samples[0].rss_mib > 10
+
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 240
+
+
+@pytest.mark.soak
+@pytest.mark.postgres
+@pytest.mark.req("A1", "F1", "F2", "F3", "G5", "G6")
+@pytest.mark.timeout(0)
+def test_on_a_bad_day_only_what_the_docs_predict_fails() -> None:
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-m", "benchmarks.gameday", "--seconds", str(SECONDS)],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode == CANNOT:
+        pytest.skip(done.stderr)
+
+    assert done.returncode == 0, done.stdout + done.stderr

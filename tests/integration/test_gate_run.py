@@ -1,6 +1,8 @@
 """`swapgate gate run` and the GitHub Action around it: real processes, a simulated provider."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import yaml
 from evals.sim import server
 from tests.support.providers import simulator_thread
 
-pytestmark = [pytest.mark.req("F10"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 ACTION = Path(__file__).resolve().parents[2] / ".github" / "actions" / "gate" / "action.yml"
 TIMEOUT_S = 600
@@ -64,6 +66,7 @@ def provider_is_away(folder: Path) -> None:
     (folder / "swapgate.yaml").write_text(yaml.safe_dump(config))
 
 
+@pytest.mark.req("F10")
 @pytest.mark.usefixtures("provider_is_away")
 @pytest.mark.verify
 def test_a_provider_that_is_away_is_not_measured_in_time(folder: Path) -> None:
@@ -72,6 +75,7 @@ def test_a_provider_that_is_away_is_not_measured_in_time(folder: Path) -> None:
     assert in_time.returncode == 5, in_time.stderr
 
 
+@pytest.mark.req("F10")
 @pytest.mark.verify
 @pytest.mark.usefixtures("provider_is_away")
 def test_a_provider_that_stays_away_is_given_up(folder: Path) -> None:
@@ -82,6 +86,7 @@ def test_a_provider_that_stays_away_is_given_up(folder: Path) -> None:
     assert "next: run `swapgate doctor`" in given_up.stdout
 
 
+@pytest.mark.req("F10")
 def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> None:
     done = gate_run(folder, "--suite", "ticket")
 
@@ -90,6 +95,7 @@ def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.req("F10")
 @pytest.mark.parametrize(
     ("candidate", "code"), [("sim/sim-better", "0"), ("sim/sim-worse", "3")]
 )
@@ -134,7 +140,93 @@ def test_the_action_runs_its_step_with_inputs_as_data(
     assert not (folder / "hacked").exists()
 
 
+@pytest.mark.req("F10")
 def test_every_input_of_the_action_reaches_its_steps() -> None:
     text = ACTION.read_text(encoding="utf-8")
     for name in yaml.safe_load(text)["inputs"]:
         assert f"inputs.{name}" in text
+
+
+INTERRUPTED = 130
+
+
+@pytest.fixture(scope="module")
+def sim_address() -> Iterator[str]:
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=0.5)) as url:
+        yield url
+
+
+def trying(folder: Path, sim_address: str, candidate: str) -> subprocess.Popen[str]:
+    items = ({"input": f"{n} + {n}", "target": f"{2 * n}"} for n in range(60))
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    ours = {name: value for name, value in os.environ.items() if "_API_KEY" not in name}
+    words = ["try", "--suite", "items.jsonl", "--incumbent", "sim/sim-base"]
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "swapgate", *words, "--candidate", candidate],
+        cwd=folder,
+        env={**ours, "SIM_BASE_URL": f"{sim_address}/v1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.req("F2", "F10")
+@pytest.mark.verify
+def test_what_was_paid_for_is_kept_and_the_next_call_goes_on(
+    sim_address: str, tmp_path: Path
+) -> None:
+    first = trying(tmp_path, sim_address, "sim/sim-better")
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("asking, ") and int(line.split()[1]) > 0:
+            os.killpg(first.pid, signal.SIGINT)
+            break
+    _, said = first.communicate(timeout=60)
+    second = trying(tmp_path, sim_address, "sim/sim-better")
+    shown, progress = second.communicate(timeout=300)
+
+    assert first.returncode == INTERRUPTED
+    assert "the same command goes on from it" in said
+    counts = [line.split()[1] for line in progress.splitlines() if line.startswith("asking, ")]
+    assert int(counts[0]) > 0
+    assert second.returncode in {0, 3, 4}
+    assert "next: " in shown
+    page = (tmp_path / "swapgate-try.html").read_text()
+    assert "<h2>Cost and time of an answer</h2>" in page
+
+
+@pytest.mark.req("F2", "F10")
+def test_a_model_without_a_price_needs_one_and_no_higher_limit(
+    sim_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{sim_address}/v1")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=k")
+    asked = trying(tmp_path, sim_address, "openai/sim-unheard")
+    _, said = asked.communicate(timeout=60)
+
+    assert asked.returncode == 1
+    assert "Write it under `providers.openai.prices` in ./swapgate.yaml" in said
+    assert "--max-usd" not in said
+    assert (tmp_path / ".swapgate-try/.gitignore").read_text() == "*\n"
+
+
+@pytest.mark.req("F2", "F10")
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        ("gpt-5-mini", "openai needs a key: export OPENAI_API_KEY"),
+        ("nowhere/model", "'nowhere' is no known provider: take one of openai"),
+        ("unheard-of", "is not a target: write provider/model"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_bad_input(
+    sim_address: str, tmp_path: Path, candidate: str, message: str
+) -> None:
+    asked = trying(tmp_path, sim_address, candidate)
+    _, said = asked.communicate(timeout=60)
+
+    assert asked.returncode == 2
+    assert message in said
+    assert not (tmp_path / ".swapgate-try").exists()

@@ -1,3 +1,4 @@
+import json
 import re
 import socket
 import threading
@@ -10,14 +11,19 @@ from typing import Final, Self
 import openai
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner, Result
 
 from evals.sim import server as sim
 from harness.app.database import require_database, schema_state, upgrade_database
-from harness.app.installation import load_settings
+from harness.app.installation import load_settings, open_installation
+from harness.cli.program import program
 from harness.control.operations import keys
 from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM
-from harness.store import engine
+from harness.store import engine, schema_revisions
+from harness.store.schema_revisions import REVISION
+from tests.contract.conftest import open_store
+from tests.integration.test_migrations import connected, set_revision
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ask, eventually, routed
 from tests.support.site.processes import site
@@ -100,9 +106,10 @@ def _read(source: socket.socket, size: int) -> bytes:
     return found
 
 
-pytestmark = [pytest.mark.postgres, pytest.mark.req("G6")]
+pytestmark = pytest.mark.req("G6")
 
 
+@pytest.mark.postgres
 def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
     postgres_url: str, tmp_path: Path
 ) -> None:
@@ -130,6 +137,7 @@ def node() -> Iterator[PostgresNode]:
         yield running
 
 
+@pytest.mark.postgres
 @pytest.mark.verify
 @pytest.mark.parametrize(
     ("mode", "settings", "said"),
@@ -152,6 +160,7 @@ def test_a_control_plane_runs_behind_pgbouncer_in_session_mode_alone(
             assert re.search(said, " ".join(f"{done.stdout}{done.stderr}".split())), done
 
 
+@pytest.mark.postgres
 @pytest.mark.verify
 def test_a_router_serves_and_records_behind_pgbouncer_in_transaction_mode(
     node: PostgresNode, tmp_path: Path
@@ -175,6 +184,7 @@ def test_a_router_serves_and_records_behind_pgbouncer_in_transaction_mode(
         eventually(lambda: world.recorded() >= 3)
 
 
+@pytest.mark.postgres
 @pytest.mark.verify
 def test_clients_of_pgbouncer_in_transaction_mode_leave_no_prepared_statement_to_each_other(
     node: PostgresNode,
@@ -195,3 +205,182 @@ def _is_answered(client: openai.OpenAI) -> bool:
         return bool(ask(client))
     time.sleep(0.5)  # the router refuses an address that tries many unknown keys
     return False
+
+
+def test_a_store_neither_reads_nor_writes_a_database_of_another_schema(
+    database_url: str,
+) -> None:
+    set_revision(database_url, "0023")
+    why = r"from before 0.1.0 \(schema revision 0023"
+    store = open_store(database_url)
+    for use in (store.snapshot, store.etag):
+        with pytest.raises(DatabaseUnusable, match=why):
+            use()
+    with pytest.raises(DatabaseUnusable, match=why), store.write() as tx:
+        tx.audit.append(SYSTEM, "b", "c", {})
+    store.close()
+
+
+UNFINISHED = (
+    "UPDATE alembic_version SET version_num = '0023'",
+    "DELETE FROM alembic_version",
+    "DROP TRIGGER switch_no_delete",
+)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("change", UNFINISHED)
+def test_only_what_an_upgrade_would_leave_as_it_is_is_current(
+    database_url: str, change: str
+) -> None:
+    assert schema_revisions.is_current(database_url)
+    if database_url.startswith("postgresql") and "TRIGGER" in change:
+        change += " ON switch"
+
+    with connected(database_url) as db:
+        db.execute(sa.text(change))
+
+    assert not schema_revisions.is_current(database_url)
+
+
+@pytest.mark.both_databases
+def test_a_database_without_tables_is_not_current(empty_database_url: str) -> None:
+    assert not schema_revisions.is_current(empty_database_url)
+
+
+@pytest.mark.both_databases
+def test_a_router_waits_for_the_tables_that_the_control_plane_beside_it_makes(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    parsed = engine.parse(empty_database_url)
+    if parsed.get_backend_name() == "sqlite":
+        engine.file_of(parsed).touch()
+    with site(tmp_path, {"database_url": empty_database_url}) as place:
+        installation = open_installation(place.config, create_secret=True)
+        installation.close()
+        place.start("router", "serve", "router", "--beside-control")
+        eventually(lambda: "waits_for_tables" in place.log("router"))
+
+        upgrade_database(installation.settings)
+
+        place.answers("router", "/readyz")
+        assert place.terminate("router") == 0
+        assert "the router cannot start" not in place.log("router")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "swapgate.yaml").write_text(
+        f"home: {tmp_path / 'home'}\ndatabase_url: sqlite:///{tmp_path / 'home' / 'sg.db'}\n"
+    )
+    return tmp_path
+
+
+def run(place: Path, *words: str) -> Result:
+    return CliRunner().invoke(
+        program, ["--config", str(place / "swapgate.yaml"), *words], standalone_mode=False
+    )
+
+
+def initialised(place: Path) -> Path:
+    installation = open_installation(place / "swapgate.yaml", create_secret=True)
+    upgrade_database(installation.settings)
+    installation.close()
+    return place / "home" / "sg.db"
+
+
+VERBS = (["proposal", "list"], ["db", "check"], ["route", "list"])
+
+
+@pytest.mark.parametrize(
+    ("commands", "said"),
+    [
+        (VERBS, ("backup",)),
+        (
+            (["serve", "control"], ["serve", "all"]),
+            ("there is no database at", "swapgate init"),
+        ),
+    ],
+    ids=["reading", "serving"],
+)
+def test_a_database_that_is_away_is_said_in_a_sentence_and_not_made_anew(
+    place: Path, commands: tuple[list[str], ...], said: tuple[str, ...]
+) -> None:
+    initialised(place).unlink()
+    for words in commands:
+        done = run(place, *words)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert all(part in done.stderr for part in said)
+        assert not (place / "home" / "sg.db").exists()
+
+
+def test_where_nothing_is_the_database_is_what_is_missing(place: Path) -> None:
+    for words in VERBS:
+        done = run(place, *words)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert "no installation here" in done.stderr or "no database at" in done.stderr
+        assert "swapgate init" in done.stderr
+        assert not (place / "home" / "sg.db").exists()
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "damaged"])
+def test_a_router_without_database_and_snapshot_says_so_before_it_starts_a_worker(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, missing: bool
+) -> None:
+    async def start(*_: object) -> int:
+        raise AssertionError("it began to start workers")
+
+    monkeypatch.setattr("router.workers.parent.WorkerParent.run", start)
+    file = initialised(place)
+    file.write_bytes(b"not a database " * 400)
+    if missing:
+        file.unlink()
+
+    done = run(place, "serve", "router")
+
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert ("is missing" if missing else "is damaged") in done.stderr
+    assert "backup" in done.stderr
+
+
+def test_the_doctor_has_one_next_step_for_a_damaged_file(place: Path) -> None:
+    initialised(place).write_bytes(b"not a database " * 400)
+
+    checks = json.loads(run(place, "doctor", "--json").stdout)["checks"]
+
+    (found,) = (check for check in checks if check["subject"] == "database")
+    assert found["status"] == "fail"
+    assert found["found"].startswith("the database's file is damaged")
+    assert found["next_step"].startswith("stop every process")
+
+
+@pytest.mark.parametrize("content", [b"not a database " * 400, b"cut"], ids=["other", "cut"])
+def test_a_damaged_database_is_said_in_a_sentence(place: Path, content: bytes) -> None:
+    file = initialised(place)
+    whole = file.read_bytes()
+    damaged = whole[: len(whole) // 3] if content == b"cut" else content
+    file.write_bytes(damaged)
+    for words in (*VERBS, ["db", "upgrade"], ["doctor"]):
+        for beside in place.glob("home/sg.db-*"):
+            beside.unlink()
+        done = run(place, *words)
+        assert done.exit_code == 1, words
+        said = done.stderr + done.stdout
+        assert "is damaged" in said, words
+        assert "backup" in said, words
+        assert "unexpected" not in said, words
+        assert file.read_bytes() == damaged, words
+
+
+def test_the_check_says_which_revision_is_needed(place: Path) -> None:
+    initialised(place)
+    found = json.loads(run(place, "db", "check", "--json").stdout)
+    assert found == {
+        "same": True,
+        "differences": [],
+        "signed": True,
+        "rows": [],
+        "needed": REVISION,
+        "found": REVISION,
+    }

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
+from harness import config, package_data
 from harness.app.doctor import provider_requests
-from harness.domain.errors import DeliveryFailed
+from harness.control.routing import targets
+from harness.domain.errors import ConfigError, DeliveryFailed, InputError
+from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alert_record import Notified
 from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
@@ -28,12 +33,12 @@ from router.upstream.pool import UpstreamPool
 from router.upstream.provider_client import ProviderClient
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, Served, serving
 from tests.support.providers.scripted_upstream import broken_stream, event, running_upstream
 from tests.support.router.live_router import KEY as CLIENT_KEY
 from tests.support.router.live_router import UPSTREAM_KEY, provider, running_router, snapshot
 
-pytestmark = pytest.mark.req("D1", "D4")
 SECRET = "sk-of-ours-0123456789abcdef"  # noqa: S105 - made up
 KEY = ProviderKey("UP_KEY", SECRET)
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -120,6 +125,7 @@ CALLERS = {
 }
 
 
+@pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_nobody_follows_a_redirect_with_a_key_or_a_question(caller: str, status: int) -> None:
@@ -132,6 +138,7 @@ def test_nobody_follows_a_redirect_with_a_key_or_a_question(caller: str, status:
     assert other.requests == []
 
 
+@pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize("caller", CALLERS)
 def test_nobody_asks_a_proxy_that_the_environment_names(
     caller: str, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +156,7 @@ def test_nobody_asks_a_proxy_that_the_environment_names(
     assert proxy.requests == []
 
 
+@pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize("padding", [0, 150, 166, 175])
 def test_half_a_key_at_the_end_of_a_long_refusal_is_hidden_too(padding: int) -> None:
     said = {"error": {"message": f"{'x' * padding} your key is {SECRET}"}}
@@ -176,6 +184,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize("how", STREAMS)
 def test_a_stream_that_breaks_with_our_key_in_its_words_shows_it_to_nobody(
     how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -225,6 +234,7 @@ def dripping(first: bytes, drop: bytes) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.req("D1", "D4")
 @pytest.mark.parametrize(
     ("first", "drop"),
     [
@@ -244,6 +254,7 @@ def test_a_server_that_drips_is_waited_for_no_longer_than_in_all(
         answer.read(1_000_000)
 
 
+@pytest.mark.req("D1", "D4")
 def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -259,3 +270,100 @@ def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
             pass
 
     assert served.requests == []
+
+
+METADATA = "169.254.169.254"
+CLOSED = f"http://{METADATA}/v1"
+NAMED = "http://innocent.test/v1"
+
+
+def provider_at(base: str) -> Provider:
+    return Provider("up", "openai", base, "UP_KEY")
+
+
+@pytest.fixture
+def leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """innocent.test leads to the metadata service."""
+    real = socket.getaddrinfo
+
+    def resolve_host(host: Any, *args: Any, **more: Any) -> Any:
+        return real(METADATA if host == "innocent.test" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_host)
+
+
+@pytest.mark.req("D1")
+def test_the_file_names_the_line_of_a_closed_address(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"yaml:2: providers.p.api_base: .*allow_addresses"):
+        loaded(tmp_path, f"providers:\n  p: {{api_base: '{CLOSED}'}}\n")
+
+
+@pytest.mark.req("D1")
+def test_the_file_can_allow_an_address_by_name(tmp_path: Path) -> None:
+    text = f"""
+router: {{allow_addresses: ['{METADATA}']}}
+providers: {{p: {{api_base: '{CLOSED}'}}}}
+"""
+    assert loaded(tmp_path, text).providers["p"].api_base == CLOSED
+    with pytest.raises(ConfigError, match=r"router.allow_addresses.0: 'a b' is no host"):
+        loaded(tmp_path, "router: {allow_addresses: ['a b']}\n")
+
+
+def loaded(folder: Path, text: str) -> Any:
+    file = folder / "swapgate.yaml"
+    file.write_text(text, encoding="utf-8")
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+
+
+@pytest.mark.req("D1")
+def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -> None:
+    with pytest.raises(InputError, match="allow_addresses"):
+        targets.put_provider(world.context(), SYSTEM, provider_at(CLOSED))
+    with world.store.read() as tx:
+        assert "up" not in tx.providers.all()
+
+
+@pytest.mark.req("D1")
+@pytest.mark.parametrize("base", [CLOSED, NAMED])
+@pytest.mark.usefixtures("leads_there")
+async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> None:
+    pool = UpstreamPool(RouterSettings())
+    try:
+        with pytest.raises(UpstreamFailed, match="closed address") as failed:
+            await pool.send(UpstreamRequest(provider_at(base), b"{}", stream=False))
+    finally:
+        await pool.aclose()
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+@pytest.mark.req("D1")
+@pytest.mark.parametrize("base", [CLOSED, NAMED])
+@pytest.mark.usefixtures("leads_there")
+def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
+    async def call_provider() -> None:
+        client = EvalProviderClient(
+            provider_at(base), "k", calls=ProviderClient, connections=1, first_pause_s=0.001
+        )
+        try:
+            await client.ask({"messages": []})
+        finally:
+            await client.close()
+
+    with pytest.raises(ProviderFailed, match="closed"):
+        asyncio.run(call_provider())
+
+
+@pytest.mark.req("D1")
+def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback = (ip_network("127.0.0.0/8"), ip_network("::1"))
+    monkeypatch.setattr("harness.domain.providers.api_base_rules.CLOSED_NETWORKS", loopback)
+    with serving(lambda _: Response("ready")) as served:
+        named = served.url.replace("127.0.0.1", "localhost")
+        target = Target("up", "m")
+        refused = provider_requests.chat(provider_at(named), target)
+        assert not served.requests
+        answered = provider_requests.chat(provider_at(named), target, allowed=["localhost"])
+    assert refused.error.endswith("its name leads to a closed address")
+    assert answered.ok

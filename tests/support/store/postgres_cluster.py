@@ -190,12 +190,6 @@ class PostgresCluster:
         ):
             time.sleep(0.02)
 
-    def follow(self) -> None:
-        """Makes a fresh standby of the one that is stopped, from a copy of the primary."""
-        shutil.rmtree(self.standby.folder, ignore_errors=True)
-        _copy(self.primary, self.standby)
-        self.standby.start()
-
     def close(self) -> None:
         for node in self.nodes:
             node.kill()
