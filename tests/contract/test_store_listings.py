@@ -95,12 +95,12 @@ def add_event(tx: Transaction, n: int) -> None:
 
 @dataclass(frozen=True)
 class Listed:
-    """read: a page. add: the row of that number. id_: of a row. before: what rows need."""
+    """read: a page. add: the row of that number. before: what rows need. id_: of a row."""
 
     read: Callable[[Listings, PageRequest], Page[Any]]
     add: Callable[[Transaction, int], object]
-    id_: Callable[[Any], object]
     before: Callable[[Transaction], None] = nothing
+    id_: Callable[[Any], object] = lambda row: row.id
 
 
 LISTS: Final[Mapping[str, Listed]] = {
@@ -109,7 +109,6 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.proposals.add(
             proposal(f"p_{n:02}", created_at=at(n), phase=ProposalPhase.REJECTED)
         ),
-        lambda row: row.id,
         two_targets,
     ),
     "runs": Listed(
@@ -117,7 +116,6 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.runs.add(
             replace(RUN, id=f"r_{n:02}", created_at=at(n), state=RunState.DONE)
         ),
-        lambda row: row.id,
         two_targets,
     ),
     "samples": Listed(
@@ -125,98 +123,88 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.runs.store_sample(
             replace(SAMPLE, item=f"a, b/{n}", position=n // 3, epoch=n % 2)
         ),
-        lambda row: row.item,
         a_run,
+        lambda row: row.item,
     ),
     "targets": Listed(
         lambda stored, page: stored.targets(page),
         lambda tx, n: tx.routing.add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
-        lambda row: row.id,
     ),
     "routes": Listed(
         lambda stored, page: stored.routes(page),
         lambda tx, n: create_route(tx, f"route-{n:02}"),
-        lambda row: row.name,
+        id_=lambda row: row.name,
     ),
     "versions": Listed(
         lambda stored, page: stored.versions(page, route=ROUTE),
         add_version,
-        lambda row: row.route.version,
         a_route,
+        lambda row: row.route.version,
     ),
     "keys": Listed(
         lambda stored, page: stored.keys(page),
         lambda tx, n: tx.keys.add(
             replace(KEY, id=f"k_{n:02}", hash=f"{n:064}", created_at=at(n))
         ),
-        lambda row: row.id,
     ),
     "switches": Listed(
         lambda stored, page: stored.switches(page),
         lambda tx, n: tx.switches.add(
             replace(switches.SWITCH, id=f"sw_{n:02}", created_at=at(n))
         ),
-        lambda row: row.switch.id,
+        id_=lambda row: row.switch.id,
     ),
     "freezes": Listed(
         lambda stored, page: stored.freezes(page),
         lambda tx, n: tx.freezes.add(
             Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
         ),
-        lambda row: row.id,
     ),
     "break_glasses": Listed(
         lambda stored, page: stored.break_glasses(page),
         lambda tx, n: tx.break_glasses.add(
             replace(BROKEN, id=f"bg_{n:02}", route=f"r{n}", created_at=at(n))
         ),
-        lambda row: row.id,
         two_targets,
     ),
     "shadows": Listed(
         lambda stored, page: stored.shadows(page, route=ROUTE),
         add_shadow,
-        lambda row: row.id,
         two_targets,
     ),
     "alerts": Listed(
         lambda stored, page: stored.alerts(page, open_only=True),
         lambda tx, n: tx.alerts.fold([replace(alerts.OPENED, key=f"k:{n}", at=at(n))]),
-        lambda row: row.id,
     ),
     "failovers": Listed(
         lambda stored, page: stored.failovers(page, since=NOW),
         lambda tx, n: tx.failovers.append(
             [replace(alerts.ROW, worker=f"w,{n % 2}", number=n + 1, at=at(n))]
         ),
-        lambda row: row.number,
+        id_=lambda row: row.number,
     ),
     "captures": Listed(
         lambda stored, page: stored.captures(page, route="triage"),
         lambda tx, n: tx.captures.store(
             replace(observations.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
         ),
-        lambda row: row.id,
     ),
     "agents": Listed(
         lambda stored, page: stored.agents(page, owner_key=agents.AGENT.owner_key),
         lambda tx, n: tx.agents.add(
             replace(agents.AGENT, id=f"ag_{n:02}", created_at=at(n), updated_at=at(n))
         ),
-        lambda row: row.id,
     ),
     "sessions": Listed(
         lambda stored, page: stored.sessions(page, agent=agents.AGENT.id),
         lambda tx, n: tx.sessions.add(
             replace(agents.SESSION, id=f"se_{n:02}", created_at=at(n), last_at=at(n))
         ),
-        lambda row: row.id,
         an_agent,
     ),
     "session_messages": Listed(
         lambda stored, page: stored.session_messages(page, session=agents.SESSION.id),
         lambda tx, n: tx.session_messages.add(agents.message(n + 1)),
-        lambda row: row.id,
         an_agent,
     ),
     "switch_requests": Listed(
@@ -224,7 +212,6 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.switch_requests.add(
             replace(agents.REQUEST, id=f"sw_{n:02}", asked_at=at(n))
         ),
-        lambda row: row.id,
         an_agent,
     ),
     "agent_grants": Listed(
@@ -232,11 +219,10 @@ LISTS: Final[Mapping[str, Listed]] = {
         lambda tx, n: tx.agent_grants.add(
             replace(agents.GRANT, id=f"gr_{n:02}", created_at=at(n))
         ),
-        lambda row: row.id,
         an_agent,
     ),
     "events": Listed(
-        lambda stored, page: stored.events(page), add_event, lambda row: row.number
+        lambda stored, page: stored.events(page), add_event, id_=lambda row: row.number
     ),
 }
 

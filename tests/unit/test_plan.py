@@ -188,35 +188,27 @@ def test_nothing_brings_in_who_may_not_see_the_data(
     assert plan.targets or not plan.unable or not barred & {e.target for e in plan.left_out}
 
 
+TWO_OPEN = replace(
+    FAIL_FAST, health={INC: TargetAvailability(30.2), SPARE: TargetAvailability(12.0)}
+)
+
+
 @pytest.mark.req("A4")
 def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
-    around = replace(
-        FAIL_FAST, health={INC: TargetAvailability(30.2), SPARE: TargetAvailability(12.0)}
-    )
-    plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
+    plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), TWO_OPEN)
 
-    assert plan.targets == ()
-    assert plan.all_open
-    assert plan.retry_after_s == 12
-    assert [excluded.because for excluded in plan.left_out] == [
-        ExclusionReason.OPEN,
-        ExclusionReason.OPEN,
-        ExclusionReason.STAKES,
-    ]
+    assert (plan.targets, plan.all_open, plan.retry_after_s) == ((), True, 12)
+    open_, stakes = ExclusionReason.OPEN, ExclusionReason.STAKES
+    assert [excluded.because for excluded in plan.left_out] == [open_, open_, stakes]
     assert "31 s" in plan.left_out[0].reason
     assert "capable" in plan.left_out[2].reason
 
 
 @pytest.mark.req("A4")
 def test_low_stakes_fall_the_whole_chain() -> None:
-    around = replace(
-        FAIL_FAST, health={INC: TargetAvailability(30.0), SPARE: TargetAvailability(12.0)}
-    )
-    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), around)
+    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), TWO_OPEN)
 
-    assert plan.targets == (CHEAP,)
-    assert plan.retry_after_s is None
-    assert not plan.all_open
+    assert (plan.targets, plan.all_open, plan.retry_after_s) == ((CHEAP,), False, None)
 
 
 def test_the_arms_are_never_beneath_the_stakes_but_a_canary_in_the_chain_may_be() -> None:

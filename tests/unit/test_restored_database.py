@@ -95,6 +95,15 @@ class Place:
             self.world.context(), SYSTEM, "chat", lambda s: replace(s, description=text)
         )
 
+    def create_key(self, name: str) -> str:
+        return keys.create_key(self.world.context(), SYSTEM, name, secret=SECRET)[0].id
+
+    def revoke_and_restore(self, key: str) -> None:
+        self.back_up()
+        keys.revoke_key(self.world.context(), SYSTEM, key)
+        self.holder.refresh()
+        self.restore()
+
     @property
     def revision(self) -> int:
         assert self.holder.current is not None
@@ -133,58 +142,46 @@ def test_a_restored_database_that_was_changed_until_it_is_ahead_is_refused(
 
 
 def test_once_found_older_no_higher_number_helps(place: Place) -> None:
-    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
+    key = place.create_key("app")
     place.holder.refresh()
-    place.back_up()
-    keys.revoke_key(place.world.context(), SYSTEM, key.id)
-    place.holder.refresh()
-    place.restore()
+    place.revoke_and_restore(key)
     assert not place.holder.refresh()
 
     for name in ("one", "two", "three"):
-        keys.create_key(place.world.context(), SYSTEM, name, secret=SECRET)
+        place.create_key(name)
 
     assert not place.holder.refresh()
-    assert key.id not in place.grants
+    assert key not in place.grants
 
 
 def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
     place: Place,
 ) -> None:
-    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
-    other, _ = keys.create_key(place.world.context(), SYSTEM, "other", secret=SECRET)
-    place.back_up()
-    keys.revoke_key(place.world.context(), SYSTEM, key.id)
-    place.holder.refresh()
-    place.restore()
+    key, other = place.create_key("app"), place.create_key("other")
+    place.revoke_and_restore(key)
     place.holder.refresh()
 
     integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
-    new, _ = keys.create_key(place.world.context(), SYSTEM, "new", secret=SECRET)
+    new = place.create_key("new")
     place.holder.refresh()
 
-    assert {other.id, new.id} <= place.grants
-    assert key.id not in place.grants
+    assert {key, other, new} & place.grants == {other, new}
     place.holder = place.new_holder()
     place.holder.boot()
-    assert {other.id, new.id} <= place.grants
-    assert key.id not in place.grants
+    assert {key, other, new} & place.grants == {other, new}
 
 
 def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Place) -> None:
     """Nor in the name of an earlier epoch."""
-    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
-    place.back_up()
-    keys.revoke_key(place.world.context(), SYSTEM, key.id)
-    place.holder.refresh()
-    place.restore()
-    other, _ = keys.create_key(place.world.context(), SYSTEM, "other", secret=SECRET)
+    key = place.create_key("app")
+    place.revoke_and_restore(key)
+    other = place.create_key("other")
     integrity.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
     file = place.folder / "snapshot.json"
     whole = json.loads(file.read_text())
-    content = whole["snapshot"].replace(f'"ids":["{key.id}"]', f'"ids":["{other.id}"]')
+    content = whole["snapshot"].replace(f'"ids":["{key}"]', f'"ids":["{other}"]')
     assert content != whole["snapshot"]
     whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
     file.write_text(json.dumps(whole))
@@ -193,7 +190,7 @@ def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Plac
     place.holder.boot()
 
     assert "earlier epoch" in place.holder.disk_refused
-    assert other.id in place.grants
+    assert other in place.grants
 
 
 def test_a_router_that_starts_beside_a_restored_database_serves_what_it_has_on_disk(

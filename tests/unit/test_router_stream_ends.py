@@ -110,8 +110,8 @@ def door(
     return made
 
 
-async def ask_router(router: Door, path: str = CHAT) -> bytes:
-    status, _, body = await router.call(path, json.dumps(ASKS[path]).encode())
+async def ask_router(router: Door, path: str = CHAT, **more: object) -> bytes:
+    status, _, body = await router.call(path, json.dumps({**ASKS[path], **more}).encode())
     assert status == 200, body
     return body
 
@@ -199,7 +199,7 @@ async def test_a_stream_is_whole_once_each_choice_that_was_asked_for_came_or_the
 ) -> None:
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, *rest)))
 
-    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
+    body = await ask_router(router, n=2)
 
     assert b"one" in body
     assert (b"two" in body) is (0.3 in rest)
@@ -259,6 +259,8 @@ async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
     assert b"is up" not in body
 
 
+USE = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+NO_PIECE = {"type": "input_json_delta", "partial_json": ""}
 NAMED = {
     CHAT: (
         ROLE,
@@ -267,16 +269,8 @@ NAMED = {
     ),
     MESSAGES: (
         MESSAGE[0],
-        ev(
-            "content_block_start",
-            index=0,
-            content_block={"type": "tool_use", "id": "c", "name": "f", "input": {}},
-        ),
-        ev(
-            "content_block_delta",
-            index=0,
-            delta={"type": "input_json_delta", "partial_json": ""},
-        ),
+        ev("content_block_start", index=0, content_block=USE),
+        ev("content_block_delta", index=0, delta=NO_PIECE),
         ev("content_block_stop", index=0),
     ),
     RESPONSES: (
@@ -393,11 +387,8 @@ async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
         else door(tmp_path, plain(path, PLAIN[path]))
     )
 
-    status, _, body = await router.call(
-        path, json.dumps({**ASKS[path], "stream": False}).encode()
-    )
+    body = await ask_router(router, path, stream=False)
 
-    assert status == 200
     assert b"hello" in body
     assert end in body
     assert (await router.metrics())[irregular("no_finish_reason")] == 1
