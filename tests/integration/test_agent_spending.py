@@ -1,4 +1,5 @@
 import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,9 +15,21 @@ from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, ModelChoice, ModelKind
-from harness.domain.agents.message import IncomingMessage, MessageRole, MessageUsage, ServedBy
+from harness.domain.agents.message import (
+    IncomingMessage,
+    MessageRole,
+    MessageUsage,
+    ServedBy,
+    SessionMessage,
+)
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
-from harness.domain.errors import CallFailed, NobodyAnswered, StreamBroken
+from harness.domain.errors import (
+    CallFailed,
+    NobodyAnswered,
+    RouterUnreachable,
+    StaleWrite,
+    StreamBroken,
+)
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
 from harness.domain.routing.target import Price, Provider
@@ -27,6 +40,11 @@ KEY = AgentsClient(key="k_1")
 HELLO = IncomingMessage(MessageRole.USER, "hello")
 PRICES = {"base": Price(1.0, 10.0), "better": Price(1.0, 100.0)}
 USED = MessageUsage(1_000, 900)  # 1 cent of base
+LONG = 0.327681  # "hello" and 32,768 tokens of base
+
+
+class RefusedConnection(RouterUnreachable):
+    __cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 
 @dataclass
@@ -151,11 +169,13 @@ async def test_a_cap_that_was_set_a_moment_ago_counts_for_the_next_answer(
     ("error", "usage", "spent", "unpriced"),
     [
         (NobodyAnswered("all are down"), USED, (0.0, 0), 0),
-        (StreamBroken("in the middle"), USED, (0.0, 0), 0),
-        (None, MessageUsage(), (0.0, 1), 1),
+        (RefusedConnection("nothing listens"), USED, (0.0, 0), 0),
+        (StreamBroken("in the middle"), USED, (LONG, 1), 0),
+        (RouterUnreachable("too late"), USED, (LONG, 1), 0),
+        (None, MessageUsage(), (LONG, 1), 0),
     ],
 )
-async def test_an_answer_that_breaks_off_or_has_no_counts_has_no_cost(
+async def test_an_answer_that_breaks_off_or_has_no_counts_costs_as_a_long_one(
     ctx: Context,
     agent: Agent,
     error: CallFailed | None,
@@ -169,4 +189,29 @@ async def test_an_answer_that_breaks_off_or_has_no_counts_has_no_cost(
     runner = build_runner(ctx, calls)
     await take_turn(ctx, runner, agent)
     await runner.close(0.0)
-    assert (of_agents(ctx), this_month(ctx).unpriced) == (spent, unpriced)
+    assert of_agents(ctx) == pytest.approx(spent)
+    assert this_month(ctx).unpriced == unpriced
+
+
+async def test_a_client_that_always_hangs_up_reaches_the_cap(
+    ctx: Context, agent: Agent
+) -> None:
+    set_cap(ctx, 2.5 * LONG)
+    calls = Answering()
+    runner = build_runner(ctx, calls)
+    for _ in range(3):
+        calls.is_asked.clear()
+        run = await start(ctx, runner, agent)
+        await calls.is_asked.wait()
+        begun = await anext(run.events())
+        assert isinstance(begun, SessionMessage)
+        sessions.close_session(ctx, KEY, agent.id, begun.session)
+        await runner.renew_leases()
+        with pytest.raises(StaleWrite):
+            await run.outcome()
+    refused = await take_turn(ctx, runner, agent)
+    await runner.close(0.0)
+    assert refused.failure is not None
+    assert refused.failure.code == "monthly_cap_reached"
+    assert calls.asked == 3
+    assert of_agents(ctx) == pytest.approx((3 * LONG, 3))

@@ -63,7 +63,7 @@ def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
         message(9, "user", "Go on", turn="t4"),
     ]
 
-    shown = [part["content"] for part in build_context(told)]
+    shown = [part["content"] for part in build_context(told, ["claude/opus"])]
     assert shown == ["Hello", "yes", "42", "while all is down", "Go on"]
 
 
@@ -83,22 +83,33 @@ def test_a_call_that_a_provider_would_refuse_is_sent_as_one_that_it_takes(
     wrong = MessageToolCall("c1", name, arguments, {"extra_content": 1})
     told = [answer(1, tool_calls=(wrong,)), message(2, "tool", "no", response_to="c1")]
 
-    call = build_context(told)[0]["tool_calls"][0]
+    call = build_context(told, ["claude/opus"])[0]["tool_calls"][0]
     assert (call["function"]["name"], call["function"]["arguments"]) == sent
 
 
-def test_reasoning_goes_along_and_another_provider_s_target_will_not_be_shown_it() -> None:
+def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
     messages = [
         answer(1, "claude/opus", extra=THOUGHT),
         answer(2, "google/gemini", tool_calls=(SIGNED,)),
         message(3, "tool", "r", response_to="c1"),
     ]
 
-    first, second, _ = build_context(messages)
     call = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
     said = {"role": "assistant", "content": "yes"}
-    assert first == {**said, **THOUGHT}
-    assert second == {**said, "tool_calls": [{**SIGNED.extra, **call}]}
+    for targets, of_first, of_call in (
+        (["claude/opus", "claude/sonnet"], THOUGHT, {}),
+        (["google/gemini"], {}, SIGNED.extra),
+        (["claude/opus", "google/gemini"], {}, {}),
+        (["other/m"], {}, {}),
+    ):
+        first, second, _ = build_context(messages, targets)
+        assert first == {**said, **of_first}
+        assert second == {**said, "tool_calls": [{**of_call, **call}]}
+    # The router keeps what it marked from all targets but one, and nothing else.
+    marked = {"thinking_blocks": [{"thinking": "…", "signature": "sg.abcdefgh.s"}]}
+    details = {"reasoning_details": [{"type": "reasoning.text", "text": '"sg.abcdefgh.s"'}]}
+    (both,) = build_context([answer(1, extra=marked | details)], ["other/m"])
+    assert both == {**said, **marked}
     assert list_omissions(messages, "openai") == (
         "the reasoning of claude in the messages 1 is left out: only claude can read it",
         "the reasoning of google in the messages 2 is left out: only google can read it",
@@ -176,7 +187,7 @@ def test_whatever_was_stored_each_call_has_one_result_and_each_result_its_call(
         for place, (role, state, ids) in enumerate(stored, 1)
     ]
 
-    context = build_context(messages)
+    context = build_context(messages, ["claude/opus"])
 
     expected: list[str] = []
     places = []

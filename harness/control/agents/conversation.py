@@ -246,10 +246,11 @@ class TurnRun:
     ) -> Sequence[MessageToolCall]:
         """What was answered is stored later, together with what follows from it."""
         answer = await self._begin_answer(model)
-        request = self._request(model, offered)
         try:
+            targets = await self._calls.find_targets(self._models, model.route)
+            request = self._request(model, offered, targets)
             on_piece = self._pass_on if self._posted.streams else None
-            found = await self._calls.ask(self._models, request, on_piece)
+            found = await self._calls.ask(self._models, request, targets, on_piece)
         except CallFailed as error:
             # The router was there and the model's providers failed: another model may answer. A
             # key's limit is the same for all models.
@@ -277,7 +278,7 @@ class TurnRun:
         return self._answer
 
     def _request(
-        self, model: CallableModel, offered: Sequence[OfferedTool]
+        self, model: CallableModel, offered: Sequence[OfferedTool], targets: Sequence[str]
     ) -> ModelCallRequest:
         agent, session = self._begun.agent, self._begun.session
         # The router compares the session with the grant's.
@@ -286,7 +287,7 @@ class TurnRun:
         other = fallback.name if fallback else ""
         return ModelCallRequest(
             model.route,
-            build_context(self._messages, self._instructions),
+            build_context(self._messages, targets, self._instructions),
             AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
             self._budget.left_s(self._now_s),
             offered,

@@ -5,9 +5,12 @@ now, whoever created, changed, switched or spawned.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import errno
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from harness.control.agents import sessions
 from harness.control.agents.agents import check_target_data_class, require_route
@@ -22,7 +25,12 @@ from harness.domain.agents.agent import (
     ModelKind,
     literal_route_name,
 )
-from harness.domain.agents.message import IncomingMessage, MessageUsage, SessionMessage
+from harness.domain.agents.message import (
+    BYTES_PER_TOKEN,
+    IncomingMessage,
+    MessageUsage,
+    SessionMessage,
+)
 from harness.domain.agents.model_call import (
     AnswerPiece,
     ModelCallAnswer,
@@ -30,7 +38,17 @@ from harness.domain.agents.model_call import (
     ModelCalls,
 )
 from harness.domain.agents.model_figures import find_price
-from harness.domain.errors import NotAllowed, StoreUnavailable, SwapgateError
+from harness.domain.errors import (
+    CallLimited,
+    CallRefused,
+    InputError,
+    KeyRefused,
+    NobodyAnswered,
+    NotAllowed,
+    RouterUnreachable,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.target import Provider
 from harness.store.transaction import Transaction
@@ -116,6 +134,14 @@ def _find_literal(
     return CallableModel(choice.text, route, grant=grant.id, granted_to=grant.session)
 
 
+# No answer came of it that anybody is charged for. What else ends a call, such as a stream that
+# broke, or a turn that was cancelled, leaves open how much the provider did.
+_FREE: Final = (CallLimited, CallRefused, InputError, KeyRefused, NobodyAnswered)
+# Tokens, of one picture and of an answer whose length is not known.
+IMAGE_TOKENS: Final = 2_000
+LONG_ANSWER: Final = 32_768
+
+
 class PaidCalls:
     """The calls of this process's turns, within the monthly cap: once it is reached, no answer
     is asked for. The target is known only after its answer, so each target of the route must
@@ -130,29 +156,73 @@ class PaidCalls:
         self,
         models: ModelsInForce,
         request: ModelCallRequest,
+        targets: Sequence[str],
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
-        """Asks as `ModelCalls` does. Raises SpendingPaused where the cap is reached, and
-        StoreUnavailable. models: with their prices.
+        """Asks as `ModelCalls` does. models: with their prices. targets: that may answer.
+
+        A call that breaks off, or whose tokens were not counted, costs as much as a long answer
+        of the dearest target: a client that always breaks off reaches the cap as well.
         """
-        await asyncio.to_thread(self._require_money, models, request)
-        answer = await self._calls.ask(request, on_piece)
-        cost_usd = models.cost_usd(answer.served.target, answer.usage)
-        self.meter.pay(cost_usd if answer.usage.tokens else None)
+        try:
+            answer = await self._calls.ask(request, on_piece)
+        except BaseException as error:
+            if not _is_free(error):
+                self._pay_most(models, request, targets)
+            raise
+        if answer.usage.tokens:
+            self.meter.pay(models.cost_usd(answer.served.target, answer.usage))
+        else:
+            self._pay_most(models, request, [answer.served.target])
         return answer
+
+    def _pay_most(
+        self, models: ModelsInForce, request: ModelCallRequest, targets: Sequence[str]
+    ) -> None:
+        used = MessageUsage(_input_tokens(request), LONG_ANSWER)
+        costs = [models.cost_usd(target, used) for target in targets]
+        known = [cost for cost in costs if cost is not None]
+        self.meter.pay(max(known) if known and len(known) == len(costs) else None)
+
+    async def find_targets(self, models: ModelsInForce, route: str) -> Sequence[str]:
+        """Finds the names of the targets that may answer. Raises SpendingPaused where the cap
+        is reached, and StoreUnavailable.
+        """
+        return await asyncio.to_thread(self._require_money, models, route)
 
     def close(self) -> None:
         with suppress(StoreUnavailable):
             self.meter.refresh()
 
-    def _require_money(self, models: ModelsInForce, request: ModelCallRequest) -> None:
+    def _require_money(self, models: ModelsInForce, name: str) -> Sequence[str]:
         # A cap that was set a moment ago counts.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
             known = tx.routing.targets()
-            route = tx.routing.table().routes.get(request.model)
-        names = [request.model.removeprefix(LITERAL_MARK)]
+            route = tx.routing.table().routes.get(name)
+        names = [name.removeprefix(LITERAL_MARK)]
         if route is not None:
             names = [known[id_].name for id_ in sorted(route.targets)]
         unpriced = (name for name in names if find_price(models.providers, name) is None)
         self.meter.require_money(next(unpriced, ""))
+        return names
+
+
+def _is_free(error: BaseException) -> bool:
+    """Whether no provider was asked, or none answered."""
+    is_refused = getattr(error.__cause__, "errno", None) == errno.ECONNREFUSED
+    return isinstance(error, _FREE) or (isinstance(error, RouterUnreachable) and is_refused)
+
+
+def _input_tokens(request: ModelCallRequest) -> int:
+    """About how many the input has, by its bytes; an image's data are no text."""
+    images = 0
+    texts = [tool.description + json.dumps(tool.parameters) for tool in request.tools]
+    for message in request.messages:
+        content = message["content"]
+        parts = content if isinstance(content, list | tuple) else [{"text": content}]
+        images += sum("image_url" in part for part in parts)
+        texts += [str(part.get("text") or "") for part in parts]
+        texts += [json.dumps(message.get("tool_calls", ()))]
+    sizes = (len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return images * IMAGE_TOKENS + sum(sizes) // BYTES_PER_TOKEN

@@ -7,7 +7,7 @@ order, every tool call with its result. What a target cannot hold is said in wor
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -132,6 +132,8 @@ BYTES_PER_TOKEN: Final = 4
 # In a function's name: providers refuse any other character.
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME: Final = 64
+# As the router marks what a target signed: it keeps that from every other target.
+_MARKED: Final = re.compile(r'(?<!\\)"sg\.[a-z2-7]{8}\.')
 NO_RESULT: Final = "Error: the tool's run was cut off; whether it had an effect is not known"
 
 
@@ -150,14 +152,15 @@ def arguments_fault(call: MessageToolCall) -> str | None:
 
 
 def build_context(
-    messages: Iterable[SessionMessage], instructions: str = ""
+    messages: Iterable[SessionMessage], targets: Iterable[str], instructions: str = ""
 ) -> list[ChatMessage]:
-    """What goes to the router, which keeps a provider's own fields from every other provider. A
-    call that the end of a process left without a result gets one that says so: no protocol
-    takes a call alone.
+    """What goes to the router, for the targets that may answer: `provider/model`. A call that
+    the end of a process left without a result gets one that says so: no protocol takes a call
+    alone.
     """
+    providers = {target.partition("/")[0] for target in targets}
     system = [{"role": "system", "content": instructions}] if instructions else []
-    return [*system, *_paired(list_in_context(messages))]
+    return [*system, *_paired(list_in_context(messages), providers)]
 
 
 def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
@@ -171,14 +174,16 @@ def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
     return [m for m in told if m.is_whole and m.turn not in refused]
 
 
-def _paired(messages: Sequence[SessionMessage]) -> Iterator[ChatMessage]:
+def _paired(
+    messages: Sequence[SessionMessage], providers: Collection[str]
+) -> Iterator[ChatMessage]:
     position = 0
     while position < len(messages):
         message = messages[position]
         position += 1
         if message.role is MessageRole.TOOL:
             continue  # a result whose call is not shown
-        yield _chat_message(message)
+        yield _chat_message(message, providers)
         if not message.tool_calls:
             continue
         results: dict[str, SessionMessage] = {}
@@ -191,12 +196,20 @@ def _paired(messages: Sequence[SessionMessage]) -> Iterator[ChatMessage]:
             yield {"role": "tool", "content": content, "tool_call_id": call.id}
 
 
-def _chat_message(message: SessionMessage) -> ChatMessage:
+def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMessage:
+    is_own = set(providers) == {provider_of(message)}
+
+    def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
+        """What no other provider gets, whoever answers."""
+        return {k: v for k, v in extra.items() if is_own or _MARKED.search(json.dumps(v))}
+
     said: dict[str, object] = {"role": message.role.value, "content": message.content}
     if message.tool_calls:
         said["content"] = message.content or None
-        said["tool_calls"] = [_chat_call(call) for call in message.tool_calls]
-    return {**said, **message.extra}
+        said["tool_calls"] = [
+            {**readable(call.extra), **_chat_call(call)} for call in message.tool_calls
+        ]
+    return {**said, **readable(message.extra)}
 
 
 def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
@@ -208,7 +221,7 @@ def _chat_call(call: MessageToolCall) -> Mapping[str, object]:
         "name": _NO_NAME.sub("_", call.name)[:_LONGEST_NAME] or "unnamed",
         "arguments": call.arguments if is_sound else json.dumps({"no_json": call.arguments}),
     }
-    return {**call.extra, "id": call.id, "type": "function", "function": function}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def provider_of(message: SessionMessage) -> str:
