@@ -294,8 +294,7 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(
     assert "the database is at the newest revision" in said
 
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 
 # The same path at a smaller scale: a quarter of the users that the canary otherwise asks for.
 SMALLER = """\
@@ -332,13 +331,8 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     assert f"dashboard  http://127.0.0.1:{page.ports['8501']}" in said
 
 
-def test_the_readme_names_no_file_that_is_not_there() -> None:
-    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / link).exists(), link
-
-
 def test_the_two_commands_of_the_readme_are_targets_of_make() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8")
     commands = re.findall(r"^make (\w+)$", README, flags=re.MULTILINE)
     assert commands == ["demo", "test"]
     assert all(f"\n{command}:" in makefile for command in commands)

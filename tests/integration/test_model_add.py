@@ -20,6 +20,7 @@ from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.documented_commands import DOCS
 
 LLAMA = "openrouter/meta-llama/llama-3.3-70b-instruct"
 
@@ -137,8 +138,7 @@ def test_a_model_whose_chats_are_translated_may_be_proposed(
     assert world.propose("other/opus").route == "chat"
 
 
-ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs/reference/models.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference/models.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:

@@ -18,6 +18,7 @@ from harness.domain.routing.overrides import KIND_PRECEDENCE, RequestKind
 from harness.domain.routing.table import RouteSettings
 from tests.support.control.control_plane import SmallInstallation, read_history
 from tests.support.site.command_line import installed
+from tests.support.site.documented_commands import DOCS, shell_blocks
 
 pytestmark = pytest.mark.req("D6")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -127,23 +128,17 @@ def test_of_a_file_with_a_route_that_cannot_be_none_begins(
     assert list(routes.load_table(world.context()).routes) == ["chat"]
 
 
-ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs/how-to/overrides.md").read_text(encoding="utf-8")
-
-
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", DOCS, flags=re.DOTALL)
-    assert found is not None
-    return found[1]
+PAGE = (DOCS / "how-to/overrides.md").read_text(encoding="utf-8")
 
 
 def test_the_file_and_every_command_of_the_page_work(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
-        (tmp_path / "swapgate.yaml").write_text(f"home: .swapgate\n{block('yaml')}", "utf-8")
+        (settings,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+        (tmp_path / "swapgate.yaml").write_text(f"home: .swapgate\n{settings}", "utf-8")
         cli.run("init")
-        for command in block("sh").splitlines():
+        for command in "".join(shell_blocks("how-to/overrides.md")).splitlines():
             name, *words = shlex.split(command)
             assert name == "swapgate"
             shown = cli.text(*words)
@@ -179,6 +174,6 @@ def test_doctor_names_what_the_file_no_longer_allows(
 
 
 def test_the_table_has_the_kinds_in_the_order_in_which_they_count() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", DOCS, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)
 
     assert rows == [RequestKind.SUBAGENT, *KIND_PRECEDENCE]
