@@ -19,6 +19,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
+from tests.support.store import records
 from tests.support.store.records import PLAIN_BLOCK
 
 pytestmark = pytest.mark.req("F3", "A7")
@@ -35,21 +36,8 @@ POLICY = CanaryPolicy(
 
 
 def rollout(state: RolloutState, step: int = 0, policy: CanaryPolicy = POLICY) -> Rollout:
-    return Rollout(
-        id="r",
-        proposal="p",
-        route="triage",
-        incumbent="t_old",
-        candidate="t_new",
-        verdict="v",
-        policy=policy,
-        salt="s",
-        step=step,
-        state=state,
-        started_at=START,
-        step_started_at=START,
-        updated_at=START,
-    )
+    built = records.rollout(state=state, step=step, policy=policy)
+    return replace(built, started_at=START, step_started_at=START, updated_at=START)
 
 
 def blocks(
