@@ -141,6 +141,8 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
             text=ANSWER, usage=Usage(output=5_000 if reading.limit == 16 else 7)
         )
         huge, document = live("openai", "--max-usd", "1", exits=1)
+        served.answers = lambda _: Reply(text="word " * 4_096, usage=Usage(output=1))
+        long, _ = live("openai", "--max-usd", "1", exits=1)
         served.whole = lambda _: {"error": {"message": f"{KEY} {QUESTION}", "code": KEY}}
         hidden, _ = live("openai", "--max-usd", "1", exits=1)
         served.answers = model_reply
@@ -160,6 +162,8 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     assert huge["length stop"] == "fails"
     assert huge["stream"] == "not tried"
     assert "no cap holds" in json.dumps(document)
+    # 20,480 bytes are no single token, nor 1,024.
+    assert (long["plain answer"], long["length stop"]) == ("works", "not tried")
     assert (hidden["plain answer"], named["plain answer"]) == ("fails", "differs")
     assert silent["plain answer"] == silent["length stop"] == "fails"
     # Each counts with the most that it can cost; the stream has its usage.

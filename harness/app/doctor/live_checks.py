@@ -43,6 +43,8 @@ from harness.domain.settings import AnsweredModel
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 # What providers add to a request by themselves: templates, a system prompt.
 _ADDED_INPUT_TOKENS: Final = 1_000
+# Ordinary text has more tokens than that: an answer that reports fewer is not believed.
+_BYTES_PER_TOKEN: Final = 10
 # After one of these nothing else can be seen, and every further call is in vain.
 _HOPELESS: Final = frozenset(
     {
@@ -72,10 +74,16 @@ class LiveMeter:
         over = self.spent_usd + self._cost_usd(most) > self.max_usd
         return "would pass the cap of --max-usd" if over else ""
 
-    def settle(self, most: Usage, used: Usage | None) -> None:
-        """Charges what the provider reports; the most where it reports nothing, or 0."""
+    def settle(self, most: Usage, answer: LiveAnswer) -> None:
+        """Charges what the provider reports, but no less than its answer is long; the most
+        where it reports nothing, or 0.
+        """
+        used = answer.usage
         if used is None or used.input_tokens <= 0 or used.output_tokens <= 0:
             used = most
+        text = answer.response.text if answer.response else ""
+        least = len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
+        used = Usage(used.input_tokens, max(used.output_tokens, least))
         self.limit_kept = self.limit_kept and used.output_tokens <= most.output_tokens
         self.spent_usd += self._cost_usd(used)
         self.calls += 1
@@ -209,7 +217,7 @@ class _LiveRun:
         except CallFailed as error:
             answer = _failed(error)
         finally:
-            self.meter.settle(most, answer.usage)
+            self.meter.settle(most, answer)
         self.is_hopeless = scenario is SCENARIOS[0] and answer.failure in _HOPELESS
         return scenario.find(answer, model)
 
