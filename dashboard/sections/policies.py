@@ -11,12 +11,13 @@ from dashboard.data import queries
 from dashboard.text import html, labels
 from dashboard.text.comparison_text import expense_line
 from dashboard.text.html import escape, strong
+from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.canary import duration_estimate
 from harness.control.context import Context
 from harness.control.operations.queries import list_proposals
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.errors import SwapgateError
+from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_bps, format_number, format_percent, format_score
 from harness.domain.pagination import MOST_LISTED, PageRequest
@@ -35,6 +36,10 @@ from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
 
 MOST_ROUTES: Final = 8
 NOTE: Final = "It says what a candidate must prove, who approves, and how its canary grows."
+FORMER: Final = (
+    "A process keeps the rules with which it began until it gets a SIGHUP or restarts. Below "
+    "stand the former ones. An open proposal keeps the rules with which it was made."
+)
 FORECAST: Final = "Show what a swap would take, in items, money and time"
 
 
@@ -49,6 +54,9 @@ class PolicyUse:
 def show(route: Route | None = None) -> None:
     uses = list_policy_uses(page_frame.context())
     st.html(html.section("Policy", NOTE))
+    if changed := list_changed_policies(page_frame.installation()):
+        which = labels.plural(len(changed), "policy", "policies")
+        st.html(html.banner(f"The file has changed {which}: {', '.join(changed)}.", FORMER))
     own = route.settings.policy if route else ""
     others = [use for use in uses if use.policy.name != own]
     for use in uses:
@@ -132,6 +140,24 @@ def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
         for name, policy in ctx.policies.items()
     ]
     return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
+
+
+def list_changed_policies(installed: Installation) -> Sequence[str]:
+    """Names the policies that the file has with other rules than this process; none of a file
+    of no use, of which Settings says what is wrong.
+    """
+    source, known = installed.settings.source, installed.context.policies
+    if source is None or read_file_version(source) == installed.file_version:
+        return ()
+    try:
+        in_file = load_settings(source).policies
+    except ConfigError:
+        return ()
+    return sorted(
+        name
+        for name, policy in in_file.items()
+        if name in known and known[name].digest != policy.digest
+    )
 
 
 def summary(policy: Policy) -> str:

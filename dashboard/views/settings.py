@@ -18,8 +18,8 @@ from harness.domain.operations.access import Role
 COMMAND: Final = ("config", "show", "--origin")
 HOW_CHANGED: Final = (
     "Routes, providers, keys and suites are changed on their pages, while everything goes on. "
-    "What stands here is changed in the file or the environment; a process follows once it is "
-    "restarted, and a router at SIGHUP too."
+    "What stands here is changed in the file or the environment; a process follows after a "
+    "SIGHUP or a restart."
 )
 ALL: Final = "all sections"
 MOST_SETTINGS: Final = 60
@@ -47,8 +47,8 @@ def show() -> None:
     if changed := settings_origin.list_changed_sections(installed.settings):
         words = (
             f"{', '.join(changed)} changed in the file or the environment after this dashboard "
-            "was started. Below is what they say now; a process follows it once it is "
-            "restarted."
+            "was started. Below is what they say now; a process follows it after a SIGHUP or a "
+            "restart."
         )
         st.html(html.banner("STALE.", words))
     if installed.settings.source is None:

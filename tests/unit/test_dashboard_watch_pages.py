@@ -109,6 +109,21 @@ def test_each_page_answers_in_its_first_line_says_what_is_stale_and_stays_short(
     assert searched.code[0].value == "swapgate alert list --search chat"
 
 
+def test_a_policy_that_changed_in_the_file_is_said_to_need_a_sighup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    app = shown(monkeypatch, config, "routes")
+    assert "has changed" not in text(app)
+    with config.open("a", encoding="utf-8") as file:
+        file.write("policies: {quick: {gate: {n_max: 77}}, own: {gate: {n_max: 99}}}\n")
+    said = text(app.run())
+    assert "<b>The file has changed 1 policy: quick.</b>" in said
+    assert "until it gets a SIGHUP" in said
+    assert "Up to 99 items" in said
+    assert "Up to 77 items" not in said
+
+
 def test_200_routes_are_few_lines_and_a_search(
     busy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
