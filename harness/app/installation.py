@@ -5,7 +5,7 @@ cases.
 import hmac
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -128,23 +128,30 @@ class FileAdditions(Generic[T]):
             return {}
 
 
-class ConfiguredPolicies(dict[str, Policy]):
-    """Takes in a policy that the file has gained when it is asked for. A known one keeps its
-    rules as long as the process lives.
+class ConfiguredPolicies(Mapping[str, Policy]):
+    """Takes in policies that the file has gained, when they are listed or an unknown one is
+    asked for. A known one keeps its rules as long as the process lives.
     """
 
     def __init__(
         self, policies: Mapping[str, Policy], added: Callable[[], Mapping[str, Policy]]
     ) -> None:
-        super().__init__(policies)
+        self._known = policies
         self._added = added
 
-    def __missing__(self, name: str) -> Policy:
-        for added, policy in self._added().items():
-            self.setdefault(added, policy)
-        if name not in self:
-            raise KeyError(name)
-        return self[name]
+    def _refresh(self) -> Mapping[str, Policy]:
+        if added := self._added():
+            self._known = {**added, **self._known}
+        return self._known
+
+    def __getitem__(self, name: str) -> Policy:
+        return self._known[name] if name in self._known else self._refresh()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refresh())
+
+    def __len__(self) -> int:
+        return len(self._refresh())
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:

@@ -20,6 +20,8 @@ from evals.sim.server import simulator
 from harness.app import data_plane, processes
 from harness.app.demo.user_traffic import ProposalWatch, describe_approver
 from harness.app.installation import load_settings, open_installation
+from harness.control.canary.duration_estimate import estimate_for_route
+from harness.domain.errors import NotFound
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
 from harness.runtime.processes import supervisor as supervisor_module
 from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
@@ -196,8 +198,9 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
         "{incumbent: sim/base,", "{incumbent: sim/other, stakes: high,"
     )
     text = text.replace("policies:\n", "policies:\n  careful: {promotion: approved}\n")
-    running = open_installation(file)
+    running, listing = open_installation(file), open_installation(file)
     assert "careful" not in running.context.policies
+    assert "careful" not in list(listing.context.policies)
     file.write_text(
         text + "  letters: {incumbent: sim/base, suites: [colours], policy: careful}\n"
     )
@@ -210,9 +213,13 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
         if check["subject"] == "file and database"
     }
 
-    # A process that has been running since before knows the policy.
-    assert running.context.policy("careful").name == "careful"
+    # A process that has been running since before knows the policy, and lists it.
+    assert estimate_for_route(running.context, "letters", "careful").route == "letters"
+    assert "careful" in list(listing.context.policies)
+    with pytest.raises(NotFound, match="did you mean 'careful'"):
+        estimate_for_route(running.context, "letters", "carefull")
     running.close()
+    listing.close()
     assert done.stdout == "created route letters\n"
     assert cli.json("route", "show", "letters")
     who, model, settings = done.stderr.splitlines()

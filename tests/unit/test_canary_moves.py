@@ -27,6 +27,7 @@ from harness.domain.canary.rollout import (
     find_end,
 )
 from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
@@ -129,6 +130,15 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     plan = duration_estimate.estimate_for_route(world.context(), "chat")
     assert (plan.pace is not None) is known
     assert bool(plan.steps) is known
+    late = known and not plan.in_time
+    assert any("shadow start" in option for option in plan.options) is late
+    # The route refuses a shadow.
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda now: replace(now, side_effects=True)
+    )
+    plan = duration_estimate.estimate_for_route(world.context(), "chat")
+    assert ("Give such a step" in " ".join(plan.options)) is late
+    assert "shadow start" not in " ".join(plan.options)
 
 
 @pytest.mark.parametrize(

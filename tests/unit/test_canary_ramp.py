@@ -68,7 +68,7 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
     assert not steps[0].in_time
     assert not steps[2].in_time
     assert "would pause for a person" in said
-    assert ramp_plan.ramp_options(steps) == (ramp_plan.TOO_SLOW,)
+    assert ramp_plan.ramp_options(steps, may_mirror=False) == (ramp_plan.TOO_SLOW,)
 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:
@@ -87,7 +87,7 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
 
     assert ramp.plan_ramp(POLICY, unknown) == steps
     assert "not measured yet" in ramp_plan.ramp_summary(unknown, steps)
-    assert ramp_plan.ramp_options(steps) == ()
+    assert ramp_plan.ramp_options(steps, may_mirror=True) == ()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
-from harness.domain.errors import NotFound
 from harness.domain.formatting import (
     format_bps,
     format_estimate,
@@ -61,11 +60,8 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
     """Plans a canary. policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
         found = routes.require_route(tx, route)
-        name = policy or found.settings.policy
-        if name not in ctx.policies:
-            known = ", ".join(sorted(ctx.policies))
-            raise NotFound(f"there is no policy {name!r}; the file has {known}")
-        return estimate_for_policy(ctx, tx, route, ctx.policies[name].canary)
+        followed = ctx.policy(policy or found.settings.policy)
+        return estimate_for_policy(ctx, tx, route, followed.canary)
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
@@ -91,7 +87,9 @@ def estimate_for_policy(
         said = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, said)
     steps = ramp.plan_ramp(policy, pace)
-    options = ramp_plan.ramp_options(steps)
+    known = tx.routing.route(route)
+    may_mirror = known is not None and not known.settings.side_effects
+    options = ramp_plan.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
     if few and (options or seen):
         options = (*options, *decision)

@@ -8,9 +8,10 @@ from harness.domain.formatting import format_bps, format_estimate, format_percen
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.planning.ramp import StepPlan, TrafficPace
 
-TOO_SLOW: Final = (
-    "Give such a step a larger share or a longer `deadline_s`. `swapgate shadow start ROUTE "
-    "TARGET` shows great harm before any user meets it, and shortens no step."
+TOO_SLOW: Final = "Give such a step a larger share or a longer `deadline_s`."
+SHADOW_FIRST: Final = (
+    "`swapgate shadow start ROUTE TARGET` shows great harm before any user meets it, and "
+    "shortens no step."
 )
 
 
@@ -70,7 +71,10 @@ def describe_warm_up(policy: CanaryPolicy) -> str:
     return f"times do not count in the canary's first {' and '.join(first)}" if first else ""
 
 
-def ramp_options(steps: Sequence[StepPlan]) -> tuple[str, ...]:
-    """Says what would bring a step that is late into its time; empty where none is."""
-    late = [step for step in steps if not step.in_time]
-    return (TOO_SLOW,) if late else ()
+def ramp_options(steps: Sequence[StepPlan], *, may_mirror: bool) -> tuple[str, ...]:
+    """Says what would help a step that is late; empty where none is. may_mirror: whether the
+    route may have a shadow.
+    """
+    if all(step.in_time for step in steps):
+        return ()
+    return (TOO_SLOW, SHADOW_FIRST) if may_mirror else (TOO_SLOW,)
