@@ -183,8 +183,14 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert now_on(ctx, session).model == CHAT
     (note,) = list_notes(ctx, session.id, request.asked_at)
     assert note.startswith("Nobody decided about the switch to sim/better in time")
-    sessions.close_session(ctx, PERSON, session.agent, session.id)
+    ctx.clock.jump(-3_600)  # type: ignore[attr-defined]
+    with pytest.raises(Conflict, match="expired already"):
+        switches.approve_switch(ctx, BEN, request.id)
     assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
+    again = ask(ctx, session)
+    ctx.clock.advance(3_600)  # type: ignore[attr-defined]
+    sessions.close_session(ctx, PERSON, session.agent, session.id)
+    assert switches.load_switch(ctx, again.id).state is SwitchState.EXPIRED
     assert not list(ctx.store.lists.agent_grants())
 
 

@@ -26,6 +26,7 @@ from harness.control.agents.agents import AgentSpec
 from harness.control.agents.built_in_tools import switch_model
 from harness.control.agents.model_matching import describe_unchecked, read_model_choice
 from harness.control.agents.switch_views import SwitchModelAnswer, switch_answer
+from harness.control.agents.switches import expire_switches
 from harness.domain.agents.agent import (
     BUILT_IN_TOOLS,
     Agent,
@@ -175,6 +176,7 @@ def list_switch_requests(
 ) -> Page[SwitchModelAnswer]:
     """The newest first."""
     session = request.require_session(agent_id, session_id)
+    expire_switches(request.ctx)
     found = request.ctx.store.lists.switch_requests(page.page, session=session.id)
     return found.map(lambda switch: switch_answer(request.ctx, switch))
 

@@ -15,6 +15,7 @@ from harness.control.agents import turns
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
 from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.switch_views import list_notes
+from harness.control.agents.switches import expire_switches
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.caller import AgentCaller
@@ -410,6 +411,7 @@ def with_notes(ctx: Context, begun: BegunTurn) -> str:
     """The agent's instructions, with what became of its requests since its last answer."""
     answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
     since = max(answers, default=begun.session.created_at)
+    expire_switches(ctx)
     notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
     return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
 

@@ -47,6 +47,7 @@ from harness.store.transaction import Transaction
 # Of one session at one time: people are asked, not worn down.
 MAX_PENDING: Final = 4
 LOOK_AGAIN_S: Final = 0.3
+EXPIRED: Final = "nobody decided in time"
 
 
 def request_switch(
@@ -70,11 +71,7 @@ def request_switch(
         name = tx.agents.get(request.agent).name
     with ctx.store.write() as tx:
         # Nobody else adds or decides one, or closes the session, before the end of this unit.
-        waiting = [
-            other
-            for other in tx.switch_requests.pending(session=session)
-            if ctx.clock.now() < other.expires_at
-        ]
+        waiting = [r for r in _expire(ctx, tx) if r.session == session]
         asking = tx.sessions.get(session)
         asking.require_open()
         if not tasks and models[0].means(asking.model):
@@ -223,6 +220,7 @@ def approve_switch(
     would be granted; ConfigError without control's signing key.
     """
     actor.require(Role.APPROVER)
+    expire_switches(ctx)
     with ctx.store.write() as tx:
         request = _require_waiting(ctx, tx, id_, fingerprint)
         session = tx.sessions.lock(request.session)
@@ -246,9 +244,34 @@ def reject_switch(
 ) -> ModelSwitchRequest:
     """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
     actor.require(Role.APPROVER)
+    expire_switches(ctx)
     with ctx.store.write() as tx:
         request = _require_waiting(ctx, tx, id_, fingerprint)
         return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
+
+
+def expire_switches(ctx: Context) -> None:
+    """Ends the requests whose time is over, in a unit of its own: a refusal that follows does
+    not undo it, and a clock that is set back brings none of them to life.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if not any(now >= request.expires_at for request in tx.switch_requests.pending()):
+            return
+    with ctx.store.write() as tx:
+        _expire(ctx, tx)
+
+
+def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
+    """Returns the requests that still wait. No other process decides one within this unit."""
+    now = ctx.clock.now()
+    pending = tx.switch_requests.pending()
+    for request in pending:
+        if now >= request.expires_at:
+            # As of then: `list_notes` tells the agent once.
+            ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
+            tx.switch_requests.decide(ended)
+    return [request for request in pending if now < request.expires_at]
 
 
 def _require_waiting(
@@ -305,5 +328,7 @@ async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitc
         request = await asyncio.to_thread(load_switch, ctx, id_)
         left_s = until - ctx.clock.monotonic()
         if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
+            # Before the agent is told that it expired.
+            await asyncio.to_thread(expire_switches, ctx)
             return request
         await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
