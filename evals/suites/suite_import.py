@@ -35,6 +35,14 @@ class SuiteItems:
     unlabelled: int = 0  # lines without a label, left out
     # Where they come from, for the manifest; empty for no entry in it.
     origin: Mapping[str, object] = field(default_factory=dict)
+    file: Path | None = None  # a data file that is copied; then there are no items
+
+    @property
+    def content(self) -> bytes:
+        if self.file is not None:
+            return self.file.read_bytes()
+        text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.items)
+        return text.encode("utf-8", "backslashreplace")
 
 
 def read_labelled(path: Path, wished: SuiteSettings) -> SuiteItems:
@@ -182,8 +190,8 @@ def import_suites(
     replace_: bool = False,
     configure: Callable[[Sequence[ImportedSuite]], None] = lambda _: None,
 ) -> Sequence[ImportedSuite]:
-    """Writes `suites/NAME.jsonl` of each suite and the manifest beside them, below `base`, and
-    calls `configure`; all of it, or nothing.
+    """Writes `suites/NAME.jsonl` of each suite (a copied file keeps its suffix) and the
+    manifest beside them, below `base`, and calls `configure`; all of it, or nothing.
 
     Raises InputError as `file:line: …`, Conflict when there is such a suite, as `load_suite`
     what the scorer says of the items, and as `configure`.
@@ -194,11 +202,10 @@ def import_suites(
             name = suite.settings.name
             if not NAME.fullmatch(name):
                 raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
-            data = base / FOLDER / f"{name}.jsonl"
+            data = base / FOLDER / f"{name}{suite.file.suffix if suite.file else '.jsonl'}"
             if data.exists() and not replace_:
                 raise Conflict(f"{data} is there already: take another name, or --replace")
-            text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in suite.items)
-            stack.enter_context(writing(data, text.encode("utf-8", "backslashreplace")))
+            stack.enter_context(writing(data, suite.content))
             done.append(_imported(replace(suite.settings, path=data), suite.unlabelled))
             if suite.origin:
                 manifest = done[-1].manifest

@@ -17,7 +17,7 @@ from typing import Final
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
 from evals.suites import dataset_import, promptfoo_config
-from evals.suites.items import read_records
+from evals.suites.suite import load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
     SuiteItems,
@@ -38,6 +38,7 @@ from harness.runtime import secret_files
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
+UPLOADED: Final = (".jsonl", ".csv")
 # What a suite is uploaded with: each scorer with the options that it takes and their defaults.
 UPLOAD_SCORERS: Final[Mapping[str, Mapping[str, object]]] = {
     name: scorer.defaults for name, scorer in SCORERS.items()
@@ -79,15 +80,18 @@ def add_suite(
     actor.require(Role.ADMIN)
     if len(content) > MOST_BYTES:
         raise InputError(f"a data file has at most {MOST_BYTES // 1024**2} MB")
+    suffix = Path(file_name).suffix.lower()
+    if suffix not in UPLOADED:
+        raise InputError(f"a data file ends in {' or '.join(UPLOADED)}, not in {suffix!r}")
     find_scorer(wished.scorer)
     try:
         with TemporaryDirectory() as folder:
-            file = Path(folder) / Path(file_name).name
+            file = Path(folder) / f"data{suffix}"
             file.write_bytes(content)
             try:
                 done = import_file(installation, actor, file, wished, uploaded=True)
             except InputError as error:
-                raise InputError(str(error).replace(f"{folder}/", "")) from None
+                raise InputError(str(error).replace(str(file), Path(file_name).name)) from None
     except OSError as error:
         raise ConfigError(
             f"{error.filename}: {error.strerror}. Mend that, or use `swapgate suite import` "
@@ -167,15 +171,18 @@ def _audited(
 def _read_items(
     file: Path, wished: SuiteSettings, *, as_it_is: bool
 ) -> tuple[Sequence[SuiteItems], Sequence[ConversionNote]]:
-    """as_it_is: each record is to be an item, and no other tool's."""
-    if (source := _read_promptfoo(file)) is not None:
+    """as_it_is: the file is copied, and is no other tool's: a `file://` in promptfoo's
+    configuration would read files of this machine.
+    """
+    if not as_it_is and (source := _read_promptfoo(file)) is not None:
         return _promptfoo_items(file, source, wished)
     if wished.scorer not in JUDGED_SCORERS:
         wished = replace(wished, judge=None)
     if _is_labelled(file):
         return [read_labelled(file, wished)], ()
     if as_it_is:
-        return [SuiteItems(wished, [record for _, record in read_records(file)])], ()
+        load_suite(replace(wished, path=file))  # its faults name this file's lines
+        return [SuiteItems(wished, (), file=file)], ()
     read = dataset_import.read_dataset(file)
     titled = replace(wished, title=wished.title or read.tool or file.name)
     return [SuiteItems(titled, read.items)], read.notes

@@ -1,13 +1,12 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from harness.app.installation import open_installation
-from harness.app.suite_import import add_suite
+from harness.app.suite_import import add_suite, import_file
 from harness.control.operations import queries
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.routing.target import Target
@@ -16,6 +15,7 @@ from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_evals_importing import line
 
 ITEMS = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
+PROMPTFOO = b'{"prompts": ["file:///etc/passwd"], "tests": [{"assert": [{"type": "is-json"}]}]}'
 UPLOADS = 4
 # Waits for the others, then uploads one name that all want, and some of its own.
 UPLOADER = f"""
@@ -80,19 +80,13 @@ def test_uploads_of_several_processes_lose_none_and_are_known_without_a_restart(
 def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path) -> None:
     running, editor = (open_installation(configured(tmp_path)) for _ in range(2))
     options = {"rubric": "1: polite.\n0: else.", "show_target": False}
-    wanted = SuiteSettings(
-        "replies",
-        scorer="rubric",
-        title="Replies",
-        scorer_options=options,
-        judge=JudgeSettings(Target.from_name("sim/judge"), max_cost_usd=2.5),
-    )
+    judge = JudgeSettings(Target.from_name("sim/judge"), max_cost_usd=2.5)
+    wanted = SuiteSettings("replies", scorer="rubric", scorer_options=options, judge=judge)
     add_suite(editor, ANA, wanted, "replies.jsonl", ITEMS)
     assert running.context.judges["replies"].name == "sim/judge"
     settings = open_installation(tmp_path / "swapgate.yaml").settings.suites["replies"]
     assert settings.scorer_options == options
-    assert settings.judge is not None
-    assert settings.judge.max_cost_usd == 2.5
+    assert settings.judge == judge
     assert "replies" in dict(running.context.judges)
     with pytest.raises(Conflict):
         add_suite(running, ANA, wanted, "replies.jsonl", ITEMS)
@@ -103,21 +97,42 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
     installation = open_installation(config)
     labelled = json.dumps(line(1, provenance={**line(1)["provenance"], "data_class": ""}))
 
-    def upload(name: str, content: bytes) -> None:
+    def upload(name: str) -> None:
         wanted = SuiteSettings(name, scorer="label")
-        add_suite(installation, ANA, wanted, "a.jsonl", content)
+        add_suite(installation, ANA, wanted, "a.jsonl", labelled.encode())
 
-    upload("kept", labelled.encode())
+    upload("kept")
     manifest = tmp_path / "suites" / "manifest.toml"
     before = manifest.read_bytes()
 
-    own_form = "suites: {kept: {path: suites/kept.jsonl, scorer: label}}"
-    config.write_text(f"home: state\n{own_form}\n")
-    for name in ("second", "third"):
-        with pytest.raises(ConfigError, match="a form of its own"):
-            upload(name, labelled.encode())
-    with pytest.raises(InputError, match="not JSON"):
-        upload("fourth", b"[" * 200_000)
+    config.write_text("home: state\nsuites: {kept: {path: suites/kept.jsonl, scorer: label}}\n")
+    with pytest.raises(ConfigError, match="a form of its own"):
+        upload("second")
     assert manifest.read_bytes() == before
-    assert [entry["name"] for entry in tomllib.loads(before.decode())["dataset"]] == ["kept"]
     assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "because"),
+    [
+        ("s", "x.yaml", PROMPTFOO, "ends in .jsonl or .csv, not in '.yaml'"),
+        ("s", "x.json", PROMPTFOO, "ends in .jsonl or .csv, not in '.json'"),
+        ("s", "x.jsonl", PROMPTFOO, "^x.jsonl:1: field 'input'"),
+        ("s", "x.csv", b"input,target\na,b\nc,\n", "^x.csv:3: field 'target'"),
+        ("s", "x.jsonl", ITEMS + b"\n{}", "^x.jsonl:4: field 'input'"),
+        ("s", "x.jsonl", b"[" * 200_000, "^x.jsonl:1: not JSON"),
+        ("../s", "x.jsonl", ITEMS, "no name of a suite"),
+    ],
+)
+def test_a_refused_upload_names_its_own_line_and_leaves_nothing_behind(
+    name: str, file: str, content: bytes, because: str, tmp_path: Path
+) -> None:
+    config = configured(tmp_path)
+    installation, before = open_installation(config), config.read_bytes()
+    with pytest.raises(InputError, match=because):
+        add_suite(installation, ANA, SuiteSettings(name), file, content)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(InputError):
+        import_file(installation, ANA, tmp_path / file, SuiteSettings(name), uploaded=True)
+    assert config.read_bytes() == before
+    assert not (tmp_path / "suites").exists()

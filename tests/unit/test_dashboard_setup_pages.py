@@ -376,18 +376,13 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, ctx = act_as(monkeypatch, "ada", Role.ADMIN), page_frame.context()
-    good = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
+    good = b"input,target\n2 + 2,4\n3 + 3,6\n"
     before = house.read_text(encoding="utf-8")
     wanted = SuiteSettings("sums", scorer="numeric")
-    with pytest.raises(Exception, match=r"sums\.jsonl:1"):
-        suites_page.add(ctx, ada, wanted, "sums.jsonl", b'{"question": 1}')
-    assert house.read_text(encoding="utf-8") == before
-    assert not list((house.parent / "suites").glob("*"))
-
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", disk_is_full)
         with pytest.raises(ConfigError, match="No space left"):
-            suites_page.add(ctx, ada, wanted, "sums.jsonl", good)
+            suites_page.add(ctx, ada, wanted, "sums.csv", good)
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
     assert not [e for e in queries.read_audit_events(page_frame.context())
@@ -395,7 +390,8 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
 
     # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
     title = "Small sums \N{ABACUS}"
-    suites_page.add(ctx, ada, replace(wanted, title=title), "sums.csv", b"input,target\n2,2\n")
+    suites_page.add(ctx, ada, replace(wanted, title=title), "sums.csv", good)
+    assert (house.parent / "suites/sums.csv").read_bytes() == good
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said

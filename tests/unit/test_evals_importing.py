@@ -1,6 +1,5 @@
 import json
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import load_suite
-from evals.suites.suite_import import ImportedSuite, SuiteItems, import_suites, read_labelled
+from evals.suites.suite_import import ImportedSuite, import_suites, read_labelled
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.settings import SuiteSettings
 
@@ -158,20 +157,10 @@ def test_a_suite_is_replaced_only_when_that_is_said_and_restored_when_refused(
 
     with pytest.raises(Conflict, match="--replace"):
         imported(tmp_path, line(3), line(4))
-    refused: Callable[[], object] = lambda: imported(  # noqa: E731
-        tmp_path, line(3), line(4), replace_=True, scorer="no-such"
-    )
     with pytest.raises(SwapgateError):
-        refused()
+        imported(tmp_path, line(3), line(4), replace_=True, scorer="no-such")
     assert first.data.read_bytes() == before
 
     second = imported(tmp_path, line(3), line(4), replace_=True)
     (entry,) = tomllib.loads(second.manifest.read_text())["dataset"]
     assert entry["sha256"] == second.sha256 != first.sha256
-
-
-def test_a_name_that_is_no_files_is_refused(tmp_path: Path) -> None:
-    found = [SuiteItems(SuiteSettings("../x"), [line(1)])]
-
-    with pytest.raises(InputError, match="no name of a suite"):
-        import_suites(found, base=tmp_path, actor="ann", now=NOW)
