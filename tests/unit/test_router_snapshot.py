@@ -56,11 +56,12 @@ routes = st.builds(
     Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),
     st.lists(text, max_size=2).map(tuple),
     st.builds(
-        RouteSettings, text, st.sampled_from(Stakes), text,
-        st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
+        RouteSettings, description=text, stakes=st.sampled_from(Stakes), policy=text,
+        suites=st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
         .map(tuple),
-        floats, st.sampled_from(OnContentPolicy), numbers, st.booleans(),
-        st.lists(text, max_size=2).map(tuple), text, text,
+        total_timeout_s=floats, on_content_policy=st.sampled_from(OnContentPolicy),
+        keep_warm_bps=numbers, side_effects=st.booleans(),
+        capable=st.lists(text, max_size=2).map(tuple), data_class=text, task=text,
         overrides=st.dictionaries(st.sampled_from(RequestKind), text, max_size=2),
     ),
 )  # fmt: skip
