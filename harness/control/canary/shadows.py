@@ -46,7 +46,7 @@ DEFAULT_LASTS: Final = timedelta(days=7)
 # Requests that were drawn and not mirrored, by the name they are counted under.
 LEFT_OUT: Final[Mapping[str, str]] = {
     "declined": "the client said no (x-swapgate-shadow: off), or its key is opted out",
-    "too_large": "longer than 128 KiB",
+    "too_large": "longer than `copy_max_bytes` of the route",
     "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
     "unable": "the candidate cannot do what they need",
     "over_budget": "over the day's budget",
