@@ -381,6 +381,8 @@ def test_the_doctor_runs_the_same_tool_loop_on_every_target_of_a_route(
     good = place.json("doctor", "--tools", models("tools")[0])
     assert "does not" not in json.dumps(good)
     # Its other targets answer without asking the tools, which is found and named.
+    for other in models("tools")[1:]:
+        sim.profile(model(other), script=[{"newest": "(?s).", "text": "I ask no tool."}])
     every = place.cli("doctor", "--tools", "tools", code=1).out
     assert all(target in every for target in models("tools"))
     assert "does not" in every
