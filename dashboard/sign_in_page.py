@@ -137,7 +137,7 @@ async def show(request: Request) -> Response:
 
 
 class SignInForm:
-    """Looks at what was typed before the address: who guesses keeps nobody else there out."""
+    """Checks a key before it slows the address: a guesser locks out no other person there."""
 
     def __init__(self) -> None:
         self._attempts: FailedAttempts | None = None

@@ -370,7 +370,7 @@ def edit_chain(form: Form, view: RouteView) -> None:
         FallbackRequest(by_name.get(n, n), n in capable, waive if n in unproven else None)
         for n in chain
     ]
-    falls_back = f"route {route.name} falls back to {', '.join(chain) or 'nobody'}."
+    falls_back = f"route {route.name} falls back to {', '.join(chain) or 'no other model'}."
     form.submit(
         "Change the chain", f"changed the chain: {falls_back}", fallback_chain.replace_chain,
         route.name, wanted, reason=reason, expected=route,

@@ -170,7 +170,7 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def _load_captures(form: Form) -> None:
     names = queries.route_names(page_frame.context())
-    route = st.selectbox("Of which route", [ALL, *names], key=form.key("route"))
+    route = st.selectbox("Route", [ALL, *names], key=form.key("route"))
     since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
         "Leave out requests as similar as this to another one (1: only equal ones)",

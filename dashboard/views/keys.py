@@ -280,7 +280,9 @@ _KINDS: Final = {
 def _person_cells(view: PersonView) -> html.Row:
     way = f"single sign-on at {view.issuer}" if view.issuer else _KINDS[view.kind]
     if view.person:
-        said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
+        said = (
+            "no other person here" if view.person == view.name else f"the same as {view.person}"
+        )
         declared = noted(escape(said), f"said by {view.declared_by}: {view.reason}")
     elif view.issuer:
         declared = state(Label("?", "not declared yet", Tone.UNDECIDED))
@@ -302,8 +304,8 @@ def _session_cells(view: SignedInSession) -> html.Row:
     }
 
 
-NOBODY_ELSE: Final = "Nobody else here"
-OWN: Final = "An admin sees everybody here; whoever else is signed in sees himself."
+NO_OTHER: Final = "No other person here"
+OWN: Final = "An admin sees every person here. All others see themselves alone."
 NOTE: Final = (
     "Who approves is another person than who proposed. If somebody has a key and uses single "
     "sign-on, declare that both are one person. Until an admin has declared who somebody of "
@@ -317,10 +319,10 @@ def _people() -> None:
     going_on = dashboard_sessions.list_open(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(html.section("People", NOTE))
-    nobody = "" if others else "There is nobody but the operator of this machine."
-    none = "" if going_on else "Nobody is signed in."
+    alone = "" if others else "The operator of this machine is the only person."
+    unused = "" if going_on else "No person is signed in."
     show_openers(
-        [declare.opener(known, missing=nobody), end_session.opener(going_on, missing=none)]
+        [declare.opener(known, missing=alone), end_session.opener(going_on, missing=unused)]
     )
     if actor is None or actor.role < Role.ADMIN:
         st.html(html.note(OWN))
@@ -339,17 +341,17 @@ def declare(form: Form, known: Sequence[PersonView]) -> None:
     lacks = "Choose two names and give a reason: the audit log keeps it."
     names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
     name = form.choose("name", "Who", names, placeholder="Choose a name")
-    persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
+    persons = [NO_OTHER, *(view.name for view in known if view.name != name)]
     person = form.choose("person", "Is the same person as", persons)
     form.need(name and person, lacks)
     reason = form.text("why", REASON, need=lacks)
     one = f"{name} and {person} are one person."
-    form.says = f"{name} is nobody else here." if person == NOBODY_ELSE else one
+    form.says = f"{name} is no other person here." if person == NO_OTHER else one
     form.submit("Declare it", "", _declare, name or "", person or "", reason)
 
 
 def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) -> None:
-    if person == NOBODY_ELSE:
+    if person == NO_OTHER:
         people.separate(ctx, actor, name, reason)
     else:
         people.link(ctx, actor, name, person, reason)

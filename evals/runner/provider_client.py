@@ -64,7 +64,7 @@ class ModelSpending:
                 return await asyncio.to_thread(self._spending.require_money, unpriced)
             except StoreUnavailable:
                 await asyncio.sleep(SPENDING_PAUSE_S)
-        raise SpendingPaused("the database is away: nobody knows what the monthly cap leaves")
+        raise SpendingPaused("the database is away: what the monthly cap leaves is not known")
 
     def pay(self, reply: object) -> None:
         """Notes what a reply cost. A call without a reply costs nothing."""

@@ -87,7 +87,7 @@ class OptOutsBody(Body):
 
 class DeclarationBody(Body):
     """Declares who a principal is. person: the name of the principal that he is as well; None
-    for nobody else here.
+    for no other person here.
     """
 
     person: Name | None = None
@@ -247,7 +247,7 @@ def list_failovers(
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
 def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
-    """Declares whom a principal is as well, or that he is nobody else here. Needs an admin."""
+    """Declares whom a principal is as well, or that he is no other person. Needs an admin."""
     if body.person is None:
         return people.separate(who.ctx, who.actor, name, body.reason)
     return people.link(who.ctx, who.actor, name, body.person, body.reason)

@@ -201,7 +201,7 @@ class _WorkerHost:
         if self._ended.is_set():
             self._workers.stop(run)
         try:
-            # A process tells nobody of its end.
+            # A process does not announce its end.
             while run in self._workers.alive():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(LOOK_EVERY_S)
         except asyncio.CancelledError:

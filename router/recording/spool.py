@@ -185,7 +185,7 @@ class FrameReader:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """The messages that are whole now. Raises ValueError for what is none."""
+        """Yields the messages that are whole now. Raises ValueError for malformed data."""
         held = self._held
         held += data
         place = 0

@@ -27,7 +27,7 @@ class DirectCycle(StreamCycle, Protocol):
         ...
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        """Sends a whole answer. Raises RuntimeError for what is none."""
+        """Sends a whole answer. Raises RuntimeError for malformed headers."""
         ...
 
     def resume(self, app: App) -> None:

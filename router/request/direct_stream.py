@@ -20,7 +20,7 @@ class StreamCycle(Protocol):
         ...
 
     def begin_events(self, headers: Iterable[Header]) -> None:
-        """Begins an answer of events. Raises RuntimeError for headers that are none."""
+        """Begins an answer of events. Raises RuntimeError for malformed headers."""
         ...
 
     def write(self, data: bytes, *, more: bool) -> None:

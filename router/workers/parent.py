@@ -20,7 +20,7 @@ START_S: Final = 120.0
 # A worker that lived for so long did not die of its start.
 STEADY_S: Final = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-# Workers report every second, unasked: one that does not for so long serves nobody either.
+# Workers report every second, unasked: one that is silent for so long serves no request either.
 SILENT_S: Final = 60.0
 # After the time that a worker has for its requests: to send its last report and end.
 LAST_WORDS_S: Final = 15.0

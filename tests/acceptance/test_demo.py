@@ -18,7 +18,7 @@ def test_the_stories_end_as_told_and_no_request_fails(
     installing: Installing,
     swap: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """swap: the two models have exchanged their skills, of which the simulator alone knows."""
+    """swap: the two models have exchanged their skills. The simulator alone knows."""
     place = installing({"providers": {}})
     scratch = place.folder / "scratch"
     scratch.mkdir()

@@ -237,7 +237,7 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         assert calls.refusal() == NOT_SERVED
         assert calls.refusal(grant="") == "model_not_found"
         assert calls.refusal(model=ROUTE) == ""
-        # Whoever sends the message again may succeed, once the router has heard of the grant.
+        # The same message may succeed later, once the router has heard of the grant.
         with pytest.raises(NobodyAnswered, match="send the message again") as not_yet:
             calls.served()
         assert (not_yet.value.status, not_yet.value.retryable) == (503, True)

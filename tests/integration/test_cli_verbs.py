@@ -550,7 +550,7 @@ def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
     assert re.search(r"capable +sim/equal\n", cli.text("route", "show", "chat"))
 
     said = cli.text("route", "fallback", "remove", "chat", "sim/equal", *why)
-    assert "falls back to nobody" in said
+    assert "falls back to no other model" in said
 
 
 def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:

@@ -202,7 +202,7 @@ def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
 
 
 def waits(_: Proposal) -> bool:
-    raise AssertionError("it waits, and nobody can raise the cap")
+    raise AssertionError("it waits, and the cap cannot be raised here")
 
 
 @pytest.mark.req("F10")
@@ -289,7 +289,7 @@ def test_a_run_is_taken_back_from_a_host_without_a_heartbeat_and_from_no_other(
             queue_url,
             f"UPDATE procrastinate_workers SET last_heartbeat = now() - interval '{age} s'",  # noqa: S608 - a number
         )
-        # Whoever has it may still be at work: nobody else gets it meanwhile.
+        # Its worker may still be at work, so no other worker gets it meanwhile.
         assert queue.replace(jobs("r1")) == []
         assert list(queue.take_back_dead()) == ["r1"]
         assert queue.replace(jobs("r1")) == ["r1"]

@@ -1,4 +1,4 @@
-"""What becomes of a suite whose judge is none (fault 27), and where its measurements stand."""
+"""A judge that contradicts people decides nothing (fault 27); its measurements are shown."""
 
 from dataclasses import asdict
 

@@ -332,7 +332,7 @@ def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> 
     assert first.ok
     asked = list(door.asked)
     assert asked == [("sim", "/models"), ("sim", "/chat/completions")]
-    assert checks.load_last_check(world.context()) == first  # another process asks nobody
+    assert checks.load_last_check(world.context()) == first  # another process sends no request
     assert door.asked == asked
     world.clock.advance(timedelta(minutes=2).total_seconds())
     assert checks.load_last_check(ctx) != first

@@ -270,7 +270,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: Comman
     assert [row.proposal.id for row in page] == [good]
     assert f"proposal {bad}." in html.invalid(page.invalid)
     assert "swapgate db check" in html.invalid(page.invalid)
-    # Whoever decides reads another way.
+    # A decision reads the row in another way.
     with pytest.raises(SignatureInvalid, match=bad):
         submission.get_proposal(cli.world.context(), bad)
 

@@ -472,7 +472,7 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
     with oauth_site(accounts, clock) as site, installed(tmp_path, site, open_s=1) as world:
         caller = Caller(world)
         with caller.running():
-            # Nobody is signed in yet: it is left out of every plan, and nobody waits for a 401.
+            # Without a sign-in it is left out of every plan, so no client waits for a 401.
             eventually(lambda: len(caller.served) > 5 or bool(caller.errors))
             assert not caller.errors
             assert set(caller.served) == {("spare", "1")}

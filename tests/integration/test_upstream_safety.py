@@ -212,7 +212,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 @contextmanager
 def dripping(first: bytes, drop: bytes) -> Iterator[str]:
-    """A server that says `first` and then `drop` again and again, until nobody listens."""
+    """A server that sends `first`, then `drop` again and again until its client has gone."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 

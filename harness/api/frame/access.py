@@ -50,7 +50,7 @@ class AccessRules:
 class Authenticated:
     """Puts the Actor behind the bearer key into the request's state, or answers 401 or 429.
 
-    A key is looked at before its address, so who guesses keeps nobody else there out.
+    It checks the key before it slows the address, so a guesser locks out no other caller there.
     """
 
     def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:

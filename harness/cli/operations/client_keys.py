@@ -294,7 +294,7 @@ def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     and the other way. Whoever declares it is not one of the two.
     """
     made = session.decide(people.separate, name, reason)
-    output.answer(made, f"{name} is nobody else here")
+    output.answer(made, f"{name} is no other person here")
 
 
 @command(person)

@@ -128,4 +128,4 @@ def order(
 def _print_chain(session: Session, route: Route) -> None:
     chain = fallback_chain.list_fallbacks(session.context, route.name)
     names = ", ".join(entry.target.name for entry in chain)
-    output.answer(route, f"route {route.name} falls back to {names or 'nobody'}")
+    output.answer(route, f"route {route.name} falls back to {names or 'no other model'}")

@@ -143,7 +143,7 @@ class TurnRun:
             self.task.cancel()
 
     async def outcome(self) -> TurnOutcome:
-        """How it ends. Whoever stops waiting does not stop the turn."""
+        """Waits for the turn's end. A caller that stops waiting does not stop the turn."""
         return await asyncio.shield(self.task)
 
     async def events(self) -> AsyncGenerator[TurnEvent, None]:

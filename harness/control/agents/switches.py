@@ -47,7 +47,7 @@ from harness.store.transaction import Transaction
 # Of one session at one time: people are asked, not worn down.
 MAX_PENDING: Final = 4
 LOOK_AGAIN_S: Final = 0.3
-EXPIRED: Final = "nobody decided in time"
+EXPIRED: Final = "no person decided in time"
 
 
 def request_switch(

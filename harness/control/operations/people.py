@@ -27,7 +27,7 @@ def link(ctx: Context, actor: Actor, principal: str, person: str, reason: str) -
 
 
 def separate(ctx: Context, actor: Actor, principal: str, reason: str) -> PersonLink:
-    """Declares that a principal, by name, is nobody else here. Raises as `link`."""
+    """Declares that a principal, by name, is no other person here. Raises as `link`."""
     return _declare(ctx, actor, principal, principal, reason)
 
 

@@ -110,7 +110,7 @@ class Comparison:
     candidate_figures: ArmFigures
     forecast: CostForecast
     cost: CostRatio  # what the candidate costs, and whether its canary ends for that
-    # Whether the verdict is proof still; None where there is none, or it says NOT MEASURED.
+    # Whether the verdict is proof still; None without a verdict and for NOT MEASURED.
     standing: ProofValidity | None = None
     next_step: str = ""  # what to do next, in words; empty without a verdict
     # Whether the samples are without their texts, and their signatures not checked.

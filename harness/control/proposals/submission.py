@@ -244,7 +244,7 @@ def _find_accepted_cost(
 
 
 def _check_change(proposal: Proposal) -> None:
-    """Raises InputError where nobody will name the change request that the policy asks for."""
+    """Raises InputError where the change request that the policy asks for cannot come later."""
     missing = proposal.needs_change_reference and not proposal.change_reference
     if missing and not proposal.needs_approval:
         raise InputError(
@@ -339,7 +339,7 @@ def preview_proposal(
     ctx: Context, request: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
     """What `create_proposal` would register for this request; stores nothing. actor: None where
-    nobody is known yet.
+    the proposer is not known yet.
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)

@@ -113,7 +113,9 @@ def _wait_for_consent(
         if answer is PollAnswer.DENIED:
             raise SignInRefused("the person said no: nothing is stored")
         if answer is PollAnswer.EXPIRED or now >= ends_at:
-            raise SignInRefused("nobody typed the code in time: nothing is stored; begin again")
+            raise SignInRefused(
+                "the code was not typed in time: nothing is stored; begin again"
+            )
         interval_s = next_interval_s(interval_s, answer)
 
 

@@ -141,8 +141,8 @@ def arguments_fault(call: MessageToolCall) -> str | None:
     """What is wrong with a call's arguments: what is not strict JSON no server reads."""
     try:
         arguments = json.loads(call.arguments or "{}")
-        # NaN, and half of a pair of surrogates, are no JSON to whoever they are sent to: a tool
-        # server's connection, which all sessions share, would end by them.
+        # NaN and lone surrogates are not JSON. They would end a tool server's connection, which
+        # all sessions share.
         json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return "the arguments are no JSON; call it again with a JSON object"
@@ -200,7 +200,7 @@ def _chat_message(message: SessionMessage, providers: Collection[str]) -> ChatMe
     is_own = set(providers) == {provider_of(message)}
 
     def readable(extra: Mapping[str, object]) -> Mapping[str, object]:
-        """What no other provider gets, whoever answers."""
+        """Returns the fields that the next model may get: its provider's, and marked ones."""
         return {k: v for k, v in extra.items() if is_own or _MARKED.search(json.dumps(v))}
 
     said: dict[str, object] = {"role": message.role.value, "content": message.content}
@@ -232,7 +232,7 @@ def find_open_calls(
     messages: Sequence[SessionMessage], client_tools: Iterable[str]
 ) -> tuple[MessageToolCall, ...]:
     """The last answer's calls of the client's functions that have no result yet. One of the
-    server's is not open: its run was cut off, and nobody will answer it.
+    server's is not open: its run was cut off, and no result will come.
     """
     names = frozenset(client_tools)
     answered: set[str] = set()

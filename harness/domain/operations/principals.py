@@ -59,7 +59,7 @@ def fold_name(text: str) -> str:
 
 def check_principal_name(text: str) -> str:
     """The name as it is shown. Raises InputError for one that looks like another could: with
-    characters that nobody sees, or words that mix alphabets whose letters look alike.
+    invisible characters, or words that mix alphabets whose letters look alike.
     """
     shown = text.strip(" ")
     if not fold_name(shown) or len(shown) > MAX_NAME_LENGTH:
@@ -101,7 +101,7 @@ class PersonLink:
     id: str
     principal: str  # who is declared to be somebody
     number: int  # counts the declarations of this principal, from 1
-    person: str  # the principal that he is as well; himself, where he is nobody else here
+    person: str  # the principal that he is as well; himself, where he is no other person
     reason: str
     created_at: datetime
     created_by: str  # the principal who declared it

@@ -95,7 +95,7 @@ class MonthSpending:
 
 
 def check_cap(usd: float | None) -> float | None:
-    """Checks a cap. Raises InputError for what is none."""
+    """Checks a cap. Raises InputError for a sum that is negative or not finite."""
     if usd is not None and not 0 <= usd < math.inf:
         raise InputError(f"monthly_cap_usd is 0 or more, or absent for no cap; not {usd}")
     return usd

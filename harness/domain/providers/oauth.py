@@ -242,7 +242,7 @@ class SignIn:
     # account_due, access_due: when each is renewed; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
-    # Of the token that requests carry; None when nobody said.
+    # Of the token that requests carry; None where the provider does not say.
     access_ends: datetime | None = None
     attempts: int = 0  # in vain since the last success
     retry_at: datetime | None = None  # not before

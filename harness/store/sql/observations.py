@@ -204,8 +204,8 @@ class Observations(Traffic):
             self._add_asked(row)
 
     def begin_batch(self, id_: str, at: datetime) -> bool:
-        """Notes that a batch is stored; False where it was stored before, and nobody heard of
-        it.
+        """Notes that a batch is stored; False where it was stored before, and the router has
+        not heard of it.
         """
         # Beside a transaction of the same batch that goes on, this waits for its end.
         return self._unit.write_new(observation_batch, {"id": id_, "at": at})
