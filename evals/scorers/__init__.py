@@ -9,7 +9,6 @@ from typing import Final
 
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
 from evals.scorers.code import CODE
-from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
 from evals.scorers.interface import (
     AnswerJudge,
@@ -47,8 +46,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
     for scorer in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
-        *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE),
-        *(ASSERTIONS, JUDGED_ASSERTIONS),
+        *(INSTRUCTIONS, CODE, RUBRIC, PAIRWISE, ASSERTIONS, JUDGED_ASSERTIONS),
     )
 }
 

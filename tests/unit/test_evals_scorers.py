@@ -243,6 +243,44 @@ def test_true_is_not_one_and_one_is_one_point_zero() -> None:
     assert judged("json_fields", '{"a": 1.0, "b": [2]}', to({"a": 1, "b": [2.0]})) == RIGHT
 
 
+NUMBERED = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+TEXTS = {"type": "array", "items": {"type": "string"}}
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ('{"n": 1}', RIGHT),
+        (' {"n": 1}\n', RIGHT),
+        ('```json\n{"n": 1}\n```', form("code_fence")),
+        ('Here: {"n": 1}', form("leading_prose")),
+        ("{'n': 1}", form("single_quotes")),
+        ('{"n": 1,}', form("trailing_comma")),
+        ('{"n": "1"}', form("value_type")),
+        ('{"N": 1}', WRONG),
+        ('{"n": 1, "m": 2}', WRONG),
+        ("null", WRONG),
+        ("no JSON at all", ScoreResult(0, 0, "no_json")),
+        ("", EMPTY),
+    ],
+)
+def test_json_schema(answer: str, scored: ScoreResult) -> None:
+    assert judged("json_schema", answer, to(NUMBERED)) == scored
+
+
+def test_the_schema_may_stand_in_the_options_and_ask_for_a_list() -> None:
+    item, given = to("anything"), {"schema": TEXTS}
+
+    assert judged("json_schema", '["a"]', item, **given) == RIGHT
+    assert judged("json_schema", '```\n["a"]\n```', item, **given) == form("code_fence")
+
+
 @pytest.mark.parametrize(
     ("rule", "kept", "broken"),
     [
@@ -305,6 +343,8 @@ def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
         find_scorer("json_fields").options({"graded": "yes"})
     with pytest.raises(InputError, match="it knows: labels"):
         find_scorer("label").options({"zzz": 1})
+    with pytest.raises(InputError, match="'schema': 'x' is not a mapping"):
+        find_scorer("json_schema").options({"schema": "x"})
 
 
 @pytest.mark.parametrize(
@@ -324,7 +364,8 @@ def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
         ("instructions", to("x", rules=[{"rule": "rhyme"}]), {}, "unknown rule 'rhyme'"),
         ("instructions", to("x", rules=["no_commas"]), {}, "unknown rule"),
         ("instructions", to("x", rules=[{"rule": "sentences_exact"}]), {}, "must be a int"),
-        ("ifeval", to("x"), {}, "instruction_id_list"),
+        ("json_schema", to("x"), {}, "needs a schema"),
+        ("json_schema", to({"type": 7}), {}, "not a JSON Schema"),
     ],
 )
 def test_an_item_that_a_scorer_cannot_judge_is_refused(
@@ -345,12 +386,6 @@ ITEMS = {
     "regex": to("[a-z]+"),
     "json_fields": FIELDS,
     "instructions": to("x", rules=[{"rule": "sentences_exact", "count": 2}]),
-    "ifeval": to(
-        {
-            "instruction_id_list": ["punctuation:no_comma", "startend:quotation"],
-            "kwargs": [{}, {}],
-        }
-    ),
     "json_schema": to({"type": "array", "items": {"type": "number"}}),
     "tool_call": to({"name": "name", "arguments": {"a": 42}}),
 }

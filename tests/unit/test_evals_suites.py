@@ -88,24 +88,16 @@ def test_a_suite_without_its_file_says_what_to_mend(colours: SuiteSettings) -> N
 def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "ifeval.jsonl"
-    rows = [
-        {"prompt": "a", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
-        {"prompt": "b", "instruction_id_list": ["startend:rhyme"], "kwargs": [{}]},
-    ]
+    file = tmp_path / "asserted.jsonl"
+    checked = {"assert": [{"type": "contains", "value": "a"}]}
+    rows = [{"input": "a", "target": "a", "metadata": known} for known in (checked, {})]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    settings = SuiteSettings(
-        name="ifeval",
-        path=file,
-        scorer="ifeval",
-        input_field="prompt",
-        target_field="instruction_id_list+kwargs",
-    )
-    catalog = ConfiguredSuites({"ifeval": settings})
+    settings = SuiteSettings(name="asserted", path=file, scorer="assertions")
+    catalog = ConfiguredSuites({"asserted": settings})
 
-    assert catalog.pin("ifeval").items == 1
-    assert [*catalog.suite("ifeval").left_out.values()] == [
-        "instruction startend:rhyme is not known"
+    assert catalog.pin("asserted").items == 1
+    assert [*catalog.suite("asserted").left_out.values()] == [
+        "it has no assertion (metadata.assert)"
     ]
 
 
@@ -123,11 +115,10 @@ def test_half_of_a_pair_of_characters_is_replaced_and_said(tmp_path: Path) -> No
 
 def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
-    row = {"input": "b", "target": {"instruction_id_list": ["x:y"], "kwargs": [{}]}}
-    file.write_text(json.dumps(row), encoding="utf-8")
+    file.write_text('{"input": "b", "target": "a"}', encoding="utf-8")
 
     with pytest.raises(InputError, match="can judge none of its items"):
-        load_suite(SuiteSettings(name="s", path=file, scorer="ifeval"))
+        load_suite(SuiteSettings(name="s", path=file, scorer="assertions"))
 
 
 def test_a_wrong_item_is_told_with_its_file(colours: SuiteSettings) -> None:

@@ -159,11 +159,6 @@ OTHER_RULE: Final = FormatRule(
     "Keep exactly to the form that is asked for, and write nothing else.",
     "accept that form as well",
 )
-IFEVAL_RULE: Final = FormatRule(
-    "follows instructions, but writes around or marks up what they ask for",
-    "Follow every instruction exactly. Write no opening or closing line, and no asterisks.",
-    "take off the first line, the last line and asterisks",
-)
 # Suites whose answers are JSON: their sentences about a rule name JSON.
 JSON_SCORERS: Final = frozenset({"", "json_fields", "json_schema"})
 SCORER_LINES: Final[Mapping[str, str]] = {
@@ -179,7 +174,7 @@ SCORER_LINES: Final[Mapping[str, str]] = {
 
 def format_prompts() -> frozenset[str]:
     """Lists every line that a remedy may add to a prompt."""
-    forms = (*FORMAT_RULES.values(), OTHER_RULE, IFEVAL_RULE)
+    forms = (*FORMAT_RULES.values(), OTHER_RULE)
     return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(form.prompt for form in forms)))
 
 
@@ -188,8 +183,6 @@ def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
     outermost. scorer: its name.
     """
     outermost = rule.partition("+")[0]
-    if ":" in outermost:
-        return IFEVAL_RULE
     form = FORMAT_RULES.get(outermost, OTHER_RULE)
     if not form.json_mode or scorer in JSON_SCORERS:
         return form
