@@ -16,7 +16,7 @@ from harness.domain.reliability.failures import (
     SameTarget,
 )
 from router.conversation.intake import FOREIGN, INTAKES, OPENAI_ALONE, TAKES_ALL, HistoryIntake
-from router.protocols.answer_ends import ENDS, AnswerEnding
+from router.protocols.answers import ENDS, AnswerEnding
 from router.protocols.provider_failures import BY_STATUS, WITHOUT_WORDS
 from router.protocols.provider_refusals import REFUSALS
 

@@ -31,7 +31,7 @@ DOORS = {
     "opentelemetry": ("router/observers/tracing.py",),
     "prometheus_client": ("harness/api/health.py", "router/recording/metrics.py"),
     "jsonschema": ("harness/domain/json_schema.py",),
-    "litellm": ("router/upstream/translate/litellm.py",),
+    "litellm": ("router/upstream/translate/transport.py",),
     "httpx2": ("harness/runtime/tool_servers.py",),
     "mcp": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),
     "mcp_types": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),

@@ -29,7 +29,7 @@ from harness.ports import Clock, RateBook
 from router.access import rate_limits
 from router.frame.body import ClientRequest
 from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply
-from router.protocols.usage import MOST_TOKENS
+from router.protocols.answers import MOST_TOKENS
 from router.recording.key_spend import KeySpendTotals
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from router.conversation.call_ids import CallIds
 from router.conversation.hosted_text import say_files
-from router.conversation.intake import HistoryIntake, MovedBody
+from router.conversation.intake import CallIds, HistoryIntake, MovedBody
 from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
-from router.conversation.message_history import SIGNATURES
+from router.conversation.native_histories import SIGNATURES
 from router.frame.body_patch import to_json
 from router.frame.object_lists import list_objects
 

@@ -1,11 +1,158 @@
-"""The table of what each kind of provider takes of a chat's history."""
+"""The table of what each kind takes of a history, and the ids of tool calls in it."""
 
+import json
 import re
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any, Final, NamedTuple
 
-from router.conversation.call_ids import IdRule
+from router.frame.object_lists import list_objects
+
+Json = dict[str, Any]
+
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_IDS: Final = re.compile(rb'"(?:tool_call_id|tool_use_id|call_id)"\s*:\s*"([^"]*)"')
+# By the member that has what an answer says, what begins its id.
+_PREFIXES: Final = {"choices": "chatcmpl", "content": "msg", "output": "resp"}
+_ITEMS: Final = ("custom_tool_call", "function_call")
+_RESULT_IDS: Final = (b'"tool_call_id"', b'"tool_use_id"', b'"call_id"')
+
+
+class IdRule(NamedTuple):
+    """What a kind takes as the id of a tool call."""
+
+    pattern: re.Pattern[str]
+    length: int  # of an id that is written anew
+    prefix: str = ""
+    unique: bool = False  # over the whole history
+
+    def fits(self, id_: str) -> bool:
+        return self.pattern.fullmatch(id_) is not None
+
+    def suits(self, body: bytes) -> bool:
+        """Tells quickly, of a body as it came, that all its ids are taken as they are."""
+        if not any(name in body for name in _RESULT_IDS):
+            return True
+        found = _IDS.findall(body)
+        if self.unique and len(set(found)) < len(found):
+            return False
+        return all(self.fits(id_.decode("utf-8", "replace")) for id_ in found)
+
+
+class CallIds:
+    """The ids of one history, in the order of its turns."""
+
+    def __init__(self, rule: IdRule) -> None:
+        self._rule = rule
+        self._used: set[str] = set()
+        self._seen: dict[str, int] = defaultdict(int)
+        self._open: dict[str, deque[str]] = defaultdict(deque)
+        self._answered: dict[str, str] = {}
+
+    def begin_turn(self) -> None:
+        self._open.clear()
+
+    def of_call(self, given: object) -> str:
+        old = given if isinstance(given, str) else ""
+        number = self._seen[old]
+        self._seen[old] += 1
+        new = old
+        while not self._rule.fits(new) or new in self._used:
+            new = _written(self._rule, f"{old}\n{number}")
+            number += 1
+        self._used.add(new)
+        self._open[old].append(new)
+        return new
+
+    def of_result(self, given: object) -> str:
+        """Returns the id of the next result: of several calls with one id, in their order."""
+        old = given if isinstance(given, str) else ""
+        if self._open[old]:
+            self._answered[old] = self._open[old].popleft()
+        return self._answered.get(old, old)
+
+
+def _written(rule: IdRule, seed: str) -> str:
+    number = int.from_bytes(sha256(seed.encode("utf-8", "surrogatepass")).digest())
+    digits: list[str] = []
+    while len(digits) < rule.length - len(rule.prefix):
+        number, digit = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[digit])
+    return rule.prefix + "".join(digits)
+
+
+class AnswerIds:
+    """No id is empty, or that of another call, here or in the request: some servers number the
+    calls of each answer from 0. request_body: the client's.
+    """
+
+    def __init__(self, request_body: str) -> None:
+        self._request_body = request_body
+        self._taken: set[str] | None = None
+        self._sent: dict[str, dict[str, str]] = {}  # by the id that was given and the place
+        self._own = ""
+
+    def mend(self, answer: Json, *, again: bool = False) -> list[str]:
+        """Mends a whole answer; returns the changed members. again: its parts came before."""
+        changed = []
+        for name, prefix in _PREFIXES.items():
+            calls = list_objects(answer.get(name))
+            if name == "choices":
+                messages = list_objects([choice.get("message") for choice in calls])
+                calls = [call for m in messages for call in list_objects(m.get("tool_calls"))]
+            mended = [self.mend_call(call, at, again=again) for at, call in enumerate(calls)]
+            if any(mended):
+                changed.append(name)
+            if name in answer and not answer.get("id", True):
+                answer["id"] = self.of_answer(prefix)
+                changed.append("id")
+        return changed
+
+    def mend_call(self, call: Json, place: object, *, again: bool = False) -> bool:
+        """Gives a call an id, and arguments as text; tells whether that changed it."""
+        kind, function = str(call.get("type")), call.get("function")
+        name = "call_id" if kind in _ITEMS else "id"
+        if name == "id" and kind != "tool_use" and "function" not in call:
+            return False
+        given = call.get(name)
+        call[name] = self.of_call(given, place, again=again)
+        holder = function if isinstance(function, dict) else call
+        is_object = isinstance(holder.get("arguments"), dict)
+        if is_object:
+            holder["arguments"] = arguments_text(holder["arguments"])
+        return is_object or call[name] != given
+
+    def of_answer(self, prefix: str) -> str:
+        """Returns the id of an answer that has none; for each part of a stream the same."""
+        self._own = self._own or f"{prefix}_{token_hex(12)}"
+        return self._own
+
+    def of_call(self, given: object, place: object, *, again: bool = False) -> str:
+        if self._taken is None:
+            found = _IDS.findall(self._request_body.encode())
+            self._taken = {id_.decode("utf-8", "replace") for id_ in found}
+        own, place = given if isinstance(given, str) else "", str(place)
+        sent = self._sent.setdefault(own, {})
+        if again and sent and place not in sent:
+            return next(iter(sent.values()))
+        if place not in sent:
+            base = new = own or f"call_{token_hex(12)}"
+            number = len(self._taken)
+            while new in self._taken:
+                new, number = f"{base}_{number}", number + 1
+            self._taken.add(new)
+            sent[place] = new
+        return sent[place]
+
+
+def arguments_text(given: object) -> object:
+    if isinstance(given, Mapping):
+        return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    return given
+
 
 # A conversation that began elsewhere carries what only its first provider understands: marks
 # for a cache, signed thoughts.

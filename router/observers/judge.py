@@ -34,8 +34,8 @@ from router.observers.side_calls import (
     SideParts,
     WorkerSpending,
 )
+from router.protocols.answers import TokenUsage
 from router.protocols.transcript import build_transcript
-from router.protocols.usage import TokenUsage
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
 from router.request.request_observers import ObservedRequest

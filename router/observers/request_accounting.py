@@ -8,7 +8,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
 from router.access.front_door import CALLER
-from router.protocols.usage import NO_USAGE
+from router.protocols.answers import NO_USAGE
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording

@@ -29,16 +29,16 @@ from router.frame.asgi import header
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.observers.side_calls import OVER_CAP, SideCalls, SideParts, WorkerSpending
+from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.transcript import build_transcript
-from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.internal_errors import RouterPart
 from router.recording.shared_marks import SharedMarks
+from router.request.attempts import first_token_s
 from router.request.needs import detect_needs
 from router.request.request_observers import ObservedRequest
 from router.request.request_state import RoutedRequest, UpstreamAnswer
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
-from router.request.time_limits import first_token_s
 from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
 
 log = logging.getLogger(__name__)

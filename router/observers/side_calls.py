@@ -19,7 +19,7 @@ from harness.ports import Clock
 from harness.store.store import Store
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.protocols.usage import TokenUsage
+from router.protocols.answers import TokenUsage
 from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.frame.object_lists import iter_objects
-from router.protocols.answer_ends import AnswerEnding, read_ending
+from router.protocols.answers import AnswerEnding, read_ending
 from router.protocols.call_pieces import CallPieces, call_of_piece
 
 # More of an answer is not kept, and then neither its JSON nor its calls are judged.

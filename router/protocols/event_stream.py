@@ -12,7 +12,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.sse import LINE_END, EventPayloads, SseParser, event_data
-from router.conversation.call_ids import AnswerIds
+from router.conversation.intake import AnswerIds
 from router.frame.body_patch import to_json
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import (
@@ -23,11 +23,16 @@ from router.frame.json_spans import (
     parse_object,
 )
 from router.frame.json_walk import JsonSpan
-from router.protocols.answer_ends import AnswerEnding, ending_failure, ending_words, read_ending
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.answers import (
+    AnswerEnding,
+    TokenUsage,
+    ending_failure,
+    ending_words,
+    read_ending,
+)
 from router.protocols.call_pieces import BROKEN_CALL, CallCollector
 from router.protocols.provider_failures import classify_error
-from router.protocols.usage import TokenUsage
 
 
 class Irregularity(StrEnum):

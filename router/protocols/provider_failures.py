@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.frame.failure import UpstreamFailed, error_object
-from router.protocols.answer_ends import ending_failure, ending_words
+from router.protocols.answers import ending_failure, ending_words
 from router.protocols.call_pieces import BROKEN_CALL, parse_json
 from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, refusal_row
 

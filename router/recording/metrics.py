@@ -31,7 +31,7 @@ from harness.domain.operations.metrics import (
 )
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
-from router.protocols.usage import TokenUsage
+from router.protocols.answers import TokenUsage
 from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()

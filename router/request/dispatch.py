@@ -22,10 +22,9 @@ from router.frame.timers import Timer
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempt_settlement import AttemptSettlement
+from router.request.attempts import AttemptSettlement, TimeLimits
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.time_limits import TimeLimits
 from router.request.upstream_call import BegunStream, UpstreamCalls
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import BegunCall

@@ -10,9 +10,9 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
 from router.frame.body import ClientRequest
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.call_pieces import NO_JSON, parse_json
 from router.protocols.endpoints import DIALECTS
-from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.guardrail_sample import (
     FAULTS,
     NEEDS,

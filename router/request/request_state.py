@@ -12,7 +12,7 @@ from harness.domain.reliability.failures import ArmFailure, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason, RoutePlan
 from harness.domain.routing.table import Arm
-from router.conversation.call_ids import AnswerIds
+from router.conversation.intake import AnswerIds
 from router.frame.body import ClientRequest
 from router.frame.body_patch import to_json
 from router.frame.failure import UpstreamFailed
@@ -24,10 +24,10 @@ from router.frame.json_spans import (
     parse_object,
 )
 from router.frame.replies import Header, passed_on
+from router.protocols.answers import TokenUsage
 from router.protocols.chat.dialect import ChatDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
-from router.protocols.usage import TokenUsage
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget

@@ -13,8 +13,8 @@ from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, JSON, Header, Reply, error_reply
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.endpoints import DIALECTS
-from router.protocols.usage import NO_USAGE, TokenUsage
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.needs import degradation_header

@@ -18,8 +18,8 @@ from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, Header, passed_on
 from router.frame.timers import TimeLimit, Timers
 from router.protocols.answer_signals import AnswerSignals
+from router.protocols.answers import TokenUsage
 from router.protocols.event_stream import StreamFilter
-from router.protocols.usage import TokenUsage
 from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S
 from router.upstream.transport import UpstreamReply

@@ -15,8 +15,7 @@ from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
 from router.frame.timers import Timers
 from router.protocols.chat.dialect import CHAT
-from router.protocols.embeddings import EMBEDDINGS
-from router.protocols.endpoints import DIALECTS
+from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
 from router.request.needs import PROVIDER_PATHS, count_body, dropped_fields, without_fields
 from router.request.request_state import (

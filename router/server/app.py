@@ -54,7 +54,7 @@ from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
 from router.recording.port import MAX_BODY_BYTES, Recording
 from router.recording.shadow_totals import ShadowTotalsRefresh
 from router.recording.shared_marks import SharedMarks
-from router.request.attempt_settlement import AttemptSettlement
+from router.request.attempts import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint

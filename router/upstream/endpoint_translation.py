@@ -9,14 +9,13 @@ from harness.domain.routing.capabilities import Endpoint
 from router.conversation.intake import INTAKES, TAKES_ALL
 from router.frame.body_patch import to_json
 from router.frame.json_spans import ParsedObject
-from router.protocols.chat.answer_reader import read_chat_answer
-from router.protocols.chat.stream_reader import ChatStreamReader
+from router.protocols.chat.answer_reader import ChatStreamReader, read_chat_answer
 from router.protocols.chat_way import ChatWay, name_hosted
 from router.protocols.messages import message_request
 from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
 from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
-from router.protocols.responses.response_tools import ResponseTools
+from router.protocols.responses.response_request import ResponseTools
 from router.upstream.translate import request_screening
 
 

@@ -17,8 +17,7 @@ from harness.domain.reliability.request_repair import (
 from router.conversation.chat_history import give_back_reasoning
 from router.conversation.hosted_text import say_files
 from router.conversation.intake import MovedBody
-from router.conversation.message_history import without_thoughts
-from router.conversation.response_history import without_reasoning
+from router.conversation.native_histories import without_reasoning, without_thoughts
 from router.frame.body import MESSAGES_PATH, RESPONSES_PATH
 from router.frame.body_patch import to_json
 from router.frame.bounded_map import BoundedMap

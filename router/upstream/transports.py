@@ -15,14 +15,16 @@ from harness.domain.settings import RouterSettings
 from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
 from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
 from router.conversation.makers import QUOTED_MARK
-from router.conversation.message_history import (
+from router.conversation.native_histories import (
     RESULT,
     SIGNED,
     mark_message,
+    mark_response,
     move_message,
+    move_response,
     suits_message,
+    suits_response,
 )
-from router.conversation.response_history import mark_response, move_response, suits_response
 from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from router.frame.body_patch import to_json
 from router.frame.failure import Untranslatable, refused_request

@@ -10,10 +10,9 @@ import pytest
 
 from harness.domain.routing.target import Provider
 from router.frame.failure import Untranslatable, UpstreamFailed
-from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation
-from router.upstream.translate.transport import TranslatingTransport
+from router.upstream.translate.transport import TranslatingTransport, load_translation
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,

@@ -9,7 +9,7 @@ from harness.domain.routing.capabilities import Endpoint
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
-from router.protocols.answer_ends import ENDS, AnswerEnding, ending_failure, read_ending
+from router.protocols.answers import ENDS, AnswerEnding, ending_failure, read_ending
 from router.protocols.chat.stream import ChatStream
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity, StreamFilter

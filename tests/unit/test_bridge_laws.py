@@ -12,17 +12,16 @@ from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.routing.target import Provider, Target
 from router.conversation.chat_history import move_chat
 from router.conversation.intake import INTAKES
-from router.conversation.message_history import move_message
-from router.conversation.response_history import move_response
+from router.conversation.native_histories import move_message, move_response
 from router.frame.body import CHAT_PATH, read_request
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.frame.json_spans import ParsedObject, parse_object
-from router.protocols.chat.stream_reader import ChatStreamReader
+from router.protocols.answers import TokenUsage
+from router.protocols.chat.answer_reader import ChatStreamReader
 from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.dialect import MessagesStream
 from router.protocols.provider_refusals import Piece
 from router.protocols.responses.dialect import ResponsesStream
-from router.protocols.usage import TokenUsage
 from router.request.needs import given_fields as hints_of
 from router.request.needs import without_fields
 from router.upstream.endpoint_translation import (

@@ -9,8 +9,7 @@ from harness.client.response_parsing import parse_chunk
 from harness.client.stream import StreamAssembly
 from harness.client.types import Served
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.chat.stream import DONE, ChatStream
-from router.protocols.chat.text_event import TextEventForm
+from router.protocols.chat.stream import DONE, ChatStream, TextEventForm
 from tests.support.providers.scripted_upstream import ROLE, event
 
 # Most providers write no space; who names the model last, edits behind the text.

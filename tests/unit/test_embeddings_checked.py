@@ -14,7 +14,7 @@ from harness.domain.routing.target import RequestPatch
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object
-from router.protocols.embeddings import EMBEDDINGS
+from router.protocols.endpoints import EMBEDDINGS
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Door, Place

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.answers import TokenUsage
 from router.protocols.chat.stream import DONE, ChatStream
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.dialect import MessagesStream
 from router.protocols.responses.dialect import ResponsesStream
-from router.protocols.usage import TokenUsage
 from tests.support.providers.scripted_upstream import ROLE, USAGE
 from tests.support.providers.scripted_upstream import event as chunk
 

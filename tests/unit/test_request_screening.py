@@ -10,14 +10,14 @@ from router.conversation.intake import INTAKES
 from router.conversation.tool_schemas import SCHEMA_RULES, write_schema
 from router.frame.failure import Untranslatable
 from router.upstream.reply_reading import ReadReply
-from router.upstream.translate.provider_errors import translate_refusal
+from router.upstream.translate.chat_answer import translate_refusal
 from router.upstream.translate.request_screening import (
     RULES,
     ScreenedRequest,
     screen_request,
     untranslatable_field,
 )
-from router.upstream.translate.thinking import settle_thinking
+from router.upstream.translate.translation import settle_thinking
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
 

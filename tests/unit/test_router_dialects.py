@@ -18,8 +18,8 @@ from router.frame.body import ClientRequest, read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import walk_text
 from router.frame.replies import JSON, Reply
+from router.protocols.answers import TokenUsage
 from router.protocols.endpoints import DIALECTS
-from router.protocols.usage import TokenUsage
 from router.request.client_directives import read_directives, sticky_key
 
 F = FailureClass

@@ -34,7 +34,7 @@ from router.health.worker_alerts import AGAIN_S
 from router.observers.canary_guard import CanaryGuards
 from router.observers.request_accounting import RequestAccounting
 from router.protocols.event_stream import StreamFilter
-from router.request.attempt_settlement import AttemptSettlement
+from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.model_endpoint import ModelEndpoint
@@ -94,12 +94,11 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.request_state",
         "router.request.upstream_call",
         "router.request.needs:dropped_fields",
-        "router.protocols.answer_ends",
+        "router.protocols.answers",
         "router.protocols.answer_signals",
         "router.protocols.chat.dialect",
         "router.protocols.chat.stream",
         "router.protocols.endpoints",
-        "router.protocols.embeddings",
         "router.request.dispatch",
         "router.request.routed_response",
         "router.health.target_health",
@@ -118,7 +117,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.snapshot.holder",
         "router.protocols.event_stream",
         "harness.domain.sse",
-        "router.protocols.usage",
         "router.request.client_directives:client_headers",
         "router.request.client_directives:_declared_kind",
         "router.protocols.caller_names:header_caller",

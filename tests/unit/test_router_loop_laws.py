@@ -16,7 +16,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Canary, Route, choose_arm
 from harness.domain.routing.target import RequestPatch, Target
 from harness.domain.settings import RouterSettings
-from router.conversation.call_ids import AnswerIds
+from router.conversation.intake import AnswerIds
 from router.frame.body import read_request
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import parse_object

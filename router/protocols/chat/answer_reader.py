@@ -1,28 +1,33 @@
-"""Reads a whole chat completion into answer blocks."""
+"""Reads a chat completion, whole or streamed, into answer blocks."""
 
 from collections.abc import Iterator, Mapping
 from secrets import token_hex
 from typing import Any, Final
 
+from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from router.conversation.call_ids import AnswerIds, arguments_text
+from router.conversation.intake import AnswerIds, arguments_text
 from router.conversation.makers import seal_thoughts
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
 from router.frame.object_lists import empty_answer_error, first_object, iter_objects
-from router.protocols.answer_blocks import (
+from router.protocols.answers import (
     AnswerBlock,
     AnswerEnd,
+    AnswerEnding,
     AnswerHead,
     AnswerTokens,
+    AnswerWriter,
     BlockKind,
     FinishReason,
     WholeAnswer,
+    read_count,
+    read_ending,
+    read_usage,
 )
-from router.protocols.answer_ends import AnswerEnding, read_ending
-from router.protocols.call_pieces import BROKEN_CALL, parse_json
+from router.protocols.call_pieces import BROKEN_CALL, CallPieces, call_of_piece, parse_json
+from router.protocols.event_stream import SsePayloads, read_event
 from router.protocols.provider_failures import check_ending, error_in_answer
-from router.protocols.usage import read_count, read_usage
 
 _FINISHES: Final[Mapping[AnswerEnding, FinishReason]] = {
     AnswerEnding.GOOD: FinishReason.STOP,
@@ -158,3 +163,221 @@ def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
         last = AnswerBlock(kind, text)
     if last is not None and last.text:
         yield last
+
+
+class StreamedToolCall(CallPieces):
+    """Holds a tool call as far as it came. unsent: of its arguments, those not written yet."""
+
+    __slots__ = ("opened", "unsent")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = ""
+        self.opened = False
+
+
+class ToolCallOrder:
+    """Orders calls: in the other protocols a block ends before the next begins."""
+
+    def __init__(self, writer: AnswerWriter) -> None:
+        self.begun = False
+        self._writer = writer
+        self._calls: list[StreamedToolCall] = []
+        self._by_index: dict[str, list[StreamedToolCall]] = {}
+        self._at = 0
+        self._ids = AnswerIds("")
+
+    def piece(self, delta: Mapping[str, object]) -> bytes:
+        self.begun = True
+        function = delta.get("function")
+        given = function if isinstance(function, Mapping) else {}
+        piece = delta.get("id"), given.get("name"), arguments_text(given.get("arguments"))
+        # Some providers leave the index out.
+        calls = self._by_index.setdefault(str(delta.get("index")), [])
+        call = call_of_piece(calls, StreamedToolCall, *piece)
+        if call not in self._calls:
+            self._calls.append(call)
+        new = call.add(*piece)
+        if new and self._calls.index(call) < self._at:
+            why = "a tool call went on after the next one"
+            raise UpstreamFailed(FailureClass.MALFORMED, why)
+        call.unsent = call.unsent + new if call.opened else call.text
+        return self._go_on()
+
+    def flush(self) -> bytes:
+        """Writes what is left. Raises UpstreamFailed for arguments that are no JSON object."""
+        out = b""
+        for call in self._calls[self._at :]:
+            if call.broken:
+                raise UpstreamFailed(FailureClass.MALFORMED, BROKEN_CALL)
+            out += self._write(call) + self._writer.close()
+            self._at += 1
+        self._by_index.clear()
+        return out
+
+    def _go_on(self) -> bytes:
+        out = b""
+        while self._at < len(self._calls):
+            call = self._calls[self._at]
+            last = self._at + 1 == len(self._calls)
+            # Its name is whole once its arguments begin.
+            if not call.name or not call.pieces or (last and call.is_empty):
+                break
+            out += self._write(call)
+            if last or not call.whole:
+                break
+            out += self._writer.close()
+            self._at += 1
+        return out
+
+    def _write(self, call: StreamedToolCall) -> bytes:
+        out = b""
+        if not call.opened:
+            if not call.name:
+                raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
+            own = self._ids.of_call(call.id, self._at)
+            out = self._writer.open(AnswerBlock(BlockKind.CALL, "", own, call.name))
+            call.opened = True
+        if call.unsent:
+            out += self._writer.more(call.unsent)
+            call.unsent = ""
+        return out
+
+
+class ChatStreamReader:
+    """Writes the end once it is sure: with the usage, `[DONE]` or the connection's end, after a
+    finish reason. Without one the endpoint's own filter knows that the stream is broken.
+    thinking: it is wanted.
+    """
+
+    def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
+        self._writer = writer
+        self._thinking = thinking
+        self._payloads = SsePayloads()
+        self._calls = ToolCallOrder(writer)
+        self._head = AnswerHead("", "")
+        self._begun = self._done = self._refused = False
+        self._open: BlockKind | None = None  # of a block that is no call
+        self._choice: Mapping[str, object] | None = None  # with the finish reason
+        self._tokens: AnswerTokens | None = None
+        self._deltas = 0
+        self._signed: list[Mapping[str, object]] = []  # thoughts of the open block
+        self.failure: UpstreamFailed | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._choice is not None
+
+    @property
+    def progress_events(self) -> int:
+        return self._deltas
+
+    def feed(self, data: bytes) -> bytes:
+        """`failure` says that an event broke the answer; what came before it is good."""
+        out = b""
+        try:
+            for payload in self._payloads.read(data):
+                out += self._event(payload)
+        except UpstreamFailed as error:
+            self.failure = error
+        return out
+
+    def end(self) -> bytes:
+        out = b""
+        try:
+            for payload in self._payloads.rest():
+                out += self._event(payload)
+        except UpstreamFailed as error:
+            if not self.ended:  # else it is cut within what comes after the reason to end
+                self.failure = error
+                return out
+        try:
+            return out + self._finish()
+        except UpstreamFailed as error:
+            self.failure = error
+            return out
+
+    def _event(self, payload: bytes) -> bytes:
+        if self._done:
+            return b""
+        if payload == b"[DONE]":
+            return self._finish()
+        try:
+            members, _ = read_event(payload)
+        except InputError as error:
+            why = f"an event that is not valid: {error}"
+            raise UpstreamFailed(FailureClass.MALFORMED, why) from None
+        if members.get("error"):
+            self._done = True
+            return self._writer.error(members.get("error"))
+        return self._chunk(members)
+
+    def _chunk(self, members: ParsedObject) -> bytes:
+        out = b""
+        if not self._begun:
+            if not (members.get("choices") or members.get("id")):
+                return b""  # Azure's first event, of its filter
+            self._begun = True
+            self._head = read_head(members)
+            out = self._writer.begin(self._head)
+        self._tokens = read_tokens(members) or self._tokens
+        choices = members.get("choices")
+        for choice in iter_objects(choices):
+            if choice.get("index") in (0, None):
+                out += self._delta(choice.get("delta"))
+                if reason := choice.get("finish_reason"):
+                    check_ending(reason, has_output=True, silence=True)
+                    self._choice = choice
+        if not choices and self._tokens is not None and self._choice is not None:
+            out += self._finish()
+        return out
+
+    def _delta(self, delta: object) -> bytes:
+        if not isinstance(delta, Mapping):
+            return b""
+        out = self._text(BlockKind.THINKING, read_thinking(delta))
+        if self._open is BlockKind.THINKING:
+            self._signed += iter_objects(delta.get("thinking_blocks"))
+        for kind, text in read_content(delta.get("content")):
+            out += self._text(kind, text)
+        refusal = delta.get("refusal")
+        out += self._text(BlockKind.REFUSAL, refusal if isinstance(refusal, str) else "")
+        for call in iter_objects(delta.get("tool_calls")):
+            self._deltas += 1
+            out += self._close() + self._calls.piece(call)
+        return out
+
+    def _text(self, kind: BlockKind, text: str) -> bytes:
+        if not text:
+            return b""
+        self._deltas += 1
+        if kind is BlockKind.THINKING and not self._thinking:
+            return b""
+        self._refused = self._refused or kind is BlockKind.REFUSAL
+        out = self._calls.flush()
+        if self._open is not kind:
+            out += self._close() + self._writer.open(AnswerBlock(kind))
+            self._open = kind
+        return out + self._writer.more(text)
+
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        self._open = None
+        signed, self._signed = self._signed, []
+        return self._writer.close(seal_thoughts(signed))
+
+    def _finish(self) -> bytes:
+        if self._done or self._choice is None:
+            return b""
+        self._done = True
+        # Where the provider counts nothing, a delta is a token, as everywhere in the router.
+        tokens = self._tokens or AnswerTokens(0, self._deltas)
+        end = read_end(
+            self._choice.get("finish_reason"),
+            self._choice,
+            tokens,
+            called=self._calls.begun,
+            refused=self._refused,
+        )
+        return self._close() + self._calls.flush() + self._writer.end(end)

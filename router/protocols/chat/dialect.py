@@ -22,13 +22,12 @@ from router.frame.json_spans import ParsedObject, TextEdit, apply_edits
 from router.frame.json_walk import JsonSpan, walk_array, walk_object
 from router.frame.object_lists import empty_answer_error, first_object, iter_objects
 from router.frame.replies import Reply
-from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema, read_signals
+from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, read_usage
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.stream import ChatStream, has_answer
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.provider_failures import check_arguments, check_ending, error_in_answer
-from router.protocols.usage import TokenUsage, read_usage
 
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")

@@ -9,7 +9,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.conversation.makers import mark_piece
 from router.frame.body_patch import to_json
 from router.frame.replies import Reply
-from router.protocols.answer_blocks import (
+from router.protocols.answers import (
     AnswerBlock,
     AnswerEnd,
     AnswerHead,

@@ -15,13 +15,13 @@ from router.frame.json_walk import walk_object
 from router.frame.object_lists import empty_answer_error, iter_objects
 from router.frame.replies import Reply
 from router.protocols.answer_signals import AnswerSignals, read_schema
+from router.protocols.answers import NO_USAGE, TokenUsage, read_count, read_hour_count
 from router.protocols.call_pieces import CallCollector
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import Irregularity, StreamFilter, end_irregularity
 from router.protocols.messages.answer_writer import TYPE_BY_CLASS, anthropic_error
 from router.protocols.provider_failures import check_ending, error_in_answer
-from router.protocols.usage import NO_USAGE, TokenUsage, read_count, read_hour_count
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:

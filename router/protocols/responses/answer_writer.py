@@ -5,7 +5,7 @@ from typing import Final
 
 from router.conversation.makers import own_id
 from router.frame.body_patch import to_json
-from router.protocols.answer_blocks import (
+from router.protocols.answers import (
     AnswerBlock,
     AnswerEnd,
     AnswerHead,
@@ -15,7 +15,7 @@ from router.protocols.answer_blocks import (
     WholeAnswer,
 )
 from router.protocols.event_stream import write_event
-from router.protocols.responses.response_tools import ResponseTools, custom_text
+from router.protocols.responses.response_request import ResponseTools, custom_text
 
 # What a response repeats of its request, with what stands for nothing.
 _REPEATED: Final[Mapping[str, object]] = {

@@ -13,8 +13,8 @@ from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject, TextEdit, member_edit
 from router.frame.json_walk import walk_object
 from router.frame.object_lists import empty_answer_error, iter_objects
-from router.protocols.answer_ends import AnswerEnding, read_ending
 from router.protocols.answer_signals import ANY, AnswerSignals, read_schema
+from router.protocols.answers import AnswerEnding, TokenUsage, read_ending, usage_with_cache
 from router.protocols.caller_names import conversation_opening
 from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.chat_way import flat_name
@@ -25,7 +25,6 @@ from router.protocols.provider_failures import (
     classify_error,
     error_in_answer,
 )
-from router.protocols.usage import TokenUsage, usage_with_cache
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:

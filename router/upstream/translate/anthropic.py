@@ -10,14 +10,15 @@ from harness.domain.routing.target import ANTHROPIC_VERSION
 from router.protocols.event_stream import SsePayloads
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
-from router.upstream.translate.thinking import NEAREST, settle_thinking
 from router.upstream.translate.translation import (
+    NEAREST,
     REHEARSAL,
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
     mapped,
     no_counterpart,
+    settle_thinking,
 )
 
 _STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.format`

@@ -13,11 +13,12 @@ from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
-from router.upstream.translate.thinking import fit_budget, in_a_turn_without_thought
 from router.upstream.translate.translation import (
     REHEARSAL,
     ErrorInStream,
     TranslatedCall,
+    fit_budget,
+    in_a_turn_without_thought,
     mapped,
     no_counterpart,
 )

@@ -9,15 +9,19 @@ from urllib.parse import quote
 from harness.domain.reliability.failures import FailureClass
 from router.frame.failure import UpstreamFailed
 from router.protocols.event_stream import SsePayloads
-from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
-from router.upstream.translate.provider_errors import google_error
+from router.upstream.translate.chat_answer import (
+    ChunkMaker,
+    chat_message,
+    completion,
+    google_error,
+)
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
-from router.upstream.translate.thinking import budget_beside
 from router.upstream.translate.translation import (
     REHEARSAL,
     ErrorInStream,
     PayloadSource,
     TranslatedCall,
+    budget_beside,
     mapped,
     no_counterpart,
 )

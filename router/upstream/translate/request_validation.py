@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from router.frame.failure import MalformedRequest, Untranslatable
-from router.upstream.translate.thinking import EFFORTS
 
 Fields = Mapping[str, Any]
 
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _CHOICES: Final = ("auto", "none", "required")
 _FORMATS: Final = ("text", "json_object", "json_schema")
 

@@ -1,13 +1,120 @@
-"""The interface of a translation (JSON in, JSON out), and fields mapped by litellm."""
+"""The interface of a translation (JSON in, JSON out), fields mapped by litellm, and thinking.
+
+Thinking counts as part of `max_tokens`: the answer keeps its share of the limit, and where too
+little is left there is no thinking. A budget in tokens that the client chose within its limit
+stays.
+"""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from router.frame.failure import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
-from router.upstream.translate.thinking import NEAREST, is_effort_set
+
+_CLAUDES: Final = frozenset({"low", "medium", "high"})
+_GOOGLES: Final = frozenset({"none", "minimal", "low", "medium", "high"})
+# For models that think by a budget of tokens; one that takes levels says itself which.
+BUDGETED: Final[Mapping[str, frozenset[str]]] = {
+    "anthropic": _CLAUDES,
+    "bedrock": _CLAUDES,
+    "gemini": _GOOGLES,
+    "vertex": _GOOGLES,
+}
+# An effort that a provider has no word for; the client is told.
+NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
+
+
+def is_effort_set(effort: str, params: Json, kind: str) -> bool:
+    level = _level(params)
+    return effort in BUDGETED[kind] if level is None else level == effort
+
+
+def _level(params: Json) -> str | None:
+    for place, name in (("output_config", "effort"), ("thinkingConfig", "thinkingLevel")):
+        given = params.get(place)
+        if isinstance(given, dict) and isinstance(given.get(name), str):
+            return str(given[name]).lower()
+    return None
+
+
+LEAST_BUDGET_TOKENS: Final = 1024
+HOTTEST: Final = 1.0
+# Of the limit, for the answer itself: the larger of the two.
+ANSWER_SHARE: Final = 0.25
+LEAST_ANSWER_TOKENS: Final = 256
+_FORCED: Final = ("any", "tool")
+
+
+def budget_beside(budget: int, limit: int) -> int:
+    """Cuts a budget so that the answer keeps its share of the limit; may be negative."""
+    return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
+
+
+def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
+    """Lowers the budget; tells whether enough is left. own_budget: the client's, in tokens."""
+    budget = params["thinking"].get("budget_tokens")
+    if not (isinstance(limit, int) and isinstance(budget, int)):
+        return True
+    if own_budget and budget < limit:
+        return True
+    fitting = budget_beside(budget, limit)
+    params["thinking"] = {**params["thinking"], "budget_tokens": fitting}
+    return fitting >= min(budget, LEAST_BUDGET_TOKENS)
+
+
+def settle_thinking(
+    params: Json, messages: Sequence[Json], *, own_budget: bool = False
+) -> list[str]:
+    """Returns the client's fields that yield. params: in Anthropic's words; changed in place.
+    Thinking yields to a forced tool, a short limit and a call made without it; temperature
+    yields to thinking.
+    """
+    dropped = []
+    temperature = params.get("temperature")
+    if isinstance(temperature, int | float) and temperature > HOTTEST:
+        params["temperature"] = HOTTEST
+        dropped.append("temperature")
+    if _on(params) and not _can_think(params, messages, own_budget=own_budget):
+        params.pop("thinking")
+        params.pop("output_config", None)
+        dropped.append("reasoning_effort")
+    if _on(params):
+        sampling = ("temperature", "top_k")
+        dropped += [name for name in sampling if params.pop(name, None) not in (None, HOTTEST)]
+        top_p = params.get("top_p")
+        if top_p is not None and not 0.95 <= top_p <= 1:
+            params.pop("top_p")
+            dropped.append("top_p")
+    return dropped
+
+
+def _on(params: Json) -> bool:
+    thinking = params.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
+def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> bool:
+    choice = params.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") in _FORCED:
+        return False
+    thinking = params["thinking"]
+    if thinking["type"] != "enabled":
+        return True
+    if in_a_turn_without_thought(messages):
+        return False
+    return fit_budget(params, params.get("max_tokens"), own_budget=own_budget)
+
+
+def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
+    if not messages or messages[-1].get("role") != "tool":
+        return False
+    for message in reversed(messages):
+        if message.get("role") == "assistant":
+            return not message.get("thinking_blocks")
+    return False
 
 
 class ErrorInStream(Exception):

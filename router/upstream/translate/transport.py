@@ -1,22 +1,30 @@
 """Asks providers that speak another protocol, over the wire it was given.
 
-Limits, timeouts and cancelling stay ours: litellm is given JSON and gives JSON.
+It alone imports litellm, which is given JSON and gives JSON, without network access or logs.
+The import takes seconds and 190 MB: `load_translation` runs where no client waits.
 """
 
 import asyncio
 import json
+import logging
 import math
+import os
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+import warnings
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
+from harness.domain.errors import ConfigError
 from harness.domain.reliability.failures import FailureClass
 from router.frame.failure import Untranslatable, UpstreamFailed
 from router.upstream.reply_reading import WrappedReply, chunks_until_end
-from router.upstream.translate.litellm import load_translation
-from router.upstream.translate.provider_errors import translate_refusal, whole_refusal
+from router.upstream.translate.anthropic import AnthropicTranslation
+from router.upstream.translate.bedrock import BedrockTranslation
+from router.upstream.translate.chat_answer import translate_refusal, whole_refusal
+from router.upstream.translate.gemini import GeminiTranslation, VertexTranslation
 from router.upstream.translate.request_screening import Json, screen_request
 from router.upstream.translate.translation import (
     ChunkTranslator,
@@ -26,6 +34,53 @@ from router.upstream.translate.translation import (
     no_counterpart,
 )
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+
+_ENVIRONMENT: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network at its import
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file
+}
+_KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] = {
+    "anthropic": AnthropicTranslation,
+    "bedrock": BedrockTranslation,
+    "gemini": GeminiTranslation,
+    "vertex": VertexTranslation,
+}
+
+
+def load_translation(kind: str) -> Translation:
+    """Imports litellm on the first call. Raises ConfigError where that does not work."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own classes', about one another
+        try:
+            library: Any = import_module("litellm")
+        except ImportError as error:
+            raise ConfigError(
+                f"providers of kind {kind} need the package litellm, which cannot be imported "
+                f"({error}); install Swapgate with all it depends on"
+            ) from error
+        _silence(library)
+        library.telemetry = False
+        library.num_retries = 0
+        library.callbacks = []
+        found = _KINDS[kind](library, lambda module: import_module(f"litellm.{module}"))
+        found.rehearse()
+    return found
+
+
+def _silence(library: Any) -> None:
+    """What it logs and prints may hold what clients said, whatever LITELLM_LOG asks for."""
+    library.suppress_debug_info = True
+    library.set_verbose = False
+    for name in list(logging.root.manager.loggerDict):
+        if name.lower().startswith("litellm"):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = False
+            logger.disabled = True
+
 
 Header = tuple[bytes, bytes]
 T = TypeVar("T")

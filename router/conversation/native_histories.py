@@ -1,0 +1,281 @@
+"""Moves Messages and Responses histories without what another target signed or keeps."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from router.conversation.intake import INTAKES, RESPONSE_CALL_IDS, CallIds, MovedBody
+from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
+from router.frame.body_patch import to_json
+from router.frame.failure import SEND_ALL, Untranslatable
+from router.frame.object_lists import list_objects
+
+Json = dict[str, Any]
+# Where the protocol has a thought's signature, by the block's type.
+SIGNATURES: Final = {"thinking": "signature", "redacted_thinking": "data"}
+# A turn must say something.
+_SILENCE: Final = {"type": "text", "text": "(no answer)"}
+_IDS: Final = INTAKES["anthropic"].call_ids
+MESSAGE_THINKING: Final = "messages.thinking"
+# Without one of these and without thinking, nothing of a history has to be moved.
+SIGNED: Final = b'"signature"'
+RESULT: Final = b'"tool_result"'
+
+
+def suits_message(body: bytes) -> bool:
+    if SIGNED in body or b'"redacted_thinking"' in body:
+        return False
+    if RESULT not in body:
+        return True
+    return b'"budget_tokens"' not in body and (_IDS is None or _IDS.suits(body))
+
+
+def move_message(body: bytes, maker: str) -> MovedBody:
+    """Moves a request to its target. Thinking of an unknown maker goes along."""
+    if suits_message(body):
+        return MovedBody(body)
+    asked: Json = json.loads(body)
+    before = to_json(asked)
+    messages = list(list_objects(asked.get("messages")))
+    dropped = [MESSAGE_THINKING] if _clear_thoughts(messages, maker) else []
+    if not settle_thinking(asked, messages):
+        dropped.append("thinking")
+    if _IDS is not None:
+        _rewrite_ids(messages, CallIds(_IDS))
+    moved = to_json(asked)
+    return MovedBody(body if moved == before else moved.encode(), tuple(dropped))
+
+
+def without_thoughts(body: bytes, values: Collection[str] | None = None) -> MovedBody:
+    """Leaves out the history's thinking. values: signatures of what goes; None for all."""
+
+    def stays(block: Json) -> bool:
+        place = SIGNATURES.get(str(block.get("type")))
+        return place is None or (values is not None and block.get(place) not in values)
+
+    asked: Json = json.loads(body)
+    messages = list(list_objects(asked.get("messages")))
+    gone = [_keep(message, stays) for message in messages]
+    dropped = [MESSAGE_THINKING] if any(gone) else []
+    if not settle_thinking(asked, messages):
+        dropped.append("thinking")
+    return MovedBody(to_json(asked).encode(), tuple(dropped))
+
+
+def settle_thinking(request: Json, messages: Sequence[Json]) -> bool:
+    """Asks for no budget of thinking in the middle of a tool loop whose answers came without
+    thinking: Anthropic wants the loop's thinking back, or a request without any. False where it
+    took the budget out.
+    """
+    thinking = request.get("thinking")
+    enabled = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+    if not enabled or all(_begins_with_thought(turn) for turn in _running_loop(messages)):
+        return True
+    del request["thinking"]
+    return False
+
+
+def mark_message(answer: Json, maker: str) -> bool:
+    delta = answer.get("delta")
+    if isinstance(delta, dict) and delta.get("type") == "signature_delta":
+        delta["signature"] = mark_piece(str(delta.get("signature") or ""), maker)
+        return True
+    marked = False
+    for block in list_objects(
+        [answer.get("content_block"), *list_objects(answer.get("content"))]
+    ):
+        place = SIGNATURES.get(str(block.get("type")))
+        if place and block.get(place):
+            block[place] = mark_piece(str(block[place]), maker)
+            marked = True
+    return marked
+
+
+def _clear_thoughts(messages: Iterable[Json], maker: str) -> bool:
+    """Keeps what this maker signed, as it wrote it, and pieces of unknown signers.
+    Tells whether any was left out.
+    """
+
+    def is_readable(block: Json) -> bool:
+        place = SIGNATURES.get(str(block.get("type")))
+        if place is None:
+            return True
+        piece = read_mark(block.get(place))
+        block[place] = piece.value
+        return bool(piece.value) and piece.maker in ("", maker)
+
+    left = [_keep(message, is_readable) for message in messages]
+    return any(left)
+
+
+def _keep(message: Json, wanted: Any) -> bool:
+    content = message.get("content")
+    if message.get("role") != "assistant" or not isinstance(content, list):
+        return False
+    kept = [block for block in content if not isinstance(block, dict) or wanted(block)]
+    if len(kept) == len(content):
+        return False
+    content[:] = kept or [_SILENCE]
+    return True
+
+
+def _running_loop(messages: Sequence[Json]) -> Iterator[Json]:
+    """The answers since the user's last words, if a tool's result is the last of all."""
+    for message in reversed(messages):
+        if message.get("role") == "assistant":
+            yield message
+        elif message.get("role") == "user":
+            blocks = list_objects(message.get("content"))
+            if not any(block.get("type") == "tool_result" for block in blocks):
+                return
+
+
+def _begins_with_thought(message: Json) -> bool:
+    first = next(iter(list_objects(message.get("content"))), None)
+    return first is not None and str(first.get("type")) in SIGNATURES
+
+
+def _rewrite_ids(messages: Iterable[Json], ids: CallIds) -> None:
+    for message in messages:
+        assistant = message.get("role") == "assistant"
+        if assistant:
+            ids.begin_turn()
+        for block in list_objects(message.get("content")):
+            if assistant and block.get("type") == "tool_use":
+                block["id"] = ids.of_call(block.get("id"))
+            elif block.get("type") == "tool_result":
+                block["tool_use_id"] = ids.of_result(block.get("tool_use_id"))
+
+
+ENCRYPTED: Final = "encrypted_content"
+INPUT_REASONING: Final = "input.reasoning"
+_OWN: Final = f"_{OWN_ID}".encode()
+_REASONING: Final = re.compile(rb'"type"\s*:\s*"reasoning"')
+# Items that do without their id. A provider that knows it wants the reasoning before it too.
+_BY_CONTENT: Final = frozenset({"message", "function_call", "custom_tool_call"})
+_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+_RESULTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+_REASONING_WORDS: Final = (ENCRYPTED, "summary", "content")
+ADVICE: Final = f"a translation made it, and nothing of it is stored: {SEND_ALL}"
+
+
+def suits_response(body: bytes) -> bool:
+    return _OWN not in body and not _REASONING.search(body) and RESPONSE_CALL_IDS.suits(body)
+
+
+def move_response(body: bytes, maker: str) -> MovedBody:
+    """Moves a request to its target. Raises Untranslatable for what is stored nowhere."""
+    if suits_response(body):
+        return MovedBody(body)
+    asked: Json = json.loads(body)
+    check_references(asked)
+    before = to_json(asked)
+    items = asked.get("input")
+    dropped: tuple[str, ...] = ()
+    if isinstance(items, list):
+        stored = asked.get("store") is not False
+        kept = [
+            item
+            for item, after in pairwise((*items, None))
+            if _is_readable(item, maker, stored=stored or _is_stray(item, after))
+        ]
+        if len(kept) < len(items):
+            dropped = (INPUT_REASONING,)
+        _clear_ids(kept, every=len(kept) < len(items))
+        _rewrite_item_ids(kept, CallIds(RESPONSE_CALL_IDS))
+        asked["input"] = kept
+    moved = to_json(asked)
+    return MovedBody(body if moved == before else moved.encode(), dropped)
+
+
+def without_reasoning(body: bytes, values: Collection[str] | None = None) -> MovedBody:
+    """Leaves out reasoning and its items' ids. values: of what goes; None for all."""
+    asked: Json = json.loads(body)
+    items = asked.get("input")
+    if not isinstance(items, list):
+        return MovedBody(body)
+    kept = [
+        item
+        for item, after in pairwise((*items, None))
+        if not _is_reasoning(item) or _is_stray(item, after) or not _is_one_of(item, values)
+    ]
+    _clear_ids(kept, every=True)
+    asked["input"] = kept
+    dropped = (INPUT_REASONING,) if len(kept) < len(items) else ("input.id",)
+    return MovedBody(to_json(asked).encode(), dropped)
+
+
+def check_references(request: Mapping[str, object]) -> None:
+    """Refuses what refers to an answer of a translation. Raises Untranslatable."""
+    if is_own_id(request.get("previous_response_id")):
+        raise Untranslatable(f"`previous_response_id`: {ADVICE}", "previous_response_id")
+    items = request.get("input")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        reference = isinstance(item, dict) and item.get("type") == "item_reference"
+        if reference and is_own_id(item.get("id")):
+            place = f"input[{number}]"
+            raise Untranslatable(f"`{place}` is a reference: {ADVICE}", place)
+
+
+def mark_response(answer: Json, maker: str) -> bool:
+    whole = answer.get("response")
+    output = (whole if isinstance(whole, dict) else answer).get("output")
+    marked = False
+    for item in (answer.get("item"), *(output if isinstance(output, list) else ())):
+        if isinstance(item, dict) and item.get("type") == "reasoning" and item.get(ENCRYPTED):
+            item[ENCRYPTED] = mark_piece(str(item[ENCRYPTED]), maker)
+            marked = True
+    return marked
+
+
+def _is_reasoning(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "reasoning"
+
+
+def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
+    """stored: the provider keeps what it answers, and knows an item by its id."""
+    if not isinstance(item, dict) or item.get("type") != "reasoning":
+        return True
+    piece = read_mark(item.get(ENCRYPTED))
+    if piece.value:
+        item[ENCRYPTED] = piece.value
+        return piece.maker in ("", maker)
+    return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
+
+
+def _is_one_of(item: Json, values: Collection[str] | None) -> bool:
+    return values is None or item.get(ENCRYPTED) in values or item.get("id") in values
+
+
+def _is_stray(item: object, after: object) -> bool:
+    """Tells whether an item is the id of reasoning that led to no answer and no call: a client
+    wrote it, not a model, so the provider's refusal is for the client to read.
+    """
+    if not isinstance(item, dict) or any(item.get(name) for name in _REASONING_WORDS):
+        return False
+    answers = isinstance(after, dict) and (
+        str(after.get("type")).endswith(("_call", "reasoning"))
+        or after.get("role") == "assistant"
+    )
+    return _is_reasoning(item) and not answers
+
+
+def _clear_ids(items: Iterable[object], *, every: bool) -> None:
+    """every: those of the provider too, as the reasoning that belongs to them is gone."""
+    for item in items:
+        if not isinstance(item, dict) or str(item.get("type") or "message") not in _BY_CONTENT:
+            continue
+        if every or is_own_id(item.get("id")):
+            item.pop("id", None)
+
+
+def _rewrite_item_ids(items: Iterable[object], ids: CallIds) -> None:
+    for item in items:
+        if not isinstance(item, dict):
+            continue
+        if str(item.get("type")) in _CALLS:
+            item["call_id"] = ids.of_call(item.get("call_id"))
+        elif str(item.get("type")) in _RESULTS:
+            item["call_id"] = ids.of_result(item.get("call_id"))
