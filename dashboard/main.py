@@ -46,7 +46,6 @@ page = st.navigation(
             st.Page("views/providers.py", title="Providers", url_path="providers"),
             st.Page("views/suites.py", title="Suites & captures", url_path="suites"),
             st.Page("views/keys.py", title="Keys & spending", url_path="keys"),
-            st.Page("views/settings.py", title="Settings", url_path="settings"),
         ],
     },
     position="top",

@@ -1,12 +1,13 @@
 """The dialogs of the Suites page."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, downloads, page_frame
+from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.dialog_forms import Form, ask_object, dialog
 from dashboard.text import html
@@ -16,6 +17,7 @@ from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.privacy import captures
+from harness.control.serialize import escape_surrogates
 from harness.domain.evals.run import EvalRun, RunBudget
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import answer_text, user_text
@@ -196,7 +198,9 @@ def write_labelled(
     lines: Sequence[Mapping[str, Any]], given: Mapping[str, str], author: str
 ) -> bytes:
     now = page_frame.context().clock.now()
-    return downloads.to_jsonl(captures.label_lines(lines, given, author, now))
+    labelled = captures.label_lines(lines, given, author, now)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in labelled)
+    return escape_surrogates(text).encode()
 
 
 def _add_labelled(

@@ -7,17 +7,12 @@ from typing import Final
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.data import queries
 from dashboard.text import html, labels
-from dashboard.text.comparison_text import expense_line
 from dashboard.text.html import escape, strong
 from harness.app.installation import Installation, load_settings, read_file_version
-from harness.control.canary import duration_estimate
 from harness.control.context import Context
 from harness.control.operations.queries import list_proposals
-from harness.control.proposals import estimate
-from harness.control.proposals.submission import ProposalRequest
-from harness.domain.errors import ConfigError, SwapgateError
+from harness.domain.errors import ConfigError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_bps, format_number, format_percent, format_score
 from harness.domain.pagination import MOST_LISTED, PageRequest
@@ -35,12 +30,14 @@ from harness.gate.planning.multiplicity import ALL_LOOKS
 from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
 
 MOST_ROUTES: Final = 8
-NOTE: Final = "It says what a candidate must prove, who approves, and how its canary grows."
+NOTE: Final = (
+    "It says what a candidate must prove, who approves, and how its canary grows. The form on "
+    "Proposals says what a swap takes in items, money and time."
+)
 FORMER: Final = (
     "A process keeps the rules with which it began until it gets a SIGHUP or restarts. Below "
     "stand the former ones. An open proposal keeps the rules with which it was made."
 )
-FORECAST: Final = "Show what a swap would take, in items, money and time"
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,6 @@ def show(route: Route | None = None) -> None:
     for use in uses:
         if use not in others:
             _show_policy(use)
-    if route and st.toggle(FORECAST, key="forecast", bind="query-params"):
-        with st.spinner(f"Estimating a swap on {route.name} …"):
-            st.html(_forecast(route.name))
     if others:
         with st.expander(labels.plural(len(others), "other policy", "other policies")):
             for use in others:
@@ -98,27 +92,6 @@ def _show_policy(use: PolicyUse) -> None:
             st.html(html.banner("STALE.", words))
         st.html(summary(use.policy))
         st.html(_steps(use.policy.canary))
-
-
-@st.cache_data(ttl=300, show_spinner=False)
-def _forecast(name: str) -> str:
-    """Renders what a swap takes, for a candidate that costs as much as the current model."""
-    ctx = page_frame.context()
-    try:
-        request = ProposalRequest(name, queries.incumbent_name(ctx, name))
-        suites = estimate.estimate_proposal(ctx, request)
-    except SwapgateError as error:
-        comparison = [("Comparison", f"Unknown: {error}")]
-    else:
-        items = sum(suite.plan.planned_items for suite in suites)
-        seen = [f"{format_score(suite.mde)} points on {suite.plan.suite}" for suite in suites]
-        comparison = [
-            ("Comparison", f"Up to {labels.plural(items, 'item')}. {expense_line(suites)}"),
-            ("Difference seen", f"From {', '.join(seen)}, in 4 of 5 comparisons"),
-        ]
-    ramp = duration_estimate.estimate_for_route(ctx, name)
-    rows = [(what, html.rich(words)) for what, words in (*comparison, ("Canary", ramp.words))]
-    return html.section(f"A swap on {name}, under its policy") + html.facts(rows)
 
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:

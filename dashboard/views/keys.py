@@ -2,7 +2,7 @@
 what did Swapgate itself spend, and swaps save?
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -14,7 +14,6 @@ from dashboard.dialogs.keys import kind, show_buttons, show_new_key
 from dashboard.text import html, labels
 from dashboard.text.html import escape, faint, meter, noted, state, strong
 from dashboard.text.labels import Label, Tone
-from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.control.operations import dashboard_sessions, people
 from harness.control.operations.dashboard_sessions import SignedInSession
@@ -26,17 +25,9 @@ from harness.domain.formatting import format_spent_usd
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import PrincipalKind
 from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.domain.reliability.rate_limits import (
-    KeyLimits,
-    LimitStatus,
-    RateLimit,
-    RateState,
-    limit_statuses,
-)
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
-from router.access import rate_limits
 
-FULL: Final = 0.8  # of a rate: from there on its meter warns
 # With more client keys than these, the page has a search and shows no more at once.
 MOST_ROWS: Final = 50
 LEVELS: Final = {
@@ -44,8 +35,6 @@ LEVELS: Final = {
     SpendLevel.WARNING: Label("?", "nearly used up", Tone.UNDECIDED),
     SpendLevel.STOPPED: Label("✕", "used up", Tone.WORSE),
 }
-# How the rate limits of keys stand, by the key's id; None where no router has a book here.
-RateUse = Mapping[str, Sequence[LimitStatus]] | None
 
 
 def show() -> None:
@@ -61,7 +50,7 @@ def show() -> None:
     show_new_key()
     show_buttons(live)
     if clients:
-        _clients(clients, now.date(), load_rate_use(page_frame.installation(), clients))
+        _clients(clients, now.date())
     else:
         page_frame.show_empty(
             "Clients of the router send a key. This creates one:", "swapgate key create CLIENT"
@@ -102,28 +91,8 @@ def _headline(clients: Sequence[KeySummary], today: date) -> str:
     return f"{count}; {len(known)} with a budget, all within it"
 
 
-def load_rate_use(installation: Installation, keys: Iterable[KeySummary]) -> RateUse:
-    """Returns None where the router runs on another machine, or never ran."""
-    limited = {key.id: key.limits.rate for key in keys if key.limits is not None}
-    now = installation.clock.monotonic()
-    book = installation.settings.home / rate_limits.BOOK
-    since = installation.clock.now().timestamp() - now
-    try:
-        states = rate_limits.read_rates(book, limited, since=since)
-    except OSError:
-        return None
-    found = {
-        id_: limit_statuses(states.get(id_, RateState()), rate, now)
-        for id_, rate in limited.items()
-    }
-    return {id_: statuses for id_, statuses in found.items() if statuses}
-
-
-def _clients(clients: Sequence[KeySummary], today: date, rates: RateUse) -> None:
-    note = (
-        "A request's cost counts as soon as it is recorded, within seconds. A rate fills with "
-        "each request and is empty again after a minute without one."
-    )
+def _clients(clients: Sequence[KeySummary], today: date) -> None:
+    note = "A request's cost counts as soon as it is recorded, within seconds."
     st.html(html.section("Client keys", note))
     found = page_frame.find(
         sorted(clients, key=lambda key: _urgency(key, today)), MOST_ROWS, "Find a client",
@@ -132,7 +101,7 @@ def _clients(clients: Sequence[KeySummary], today: date, rates: RateUse) -> None
     if len(clients) > MOST_ROWS:
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(html.note(shown if found else "No client has this in its name."))
-    rows = [_client_cells(key, today, rates) for key in found[:MOST_ROWS]]
+    rows = [_client_cells(key, today) for key in found[:MOST_ROWS]]
     page_frame.show_html(html.table(rows, stacked=True))
 
 
@@ -146,7 +115,7 @@ def _urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
     return (-(decision.level if decision else 0), -fullest, key.name.casefold())
 
 
-def _client_cells(key: KeySummary, today: date, rates: RateUse) -> html.Row:
+def _client_cells(key: KeySummary, today: date) -> html.Row:
     limits, spent = key.limits or KeyLimits(), key.spent
     routes, opt_outs = labels.few(sorted(key.routes), 2), ", ".join(sorted(key.opt_outs))
     warn = limits.warn_share
@@ -156,7 +125,7 @@ def _client_cells(key: KeySummary, today: date, rates: RateUse) -> html.Row:
         "Budget": _budget(_decide(key, today)),
         "Today": _spent(spent.day_usd, spent.unpriced, limits.budget_day_usd, warn),
         "This month": month + unpriced(spent.unpriced, known=bool(spent.month_usd)),
-        "Rate, used now": _rates(limits, None if rates is None else rates.get(key.id, ())),
+        "Rate": _rates(limits),
         "Routes": noted(
             escape(routes) if routes else faint("all"),
             opt_outs and f"opted out of {opt_outs}",
@@ -191,23 +160,10 @@ def unpriced(requests: int, *, known: bool = True) -> str:
     return f" {faint(words)}" if requests else ""
 
 
-def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:
-    if limits.rate == RateLimit():
-        return faint("not limited")
-    if not now:
-        known = (
-            (limits.requests_per_min, "requests"),
-            (limits.tokens_per_min, "tokens"),
-        )
-        parts = [f"{value:,.15g} {unit} / min" for value, unit in known if value is not None]
-        return "<br>".join((*map(escape, parts), faint("use not known here")))
-    cells = []
-    for status in now:
-        used = status.per_minute - status.remaining
-        words = f"{used:,.0f} of {status.per_minute:,.15g} {status.kind} / min"
-        name = f"Used of the {status.kind} per minute"
-        cells.append(_filled(words, name, used / status.per_minute, FULL))
-    return "".join(cells)
+def _rates(limits: KeyLimits) -> str:
+    known = ((limits.requests_per_min, "requests"), (limits.tokens_per_min, "tokens"))
+    parts = [f"{value:,.15g} {unit} / min" for value, unit in known if value is not None]
+    return "<br>".join(map(escape, parts)) or faint("not limited")
 
 
 def _management(found: Sequence[KeySummary]) -> None:

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from harness import config, package_data
 from harness.app.database import HIDDEN, without_password
-from harness.app.installation import load_settings
 from harness.config.source_locations import Document, KeyPath
 from harness.control.serialize import Plain, to_plain
 from harness.domain.privacy.redaction import find_keys
@@ -64,15 +63,6 @@ def list_settings(
         )
         for path, value in _leaves((), to_plain(config.whole_file(document)))
         for source, place in [_origin(document, path, shipped)]
-    ]
-
-
-def list_changed_sections(settings: Settings) -> Sequence[str]:
-    now = load_settings(settings.source)
-    return [
-        name
-        for name in Settings.__dataclass_fields__
-        if getattr(now, name) != getattr(settings, name)
     ]
 
 

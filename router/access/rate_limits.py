@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -147,27 +147,6 @@ class SharedRates:
 def _slots(name: bytes) -> Iterator[int]:
     first = int.from_bytes(name[:8])
     return ((first + probe) % SLOTS * SLOT.size for probe in range(PROBES))
-
-
-def read_rates(file: Path, keys: Iterable[str], *, since: float) -> Mapping[str, RateState]:
-    """Reads keys' states for people, without a lock. since: when the machine's clock began, as
-    a time stamp; an older book counts by another one. Raises OSError.
-    """
-    if file.stat().st_mtime < since:
-        return {}
-    content = file.read_bytes()
-    return {key: state for key in keys if (state := _find_state(content, key)) is not None}
-
-
-def _find_state(content: bytes, key: str) -> RateState | None:
-    name = short_hash(key, len(FREE))
-    for slot in _slots(name):
-        if slot + SLOT.size > len(content):
-            return None
-        found, *state = SLOT.unpack_from(content, slot)
-        if found in (FREE, name):
-            return RateState(*state) if found == name else None
-    return None
 
 
 def take_tokens(

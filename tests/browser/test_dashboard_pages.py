@@ -66,7 +66,6 @@ def opened(page: Page, url: str) -> Listener:
         later("/overview", "1 route needs a decision: mail-triage"),
         later("/audit", "The audit log is intact"),
         later("/providers", "sim works"),
-        later("/settings", "The settings are for admins"),
     ],
 )
 def test_every_page_answers_in_its_first_line(

@@ -42,7 +42,7 @@ from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
-EVERY_PAGE = (*PAGES, *("alerts", "audit", "keys", "settings", "suites", "traffic"))
+EVERY_PAGE = (*PAGES, *("alerts", "audit", "keys", "suites", "traffic"))
 # What fills an empty page; of the others it is `swapgate init`.
 FILLED_BY = {
     "alerts": "Nobody is told: no sink is configured",
@@ -182,7 +182,7 @@ def test_an_empty_page_names_what_fills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(tmp_path)
-    for page in sorted({*EVERY_PAGE} - {"settings"}):
+    for page in EVERY_PAGE:
         said = text(shown(monkeypatch, config, page))
         assert FILLED_BY.get(page, "<code>swapgate init") in said, page
         assert 'role="alert"' not in said, page
@@ -319,8 +319,7 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
     for page, sentence in says.items():
         app = shown(monkeypatch, lived_in.config, page, queries.get(page))
         assert sentence in text(app), page
-    # What a page shows that has no age; the settings' is tested with the other settings.
-    assert {*pages()} - {*says} == {"keys", "providers", "settings"}
+    assert {*pages()} - {*says} == {"keys", "providers"}
 
 
 def test_a_router_that_did_not_hear_of_a_change_is_named(
@@ -451,20 +450,6 @@ def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
     app = shown(monkeypatch, lived_in.config, "routes", {"route": "quiet"})
     app.selectbox(key="route").select("quiet").run()
     assert "sim/sim-base has served this route from the start" in text(app)
-
-
-def test_a_policy_says_on_request_what_a_swap_takes_in_items_money_and_time(
-    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = shown(monkeypatch, lived_in.config, "routes")
-    app.selectbox(key="route").select("support-chat").run()
-    assert "A swap on support-chat" not in text(app)
-    app.toggle(key="forecast").set_value(True).run()
-
-    said = text(app).partition("A swap on support-chat")[2]
-    assert "Up to 800 items. For both models: at most about $" in said
-    assert re.search(r"From [\d.]+ points on tickets, .*, in 4 of 5 comparisons", said)
-    assert "A healthy canary takes about" in said
 
 
 @pytest.mark.req("F5")

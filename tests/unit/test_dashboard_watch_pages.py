@@ -102,7 +102,6 @@ def test_each_page_answers_in_its_first_line_says_what_is_stale_and_stays_short(
     assert "of $1.50: evals, judges" in said["keys"]
     assert "The audit log is <b>intact</b>" in said["audit"]
     assert "200 routes: " in said["routes"].partition("<h2>Policy</h2>")[2]
-    assert "settings</b> are set in the file" in said["settings"]
     assert not any("t0ken" in page for page in said.values())
 
     searched = apps["alerts"].text_input(key="find").set_value("chat").run()
@@ -184,38 +183,10 @@ def test_the_audit_log_is_filtered_and_checked_and_exported(
 
 def test_the_wrong_role_is_told_why(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(current_user, "signed_in", lambda: VIEWER)
-    settings = text(shown(monkeypatch, busy, "settings"))
-    test = shown(monkeypatch, busy, "alerts")
+    app = shown(monkeypatch, busy, "alerts")
 
-    assert "vera is viewer; this needs admin." in settings
-    assert "router.port" not in settings
-    assert "swapgate config show --origin" in settings
-    assert "vera is viewer; this needs admin." in text(test)
-    assert next(b for b in test.button if b.label == "Send a test message").disabled
-
-    monkeypatch.setattr(current_user, "signed_in", lambda: None)
-    assert current_user.SIGN_IN in text(shown(monkeypatch, busy, "settings"))
-
-
-def test_settings_that_changed_since_the_start_are_called_stale(
-    busy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tmp_path / "swapgate.yaml"
-    config.write_text(f"home: {busy.parent / 'state'}\n", encoding="utf-8")
-    app = shown(monkeypatch, config, "settings")
-    assert "STALE" not in text(app)
-
-    with config.open("a", encoding="utf-8") as file:
-        file.write("router: {workers: 3}\n")
-    app.run()
-    assert "router changed in the file or the environment" in text(app)
-    assert '<b class="mono long">router.workers</b>' in text(app)
-    with config.open("a", encoding="utf-8") as file:
-        file.write("providers: {sim: {api_base: 'http://127.0.0.1:8/v1'}}\n")
-    forget()
-    said = text(shown(monkeypatch, config, "settings"))
-    # What may ask for an act comes first.
-    assert 0 < said.find("The database says otherwise") < said.find("router.workers")
+    assert "vera is viewer; this needs admin." in text(app)
+    assert next(b for b in app.button if b.label == "Send a test message").disabled
 
 
 def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None:

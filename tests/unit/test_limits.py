@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -179,22 +178,6 @@ def test_each_key_has_a_state_of_its_own(book: RateBook) -> None:
     ] * 10 + [False]
     assert take_tokens(book, "b", TEN, 0, 1000.0).allowed
     assert take_tokens(book, "a", TEN, 0, 1006.1).allowed
-
-
-def test_a_shared_book_is_read_without_being_one_of_its_users(tmp_path: Path) -> None:
-    file = tmp_path / "rates.book"
-    with pytest.raises(FileNotFoundError):
-        rate_limits.read_rates(file, ["a"], since=0)
-    with closing(SharedRates(file)) as book:
-        for number in range(3000):
-            book.change(f"key_{number}", partial(at, number))
-        keys = [*(f"key_{number}" for number in range(0, 3000, 7)), "unknown"]
-        found = rate_limits.read_rates(file, keys, since=0)
-        assert found == {f"key_{n}": RateState(n, -n) for n in range(0, 3000, 7)}
-        # Of a time before the machine was started: another clock.
-        assert rate_limits.read_rates(file, keys, since=file.stat().st_mtime + 1) == {}
-    with closing(SharedRates(file)) as book:
-        assert book.change("key_1", lambda state: state) == RateState()
 
 
 def test_with_no_place_left_a_key_is_counted_in_its_process(

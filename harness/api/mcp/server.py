@@ -80,7 +80,7 @@ class CanaryArguments(Body):
 
 class CredentialsArguments(Body):
     """Holds what a tool may do with credentials: list them. Keys are set by people, on the
-    Settings page, by CLI or API.
+    page Providers, by CLI or API.
     """
 
     action: Literal["list"] = "list"
