@@ -1,7 +1,7 @@
 """Faults 1 to 15 as rows: what the first provider does, and what a client may expect."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
@@ -11,7 +11,6 @@ Fault = Mapping[str, Any]  # as the simulator's switch takes it
 
 # The share for a fault that comes and goes: less than opens a breaker.
 SOME: Final = 0.15
-MIB: Final = 2**20
 
 
 class Expect(StrEnum):
@@ -134,16 +133,11 @@ def streams() -> tuple[Row, ...]:
         for variant in ("text", "nan", "nested", "no_choices")
     }
     garbage["html"] = {"kind": "html"}
-    large: dict[str, Fault] = {
-        "huge": {"kind": "huge", "size_bytes": 80 * MIB},
-        "gzip": {"kind": "huge", "size_bytes": 256 * MIB, "variant": "gzip"},
-        "header": {"kind": "endless_header", "size_bytes": 64 * MIB},
-    }
+    large = tuple(Variant(f"f12-{what}") for what in ("huge", "gzip", "header"))
     nobody = Variant("f15-503", status(503), both=True)
     # Both: health checks find the first one stalling, and a whole answer of the other's would
     # leave nobody to hang up on.
     left = Variant("f14-stall", in_stream("stall", after_chunks=3), both=True)
-    huge = row(12, "huge body, gzip bomb, endless header", Expect.WHOLE, large)
     none = Variant("f13-none")
     return (
         row(7, "stall in mid-stream, at times", Expect.HONEST, stall),
@@ -153,7 +147,7 @@ def streams() -> tuple[Row, ...]:
         ),
         row(10, "role and ping, then failure", Expect.WHOLE, pinged),
         row(11, "garbage, NaN, nesting, HTML", Expect.WHOLE, garbage),
-        replace(huge, share=0.1),
+        Row(12, "huge body, gzip bomb, endless header", Expect.WHOLE, large, share=0.1),
         Row(13, "slow and idle clients", Expect.WHOLE, (none,), manner=Manner.CROWD),
         Row(14, "clients leave in mid-stream", Expect.LEFT, (left,), 0.25, Manner.LEAVE),
         Row(15, "nobody is there", Expect.DOWN, (nobody,)),

@@ -1,13 +1,16 @@
 """The two providers as processes, their faults and what they counted, over HTTP."""
 
+import asyncio
 import json
 import re
 import sys
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -18,8 +21,8 @@ from benchmarks.faults.client import words
 from benchmarks.router.processes import free_port, start, wait_for
 from evals.sim import profiles
 from evals.sim import server as serve
-from evals.sim.protocols.chat_completions import ChatRequest, Completion
-from evals.sim.protocols.http_exchange import HttpExchange
+from evals.sim.chat_completions import ChatRequest, Completion
+from evals.sim.faults import TRANSPORT, HttpExchange
 from evals.sim.server import build_app, server
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.sim.simulator import Simulator
@@ -27,6 +30,8 @@ from evals.sim.simulator import Simulator
 # In the prompt, so that every gateway passes it on.
 NUMBER: Final = re.compile(rb"request-([0-9a-z.-]+)")
 CALLS: Final = "/calls"
+LARGE: Final = re.compile(rb'"model": ?"p\.f12-(huge|gzip|header)')
+MIB: Final = 2**20
 
 
 class Numbered(Simulator):
@@ -70,9 +75,40 @@ def counting(app: ASGIApp) -> ASGIApp:
                 left.add(number)
             return message
 
-        await app(scope, replay_body, send)
+        if large := LARGE.search(body):
+            await send_too_much(scope, send, large[1].decode())
+        else:
+            await app(scope, replay_body, send)
 
     return counted
+
+
+async def send_too_much(scope: Scope, send: Send, what: str) -> None:
+    """Sends 80 MiB of blanks, 256 MiB packed, or 64 MiB of header, while the client reads."""
+    transport = scope["extensions"][TRANSPORT]
+    if what == "header":
+        line = b"x-endless: " + b"a" * 4096 + b"\r\n"
+        transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        for _ in range(64 * MIB // len(line)):
+            transport.write(line)
+            while transport.get_write_buffer_size() > MIB and not transport.is_closing():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        transport.close()
+        return
+    headers, blanks = [(b"content-type", b"application/json")], b" " * 65_536
+    packer = zlib.compressobj(wbits=31)
+    parts: Iterable[bytes] = repeat(blanks, 80 * MIB // len(blanks))
+    if what == "gzip":
+        headers.append((b"content-encoding", b"gzip"))
+        parts = map(packer.compress, repeat(blanks, 256 * MIB // len(blanks)))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await asyncio.sleep(0)
+        if transport.is_closing():
+            return
+    end = packer.compress(b"{}") + packer.flush() if what == "gzip" else b"{}"
+    await send({"type": "http.response.body", "body": end})
 
 
 def main() -> None:

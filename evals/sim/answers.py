@@ -16,8 +16,8 @@ from typing import Any
 
 from evals.scorers.judged import DATA
 from evals.sim import simulated_model
+from evals.sim.chat_completions import ChatRequest, SimulatedToolCall
 from evals.sim.profiles import Habits, Profile, ScriptLine
-from evals.sim.protocols.chat_completions import ChatRequest, SimulatedToolCall
 from evals.sim.simulated_model import SimulatedAnswer
 
 TRAILER = "Let me know if you would like any of these values explained."

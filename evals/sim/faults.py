@@ -1,38 +1,35 @@
 """A simulated provider's faults: their kinds and fields, the switches that are set by model,
-and what replaces a whole answer. Faults within an answer: see `simulator`.
+and what replaces a whole answer of an HTTP exchange. Faults within an answer: see `simulator`.
 """
 
+import asyncio
+import contextlib
 import math
-import zlib
-from collections.abc import Iterator, Mapping
+import socket
+import struct
+from collections.abc import Mapping
 from dataclasses import field
 from enum import StrEnum
-from itertools import repeat
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
 
+from evals.sim.chat_completions import EndpointDialect, Refused, encoded, no_such_model
 from evals.sim.profiles import STRICT_FIELDS, AtLeastZero, Share, parse
-from evals.sim.protocols.chat_completions import Refused, no_such_model
-from evals.sim.protocols.endpoints import EndpointDialect
-from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from harness.domain.errors import InputError
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 HeaderValue = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
-PIECE = b" " * 65_536
 PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>simulated</p>"
-JSON = "application/json"
 
 
 class FaultKind(StrEnum):
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
     HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
-    CROWDED = (
-        "crowded"  # `delay_s` for each call to the model that is under way, then the answer
-    )
     STALL = "stall"  # silence after `after_chunks`: for `delay_s`, else until the client leaves
     RESET = "reset"  # TCP RST: before the first byte, or after `after_chunks`
     CLOSE = "close"  # TCP FIN at the same places
@@ -41,8 +38,6 @@ class FaultKind(StrEnum):
     GARBAGE = "garbage"  # 200 and JSON that is none, or is not ours: see `variant`
     HTML = "html"  # `status` (default 200) and a page
     WRONG_CONTENT_TYPE = "wrong_content_type"  # the right answer as text/plain
-    HUGE = "huge"  # 200 and `size_bytes` of JSON white space; `variant` gzip: packed
-    ENDLESS_HEADER = "endless_header"  # `size_bytes` of response header
 
 
 MID_ANSWER = frozenset({"stall", "reset", "close", "truncate", "error_in_stream"})
@@ -74,8 +69,7 @@ class Fault:
     after_chunks: Annotated[int, Field(ge=0)] = 0
     role_first: bool = False
     until_count: Annotated[int, Field(ge=0)] | None = None  # it ends after so many hits
-    size_bytes: Annotated[int, Field(ge=0, le=4 * 2**30)] = 2**20
-    variant: Literal["text", "nan", "nested", "no_choices", "gzip"] = "text"
+    variant: Literal["text", "nan", "nested", "no_choices"] = "text"
 
     @property
     def before_all(self) -> bool:
@@ -116,8 +110,74 @@ class FaultBook:
         return fault if struck else None
 
 
+TRANSPORT = "swapgate.transport"
+LINGER_ZERO = struct.pack("ii", 1, 0)
+FLUSH_S = 0.02
+
+
+class HttpExchange(Request):
+    """A request and its answer. `extra` are headers that go with every answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self.path: str = scope["path"]
+        self.extra: Mapping[str, str] = {}
+        self.started = False
+
+    @property
+    def key(self) -> str:
+        """The key that was sent, in any of the usual headers; empty for none."""
+        bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer or self.headers.get("x-api-key") or self.headers.get("api-key", "")
+
+    async def reply(self, status: int, value: object) -> None:
+        await self.whole(status, encoded(value), "application/json")
+
+    async def whole(self, status: int, body: bytes, content_type: str) -> None:
+        await self.start(status, content_type, length=len(body))
+        await self.write(body, last=True)
+
+    async def start(self, status: int, content_type: str, *, length: int | None = None) -> None:
+        sized = {} if length is None else {"content-length": str(length)}
+        headers = [
+            (name.lower().encode(), value.encode("latin-1", "replace"))
+            for name, value in {"content-type": content_type, **sized, **self.extra}.items()
+        ]
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, body: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def pause(self, seconds: float | None) -> None:
+        """Waits, for ever if None. Raises ClientDisconnect as soon as the client leaves."""
+        if seconds is not None and seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:
+            return
+        raise ClientDisconnect
+
+    async def break_off(self, *, reset: bool) -> None:
+        transport = self.scope["extensions"][TRANSPORT]
+        if self.started:
+            await asyncio.sleep(FLUSH_S)
+        if reset:
+            # With a linger time of 0 the kernel answers close() by RST instead of FIN.
+            connection: socket.socket = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+            transport.abort()
+        else:
+            transport.close()
+        with contextlib.suppress(ClientDisconnect):
+            await self.pause(None)
+
+
 async def replace_answer(
-    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect, under_way: int
+    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
 ) -> bool:
     """Carries out a fault that replaces the whole answer; False if an answer follows."""
     exchange.extra = fault.headers
@@ -128,45 +188,14 @@ async def replace_answer(
         case FaultKind.NOT_FOUND:
             await exchange.reply(404, dialect.error(no_such_model(model)))
         case FaultKind.GARBAGE:
-            await exchange.whole(200, GARBAGE[fault.variant], JSON)
+            await exchange.whole(200, GARBAGE[fault.variant], "application/json")
         case FaultKind.HTML:
             await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
-        case FaultKind.HUGE:
-            await _send_huge(exchange, fault)
-        case FaultKind.ENDLESS_HEADER:
-            await _send_endless_header(exchange, fault)
         case FaultKind.RESET | FaultKind.CLOSE if fault.before_all:
             await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         case FaultKind.HANG:
             await exchange.pause(fault.delay_s)
             return False
-        case FaultKind.CROWDED:
-            await exchange.pause((fault.delay_s or 0.0) * under_way)
-            return False
         case _:
             return False
     return True
-
-
-async def _send_huge(exchange: HttpExchange, fault: Fault) -> None:
-    blanks: Iterator[bytes] = repeat(PIECE, fault.size_bytes // len(PIECE))
-    end = b"{}"
-    if fault.variant == "gzip":
-        exchange.extra = {**exchange.extra, "content-encoding": "gzip"}
-        packer = zlib.compressobj(wbits=31)
-        blanks = map(packer.compress, blanks)
-    await exchange.start(200, JSON)
-    for part in blanks:
-        await exchange.write(part)
-        await exchange.give_way()
-    if fault.variant == "gzip":
-        end = packer.compress(end) + packer.flush()
-    await exchange.write(end, last=True)
-
-
-async def _send_endless_header(exchange: HttpExchange, fault: Fault) -> None:
-    line = b"x-endless: " + b"a" * 4096 + b"\r\n"
-    await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
-    for _ in range(fault.size_bytes // len(line)):
-        await exchange.raw(line)
-    await exchange.break_off(reset=False)

@@ -18,12 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from evals.sim import faults, simulated_model
+from evals.sim.chat_completions import CHAT, Refused, decoded
+from evals.sim.faults import TRANSPORT, HttpExchange
 from evals.sim.profiles import DEFAULT_PROFILES, adapter, change_profile, load_profiles
-from evals.sim.protocols.chat_completions import Refused, decoded
-from evals.sim.protocols.endpoints import CHAT, DIALECTS
-from evals.sim.protocols.http_exchange import TRANSPORT, HttpExchange
 from evals.sim.simulated_model import ItemBank, Source
-from evals.sim.simulator import Simulator
+from evals.sim.simulator import DIALECTS, Simulator
 from harness import package_data
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from string import ascii_uppercase
 from typing import Any
 
 from pydantic import dataclasses as checked
@@ -159,19 +158,10 @@ def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
         "input": sample.input,
         "target": sample.target,
         "difficulty": known.get("difficulty", 0.5),
-        "distractors": known.get("distractors", other_choices(sample)),
+        "distractors": known.get("distractors", ()),
         "tool_call": calls[0] if calls else None,
     }
     return parse(BankItem, fields, f"{place}: item {sample.id}")
-
-
-def other_choices(sample: items.Item) -> list[object]:
-    choices = sample.choices
-    places = range(len(choices))
-    for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
-        if sample.target in options:
-            return [option for option in options if option != sample.target]
-    return []
 
 
 SLOPE = 5.0

@@ -2,7 +2,11 @@
 answer, and sends that at the model's pace. It counts requests and faults by model.
 """
 
+import base64
 import itertools
+import math
+import random
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,16 +14,35 @@ from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from evals.sim import answers, simulated_model
-from evals.sim.faults import MID_ANSWER, Fault, FaultBook, FaultKind, replace_answer
+from evals.sim import answers, chat_completions, simulated_model
+from evals.sim.chat_completions import (
+    CHAT,
+    ChatRequest,
+    Completion,
+    EndpointDialect,
+    Refused,
+    encoded,
+    invalid,
+)
+from evals.sim.faults import (
+    MID_ANSWER,
+    Fault,
+    FaultBook,
+    FaultKind,
+    HttpExchange,
+    replace_answer,
+)
+from evals.sim.messages import MESSAGES
 from evals.sim.profiles import Profile, find_line
-from evals.sim.protocols import chat_completions, endpoints
-from evals.sim.protocols.chat_completions import ChatRequest, Completion, Refused
-from evals.sim.protocols.endpoints import CHAT, EndpointDialect
-from evals.sim.protocols.http_exchange import HttpExchange, encoded
+from evals.sim.responses import RESPONSES
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from harness.domain.routing.target import Price
 
+DIALECTS: Mapping[str, EndpointDialect] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+}
 OVERLOADED = Refused(503, "This error in mid-answer is simulated.", "overloaded")
 
 
@@ -33,8 +56,6 @@ class Written(NamedTuple):
 class Stats:
     requests: int = 0
     client_gone: int = 0  # clients seen leaving before the end
-    under_way: int = 0
-    most_under_way: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +116,7 @@ class Simulator:
         """Answers embeddings: all models embed alike. Raises Refused, ClientDisconnect."""
         data = chat_completions.decoded(await exchange.body())
         name = chat_completions.model_name(data)
-        body = endpoints.embeddings_body(data, model=self.model(name).profile.serves or name)
+        body = embeddings_body(data, model=self.model(name).profile.serves or name)
         await self._serve(exchange, CHAT, name, lambda: Written([encoded(body)]))
 
     def model(self, name: str) -> SimulatedModel:
@@ -112,12 +133,10 @@ class Simulator:
     ) -> None:
         stats = self.stats.setdefault(name, Stats())
         stats.requests += 1
-        stats.under_way += 1
-        stats.most_under_way = max(stats.most_under_way, stats.under_way)
         if fault := self.faults.draw(name):
             stats.faults[fault.kind] += 1
         try:
-            if fault and await replace_answer(exchange, fault, name, dialect, stats.under_way):
+            if fault and await replace_answer(exchange, fault, name, dialect):
                 return
             answer, profile = written(), self.model(name).profile
             z = simulated_model.normal("latency", profile.seed, next(self._numbers))
@@ -127,8 +146,6 @@ class Simulator:
         except ClientDisconnect:
             stats.client_gone += 1
             raise
-        finally:
-            stats.under_way -= 1
 
     def _complete(self, request: ChatRequest, model: SimulatedModel) -> Completion:
         profile, prompt = model.profile, request.prompt
@@ -234,3 +251,37 @@ def _pricing(price: Price) -> dict[str, str]:
         "input_cache_write": price.cache_write_usd_per_mtok,
     }
     return {name: f"{usd / 1e6:.15f}" for name, usd in listed.items() if usd is not None}
+
+
+DIMENSIONS = 256
+MOST_DIMENSIONS = 4096
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """Draws a unit vector, the same for the same text."""
+    chance = random.Random(text)  # noqa: S311 - no secret
+    drawn = [chance.gauss() for _ in range(dimensions)]
+    length = math.hypot(*drawn)
+    return [x / length for x in drawn]
+
+
+def embeddings_body(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
+    """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
+    given = data.get("input")
+    # Token numbers count as texts of their digits.
+    tokens = isinstance(given, list) and all(isinstance(n, int) for n in given)
+    many = [given] if isinstance(given, str) or (given and tokens) else given
+    if not isinstance(many, list) or not many:
+        invalid("'input' must be a text, a list of texts, or lists of tokens.", "input")
+    texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in many]
+    size = DIMENSIONS if data.get("dimensions") is None else data["dimensions"]
+    if not isinstance(size, int) or not 1 <= size <= MOST_DIMENSIONS:
+        invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
+    vectors: list[Any] = [vector(text, size) for text in texts]
+    if data.get("encoding_format") == "base64":  # little-endian float32, as the API sends them
+        packed = (struct.pack(f"<{size}f", *values) for values in vectors)
+        vectors = [base64.b64encode(one).decode() for one in packed]
+    count = sum(map(simulated_model.count_tokens, texts))
+    rows = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "model": model, "data": rows, "usage": usage}

@@ -13,11 +13,8 @@ import pytest
 from evals.runner.chat_completions import ChatReply
 from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed
 from evals.runner.rate_gate import RateGates
-from evals.sim.faults import Fault, FaultKind
-from evals.sim.simulator import Simulator
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.reliability.rate_limits import EvalLimits
-from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
@@ -289,27 +286,33 @@ def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) 
 
 
 @pytest.mark.req("A5", "F2")
-def test_a_small_local_server_gets_few_calls_at_once_and_no_time_out(
-    sim: Simulator, sim_url: str, tmp_path: Path
-) -> None:
+def test_a_small_local_server_gets_few_calls_at_once(tmp_path: Path) -> None:
     """Its latency grows with the calls under way: all at once would be too many for it."""
-    asked, model = 40, "sim-base"
-    sim.faults.set(model, Fault(FaultKind.CROWDED, delay_s=0.03))
+    asked, lock, under_way, most = 40, threading.Lock(), list[int](), list[int]()
 
-    async def ask_all() -> None:
+    def crowded(_body: Mapping[str, object]) -> Response:
+        with lock:
+            under_way.append(1)
+            most.append(len(under_way))
+        time.sleep(0.03 * most[-1])
+        with lock:
+            under_way.pop()
+        return Response("Hello")
+
+    async def ask_all(served: Served) -> None:
         client = EvalProviderClient(
-            Provider("sim", "openai", f"{sim_url}/v1"),
+            served.provider(),
             None,
             calls=ProviderClient,
             connections=asked,
-            pace=RateGates({}, LocalRates(), tmp_path).gate_for("sim", model),
+            pace=RateGates({}, LocalRates(), tmp_path).gate_for("sim", "m"),
         )
         try:
-            await asyncio.gather(*(client.ask({**BODY, "model": model}) for _ in range(asked)))
+            await asyncio.gather(*(client.ask(BODY) for _ in range(asked)))
         finally:
             await client.close()
 
-    asyncio.run(ask_all())
-    stats = sim.stats[model]
-    assert (stats.requests, stats.client_gone) == (asked, 0)
-    assert 2 < stats.most_under_way < asked / 2
+    with serving(crowded) as served:
+        asyncio.run(ask_all(served))
+    assert len(served.requests) == asked
+    assert 2 < max(most) < asked / 2

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import jsonschema
@@ -8,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.scorers.judged import with_data
-from evals.sim import answers, faults
+from evals.sim import answers, chat_completions, faults
 from evals.sim.answers import answer_as_judge as answer
+from evals.sim.chat_completions import ChatRequest
 from evals.sim.faults import Fault, FaultBook, FaultKind
-from evals.sim.profiles import Profile, change_profile, find_line
-from evals.sim.protocols import chat_completions
-from evals.sim.protocols.chat_completions import ChatRequest
+from evals.sim.profiles import Profile
 from evals.sim.simulated_model import BankItem, SimulatedAnswer
 from harness.domain.canary.judge import build_prompt
 from harness.domain.errors import InputError
@@ -171,18 +169,3 @@ def test_the_share_that_is_hit_is_exact_to_one_request(rate: float, n: int) -> N
 def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         faults.parse_fault(data)
-
-
-def test_a_line_is_said_at_its_point_of_a_conversation_alone() -> None:
-    found = {"newest": "found", "earlier": r"order (\S+)", "text": "It is found."}
-    call = {"newest": r"order (?P<n>\S+)", "tool": "find", "arguments": {"order": "$n"}}
-    script = change_profile(Profile("m"), {"script": [found, call]}, place="here").script
-
-    def say(*texts: str, tools: Sequence[str] = ("find",)) -> object:
-        line = find_line(script, texts, tools)
-        return line and (line.text or line.arguments)
-
-    assert say("Where is order A-1") == {"order": "A-1"}
-    assert say("Where is order A-1", "", "found") == "It is found."
-    assert say("found") is None
-    assert say("Where is order A-1", tools=()) is None

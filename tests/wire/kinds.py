@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Final
 from urllib.parse import urlsplit
 
-from evals.sim.protocols import endpoints
+from evals.sim import simulator
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.frame.failure import UpstreamFailed
@@ -64,7 +64,7 @@ class StrictWire(Transport, ABC):
             raise UpstreamFailed(FailureClass.TIMEOUT, "it does not answer")
         body: Json = json.loads(request.body)
         if path == "/embeddings":
-            return whole_turn(endpoints.embeddings_body(body, model=body["model"]))
+            return whole_turn(simulator.embeddings_body(body, model=body["model"]))
         return play(
             strict_of(provider, path, body),
             _wire_request(request, body),

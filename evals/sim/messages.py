@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import (
+from evals.sim.chat_completions import (
     ChatRequest,
     Completion,
+    EndpointDialect,
     Refused,
     asked_schema,
     event,
@@ -138,3 +139,6 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     end = {"type": "message_delta", "delta": stop, "usage": whole["usage"]}
     frames[-1] += event(end) + event({"type": "message_stop"})
     return frames
+
+
+MESSAGES = EndpointDialect(parse, body, stream, error, ping=PING)

@@ -2,8 +2,9 @@
 the answer that all endpoints write from. A wrong request is refused in OpenAI's shape.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -12,7 +13,9 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from pydantic_core import from_json
 
-from evals.sim.protocols.http_exchange import encoded
+
+def encoded(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @dataclass(eq=False)
@@ -267,3 +270,18 @@ def stream(answer: Completion, request: ChatRequest) -> list[bytes]:
         end += event({**frame, "choices": [], "usage": usage})
     opening = chunk({"role": "assistant", "content": None if answer.calls else ""})
     return [opening, *map(chunk, deltas), end + DONE]
+
+
+@dataclass(frozen=True)
+class EndpointDialect:
+    parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
+    body: Callable[[Completion], dict[str, Any]]
+    # Its first event, one for each piece of content, its last.
+    stream: Callable[[Completion, ChatRequest], list[bytes]]
+    error: Callable[[Refused], dict[str, Any]] = error_body
+    # An error's body as the last event of a stream.
+    error_event: Callable[[Mapping[str, Any]], bytes] = event
+    ping: bytes = b": ping\n\n"
+
+
+CHAT = EndpointDialect(parse_chat, body, stream)

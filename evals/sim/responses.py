@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from evals.sim.protocols.chat_completions import (
+from evals.sim.chat_completions import (
     ChatRequest,
     Completion,
+    EndpointDialect,
     asked_schema,
     event,
     function_tools,
@@ -132,3 +133,6 @@ def stream(answer: Completion, _request: ChatRequest) -> list[bytes]:
     frames[0] = opening + frames[0]
     frames[-1] += write(whole["status"], response=whole)
     return frames
+
+
+RESPONSES = EndpointDialect(parse, body, stream, error_event=error_event)
