@@ -33,8 +33,8 @@ DOORS = {
     "jsonschema": ("harness/domain/json_schema.py",),
     "litellm": ("router/upstream/translate/transport.py",),
     "httpx2": ("harness/runtime/tool_servers.py",),
-    "mcp": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),
-    "mcp_types": ("harness/api/mcp/", "harness/runtime/tool_servers.py"),
+    "mcp": ("harness/api/mcp.py", "harness/runtime/tool_servers.py"),
+    "mcp_types": ("harness/api/mcp.py", "harness/runtime/tool_servers.py"),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }

@@ -34,7 +34,7 @@ from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.agent import LITERAL_MARK
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
-from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.settings import http_url

@@ -11,9 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.source_locations import Document, KeyPath
-from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.errors import InputError
-from harness.domain.operations.access import Role
+from harness.domain.operations.access import Role, listens_on_loopback
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.privacy.redaction import RedactionRule, Redactor
 from harness.domain.providers.api_base_rules import is_internal_host

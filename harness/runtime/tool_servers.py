@@ -23,8 +23,7 @@ from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, Te
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_call import ToolCaller, ToolResult, no_such_tool
-from harness.domain.agents.turn import OfferedTool
+from harness.domain.agents.turn import OfferedTool, ToolCaller, ToolResult, no_such_tool
 from harness.domain.errors import ToolServerFailed
 from harness.domain.json_schema import schema_fault
 from harness.domain.providers.api_base_rules import may_connect

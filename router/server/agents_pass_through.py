@@ -10,15 +10,11 @@ from collections import Counter
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from harness.domain.agents.caller import (
-    AGENT_HEADER,
-    PEER_HEADER,
-    is_loopback,
-    sign_peer_header,
-)
+from harness.domain.agents.caller import AGENT_HEADER, PEER_HEADER, sign_peer_header
 from harness.domain.operations.access import (
     UNKNOWN_ADDRESS,
     client_address,
+    is_loopback,
     parse_proxy_networks,
 )
 from harness.domain.settings import AgentSettings, RouterSettings

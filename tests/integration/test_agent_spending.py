@@ -22,7 +22,7 @@ from harness.domain.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.errors import (
     CallFailed,
     NobodyAnswered,

@@ -41,15 +41,16 @@ from harness.domain.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.model_call import (
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
+    OfferedTool,
     ToolCaller,
     ToolResult,
+    TurnBounds,
 )
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import OfferedTool, TurnBounds
 from harness.domain.errors import (
     CallFailed,
     CallRefused,

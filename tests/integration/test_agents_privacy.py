@@ -23,7 +23,7 @@ from harness.domain.agents.agent import (
 )
 from harness.domain.agents.caller import AgentCaller
 from harness.domain.agents.message import ServedBy
-from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.turn import ModelCallAnswer, ModelCallRequest
 from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import SYSTEM, Role, key_hash
 from harness.domain.routing.target import Target

@@ -34,8 +34,8 @@ from harness.domain.agents.message import (
     MessageUsage,
     ServedBy,
 )
-from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn import ToolCaller
 from harness.domain.errors import (
     AmbiguousName,
     Conflict,

@@ -13,7 +13,7 @@ import structlog
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.model_call import ToolCaller, ToolResult
+from harness.domain.agents.turn import ToolCaller, ToolResult
 from harness.domain.providers import api_base_rules
 from harness.domain.settings import ToolServer
 from harness.runtime import tool_servers

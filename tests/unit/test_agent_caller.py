@@ -12,13 +12,12 @@ from harness.domain.agents.caller import (
     MAX_SIGNED_BYTES,
     AgentCaller,
     HeaderFault,
-    is_loopback,
-    listens_on_loopback,
     read_agent_header,
     read_peer_header,
     sign_agent_header,
     sign_peer_header,
 )
+from harness.domain.operations.access import is_loopback, listens_on_loopback
 
 pytestmark = pytest.mark.req("E1", "E2")
 

@@ -14,7 +14,6 @@ from harness.control.providers.deprecations import (
     find_deprecations,
     find_successor,
 )
-from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import ConfigError
 from harness.domain.providers.catalogue import (
     CatalogueChange,
@@ -24,6 +23,7 @@ from harness.domain.providers.catalogue import (
 )
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES
+from harness.domain.routing.model_figures import find_price
 from harness.domain.routing.target import Price, Provider, Target
 from harness.runtime.model_catalogue import LitellmTable, table_file
 

@@ -4,7 +4,6 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
-from harness.domain.agents.model_figures import MeasuredScore, ModelFigures
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -15,6 +14,7 @@ from harness.domain.agents.switch_request import (
     switch_question,
     visible_text,
 )
+from harness.domain.routing.model_figures import MeasuredScore, ModelFigures
 from harness.domain.routing.target import Price
 from tests.support.store.records import NOW
 

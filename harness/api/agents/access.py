@@ -35,8 +35,6 @@ from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.caller import (
     PEER_HEADER,
     HeaderFault,
-    is_loopback,
-    listens_on_loopback,
     read_peer_header,
     sign_peer_header,
 )
@@ -45,6 +43,8 @@ from harness.domain.operations.access import (
     DATA_KEY_PREFIX,
     MANAGEMENT_KEY_PREFIX,
     client_address,
+    is_loopback,
+    listens_on_loopback,
 )
 from harness.domain.settings import http_url
 

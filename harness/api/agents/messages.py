@@ -19,8 +19,7 @@ from harness.api.frame.endpoint import PageQuery
 from harness.api.frame.error_status import RETRY_AFTER_S
 from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
 from harness.domain.agents.message import IdempotencyKey, MessageState, SessionMessage
-from harness.domain.agents.model_call import AnswerPiece
-from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED
+from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, AnswerPiece
 from harness.domain.content_hash import digest
 from harness.domain.errors import RouterUnreachable, SwapgateError
 from harness.domain.pagination import Page

@@ -204,7 +204,7 @@ def mcp(
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
     address = (host, port) if http else None
-    _run_entry_point("harness.api.mcp.process:run_mcp", session.config, address, agent_session)
+    _run_entry_point("harness.api.mcp:run_mcp", session.config, address, agent_session)
 
 
 @command()

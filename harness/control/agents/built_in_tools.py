@@ -21,8 +21,13 @@ from harness.control.providers import credentials
 from harness.control.serialize import to_plain
 from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
 from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
-from harness.domain.agents.model_call import ToolCaller, ToolResult, ToolRuntime, no_such_tool
-from harness.domain.agents.turn import OfferedTool
+from harness.domain.agents.turn import (
+    OfferedTool,
+    ToolCaller,
+    ToolResult,
+    ToolRuntime,
+    no_such_tool,
+)
 from harness.domain.errors import AmbiguousName, InputError, SwapgateError
 from harness.domain.suggestions import describe_fault
 

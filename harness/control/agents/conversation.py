@@ -30,19 +30,17 @@ from harness.domain.agents.message import (
     SessionMessage,
     build_context,
 )
-from harness.domain.agents.model_call import (
+from harness.domain.agents.turn import (
+    CAP_REACHED,
     AnswerPiece,
+    FailTurn,
     ModelCallAnswer,
     ModelCallRequest,
+    OfferedTool,
+    RefusedCall,
     ToolCaller,
     ToolResult,
     ToolRuntime,
-)
-from harness.domain.agents.turn import (
-    CAP_REACHED,
-    FailTurn,
-    OfferedTool,
-    RefusedCall,
     TurnBounds,
     TurnBudget,
     name_calls,

@@ -23,9 +23,9 @@ from harness.domain.agents.agent import (
     literal_choice,
     parse_routed_choice,
 )
-from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.domain.routing.model_figures import ModelFigures
 from harness.domain.routing.target import Provider, Target
 from harness.store.transaction import Transaction
 

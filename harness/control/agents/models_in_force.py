@@ -31,13 +31,12 @@ from harness.domain.agents.message import (
     MessageUsage,
     SessionMessage,
 )
-from harness.domain.agents.model_call import (
+from harness.domain.agents.turn import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
     ModelCalls,
 )
-from harness.domain.agents.model_figures import find_price
 from harness.domain.errors import (
     CallLimited,
     CallRefused,
@@ -50,6 +49,7 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.spending import SpendingPurpose
+from harness.domain.routing.model_figures import find_price
 from harness.domain.routing.target import Provider
 from harness.store.transaction import Transaction
 

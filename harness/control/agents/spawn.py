@@ -29,9 +29,8 @@ from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import SPAWN, AgentSession, ModelChoice
 from harness.domain.agents.message import FREE, IncomingMessage, MessageRole, MessageUsage
-from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.agents.turn import TurnBounds
+from harness.domain.agents.turn import ToolCaller, TurnBounds
 from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
 from harness.store.transaction import Transaction
 

@@ -29,7 +29,6 @@ from harness.domain.agents.message import (
     list_misfits,
     list_omissions,
 )
-from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -41,6 +40,7 @@ from harness.domain.agents.switch_request import (
 from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.model_figures import ModelFigures
 from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 

@@ -13,7 +13,7 @@ from harness.control.agents.conversation import PostedMessage, TurnRun, run_unit
 from harness.control.agents.models_in_force import ModelsInForce, PaidCalls, find_models
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
-from harness.domain.agents.model_call import ModelCalls, ToolRuntime
+from harness.domain.agents.turn import ModelCalls, ToolRuntime
 from harness.domain.errors import StoreUnavailable
 
 log = structlog.get_logger("swapgate.agents")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import compress
 
-from harness.domain.agents.model_figures import find_price
 from harness.domain.evals.run import AnswerColumns
+from harness.domain.routing.model_figures import find_price
 from harness.store.transaction import Transaction
 
 

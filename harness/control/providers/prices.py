@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.domain.agents import model_figures
 from harness.domain.formatting import format_usd
 from harness.domain.providers.catalogue import with_catalogue_prices
+from harness.domain.routing import model_figures
 from harness.domain.routing.target import Price, Provider, Target
 from harness.store.transaction import Transaction
 

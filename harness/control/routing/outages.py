@@ -13,7 +13,6 @@ from harness.control.operations.alerts import AlertNotice
 from harness.control.providers.prices import describe_price, find_price
 from harness.control.routing import routes
 from harness.control.routing.scorecard import load_target_scores
-from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.formatting import format_percent, format_quantity, format_score
 from harness.domain.operations.alert_record import AlertRecord, Notified
@@ -25,6 +24,7 @@ from harness.domain.reliability.outage import (
     RouteOutage,
     find_outage,
 )
+from harness.domain.routing.model_figures import MeasuredScore
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction

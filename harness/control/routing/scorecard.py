@@ -9,7 +9,6 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.routing import routes
-from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
@@ -24,6 +23,7 @@ from harness.domain.formatting import (
     format_thousand_price,
 )
 from harness.domain.reliability.latency import quantile_ms
+from harness.domain.routing.model_figures import MeasuredScore
 from harness.domain.routing.table import Arm, Route, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval

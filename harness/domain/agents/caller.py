@@ -14,7 +14,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -71,26 +70,6 @@ def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFau
     if isinstance(values, HeaderFault):
         return values
     return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own. False for what is no address, a name too: it
-    may lead anywhere.
-    """
-    try:
-        parsed = ip_address(address.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
-    return (mapped or parsed).is_loopback
-
-
-def listens_on_loopback(host: str) -> bool:
-    """Whether a server that listens on this host can be reached from its own machine alone.
-
-    By RFC 6761, section 6.3, `localhost` is a loopback address, whatever a resolver says.
-    """
-    return host.lower() == "localhost" or is_loopback(host)
 
 
 def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) -> bytes:

@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Final
 from unicodedata import category
 
-from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.content_hash import digest
 from harness.domain.formatting import format_span
 from harness.domain.operations.access import Actor
+from harness.domain.routing.model_figures import ModelFigures
 
 MAX_REASON: Final = 1_000
 MAX_SHOWN: Final = 300  # in a chat

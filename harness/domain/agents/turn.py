@@ -4,12 +4,21 @@ becomes of the calls of an answer, and what the turn may use up. Pure.
 A bound is looked at before each step: the step that crosses it is the turn's last.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
-from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage, arguments_fault
+from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.caller import AgentCaller
+from harness.domain.agents.message import (
+    FREE,
+    ChatMessage,
+    MessageToolCall,
+    MessageUsage,
+    ServedBy,
+    arguments_fault,
+)
 
 # A tool call that is not run, with what the model is told instead of a result.
 RefusedCall = tuple[MessageToolCall, str]
@@ -36,6 +45,73 @@ class TurnBounds:
     max_tokens: int = 1_000_000  # of all calls, input and output together
     max_usd: float = 5.0  # of all calls; those without a known price count nothing
     timeout_s: float = 300.0  # its tools included
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCallRequest:
+    model: str  # as the router names it: a route, or `@provider/model`
+    messages: Sequence[ChatMessage]
+    caller: AgentCaller
+    timeout_s: float  # for the whole answer
+    tools: Sequence[OfferedTool] = ()
+    user: str = ""  # who is behind the session, in the client's words
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    text: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCallAnswer:
+    text: str
+    finish_reason: str
+    served: ServedBy
+    tool_calls: tuple[MessageToolCall, ...] = ()
+    usage: MessageUsage = field(default_factory=MessageUsage)
+    # What of the provider's goes back to it with the conversation, such as its reasoning.
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    call: str  # the id of the tool call
+    content: str
+    is_error: bool = False  # the model is told so
+    usage: MessageUsage = FREE  # of models that the tool asked: it counts against the turn
+
+
+def no_such_tool(call: MessageToolCall) -> ToolResult:
+    return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCaller:
+    session: str  # in whose name the tool runs
+    left: TurnBounds = field(default_factory=TurnBounds)  # what the turn may still use up
+
+
+class ModelCalls(Protocol):
+    async def ask(
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
+    ) -> ModelCallAnswer:
+        """The whole answer. on_piece: gets each piece as it comes. Raises a kind of CallFailed,
+        and InputError for what cannot be sent; cancelling it ends the provider's work.
+        """
+        ...
+
+
+class ToolRuntime(Protocol):
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]: ...
+
+    async def run(
+        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
+    ) -> ToolResult:
+        """What goes wrong is a result that says so."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

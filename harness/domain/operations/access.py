@@ -122,6 +122,26 @@ def _network(entry: str) -> Network:
         raise InputError(f"{entry!r} is no address and no network such as 10.0.0.0/8") from None
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own. False for what is no address, a name too: it
+    may lead anywhere.
+    """
+    try:
+        parsed = ip_address(address.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def listens_on_loopback(host: str) -> bool:
+    """Whether a server that listens on this host can be reached from its own machine alone.
+
+    By RFC 6761, section 6.3, `localhost` is a loopback address, whatever a resolver says.
+    """
+    return host.lower() == "localhost" or is_loopback(host)
+
+
 def client_address(
     peer: str | None, forwarded_for: Sequence[bytes], proxies: Sequence[Network]
 ) -> str:
