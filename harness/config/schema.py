@@ -207,7 +207,7 @@ class FileConfig(BaseModel):
     # Clients name one as `model`. Created when the database has no route of that name.
     routes: dict[str, RouteEntry] = {}
     alerts: AlertSettings = Field(
-        AlertSettings(), description="where alerts go, see docs/reference/alerts.md"
+        AlertSettings(), description="where alerts go, see docs/how-to/alerts.md"
     )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"

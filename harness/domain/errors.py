@@ -186,7 +186,7 @@ class ToolServerFailed(SwapgateError):
 
 
 class DeliveryFailed(SwapgateError):
-    docs_page = "reference/alerts"
+    docs_page = "how-to/alerts"
     retryable = True
 
 

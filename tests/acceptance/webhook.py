@@ -32,7 +32,7 @@ class Webhook:
         return [one for one in self.received if one["kind"] == kind and text in json.dumps(one)]
 
     def receive(self, body: bytes, signature: str) -> None:
-        """Keep a message; its signature is as docs/reference/alerts.md says."""
+        """Keep a message; its signature is as docs/how-to/alerts.md says."""
         parts = dict(part.split("=", 1) for part in signature.split(","))
         signed = parts["t"].encode() + b"." + body
         expected = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()

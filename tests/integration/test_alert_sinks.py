@@ -72,8 +72,8 @@ def sinks(*made: AlertSink, environ: dict[str, str] | None = None) -> Configured
 
 
 def documented() -> Callable[..., bool]:
-    """`verify` as docs/reference/alerts.md has it."""
-    text = (Path(__file__).parents[2] / "docs/reference/alerts.md").read_text(encoding="utf-8")
+    """`verify` as docs/how-to/alerts.md has it."""
+    text = (Path(__file__).parents[2] / "docs/how-to/alerts.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found
     names: dict[str, Any] = {}

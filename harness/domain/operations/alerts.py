@@ -72,7 +72,7 @@ class AlertRule:
 
 NO_SINK: Final = (
     "no person gets an alert: name a sink under `alerts.sinks` in swapgate.yaml (`swapgate "
-    "docs open reference/alerts`)"
+    "docs open how-to/alerts`)"
 )
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
 # Several times the rhythm in which a worker says that a cause goes on. Without traffic, the

@@ -22,7 +22,7 @@ DELIVERY: Final = "x-swapgate-delivery"
 
 
 def webhook_body(message: AlertMessage) -> bytes:
-    """The message as JSON; docs/reference/alerts.md shows one."""
+    """The message as JSON; docs/how-to/alerts.md shows one."""
     return json.dumps(
         {
             "id": message.id,
