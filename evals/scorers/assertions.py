@@ -207,7 +207,7 @@ async def judged_assertions(
     if not answer.strip():
         return EMPTY_ANSWER
     judged: dict[int, float] = {}
-    for one in _flat(_assertions(item)):
+    for one in list_single(_assertions(item)):
         if str(one["type"]).removeprefix(NOT) == RUBRIC:
             asked = replace(item, metadata={"rubric": one["value"]})
             said = await rubric(judging, answer, asked, {"rubric": "", "show_target": False})
@@ -217,10 +217,10 @@ async def judged_assertions(
     return _scored(answer, item, options, judged)
 
 
-def _flat(given: Sequence[Assertion]) -> Iterator[Assertion]:
+def list_single(given: Sequence[Assertion]) -> Iterator[Assertion]:
     for one in given:
         if one.get("type") == SET:
-            yield from _flat(one.get("assert") or ())
+            yield from list_single(one.get("assert") or ())
         else:
             yield one
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from evals.scorers import SCORERS, find_scorer
 from evals.scorers.assertions import ASSERTIONS, JUDGED_ASSERTIONS
-from evals.suites import dataset_import, promptfoo_config
+from evals.suites import dataset_import, promptfoo
 from evals.suites.suite import load_suite
 from evals.suites.suite_import import (
     ImportedSuite,
@@ -226,7 +226,7 @@ def _read_promptfoo(file: Path) -> SourceConfig | None:
         if file.suffix.lower() == ".json":
             return None
         raise InputError(str(error)) from None
-    if not promptfoo_config.is_promptfoo(document.values):
+    if not promptfoo.is_promptfoo(document.values):
         return None
     return SourceConfig(document.values, document.places)
 
@@ -242,7 +242,7 @@ def _promptfoo_items(
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
     try:
-        found = promptfoo_config.convert(source, read, judged=wished.judge is not None)
+        found = promptfoo.convert(source, read, judged=wished.judge is not None)
     except InputError as error:
         raise NothingTaken(str(error), [*source.notes()]) from None
     title = wished.title or str(source.value(("description",)) or "promptfoo")

@@ -8,8 +8,7 @@ import pytest
 from evals.scorers.assertions import ASSERTIONS
 from evals.suites.dataset_import import read_dataset
 from evals.suites.items import Item
-from evals.suites.promptfoo_config import convert
-from evals.suites.promptfoo_tests import parse_expected
+from evals.suites.promptfoo import convert, parse_expected
 from harness.domain.config_conversion import SourceConfig
 from harness.domain.errors import InputError
 
