@@ -184,7 +184,7 @@ def build_recorder(
         live_rollouts=live_rollouts,
         flush_interval_s=settings.router.flush_interval_s,
         queue_rows=settings.router.queue_size,
-        desk=partial(
+        captures=partial(
             CaptureWriter,
             installation.store,
             Redactor(settings.capture.rules, settings.capture.off),

@@ -23,6 +23,7 @@ from harness.domain.reliability.spend import (
     SpendBudget,
     SpendDecision,
     SpendLevel,
+    SpendTotals,
     check_budget,
 )
 from harness.ports import Clock, RateBook
@@ -30,7 +31,6 @@ from router.access import rate_limits
 from router.frame.body import ClientRequest
 from router.frame.replies import DO_NOT_RETRY, JSON, Header, Reply, error_body, error_reply
 from router.protocols.answers import MOST_TOKENS
-from router.recording.key_spend import KeySpendTotals
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.
 BYTES_PER_TOKEN: Final = 4
@@ -73,14 +73,15 @@ class RateReservation(NamedTuple):
 
 
 class Admission:
-    """Decides for this process. tell: hears of a budget near its end, and at it. rate_share:
-    part of each key's rate that may go here. secret: hides which addresses count together.
+    """Decides for this process. spent: by a key, as far as is known here. tell: hears of a
+    budget near its end, and at it. rate_share: part of each key's rate that may go here.
+    secret: hides which addresses count together.
     """
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
         self,
         book: RateBook,
-        spends: KeySpendTotals,
+        spent: Callable[[str, date], SpendTotals],
         counters: Counter[str],
         clock: Clock,
         tell: Callable[[Alert], None],
@@ -91,7 +92,7 @@ class Admission:
     ) -> None:
         self._salt = blake2b(secret, person=b"strangers").digest()
         self._book = book
-        self._spends = spends
+        self._spent = spent
         self._counters = counters
         self._clock = clock
         self._tell = tell
@@ -172,7 +173,7 @@ class Admission:
 
     def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
         today = self._clock.now().date()
-        decision = check_budget(budget, self._spends.spent(key, today), today)
+        decision = check_budget(budget, self._spent(key, today), today)
         if decision is not FINE:
             self._alert(key, decision)
         return decision

@@ -12,7 +12,7 @@ from router.protocols.answers import NO_USAGE
 from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 from router.request.request_observers import ObservedRequest, RequestObserver
 from router.request.request_state import RequestProgress, UpstreamAnswer
 from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
@@ -131,7 +131,7 @@ class RequestAccounting(RequestObserver):
         ):
             need = native_need(request.endpoint, request.value)
             if need:
-                self._recorder.asked_names.note(need, record.route)
+                self._recorder.note_asked(need, record.route)
 
 
 def _last_target(observed: ObservedRequest, progress: RequestProgress) -> str:

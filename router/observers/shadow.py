@@ -5,7 +5,6 @@ It begins once the user's answer is sent, and drops what has no room.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,6 +20,7 @@ from harness.domain.shadow import (
     MIRRORED,
     UNPRICED,
     PairSide,
+    ShadowTally,
     compare_pair,
     unit_counts,
     within_budget,
@@ -43,7 +43,6 @@ from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarg
 
 log = logging.getLogger(__name__)
 
-WAITING: Final = 16
 # A provider that has too much to do serves users first.
 REST_S: Final = 30.0
 BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
@@ -76,7 +75,6 @@ class ShadowMirror(SideCalls):
         super().__init__(parts, spending)
         self._marks = marks
         self._drawn: dict[str, MirroredRequest] = {}  # by request id
-        self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
 
     def watches(self, route: CompiledRoute) -> bool:
         return route.shadow is not None
@@ -114,10 +112,11 @@ class ShadowMirror(SideCalls):
 
     def _not_now(self, served: CompiledShadow) -> str:
         upstream, limits = served.upstream, served.shadow.limits
-        used = self._recorder.shadows.used(served.shadow.id, self._clock.now().date())
+        shadows, id_ = self._recorder.shadows, served.shadow.id
         # With the database away nobody knows what others spend.
-        if used is None or self._holder.stale:
+        if not shadows.knows(id_) or self._holder.stale:
             return "budget_unknown"
+        used = shadows.used(id_, self._clock.now().date())
         if not within_budget(limits, used, priced=upstream.price is not None):
             return "over_budget"
         return self._target_obstacle(upstream)
@@ -128,12 +127,9 @@ class ShadowMirror(SideCalls):
         if mirror is None or incumbent is None:
             return
         shadow = mirror.shadow.shadow
-        work = response.job, mirror, incumbent
         under_way = sum(id_ == shadow.id for id_ in self._running.values())
         if under_way < shadow.limits.at_once:
-            self._start(*work)
-        elif len(self._waiting) < WAITING:
-            self._waiting.append(work)
+            self._start(response.job, mirror, incumbent)
         else:
             self._count(shadow.id, "dropped")
 
@@ -159,10 +155,10 @@ class ShadowMirror(SideCalls):
 
     def _start(
         self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
-    ) -> bool:
+    ) -> None:
         if not self._spending.may_ask(mirror.shadow.upstream):
             self._count(mirror.shadow.shadow.id, OVER_CAP)
-            return False
+            return
         # Counted before it is asked: of two at once, both are in the budget.
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
@@ -172,7 +168,6 @@ class ShadowMirror(SideCalls):
         is_first = self._marks.first(f"{subject}:{mirror.sticky_key}")
         work = self._run(job, mirror, incumbent, is_first=is_first)
         self._run_aside(work, shadow.id)
-        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         shadow = self._running.pop(task, "")
@@ -182,28 +177,6 @@ class ShadowMirror(SideCalls):
             # Its words may hold content.
             log.error("a mirrored request of %s failed: %s", shadow, type(error).__name__)
             self._count(shadow, "unreadable")
-        while self._waiting:
-            job, mirror, incumbent = self._waiting.popleft()
-            if not self._still(mirror):
-                self._count(mirror.shadow.shadow.id, "dropped")
-                continue
-            if self._start(job, mirror, incumbent):
-                return
-
-    def _still(self, mirror: MirroredRequest) -> bool:
-        serving = self._holder.current
-        shadow, upstream = mirror.shadow.shadow, mirror.shadow.upstream
-        used = self._recorder.shadows.used(shadow.id, self._clock.now().date())
-        return (
-            serving is not None
-            and shadow in serving.snapshot.shadows
-            and used is not None
-            and within_budget(shadow.limits, used, priced=upstream.price is not None)
-        )
-
-    async def aclose(self) -> None:
-        self._waiting.clear()
-        await super().aclose()
 
     async def _run(
         self,
@@ -265,7 +238,8 @@ class ShadowMirror(SideCalls):
         self, shadow: str, counts: Mapping[str, int], sums: Mapping[str, float] | None = None
     ) -> None:
         if counts or sums:
-            self._recorder.shadows.note(shadow, self._clock.now(), counts, sums or {})
+            day, worker = self._clock.now().date(), self._recorder.worker
+            self._recorder.shadows.note((ShadowTally(shadow, day, worker, counts, sums or {}),))
 
 
 def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget, most_bytes: int) -> str:

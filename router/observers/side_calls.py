@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import date
 from typing import Any, Final, NamedTuple
 
 from harness.control.operations.spending_meter import SpendingMeter
@@ -17,16 +18,18 @@ from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from harness.store.store import Store
+from harness.store.transaction import Transaction
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.answers import TokenUsage
 from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
+from router.recording.sums import DayTotals
 from router.request.request_observers import RequestObserver
 from router.request.request_state import Attempt
 from router.request.upstream_call import UpstreamCalls
-from router.snapshot.compiled import CompiledTarget
+from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
 from router.snapshot.compiler import canary_judge
 from router.snapshot.holder import SnapshotHolder
 
@@ -59,6 +62,52 @@ class WorkerSpending:
         if self._meter is not None:
             with contextlib.suppress(StoreUnavailable):
                 self._meter.refresh()
+
+
+Watched = Callable[[CompiledSnapshot], frozenset[str]]
+Stored = Callable[[Transaction, frozenset[str], date], Iterable[object]]
+TOTALS_EVERY_S: Final = 1.0
+# Each: the subjects that have a budget, and their rows of this month or day.
+KEY_BUDGETS: Final[tuple[Watched, Stored]] = (
+    lambda serving: serving.budgeted,
+    lambda tx, keys, day: tx.observations.spends(since=day.replace(day=1), keys=keys),
+)
+SHADOW_BUDGETS: Final[tuple[Watched, Stored]] = (
+    lambda serving: frozenset(shadow.id for shadow in serving.snapshot.shadows),
+    lambda tx, shadows, day: tx.shadows.tallies(sorted(shadows), since=day),
+)
+
+
+class TotalsRefresh:
+    """Reads what others use, called by the thread that follows the store; asks nothing while
+    nothing has a budget.
+    """
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        totals: DayTotals[Any, Any],
+        clock: Clock,
+        watched: Watched,
+        stored: Stored,
+    ) -> None:
+        self._holder, self._totals, self._clock = holder, totals, clock
+        self._watched, self._stored = watched, stored
+        self._next = -TOTALS_EVERY_S
+        self._asked: frozenset[str] = frozenset()
+
+    def __call__(self, store: Store) -> None:
+        """Raises StoreUnavailable: then what was known stays."""
+        serving = self._holder.current
+        subjects = self._watched(serving) if serving else frozenset()
+        now = self._clock.monotonic()
+        if not subjects or (subjects == self._asked and now < self._next):
+            return
+        today = self._clock.now().date()
+        with store.read() as tx:
+            rows = list(self._stored(tx, subjects, today))
+        self._totals.know(subjects, rows)
+        self._asked, self._next = subjects, now + TOTALS_EVERY_S
 
 
 EVERY_S: Final = 5.0

@@ -32,7 +32,7 @@ from harness.domain.operations.metrics import (
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.answers import TokenUsage
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 # Compiled, a tuple of more than ten has no type of its own.

@@ -3,30 +3,30 @@
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import date
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import AskedName, ObservationBlock
 from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
 from harness.domain.routing.table import Arm, Canary
+from harness.domain.shadow import ShadowTally, ShadowUsage, sum_usage
 from harness.ports import Clock
 from router.frame.body import FieldError
 from router.frame.json_spans import parse_object
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.key_spend import KeySpendTotals
 from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
 from router.recording.open_block import LedgerUnit
-from router.recording.served_names import AskedNames, ServedNames
-from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch
-from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
+from router.recording.sums import SUMMED, CompletedRequest, DayTotals, ServedNames, Sums
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64
@@ -149,13 +149,16 @@ class Recording:
     def __init__(self, worker: str, clock: Clock) -> None:
         self.worker = worker
         self.counters: Counter[str] = Counter()
-        self.spends = KeySpendTotals(worker)
-        # What the answers named as the model, and what requests asked for.
-        self.served_names, self.asked_names = ServedNames(clock), AskedNames(clock)
+        self._sums: dict[str, Sums[Any]] = {kind: Sums(kind) for kind in SUMMED}
+        self.spends: DayTotals[KeySpend, SpendTotals] = DayTotals(
+            worker, self._sums["spends"], "key", total_spend
+        )
+        self.shadows: DayTotals[ShadowTally, ShadowUsage] = DayTotals(
+            worker, self._sums["shadows"], "shadow", sum_usage
+        )
+        self.served_names = ServedNames(clock, self._sums["sightings"])
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
-        self.shadows = ShadowTotals(worker)
         self._clock = clock
-        self._minutes = TrafficMinutes(worker)
         self._metrics: RouterMetrics | None = None
         self._waiting = threading.Lock()  # for failovers and alerts, until the next batch
         self._failovers: list[Failover] = []
@@ -166,16 +169,17 @@ class Recording:
         with self._waiting:
             failovers, alerts = self._failovers, self._alerts
             self._failovers, self._alerts = [], []
-        return Batch(
-            blocks,
-            self._minutes.take(),
-            failovers,
-            alerts,
-            self.spends.take(),
-            self.served_names.take(),
-            self.shadows.take(),
-            self.asked_names.take(),
-        )
+        sums: dict[str, Any] = {kind: new.take() for kind, new in self._sums.items()}
+        return Batch(blocks=blocks, failovers=failovers, alerts=alerts, **sums)
+
+    def spent(self, key: str, today: date) -> SpendTotals:
+        """What an API key has spent, as far as is known here."""
+        return self.spends.used(key, today)
+
+    def note_asked(self, name: str, route: str) -> None:
+        """Counts a request by what it asked for (`AskedName`). The caller bounds the names."""
+        row = AskedName(name, self._clock.now().date(), 1, route)
+        self._sums["asked_names"].add((row,))
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """Admits a request; None when it is not scored. traits: of `RequestTraits`."""

@@ -11,7 +11,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import closing
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.canary.judge import JudgeOutcome
@@ -26,18 +27,17 @@ from harness.store.transaction import Transaction
 from router.recording.capture_writer import CaptureWriter
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
-from router.recording.key_spend import sum_by_day
 from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, Recording, ScoredUnit, Ticket
 from router.recording.spool import NOTHING, Batch, Spool
-from router.recording.traffic_minutes import CompletedRequest, sum_by_minute
+from router.recording.sums import SUMMED, CompletedRequest, minute_rows, spend_rows, sum_rows
 
 log = logging.getLogger(__name__)
 
 # Longer than the store waits for a lock.
 STOP_S: Final = 15.0
 # Batches of a spool in one transaction: after an hour without a database there are thousands,
-# and each commit waits for a disk. A kill right after one may count as many twice.
+# and each commit waits for a disk.
 TOGETHER: Final = 50
 
 
@@ -46,7 +46,7 @@ class Recorder(Recording):
 
     worker: new for every process, since blocks are numbered from 1 in each. live_rollouts:
     those of the snapshot that serves. queue_rows: rows kept in memory when neither the database
-    nor the disk takes them; past it the oldest are dropped, and counted. desk: makes the
+    nor the disk takes them; past it the oldest are dropped, and counted. captures: makes the
     capture writer, given these counters; without one nothing is captured.
     """
 
@@ -60,10 +60,10 @@ class Recorder(Recording):
         live_rollouts: Callable[[], frozenset[str]],
         flush_interval_s: float = 1.0,
         queue_rows: int = 50_000,
-        desk: Callable[[Counter[str]], CaptureWriter] | None = None,
+        captures: Callable[[Counter[str]], CaptureWriter] | None = None,
     ) -> None:
         super().__init__(worker, clock)
-        self._desk = desk(self.counters) if desk else None
+        self._captures = captures(self.counters) if captures else None
         self._store = store
         self._spool = spool
         self._aside = Spool(spool.file.with_suffix(".refused"))
@@ -77,10 +77,7 @@ class Recorder(Recording):
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         # What was sent from here is told from what any other process sends, or sent.
-        self._batches, self._batch_numbers = (
-            f"{worker}.{secrets.token_hex(8)}",
-            itertools.count(),
-        )
+        self._batches, self._numbers = f"{worker}.{secrets.token_hex(8)}", itertools.count()
         self._settled: set[str] = set()  # stored, and not sent again; the database may forget
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -125,9 +122,8 @@ class Recorder(Recording):
         at = self._clock.now()
         if isinstance(ticket, ScoredUnit):
             self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
-        with self._lock:
-            self._minutes.add((ended,), at)
-        self.spends.note((ended,), at)
+        self._sums["traffic"].add(minute_rows((ended,), at, self.worker))
+        self.spends.note(spend_rows((ended,), at, self.worker))
         self.served_names.note(ended.target, ended.model)
         if self._metrics is not None:
             self._metrics.finished((ended,))
@@ -169,31 +165,22 @@ class Recorder(Recording):
             return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
 
     def absorb(self, batch: Batch) -> None:
-        with self._lock:
-            for row in batch.traffic:
-                self._minutes.merge(row)
-        for tally in batch.shadows:
-            self.shadows.merge(tally)
-        for spend in batch.spends:
-            self.spends.merge(spend)
-        self.served_names.merge(batch.sightings)
-        self.asked_names.merge(batch.asked_names)
+        """Adds what a worker reports. Traffic of all workers becomes one row."""
+        minutes = [replace(row, worker=self.worker) for row in batch.traffic]
+        for kind, sums in self._sums.items():
+            sums.add(minutes if kind == "traffic" else getattr(batch, kind))
         self.failed_over(batch.failovers)
         self.notify(*batch.alerts)
 
     def capture(self, draft: CaptureDraft) -> None:
-        if self._desk is not None:
-            self._desk.put(draft)
+        if self._captures is not None:
+            self._captures.put(draft)
 
     def start(self) -> None:
         self._thread.start()
-        if self._desk is not None:
-            self._desk.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._desk is not None:
-            self._desk.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():
@@ -204,7 +191,7 @@ class Recorder(Recording):
             self.flush(final=True)
         queued = [row for batch in self._queue for row in batch.spends]
         lost = sum(batch.rows for batch in self._queue) - len(queued)
-        spends = [*queued, *self.spends.take()]
+        spends = [*queued, *self._sums["spends"].take()]
         if lost or spends:
             usd = sum(row.cost_usd for row in spends)
             log.error(
@@ -215,7 +202,7 @@ class Recorder(Recording):
             )
 
     def flush(self, *, final: bool = False) -> None:
-        """Write what is complete. Raises nothing: what cannot be written waits."""
+        """Writes what is complete. Raises nothing: what cannot be written waits."""
         with self._lock:
             ledgers = list(self._ledgers.values())
         self._claims.ask(ledgers, final=final)
@@ -230,6 +217,8 @@ class Recorder(Recording):
         else:
             self._well_again()
         self._in_hand = NOTHING
+        if self._captures is not None:
+            self._captures.flush()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
@@ -248,7 +237,7 @@ class Recorder(Recording):
                 if ledger.idle and rollout not in live:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
-            id_ = f"{self._batches}.{next(self._batch_numbers)}"
+            id_ = f"{self._batches}.{next(self._numbers)}"
             return self._take_sums(blocks)._replace(id=id_)
 
     def _write(self, *batches: Batch) -> None:
@@ -288,12 +277,14 @@ class Recorder(Recording):
     def _replay_spool(self) -> None:
         if self._spool.empty:
             return
+        stored: list[Batch] = []
         with self._spool.lock(), closing(self._spool.batches()) as batches:
             while together := list(itertools.islice(batches, TOGETHER)):
-                self._write(*(batch for batch, _ in together))
-                self._spool.done([place for _, place in together])
-                self._settle(*(batch for batch, _ in together))
+                self._write(*together)
+                stored += [NOTHING._replace(id=batch.id) for batch in together]
+            # Until here the database knows those that it has, should they come again.
             self._spool.clear()
+        self._settle(*stored)
 
     def _commit(self, *batches: Batch) -> None:
         """In one transaction, which the database may have done though nobody is told: then it
@@ -335,7 +326,7 @@ class Recorder(Recording):
             oldest = self._queue.popleft()
             # Money is never dropped: its sums stay few, however long this goes on. If the
             # database has stored the batch and could not say so, they count twice.
-            self.spends.take_back(oldest.spends)
+            self._sums["spends"].add(oldest.spends)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,
@@ -369,19 +360,19 @@ class Recorder(Recording):
 
 def _write_all(tx: Transaction, *batches: Batch) -> None:
     # Summed up first: batches of one minute add to the same few rows.
-    tx.observations.append(
-        [observed for batch in batches for observed in batch.blocks],
-        sum_by_minute(row for batch in batches for row in batch.traffic),
-        sum_by_day(row for batch in batches for row in batch.spends),
-        [row for batch in batches for row in batch.asked_names],
-    )
+    sums: dict[str, list[Any]] = {
+        kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))
+        for kind in SUMMED
+    }
+    blocks = [observed for batch in batches for observed in batch.blocks]
+    tx.observations.append(blocks, sums["traffic"], sums["spends"], sums["asked_names"])
+    if failovers := [row for batch in batches for row in batch.failovers]:
+        tx.failovers.append(failovers)
+    if sums["shadows"]:
+        tx.shadows.append(sums["shadows"])
     for batch in batches:
-        if batch.failovers:
-            tx.failovers.append(batch.failovers)
-        if batch.shadows:
-            tx.shadows.append(batch.shadows)
         if batch.alerts:
             tx.alerts.fold(batch.alerts)
     # At once, so that two routers write them in one order.
-    if seen := [sighting for batch in batches for sighting in batch.sightings]:
-        tx.sightings.note(seen)
+    if sums["sightings"]:
+        tx.sightings.note(sums["sightings"])

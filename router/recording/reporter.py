@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.content_hash import short_hash
 from harness.domain.plain_data import from_plain, to_plain
 from harness.domain.reliability.failures import ArmFailure
+from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.recording import spool
@@ -35,7 +36,7 @@ from router.recording.port import (
     ignore_event,
 )
 from router.recording.spool import FrameReader, encode_frame
-from router.recording.traffic_minutes import CompletedRequest, start_of_minute
+from router.recording.sums import CompletedRequest, minute_rows, spend_rows, start_of_minute
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,6 @@ class Reporter(Recording):
         self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
-        self.spends.before_reading = self._note_spends
         self.on_fault: Callable[[Exception], None] = ignore_event
         self._kept: dict[str, Any] = {}  # of a report that failed
         self._transport: asyncio.WriteTransport | None = None
@@ -166,7 +166,7 @@ class Reporter(Recording):
         ended, self._ended, self._spent = self._ended, [], 0
         self._minute_ends = -math.inf
         if ended:
-            self._minutes.add(ended, self._minute)
+            self._sums["traffic"].add(minute_rows(ended, self._minute, self.worker))
             for served in set(map(_SERVED, ended)):
                 self.served_names.note(*served)
             if self._metrics is not None:
@@ -175,7 +175,11 @@ class Reporter(Recording):
     def _note_spends(self) -> None:
         ended, self._spent = self._ended[self._spent :], len(self._ended)
         if ended:
-            self.spends.note(ended, self._minute)
+            self.spends.note(spend_rows(ended, self._minute, self.worker))
+
+    def spent(self, key: str, today: date) -> SpendTotals:
+        self._note_spends()
+        return self.spends.used(key, today)
 
     def capture(self, draft: CaptureDraft) -> None:
         if self._drafted + draft.size > MAX_DRAFTS:

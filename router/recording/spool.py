@@ -23,8 +23,8 @@ from harness.domain.shadow import ShadowTally
 class Batch(NamedTuple):
     """What is written in one unit of work: plain data."""
 
-    blocks: Sequence[ObservationBlock]
-    traffic: Sequence[TrafficMinute]
+    blocks: Sequence[ObservationBlock] = ()
+    traffic: Sequence[TrafficMinute] = ()
     failovers: Sequence[Failover] = ()
     alerts: Sequence[Alert] = ()
     spends: Sequence[KeySpend] = ()
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
         ]
 
 
-NOTHING = Batch((), ())
+NOTHING = Batch()
 # Of a batch's fields, but for blocks: what their rows are.
 _ROWS: Final[Mapping[str, type]] = {
     "traffic": TrafficMinute,
@@ -60,8 +60,6 @@ _ROWS: Final[Mapping[str, type]] = {
     "shadows": ShadowTally,
     "asked_names": AskedName,
 }
-# What a line begins with once its batch is in the database.
-DONE = b"#"
 # How long to wait for another process that replays the same spool.
 LOCK_S = 2.0
 
@@ -74,7 +72,6 @@ class Spool:
     def __init__(self, file: Path, *, max_bytes: int = 64 * 1024 * 1024) -> None:
         self.file = file
         self._max_bytes = max_bytes
-        self._unmarked: set[int] = set()  # done, and the disk did not take the mark
 
     @property
     def empty(self) -> bool:
@@ -114,33 +111,15 @@ class Spool:
                     raise
         return True
 
-    def batches(self) -> Generator[tuple[Batch, int], None, None]:
-        """Batches that are not done, with places; torn ones are left out. Raises OSError."""
-        place = 0
+    def batches(self) -> Generator[Batch, None, None]:
+        """The batches in order; torn ones are left out. Raises OSError."""
         with self.file.open("rb") as lines:
             for line in lines:
-                batch = NOTHING
-                if not line.startswith(DONE) and place not in self._unmarked:
-                    with suppress(ValueError, KeyError, TypeError, AttributeError):
-                        batch = decode(line)
-                if batch.rows:
-                    yield batch, place
-                place += len(line)
-
-    def done(self, places: Sequence[int]) -> None:
-        """Marks batches at once and in place: a kill must not count twice. Raises OSError."""
-        try:
-            with self.file.open("r+b") as out:
-                for place in places:
-                    out.seek(place)
-                    out.write(DONE)
-        except OSError:
-            self._unmarked.update(places)
-            raise
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    yield decode(line)
 
     def clear(self) -> None:
         self.file.unlink()
-        self._unmarked.clear()
 
 
 def encode(batch: Batch) -> str:

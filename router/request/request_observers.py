@@ -18,7 +18,7 @@ from router.frame.body import ClientRequest
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.recording.port import Ticket
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.request_state import RequestSpan
 from router.request.routed_response import AnswerCopy, RoutedResponse

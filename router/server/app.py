@@ -44,15 +44,20 @@ from router.observers.judge import CanarySampleJudge
 from router.observers.request_accounting import RequestAccounting, TokenSettlement
 from router.observers.request_tracing import RequestTracing, Tracing
 from router.observers.shadow import ShadowMirror
-from router.observers.side_calls import JudgeBudget, SideParts, WorkerSpending
+from router.observers.side_calls import (
+    KEY_BUDGETS,
+    SHADOW_BUDGETS,
+    JudgeBudget,
+    SideParts,
+    TotalsRefresh,
+    WorkerSpending,
+)
 from router.protocols.endpoints import COMPLETIONS, ENDPOINTS
 from router.recording.event_log import EventLog
 from router.recording.guard_files import GuardFiles
 from router.recording.internal_errors import Background, InternalErrors, RouterPart
-from router.recording.key_spend import BudgetRefresh
 from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
 from router.recording.port import MAX_BODY_BYTES, Recording
-from router.recording.shadow_totals import ShadowTotalsRefresh
 from router.recording.shared_marks import SharedMarks
 from router.request.attempts import AttemptSettlement
 from router.request.direct_request import DirectCycle, DirectRequest
@@ -161,7 +166,7 @@ class Router:
             self._errors,
         )
         self._admission = Admission(
-            rates or LocalRates(), recorder.spends, recorder.counters, clock,
+            rates or LocalRates(), recorder.spent, recorder.counters, clock,
             self._alarms.raise_alert, worker=recorder.worker, rate_share=settings.rate_share,
             secret=secret,
         )  # fmt: skip
@@ -177,8 +182,8 @@ class Router:
         self._shadows = ShadowMirror(parts, self._spending[SpendingPurpose.SHADOW], marks)
         money = JudgeBudget(holder, clock)
         followers: list[Callable[[Store], None]] = [
-            BudgetRefresh(holder, recorder.spends, clock),
-            ShadowTotalsRefresh(holder, recorder.shadows, clock),
+            TotalsRefresh(holder, recorder.spends, clock, *KEY_BUDGETS),
+            TotalsRefresh(holder, recorder.shadows, clock, *SHADOW_BUDGETS),
             *self._spending.values(),
             money,
         ]

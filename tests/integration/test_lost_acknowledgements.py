@@ -15,7 +15,7 @@ from harness.store.store import Store
 from harness.store.transaction import Transaction
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 from tests.contract.conftest import SECRET, open_store
 from tests.integration.test_migrations import connected
 from tests.support.control.manual_clock import ManualClock

@@ -98,7 +98,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):
         today = ctx.clock.now().date()
-        wait_until(lambda: recorder.spends.spent(key.id, today).month_usd == 2.0)
+        wait_until(lambda: recorder.spent(key.id, today).month_usd == 2.0)
         assert ask(two)["x-swapgate-budget"] == "80%"
         with pytest.raises(openai.RateLimitError) as caught:
             ask(two)

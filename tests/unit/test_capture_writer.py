@@ -74,10 +74,9 @@ def desk(
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
     made = CaptureWriter(store, Redactor(), SECRET, counters)
-    made.start()
     for capture in drafts:
         made.put(capture)
-    made.stop()
+    made.flush()
     with closing(store), store.read() as tx:
         return list(tx.captures.list()), counters
 

@@ -34,7 +34,7 @@ from router.recording.metrics import MetricReading, RouterMetrics
 from router.recording.port import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording.reporter import Reporter
 from router.recording.spool import FrameReader, encode_frame
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 from router.recording.worker_aggregator import WorkerReports
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, parents_books, snapshot
@@ -421,12 +421,12 @@ async def test_requests_of_one_report_count_in_the_minute_and_the_day_in_which_t
     yesterday = clock.now().date()
     asked = ended()._replace(key="k", model="m-1")
     worker.finish(None, asked)
-    assert worker.spends.spent("k", yesterday).day_usd == 0.5
+    assert worker.spent("k", yesterday).day_usd == 0.5
     clock.advance(2.0)
     for _ in range(3):
         worker.finish(None, asked)
 
-    assert worker.spends.spent("k", clock.now().date()).day_usd == 1.5
+    assert worker.spent("k", clock.now().date()).day_usd == 1.5
     await worker.aclose()
     office.close_books()
 

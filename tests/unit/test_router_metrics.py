@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from router.observers.failover_log import OPEN
 from router.recording.event_log import QUEUE
 from router.recording.metrics import MetricReading, RouterMetrics
-from router.recording.traffic_minutes import CompletedRequest
+from router.recording.sums import CompletedRequest
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,

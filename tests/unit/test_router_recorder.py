@@ -25,7 +25,7 @@ from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.spool import Batch, Spool, decode, encode
-from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes, sum_by_minute
+from router.recording.sums import CompletedRequest, Sums, minute_rows, sum_rows
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
@@ -232,7 +232,7 @@ def test_summed_minutes_count_what_their_rows_count_whatever_the_buckets(
     rows: list[TrafficMinute],
 ) -> None:
     again = [replace(row, requests=1, latency_ms={7: 1}) for row in rows]
-    summed = sum_by_minute([*rows, *again, *rows])
+    summed = sum_rows("traffic", [*rows, *again, *rows])
 
     keys = ("route", "minute", "worker", "arm", "target", "revision")
     assert len(summed) == len({tuple(getattr(row, key) for key in keys) for row in rows})
@@ -248,20 +248,20 @@ def test_a_kill_in_mid_replay_counts_nothing_twice(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spooled(bench, 5, requests=1)
-    mark = bench.spool.done
+    write = bench.recorder._write
 
-    def die_after_the_second(places: Sequence[int]) -> None:
+    def die_after_the_second(*batches: Batch) -> None:
         if bench.stored[1] == 4:
             raise Killed
-        mark(places)
+        write(*batches)
 
     monkeypatch.setattr("router.recording.recorder.TOGETHER", 2)
     with monkeypatch.context() as patched:
-        patched.setattr(bench.spool, "done", die_after_the_second)
+        patched.setattr(bench.recorder, "_write", die_after_the_second)
         with pytest.raises(Killed):
             bench.recorder.flush()
     assert bench.stored[1] == 4
-    # The third and the fourth come again: their marks came too late.
+    # All come again, and the database knows those that it has.
     restarted = Bench(tmp_path, store=bench.store)
     restarted.recorder.flush()
 
@@ -285,21 +285,19 @@ def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
     assert bench.stored[1] == 1
 
 
-def test_a_replay_whose_marks_the_disk_refuses_writes_nothing_twice(
+def test_a_spool_that_the_disk_keeps_is_written_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spooled(bench, 3, requests=1)
-    opened = Path.open
 
-    def read_only(path: Path, mode: str = "r", *arguments: Any) -> Any:
-        if mode == "r+b":
-            raise OSError(30, "Read-only file system")
-        return opened(path, mode, *arguments)
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", read_only)
+        patched.setattr(Path, "unlink", read_only)
         for _ in range(5):
             bench.recorder.flush()
+    assert not bench.spool.empty
     bench.recorder.flush()
 
     assert bench.stored[1] == 3
@@ -341,7 +339,7 @@ def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
         assert begun.wait(60)
         bench.request()
         bench.recorder.stop()
-        rows = [batch for batch, _ in bench.spool.batches()]
+        rows = list(bench.spool.batches())
         answer.set()
         bench.recorder._thread.join()
 
@@ -410,15 +408,18 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
     ended: list[tuple[int, str, float, bool]],
 ) -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    workers, alone = [TrafficMinutes(f"w{n}") for n in range(3)], TrafficMinutes("parent")
-    merged = TrafficMinutes("parent")
-    for worker, route, ms, failed in ended:
-        one = DONE._replace(route=route, latency_ms=ms, failed=failed)
-        workers[worker].add([one], at)
-        alone.add([one], at)
-    for minutes in workers:
-        for row in minutes.take():
-            merged.merge(row)
+    merged, alone = (Sums[TrafficMinute]("traffic") for _ in range(2))
+    for _, route, ms, failed in ended:
+        alone.add(
+            minute_rows([DONE._replace(route=route, latency_ms=ms, failed=failed)], at, "w")
+        )
+    for worker in range(3):
+        own = [
+            DONE._replace(route=route, latency_ms=ms, failed=failed)
+            for number, route, ms, failed in ended
+            if number == worker
+        ]
+        merged.add(minute_rows(own, at, "w"))
 
     def by_route(rows: list[TrafficMinute]) -> list[TrafficMinute]:
         return sorted(rows, key=lambda row: row.route)

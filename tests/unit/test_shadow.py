@@ -27,8 +27,8 @@ from harness.domain.shadow import (
     within_budget,
 )
 from harness.gate.shadow_evidence import check_log_e, combined_log_e, is_harm, share_of_level
-from router.recording.shadow_totals import ShadowTotals
 from router.recording.shared_marks import SharedMarks
+from router.recording.sums import DayTotals, Sums
 
 pytestmark = pytest.mark.req("F8")
 
@@ -133,17 +133,21 @@ def test_limits_that_make_no_sense_are_refused(limits: ShadowLimits) -> None:
 
 
 def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
-    mine = ShadowTotals("w-1")
-    mine.note("sh_1", NOW, {"mirrored": 2}, {"candidate.cost_usd": 0.25})
-    assert mine.used("sh_1", TODAY) is None  # nobody said what others spend
-    written = mine.take()
+    new: Sums[ShadowTally] = Sums("shadows")
+    mine = DayTotals("w-1", new, "shadow", sum_usage)
+    mine.note(
+        [ShadowTally("sh_1", TODAY, "w-1", {"mirrored": 2}, {"candidate.cost_usd": 0.25})]
+    )
+    assert not mine.knows("sh_1")  # nobody said what others spend
+    written = new.take()
     theirs = ShadowTally("sh_1", TODAY, "w-2", {"mirrored": 3}, {"candidate.cost_usd": 0.5})
 
     mine.know(["sh_1"], [*written, theirs])
 
+    assert mine.knows("sh_1")
     assert mine.used("sh_1", TODAY) == ShadowUsage(5, 0.75)
     assert mine.used("sh_1", date(2026, 11, 21)) == ShadowUsage()
-    assert mine.take() == []
+    assert new.take() == []
     assert sum_usage([add_tallies(theirs, theirs)], TODAY) == ShadowUsage(6, 1.0)
 
 

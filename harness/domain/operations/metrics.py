@@ -168,7 +168,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "shadow_budget_unknown": "Requests not mirrored, since what was spent is not known",
         "shadow_circuit_open": "Requests not mirrored, since the candidate's circuit is open",
         "shadow_declined": "Requests not mirrored, since the client does not want it",
-        "shadow_dropped": "Requests not mirrored, for lack of room or since the shadow ended",
+        "shadow_dropped": "Requests not mirrored, since as many as may be are under way",
         "shadow_mirrored": "Requests that were mirrored to a candidate",
         "shadow_not_repeatable": "Requests not mirrored, since asking twice acts twice",
         "shadow_over_monthly_cap": "Requests not mirrored, for the monthly cap",

@@ -1,0 +1,262 @@
+"""Sums of what requests did, until they are stored; and what counts against a day's budget."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from operator import attrgetter
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
+from harness.domain.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.shadow import add_tallies
+from harness.ports import Clock
+
+_ALL_BOUNDS: Final[tuple[int, ...]] = (*LATENCY_BOUNDS_MS, -1)
+_ADDED: Final[tuple[str, ...]] = (
+    *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
+    *("cost_usd", "cached_tokens", "unpriced"),
+)
+
+
+class CompletedRequest(NamedTuple):
+    route: str
+    arm: str  # the assigned one
+    target: str = ""  # the id of what answered
+    revision: int = 0
+    stream: bool = False
+    failed: bool = False  # the caller got an error that is not the caller's own
+    charged: bool = False  # the assigned arm failed, whatever answered
+    latency_ms: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    key: str = ""  # the id of the caller's
+    priced: bool = True  # whether cost_usd is known
+    cached_tokens: int = 0
+    charge: str = ""  # the name of the failure (`name_failure`), where it did
+    model: str = ""  # as the provider names what it served
+    target_name: str = ""  # of what answered or was tried last; empty for none
+    outcome: str = "unknown"  # ok, failed, client_error, cancelled, handed_on
+    first_token_s: float | None = None  # of a stream that began
+
+
+def minute_rows(
+    ended: Sequence[CompletedRequest], at: datetime, worker: str
+) -> list[TrafficMinute]:
+    minute = start_of_minute(at)
+    by_place: dict[tuple[str, str, str, int], list[CompletedRequest]] = {}
+    for request in ended:
+        by_place.setdefault(request[:4], []).append(request)
+    rows: list[TrafficMinute] = []
+    for (route, arm, target, revision), requests in by_place.items():
+        # By columns, which are summed at native speed.
+        column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
+        histogram: dict[int, int] = {}
+        for latency_ms in column["latency_ms"]:
+            bound = _ALL_BOUNDS[bisect_left(LATENCY_BOUNDS_MS, latency_ms)]
+            histogram[bound] = histogram.get(bound, 0) + 1
+        rows.append(
+            TrafficMinute(
+                route,
+                minute,
+                worker,
+                arm,
+                target,
+                revision,
+                requests=len(requests),
+                failed=sum(column["failed"]),
+                charged=sum(column["charged"]),
+                streams=sum(column["stream"]),
+                input_tokens=sum(column["input_tokens"]),
+                output_tokens=sum(column["output_tokens"]),
+                cost_usd=sum(column["cost_usd"]),
+                latency_ms=histogram,
+                cached_tokens=sum(column["cached_tokens"]),
+                unpriced=len(requests) - sum(column["priced"]),
+            )
+        )
+    return rows
+
+
+def start_of_minute(at: datetime) -> datetime:
+    return at.replace(second=0, microsecond=0)
+
+
+def spend_rows(ended: Sequence[CompletedRequest], at: datetime, worker: str) -> list[KeySpend]:
+    day = at.date()
+    by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
+    for request in ended:
+        if request.key:
+            by_key.setdefault((request.key, request.priced), []).append(request)
+    rows: list[KeySpend] = []
+    for (key, is_priced), requests in by_key.items():
+        column = dict(zip(CompletedRequest._fields, zip(*requests, strict=True), strict=True))
+        tokens = sum(column["input_tokens"]) + sum(column["output_tokens"])
+        cost_usd = sum(column["cost_usd"]) if is_priced else 0.0
+        unpriced = 0 if is_priced else len(requests)
+        rows.append(KeySpend(key, day, worker, len(requests), tokens, cost_usd, unpriced))
+    return rows
+
+
+def _add_minutes(one: TrafficMinute, other: TrafficMinute) -> TrafficMinute:
+    added = {name: getattr(one, name) + getattr(other, name) for name in _ADDED}
+    latency_ms = merge_histograms((one.latency_ms, other.latency_ms))
+    return replace(one, **added, latency_ms=latency_ms)
+
+
+def _newer(one: Sighting, other: Sighting) -> Sighting:
+    return other if one.last_at <= other.last_at else one
+
+
+class SumKind(NamedTuple):
+    key: Callable[[Any], object]  # rows with one key become one row
+    plus: Callable[[Any, Any], Any]
+
+
+# By field of a batch.
+SUMMED: Final[Mapping[str, SumKind]] = {
+    "traffic": SumKind(
+        attrgetter("route", "minute", "worker", "arm", "target", "revision"), _add_minutes
+    ),
+    "spends": SumKind(attrgetter("key", "day", "worker"), KeySpend.plus),
+    "sightings": SumKind(attrgetter("target", "served"), _newer),
+    "shadows": SumKind(attrgetter("shadow", "day", "worker"), add_tallies),
+    "asked_names": SumKind(
+        attrgetter("name", "day", "route"),
+        lambda one, other: replace(one, requests=one.requests + other.requests),
+    ),
+}
+Row = TypeVar("Row")
+Total = TypeVar("Total")
+
+
+class Sums(Generic[Row]):
+    """Adds up rows of one kind until they are taken. kind: of `SUMMED`. Thread-safe."""
+
+    def __init__(self, kind: str) -> None:
+        self._key, self.plus = SUMMED[kind]
+        self._lock = threading.Lock()
+        self._rows: dict[object, Row] = {}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        with self._lock:
+            for row in rows:
+                key = self._key(row)
+                known = self._rows.get(key)
+                self._rows[key] = row if known is None else self.plus(known, row)
+
+    def take(self) -> list[Row]:
+        with self._lock:
+            taken, self._rows = self._rows, {}
+        return list(taken.values())
+
+
+def sum_rows(kind: str, rows: Iterable[Row]) -> list[Row]:
+    sums: Sums[Row] = Sums(kind)
+    sums.add(rows)
+    return sums.take()
+
+
+class DayTotals(Generic[Row, Total]):
+    """A subject's total is what this process added, and what the database has of all others.
+
+    So nothing counts twice, however late this process's own rows arrive there. new: gets the
+    rows, to be stored. subject: the field of a row that names it. worker: a name that is new
+    for every process. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        new: Sums[Row],
+        subject: str,
+        total: Callable[[Iterable[Row], date], Total],
+    ) -> None:
+        self._worker = worker
+        self._new = new
+        self._subject: Callable[[object], str] = attrgetter(subject)
+        self._total = total
+        self._lock = threading.Lock()
+        # By subject and day.
+        self._own: dict[str, dict[date, Any]] = {}
+        self._others: dict[str, dict[date, Any]] = {}
+
+    def note(self, rows: Sequence[Row]) -> None:
+        self._new.add(rows)
+        with self._lock:
+            for row in rows:
+                self._enter(self._own, row)
+
+    def used(self, subject: str, today: date) -> Total:
+        with self._lock:
+            own, others = self._own.get(subject, {}), self._others.get(subject, {})
+            rows = (*own.values(), *others.values())
+        return self._total(rows, today)
+
+    def knows(self, subject: str) -> bool:
+        """Whether the database has said what others use."""
+        return subject in self._others
+
+    def know(self, subjects: Iterable[str], rows: Iterable[Any]) -> None:
+        """Enters what the database has. rows: of these subjects, of the month or the day."""
+        others: dict[str, dict[date, Any]] = {subject: {} for subject in subjects}
+        for row in rows:
+            if row.worker != self._worker:
+                self._enter(others, row)
+        with self._lock:
+            self._others = others
+
+    def _enter(self, sums: dict[str, dict[date, Any]], row: Any) -> None:
+        days, day = sums.setdefault(self._subject(row), {}), row.day
+        known = days.get(day)
+        days[day] = row if known is None else self._new.plus(known, row)
+        if known is None and len(days) > 1:
+            # No budget lasts longer than a month.
+            for over in [other for other in days if other < day.replace(day=1)]:
+                del days[over]
+
+
+# A name that a target served a while ago is noted again: the newest is what counts.
+NOTE_EVERY_S: Final = 30.0
+LONGEST_NAME: Final = 200  # characters
+
+
+class ServedNames:
+    """Notes the model names in targets' answers (F6): of each target at most as many as the
+    store keeps; further names within NOTE_EVERY_S are not noted. Thread-safe.
+    """
+
+    def __init__(self, clock: Clock, new: Sums[Sighting]) -> None:
+        self._clock = clock
+        self._new = new
+        self._lock = threading.Lock()
+        # When each was noted, in monotonic seconds, by target and name.
+        self._noted: dict[str, dict[str, float]] = {}
+
+    def note(self, target: str, model: str) -> None:
+        """Notes the model that an answer names. target: an id."""
+        now = self._clock.monotonic()
+        names = self._noted.get(target)
+        at = names.get(model[:LONGEST_NAME]) if names is not None else None
+        if not model or (at is not None and now - at < NOTE_EVERY_S):
+            return
+        model = model[:LONGEST_NAME]
+        with self._lock:
+            takes = self._takes(target, model, now)
+        if takes:
+            moment = self._clock.now()
+            self._new.add((Sighting(target, ServedModel(model), moment, moment),))
+
+    def _takes(self, target: str, model: str, now: float) -> bool:
+        names = self._noted.setdefault(target, {})
+        if model not in names and len(names) >= MAX_SIGHTINGS:
+            names = {name: at for name, at in names.items() if now - at < NOTE_EVERY_S}
+            self._noted[target] = names
+            if len(names) >= MAX_SIGHTINGS:
+                return False
+        names[model] = now
+        return True
