@@ -9,10 +9,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import page_frame, sign_in_page
-from dashboard.text import html
-from dashboard.text.html import escape, strong
-from dashboard.text.labels import time_of_day
+from dashboard import html, page_frame, sign_in_page
+from dashboard.html import escape, strong
+from dashboard.labels import time_of_day
 from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.operations.single_sign_on import read_identity

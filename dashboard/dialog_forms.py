@@ -12,8 +12,7 @@ from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.text import html
+from dashboard import current_user, html, page_frame
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.access import Actor, Role

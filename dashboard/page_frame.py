@@ -1,22 +1,27 @@
 """The frame of every page: one installation for all visitors, banners, errors in words."""
 
+import csv
+import json
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, TypeVar
 
+import pandas as pd
 import streamlit as st
 
-from dashboard import theme
-from dashboard.text import html, labels
+from dashboard import html, labels, theme
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
 from harness.control.context import Context
-from harness.control.routing import banners
+from harness.control.operations import queries
+from harness.control.providers import named_models
+from harness.control.routing import banners, routes
 from harness.control.routing.banners import Banner
+from harness.control.serialize import to_plain
 from harness.domain.errors import (
     ConfigError,
     NotAllowed,
@@ -24,6 +29,7 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
+from harness.domain.formatting import escape_formula
 from harness.domain.operations.access import Actor
 from harness.domain.pagination import Page
 from harness.domain.settings import OidcSettings
@@ -275,3 +281,64 @@ def copy_as_cli(*commands: Sequence[str]) -> None:
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         for words in commands:
             st.code(shlex.join(["swapgate", *words]), language=None)
+
+
+def titles(ctx: Context) -> Mapping[str, str]:
+    return {name: ctx.suites.title(name) for name in ctx.suites.names()}
+
+
+def route_names(ctx: Context) -> Sequence[str]:
+    return [record.name for record in ctx.store.lists.routes()]
+
+
+def name_target(ctx: Context, id_: str) -> str:
+    return queries.load_target_names(ctx, {id_}).get(id_, id_)
+
+
+def incumbent_name(ctx: Context, route: str) -> str:
+    """Names the model that serves a route. Raises NotFound."""
+    return name_target(ctx, queries.find_route(ctx, route).incumbent)
+
+
+def candidates(ctx: Context, route: str) -> Sequence[str]:
+    with ctx.store.read() as tx:
+        incumbent = routes.require_route(tx, route).incumbent
+        found = tx.routing.targets()
+    return sorted(target.name for target in found.values() if target.id != incumbent)
+
+
+def model_names(ctx: Context) -> list[str]:
+    with ctx.store.read() as tx:
+        known = sorted({target.name for target in tx.routing.targets().values()})
+    offered = (name for name, _ in named_models.list_configured_offers(ctx))
+    return list(dict.fromkeys((*known, *offered)))
+
+
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """Writes CSV with a mark by which spreadsheets know UTF-8. Every text stands in quotes:
+    where `;` parts the cells, one within it begins no new cell.
+    """
+    text = frame.map(escape_formula).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return text.encode("utf-8-sig")
+
+
+def frame_of(rows: Iterable[object]) -> pd.DataFrame:
+    """Builds a row of each record; lists and objects in it become JSON."""
+    plain = pd.DataFrame([to_plain(row) for row in rows])
+    return plain.map(
+        lambda cell: (
+            json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
+        )
+    )
+
+
+def offer_csv(name: str, load: Callable[[], pd.DataFrame]) -> None:
+    st.download_button(
+        "CSV",
+        lambda: to_csv(load()),
+        f"{name}.csv",
+        "text/csv",
+        key=f"csv-{name}",
+        icon=":material/download:",
+        on_click="ignore",
+    )

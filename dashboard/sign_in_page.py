@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from dashboard import theme
-from dashboard.text.html import escape, failure, strong
+from dashboard.html import escape, failure, strong
 from harness.app.installation import Installation
 from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession

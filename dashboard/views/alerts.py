@@ -6,10 +6,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, downloads, page_frame
-from dashboard.text import html, labels
-from dashboard.text.html import escape, noted, strong
-from dashboard.text.labels import Label, Tone
+from dashboard import current_user, html, labels, page_frame
+from dashboard.html import escape, noted, strong
+from dashboard.labels import Label, Tone
 from harness.control.operations import alerts
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.queries import list_alerts
@@ -79,7 +78,7 @@ def _past(wanted: str) -> None:
         return read_all(lambda part: list_alerts(ctx, part, search=wanted))
 
     if page.total:
-        downloads.offer("alerts", lambda: downloads.frame_of(read()))
+        page_frame.offer_csv("alerts", lambda: page_frame.frame_of(read()))
 
 
 def _test(sinks: Sequence[str]) -> None:

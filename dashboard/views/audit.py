@@ -8,10 +8,9 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import current_user, downloads, page_frame
-from dashboard.text import html, labels
-from dashboard.text.html import escape, noted, strong
-from dashboard.text.labels import Tone
+from dashboard import current_user, html, labels, page_frame
+from dashboard.html import escape, noted, strong
+from dashboard.labels import Tone
 from harness.control.operations import audit_export, queries
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_excerpt
@@ -107,7 +106,7 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
         rows = [audit_export.event_row(event) for event in events]
         return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))
 
-    downloads.offer("audit", read)
+    page_frame.offer_csv("audit", read)
 
 
 def _options(selection: AuditFilter) -> list[str]:

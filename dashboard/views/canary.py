@@ -5,15 +5,11 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import current_user, page_frame
-from dashboard.charts import canary_timeline
-from dashboard.data import queries
-from dashboard.data.queries import CanaryView
+from dashboard import current_user, html, page_frame
 from dashboard.dialog_forms import Form, dialog, show_openers
-from dashboard.dialogs import route_holds
-from dashboard.sections import shadows
-from dashboard.text import canary_text, html
-from dashboard.text.html import escape, strong
+from dashboard.html import escape, strong
+from dashboard.views import canary_text, canary_timeline, route_holds, shadows
+from dashboard.views.canary_text import CanaryView
 from harness.control.canary import operations
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryStatus
@@ -28,7 +24,7 @@ from harness.gate.text.canary_state import OVERRULES, describe_effect
 def show() -> None:
     with page_frame.loading("the canary"):
         ctx = page_frame.context()
-        routes = queries.canary_routes(ctx)
+        routes = canary_text.list_canary_routes(ctx)
     if not routes:
         st.html(html.title("There is no route yet, so no canary"))
         page_frame.show_no_route()
@@ -38,7 +34,7 @@ def show() -> None:
     route = page_frame.choose_route(routes)
     if route is None:
         return
-    view = queries.canary(ctx, route)
+    view = canary_text.load_canary(ctx, route)
     state = top.empty()
     with top:
         page_frame.show_done_message()
@@ -77,7 +73,7 @@ def show() -> None:
 def live(route: str, version: int, state: DeltaGenerator) -> None:
     """Shows what refreshes itself. version: of the rollout that the rest of the page shows."""
     with current_user.live_part("The figures"):
-        view = queries.canary(page_frame.context(), route)
+        view = canary_text.load_canary(page_frame.context(), route)
         if view.status is None or view.status.rollout.version != version:
             st.rerun()
         state.html(canary_text.headline(view, view.status))

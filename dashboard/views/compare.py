@@ -6,15 +6,11 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.charts import plots
-from dashboard.data import frames, queries
-from dashboard.data.queries import ComparisonView, ProposalRow
-from dashboard.dialogs import decisions
-from dashboard.sections import samples
-from dashboard.sections.samples import show_format_failures
-from dashboard.text import comparison_text, html, labels, suite_text
-from dashboard.text.html import escape, strong
+from dashboard import html, labels, page_frame, plots
+from dashboard.html import escape, strong
+from dashboard.views import decisions, samples, verdict_text
+from dashboard.views.decisions import ProposalRow
+from dashboard.views.samples import ComparisonView, show_format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
@@ -26,7 +22,7 @@ CHARTS_A_ROW = 3
 def show() -> None:
     with page_frame.loading("the comparison"):
         ctx = page_frame.context()
-        rows = queries.proposals(ctx)
+        rows = decisions.list_rows(ctx)
         newest = max(rows, key=lambda row: row.proposal.created_at, default=None)
         chosen = st.query_params.get("id") or (newest.proposal.id if newest else None)
         view = samples.load(ctx, chosen) if chosen else None
@@ -77,7 +73,7 @@ def _header(view: ComparisonView) -> None:
 
 
 def banner(view: ComparisonView) -> bool:
-    because = comparison_text.stale_reason(view)
+    because = verdict_text.stale_reason(view)
     if because:
         words = f"This verdict is no longer valid: {because}. Propose again to renew it."
         st.html(html.banner("STALE.", words))
@@ -95,15 +91,15 @@ def banner(view: ComparisonView) -> bool:
 
 def decide(view: ComparisonView, *, stale: bool) -> None:
     comparison = view.comparison
-    against = comparison_text.against_card(view)
+    against = verdict_text.against_card(view)
     main, side = st.columns([3, 2]) if against else (st.container(), None)
     with main:
-        card = comparison_text.verdict_card(view)
+        card = verdict_text.verdict_card(view)
         # On a phone, what the verdict rests on would push the next step off the screen.
         st.html(html.verdict(replace(card, foot=""), stale=stale))
         proposal = comparison.proposal
         paused = proposal.open and proposal.retry_at is not None
-        if queries.awaits_decision(proposal) or proposal.waits or paused:
+        if decisions.awaits_decision(proposal) or proposal.waits or paused:
             with st.container(horizontal=True, vertical_alignment="center"):
                 decisions.show_buttons(
                     comparison.proposal, comparison.verdict, comparison.standing, view.now
@@ -137,7 +133,7 @@ def next_button(view: ComparisonView) -> None:
         case _:
             label, icon, target = "Propose again", "add", "proposals"
             query["candidate"] = view.comparison.candidate.name
-            why = comparison_text.why_again(view.comparison.verdict)
+            why = verdict_text.why_again(view.comparison.verdict)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=f":material/{icon}:", type="primary"):
             st.switch_page(f"views/{target}.py", query_params=query)
@@ -152,7 +148,7 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
         return
     st.html(
         html.tiles(
-            comparison_text.tiles(comparison.incumbent_figures, comparison.candidate_figures),
+            verdict_text.tiles(comparison.incumbent_figures, comparison.candidate_figures),
             stale=stale,
         )
     )
@@ -185,9 +181,9 @@ def effects(view: ComparisonView) -> None:
     basis = view.comparison.basis
     if basis is None:
         return
-    reports = comparison_text.measured(basis)
+    reports = verdict_text.measured(basis)
     shown = [r for r in reports if r.suite not in view.differing]
-    frame = frames.suites(shown, view.titles, basis)
+    frame = plots.suite_frame(shown, view.titles, basis)
     if frame.empty:
         return
     note = (
@@ -196,8 +192,8 @@ def effects(view: ComparisonView) -> None:
     )
     st.html(html.section("Change in score for each suite", note))
     st.altair_chart(plots.forest(frame, page_frame.palette()), theme=None, width="stretch")
-    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < frames.FEWEST_PAIRS]
-    less = f" Fewer than {frames.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
+    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < plots.FEWEST_PAIRS]
+    less = f" Fewer than {plots.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
     limit = (
         "limit: the largest loss that the policy allows; 0 where the candidate must be better."
         f"{less if few else ''}"
@@ -205,7 +201,7 @@ def effects(view: ComparisonView) -> None:
     mark = '<span class="limit"></span>'
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
     alone = [report for report in shown if report is not basis.mean]
-    st.html(html.section("Won, tied, lost", suite_text.bars_note(alone, view.titles)))
+    st.html(html.section("Won, tied, lost", verdict_text.bars_note(alone, view.titles)))
     counted = [
         (view.titles.get(r.suite, r.suite), r.wins, r.losses, r.ties) for r in alone if r.n_used
     ]
@@ -213,12 +209,12 @@ def effects(view: ComparisonView) -> None:
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
-    for report in frames.in_reading_order(reports):
-        charts = frames.slices(report)
+    for report in plots.in_reading_order(reports):
+        charts = plots.slice_frames(report)
         if not charts:
             continue
         name = view.titles.get(report.suite, report.suite)
-        st.html(html.section(f"Slices of {name}", suite_text.slices_note(report)))
+        st.html(html.section(f"Slices of {name}", verdict_text.slices_note(report)))
         everything = pd.concat(charts.values())
         fields, columns = list(charts), min(CHARTS_A_ROW, len(charts))
         for first in range(0, len(fields), columns):
@@ -233,7 +229,7 @@ def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
 
 def progress(view: ComparisonView) -> None:
     st.html(html.section("Progress", "Items that are answered."))
-    for suite, done, planned in comparison_text.progress(view.comparison):
+    for suite, done, planned in verdict_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
             html.block(f"<p>{escape(name)}: {done:,} of {planned:,} on both sides</p>")

@@ -1,23 +1,22 @@
 """The Overview page answers: does any route need me now? Without one it asks for the first."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.data import queries
-from dashboard.sections import first_steps
-from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
-from dashboard.text.labels import Label, Tone
+from dashboard import current_user, html, labels, page_frame
+from dashboard.html import escape, strong
+from dashboard.labels import Label, Tone
 from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, load_target_names
-from harness.control.routing import scorecard
+from harness.control.providers import checks
+from harness.control.routing import first_route, scorecard
 from harness.control.routing.break_glass import count_unconfirmed
+from harness.control.routing.first_route import SIMULATOR, FirstRoute
 from harness.control.routing.queries import RouteOverview, load_overview, load_statuses
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
@@ -30,45 +29,24 @@ from harness.control.routing.route_status import (
 from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.formatting import DASH, format_score
+from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import NO_SINK, Severity
-from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.table import Route
 
 MOST_ALERTS: Final = 5
-# With more routes than FEW_ROUTES, only those where something goes on are cards, MOST_CARDS at
-# most; the others are lines of a table. With more than MOST_CARDS, only the urgent ones are.
+# With more routes than FEW_ROUTES, only those where something goes on are cards; the others are
+# lines of a table. With more than MOST_CARDS, a search narrows them.
 FEW_ROUTES: Final = 6
 MOST_CARDS: Final = 12
 MOST_LINES: Final = 50
 
 
-@dataclass(frozen=True)
-class ManyRoutes:
-    texts: Mapping[str, str]  # by route, without those that are not as they were signed
-    invalid: Sequence[RowFault]
-
-
-def _load_shown(
-    ctx: Context, overview: RouteOverview, most: int
-) -> Page[RouteStatus] | ManyRoutes:
-    if len(overview.names) <= most:
-        return load_statuses(ctx, overview, overview.names)
-    routes = ctx.store.lists.routes()
-    names = load_target_names(ctx, {route.incumbent for route in routes})
-    texts = {
-        route.name: f"{route.name} {route.settings.description} "
-        f"{names.get(route.incumbent, '')}".casefold()
-        for route in routes
-    }
-    return ManyRoutes(texts, routes.invalid)
-
-
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
-        overview = load_overview(ctx)
-        routes = _load_shown(ctx, overview, MOST_CARDS)
+        overview, routes = load_overview(ctx), ctx.store.lists.routes()
         alarming = [
             alert
             for alert in list_alerts(ctx, open_only=True)
@@ -81,62 +59,50 @@ def show() -> None:
     page_frame.show_done_message()
     if ctx.sinks is not None and not ctx.sinks.names():
         st.html(html.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
-    first_steps.show_next_steps()
+    show_next_steps()
     _alerts(alarming, overview.at)
     page_frame.show_freezes()
-    if isinstance(routes, ManyRoutes):
-        _many(overview, routes)
-    elif routes:
-        _few(routes, overview)
+    if overview.names:
+        _show_routes(ctx, overview, routes)
     else:
-        first_steps.ask()
+        ask_first_route()
     page_frame.copy_as_cli(["status"])
 
 
-def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
-    few = len(statuses) <= FEW_ROUTES
-    cards = [status for status in statuses if few or status.state is not RouteState.STEADY]
-    _cards(cards, overview.at)
-    lines = [status for status in statuses if status not in cards]
-    _table(lines, overview, len(lines), others=bool(cards))
+def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> None:
+    known = {route.name: route for route in routes}
+    models = load_target_names(ctx, {route.incumbent for route in routes})
 
+    def text(name: str) -> str:
+        route = known[name]
+        return f"{name} {route.settings.description} {models.get(route.incumbent, '')}"
 
-def _many(overview: RouteOverview, routes: ManyRoutes) -> None:
     found = page_frame.find(
-        [name for name in overview.names if name in routes.texts], 0, "Find a route",
-        "Part of its name, description or model", routes.texts.__getitem__,
+        [name for name in overview.names if name in known], MOST_CARDS, "Find a route",
+        "Part of its name, description or model", text,
     )  # fmt: skip
-    urgent = {status.route.name for status in overview.urgent}
-    first = [name for name in found if name in urgent][:MOST_CARDS]
-    others = [name for name in found if name not in first]
-    ctx = page_frame.context()
-    shown = load_statuses(ctx, overview, [*first, *others[:MOST_LINES]])
-    if shown.invalid:  # of a verdict or a rollout: forged routes are not among those found
-        st.html(html.invalid(shown.invalid))
-    _cards([status for status in shown if status.route.name in first], overview.at)
-    lines = [status for status in shown if status.route.name not in first]
-    _table(lines, overview, len(others), others=bool(first))
-    if not found:
+    if known and not found:
         st.html(html.note("No route has this in its name, its description or its model."))
-
-
-def _table(
-    lines: Sequence[RouteStatus], overview: RouteOverview, found: int, *, others: bool
-) -> None:
-    """found: how many there are of them. others: whether some routes are cards."""
+    shown = load_statuses(ctx, overview, found[: MOST_CARDS + MOST_LINES])
+    # Of a verdict or a rollout: forged routes are named above.
+    page_frame.show_html(html.invalid([f for f in shown.invalid if f not in routes.invalid]))
+    few = len(overview.names) <= FEW_ROUTES
+    cards = [status for status in shown if few or status.state is not RouteState.STEADY]
+    cards = cards[:MOST_CARDS]
+    _cards(cards, overview.at)
+    lines = [status for status in shown if status not in cards][:MOST_LINES]
     if not lines:
         return
-    heading = "All other routes" if others else "All routes"
-    of_all = f"{len(lines):,} of {len(overview.names):,}"
-    more = found - len(lines)
-    narrow = f" Search above to see the {more:,} others." if more else ""
-    rows = [_line(status, overview.at) for status in lines]
-    st.html(html.listing(heading, f"{of_all}.{narrow}" if more else of_all, rows))
+    count = f"{len(lines):,} of {len(overview.names):,}"
+    if more := len(found) - len(cards) - len(lines):
+        count += f". Search above to see the {more:,} others."
+    heading = "All other routes" if cards else "All routes"
+    st.html(html.listing(heading, count, [_line(status, overview.at) for status in lines]))
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
     ctx = page_frame.context()
-    titles, routes = queries.titles(ctx), [status.route.name for status in statuses]
+    titles, routes = page_frame.titles(ctx), [status.route.name for status in statuses]
     lines: Mapping[str, str] = {
         name: score_line(measured, titles)
         for name, measured in scorecard.build_sound_scorecards(ctx, routes).items()
@@ -323,6 +289,146 @@ def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[fl
         cost_usd, requests = sums.get(at, (0.0, 0))
         sums[at] = (cost_usd + minute.cost_usd, requests + minute.requests)
     return [1000 * cost_usd / n for _, (cost_usd, n) in sorted(sums.items()) if n]
+
+
+ABOUT = (
+    "A route is the name that your clients use as `model`. Behind it one model of a provider "
+    "answers; a suite of questions decides whether another one may take its place."
+)
+SIMULATED = (
+    "The simulator needs no key. Start it on a terminal: `swapgate sim`. Users are simulated "
+    "by `swapgate sim traffic`."
+)
+OWN_QUESTIONS = (
+    "Questions of your own: add a suite on Suites first. The simulator answers those "
+    "that it knows: `swapgate sim --suite NAME=FILE`."
+)
+NEXT_PAGES = {
+    "proposals": "Proposals: what is being evaluated",
+    "canary": "Canary: how a candidate fares with users",
+}
+MADE = "first-route"  # the route that this visitor has just made here
+REFUSED = (
+    "What came before this in the form is kept: mend it, and make the route again, which goes "
+    "on from there."
+)
+
+
+def ask_first_route() -> None:
+    note = (
+        "One form; everything can be changed later. `swapgate init --guided` asks for the same."
+    )
+    st.html(html.section("First steps: make your first route", note))
+    st.html(html.note(ABOUT))
+    with st.container(border=True):
+        st.html(html.section("1. Provider", "Where the model that serves now is called."))
+        entered = _ask_provider()
+    provider, simulated = entered.provider, entered.provider == SIMULATOR
+    with st.container(border=True):
+        st.html(
+            html.section("2. Route", "What clients name, and what decides about its model.")
+        )
+        suites = sorted(page_frame.context().suites.names())
+        policies = sorted(page_frame.context().policies)
+        usual = entered.policy if simulated else "default"
+        first, second, third = st.columns(3)
+        route = first.text_input("Route, the name that clients use", entered.route)
+        suite = second.selectbox(
+            "Suite that decides", suites, index=_index(suites, entered.suite)
+        )
+        policy = third.selectbox(
+            "Policy", policies, index=_index(policies, usual), key=f"policy-{provider}",
+            help="quick decides within minutes, on too little evidence for production.",
+        )  # fmt: skip
+        st.html(html.note(OWN_QUESTIONS))
+    with st.container(border=True):
+        st.html(
+            html.section("3. First proposal", "Its evals begin at once; empty for none yet.")
+        )
+        candidate = st.text_input(
+            "Candidate, another model of this provider",
+            entered.candidate if simulated else "",
+            key=f"candidate-{provider}",
+        )
+    _create(
+        replace(
+            entered, route=route.strip(), suite=suite or "", policy=policy or usual,
+            candidate=candidate.strip(),
+        )
+    )  # fmt: skip
+
+
+def _ask_provider() -> FirstRoute:
+    """Provider, address, key and model. Each kind keeps what was typed for it."""
+    usual = FirstRoute()
+    left, right = st.columns(2)
+    provider = left.selectbox(
+        "Provider",
+        first_route.provider_choices(),
+        accept_new_options=True,
+        help="A kind of provider, or a name of yours for an OpenAI-compatible server.",
+    )
+    provider = provider or SIMULATOR
+    simulated = provider == SIMULATOR
+    address = first_route.usual_address(provider)
+    api_base = right.text_input("Address", address, key=f"address-{provider}")
+    key = ""
+    if simulated:
+        st.html(html.note(SIMULATED))
+    left, right = st.columns(2)
+    model = left.text_input(
+        "Model that serves now", usual.model if simulated else "", key=f"model-{provider}"
+    )
+    if not simulated:
+        key = right.text_input(
+            "Key", type="password", autocomplete="off", key=f"key-{provider}"
+        )
+        right.html(html.note("Stored encrypted; leave it empty where none is needed."))
+    return replace(
+        usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
+    )
+
+
+def _create(wanted: FirstRoute) -> None:
+    def make(actor: Actor) -> None:
+        first_route.create_first_route(page_frame.context(), actor, wanted)
+        st.session_state[MADE] = wanted.route
+
+    done = f"Route {wanted.route} is made."
+    missing = "" if wanted.model and wanted.route else "Name the model and the route first."
+    missing = missing or current_user.why_not(Role.ADMIN)
+    if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
+        with st.spinner("The route is made, and its provider asked whether it answers."):
+            current_user.attempt(make, lambda _: done, refused=REFUSED)
+    if missing:
+        st.html(html.note(missing))
+
+
+def _index(names: list[str], wanted: str) -> int:
+    return names.index(wanted) if wanted in names else 0
+
+
+def show_next_steps() -> None:
+    route = st.session_state.get(MADE)
+    if route is None:
+        return
+    for check in checks.load_last_check(page_frame.context()).providers:
+        for finding in check.findings:
+            if finding.next_step:
+                words = f"{finding.found}. Next: {finding.next_step}"
+                st.html(html.banner(f"{check.provider}:", words))
+    traffic = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
+    entered = (
+        f"<p>Clients ask for the model {strong(route)} at the router's address, with a key of "
+        "<code>swapgate key create</code>.</p>"
+    )
+    evaluated = (
+        "<p>A proposal's evals run by themselves, as long as the control plane runs. A canary "
+        f"then needs users: {traffic} simulates them, with a client key in SWAPGATE_KEY.</p>"
+    )
+    st.html(html.block(entered + evaluated))
+    for page, label in NEXT_PAGES.items():
+        page_frame.link(page, label, "arrow_forward")
 
 
 if __name__ == "__main__":

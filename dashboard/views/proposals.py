@@ -7,14 +7,12 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.data import queries
-from dashboard.data.queries import ProposalRow
+from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL
-from dashboard.dialogs import decisions
-from dashboard.text import comparison_text, html, labels
-from dashboard.text.html import escape, strong
-from dashboard.text.labels import Label
+from dashboard.html import escape, strong
+from dashboard.labels import Label
+from dashboard.views import decisions, verdict_text
+from dashboard.views.decisions import ProposalRow
 from harness.control.canary import duration_estimate, status
 from harness.control.proposals import cost_ratio, estimate, route_rules, submission
 from harness.control.proposals.cost_ratio import CostRatio
@@ -34,7 +32,7 @@ AS_THE_POLICY: Final = "as the policy says"
 def show() -> None:
     with page_frame.loading("the proposals"):
         ctx = page_frame.context()
-        page, now = queries.proposals(ctx, st.query_params.get("after")), ctx.clock.now()
+        page, now = decisions.list_rows(ctx, st.query_params.get("after")), ctx.clock.now()
     st.html(html.title(*_headline(page)))
     page_frame.show_html(html.invalid(page.invalid))
     page_frame.show_done_message()
@@ -42,7 +40,7 @@ def show() -> None:
     busy = {
         row.proposal.route: row for row in page if row.proposal.open and not row.proposal.yields
     }
-    create(queries.route_names(ctx), busy)
+    create(page_frame.route_names(ctx), busy)
     state = "open"
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
@@ -54,7 +52,7 @@ def show() -> None:
         chosen = [
             row for row in page if state == "all" or row.proposal.open == (state == "open")
         ]
-        canaries, titles = _canary_labels(chosen), queries.titles(ctx)
+        canaries, titles = _canary_labels(chosen), page_frame.titles(ctx)
         for row in chosen:
             card(row, canaries.get(row.proposal.route), titles, now)
         if not chosen:
@@ -84,7 +82,7 @@ def _state() -> str:
 
 
 def _headline(page: Page[ProposalRow]) -> tuple[str, str]:
-    routes = [row.proposal.route for row in page if queries.awaits_decision(row.proposal)]
+    routes = [row.proposal.route for row in page if decisions.awaits_decision(row.proposal)]
     opened = sum(row.proposal.open for row in page)
     note = f"{labels.plural(opened, 'open proposal')} of {page.total:,}"
     if not routes:
@@ -132,7 +130,7 @@ def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: dateti
     when = labels.age(proposal.created_at, now)
     if proposal.approver is not None:
         when += f" · approvals 1 of 1, by {proposal.approver}"
-    elif queries.awaits_decision(proposal):
+    elif decisions.awaits_decision(proposal):
         when += f" · approvals 0 of 1 · {labels.left(proposal.approval_ends_at, now)}"
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
@@ -224,7 +222,7 @@ def _read_form(
         claims: list[Claim | None] = [None, *Claim]
         claim = st.selectbox("Claim", claims, format_func=_name_claim, key="wish-claim")
     with right:
-        known = list(queries.candidates(ctx, route))
+        known = list(page_frame.candidates(ctx, route))
         names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
         candidate = st.selectbox(
             "Candidate", names, index=0 if prefilled else None, accept_new_options=True,
@@ -309,7 +307,7 @@ def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
         st.html(html.note(f"No forecast is possible: {error}"))
         return None
     terms = submission.preview_proposal(ctx, request, current_user.signed_in())
-    names = queries.titles(ctx)
+    names = page_frame.titles(ctx)
     rows = [
         {
             "Suite": escape(names.get(suite.plan.suite, suite.plan.suite)),
@@ -318,7 +316,7 @@ def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
         }
         for suite in planned
     ]
-    claims = comparison_text.claim_rows(planned, names)
+    claims = verdict_text.claim_rows(planned, names)
     page_frame.show_html(html.table(rows) + html.table(claims, stacked=True))
     widening = route_rules.describe_second_person_reasons(terms.widened)
     untaken = traffic_report.list_untaken(ctx, request.route, request.candidate)
@@ -326,7 +324,7 @@ def _outlook(request: submission.ProposalRequest) -> CostRatio | None:
     for line in (
         f"The candidate is {terms.candidate}.",
         *filter(None, [terms.unlisted]),
-        comparison_text.outlook_line(planned),
+        verdict_text.outlook_line(planned),
         terms.cost.text,
         f"This would be the {terms.risk.text}.",
         *(f"Another person has to approve it: {line}" for line in widening),

@@ -8,12 +8,11 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import html, labels, page_frame
 from dashboard.dialog_forms import Opener, show_openers
-from dashboard.dialogs import providers as dialogs
-from dashboard.text import html, labels
-from dashboard.text.html import banner, escape, faint, noted, rich, state, strong
-from dashboard.text.labels import Label, Tone
+from dashboard.html import banner, escape, faint, noted, rich, state, strong
+from dashboard.labels import Label, Tone
+from dashboard.views import provider_dialogs as dialogs
 from harness.control.providers import checks
 from harness.control.providers.matrix import (
     MatrixModel,

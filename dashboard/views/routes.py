@@ -6,16 +6,12 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.charts import timelines
-from dashboard.data import queries
-from dashboard.data.queries import RouteView
+from dashboard import html, labels, page_frame
 from dashboard.dialog_forms import show_openers
-from dashboard.dialogs import route_holds
-from dashboard.dialogs import routes as dialogs
-from dashboard.sections import policies
-from dashboard.text import html, labels
-from dashboard.text.html import escape, faint, strong
+from dashboard.html import escape, faint, strong
+from dashboard.views import policies, route_holds, route_timeline
+from dashboard.views import route_settings as dialogs
+from dashboard.views.route_timeline import RouteView
 from harness.control.evals import drift_watches
 from harness.control.evals.drift_watches import DriftStatus
 from harness.control.routing import routes, seed
@@ -37,7 +33,7 @@ POLICIES_COMMAND: Final = ("config", "show", "--origin", "--section", "policies"
 def show() -> None:
     with page_frame.loading("the route"):
         ctx = page_frame.context()
-        names = queries.route_names(ctx)
+        names = page_frame.route_names(ctx)
     if not names:
         st.html(html.title("There is no route yet"))
         page_frame.show_done_message()
@@ -49,7 +45,7 @@ def show() -> None:
     name = page_frame.choose_route(names)
     if name is None:
         return
-    view = queries.route(ctx, name)
+    view = route_timeline.load_route(ctx, name)
     with top:
         header(view)
     page_frame.show_done_message()
@@ -61,7 +57,7 @@ def show() -> None:
         show_openers(route_holds.drift_openers(name, view.drift))
     settings(view)
     _freezes(view)
-    st.html(measured_section(view, queries.titles(page_frame.context())))
+    st.html(measured_section(view, page_frame.titles(page_frame.context())))
     timeline(view)
     versions(view)
     back(view)
@@ -125,7 +121,7 @@ def behind(view: RouteView) -> None:
 def settings(view: RouteView) -> None:
     route = view.route
     canary = route.canary
-    titles = queries.titles(page_frame.context())
+    titles = page_frame.titles(page_frame.context())
     suites = ", ".join(
         f"{titles.get(s.suite, s.suite)} ({s.role.value})" for s in route.settings.suites
     )
@@ -170,7 +166,7 @@ def _freezes(view: RouteView) -> None:
 def timeline(view: RouteView) -> None:
     note = "A wide bar serves, a narrow one has a share; a diamond is a change. Times are UTC."
     st.html(html.section("Who served when", note))
-    chart = timelines.draw_route(view, page_frame.palette())
+    chart = route_timeline.draw_route(view, page_frame.palette())
     if chart is None:
         only = f"{view.name(view.route.incumbent)} has served this route from the start."
         st.html(html.note(only))
@@ -232,7 +228,7 @@ def back(view: RouteView) -> None:
     note = "A model that has served this route before needs no new proof."
     st.html(html.section("Roll back", note))
     why = "There is no former model: this one has served the route from the start."
-    missing = "" if queries.former_versions(view) else why
+    missing = "" if route_timeline.former_versions(view) else why
     show_openers([dialogs.roll_back.opener(view, missing=missing)])
 
 

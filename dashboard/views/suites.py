@@ -8,14 +8,12 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.charts import plots
+from dashboard import html, labels, page_frame, plots
 from dashboard.dialog_forms import show_openers
-from dashboard.dialogs import suites as dialogs
-from dashboard.sections import captures
-from dashboard.text import html, labels
-from dashboard.text.html import Row, escape, faint, noted, state, strong
-from dashboard.text.labels import Label, Tone
+from dashboard.html import Row, escape, faint, noted, state, strong
+from dashboard.labels import Label, Tone
+from dashboard.views import captures
+from dashboard.views import suite_dialogs as dialogs
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.operations.queries import SuiteSummary

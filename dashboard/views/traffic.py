@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import altair as alt
+import pandas as pd
 import streamlit as st
 
-from dashboard import current_user, downloads, page_frame
-from dashboard.charts import timelines
-from dashboard.data import queries
-from dashboard.text import html, labels
-from dashboard.text.html import Tile, escape, faint, strong
-from dashboard.text.labels import Tone
+from dashboard import current_user, html, labels, page_frame, plots
+from dashboard.html import Tile, escape, faint, strong
+from dashboard.labels import Tone
+from dashboard.theme import Palette
 from harness.control.operations.queries import count_failovers, list_failovers
 from harness.control.routing.queries import load_target_traffic
 from harness.control.routing.traffic_report import (
@@ -44,7 +44,7 @@ MOST_NAMES: Final = 3
 def show() -> None:
     with page_frame.loading("the traffic"):
         ctx = page_frame.context()
-        names = queries.route_names(ctx)
+        names = page_frame.route_names(ctx)
     # The page's first line is its answer; the choices come below it.
     top = st.container()
     since, route = _choices(names)
@@ -65,7 +65,7 @@ def show() -> None:
     page_frame.show_html(_stale(report))
     reasons = count_failovers(ctx, report.since, route)
     st.html(tiles(report, reasons))
-    for chart in timelines.draw_traffic(report, page_frame.palette()):
+    for chart in draw_traffic(report, page_frame.palette()):
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
@@ -256,7 +256,7 @@ def _failovers(window: timedelta, route: str | None) -> str:
         return user
     st.html(html.table(map(_failover_cells, page), stacked=True))
     st.html(html.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
-    downloads.offer("failovers", lambda: downloads.frame_of(read()))
+    page_frame.offer_csv("failovers", lambda: page_frame.frame_of(read()))
     return user
 
 
@@ -277,6 +277,112 @@ def _failover_cells(failover: Failover) -> html.Row:
         "Shape": escape(failover.shape),
         "Request": f'<span class="mono">{escape(failover.request or DASH)}</span>',
     }
+
+
+FAILED, LEFT = "error to the caller", "own model failed"
+
+
+HEIGHTS: Final = (130, 170)
+
+
+COUNT_COLUMNS: Final = ("at", "until", "requests", "text")
+
+
+_DAY: Final = timedelta(days=1)
+
+
+def _traffic_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
+    counts, shares = [], []
+    for point in report.course:
+        at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
+        moment = labels.date_time(point.minute)
+        what = labels.plural(point.requests, "request")
+        counts.append((at, until, point.requests, f"{moment}: {what}"))
+        if not point.requests:
+            continue
+        for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
+            if not count:
+                continue
+            share = count / point.requests
+            said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
+            shares.append(
+                {"at": (at + until) / 2, "share": 100 * share, "what": name, "text": said}
+            )
+    return (
+        pd.DataFrame(counts, columns=list(COUNT_COLUMNS)),
+        pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
+    )
+
+
+def draw_traffic(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
+    counts, shares = _traffic_frames(report)
+    upper, lower = HEIGHTS
+    alone = shares.empty
+    panels = [
+        plots.dressed(_request_panel(report, counts, palette, alone=alone), palette, upper)
+    ]
+    if not alone:
+        panels.append(plots.dressed(_share_panel(report, shares, palette), palette, lower))
+    return panels
+
+
+def _request_panel(
+    report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
+) -> alt.LayerChart:
+    bars = (
+        alt.Chart(counts)
+        .mark_rect(color=palette.neutral, opacity=0.75)
+        .encode(
+            x=_time_axis(report, shown=alone),
+            x2="until:Q",
+            y=alt.Y(
+                "requests:Q", title=None, axis=plots.narrow_axis("format(datum.value, ',')")
+            ),
+            y2=alt.datum(0),
+            tooltip="text:N",
+        )
+    )
+    minutes = report.step // timedelta(minutes=1)
+    every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
+    return plots.panel(f"Requests per {every}", palette, bars)
+
+
+def _share_panel(
+    report: TrafficReport, shares: pd.DataFrame, palette: Palette
+) -> alt.LayerChart:
+    top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
+    scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
+    legend = plots.top_legend()
+    colours = {FAILED: palette.worse, LEFT: palette.undecided}
+    colour = plots.named(alt.Color, "what:N", colours, legend)
+    shapes = {FAILED: "square", LEFT: "triangle-up"}
+    shape = plots.named(alt.Shape, "what:N", shapes, legend)
+    bars = (
+        alt.Chart(shares)
+        .mark_rule(strokeWidth=1.5, opacity=0.5)
+        .encode(x=_time_axis(report, shown=True), y=alt.Y("share:Q", scale=scale), color=colour)
+    )
+    points = (
+        alt.Chart(shares)
+        .mark_point(filled=True, size=34, opacity=0.9)
+        .encode(
+            x=_time_axis(report, shown=True),
+            y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
+            color=colour,
+            shape=shape,
+            tooltip="text:N",
+        )
+    )
+    return plots.panel("Share of the requests", palette, bars, points)
+
+
+def _time_axis(report: TrafficReport, *, shown: bool) -> alt.X:
+    begin = plots.to_ms(report.course[0].minute)
+    end = plots.to_ms(report.course[-1].minute + report.step)
+    pattern = "%H:%M" if report.window <= _DAY else "%d %b"
+    steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
+    step_ms = next(s for s in steps if report.window <= 8 * s).total_seconds() * 1000.0
+    return plots.span_axis("at:Q", begin, end, pattern, step_ms, labels=shown, ticks=shown)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from dashboard.data import frames
+from dashboard import plots
 from evals.suites.items import Item
 from harness.control.evals.recomputation import recompute_stored, replay_verdict
 from harness.control.proposals import estimate
@@ -157,7 +157,7 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     (report,) = verdict.suites
     assert report.delta > 0
     assert replay_verdict(world.context(), verdict.id).agrees
-    charts = frames.slices(report)
+    charts = plots.slice_frames(report)
     assert list(charts) == ["language"]
     assert set(charts["language"]["outcome"]) == {"worse", "kept"}
     shown = {row[1]: row[2] for row in slice_rows(verdict)}

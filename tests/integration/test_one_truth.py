@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import page_frame
-from dashboard.sections import policies
+from dashboard.views import policies
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control import reconciler
 from harness.control.canary import operations

@@ -6,8 +6,8 @@ from typing import Final, get_origin
 import pytest
 import sqlalchemy as sa
 
-from dashboard.data import queries as dashboard_queries
-from dashboard.text import html
+from dashboard import html
+from dashboard.views import decisions as proposal_rows
 from harness.api.app import PREFIX, documented_answers
 from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
@@ -266,7 +266,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: Comman
     assert [(row["table"], row["key"]) for row in answer["invalid"]] == [("proposal", [bad])]
     assert answer["total"] == 2
 
-    page = dashboard_queries.proposals(cli.world.context())
+    page = proposal_rows.list_rows(cli.world.context())
     assert [row.proposal.id for row in page] == [good]
     assert f"proposal {bad}." in html.invalid(page.invalid)
     assert "swapgate db check" in html.invalid(page.invalid)

@@ -3,8 +3,9 @@ from datetime import timedelta
 
 import pytest
 
-from dashboard.text import canary_text, labels
+from dashboard import labels
 from dashboard.views import canary as canary_controls
+from dashboard.views import canary_text
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from dashboard.text import labels
+from dashboard import labels
 from harness.domain.canary.guardrails import (
     ArmLevels,
     ArmSplit,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dashboard.charts import canary_timeline
-from dashboard.charts.canary_timeline import TimelineFrames
 from dashboard.theme import DARK, LIGHT, Palette
+from dashboard.views import canary_timeline
+from dashboard.views.canary_timeline import TimelineFrames
 from harness.domain.canary.rollout import RolloutState
 from harness.gate.online import timeline
 from harness.gate.online.rollout_evidence import collect_evidence

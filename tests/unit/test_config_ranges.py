@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dashboard.text import html
+from dashboard import html
 from evals.sim import profiles
 from harness.api.frame.request_body import check_json
 from harness.cli.program import program

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.data import frames, queries
+from dashboard.views import samples
 from harness.app.installation import open_installation
 from harness.control.proposals.comparison import load_comparison, with_texts
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
@@ -114,7 +114,7 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
 ) -> None:
     whole = page_text(house, "failing-slice", monkeypatch)
     forget()
-    monkeypatch.setattr(queries, "MOST_TEXTS", 0)
+    monkeypatch.setattr(samples, "MOST_TEXTS", 0)
     light = page_text(house, "failing-slice", monkeypatch)
     made: list[str] = []
     init = Sample.__init__
@@ -126,8 +126,10 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
     monkeypatch.setattr(Sample, "__init__", count)
     installation = open_installation(house.config)
     try:
-        view = queries.comparison(installation.context, house.proposals["failing-slice"])
-        index = frames.sample_index(view.comparison)
+        view = samples.load_comparison_view(
+            installation.context, house.proposals["failing-slice"]
+        )
+        index = samples.sample_index(view.comparison)
         assert view.comparison.incumbent_figures.samples > len(index) > 0
         assert made == []
         with_texts(

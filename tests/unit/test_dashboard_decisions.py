@@ -10,11 +10,9 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
 from dashboard import current_user, dialog_forms, page_frame
-from dashboard.data import queries
-from dashboard.dialogs import decisions, route_holds
-from dashboard.sections import captures
-from dashboard.sections import shadows as shadows_section
 from dashboard.views import canary as canary_page
+from dashboard.views import canary_text, captures, decisions, route_holds, route_timeline
+from dashboard.views import shadows as shadows_section
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.canary import shadows
 from harness.control.evals.drift_watches import list_drift_status
@@ -47,7 +45,7 @@ DIALOGS = (
     ("decisions.cancel", REVIEW % "evaluating"),
     ("route_holds.add", "'faq'"),
     ("keys.create_client_key", ""),
-    ("routes.roll_back", "queries.route(ctx, 'faq')"),
+    ("routes.roll_back", "route_timeline.load_route(ctx, 'faq')"),
     ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
@@ -211,13 +209,13 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
         ("promote", "From 5 % to 100 % for sim/sim-better", "is promoted and baking"),
         ("finish", "harm that shows later is no longer detected", "was promoted"),
     ):
-        status = queries.canary(page_frame.context(), "support-chat").status
+        status = canary_text.load_canary(page_frame.context(), "support-chat").status
         assert status is not None
         about = f"{status.rollout.id}-{status.rollout.version}"
         app = dialog(
             "from dashboard.views import canary",
             "from harness.domain.canary.rollout import RolloutSignal",
-            "status = kept('status', queries.canary(ctx, 'support-chat').status)",
+            "status = kept('status', canary_text.load_canary(ctx, 'support-chat').status)",
             f"if '{signal}-acted-{about}' not in st.session_state:",
             f"    canary.ask(status, RolloutSignal('{signal}'))",
         )
@@ -235,17 +233,17 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
 @pytest.mark.usefixtures("house")
 def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     ctx = page_frame.context()
-    app = dialog("routes.roll_back(kept('view', queries.route(ctx, 'faq')))")
+    app = dialog("routes.roll_back(kept('view', route_timeline.load_route(ctx, 'faq')))")
     assert (
         "100 % of the traffic goes from <b>sim/sim-better</b> to <b>sim/sim-base</b>"
         in text(app)
     )
-    view = queries.route(ctx, "faq")
+    view = route_timeline.load_route(ctx, "faq")
     field = next(str(field.key) for field in app.text_input)
     fill(app, {field: "users complain"}, field.replace("why", "now"))
     latest = read_history(ctx, "faq")[0]
     assert (latest.actor, latest.reason) == ("ben", "users complain")
-    assert queries.route(ctx, "faq").route.incumbent != view.route.incumbent
+    assert route_timeline.load_route(ctx, "faq").route.incumbent != view.route.incumbent
 
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
     switch = kill_switch.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)

@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame, sign_in_page
-from dashboard.charts import timelines
-from dashboard.data import queries
+from dashboard.views import route_timeline
 from harness.app.installation import CONFIG_VARIABLE, open_installation
 from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
@@ -60,12 +59,12 @@ SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"
 DIALOGS = """
 import streamlit as st
 from dashboard import page_frame
-from dashboard.data import queries
-from dashboard.dialogs import (
-    decisions, keys, providers, route_holds, routes, suites
+from dashboard.views import (
+    canary_text, captures, decisions, keys, route_holds, route_timeline, shadows
 )
-from dashboard.sections import captures, shadows
-from dashboard.views import keys as people
+from dashboard.views import provider_dialogs as providers
+from dashboard.views import route_settings as routes
+from dashboard.views import suite_dialogs as suites
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """
@@ -154,7 +153,7 @@ def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None
 
 
 def pages() -> Sequence[str]:
-    return sorted(path.stem for path in MAIN.parent.glob("views/*.py"))
+    return sorted(re.findall(r"views/(\w+)\.py", MAIN.read_text(encoding="utf-8")))
 
 
 FIELDS = (
@@ -361,7 +360,7 @@ def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_trac
     app = shown(monkeypatch, lived_in.config, "compare", {"id": "p_nothing"})
     assert "there is no proposal p_nothing" in text(app)
     assert "The other pages work." in text(app)
-    monkeypatch.setattr("dashboard.data.queries.proposals", broken)
+    monkeypatch.setattr("dashboard.views.decisions.list_rows", broken)
     app = shown(monkeypatch, lived_in.config, "compare")
 
     assert "An unexpected error; its details are in the dashboard's log." in text(app)
@@ -433,11 +432,11 @@ def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(lived_in.config, ManualClock(now())) as installation:
-        view = queries.route(installation.context, "faq")
-    stays = timelines.list_stays(view)
+        view = route_timeline.load_route(installation.context, "faq")
+    stays = route_timeline.list_stays(view)
 
-    served = [(s.model, s.weight_bps) for s in stays if s.part == timelines.SERVES]
-    shared = [(s.model, s.weight_bps) for s in stays if s.part == timelines.SHARES]
+    served = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SERVES]
+    shared = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SHARES]
     assert served == [("sim/sim-base", 10_000), ("sim/sim-better", 10_000)]
     assert shared == [
         ("sim/sim-better", 100),

@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import serve, theme
-from dashboard.charts import plots
-from dashboard.data import frames
-from dashboard.downloads import to_csv
-from dashboard.sections import samples as answers
-from dashboard.text import html as cards
-from dashboard.text import labels
-from dashboard.text.labels import Tone
+from dashboard import html as cards
+from dashboard import labels, plots, serve, theme
+from dashboard.labels import Tone
+from dashboard.page_frame import to_csv
 from dashboard.theme import LIGHT
 from dashboard.views import keys, overview, traffic
 from dashboard.views import routes as routes_page
+from dashboard.views import samples as answers
 from dashboard.views.suites import RunView, run_cells
 from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
@@ -162,16 +159,16 @@ def test_a_long_answer_is_cut_and_says_so_and_bars_of_all_suites_share_one_scale
 
 
 def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
-    frame = frames.suites(
+    frame = plots.suite_frame(
         [report(n_used=29), report("b", n_used=30, claim=Claim.SUPERIOR)], {"a": "Tool calls"}
     )
     assert frame["low"].isna().tolist() == [True, False]
     assert frame["limit"].tolist() == [-2.0, 0.0]
     assert frame["title"].tolist() == ["Tool calls", "b"]
     assert frame["label"].tolist() == ["+0.5", "+0.5"]
-    assert frames.suites([report(n_used=0)], {}).empty
+    assert plots.suite_frame([report(n_used=0)], {}).empty
     primary = report("z", role=SuiteRole.PRIMARY)
-    assert [r.suite for r in frames.in_reading_order([report("a"), primary])] == ["z", "a"]
+    assert [r.suite for r in plots.in_reading_order([report("a"), primary])] == ["z", "a"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +183,7 @@ def test_a_frame_of_suites_has_limits_and_no_interval_of_few_pairs() -> None:
     ],
 )
 def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> None:
-    assert frames.rating(replace(SAMPLE, **changes)) == says
+    assert answers.rating(replace(SAMPLE, **changes)) == says
 
 
 @pytest.mark.req("A3")
@@ -201,7 +198,7 @@ def test_cost_is_told_per_thousand_requests_and_draws_no_trend_without_a_price()
 
 def sliced(*found: SliceFigures, **more: Any) -> dict[str, pd.DataFrame]:
     details = SuiteFigures(slices=found, **more).as_json()
-    return dict(frames.slices(report(details=details)))
+    return dict(plots.slice_frames(report(details=details)))
 
 
 def test_charts_of_one_suite_s_slices_share_a_scale_and_one_before_its_look_is_untested() -> (
@@ -222,7 +219,7 @@ def test_charts_of_one_suite_s_slices_share_a_scale_and_one_before_its_look_is_u
     assert list(frame["verdict"]) == ["? too few items"]
     assert list(frame["row"]) == ["da|12 clusters"]
     assert frame["limit"].isna().all()
-    assert frames.slices(report()) == {}
+    assert plots.slice_frames(report()) == {}
 
 
 @pytest.mark.req("F5")

@@ -10,10 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
-from dashboard.data import queries as queries_of_pages
-from dashboard.dialogs import keys as keys_page
-from dashboard.dialogs import providers as providers_page
-from dashboard.dialogs import suites as suites_page
+from dashboard.views import keys as keys_page
+from dashboard.views import provider_dialogs as providers_page
+from dashboard.views import suite_dialogs as suites_page
 from dashboard.views.providers import price_cell
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS
@@ -146,7 +145,7 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
     name, why = app.session_state[providers_page.UNLISTED]
     assert name == made.name
     assert why == "openai does not list gpt-4o among 1; did you mean 'gpt-4o-mini'?"
-    assert made.name in queries_of_pages.model_names(page_frame.context())
+    assert made.name in page_frame.model_names(page_frame.context())
 
 
 @pytest.mark.req("E4")
@@ -280,7 +279,7 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     app = dialog(
         "from harness.control.operations import people as known",
         "from harness.domain.operations.principals import OPERATOR",
-        "people.declare(known.list_people(ctx, OPERATOR))",
+        "keys.declare(known.list_people(ctx, OPERATOR))",
     )
     assert app.button(key="declaration-now").disabled
     fill(
@@ -295,7 +294,7 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     app = dialog(
         "from harness.control.operations import dashboard_sessions",
         "from harness.domain.operations.principals import OPERATOR",
-        "people.end_session(dashboard_sessions.list_open(ctx, OPERATOR))",
+        "keys.end_session(dashboard_sessions.list_open(ctx, OPERATOR))",
     )
     app.selectbox(key="session-whose").select_index(0).run()
     assert app.button(key="session-now").disabled
@@ -334,7 +333,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     targets.add_target(page_frame.context(), ANA, Target("sim", "other"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     # A dialog keeps what it was opened with.
-    app = dialog("routes.edit_chain(kept('view', queries.route(ctx, 'chat-0')))")
+    app = dialog("routes.edit_chain(kept('view', route_timeline.load_route(ctx, 'chat-0')))")
     assert "This is the chain already." in text(app)
     app.multiselect(key="chain-models-chat-0").set_value(["sim/other", "sim/backup"]).run()
     assert "New here: <b>sim/other</b>" in text(app)
@@ -487,7 +486,9 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     forget()
     furnish(2)
     act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog("routes.change_settings(kept('view', queries.route(ctx, 'chat-0')))")
+    app = dialog(
+        "routes.change_settings(kept('view', route_timeline.load_route(ctx, 'chat-0')))"
+    )
     assert "These are its settings already." in text(app)
     fill(
         app,

@@ -6,9 +6,8 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard import html, labels, page_frame
+from dashboard.html import escape, strong
 from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.context import Context
 from harness.control.operations.queries import list_proposals

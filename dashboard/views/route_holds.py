@@ -6,11 +6,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.data import queries
+from dashboard import labels, page_frame
 from dashboard.dialog_forms import TYPE_A_MODEL, Form, Opener, dialog
-from dashboard.text import labels
-from dashboard.text.html import escape, strong
+from dashboard.html import escape, strong
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
 from harness.control.evals import drift_watches
@@ -201,14 +199,14 @@ def break_glass_openers(route: str) -> list[Opener]:
 )  # fmt: skip
 def propose(form: Form, route: str) -> None:
     ctx = page_frame.context()
-    name = strong(queries.incumbent_name(ctx, route))
+    name = strong(page_frame.incumbent_name(ctx, route))
     form.say(
         f"The model gets all traffic of route {strong(route)} without evals, gate or canary, "
         f"in the place of {name}. Nothing changes before a second person, an admin, confirms "
         f"it; at its end {name} returns."
     )
     target = form.choose_or_type(
-        "target", "Model", queries.candidates(ctx, route), need="Choose a model first.",
+        "target", "Model", page_frame.candidates(ctx, route), need="Choose a model first.",
         placeholder=TYPE_A_MODEL,
     )  # fmt: skip
     lasts = form.pick("lasts", "How long", GLASS_LASTS)
@@ -227,7 +225,7 @@ def propose(form: Form, route: str) -> None:
 )  # fmt: skip
 def confirm(form: Form, record: BreakGlass) -> None:
     until = labels.date_time(record.expires_at)
-    name = queries.name_target(page_frame.context(), record.target)
+    name = page_frame.name_target(page_frame.context(), record.target)
     form.say(
         f"{strong(name)} gets all traffic of route {strong(record.route)}, without proof, "
         f"until {strong(until)}. {strong(record.proposer)} asked for it: "
@@ -243,7 +241,7 @@ def confirm(form: Form, record: BreakGlass) -> None:
     label="End the break-glass …",
 )  # fmt: skip
 def end(form: Form, record: BreakGlass) -> None:
-    name = strong(queries.name_target(page_frame.context(), record.incumbent))
+    name = strong(page_frame.name_target(page_frame.context(), record.incumbent))
     route = f"route {strong(record.route)}"
     returns = f"{name} serves {route} again, from the click on."
     effect = returns if record.confirmed else f"{name} goes on serving {route}."

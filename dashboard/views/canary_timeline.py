@@ -12,8 +12,7 @@ from typing import Any, Final
 import altair as alt
 import pandas as pd
 
-from dashboard.charts import plots
-from dashboard.text import labels
+from dashboard import labels, plots
 from dashboard.theme import Palette
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.gate.online.timeline import FailureShare, TimelinePoint

@@ -1,13 +1,16 @@
-"""Writes the Canary page's texts."""
+"""Loads a canary for its page, and writes the page's texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
-from dashboard.data.queries import CanaryView
-from dashboard.text import html, labels
-from dashboard.text.html import Tile, VerdictCard, escape, strong
-from harness.control.canary.status import CanaryStatus
+from dashboard import html, labels, page_frame
+from dashboard.html import Tile, VerdictCard, escape, strong
+from harness.control.canary.status import CanaryStatus, list_canaries, list_rollouts
+from harness.control.context import Context
+from harness.control.routing import routes
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.domain.formatting import (
     format_estimate,
@@ -17,11 +20,54 @@ from harness.domain.formatting import (
 )
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
+from harness.domain.routing.table import Route
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import StepNeed
 from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
+
+# Without a request for so long, a live canary's figures are called stale.
+QUIET = timedelta(minutes=3)
+
+
+@dataclass(frozen=True)
+class CanaryView:
+    route: Route
+    status: CanaryStatus | None  # None for a route that never had a canary
+    traffic: Sequence[TrafficMinute]  # since the canary started
+    now: datetime
+
+    @property
+    def last_request(self) -> datetime | None:
+        minutes = [t.minute for t in self.traffic if t.requests]
+        return max(minutes) + timedelta(minutes=1) if minutes else None
+
+    @property
+    def quiet_since(self) -> datetime | None:
+        last = self.last_request
+        live = self.status is not None and self.status.rollout.live
+        return last if live and last is not None and self.now - last > QUIET else None
+
+
+def load_canary(ctx: Context, route: str) -> CanaryView:
+    canaries = list_canaries(ctx, route=route)
+    status = canaries[0] if canaries else None
+    with ctx.store.read() as tx:
+        since = status.rollout.started_at if status else ctx.clock.now()
+        start = since.replace(second=0, microsecond=0)
+        return CanaryView(
+            route=routes.require_route(tx, route),
+            status=status,
+            traffic=tx.observations.traffic(since=start, route=route) if status else (),
+            now=ctx.clock.now(),
+        )
+
+
+def list_canary_routes(ctx: Context) -> Sequence[str]:
+    order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
+    return sorted(page_frame.route_names(ctx), key=lambda name: (order.get(name, 2), name))
+
 
 TIMELINE_NOTE: Final = (
     "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "

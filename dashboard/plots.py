@@ -1,14 +1,18 @@
-"""The forest plot of a comparison's suites, and what all charts share: panels, axes, scales."""
+"""Charts of a comparison, and what all charts share: panels, axes, scales."""
 
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import altair as alt
 import pandas as pd
 
-from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Label
+from dashboard import labels
+from dashboard.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS, Label
 from dashboard.theme import FONT, Palette
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SuiteReport, VerdictBasis
 
 Channel = TypeVar("Channel", alt.Color, alt.Shape, alt.StrokeDash)
 # So wide are the labels of panels below each other, so that their axes of time agree.
@@ -204,3 +208,82 @@ def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
         .configure_legend(labelColor=palette.text, labelFontSize=12, labelLimit=260)
     )
     return chart
+
+
+# Fewer pairs than this carry no interval worth showing.
+FEWEST_PAIRS = 30
+
+
+FIGURES = ("delta", "low", "high", "limit")
+
+
+def limit_of(report: SuiteReport) -> float:
+    return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
+
+
+def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
+    return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
+
+
+def suite_frame(
+    reports: Sequence[SuiteReport],
+    titles: Mapping[str, str],
+    basis: VerdictBasis | None = None,
+) -> pd.DataFrame:
+    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs."""
+    rows: list[dict[str, Any]] = []
+    for report in reports:
+        if report.is_unscored:
+            continue
+        decides = basis is None or basis.decides(report)
+        outcome = report.outcome if decides else "member"
+        label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
+        title = titles.get(report.suite, report.suite)
+        shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
+        low, high = (report.ci_low, report.ci_high) if shown else (None, None)
+        limit = limit_of(report) if decides else None
+        row = _forest_row(
+            [title], outcome, label.words.lower(), (report.delta, low, high, limit)
+        )
+        rows.append({"suite": report.suite, "title": title, **row})
+    return _forest_frame(rows, ["suite", "title"])
+
+
+def _forest_row(
+    name: Sequence[str], outcome: str, words: str, figures: Sequence[float | None]
+) -> dict[str, Any]:
+    """Builds a row of a forest plot. name: its lines. figures: shares of 1, as in FIGURES."""
+    label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS, **labels.SLICE_LABELS}[outcome]
+    return {
+        "row": "|".join([*textwrap.wrap(name[0], 18), *name[1:]]),
+        "outcome": outcome,
+        "verdict": f"{label.symbol} {words}",
+        "label": labels.points(figures[0]),
+        **{
+            field: None if figure is None else figure * 100
+            for field, figure in zip(FIGURES, figures, strict=True)
+        },
+    }
+
+
+def _forest_frame(rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> pd.DataFrame:
+    columns = [*first, "row", "outcome", "verdict", "label", *FIGURES]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(FIGURES, "float64"))
+
+
+def slice_frames(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
+    """Builds a frame for each slice field of a suite, a row per slice, in points. A slice has
+    no limit: it may not be shown worse at all.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in report.figures.slices or ():
+        if part.n_used == 0:
+            continue
+        outcome = "worse" if part.worse else "untested" if part.p is None else "kept"
+        words = labels.SLICE_LABELS[outcome].words
+        used = labels.plural(part.n_used, report.figures.unit)
+        figures = (part.delta, part.ci_low, part.ci_high, None)
+        row = _forest_row([part.value, used], outcome, words, figures)
+        found.setdefault(part.field, []).append(row)
+    return {name: _forest_frame(rows) for name, rows in found.items()}

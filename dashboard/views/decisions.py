@@ -1,22 +1,128 @@
-"""The dialogs in which a person approves, rejects or cancels a proposal."""
+"""Lists proposals; the dialogs in which a person approves, rejects or cancels one."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.data.queries import ComparisonView, awaits_decision, comparison
+from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Form, dialog
-from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.html import escape, strong
+from dashboard.views.samples import ComparisonView, load_comparison_view
+from harness.control.context import Context
+from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import cost_ratio, decisions, drawbacks, review
+from harness.control.operations import queries
+from harness.control.proposals import cost_ratio, decisions, drawbacks, evaluation, review
 from harness.control.proposals.review import ProposalReview
 from harness.control.routing import monthly_bill
-from harness.domain.evals.verdict import BaseVerdict, VerdictBasis
+from harness.domain.errors import SignatureInvalid
+from harness.domain.evals.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.claim_sentence import describe_claim
+
+MOST_PROPOSALS: Final = 100
+
+
+@dataclass(frozen=True)
+class ProposalRow:
+    proposal: ProposalView
+    incumbent: str
+    candidate: str
+    verdict: Verdict | None
+    standing: ProofValidity | None = None  # of the verdict of one that waits for approval
+    remarks: Sequence[str] = ()  # on the keys behind an open one's approval
+    # Of one that is being evaluated: answers that are there, and how many there may be.
+    answers: tuple[int, int] | None = None
+    cost: str = ""  # what its candidate costs, where it is open; else what was accepted
+
+
+def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
+    """The open ones, what waits for a person first, and a page of the rest, newest first."""
+    opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
+    found = [*opened, *(proposal for proposal in page if not proposal.open)]
+    invalid = [*page.invalid, *(fault for fault in opened.invalid if fault not in page.invalid)]
+    verdicts = ctx.store.lists.verdicts(
+        {proposal.verdict for proposal in found if proposal.verdict}
+    )
+    names = queries.load_target_names(
+        ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
+    )
+    standings = _standings(ctx, found, verdicts)
+    rows = [
+        ProposalRow(
+            proposal=proposal,
+            incumbent=names.get(proposal.incumbent, proposal.incumbent),
+            candidate=names.get(proposal.candidate, proposal.candidate),
+            verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
+            standing=standings.get(proposal.id),
+            remarks=_remarks(ctx, proposal),
+            answers=_answers(ctx, proposal),
+            cost=_cost(ctx, proposal),
+        )
+        for proposal in found
+    ]
+    rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
+    return Page(rows, page.total, page.next, invalid)
+
+
+def _standings(
+    ctx: Context, proposals: Iterable[Proposal], verdicts: Mapping[str, Verdict]
+) -> Mapping[str, ProofValidity]:
+    waiting = {
+        proposal.id: verdicts[proposal.verdict]
+        for proposal in proposals
+        if proposal.verdict
+        and proposal.verdict in verdicts
+        and proposal.phase is ProposalPhase.AWAITING_APPROVAL
+    }
+    found = {}
+    with ctx.store.read() as tx:
+        tx.preload.routes({verdict.route for verdict in waiting.values()})
+        for id_, verdict in waiting.items():
+            # What does not hold is said where somebody approves it: that is refused.
+            with suppress(SignatureInvalid):
+                found[id_] = proof_validity.assess_proof(ctx, tx, verdict)
+    return found
+
+
+def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:
+    if proposal.phase is not ProposalPhase.EVALUATING or not proposal.runs:
+        return None
+    # As above.
+    with suppress(SignatureInvalid), ctx.store.read() as tx:
+        return evaluation.count_answers(tx, proposal)
+    return None
+
+
+def _cost(ctx: Context, proposal: Proposal) -> str:
+    if not proposal.open:
+        return proposal.accepted_cost.text if proposal.accepted_cost else ""
+    # As above.
+    with suppress(SignatureInvalid), ctx.store.read() as tx:
+        return cost_ratio.load_ratio(ctx, tx, proposal).text
+    return ""
+
+
+def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
+    if not proposal.open or proposal.approver is None:
+        return ()
+    # As above.
+    with suppress(SignatureInvalid):
+        shown = decisions.list_approvals(ctx, proposal.id)
+        return [remark for approval in shown for remark in approval.remarks]
+    return ()
+
+
+def awaits_decision(proposal: Proposal) -> bool:
+    return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
+
 
 OBSERVED = (
     "Observe only: it cannot be approved before `control.observe_only` is taken out of the "
@@ -85,7 +191,7 @@ def why_not_approve(
 
 def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     ctx = page_frame.context()
-    return comparison(ctx, proposal), review.review_proposal(ctx, proposal)
+    return load_comparison_view(ctx, proposal), review.review_proposal(ctx, proposal)
 
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")

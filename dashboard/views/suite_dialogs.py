@@ -7,11 +7,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.data import queries
+from dashboard import current_user, html, page_frame
 from dashboard.dialog_forms import Form, ask_object, dialog
-from dashboard.text import html
-from dashboard.text.html import strong
+from dashboard.html import strong
 from harness.app import suite_import
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS
 from harness.control.context import Context
@@ -171,7 +169,7 @@ def list_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _load_captures(form: Form) -> None:
-    names = queries.route_names(page_frame.context())
+    names = page_frame.route_names(page_frame.context())
     route = st.selectbox("Route", [ALL, *names], key=form.key("route"))
     since = form.pick("period", "Captured in", PERIODS)
     near = st.slider(
@@ -254,7 +252,7 @@ def _ask_option(form: Form, option: str, default: Any, key: str) -> object:
 
 def _ask_judge(form: Form) -> JudgeSettings | None:
     # A judge is a plain model: those with parameters of their own have a mark in their names.
-    plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
+    plain = [name for name in page_frame.model_names(page_frame.context()) if "#" not in name]
     judge = form.choose_or_type(
         "judge", "Model that judges", plain, need="Choose the model that judges first.",
         placeholder="Choose one, or write PROVIDER/MODEL",

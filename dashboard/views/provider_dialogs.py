@@ -6,10 +6,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Form, ask_object, dialog
-from dashboard.text import html, labels
-from dashboard.text.html import escape, strong
+from dashboard.html import escape, strong
 from harness.control.context import Context
 from harness.control.providers import (
     checks,

@@ -8,12 +8,11 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import page_frame
-from dashboard.data import queries
-from dashboard.data.queries import RouteView
+from dashboard import html, page_frame
 from dashboard.dialog_forms import REASON, Field, Form, ask_fields, dialog
-from dashboard.text import html
-from dashboard.text.html import escape, strong
+from dashboard.html import escape, strong
+from dashboard.views import route_timeline
+from dashboard.views.route_timeline import RouteView
 from harness.control.context import Context
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
@@ -261,7 +260,7 @@ def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
 def _ask_overrides(
     ctx: Context, before: RouteSettings, name: Callable[[str], str], *, others_than: str
 ) -> Overrides:
-    others = [route for route in queries.route_names(ctx) if route != others_than]
+    others = [route for route in page_frame.route_names(ctx) if route != others_than]
     st.html(html.note("Another route can answer some kinds of requests in this one's name."))
     columns = st.columns(2)
     wanted: dict[RequestKind, str] = {}
@@ -299,7 +298,7 @@ BASELINE = "These models are the route's baseline. Later ones need proof or a wa
 def add_route(form: Form) -> None:
     ctx = page_frame.context()
     name = form.text("name", "Name, which clients send as model")
-    models = queries.model_names(ctx)
+    models = page_frame.model_names(ctx)
     incumbent = form.choose_or_type(
         "incumbent", "Model that serves", models,
         placeholder="Choose one, or write PROVIDER/MODEL",
@@ -348,7 +347,7 @@ def edit_chain(form: Form, view: RouteView) -> None:
     route = view.route
     by_name = {target.name: id_ for id_, target in view.targets.items()}
     before = [entry.target.name for entry in view.chain]
-    names = queries.model_names(page_frame.context())
+    names = page_frame.model_names(page_frame.context())
     models = [name for name in names if name != view.name(route.incumbent)]
     chain = st.multiselect(
         ORDER, list(dict.fromkeys((*before, *models))), before,
@@ -393,7 +392,8 @@ def _ask_waiver(form: Form, unproven: Sequence[str]) -> WaiverRequest | None:
 def roll_back(form: Form, view: RouteView) -> None:
     route = view.route
     names = {
-        r.route.version: view.name(r.route.incumbent) for r in queries.former_versions(view)
+        r.route.version: view.name(r.route.incumbent)
+        for r in route_timeline.former_versions(view)
     }
     version = st.selectbox(
         "Bring back", list(names), format_func=lambda v: f"{names[v]} (version {v})"

@@ -1,6 +1,6 @@
-"""Draws which model served a route when, and the course of the recorded traffic."""
+"""Loads a route with its versions, and draws which model served it when."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -8,13 +8,80 @@ from typing import Final
 import altair as alt
 import pandas as pd
 
-from dashboard.charts import plots
-from dashboard.data.queries import RouteView
-from dashboard.text import labels
+from dashboard import labels, plots
 from dashboard.theme import Palette
-from harness.control.routing.traffic_report import TrafficReport
-from harness.domain.formatting import format_percent
+from harness.control.context import Context
+from harness.control.evals.drift_watches import DriftStatus, list_drift_status
+from harness.control.operations import queries
+from harness.control.routing import fallback_chain, routes, scorecard
+from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.scorecard import RouteScorecard
+from harness.domain.pagination import Page, PageRequest
+from harness.domain.routing.table import Route, RouteRecord
+from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_change
+
+MOST_VERSIONS: Final = 200
+
+
+@dataclass(frozen=True)
+class RouteView:
+    route: Route
+    history: Page[RouteRecord]  # its newest versions
+    targets: Mapping[str, Target]
+    chain: Sequence[ChainEntry]
+    drift: Sequence[DriftStatus]
+    serving_revision: int | None  # of the newest recorded request
+    measured: RouteScorecard
+    now: datetime
+
+    @property
+    def id(self) -> str:
+        return self.route.name
+
+    @property
+    def behind(self) -> bool:
+        return self.serving_revision is not None and (
+            self.serving_revision < self.history[0].revision
+        )
+
+    def name(self, target: str) -> str:
+        found = self.targets.get(target)
+        return found.name if found else target
+
+
+def load_route(ctx: Context, name: str) -> RouteView:
+    history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
+    chain = fallback_chain.list_fallbacks(ctx, name)
+    figures = scorecard.build_scorecard(ctx, name)
+    drift = list_drift_status(ctx, route=name)
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
+        # The change's own minute may still hold requests from before it.
+        after = [t for t in recent if t.minute > history[0].at]
+        newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
+        return RouteView(
+            route=routes.require_route(tx, name),
+            history=history,
+            targets=tx.routing.targets(),
+            chain=chain,
+            drift=drift,
+            serving_revision=newest.revision if newest else None,
+            measured=figures,
+            now=now,
+        )
+
+
+def former_versions(view: RouteView) -> Sequence[RouteRecord]:
+    seen = {view.route.incumbent}
+    former = []
+    for record in view.history:
+        if record.route.incumbent not in seen:
+            seen.add(record.route.incumbent)
+            former.append(record)
+    return former
+
 
 SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34
@@ -129,99 +196,3 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
 def find_step_h(begin: datetime, end: datetime) -> float:
     hours = (end - begin).total_seconds() / 3600
     return next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)
-
-
-FAILED, LEFT = "error to the caller", "own model failed"
-HEIGHTS: Final = (130, 170)
-COLUMNS: Final = ("at", "until", "requests", "text")
-_DAY: Final = timedelta(days=1)
-
-
-def _traffic_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
-    counts, shares = [], []
-    for point in report.course:
-        at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
-        moment = labels.date_time(point.minute)
-        what = labels.plural(point.requests, "request")
-        counts.append((at, until, point.requests, f"{moment}: {what}"))
-        if not point.requests:
-            continue
-        for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
-            if not count:
-                continue
-            share = count / point.requests
-            said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
-            shares.append(
-                {"at": (at + until) / 2, "share": 100 * share, "what": name, "text": said}
-            )
-    return (
-        pd.DataFrame(counts, columns=list(COLUMNS)),
-        pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
-    )
-
-
-def draw_traffic(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
-    counts, shares = _traffic_frames(report)
-    upper, lower = HEIGHTS
-    alone = shares.empty
-    panels = [plots.dressed(_requests(report, counts, palette, alone=alone), palette, upper)]
-    if not alone:
-        panels.append(plots.dressed(_shares(report, shares, palette), palette, lower))
-    return panels
-
-
-def _requests(
-    report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
-) -> alt.LayerChart:
-    bars = (
-        alt.Chart(counts)
-        .mark_rect(color=palette.neutral, opacity=0.75)
-        .encode(
-            x=_time(report, shown=alone),
-            x2="until:Q",
-            y=alt.Y(
-                "requests:Q", title=None, axis=plots.narrow_axis("format(datum.value, ',')")
-            ),
-            y2=alt.datum(0),
-            tooltip="text:N",
-        )
-    )
-    minutes = report.step // timedelta(minutes=1)
-    every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
-    return plots.panel(f"Requests per {every}", palette, bars)
-
-
-def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> alt.LayerChart:
-    top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
-    scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
-    legend = plots.top_legend()
-    colours = {FAILED: palette.worse, LEFT: palette.undecided}
-    colour = plots.named(alt.Color, "what:N", colours, legend)
-    shapes = {FAILED: "square", LEFT: "triangle-up"}
-    shape = plots.named(alt.Shape, "what:N", shapes, legend)
-    bars = (
-        alt.Chart(shares)
-        .mark_rule(strokeWidth=1.5, opacity=0.5)
-        .encode(x=_time(report, shown=True), y=alt.Y("share:Q", scale=scale), color=colour)
-    )
-    points = (
-        alt.Chart(shares)
-        .mark_point(filled=True, size=34, opacity=0.9)
-        .encode(
-            x=_time(report, shown=True),
-            y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
-            color=colour,
-            shape=shape,
-            tooltip="text:N",
-        )
-    )
-    return plots.panel("Share of the requests", palette, bars, points)
-
-
-def _time(report: TrafficReport, *, shown: bool) -> alt.X:
-    begin = plots.to_ms(report.course[0].minute)
-    end = plots.to_ms(report.course[-1].minute + report.step)
-    pattern = "%H:%M" if report.window <= _DAY else "%d %b"
-    steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
-    step_ms = next(s for s in steps if report.window <= 8 * s).total_seconds() * 1000.0
-    return plots.span_axis("at:Q", begin, end, pattern, step_ms, labels=shown, ticks=shown)

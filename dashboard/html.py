@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from dashboard.text.labels import FigureChange, Label, Tone
+from dashboard.labels import FigureChange, Label, Tone
 from harness.domain.formatting import escape_directions
 from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT

@@ -9,12 +9,10 @@ from typing import Final
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import current_user, page_frame
-from dashboard.data import queries
+from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
-from dashboard.text import html, labels
-from dashboard.text.html import escape, faint, noted, strong
-from dashboard.text.labels import Label, Tone
+from dashboard.html import escape, faint, noted, strong
+from dashboard.labels import Label, Tone
 from harness.control.canary import shadows
 from harness.control.canary.shadows import DEFAULT_LASTS, LEFT_OUT, CheckEvidence, ShadowStatus
 from harness.control.operations.queries import list_shadows
@@ -194,7 +192,7 @@ NEEDS: Final = (
 def start(form: Form, names: Sequence[str]) -> None:
     ctx = page_frame.context()
     route = form.choose("route", "Route", names)
-    candidates = queries.candidates(ctx, route) if route else ()
+    candidates = page_frame.candidates(ctx, route) if route else ()
     candidate = form.choose_or_type(f"candidate-{route}", "Candidate", candidates)
     form.need(route and candidate, "Choose route and candidate first.")
     limits = ShadowLimits(**ask_fields(LIMITS, ShadowLimits(), form.key))
@@ -204,7 +202,7 @@ def start(form: Form, names: Sequence[str]) -> None:
         form.say(
             f"Within 2 s, {escape(share)} of the callers of {strong(route)} are mirrored to "
             f"{strong(candidate)}; all of them go on getting the answers of "
-            f"{strong(queries.incumbent_name(ctx, route))}.",
+            f"{strong(page_frame.incumbent_name(ctx, route))}.",
             PRIVATE,
             note=NEEDS,
         )

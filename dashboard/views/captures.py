@@ -5,11 +5,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
-from dashboard.data import queries
+from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
-from dashboard.text import html, labels
-from dashboard.text.html import escape, noted, strong
+from dashboard.html import escape, noted, strong
 from harness.control.context import Context
 from harness.control.operations.queries import list_captures
 from harness.control.privacy import captures, user_deletion
@@ -24,7 +22,7 @@ NOTHING: Final = "Nothing is captured yet."
 
 def show() -> None:
     ctx = page_frame.context()
-    names = queries.route_names(ctx)
+    names = page_frame.route_names(ctx)
     page = list_captures(ctx, PageRequest(MOST_ROWS))
     count = labels.plural(page.total or 0, "request")
     found = f"{count} of users kept, redacted." if page.total else "No request is kept."

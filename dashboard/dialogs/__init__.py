@@ -1,1 +1,0 @@
-"""Dialogs and buttons of the pages, which call `harness.control`."""

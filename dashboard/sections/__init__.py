@@ -1,1 +1,0 @@
-"""The parts of a page that stand in files of their own."""

@@ -1,1 +1,0 @@
-"""What the pages say: labels, sentences and HTML, without Streamlit."""
