@@ -129,7 +129,7 @@ def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
         view = samples.load_comparison_view(
             installation.context, house.proposals["failing-slice"]
         )
-        index = samples.sample_index(view.comparison)
+        index = view.index
         assert view.comparison.incumbent_figures.samples > len(index) > 0
         assert made == []
         with_texts(
