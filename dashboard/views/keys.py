@@ -9,7 +9,7 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
-from dashboard.dialog_forms import REASON, Field, Form, ask_fields, dialog, show_openers
+from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog, show_openers
 from dashboard.html import escape, faint, meter, noted, state, strong
 from dashboard.labels import Label, Tone
 from harness.control.context import Context
@@ -280,21 +280,16 @@ def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) ->
 
 
 NEW_KEY: Final = "new-key"
-LIMITS: Final[Sequence[Sequence[Field]]] = tuple(
-    tuple(
-        Field(name, label, "limit", least, options={"placeholder": "No limit"})
-        for name, label, least in column
-    )
-    for column in (
-        (
-            ("budget_day_usd", "Budget per day (UTC), US dollars", 0.01),
-            ("budget_month_usd", "Budget per month (UTC), US dollars", 0.01),
-        ),
-        (
-            ("requests_per_min", "Requests per minute", 1.0),
-            ("tokens_per_min", "Tokens per minute", 1.0),
-        ),
-    )
+NO_LIMIT: Final[Mapping[str, Any]] = {"placeholder": "No limit"}
+LIMITS: Final[Sequence[Fields]] = (
+    {
+        "budget_day_usd": Field("Budget per day (UTC), US dollars", 0.01, **NO_LIMIT),
+        "budget_month_usd": Field("Budget per month (UTC), US dollars", 0.01, **NO_LIMIT),
+    },
+    {
+        "requests_per_min": Field("Requests per minute", 1.0, **NO_LIMIT),
+        "tokens_per_min": Field("Tokens per minute", 1.0, **NO_LIMIT),
+    },
 )
 OPT_OUTS: Final[Mapping[OptOut, str]] = {
     OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",
