@@ -150,7 +150,7 @@ def _money(policy: Policy) -> str:
     words = (
         f"An eval run ends at {' or '.join(limits)}."
         if limits
-        else "An eval run has no limit of its own: see below what a swap would take."
+        else "An eval run has no limit of its own: Proposals says what a swap takes."
     )
     judge = policy.canary.judge
     if judge is not None:

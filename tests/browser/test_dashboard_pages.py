@@ -58,7 +58,7 @@ def opened(page: Page, url: str) -> Listener:
         later("/compare?id={mismatch}", "sim/sim-fenced instead of sim/sim-base"),
         later("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
         later("/traffic", "No caller got an error in the last 24 hours"),
-        later("/alerts", "1 alert is open, none critical"),
+        later("/alerts", "1 route needs a decision: mail-triage"),
         later("/sessions", "No switch waits for a person"),
         later("/canary?route=quiet", "No canary on quiet"),
         later("/suites", "4 suites"),

@@ -41,10 +41,9 @@ from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
-EVERY_PAGE = (*PAGES, *("alerts", "audit", "keys", "suites", "traffic"))
+EVERY_PAGE = (*PAGES, *("audit", "keys", "suites", "traffic"))
 # What fills an empty page; of the others it is `swapgate init`.
 FILLED_BY = {
-    "alerts": "Nobody is told: no sink is configured",
     "compare": "<code>swapgate proposal create",
     "keys": "<code>swapgate key create CLIENT",
     "providers": "<code>swapgate provider add openai",
@@ -53,8 +52,8 @@ FILLED_BY = {
     "suites": "Nothing has run yet.",
     "traffic": "<code>swapgate sim traffic",
 }
-# Why a button is off for who may only read; one is off for everybody here.
-SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"
+# Why a button is off for who may only read.
+SHUT = r"vera is viewer(; this needs|: .+ needs? )"
 # What the scripts of `dialog` stand on.
 DIALOGS = """
 import streamlit as st
@@ -69,7 +68,7 @@ from dashboard.views import suite_dialogs as suites
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """
 # What changes nothing.
-ANYBODYS = ("Sign out", "Refresh", "Try again", "Check everything now")
+ANYBODYS = ("Sign out", "Refresh", "Try again")
 
 pytestmark = pytest.mark.slow
 
@@ -288,8 +287,6 @@ def test_a_hold_is_said_first_alike_by_canary_page_and_command_line_before_what_
     table = said[said.index("What was done") :]
     assert "<b>1 % to 5 %</b><br>by swapgate" in table
     assert "exposures at 1 %, no evidence of harm beyond tolerance" in table
-    assert re.search(r"candidate: \d+ of [\d,]+ failed", table)
-    assert "certificate of no harm " in table
     assert "<b>enough exposures</b>" in table
 
 
@@ -303,7 +300,6 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         lambda: replace(open_installation(), clock=later),
     )
     says = {
-        "alerts": "first seen 20 d ago",
         "audit": "20 d ago",
         "canary": "No request has arrived since",
         "compare": "This verdict is no longer valid: it expired 6 d ago",
@@ -418,13 +414,15 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
 
     app = shown(monkeypatch, config, "overview")
 
-    told = text(app)
+    told, _, table = text(app).partition('<td data-head="Alert">')
     # Critical ones first: a newer warning is among those that are left out.
     assert told.count("see the control process's log") == 5
     assert told.count('<a href="docs/runbook.html#job_failed" ') == 5
     assert "3 more alerts" in told
     assert "the newest" not in told
     assert "it is over" not in told
+    assert "the newest" in table
+    assert "it is over" in table
     assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
 
 
@@ -435,8 +433,10 @@ def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
         view = route_timeline.load_route(installation.context, "faq")
     stays = route_timeline.list_stays(view)
 
-    served = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SERVES]
-    shared = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SHARES]
+    served, shared = (
+        [(stay["model"], stay["weight_bps"]) for stay in stays if stay["part"] == part]
+        for part in (route_timeline.SERVES, route_timeline.SHARES)
+    )
     assert served == [("sim/sim-base", 10_000), ("sim/sim-better", 10_000)]
     assert shared == [
         ("sim/sim-better", 100),
@@ -444,8 +444,8 @@ def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
         ("sim/sim-better", 2500),
         ("sim/sim-base", 100),
     ]
-    assert stays[-1].until == view.now
-    assert all(stay.since < stay.until for stay in stays)
+    assert stays[-1]["until"] == view.now
+    assert all(stay["since"] < stay["until"] for stay in stays)
     app = shown(monkeypatch, lived_in.config, "routes", {"route": "quiet"})
     app.selectbox(key="route").select("quiet").run()
     assert "sim/sim-base has served this route from the start" in text(app)
