@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame, sign_in_page
-from dashboard.views import route_timeline
+from dashboard.views import route_timeline, samples
 from harness.app.installation import CONFIG_VARIABLE, open_installation
 from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
@@ -25,10 +25,13 @@ from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.proposals import comparison
+from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.routing import kill_switch, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
 from harness.domain.errors import ProviderAway, StoreUnavailable
+from harness.domain.evals.run import Sample
 from harness.domain.formatting import format_signed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -67,6 +70,7 @@ from dashboard.views import suite_dialogs as suites
 
 ctx, kept = page_frame.context(), st.session_state.setdefault
 """
+AGE = re.compile(r"\d+ (?:s|min|h) ago")
 # What changes nothing.
 ANYBODYS = ("Sign out", "Refresh", "Try again")
 
@@ -238,6 +242,63 @@ def test_a_comparison_shows_what_its_verdict_rests_on_and_what_to_do_next(
     assert "NOT DECIDED YET: 12 of 200 items" in running
     assert running.count('role="meter"') == 1
     assert "regressed" not in running
+
+
+@pytest.mark.req("F2")
+def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_explains(
+    lived_in: Lived,
+) -> None:
+    with opened(lived_in.config, ManualClock(now())) as installation:
+        found = comparison.load_comparison(installation.context, lived_in.proposals["canary"])
+    fast = ArmFigures(
+        200, 1.0, 0.9, 1.2, 0.0, (0.9, 1.1), (0.8, 1.0), (1.1, 1.3), (0.0, 0.02)
+    )  # fmt: skip
+    slow = replace(
+        fast, p95_s=2.1, p95_interval_s=(2.0, 2.2), cost_usd_per_1000=2.3,
+        cost_interval_usd_per_1000=(2.2, 2.4),
+    )  # fmt: skip
+    better, worse = (
+        replace(found, incumbent_figures=before, candidate_figures=after)
+        for before, after in ((slow, fast), (fast, slow))
+    )
+
+    assert list_drawbacks(better) == []
+    assert describe_absence(better).startswith("Nothing: it is not slower")
+    slower, dearer = list_drawbacks(worse)
+    assert (slower.what, slower.clear) == ("0.90 s slower at p95", True)
+    assert slower.text == (
+        "2.10 s (95 % CI 2.00 s to 2.20 s) against 1.20 s (95 % CI 1.10 s to 1.30 s)."
+    )
+    assert dearer.what == "130 % dearer"
+    few = replace(worse, candidate_figures=replace(slow, p95_interval_s=None))
+    (unsure,) = [drawback for drawback in list_drawbacks(few) if not drawback.clear]
+    assert unsure.text.endswith("Too few answers for an interval.")
+    unmeasured = replace(worse, verdict=None)
+    assert list_drawbacks(unmeasured) == []
+    assert describe_absence(unmeasured) == "Nothing is known: it was not measured."
+
+
+def test_a_large_comparison_shows_the_same_and_its_figures_read_no_sample_whole(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = {"id": lived_in.proposals["failed"]}
+    whole = text(shown(monkeypatch, lived_in.config, "compare", query))
+    monkeypatch.setattr(samples, "MOST_TEXTS", 0)
+    light = text(shown(monkeypatch, lived_in.config, "compare", query))
+    made: list[str] = []
+    init = Sample.__init__
+
+    def count(sample: Sample, *given: Any, **named: Any) -> None:
+        init(sample, *given, **named)
+        made.append(sample.item)
+
+    monkeypatch.setattr(Sample, "__init__", count)
+    with opened(lived_in.config, ManualClock(now())) as installation:
+        view = samples.load_comparison_view(installation.context, query["id"])
+        assert view.comparison.incumbent_figures.samples >= len(view.index) > 0
+        assert made == []
+    # Between the two pages a minute may begin.
+    assert AGE.sub("", light) == AGE.sub("", whole)
 
 
 def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask_again(

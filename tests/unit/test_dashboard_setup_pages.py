@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -24,7 +25,6 @@ from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.privacy.capture import user_text
 from harness.domain.providers.catalogue import (
     COLUMNS,
     Ability,
@@ -335,30 +335,25 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     assert fallback_chain.list_fallbacks(page_frame.context(), "chat-0") == chain
 
 
-def disk_is_full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
+    title, content = "Small sums \N{ABACUS}", b"input,target\n2 + 2,4\n3 + 3,6\n"
+    wanted = SuiteSettings("sums", scorer="numeric", title=title)
     ada, ctx = act_as(monkeypatch, "ada", Role.ADMIN), page_frame.context()
-    good = b"input,target\n2 + 2,4\n3 + 3,6\n"
     before = house.read_text(encoding="utf-8")
-    wanted = SuiteSettings("sums", scorer="numeric")
+
+    def disk_is_full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with monkeypatch.context() as full:
         full.setattr(Path, "replace", disk_is_full)
         with pytest.raises(ConfigError, match="No space left"):
-            suites_page.add(ctx, ada, wanted, "sums.csv", good)
+            suites_page.add(ctx, ada, wanted, "sums.csv", content)
     assert house.read_text(encoding="utf-8") == before
     assert not list((house.parent / "suites").glob("*"))
-    assert not [e for e in queries.read_audit_events(page_frame.context())
-                if e.action == "suite.add"]  # fmt: skip
-
-    # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
-    title = "Small sums \N{ABACUS}"
-    suites_page.add(ctx, ada, replace(wanted, title=title), "sums.csv", good)
-    assert (house.parent / "suites/sums.csv").read_bytes() == good
+    suites_page.add(ctx, ada, wanted, "sums.csv", content)
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said
@@ -396,23 +391,11 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
 
 
 def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [
-        {
-            "id": name,
-            "messages": [{"role": "user", "content": "hi"}],
-            "answer": answer,
-            "label": None,
-        }
-        for name, answer in (
-            ("one", {"role": "assistant", "content": "Hello."}),
-            (
-                "two",
-                {
-                    "content": None,
-                    "tool_calls": [{"function": {"name": "wave", "arguments": "{}"}}],
-                },
-            ),
-        )
+    wave = {"tool_calls": [{"function": {"name": "wave", "arguments": "{}"}}]}
+    asked = [{"role": "user", "content": "hi"}]
+    lines: list[dict[str, Any]] = [
+        {"id": "one", "messages": asked, "answer": {"content": "Hello."}, "label": None},
+        {"id": "two", "messages": asked, "answer": {"content": None, **wave}, "label": None},
     ]
     # An answer stands as people read it, not as a data structure.
     assert [row["Answer"] for row in suites_page.list_rows(lines)] == ["Hello.", "wave({})"]
@@ -431,7 +414,6 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
     assert (first["label"], first["label_author"]) == ("yes", "ada")
     assert datetime.fromisoformat(first["labelled_at"]).tzinfo is not None
     assert second == lines[1]
-    assert user_text(first) == "hi"
 
 
 @pytest.mark.req("E4")
