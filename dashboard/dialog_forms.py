@@ -116,8 +116,9 @@ class Field:
         if name.endswith("_bps"):
             share = st.number_input(label, *self._range, before / 100, **options)
             return 0 if share is None else round(share * 100)
-        value = before if isinstance(before, int) or before is None else float(before)
-        return st.number_input(label, *self._range, value, **options)
+        if before is not None and isinstance(self._range[0], float):
+            before = float(before)  # a whole number from the database, too
+        return st.number_input(label, *self._range, before, **options)
 
 
 Fields = Mapping[str, Field]  # by the name of the record's field

@@ -3,7 +3,7 @@ import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -32,6 +32,7 @@ from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.agents.agent import ModelChoice, ModelKind
 from harness.domain.errors import ProviderAway, StoreUnavailable
 from harness.domain.evals.run import Sample
+from harness.domain.evals.verdict import InfraError
 from harness.domain.formatting import format_signed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -273,7 +274,8 @@ def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_expl
     few = replace(worse, candidate_figures=replace(slow, p95_interval_s=None))
     (unsure,) = [drawback for drawback in list_drawbacks(few) if not drawback.clear]
     assert unsure.text.endswith("Too few answers for an interval.")
-    unmeasured = replace(worse, verdict=None)
+    given = {field.name: getattr(found.verdict, field.name) for field in fields(InfraError)}
+    unmeasured = replace(worse, verdict=InfraError(**given))
     assert list_drawbacks(unmeasured) == []
     assert describe_absence(unmeasured) == "Nothing is known: it was not measured."
 
