@@ -7,7 +7,7 @@ from harness.cli.frame.command import OPTIONAL_REASON, PAGE, REASON, arg, comman
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.agents import agents, switches
-from harness.control.agents.switch_views import view_switch
+from harness.control.agents.switches import view_switch
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
