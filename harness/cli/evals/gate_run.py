@@ -43,10 +43,13 @@ def gate_run(
     ),
     incumbent: str = opt("As `provider/model`.", metavar="TARGET"),
     candidate: str = opt("As `provider/model`.", metavar="TARGET"),
-    settings: TargetOptions = taken_from(TargetOptions, "Of the candidate: "),
+    settings: TargetOptions = taken_from(TargetOptions),
     policy: str = opt("Name of a policy.", default="default"),
     claim: Claim | None = opt("What the candidate has to show. [default: as the policy says]"),
-    margin: float | None = opt("Allowed loss, a share of 1.", metavar="SHARE"),
+    margin: float | None = opt(
+        "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+        metavar="SHARE",
+    ),
     min_saving: float | None = opt(
         "With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
         metavar="SHARE",
@@ -70,6 +73,7 @@ def gate_run(
     """Compare two targets without a server.
 
     Suites, providers and policies are the configuration's. Your database is not touched.
+    --param, --patch-param, --prompt-addendum and --response-format are the candidate's.
     Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
     measured.
     """
