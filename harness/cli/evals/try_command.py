@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from harness.cli.evals.csv_files import FileTerms
-from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
+from harness.cli.evals.file_decision import (
+    GATE_EXITS,
+    FileTerms,
+    between_0_and_1,
+    exits_on_bad_input,
+)
 from harness.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -92,7 +96,7 @@ def try_(
             raise InputError(
                 "--suite needs --incumbent and --candidate, and no files of results"
             )
-        from harness.cli.evals.try_suite import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
+        from harness.cli.evals.gate_run import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
 
         click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
         settings = {

@@ -36,7 +36,7 @@ def proposal_report(
 ) -> None:
     """Write a comparison as a document."""
     from harness.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
-    from harness.report.junit import render_junit  # noqa: PLC0415
+    from harness.report.formats import render_junit  # noqa: PLC0415
     from harness.report.markdown import render_markdown  # noqa: PLC0415
 
     report = gather_report(session.context, proposal_id)
