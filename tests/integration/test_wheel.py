@@ -29,6 +29,7 @@ SUITE = (
 # They read the source files of the checkout, or its benchmarks, which are not in the wheel.
 OF_THE_CHECKOUT = (
     "test_cli_start_up",
+    "test_canarybench",
     "test_compiled_modules",
     "test_router_internal_errors",
 )
