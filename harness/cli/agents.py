@@ -24,8 +24,7 @@ def user() -> None:
 def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
     """Delete USER's sessions, captured requests and marks, for good.
 
-    USER is the id as clients sent it. The audit log keeps the reason and the counts, and not
-    the id. What a deletion cannot reach is named.
+    USER is the id as clients sent it. The audit log keeps the reason, and not the id.
     """
     done = session.decide(
         user_deletion.delete_user, user_id, reason, secret=session.installation.secret

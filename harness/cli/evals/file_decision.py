@@ -110,11 +110,10 @@ def gate_decide(
 ) -> int:
     """Decide about a candidate from the scores in PAIRS.csv.
 
-    Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
-    empty where one is missing. Items count in the order of their first row, and so do clusters.
+    Columns item,incumbent,candidate and perhaps epoch. Scores are from 0 to 1, empty where one
+    is missing. Items count in the order of their first row.
 
-    --from reads results of another tool instead: one file with both runs, or the incumbent's
-    and then the candidate's. A missing score never decides.
+    --from reads results of another tool instead, as `swapgate try` does.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
@@ -169,7 +168,7 @@ def canary_decide(
     Columns block,requests,canary_requests,failures,canary_failures; requests and failures
     count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
 
-    Columns missing,canary_missing are for outcomes that did not come. They never decide.
+    Columns missing,canary_missing count outcomes that did not come.
     """
     between_0_and_1("--alpha", alpha)
     from harness.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - as above

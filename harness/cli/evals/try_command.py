@@ -82,11 +82,11 @@ def try_(
 
     RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
-    CSV. The content says of which tool. Nothing is stored, and nothing is promoted by it.
+    CSV. Nothing is stored or promoted.
 
-    --suite asks both models instead, with the keys in the environment or .env, or providers of
-    ./swapgate.yaml. Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd,
-    the same command goes on.
+    --suite asks both models instead, with the keys in the environment, .env or ./swapgate.yaml.
+    Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd, the same command
+    goes on.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """

@@ -111,8 +111,7 @@ def verify(
 ) -> int:
     """Check the chain from its first event, and the signature of every row that was decided.
 
-    Exit code 1 where the chain is broken, a signature does not hold, or the log lacks the event
-    of a printed head.
+    Exit code 1 where either does not hold, or the log lacks the event of a printed head.
     """
     faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)

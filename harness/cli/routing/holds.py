@@ -180,9 +180,8 @@ def throw(
 ) -> None:
     """Send all requests to one provider, or to one target (by id or provider/model).
 
-    Takes effect on every router within two seconds. A route without the provider or target
-    keeps its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead: the rest
-    of each route's chain stays.
+    In force within two seconds. A route without the provider or target keeps its plan.
+    `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)
