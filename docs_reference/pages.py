@@ -124,16 +124,16 @@ class _Option(NamedTuple):
     form: str
     meaning: str
 
+    @property
+    def required(self) -> bool:
+        return "required]" in self.meaning
+
 
 class _Command(NamedTuple):
     path: str
     text: str
     arguments: str
     options: tuple[_Option, ...]
-
-    @property
-    def group(self) -> str:
-        return self.path.rpartition(" ")[0]
 
 
 def _commands(parent: click.Context) -> Iterator[_Command]:
@@ -167,35 +167,35 @@ def _options(ctx: click.Context, *, left_out: Collection[str]) -> Iterator[_Opti
 
 
 def _sections(commands: Iterable[_Command], common: Collection[_Option]) -> Iterator[str]:
-    shown: dict[tuple[str, _Option], str] = {}
+    """Writes a section for each command. Its heading has the common options that it requires;
+    an option that an earlier command has as well is named with that command.
+    """
+    shown: dict[_Option, str] = {}
     for command in commands:
-        usage = " ".join(filter(None, (command.path, command.arguments)))
-        yield f"#{'#' * command.path.count(' ')} `{usage}`"
+        required = [o for o in command.options if o in common and o.required]
+        usage = filter(None, (command.path, command.arguments, *(o.form for o in required)))
+        yield f"#{'#' * command.path.count(' ')} `{' '.join(usage)}`"
         yield from ("", command.text, "")
         own: list[_Option] = []
         elsewhere: dict[str, list[_Option]] = {}
         for option in command.options:
-            place = "" if option in common else shown.get((command.group, option))
-            if place is None:
+            if option in required:
+                continue
+            place = "" if option in common else shown.setdefault(option, command.path)
+            if place == command.path:
                 own.append(option)
-                shown[command.group, option] = command.path
             else:
                 elsewhere.setdefault(place, []).append(option)
         lines = list(_listed(own))
         for place, options in elsewhere.items():
             title = f"As in `{place}`" if place else "Common"
-            lines.append(f"- {title}: {', '.join(map(_named, options))}")
+            lines.append(f"- {title}: {', '.join(f'`{option.names}`' for option in options)}")
         yield from (*lines, "") if lines else ()
 
 
 def _listed(options: Iterable[_Option]) -> Iterator[str]:
     for option in options:
         yield f"- `{option.form}`: {option.meaning}"
-
-
-def _named(option: _Option) -> str:
-    required = " (required)" if "required]" in option.meaning else ""
-    return f"`{option.names}`{required}"
 
 
 def _in_one_line(text: str) -> str:

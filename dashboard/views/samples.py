@@ -21,7 +21,6 @@ from dashboard.html import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
 from dashboard.labels import Tone
 from harness.control.context import Context
 from harness.control.proposals import comparison as comparisons
-from harness.control.proposals import recorded_answers
 from harness.control.proposals.comparison import (
     Comparison,
     SuiteAnswers,
@@ -30,11 +29,11 @@ from harness.control.proposals.comparison import (
     with_texts,
 )
 from harness.control.proposals.format_failures import FormatExample, find_format_failures
-from harness.control.proposals.recorded_answers import SuiteTexts
 from harness.control.proposals.submission import get_proposal
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.formatting import escape_formula, format_excerpt, format_score
 from harness.imports import pause_garbage_collection
+from harness.report.answer_examples import SuiteTexts, load_item_texts
 
 # Of a comparison with more answers, the texts are read for the samples that are shown.
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
@@ -273,7 +272,7 @@ def _read(
             str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
         }
         whole = with_texts(ctx, whole, items)
-    texts = recorded_answers.load_item_texts(ctx, whole)
+    texts = load_item_texts(ctx, whole)
     answers = {
         (side.plan.suite, sample.item, sample.epoch, arm): sample
         for side in whole.suites

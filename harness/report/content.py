@@ -29,7 +29,7 @@ from harness.domain.formatting import (
     format_range,
     format_thousand_price,
 )
-from harness.gate.text.next_steps import NEXT_STEPS
+from harness.gate.text.verdict_sentences import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
 FILE: Final = "swapgate.db"

@@ -26,13 +26,13 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.gate.offline.design import EARLY_ENDS
-from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     bounds_text,
     difference_cells,
     reason_text,
     standing_text,
 )
+from harness.gate.text.verdict_sentences import describe_claim
 from harness.report.answer_examples import (
     cell,
     code,

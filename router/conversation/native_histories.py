@@ -199,7 +199,9 @@ def without_reasoning(body: bytes, values: Collection[str] | None = None) -> Mov
     kept = [
         item
         for item, after in pairwise((*items, None))
-        if not _is_reasoning(item) or _is_stray(item, after) or not _is_one_of(item, values)
+        if not _is_reasoning(item)
+        or _is_stray(item, after)
+        or not (values is None or item.get(ENCRYPTED) in values or item.get("id") in values)
     ]
     _clear_ids(kept, every=True)
     asked["input"] = kept
@@ -243,10 +245,6 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
     return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
-
-
-def _is_one_of(item: Json, values: Collection[str] | None) -> bool:
-    return values is None or item.get(ENCRYPTED) in values or item.get("id") in values
 
 
 def _is_stray(item: object, after: object) -> bool:

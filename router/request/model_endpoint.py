@@ -274,8 +274,14 @@ class ModelEndpoint:
                 or (plan.forced is not None and self._planner.is_switched(route, request))
                 or arm is _KEEP_WARM
                 or (self._planner.not_closed and not self._planner.is_asked(trial.target))
-                or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
             ):
+                trial = None
+            elif (
+                trial is not None
+                and own_limit_s is not None
+                and self._is_shorter(route.route, own_limit_s)
+            ):
+                self._counters["unscored_in_haste"] += 1
                 trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
@@ -302,12 +308,6 @@ class ModelEndpoint:
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
-
-    def _is_too_short(self, route: CompiledRoute, own_limit_s: float) -> bool:
-        too_short = self._is_shorter(route.route, own_limit_s)
-        if too_short:
-            self._counters["unscored_in_haste"] += 1
-        return too_short
 
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int

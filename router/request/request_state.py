@@ -115,7 +115,10 @@ def parse_answer(
     if named is not None:
         body = named
     elif edits or json_name is not None:
-        body = apply_edits(members.text, [*edits, *_model_edits(members, json_name)])
+        place = members.text_place("model") if json_name is not None else None
+        if place and json_name:
+            edits.append(TextEdit(place.start, place.end, json_name))
+        body = apply_edits(members.text, edits)
     model = members.get("model")
     if not isinstance(model, str):
         model = ""
@@ -123,11 +126,6 @@ def parse_answer(
     return UpstreamAnswer(
         status, passed_on(headers), body, usage, members, model, irregularity=irregularity
     )
-
-
-def _model_edits(members: ParsedObject, json_name: str | None) -> list[TextEdit]:
-    model = members.text_place("model") if json_name is not None else None
-    return [TextEdit(model.start, model.end, json_name)] if model and json_name else []
 
 
 @lru_cache(maxsize=256)

@@ -178,7 +178,10 @@ class RoutedResponse:
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
             if beat is not None:
-                await self._settled(beat)
+                try:
+                    await beat.settle()
+                except Exception as error:
+                    self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
             elif beat is not None and beat.begun:
@@ -192,12 +195,6 @@ class RoutedResponse:
             await self.progress.result.aclose()
         if faults:
             raise faults.pop()  # it holds this frame: kept here, it would be a cycle
-
-    async def _settled(self, beat: Heartbeat) -> None:
-        try:
-            await beat.settle()
-        except Exception as error:
-            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         failures = [attempt.failure for attempt in self.progress.attempts]

@@ -66,15 +66,6 @@ _BRIDGES: Final[Mapping[str, Translation]] = {
 }
 
 
-def may_sign(path: str, body: bytes) -> bool:
-    asks = _ASKS.get(path)
-    return asks is not None and asks in body
-
-
-def answer_marker(path: str, maker: str) -> Rewrite:
-    return partial(_marked, _MARKERS[path], maker)
-
-
 def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
     if not any(name in data for name in _SIGNED):
         return data
@@ -201,14 +192,15 @@ class ConversationTransport(Transport):
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
-        signs = may_sign(request.path, request.body)
+        asks = _ASKS.get(request.path)
+        signs = asks is not None and asks in request.body
         if request.path == CHAT_PATH:
             signs = self._signs_chats
         found: list[Rewrite] = []
         if moved.tool_names:
             found.append(partial(with_client_names, names=moved.tool_names))
         if request.maker and signs:
-            found.append(answer_marker(request.path, request.maker))
+            found.append(partial(_marked, _MARKERS[request.path], request.maker))
         return partial(_rewritten, found) if found else None
 
 

@@ -33,9 +33,8 @@ from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report, list_pinned
-from harness.report.junit import render_junit
+from harness.report.formats import render_junit, render_page
 from harness.report.markdown import render_markdown
-from harness.report.page import render_page
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers

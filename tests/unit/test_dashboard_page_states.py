@@ -20,7 +20,6 @@ from harness.app.installation import CONFIG_VARIABLE, open_installation
 from harness.cli.canary_facts import rollout_facts
 from harness.cli.program import program as command_line
 from harness.control.agents import agents, switches
-from harness.control.agents.agents import AgentSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
@@ -95,7 +94,7 @@ def hold_session(house: Lived, at: datetime) -> None:
     with opened(house.config, ManualClock(at)) as installation:
         ctx = installation.context
         choice = ModelChoice("quiet", ModelKind.ROUTE, route="quiet")
-        agent = agents.create_agent(ctx, agent_sessions.OPERATOR, AgentSpec("guide", choice))
+        agent = agents.create_agent(ctx, agent_sessions.OPERATOR, "guide", choice)
         session = agent_sessions.open_session(ctx, agent)
         other = ModelChoice("faq", ModelKind.ROUTE, route="faq")
         switches.request_switch(ctx, session.id, (other,), "it writes better")

@@ -18,7 +18,6 @@ from dashboard.views import keys, overview
 from dashboard.views import routes as routes_page
 from dashboard.views import samples as answers
 from dashboard.views.suites import RunView, run_cells
-from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import ConfigError
@@ -28,6 +27,7 @@ from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings
+from harness.report.answer_examples import strip_common_start
 from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)

@@ -60,8 +60,7 @@ def apply(
 ) -> None:
     """Take over what the file says now: providers as they are in it, and new routes.
 
-    Routes of the database stay as they are; it names each difference with the command that
-    changes it.
+    Routes of the database stay; it names each difference with the command that changes it.
     """
     from harness.control.proposals import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
     from harness.control.routing import routes, seed  # noqa: PLC0415 - as above

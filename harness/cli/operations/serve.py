@@ -191,8 +191,8 @@ def mcp(
 ) -> None:
     """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
 
-    An agent may look, and propose a swap; it can never approve one. Without a key in --key-file
-    it acts on stdin and stdout as the operator, as a proposer.
+    An agent may look, and propose a swap; it can never approve one. Without a key it acts on
+    stdin and stdout as a proposer.
     """
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
@@ -223,8 +223,8 @@ def worker(
 ) -> None:
     """Take eval runs from the queue that the workers of all hosts share.
 
-    Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on any
-    number of hosts. SIGTERM ends it: its runs go on elsewhere.
+    Needs `control.queue: procrastinate` and PostgreSQL. SIGTERM ends it: its runs go on
+    elsewhere.
     """
     from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
 

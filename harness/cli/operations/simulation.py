@@ -83,8 +83,8 @@ def traffic(
 ) -> None:
     """Send requests of simulated users to the router, and say how their routes fare.
 
-    Each request asks a short question as a new user. Without ROUTE, all routes are asked. Exit
-    code 5 where --for ran out before the proposals had ended, or one waits for an approval.
+    Each request comes from a new user. Without ROUTE, all routes are asked. Exit code 5 where
+    --for ran out before the proposals had ended, or one waits for an approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
 

@@ -260,9 +260,8 @@ def probe(
 ) -> int:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
-    It also tries a local server's own Responses and Messages endpoints. A target that refuses a
-    chat is asked for an embedding. TARGET is an id or a model's name, which need not be
-    registered.
+    It also tries a local server's Responses and Messages endpoints, and an embedding where a
+    chat is refused. TARGET is an id or a model's name, registered or not.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
-from harness.control.proposals import answer_usage
-from harness.control.providers import prices
 from harness.control.routing import targets
 from harness.domain.errors import SignatureInvalid, StaleEvidence
 from harness.domain.evals import pins
@@ -218,8 +216,7 @@ def _new(
     run = _run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
-        budget = _bound_unpriced(ctx, tx, proposal, plan, run.budget)
-        run = replace(run, id=name_candidate_run(proposal, nonce), budget=budget)
+        run = replace(run, id=name_candidate_run(proposal, nonce))
     tx.runs.add(run)
     return run.id
 
@@ -238,18 +235,6 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
-
-
-def _bound_unpriced(
-    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, budget: RunBudget
-) -> RunBudget:
-    by_id, gate = tx.routing.targets(), proposal.policy.gate
-    arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
-    if proposal.on_better is None or prices.find_list_price(ctx, tx, arms[1]):
-        return budget
-    ours, _ = answer_usage.estimate_sides(ctx, tx, plan, arms)
-    limits = (budget.max_tokens, answer_usage.bound_tokens(ours, plan, gate.cost_ceiling))
-    return replace(budget, max_tokens=min(filter(None, limits), default=None))
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:

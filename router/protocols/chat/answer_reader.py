@@ -78,7 +78,11 @@ def read_end(
     refused: bool,
 ) -> AnswerEnd:
     """Reads the end. called: some servers say `stop` though a tool is called."""
-    finish = FinishReason.CALLS if reason in _CALLS else _read_finish(reason)
+    if reason in _CALLS:
+        finish = FinishReason.CALLS
+    else:
+        ending = read_ending(reason) if reason else AnswerEnding.GOOD
+        finish = _FINISHES.get(ending, FinishReason.UNKNOWN)
     if refused:
         finish = FinishReason.FILTERED
     elif called and finish is FinishReason.STOP:
@@ -88,12 +92,6 @@ def read_end(
     sequence = met if isinstance(met, str) and finish is FinishReason.STOP else ""
     word = str(reason) if finish is FinishReason.UNKNOWN else ""
     return AnswerEnd(finish, sequence, tokens, word)
-
-
-def _read_finish(reason: object) -> FinishReason:
-    if not reason:
-        return FinishReason.STOP
-    return _FINISHES.get(read_ending(reason), FinishReason.UNKNOWN)
 
 
 def read_tokens(members: ParsedObject) -> AnswerTokens | None:

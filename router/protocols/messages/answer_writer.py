@@ -85,20 +85,18 @@ class MessageEventWriter:
 def message_usage(tokens: AnswerTokens | None) -> dict[str, object]:
     """Anthropic's `input_tokens` leaves out what came from the cache or was written to it."""
     known = tokens or AnswerTokens(0, 0)
-    return {
+    usage: dict[str, object] = {
         "input_tokens": known.input - known.cached - known.written,
         "cache_creation_input_tokens": known.written,
-        **({"cache_creation": _by_age(known)} if known.hour else {}),
         "cache_read_input_tokens": known.cached,
         "output_tokens": known.output,
     }
-
-
-def _by_age(tokens: AnswerTokens) -> dict[str, int]:
-    return {
-        "ephemeral_5m_input_tokens": tokens.written - tokens.hour,
-        "ephemeral_1h_input_tokens": tokens.hour,
-    }
+    if known.hour:
+        usage["cache_creation"] = {
+            "ephemeral_5m_input_tokens": known.written - known.hour,
+            "ephemeral_1h_input_tokens": known.hour,
+        }
+    return usage
 
 
 def _head(head: AnswerHead) -> dict[str, object]:
