@@ -407,9 +407,9 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     ben = current_user.signed_in()
     assert ben is not None
     assert "&lt;b&gt;Where&lt;/b&gt; is it?" in captures.render(kept)
-    for reader, seen in ((ben.principal, True), ("p_other", False)):
+    for reader, shows in ((ben.principal, True), ("p_other", False)):
         app.session_state[captures.READ] = (reader, kept)
-        assert ("At the depot." in text(app.run())) is seen
+        assert ("At the depot." in text(app.run())) is shows
         assert captures.READ not in app.session_state
 
 
