@@ -9,13 +9,11 @@ from dashboard import html, labels, page_frame
 from dashboard.html import Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.control.context import Context
-from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.domain.formatting import format_estimate, format_harm, format_percent
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
-from harness.domain.routing.table import Route
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import StepNeed
@@ -27,35 +25,28 @@ QUIET = timedelta(minutes=3)
 
 @dataclass(frozen=True)
 class CanaryView:
-    route: Route
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
 
     @property
-    def last_request(self) -> datetime | None:
-        minutes = [t.minute for t in self.traffic if t.requests]
-        return max(minutes) + timedelta(minutes=1) if minutes else None
-
-    @property
     def quiet_since(self) -> datetime | None:
-        last = self.last_request
-        live = self.status is not None and self.status.rollout.live
-        return last if live and last is not None and self.now - last > QUIET else None
+        """Tells when the last request of a live canary arrived, if that is long ago."""
+        minutes = [t.minute for t in self.traffic if t.requests]
+        if self.status is None or not self.status.rollout.live or not minutes:
+            return None
+        last = max(minutes) + timedelta(minutes=1)
+        return last if self.now - last > QUIET else None
 
 
 def load_canary(ctx: Context, route: str) -> CanaryView:
     canaries = list_canaries(ctx, route=route)
-    status = canaries[0] if canaries else None
+    if not canaries:
+        return CanaryView(None, (), ctx.clock.now())
+    since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
-        since = status.rollout.started_at if status else ctx.clock.now()
-        start = since.replace(second=0, microsecond=0)
-        return CanaryView(
-            route=routes.require_route(tx, route),
-            status=status,
-            traffic=tx.observations.traffic(since=start, route=route) if status else (),
-            now=ctx.clock.now(),
-        )
+        traffic = tx.observations.traffic(since=since, route=route)
+    return CanaryView(canaries[0], traffic, ctx.clock.now())
 
 
 def list_canary_routes(ctx: Context) -> Sequence[str]:
