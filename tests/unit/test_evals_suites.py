@@ -12,7 +12,7 @@ import pytest
 from evals.scorers import SCORERS
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from evals.suites.suite import load_suite, render_prompt, task_file
+from evals.suites.suite import load_suite, render_prompt
 from harness import package_data
 from harness.config import load_settings
 from harness.domain.errors import ConfigError, InputError, NotFound
@@ -44,6 +44,7 @@ def test_whatever_decides_a_score_changes_the_pin(colours: SuiteSettings) -> Non
         replace(colours, max_output_tokens=9),
         replace(colours, version="2"),
         replace(colours, scorer="exact"),
+        replace(colours, request={"tool_choice": "none"}),
         replace(colours, scorer_options={"labels": ["red", "blue", "green"]}),
     ):
         assert load_suite(changed).pin.digest != was
@@ -149,14 +150,6 @@ def test_a_template_places_input_and_choices_and_leaves_other_braces(
     item = Item("i", "Which {choices}?", "A", choices=("red", "{input}"))
 
     assert render_prompt(template, item) == text
-
-
-def test_a_task_is_a_file_and_perhaps_a_name() -> None:
-    named = SuiteSettings(name="t", task="suites/mine.py:mine")
-    alone = SuiteSettings(name="t", task="suites/mine.py")
-
-    assert task_file(named) == (Path("suites/mine.py"), "mine")
-    assert task_file(alone) == (Path("suites/mine.py"), "")
 
 
 def test_items_are_shown_with_their_targets(tmp_path: Path) -> None:
