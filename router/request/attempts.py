@@ -1,8 +1,6 @@
 """Limits how long an attempt may wait, and enters its end with health, keys and metrics."""
 
-import asyncio
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -23,15 +21,12 @@ from harness.domain.routing.capabilities import Endpoint, OptionalFeature
 from harness.domain.settings import RouterSettings
 from router.frame.bounded_map import BoundedMap
 from router.frame.failure import UpstreamFailed
-from router.frame.timers import Timer
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics
 from router.request.needs import given_fields, output_limit
 from router.request.request_state import Attempt, RoutedRequest
-from router.request.stream_relay import OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
-from router.upstream.transport import BegunCall
 
 # Targets, endpoints and classes of answers, of which a worker keeps the times.
 KEPT: Final = 2048
@@ -194,33 +189,3 @@ class AttemptSettlement:
             if pause_s > 0:
                 self._health.pause(upstream.id, pause_s)
         return told_s
-
-
-class FirstByteTimer:
-    """Leaves a plain answer the rest of the time once it begins. limit: of the attempt."""
-
-    __slots__ = ("_limit", "_loop", "_until", "at")
-
-    def __init__(self, limit: Timer, until: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.at: float | None = None
-        self._limit = limit
-        self._until = until
-        self._loop = loop
-
-    def __call__(self, at: float | None = None) -> None:
-        if self.at is None:
-            self.at = self._loop.time() if at is None else at
-            self._limit.when = self._until
-
-
-@dataclass(slots=True)
-class FirstAttempt:
-    """An attempt begun without a task. call: None where it is not sent yet."""
-
-    made: Attempt
-    share_s: float  # of the budget
-    call: BegunCall | None = None
-    started: float = 0.0
-    first_s: float = math.inf
-    settle: OnEnd = lambda _: None
-    begun_at: float | None = None  # when the answer's head came

@@ -12,11 +12,10 @@ from router.frame.asgi import BODY, App, Message, Receive, Scope, Send, send_rep
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import Header, Reply
 from router.frame.timers import Timers
-from router.request.attempts import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import LAST_BYTES_S, CommittedStream
-from router.request.upstream_call import BegunStream
+from router.request.upstream_call import BegunStream, FirstAttempt
 from router.upstream.transport import UNUSUAL, WAITING, WHOLE, BegunCall
 
 

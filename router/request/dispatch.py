@@ -20,10 +20,15 @@ from router.frame.failure import UpstreamFailed
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempts import AttemptSettlement, FirstAttempt, FirstByteTimer, TimeLimits
+from router.request.attempts import AttemptSettlement, TimeLimits
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.upstream_call import BegunStream, UpstreamCalls
+from router.request.upstream_call import (
+    BegunStream,
+    FirstAttempt,
+    FirstByteTimer,
+    UpstreamCalls,
+)
 from router.snapshot.compiled import CompiledTarget
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.

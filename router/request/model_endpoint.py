@@ -23,7 +23,6 @@ from router.protocols.endpoints import CONTENT, DIALECTS, ENDPOINTS, misfit_repl
 from router.recording.caller_shares import CallerShares
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request import client_directives
-from router.request.attempts import FirstAttempt
 from router.request.client_directives import Directives, detect_kinds, read_directives
 from router.request.dispatch import Dispatcher
 from router.request.needs import (
@@ -36,6 +35,7 @@ from router.request.planner import Planner
 from router.request.request_observers import RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
+from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 

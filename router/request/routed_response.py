@@ -16,7 +16,6 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.endpoints import DIALECTS
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.attempts import FirstAttempt
 from router.request.dispatch import Dispatcher
 from router.request.needs import degradation_header
 from router.request.refusals import no_answer_reply, refusal_reply
@@ -27,6 +26,7 @@ from router.request.request_state import (
     UpstreamAnswer,
 )
 from router.request.stream_relay import CommittedStream, Heartbeat
+from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
 
