@@ -376,10 +376,10 @@ def _type(option: Schema, root: Schema) -> str:
         case "array":
             return f"list of {_plural(option.get('items', {}), root)}"
         case "object" if "properties" not in option:
-            values = option.get("additionalProperties")
+            value_option = option.get("additionalProperties")
             return (
-                f"mapping to {_plural(values, root)}"
-                if isinstance(values, Mapping)
+                f"mapping to {_plural(value_option, root)}"
+                if isinstance(value_option, Mapping)
                 else "mapping"
             )
         case "object":

@@ -280,8 +280,8 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def system_turn(system: object) -> list[dict[str, object]]:
-    """Without the client's line about its bill: it differs between requests, so that no other
-    provider would find the prompt in its cache.
+    """Leaves out the client's line about its bill: it differs between requests, so that no
+    other provider would find the prompt in its cache.
     """
     if isinstance(system, list):
         system = [
