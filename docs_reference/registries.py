@@ -355,7 +355,8 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
         kind += f", {RANGES[leaf].text}"
     unit = "" if ".guardrails." in path else _unit(leaf)
     if unit:  # it says that the value is a number
-        kind = f"{NUMBER.sub('', kind)} {unit}".strip()
+        plain = NUMBER.sub("", kind)
+        kind = f"{kind}, {unit}" if plain == kind else f"{plain} {unit}".strip()
     elif kind == "boolean" and default is not _MISSING:
         kind = ""
     return Key(
@@ -376,10 +377,10 @@ def _type(option: Schema, root: Schema) -> str:
         case "array":
             return f"list of {_plural(option.get('items', {}), root)}"
         case "object" if "properties" not in option:
-            values = option.get("additionalProperties")
+            value_option = option.get("additionalProperties")
             return (
-                f"mapping to {_plural(values, root)}"
-                if isinstance(values, Mapping)
+                f"mapping to {_plural(value_option, root)}"
+                if isinstance(value_option, Mapping)
                 else "mapping"
             )
         case "object":
@@ -432,7 +433,7 @@ def _sentence(text: str) -> str:
 
 _MISSING: Final = object()
 LONG: Final = 60
-NUMBER: Final = re.compile(r"^(?:number|integer)(?:, )?")
+NUMBER: Final = re.compile(r"^(?:number|integer)(?:, |$)")
 # A range that ends above is only a bound of what is sane; an error names it.
 TOLD: Final = 1_000
 # So many values of one key are listed on a page of their own.

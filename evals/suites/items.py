@@ -1,5 +1,5 @@
-"""Reads a dataset file (JSONL, JSON or CSV), also of another tool's form, into items with their
-tags; an error names file and line. Also hashes the file for the suite's pin, and reads a
+"""Reads a dataset file (JSONL, JSON or CSV), also of another tool's form, into items;
+an error names file and line. Also hashes the file for the suite's pin, and reads a
 judge's references: answers with people's scores.
 """
 
@@ -84,20 +84,6 @@ def load_items(
     if not items:
         raise InputError(f"{path}: no items; a suite needs at least one line of data")
     return tuple(items)
-
-
-def tags_of(item: Item) -> tuple[str, ...]:
-    """Reads `metadata.tags`: a list of texts, or one text; in their order, each once.
-
-    Raises InputError for anything else.
-    """
-    given = item.metadata.get("tags", [])
-    listed = [given] if isinstance(given, str) else given
-    if not isinstance(listed, list) or not all(isinstance(tag, str) and tag for tag in listed):
-        raise InputError(
-            f"item {item.id!r}: metadata.tags must be a list of texts that are not empty"
-        )
-    return tuple(dict.fromkeys(listed))
 
 
 def file_sha256(path: Path) -> str:

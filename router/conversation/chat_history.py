@@ -7,8 +7,14 @@ from hashlib import sha256
 from typing import Any, Final
 
 from router.conversation.hosted_text import say_files
-from router.conversation.intake import CallIds, HistoryIntake, MovedBody
-from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
+from router.conversation.intake import (
+    QUOTED_MARK,
+    CallIds,
+    HistoryIntake,
+    MovedBody,
+    mark_piece,
+    read_mark,
+)
 from router.conversation.native_histories import SIGNATURES
 from router.frame.body_patch import to_json
 from router.frame.object_lists import list_objects

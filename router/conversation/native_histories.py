@@ -6,8 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from router.conversation.intake import INTAKES, RESPONSE_CALL_IDS, CallIds, MovedBody
-from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
+from router.conversation.intake import (
+    INTAKES,
+    OWN_ID,
+    RESPONSE_CALL_IDS,
+    CallIds,
+    MovedBody,
+    is_own_id,
+    mark_piece,
+    read_mark,
+)
 from router.frame.body_patch import to_json
 from router.frame.failure import SEND_ALL, Untranslatable
 from router.frame.object_lists import list_objects

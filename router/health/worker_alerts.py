@@ -62,8 +62,6 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
-    """Belongs to the worker's event loop, like the health that it listens to."""
-
     def __init__(
         self,
         holder: SnapshotHolder,

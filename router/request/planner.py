@@ -17,7 +17,7 @@ from harness.domain.routing.kill_switch import KillSwitch, active_switches
 from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
 from harness.domain.routing.table import Arm, Canary, choose_arm, hash_bucket
 from harness.ports import Clock
-from router.conversation.makers import is_made_by
+from router.conversation.intake import is_made_by
 from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth
 from router.recording.shared_marks import SharedMarks

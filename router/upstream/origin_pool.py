@@ -42,7 +42,6 @@ class OriginPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
-        """Lends one; `fresh`: none that was idle. Raises UpstreamFailed."""
         if self._taken < self._limit:
             self._taken += 1
         else:

@@ -13,8 +13,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
-from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
-from router.conversation.makers import QUOTED_MARK
+from router.conversation.intake import INTAKES, QUOTED_MARK, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     RESULT,
     SIGNED,

@@ -272,18 +272,6 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     assert forecast.candidate_usd == pytest.approx(90_000 * each, rel=1e-3)
 
 
-def test_rows_by_tag_add_up_to_what_was_used(example: Example) -> None:
-    world, proposal = example
-    report = gather_report(world.context(), proposal.id)
-
-    for part in report.suites:
-        of_item = world.context().suites.tags(part.side.plan.suite)
-        assert part.report is not None
-        used = {s.item for s in part.side.candidate if s.position < part.report.n_used}
-        assert sum(row.items for row in part.tags) == sum(len(of_item[item]) for item in used)
-        assert all(0 <= row.wins + row.losses <= row.items for row in part.tags)
-
-
 @pytest.mark.req("A8")
 def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     by_form: Example,

@@ -83,7 +83,7 @@ def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
     format_name: str | None = opt(
-        "The files are another tool's results; a report only, which nothing is promoted by.",
+        "The files are another tool's results.",
         "--from",
         type=click.Choice(EXPORTS),
     ),
@@ -102,7 +102,7 @@ def gate_decide(
         "Column that names an item's cluster: each counts once.", metavar="COLUMN", default=""
     ),
     slices: tuple[str, ...] = opt(
-        "Column whose values are slices that may not be shown worse; may be repeated.",
+        "Column of slices, which may not get worse; may be repeated.",
         "--slice",
         metavar="COLUMN",
     ),

@@ -271,7 +271,7 @@ def gate_run(
     session: Session,
     *,
     suites: tuple[str, ...] = opt(
-        "A suite of the configuration; the first is the primary one, others are required.",
+        "The primary suite; further ones are required.",
         "--suite",
         required=True,
     ),
@@ -294,14 +294,13 @@ def gate_run(
         metavar="SHARE",
     ),
     unreadable_as_wrong: bool = opt(
-        "Go on where nothing can be read in a model's first 5 answers: they count as wrong."
+        "Count a model's first 5 answers as wrong if none can be read."
     ),
     reason: str = opt("Why.", default="swapgate gate run"),
     markdown_file: Path | None = opt("Write the report here.", "--markdown"),
     junit_file: Path | None = opt("Write JUnit XML here.", "--junit"),
     keep: Path | None = opt(
-        "Keep the database with every answer, for `swapgate gate replay`. "
-        "[default: thrown away]",
+        "Keep the database, for `swapgate gate replay`. [default: thrown away]",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="FOLDER",
     ),

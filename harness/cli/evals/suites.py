@@ -190,7 +190,7 @@ def export(
     route: str | None = ONLY_ROUTE,
     since: timedelta | None = opt("How far back: 2h, 7d."),
     near: float = opt(
-        "Similarity from which a request counts as a duplicate; 1: identical texts.",
+        "Similarity of duplicates; 1: identical texts.",
         type=FiniteRange(min=0, max=1, min_open=True),
         default=captures.NEAR_DUPLICATE_SIMILARITY,
     ),

@@ -50,7 +50,7 @@ def try_(
         "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
     ),
     max_usd: float = opt(
-        "With --suite: the most that the answers may cost, in US dollars.",
+        "With --suite: most US dollars for the answers.",
         type=FiniteRange(min=0, min_open=True),
         default=1.0,
     ),

@@ -317,7 +317,7 @@ REASON: Final = opt("Reason, recorded in the audit log.")
 OPTIONAL_REASON: Final = opt("Reason, recorded in the audit log.", default="")
 ONLY_ROUTE: Final = opt("Only this route.", "--route", metavar="ROUTE")
 WATCH: Final = opt(
-    "Show it anew every 2 seconds until it has ended; Ctrl-C stops. Into a pipe or a file: a "
-    "line for each change, with --json a document a line.",
+    "Show it anew every 2 seconds until it has ended. Into a pipe or a file: a line for each "
+    "change.",
     "--watch",
 )

@@ -105,7 +105,7 @@ def verify(
     session: Session,
     *,
     head: str | None = opt(
-        "A head that the control plane printed, or a file whose lines have such heads.",
+        "A head that the control plane printed, or a file of them.",
         metavar="HEAD",
     ),
 ) -> int:

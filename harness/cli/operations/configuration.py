@@ -33,9 +33,7 @@ def schema() -> None:
 def show(
     session: Session,
     *,
-    origin: bool = opt(
-        "Show one setting a line, with where it comes from: file, environment or default."
-    ),
+    origin: bool = opt("Show each setting's origin: file, environment or default."),
     section: str = opt("Only this section, with --origin.", metavar="NAME", default=""),
 ) -> None:
     """Show the settings in force: defaults, file and environment; passwords are hidden."""
@@ -54,7 +52,7 @@ def apply(
     session: Session,
     *,
     reason: str = opt(
-        "Reason; required to change the address or headers of a provider that a route uses.",
+        "Reason; required to change the address or headers of a provider in use.",
         default="",
     ),
 ) -> None:

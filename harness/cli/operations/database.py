@@ -37,9 +37,9 @@ def upgrade(session: Session) -> None:
 def accept_restore(
     session: Session,
     *,
-    reason: str = opt("Reason for continuing with this database, recorded in the audit log."),
+    reason: str = opt("Reason, recorded in the audit log."),
     above: int = opt(
-        "Highest revision that any router served, if no file on this machine records it.",
+        "Highest revision that a router elsewhere served.",
         type=click.IntRange(min=0),
         default=0,
         show_default=False,

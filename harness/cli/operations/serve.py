@@ -55,7 +55,7 @@ def router(
     session: Session,
     *,
     workers: int | None = opt(
-        "Number of worker processes; by default router.workers of the configuration.",
+        "Worker processes. [default: router.workers]",
         type=click.IntRange(1, 256),
         metavar="N",
     ),
@@ -183,7 +183,7 @@ def mcp(
     host: str = opt("Address to listen on, for --http.", default="127.0.0.1"),
     port: int = opt("Port, for --http.", default=8086),
     agent_session: str = opt(
-        "The agent's session in whose name switch_model and spawn are called.",
+        "The agent's session for switch_model and spawn.",
         "--session",
         metavar="ID",
         default="",
@@ -212,12 +212,12 @@ def worker(
     session: Session,
     *,
     slots: int = opt(
-        "Eval runs of this host at a time, each in a process of its own.",
+        "Eval runs of this host at a time.",
         type=click.IntRange(1, 256),
         default=2,
     ),
     providers: tuple[str, ...] = opt(
-        "Take only runs whose target this provider serves; may be given several times.",
+        "Only runs on this provider; may be repeated.",
         "--provider",
     ),
 ) -> None:

@@ -63,7 +63,7 @@ def traffic(
     names: tuple[str, ...] = arg("[ROUTE]..."),
     *,
     rate: float = opt(
-        "Requests per second on each route, each of a new user.",
+        "Requests per second on each route.",
         type=FiniteRange(min=0.1, max=2000.0),
         default=50.0,
     ),
@@ -73,9 +73,7 @@ def traffic(
         type=FiniteRange(min=0.0, min_open=True),
         metavar="SECONDS",
     ),
-    until_settled: bool = opt(
-        "End when each route's open proposal has: promoted, closed or rolled back."
-    ),
+    until_settled: bool = opt("End when each route's open proposal has ended."),
     url: str = opt("The router's address. [default: as configured]", metavar="URL", default=""),
     key_env: str = opt(
         "Environment variable that holds the client key.", metavar="NAME", default=KEY_VARIABLE

@@ -44,8 +44,7 @@ def proposal_report(
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:
-        tags = {part.side.plan.suite: part.tags for part in report.suites}
-        output.document({"report": text, "tags": tags, "telling": report.telling})
+        output.document({"report": text, "telling": report.telling})
     elif file is None:
         click.echo(text, nl=False)
 

@@ -169,7 +169,7 @@ def approve(
         default="",
     ),
     accept_cost: float | None = opt(
-        "Times the incumbent's cost that you accept, for the reason that you give.",
+        "Times the incumbent's cost that you accept.",
         type=FiniteRange(min=1),
         metavar="TIMES",
     ),

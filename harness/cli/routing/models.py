@@ -133,13 +133,12 @@ def add(
     *,
     settings: TargetOptions = taken_from(TargetOptions),
     api_base: str = opt(
-        "API address of a new provider, where it differs from its kind's default.",
+        "API address of a new provider.",
         metavar="URL",
         default="",
     ),
     asks: bool = opt(
-        "Ask a gateway, a server of one's own or a simulator which models it has. "
-        "[default: discover]",
+        "Ask a gateway, an own server or a simulator for its models. [default: discover]",
         "--discover/--no-discover",
         default=True,
     ),

@@ -101,7 +101,7 @@ def create(
         metavar="TARGET",
     ),
     capable: tuple[str, ...] = opt(
-        "Fallback that may answer when the stakes are high; may be repeated.", metavar="TARGET"
+        "Fallback that may answer when the stakes are high.", metavar="TARGET"
     ),
     suites: NewRouteSuites = taken_from(NewRouteSuites),
     options: SettingsOptions = taken_from(SettingsOptions),

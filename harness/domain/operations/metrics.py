@@ -25,8 +25,7 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_request_duration_seconds": MetricSpec(
         _H,
-        "From the request to the last byte of its answer, by the target that answered or was "
-        "tried last",
+        "To the last byte of an answer, by the target that answered or was tried last",
         ("route", "provider", "target", "outcome"),
     ),
     "swapgate_time_to_first_token_seconds": MetricSpec(
@@ -41,30 +40,28 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_failovers": MetricSpec(
         _C,
-        "Times that a request left a target for the next one, or found its circuit open",
+        "Requests that left a target for the next one, or found its circuit open",
         ("route", "provider", "target", "failure_class"),
     ),
     "swapgate_feedback": MetricSpec(
         _C,
-        "Feedback of callers; verdict is good, bad, or none for a label alone",
+        "Feedback; verdict is good, bad, or none for a label alone",
         ("route", "arm", "verdict", "label"),
     ),
     "swapgate_irregular_answers": MetricSpec(
         _C,
-        "Answers that were passed on though their provider left out how they end, or wrote NaN "
-        "into an event",
+        "Answers that were passed on with a fault of their end, or with NaN in an event",
         ("target", "what"),
     ),
     "swapgate_refused_pieces": MetricSpec(
         _C,
-        "Answers that a provider gave only when it was asked once more, without a piece of the "
-        "conversation that it had refused; piece is thinking, reasoning, no_reasoning, "
-        "signature, beta or field",
+        "Answers that a provider gave only without a piece of the conversation; piece is "
+        "thinking, reasoning, no_reasoning, signature, beta or field",
         ("target", "piece"),
     ),
     "swapgate_requests_without_route": MetricSpec(
         _C,
-        "Requests for a model that no route is named after, by the name that they sent",
+        "Requests for a model without a route, by its name",
         ("model",),
     ),
     "swapgate_internal_errors": MetricSpec(
@@ -82,11 +79,11 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,
-        "1 while requests are changed before they are sent: the target refused this part",
+        "1 while this field is left out or changed: the target refused it",
         ("target", "field"),
     ),
     "swapgate_health_check_up": MetricSpec(
-        _G, "1 when the target answered its last health check, or anybody since", ("target",)
+        _G, "1 when the target answered its last health check, or a request since", ("target",)
     ),
     "swapgate_health_check_duration_seconds": MetricSpec(
         _G, "How long the target's last health check took", ("target",)
@@ -160,7 +157,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "reloads_refused": "Reloads that were refused, since the file is wrong",
         "reports_refused": "Reports of a worker that its parent could not read",
         "refused_when_full": "Requests over `router.max_concurrent`",
-        "requests_without_price": "Answers of targets without a price; they are in no budget",
+        "requests_without_price": "Answers of targets without a price",
         "rows_refused": "Rows of observations that the database refused",
         "rows_spooled": "Rows of observations that wait on disk",
         "rows_written": "Rows of observations that the database took",
@@ -176,7 +173,7 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "shadow_too_large": "Requests not mirrored, since they are too large",
         "shadow_unable": "Requests not mirrored, since the candidate lacks what they need",
         "shadow_unreadable": "Mirrored requests whose answer could not be compared",
-        "unnamed_callers": "Requests that named no caller, and are a caller of their own",
+        "unnamed_callers": "Requests that named no caller",
         "switch_in_effect": "Requests under a kill switch that went where it says",
         "switch_not_in_effect": "Requests under a kill switch that could not go there",
         "tools_serialized": "Requests whose tool calls were made one at a time",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from router.conversation.hosted_text import hosted_text, last_answer
-from router.conversation.makers import read_mark
+from router.conversation.intake import read_mark
 from router.frame.body_patch import to_json
 from router.frame.failure import Untranslatable, no_chat_error, untranslatable_error
 from router.frame.object_lists import iter_objects
@@ -148,8 +148,6 @@ def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
 
 
 class _Blocks:
-    """Translates a message's blocks into a chat's parts."""
-
     def __init__(self, dropped: dict[str, None], *, is_history: bool) -> None:
         self._dropped = dropped
         self._is_history = is_history
@@ -261,7 +259,6 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
-    """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
     for name in NATIVE_FIELDS:
         given = value(name)
         # The container of an earlier turn's tool is state that the tool can do without.
@@ -283,8 +280,8 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
 
 
 def system_turn(system: object) -> list[dict[str, object]]:
-    """Without the client's line about its bill: it differs between requests, so that no other
-    provider would find the prompt in its cache.
+    """Leaves out the client's line about its bill: it differs between requests, so that no
+    other provider would find the prompt in its cache.
     """
     if isinstance(system, list):
         system = [

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from router.conversation.hosted_text import has_text, hosted_text, last_answer
-from router.conversation.makers import maker_of_id, open_thoughts
+from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
 from router.frame.body_patch import to_json
 from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
@@ -26,8 +26,6 @@ _PARAMETERS: Final = {
 
 
 class ToolOrigin(NamedTuple):
-    """How the client knows a function of the chat."""
-
     name: str
     namespace: str = ""
     is_custom: bool = False
@@ -187,7 +185,6 @@ class _Turns:
             calls.append(call)
 
     def _say(self, text: str) -> None:
-        """What a hosted tool left is of the assistant's turn."""
         last = self.found[-1] if self.found else None
         if last is None or last["role"] != "assistant":
             last = self._hosted = {"role": "assistant", "content": None}

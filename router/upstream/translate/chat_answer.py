@@ -118,8 +118,6 @@ def _count(value: object) -> int:
 
 
 class ChunkMaker:
-    """Makes the chunks of one stream, all with its id, time and model."""
-
     def __init__(self) -> None:
         self.id = ""
         self.model = ""
