@@ -5,17 +5,15 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import SessionState
 from harness.domain.agents.message import IdempotencyKey, MessageState
-from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import NotFound
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
 from harness.store.store import Store
-from tests.contract.conftest import FixedClock, Opener
+from tests.contract.conftest import Opener
 from tests.support.store.agent_records import (
     AGENT,
     ANSWERING,
     APPROVED,
-    GRANT,
     REQUEST,
     SESSION,
     answer,
@@ -26,77 +24,11 @@ from tests.support.store.records import LATER, NOW
 from tests.support.store.tampering import insert, row, written
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
-TOMORROW = FixedClock().now()
 
 
 @pytest.fixture
 def agents(store: Store) -> Store:
     return with_agent(store)
-
-
-def test_a_lease_is_renewed_by_its_owner_while_the_turn_runs(agents: Store) -> None:
-    with agents.write() as tx:
-        assert tx.sessions.running() == [SESSION]
-        assert not tx.sessions.renew(SESSION.turn, owner="there#1", until=LATER)
-        assert tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
-        assert tx.sessions.get(SESSION.id).lease_until == LATER
-        tx.sessions.hold(SESSION.without_turn())
-        assert not tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
-        assert tx.sessions.running() == []
-
-
-@pytest.mark.req("C4")
-def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None:
-    with agents.write() as tx:
-        tx.switch_requests.add(REQUEST)
-        assert tx.switch_requests.pending(session=SESSION.id) == [REQUEST]
-    with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
-        tx.switch_requests.decide(APPROVED)
-    with agents.write() as tx:
-        tx.agent_grants.add(ANSWERING)
-        tx.switch_requests.decide(APPROVED)
-    with agents.write() as tx:
-        assert tx.switch_requests.get(REQUEST.id) == APPROVED
-        assert tx.switch_requests.pending() == []
-        assert tx.agent_grants.not_revoked(agent=AGENT.id) == [ANSWERING]
-        tx.switch_requests.blank(SESSION.id)
-        blank = tx.switch_requests.get(REQUEST.id)
-        assert (blank.model_requested, blank.reason, blank.targets) == (
-            "",
-            "",
-            APPROVED.targets,
-        )
-    with pytest.raises(RowRefused, match="decided once"), agents.write() as tx:
-        tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
-    with agents.listings() as stored:
-        assert list(stored.switch_requests(session=SESSION.id)) == [blank]
-        assert list(stored.switch_requests(pending_at=NOW)) == []
-
-
-def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
-    with agents.write() as tx:
-        tx.agent_grants.add(GRANT)
-    with pytest.raises(RowRefused, match="version_taken"), agents.write() as tx:
-        tx.agent_grants.add(GRANT)
-    before = agents.snapshot()
-    assert before.agent_grants == (GRANT,)
-    with agents.write() as tx:
-        assert tx.agent_grants.revoke(GRANT.id, NOW).revoked_at == NOW
-        assert tx.agent_grants.revoke(GRANT.id, LATER).revoked_at == NOW
-        assert tx.agent_grants.not_revoked(agent=AGENT.id) == []
-        with pytest.raises(NotFound, match="gr_9"):
-            tx.agent_grants.revoke("gr_9", NOW)
-    after = agents.snapshot()
-    assert after.agent_grants == ()
-    assert after.etag != before.etag
-    with agents.listings() as stored:
-        assert list(stored.agent_grants()) == [replace(GRANT, revoked_at=NOW)]
-
-
-def test_an_expired_grant_is_in_no_new_snapshot(agents: Store) -> None:
-    with agents.write() as tx:
-        tx.agent_grants.add(replace(GRANT, expires_at=TOMORROW))
-    assert agents.snapshot().agent_grants == ()
 
 
 def filled(store: Store) -> None:

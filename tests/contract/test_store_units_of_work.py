@@ -1,26 +1,23 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
 import pytest
 
-from harness.domain.errors import IllegalTransition, RevisionConflict, RouteBusy
+from harness.domain.errors import IllegalTransition, RevisionConflict
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
-from tests.contract.test_store_alerts import OPENED
 from tests.contract.test_store_routing import SWITCH
 from tests.support.store.records import (
     BLOCK,
     CREDENTIAL,
     KEY,
-    LATER,
     NOW,
     OLD,
     PASSED,
@@ -32,53 +29,11 @@ from tests.support.store.records import (
     SETTINGS,
     create_route,
     proposal,
-    rollout,
     seeded,
     start_canary,
 )
 
 pytestmark = pytest.mark.both_databases
-
-
-class Interrupted(Exception):
-    """Whatever ends a unit of work early."""
-
-
-def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
-    before = store.etag()
-    with suppress(Interrupted), store.write() as tx:
-        create_route(tx)
-        tx.providers.put(PROVIDER)
-        tx.keys.add(KEY)
-        tx.runs.add(RUN)
-        tx.runs.store_sample(SAMPLE)
-        tx.proposals.add(proposal())
-        tx.verdicts.store(PASSED, "p_1")
-        tx.rollouts.add(rollout())
-        tx.suites.put(PIN, NOW)
-        tx.observations.append([BLOCK], [])
-        tx.alerts.fold([OPENED])
-        tx.audit.append(SYSTEM, "b", "c", {})
-        raise Interrupted
-
-    assert store.etag() == before
-    with store.read() as tx:
-        assert tx.routing.table().revision == 0
-        for empty in (
-            tx.routing.targets(),
-            tx.providers.all(),
-            tx.keys.find(KEY.id),
-            tx.runs.list(),
-            tx.runs.samples(RUN.id),
-            tx.proposals.list(),
-            tx.verdicts.list(),
-            tx.rollouts.list(),
-            tx.suites.all(),
-            tx.observations.blocks("ro_1"),
-            tx.alerts.list(),
-            list(tx.audit.all()),
-        ):
-            assert not empty
 
 
 def test_a_read_changes_no_mark(sqlite_stores: Opener) -> None:
@@ -282,30 +237,6 @@ def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Opener
     assert not first.try_lead("control-1")
 
 
-def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
-    sql_stores: Opener,
-) -> None:
-    control, worker = sql_stores(), sql_stores()
-    with control.write() as tx:
-        tx.routing.add_target(OLD)
-        tx.runs.add(RUN)
-        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
-        tx.runs.set_state(RUN.id, RunState.RUNNING)
-
-    def leave() -> bool:
-        with worker.write() as tx:
-            return tx.runs.leave(RUN.id, "w1", RunState.QUEUED)
-
-    with ThreadPoolExecutor(1) as other:
-        with control.write() as tx:
-            tx.runs.set_state(RUN.id, RunState.STOPPED)
-            # It waits for this unit of work to end, and finds that the run is no longer its.
-            left = other.submit(leave)
-        assert not left.result()
-    with control.read() as tx:
-        assert tx.runs.get(RUN.id).state is RunState.STOPPED
-
-
 def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
     sql_stores: Opener,
 ) -> None:
@@ -330,23 +261,6 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         started.result()
     with decider.read() as tx:
         assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
-
-
-def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Opener) -> None:
-    stores = [sql_stores() for _ in range(3)]
-    with stores[0].write() as tx:
-        create_route(tx)
-
-    def propose(store: Store, id_: str) -> None:
-        with store.write() as tx:
-            tx.proposals.add(proposal(id_))
-
-    raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
-
-    winner = f"p_{raised.index(None)}"
-    losers = [exception for exception in raised if exception is not None]
-    assert len(losers) == 2
-    assert all(type(loser) is RouteBusy and winner in str(loser) for loser in losers)
 
 
 def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:
