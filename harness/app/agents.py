@@ -31,7 +31,7 @@ from harness.control.agents.built_in_tools import (
 )
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.turn_runner import TurnRunner
-from harness.domain.agents.agent import LITERAL_MARK
+from harness.domain.agents.agent import LITERAL_MARK, SPAWN
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
@@ -210,7 +210,7 @@ class TurnService:
         auto = AutoTargets(settings.agents.floors, installation.standing_switches)
         self.turns = TurnRunner(ctx, self._calls, tools, owner, auto)
         spawn = Spawner(ctx, self.turns).tool()
-        tools.add(spawn)
+        tools.built_in[SPAWN] = spawn
         # That act in the name of a session, for clients that may wait for a person.
         self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
 

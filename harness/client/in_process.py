@@ -1,7 +1,6 @@
 """`InProcessChannel` runs a router's ASGI application within this process, without a socket."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -21,9 +20,8 @@ class AsgiCall:
         self.headers: dict[str, str] = {}
         self._scope: Scope = {**scope, BODY: body, ON_LEAVING: self._on_leaving}
         self._begun = asyncio.Event()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._pieces: deque[bytes] = deque()
+        # None ends it.
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(MOST_WAITING)
         self._whole = False
         self._gone = False
         self._leave: Callable[[], None] | None = None
@@ -46,20 +44,13 @@ class AsgiCall:
             raise RouterUnreachable(f"{self._end()}; there is no answer")
 
     async def body(self) -> bytes:
-        pieces = [piece async for piece in self.pieces()]
-        return b"".join(pieces)
+        return b"".join([piece async for piece in self.pieces()])
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        while True:
-            while self._pieces:
-                yield self._pieces.popleft()
-                self._room.set()
-            if self._whole:
-                return
-            if self._task is None or self._task.done():
-                raise StreamBroken(f"{self._end()}; what came is not the whole answer")
-            self._news.clear()
-            await self._news.wait()
+        while (piece := await self._pieces.get()) is not None:
+            yield piece
+        if self._gone or not self._whole:
+            raise StreamBroken(f"{self._end()}; what came is not the whole answer")
 
     async def aclose(self) -> None:
         self.leave()
@@ -67,11 +58,14 @@ class AsgiCall:
             await asyncio.wait({self._task})
 
     def leave(self) -> None:
-        if self._gone or self._whole:
+        if self._gone:
             return
         self._gone = True
-        self._room.set()
-        if self._leave is not None:
+        # A full queue holds the application up; a reader who waits gets its end.
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
+        self._pieces.put_nowait(None)
+        if self._leave is not None and not self._whole:
             self._leave()
 
     def _end(self) -> str:
@@ -82,9 +76,16 @@ class AsgiCall:
     async def _run(self, app: App) -> None:
         try:
             await app(self._scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            self.leave()
+            raise
         finally:
             self._begun.set()
-            self._news.set()
+            await self._put(None)
+
+    async def _put(self, piece: bytes | None) -> None:
+        if not self._gone:
+            await self._pieces.put(piece)
 
     async def _receive(self) -> Message:
         """The body came with the head, and leaving is told otherwise."""
@@ -96,15 +97,11 @@ class AsgiCall:
             self.status = message["status"]
             for name, value in message["headers"]:
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
+            self._begun.set()
             return
-        if piece := message.get("body", b""):
-            self._pieces.append(piece)
         self._whole = self._whole or not message.get("more_body", False)
-        self._begun.set()
-        self._news.set()
-        while len(self._pieces) >= MOST_WAITING and not (self._gone or self._whole):
-            self._room.clear()
-            await self._room.wait()
+        if piece := message.get("body", b""):
+            await self._put(piece)
 
     def _on_leaving(self, leave: Callable[[], None] | None) -> None:
         self._leave = leave

@@ -39,14 +39,13 @@ def parse_served(headers: Mapping[str, str]) -> Served:
     def header(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")
 
-    revision, attempts = header("revision"), header("attempts")
     return Served(
         request_id=header("request-id"),
         route=header("route"),
         arm=header("arm"),
         target=header("target"),
-        revision=_count(revision),
-        attempts=_count(attempts) or 0,
+        revision=_count(header("revision")),
+        attempts=_count(header("attempts")) or 0,
         degraded=tuple(part.strip() for part in header("degraded").split(",") if part.strip()),
         switch=header("switch"),
         kind=header("kind"),
@@ -64,17 +63,21 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         raise _unreadable("an answer without a message", served)
+    whole = _chunk(raw, choice, message)
     return CompletionResponse(
-        text=_text(message.get("content")),
-        finish_reason=_text(choice.get("finish_reason")),
+        text=whole.text,
+        finish_reason=whole.finish_reason,
         served=served,
-        tool_requests=tuple(_request(call) for call in _objects(message.get("tool_calls"))),
-        usage=_usage(raw.get("usage")),
-        model=_text(raw.get("model")),
-        reasoning=_reasoning(message),
-        refusal=_text(message.get("refusal")),
-        logprobs=_logprobs(choice),
-        message_extra=_kept(message),
+        tool_requests=tuple(
+            ToolRequest(call.id, call.name, call.arguments_text or "{}", call.extra)
+            for call in whole.tool_deltas
+        ),
+        usage=whole.usage,
+        model=whole.model,
+        reasoning=whole.reasoning,
+        refusal=whole.refusal,
+        logprobs=whole.logprobs,
+        message_extra=whole.message_extra,
         raw=raw,
     )
 
@@ -83,20 +86,23 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
     """Parses one event of a stream; of several choices the first counts."""
     choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
-    found = choice.get("delta")
-    delta: Mapping[str, object] = found if isinstance(found, dict) else {}
+    delta = choice.get("delta")
+    return _chunk(raw, choice, delta if isinstance(delta, dict) else {})
+
+
+def _chunk(
+    raw: Mapping[str, object], choice: Mapping[str, object], message: Mapping[str, object]
+) -> StreamChunk:
     return StreamChunk(
-        text=_text(delta.get("content")),
-        reasoning=_reasoning(delta),
-        refusal=_text(delta.get("refusal")),
-        tool_deltas=tuple(
-            _delta(delta_call) for delta_call in _objects(delta.get("tool_calls"))
-        ),
+        text=_text(message.get("content")),
+        reasoning=_text(message.get("reasoning_content")) or _text(message.get("reasoning")),
+        refusal=_text(message.get("refusal")),
+        tool_deltas=tuple(_delta(call) for call in _objects(message.get("tool_calls"))),
         finish_reason=_text(choice.get("finish_reason")),
         usage=_usage(raw.get("usage")),
         model=_text(raw.get("model")),
         logprobs=_logprobs(choice),
-        message_extra=_kept(delta),
+        message_extra={name: message[name] for name in KEPT if message.get(name)},
     )
 
 
@@ -147,14 +153,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _kept(message: Mapping[str, object]) -> dict[str, object]:
-    return {name: message[name] for name in KEPT if message.get(name)}
-
-
-def _reasoning(message: Mapping[str, object]) -> str:
-    return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
-
-
 def _delta(call: Mapping[str, object]) -> ToolDelta:
     found, index = call.get("function"), call.get("index")
     function = found if isinstance(found, dict) else {}
@@ -165,11 +163,6 @@ def _delta(call: Mapping[str, object]) -> ToolDelta:
         _text(function.get("arguments")),
         {name: value for name, value in call.items() if name not in _CALL},
     )
-
-
-def _request(call: Mapping[str, object]) -> ToolRequest:
-    whole = _delta(call)
-    return ToolRequest(whole.id, whole.name, whole.arguments_text or "{}", whole.extra)
 
 
 def _usage(value: object) -> Usage | None:
@@ -229,7 +222,8 @@ def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
 ) -> CallFailed:
     """The error that an answer of another status than 200 means. headers: in lower case."""
-    told = _error_of(body)
+    found = (read_object(body) or {}).get("error")
+    told = found if isinstance(found, dict) else {}
     kind = _kind(status)
     wait_s = retry_after_s(headers, now)
     request_id = parse_served(headers).request_id
@@ -269,8 +263,3 @@ def _kind(status: int) -> type[CallFailed]:
     if 400 <= status < 500:
         return CallRefused
     return NobodyAnswered if status >= 500 else AnswerUnreadable
-
-
-def _error_of(body: bytes) -> dict[str, object]:
-    error = (read_object(body) or {}).get("error")
-    return error if isinstance(error, dict) else {}

@@ -27,11 +27,14 @@ _END: Final = object()
 
 class BackgroundLoop:
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="swapgate-client", daemon=True
-        )
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
+        self._thread = threading.Thread(target=self._serve, name="swapgate-client", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        self._runner.close()
 
     @property
     def closed(self) -> bool:
@@ -62,19 +65,8 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """End the loop. Calls that wait in other threads raise RouterUnreachable."""
-        self.run(_end_others())
-        self.run(self._loop.shutdown_asyncgens())
-        self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
-
-
-async def _end_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for client in others:
-        client.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 class Stream:

@@ -115,9 +115,9 @@ def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> Be
     return begun
 
 
-def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -> None:
+def answered(ctx: Context, begun: BegunTurn, text: str = "hi", kept: str = "") -> None:
     under_way = turns.begin_answer(ctx, begun.session, model="chat")
-    turns.end_turn(ctx, begun.session, answer=whole(under_way, text), **more)  # type: ignore[arg-type]
+    turns.record_step(ctx, begun.session, answer=whole(under_way, text), kept=kept)
 
 
 def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
@@ -179,7 +179,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     # Who held it finds that out, whatever it does next.
     assert turns.renew(ctx, OWNER, [dead.session.turn]) == (dead.session.turn,)
     with pytest.raises(StaleWrite, match="interrupted"):
-        turns.end_turn(ctx, dead.session, answer=whole(under_way, "too late"))
+        turns.record_step(ctx, dead.session, answer=whole(under_way, "too late"), kept="")
     with pytest.raises(StaleWrite):
         turns.begin_answer(ctx, dead.session, model="chat")
     assert not turns.interrupt(ctx, dead.session)
@@ -581,7 +581,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
         assert tx.sessions.get(session.id).state is SessionState.CLOSED
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
     with pytest.raises(StaleWrite):
-        turns.end_turn(ctx, begun.session)
+        turns.record_step(ctx, begun.session, kept="")
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, session.id)
     with pytest.raises(NotFound, match="deleted"):

@@ -122,7 +122,7 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
         served=ServedBy("chat", "chat", "sim/base"),
         **answered,
     )
-    turns.end_turn(ctx, begun.session, answer=whole)
+    turns.record_step(ctx, begun.session, answer=whole, kept="")
 
 
 def granted(ctx: Context, session: AgentSession) -> str:

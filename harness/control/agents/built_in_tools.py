@@ -6,7 +6,7 @@ value.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -66,26 +66,23 @@ class BuiltInTool:
 
 
 class ServerTools:
+    """built_in: by name; more may be added later: spawning takes turns, which take tools."""
+
     def __init__(
-        self, built_in: Sequence[BuiltInTool] = (), servers: ToolRuntime | None = None
+        self, built_in: Iterable[BuiltInTool] = (), servers: ToolRuntime | None = None
     ) -> None:
-        self._built_in = {tool.offered.name: tool for tool in built_in}
+        self.built_in = {tool.offered.name: tool for tool in built_in}
         self._servers = servers
 
-    def add(self, tool: BuiltInTool) -> None:
-        """Later than the others: spawning sub-tasks takes turns, which take tools."""
-        self._built_in[tool.offered.name] = tool
-
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        named = [self._built_in.get(tool.name) for tool in tools if not tool.runs_at_client]
-        offered = [tool.offered for tool in named if tool is not None]
-        servers = await self._servers.list_tools(tools) if self._servers else ()
-        return [*offered, *servers]
+        named = [tool.name for tool in tools if not tool.runs_at_client]
+        offered = [self.built_in[name].offered for name in named if name in self.built_in]
+        return [*offered, *(await self._servers.list_tools(tools) if self._servers else ())]
 
     async def run(
         self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
     ) -> ToolResult:
-        if (tool := self._built_in.get(call.name)) is not None:
+        if (tool := self.built_in.get(call.name)) is not None:
             return await tool.run(call, caller)
         if self._servers is not None:
             return await self._servers.run(call, caller, timeout_s)
@@ -110,19 +107,18 @@ def build_tool(
     kind: type[A],
     answer: Callable[[A, ToolCaller], Awaitable[ToolAnswer]],
 ) -> BuiltInTool:
+    schema = kind.model_json_schema()
+
     async def read_and_answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
         try:
             given = kind.model_validate(arguments)
         except ValidationError as error:
             fault = error.errors()[0]
-            place = ".".join(map(str, fault["loc"]))
             said = describe_fault(fault, fault["loc"], schema)
-            raise InputError(f"{place}: {said}") from None
+            raise InputError(f"{'.'.join(map(str, fault['loc']))}: {said}") from None
         return await answer(given, caller)
 
-    schema = kind.model_json_schema()
-    offered = OfferedTool(name, description, schema, runs_at_client=False)
-    return BuiltInTool(offered, read_and_answer)
+    return BuiltInTool(OfferedTool(name, description, schema), read_and_answer)
 
 
 async def switch_model(

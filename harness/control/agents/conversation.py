@@ -366,7 +366,7 @@ class TurnRun:
 
         def end() -> Sequence[SessionMessage]:
             kept = self._posted.keep(outcome)
-            return turns.end_turn(self._ctx, held, answer=answer, kept=kept)
+            return turns.record_step(self._ctx, held, answer=answer, kept=kept)
 
         ended = asyncio.ensure_future(run_unit(end))
         with suppress(asyncio.CancelledError):

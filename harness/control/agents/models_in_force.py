@@ -72,7 +72,7 @@ class ModelsInForce:
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
-        """The price of an answer; None where it is not known. target: `provider/model`."""
+        """None where the price is not known. target: `provider/model`."""
         price = find_price(self.providers, target)
         if price is None:
             return None
@@ -164,25 +164,20 @@ class PaidCalls:
         A call that breaks off, or whose tokens were not counted, costs as much as a long answer
         of the dearest target: a client that always breaks off reaches the cap as well.
         """
+        used, charged = MessageUsage(_input_tokens(request), LONG_ANSWER), targets
         try:
             answer = await self._calls.ask(request, on_piece)
+            charged = [answer.served.target]
+            used = answer.usage if answer.usage.tokens else used
         except BaseException as error:
-            if not _is_free(error):
-                self._pay_most(models, request, targets)
+            charged = () if _is_free(error) else charged
             raise
-        if answer.usage.tokens:
-            self.meter.pay(models.cost_usd(answer.served.target, answer.usage))
-        else:
-            self._pay_most(models, request, [answer.served.target])
+        finally:
+            costs = [models.cost_usd(target, used) for target in charged]
+            if costs:
+                known = [cost for cost in costs if cost is not None]
+                self.meter.pay(max(known) if len(known) == len(costs) else None)
         return answer
-
-    def _pay_most(
-        self, models: ModelsInForce, request: ModelCallRequest, targets: Sequence[str]
-    ) -> None:
-        used = MessageUsage(_input_tokens(request), LONG_ANSWER)
-        costs = [models.cost_usd(target, used) for target in targets]
-        known = [cost for cost in costs if cost is not None]
-        self.meter.pay(max(known) if known and len(known) == len(costs) else None)
 
     async def find_targets(self, models: ModelsInForce, route: str) -> Sequence[str]:
         """Finds the names of the targets that may answer. Raises SpendingPaused where the cap
@@ -209,7 +204,6 @@ class PaidCalls:
 
 
 def _is_free(error: BaseException) -> bool:
-    """Whether no provider was asked, or none answered."""
     is_refused = getattr(error.__cause__, "errno", None) == errno.ECONNREFUSED
     return isinstance(error, _FREE) or (isinstance(error, RouterUnreachable) and is_refused)
 

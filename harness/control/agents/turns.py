@@ -90,9 +90,6 @@ def begin_turn(
 
 
 def _check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
-    """Raises InputError for a result of an unknown call, Conflict for another message while
-    calls are open.
-    """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:
         if incoming.response_to not in {call.id for call in open_calls}:
@@ -141,9 +138,11 @@ def record_step(
     *,
     answer: SessionMessage | None = None,
     results: Sequence[tuple[str, str]] = (),
+    kept: str | None = None,
 ) -> Sequence[SessionMessage]:
-    """Stores an answer that has ended, and tools' results: the call's id and a text each.
-    Raises StaleWrite where the turn is over.
+    """Stores an answer that has ended, and tools' results: the call's id and a text each. kept:
+    not None ends the turn as well; the answer that the same idempotency key gets again, empty
+    where the message may be sent again. Raises StaleWrite where the turn is over.
     """
     with ctx.store.write() as tx:
         _require_held(tx, session)
@@ -152,21 +151,10 @@ def record_step(
         for call, text in results:
             added = _add(ctx, tx, session, role, content=text, response_to=call, done_at=now)
             stored.append(added)
+        if kept is not None:
+            tx.session_messages.keep(session.id, session.turn, kept)
+            tx.sessions.hold(tx.sessions.get(session.id).without_turn())
         return stored
-
-
-def end_turn(
-    ctx: Context, session: AgentSession, *, answer: SessionMessage | None = None, kept: str = ""
-) -> Sequence[SessionMessage]:
-    """Ends a turn and stores its answer at once. kept: the answer that the same idempotency key
-    gets again; empty where the message may be sent again.
-    """
-    with ctx.store.write() as tx:
-        _require_held(tx, session)
-        ended = [] if answer is None else [_end_answer(ctx, tx, answer)]
-        tx.session_messages.keep(session.id, session.turn, kept)
-        tx.sessions.hold(tx.sessions.get(session.id).without_turn())
-        return ended
 
 
 def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:

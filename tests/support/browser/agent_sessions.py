@@ -112,4 +112,5 @@ def converse(
         served=ServedBy("chat", "chat", target, "r_1"),
         usage=MessageUsage(1000, 500, 0, cost_usd),
     )
-    turns.end_turn(ctx, begun.session, answer=replace(done, **answer_fields))
+    ended = replace(done, **answer_fields)
+    turns.record_step(ctx, begun.session, answer=ended, kept="")

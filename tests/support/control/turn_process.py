@@ -73,7 +73,7 @@ def main(url: str, session: str, step: str) -> None:
     turns.record_step(ctx, begun.session, results=[("c_1", "42")])
     second = turns.begin_answer(ctx, begun.session, model="chat")
     done = replace(second, state=MessageState.COMPLETE, content="It is 42.")
-    turns.end_turn(ctx, begun.session, answer=done, kept="It is 42.")
+    turns.record_step(ctx, begun.session, answer=done, kept="It is 42.")
 
 
 if __name__ == "__main__":
