@@ -10,16 +10,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from harness.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
-from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
-from harness.api.agents.requests import (
+from harness.api.agents.bodies import (
+    AgentAnswer,
     AgentBody,
     AgentFields,
     AgentPatchBody,
+    ListAnswer,
+    SessionAnswer,
     SessionBody,
     SessionsQuery,
     SwitchModelBody,
     ToolBody,
-    read_tools,
 )
 from harness.api.frame.endpoint import PageQuery
 from harness.control.agents import agents
@@ -206,14 +207,23 @@ def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
 
 
 def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
-    """Raises InputError for a tool that nobody runs."""
-    tools, servers = read_tools(given), request.ctx.agents.tool_servers
-    for tool in tools:
-        is_known = tool.name in BUILT_IN_TOOLS or tool.is_of_server(servers)
-        if not tool.runs_at_client and not is_known:
-            raise InputError(
-                f"tools: no server of this installation has the tool {tool.name!r}; a function "
-                'that you run is {"type": "function", "function": {"name": …}}',
-                code="unknown_tool",
-            )
-    return tools
+    """Raises InputError for a tool that nobody runs, and for a name that is given twice."""
+    read: dict[str, AgentTool] = {}
+    for body in given:
+        if isinstance(body, str):
+            tool = AgentTool(body)
+            if not (
+                body in BUILT_IN_TOOLS or tool.is_of_server(request.ctx.agents.tool_servers)
+            ):
+                raise InputError(
+                    f"tools: no server of this installation has the tool {body!r}; a function "
+                    'that you run is {"type": "function", "function": {"name": …}}',
+                    code="unknown_tool",
+                )
+        else:
+            function = body.function
+            tool = AgentTool(function.name, function.parameters, function.description)
+        if tool.name in read:
+            raise InputError(f"tools: {tool.name!r} is given twice; leave it out of one")
+        read[tool.name] = tool
+    return tuple(read.values())

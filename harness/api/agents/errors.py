@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from harness.api.agents.requests import PARTS
+from harness.api.agents.bodies import PARTS
 from harness.api.frame import error_status
 from harness.api.frame.error_status import RETRY_AFTER_S, describe_request_fault
 from harness.domain.errors import (

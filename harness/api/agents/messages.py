@@ -12,9 +12,8 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from harness.api.agents.access import AgentsRequestParam
-from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
+from harness.api.agents.bodies import ListAnswer, MessageAnswer, MessageBody, TurnAnswer
 from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
-from harness.api.agents.requests import MessageBody
 from harness.api.frame.endpoint import PageQuery
 from harness.api.frame.error_status import RETRY_AFTER_S
 from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count, takewhile
 from statistics import fmean
@@ -54,13 +54,13 @@ MAX_REMEMBERED: Final = 256
 class AutoCandidate:
     target: str  # id
     name: str  # `provider/model`
-    has_evidence: bool = False  # that lets it serve now
-    low: float | None = None  # lower 95 % bound of its score, from 0 to 1; None without one
+    # Lower 95 % bound of its score, from 0 to 1; None without one, without evidence that lets
+    # the target serve now, and where it cannot answer this message.
+    low: float | None = None
     usd: float | None = None  # of 1,000 answers like those that were scored; None if unknown
-    can_answer: bool = True  # this message
 
     def reaches(self, floor: float) -> bool:
-        return self.has_evidence and self.can_answer and _number(self.low) >= floor
+        return _number(self.low) >= floor
 
     @property
     def has_price(self) -> bool:
@@ -71,7 +71,6 @@ class AutoCandidate:
 class AutoChoice:
     chosen: AutoCandidate
     reason: str  # one sentence, without the target's name
-    is_incumbent: bool = True
 
 
 def choose_target(
@@ -93,7 +92,7 @@ def choose_target(
         f"{among} known to reach {floor:g} on {suite}: {format_number(_number(best.low))} with "
         f"95 percent confidence, {format_thousand_price(best.usd)} for 1,000 answers"
     )
-    return AutoChoice(best, reason, is_incumbent=best is incumbent)
+    return AutoChoice(best, reason)
 
 
 def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
@@ -212,15 +211,12 @@ class AutoTargets:
         able = bool(has) and not any(
             list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
         )
-        candidate = AutoCandidate(target.id, target.name, can_answer=able)
-        if not _has_evidence(ctx, tx, route, entry):
-            return candidate
         low = usd = None
-        # Where a row's signature does not hold, nothing is known.
-        if terms is not None:
+        if able and terms is not None and _has_evidence(ctx, tx, route, entry):
+            # Where a row's signature does not hold, nothing is known.
             with suppress(SwapgateError):
                 low, usd = self._load_score(ctx, tx, target, provider, terms)
-        return replace(candidate, has_evidence=True, low=low, usd=usd)
+        return AutoCandidate(target.id, target.name, low, usd)
 
     def _load_score(
         self,

@@ -104,7 +104,8 @@ def find_models(
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, agent, route, (*said, new))
         chosen, reason = found.chosen, f"{found.chosen.name}: {found.reason}"
-        return replace(model, target="" if found.is_incumbent else chosen.target, reason=reason)
+        first = "" if chosen.target == route.incumbent else chosen.target
+        return replace(model, target=first, reason=reason)
 
     primary, fallback = find(session.model), None
     # Without its fallback the session's model may answer all the same. Where it does not, its
