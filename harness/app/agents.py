@@ -7,7 +7,7 @@ header that says for whose key, agent and session.
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,7 @@ from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.agent import LITERAL_MARK, SPAWN
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
-from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, OnPiece
 from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.settings import http_url
@@ -69,9 +69,7 @@ class RouterModelCalls:
         self._grant_arrives_s = grant_arrives_s
 
     async def ask(
-        self,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None = None,
+        self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
@@ -86,7 +84,7 @@ class RouterModelCalls:
             raise
 
     async def _complete(
-        self, request: ModelCallRequest, on_piece: Callable[[AnswerPiece], None] | None
+        self, request: ModelCallRequest, on_piece: OnPiece | None
     ) -> CompletionResponse:
         """A grant that was given a moment ago may not have reached every router yet."""
         channel = _SignedChannel(self._channel, request.caller, self._secret, self._clock)

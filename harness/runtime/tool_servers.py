@@ -78,12 +78,7 @@ class ToolServers:
             if (offered := self._offer(server, tool)) is not None
         ]
 
-    async def run(
-        self,
-        call: MessageToolCall,
-        caller: ToolCaller,  # noqa: ARG002 - a server is not told who asks
-        timeout_s: float,
-    ) -> ToolResult:
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         if call.name not in self._offered:
             return no_such_tool(call)
         server, tool = self._offered[call.name]
@@ -97,7 +92,7 @@ class ToolServers:
             return client.session.send_request(CallToolRequest(params=params), CallToolResult)
 
         try:
-            result = await self._ask(server, ask, timeout_s)
+            result = await self._ask(server, ask, caller.left.timeout_s)
             text, is_error = _text(result), bool(result.is_error)
             if is_error:
                 text = text or "the tool failed, and does not say why"

@@ -289,12 +289,7 @@ class Searching(ServerTools):
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:  # noqa: ARG002
         return [SERVER_TOOL]
 
-    async def run(
-        self,
-        call: MessageToolCall,
-        caller: ToolCaller,  # noqa: ARG002
-        timeout_s: float,  # noqa: ARG002
-    ) -> ToolResult:
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:  # noqa: ARG002
         self.ran += 1
         return ToolResult(call.id, "found")
 

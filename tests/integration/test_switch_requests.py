@@ -11,7 +11,11 @@ from harness.app.installation import open_installation
 from harness.control.agents import agents, switches, turns
 from harness.control.agents.agents import AgentsClient
 from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
-from harness.control.agents.model_matching import choose_model, list_models, read_model_choice
+from harness.control.agents.model_matching import (
+    choose_model,
+    list_available,
+    read_model_choice,
+)
 from harness.control.agents.switches import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
@@ -386,8 +390,8 @@ def test_the_last_verdict_and_scores_are_shown(
 ) -> None:
     world.decided("sim/better")
 
-    (better,) = [model for model in list_models(ctx) if model.name == "sim/better"]
-    assert better.verdict.startswith("PASSED on chat")
+    (better,) = list_available(ctx, frozenset(), "sim/better").models
+    assert str(better.last_verdict).startswith("PASSED on chat")
     facts = {fact["name"]: fact["text"] for fact in ask(ctx, session).facts}
     assert facts["Model now"] == "chat (sim/base)"
     assert "PASSED on chat" in facts["Quality"]

@@ -13,7 +13,7 @@ import structlog
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.turn import ToolCaller, ToolResult
+from harness.domain.agents.turn import ToolCaller, ToolResult, TurnBounds
 from harness.domain.providers import api_base_rules
 from harness.domain.settings import ToolServer
 from harness.runtime import tool_servers
@@ -23,7 +23,6 @@ from tests.support.site.tool_server import BAD, TOKEN, TOOLS, tool_server_proces
 
 pytestmark = pytest.mark.req("E1")
 ROOT = Path(__file__).parents[2]
-CALLER = ToolCaller("se_1")
 ENVIRON = {"TOOL_TOKEN": TOKEN}
 FIVE = ToolResult("c_1", "5")
 
@@ -39,7 +38,8 @@ async def offered(tools: ToolServers, *names: str) -> list[str]:
 async def call(
     tools: ToolServers, name: str, arguments: str = "{}", *, timeout_s: float = 240.0
 ) -> ToolResult:
-    return await tools.run(MessageToolCall("c_1", name, arguments), CALLER, timeout_s)
+    caller = ToolCaller("se_1", TurnBounds(timeout_s=timeout_s))
+    return await tools.run(MessageToolCall("c_1", name, arguments), caller)
 
 
 async def add(tools: ToolServers) -> ToolResult:

@@ -27,7 +27,6 @@ MEASURED = ModelFigures(
     200_000,
     (MeasuredScore("tickets", 0.9, 0.85, 0.95, 120),),
     "PASSED on chat, 2026-11-01",
-    ("chat",),
 )
 REQUEST = ModelSwitchRequest(
     id="sw_1",

@@ -18,6 +18,7 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Final
 
+from harness.control.agents.model_matching import model_capabilities
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.providers.provider_secrets import keys_of_provider
@@ -37,7 +38,6 @@ from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.evals.verdict import Passed
 from harness.domain.formatting import format_number, format_thousand_price
 from harness.domain.providers.credentials import lacks_key
-from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence
 from harness.domain.routing.kill_switch import KillSwitch, active_switches, ruling_switch
 from harness.domain.routing.table import Route, Stakes
@@ -207,10 +207,7 @@ class AutoTargets:
     ) -> AutoCandidate:
         target = tx.routing.targets()[entry.target]
         provider = tx.providers.all().get(target.provider)
-        has = _capabilities(ctx, agent, route, target, provider)
-        able = bool(has) and not any(
-            list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
-        )
+        able = provider is not None and _is_able(ctx, agent, route, target, provider, messages)
         low = usd = None
         if able and terms is not None and _has_evidence(ctx, tx, route, entry):
             # Where a row's signature does not hold, nothing is known.
@@ -288,22 +285,23 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
     return is_proof and proof_validity.assess_proof(ctx, tx, verdict).holds
 
 
-def _capabilities(
-    ctx: Context, agent: Agent, route: Route, target: Target, provider: Provider | None
-) -> Sequence[Capabilities]:
-    """What is known of the target's abilities; nothing where it has no key, cannot chat, or may
-    not see the data.
-    """
+def _is_able(
+    ctx: Context,
+    agent: Agent,
+    route: Route,
+    target: Target,
+    provider: Provider,
+    messages: Sequence[SessionMessage],
+) -> bool:
+    """Whether the target has a key, may see the data, and can go on with the conversation."""
     settings = route.settings
-    if provider is None or lacks_key(provider, keys_of_provider(ctx, provider)):
-        return ()
     is_capable = target.id in (route.incumbent, *settings.capable)
-    if settings.stakes is Stakes.HIGH and not is_capable:
-        return ()
-    if not may_see(ctx.data_classes, agent.data_class, target.provider):
-        return ()
-    if data_class_checks.find_refusal(ctx, settings, target, route=route.name):
-        return ()
-    entry = ctx.catalogue.find(provider.kind, target.model)
-    known = (provider.can(target.model), *([entry.capabilities] if entry else ()))
-    return known if all(has.chat for has in known) else ()
+    can = model_capabilities(ctx, provider, target.model)
+    return (
+        can.chat
+        and not lacks_key(provider, keys_of_provider(ctx, provider))
+        and (settings.stakes is not Stakes.HIGH or is_capable)
+        and may_see(ctx.data_classes, agent.data_class, target.provider)
+        and not data_class_checks.find_refusal(ctx, settings, target, route=route.name)
+        and not list_misfits(messages, can, tools=bool(agent.tools), target=target.name)
+    )

@@ -79,13 +79,11 @@ class ServerTools:
         offered = [self.built_in[name].offered for name in named if name in self.built_in]
         return [*offered, *(await self._servers.list_tools(tools) if self._servers else ())]
 
-    async def run(
-        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
-    ) -> ToolResult:
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         if (tool := self.built_in.get(call.name)) is not None:
             return await tool.run(call, caller)
         if self._servers is not None:
-            return await self._servers.run(call, caller, timeout_s)
+            return await self._servers.run(call, caller)
         return no_such_tool(call)
 
 

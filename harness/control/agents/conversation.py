@@ -323,7 +323,7 @@ class TurnRun:
         timeout_s = caller.left.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._tools.run(call, caller, timeout_s)
+                return await self._tools.run(call, caller)
         except TimeoutError:
             reason = f"the tool gave no result within {format_span(timeout_s)}"
             return ToolResult(call.id, reason, is_error=True)

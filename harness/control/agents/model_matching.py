@@ -3,9 +3,10 @@ literal model, by its exact name or by whatever words mean it; and says what is 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Final
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict
@@ -122,51 +123,55 @@ def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswe
 
 
 def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchModelAnswer:
-    """Lists the models of providers with a key, of each provider alike, and the routes. opened:
-    the routes that may be shown; empty for all. words: that the models' names must have.
+    """Lists the models of providers with a key, of each provider alike, and the routes; never a
+    key. opened: the routes that may be shown; empty for all. words: that the models' names must
+    have.
     """
-    found = list_models(ctx, words)
+    wanted = words.lower().split()
     with ctx.store.read() as tx:
-        known = tx.routing.table().routes
-        listed = {model.provider for model in tx.discovered_models.all()}
+        routes, providers = tx.routing.table().routes, tx.providers.all()
         usable = sorted(provider_secrets.find_usable(ctx, tx))
-    models: Counter[str] = Counter()
-    places: list[tuple[int, str, ModelFigures]] = []
-    for figures in found:
-        provider = figures.name.partition("/")[0]
-        places.append((models[provider], provider, figures))
-        models[provider] += 1
-    taken = sorted(places, key=lambda place: place[0])[:MOST_MODELS]
-    shown = Counter(provider for _, provider, _ in taken)
-    rest = len(found) - len(taken)
+        verdicts = _newest_verdicts(tx)
+        listed = {(m.provider, m.model): m.found_at for m in named_models.read_lists(tx)}
+        has_list = {model.provider for model in tx.discovered_models.all()}
+    fits: dict[str, list[ListedModelAnswer]] = {name: [] for name in usable}
+    for name, entry in named_models.list_configured_offers(ctx):
+        provider, _, model = name.partition("/")
+        if provider not in fits or not all(word in name.lower() for word in wanted):
+            continue
+        can = model_capabilities(ctx, providers[provider], model)
+        target, price = Target(provider, model).id, entry.price
+        found_at = listed.get((provider, model))
+        answer = ListedModelAnswer(
+            model=name,
+            input_usd_per_mtok=price.input_usd_per_mtok if price else None,
+            output_usd_per_mtok=price.output_usd_per_mtok if price else None,
+            context_window=can.context_window or entry.context_window,
+            last_verdict=verdicts.get(target),
+            routes=sorted(name for name, route in routes.items() if target in route.targets),
+            listed_on=f"{found_at:%Y-%m-%d}" if found_at else None,
+        )
+        if can.chat:
+            fits[provider].append(answer)
+    alike = [model for row in zip_longest(*fits.values()) for model in row if model is not None]
+    taken = alike[:MOST_MODELS]
+    shown = Counter(model.model.partition("/")[0] for model in taken)
+    rest = len(alike) - len(taken)
     more = f"; {rest} more: give words of the name as `model`" if rest else ""
     return SwitchModelAnswer(
         status="listed",
-        message=f"{len(found)} models of {len(usable)} providers{more}",
-        routes=sorted(name for name in known if not opened or name in opened),
+        message=f"{len(alike)} models of {len(usable)} providers{more}",
+        routes=sorted(name for name in routes if not opened or name in opened),
         providers=[
             ListedProviderAnswer(
                 provider=name,
-                models=models[name],
+                models=len(fits[name]),
                 shown=shown[name],
-                note=_note(name, models[name] - shown[name], has_list=name in listed),
+                note=_note(name, len(fits[name]) - shown[name], has_list=name in has_list),
             )
             for name in usable
         ],
-        models=sorted((_listed(f) for _, _, f in taken), key=lambda model: model.model),
-    )
-
-
-def _listed(figures: ModelFigures) -> ListedModelAnswer:
-    price = figures.price
-    return ListedModelAnswer(
-        model=figures.name,
-        input_usd_per_mtok=price.input_usd_per_mtok if price else None,
-        output_usd_per_mtok=price.output_usd_per_mtok if price else None,
-        context_window=figures.context_window,
-        last_verdict=figures.verdict or None,
-        routes=list(figures.routes),
-        listed_on=figures.listed_on or None,
+        models=sorted(taken, key=lambda model: model.model),
     )
 
 
@@ -176,42 +181,6 @@ def _note(provider: str, rest: int, *, has_list: bool) -> str | None:
     if not has_list:
         return f"it was not asked for its own list: `swapgate model discover {provider}`"
     return None
-
-
-def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
-    """The models of providers with a key, by name; of these, those that have all the words in
-    their names. Never a key.
-    """
-    wanted = words.lower().split()
-    with ctx.store.read() as tx:
-        usable = provider_secrets.find_usable(ctx, tx)
-        providers = tx.providers.all()
-        verdicts = _newest_verdicts(tx)
-        serves = _routes_by_target(tx)
-        listed_on = {
-            f"{model.provider}/{model.model}": f"{model.found_at:%Y-%m-%d}"
-            for model in named_models.read_lists(tx)
-        }
-    models = []
-    for name, entry in named_models.list_configured_offers(ctx):
-        provider, _, model = name.partition("/")
-        if provider not in usable or not all(word in name.lower() for word in wanted):
-            continue
-        can = model_capabilities(ctx, providers[provider], model)
-        if not can.chat:
-            continue
-        target = Target(provider, model).id
-        models.append(
-            ModelFigures(
-                name,
-                entry.price,
-                can.context_window or entry.context_window,
-                verdict=verdicts.get(target, ""),
-                routes=serves.get(target, ()),
-                listed_on=listed_on.get(name, ""),
-            )
-        )
-    return models
 
 
 def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") -> ModelFigures:
@@ -226,7 +195,6 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
         model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
-        _routes_by_target(tx).get(target.id, ()),
         unlisted=named_models.find_unlisted(tx, target),
     )
 
@@ -255,11 +223,3 @@ def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
         text = f"{verdict.words} on {verdict.route}, {verdict.decided_at:%Y-%m-%d}"
         newest.setdefault(verdict.candidate, text)
     return newest
-
-
-def _routes_by_target(tx: Transaction) -> Mapping[str, tuple[str, ...]]:
-    serves: dict[str, tuple[str, ...]] = {}
-    for name, route in sorted(tx.routing.table().routes.items()):
-        for target in route.targets:
-            serves[target] = (*serves.get(target, ()), name)
-    return serves

@@ -7,7 +7,7 @@ now, whoever created, changed, switched or spawned.
 import asyncio
 import errno
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -31,12 +31,7 @@ from harness.domain.agents.message import (
     MessageUsage,
     SessionMessage,
 )
-from harness.domain.agents.turn import (
-    AnswerPiece,
-    ModelCallAnswer,
-    ModelCallRequest,
-    ModelCalls,
-)
+from harness.domain.agents.turn import ModelCallAnswer, ModelCallRequest, ModelCalls, OnPiece
 from harness.domain.errors import (
     CallLimited,
     CallRefused,
@@ -158,7 +153,7 @@ class PaidCalls:
         models: ModelsInForce,
         request: ModelCallRequest,
         targets: Sequence[str],
-        on_piece: Callable[[AnswerPiece], None] | None = None,
+        on_piece: OnPiece | None = None,
     ) -> ModelCallAnswer:
         """Asks as `ModelCalls` does. models: with their prices. targets: that may answer.
 

@@ -65,6 +65,9 @@ class AnswerPiece:
     reasoning: str = ""
 
 
+OnPiece = Callable[[AnswerPiece], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCallAnswer:
     text: str
@@ -92,9 +95,7 @@ class ToolCaller:
 
 class ModelCalls(Protocol):
     async def ask(
-        self,
-        request: ModelCallRequest,
-        on_piece: Callable[[AnswerPiece], None] | None = None,
+        self, request: ModelCallRequest, on_piece: OnPiece | None = None
     ) -> ModelCallAnswer:
         """The whole answer. on_piece: gets each piece as it comes. Raises a kind of CallFailed,
         and InputError for what cannot be sent; cancelling it ends the provider's work.
@@ -105,9 +106,7 @@ class ModelCalls(Protocol):
 class ToolRuntime(Protocol):
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]: ...
 
-    async def run(
-        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
-    ) -> ToolResult:
+    async def run(self, call: MessageToolCall, caller: ToolCaller) -> ToolResult:
         """What goes wrong is a result that says so."""
         ...
 

@@ -34,10 +34,6 @@ class ModelFigures:
     context_window: int | None = None  # tokens
     scores: tuple[MeasuredScore, ...] = ()
     verdict: str = ""  # the newest one on it as a candidate, in words
-    routes: tuple[str, ...] = ()  # that it serves
-    # The day on which its provider listed it itself; empty where nobody asked it. What no
-    # catalogue knows of its price and window is then the provider's own word.
-    listed_on: str = ""
     unlisted: str = ""  # that its provider does not list it, in words
 
     @property
