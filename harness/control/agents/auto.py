@@ -18,9 +18,9 @@ from itertools import count, takewhile
 from statistics import fmean
 from typing import Final
 
-from harness.control.agents.model_matching import model_capabilities
 from harness.control.context import Context
 from harness.control.evals import proof_validity
+from harness.control.providers.named_models import model_capabilities
 from harness.control.providers.provider_secrets import keys_of_provider
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.agents.agent import Agent

@@ -66,7 +66,7 @@ class BuiltInTool:
 
 
 class ServerTools:
-    """built_in: by name; more may be added later: spawning takes turns, which take tools."""
+    """Runs the tools of the server. built_in: by name; spawning is added later."""
 
     def __init__(
         self, built_in: Iterable[BuiltInTool] = (), servers: ToolRuntime | None = None

@@ -23,10 +23,8 @@ from harness.domain.agents.agent import (
     literal_choice,
     parse_routed_choice,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
 from harness.domain.routing.model_figures import ModelFigures
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import Target
 from harness.store.transaction import Transaction
 
 # A model pays for the list that it reads, in each further step.
@@ -139,7 +137,7 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
         provider, _, model = name.partition("/")
         if provider not in fits or not all(word in name.lower() for word in wanted):
             continue
-        can = model_capabilities(ctx, providers[provider], model)
+        can = named_models.model_capabilities(ctx, providers[provider], model)
         target, price = Target(provider, model).id, entry.price
         found_at = listed.get((provider, model))
         answer = ListedModelAnswer(
@@ -192,28 +190,10 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
     return ModelFigures(
         name or target.name,
         provider.prices.get(target.model) or (entry.price if entry else None),
-        model_capabilities(ctx, provider, target.model).context_window,
+        named_models.model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
         unlisted=named_models.find_unlisted(tx, target),
-    )
-
-
-def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
-    """What a model can do. The weakest word counts, of its kind, the registry and the
-    catalogue; of the context window, the registry's.
-    """
-    kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
-    entry = ctx.catalogue.find(provider.kind, model)
-    known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
-    able = {
-        name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
-        for name in ("stream", "tools", "parallel_tools", "vision")
-    }
-    return Capabilities(
-        chat=own.chat and known.chat and Endpoint.CHAT in kind.serves,
-        context_window=own.context_window or known.context_window,
-        **able,
     )
 
 

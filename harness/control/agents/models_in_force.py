@@ -67,7 +67,7 @@ class ModelsInForce:
     providers: Mapping[str, Provider] = field(default_factory=dict, repr=False)  # for prices
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
-        """None where the price is not known. target: `provider/model`."""
+        """The price of an answer; None where it is not known. target: `provider/model`."""
         price = find_price(self.providers, target)
         if price is None:
             return None

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.agents import agents
-from harness.control.agents.model_matching import load_figures, model_capabilities
+from harness.control.agents.model_matching import load_figures
 from harness.control.context import Context
 from harness.control.operations.alerts import raise_alert
+from harness.control.providers.named_models import model_capabilities
 from harness.control.routing import routes, targets
 from harness.domain.agents.agent import (
     Agent,

@@ -11,6 +11,7 @@ from harness.domain.errors import AmbiguousName, InputError, NotFound
 from harness.domain.operations.access import Actor
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.discovered_model import DiscoveredModel
+from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.providers.model_match import (
     ModelOffer,
     list_nearest,
@@ -24,8 +25,9 @@ from harness.domain.providers.name_resolution import (
     RuleResult,
 )
 from harness.domain.providers.oauth import TOKEN_KEY_NAME
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
 from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
-from harness.domain.routing.target import Target
+from harness.domain.routing.target import Provider, Target
 from harness.domain.suggestions import did_you_mean
 from harness.store.transaction import Transaction
 
@@ -255,3 +257,21 @@ def find_unlisted(tx: Transaction, target: Target) -> str:
         return ""
     hint = did_you_mean(target.model, names)
     return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
+
+
+def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
+    """What a model can do. The weakest word counts, of its kind, the registry and the
+    catalogue; of the context window, the registry's.
+    """
+    kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
+    entry = ctx.catalogue.find(provider.kind, model)
+    known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
+    able = {
+        name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
+        for name in ("stream", "tools", "parallel_tools", "vision")
+    }
+    return Capabilities(
+        chat=own.chat and known.chat and Endpoint.CHAT in kind.serves,
+        context_window=own.context_window or known.context_window,
+        **able,
+    )
