@@ -35,11 +35,6 @@ def test_a_caller_is_read_as_it_was_signed(caller: AgentCaller, secret: bytes) -
     assert read_agent_header(header, secret, NOW) == caller
 
 
-@given(names, secrets)
-def test_a_peer_is_read_as_it_was_signed(address: str, secret: bytes) -> None:
-    assert read_peer_header(sign_peer_header(address, secret, NOW), secret, NOW) == address
-
-
 @given(st.data())
 def test_a_header_that_was_changed_anywhere_is_refused(data: st.DataObject) -> None:
     header = sign_agent_header(data.draw(callers), SECRET, NOW)

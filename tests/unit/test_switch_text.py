@@ -3,7 +3,6 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.agents.caller import APPROVAL_PATH, ApprovalLinks
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
@@ -39,7 +38,6 @@ REQUEST = ModelSwitchRequest(
     expires_at=NOW + timedelta(hours=1),
     facts=switch_facts(CHEAP, [MEASURED], ["the reasoning of sim is left out"]),
 )
-LINKS = ApprovalLinks("http://swapgate.test/", b"a secret of the tests")
 
 
 def test_the_question_has_prices_quality_reason_and_time_left() -> None:
@@ -107,18 +105,6 @@ def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: s
 )
 def test_another_request_has_another_hash(change: dict[str, object]) -> None:
     assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
-
-
-def test_a_link_is_of_its_request_as_it_is_alone() -> None:
-    link = LINKS.link(REQUEST)
-    token = link.removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
-
-    assert LINKS.is_of(token, REQUEST)
-    other = replace(REQUEST, reason="another")
-    for wrong in ("", token[:-1], token.replace("sw_1", "sw_2"), "\ud800", "é"):
-        assert not LINKS.is_of(wrong, REQUEST)
-    assert not LINKS.is_of(token, other)
-    assert not replace(LINKS, secret=b"another").is_of(token, REQUEST)
 
 
 def test_the_agent_is_told_of_every_end() -> None:
