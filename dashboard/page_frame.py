@@ -33,6 +33,7 @@ from harness.domain.formatting import escape_formula
 from harness.domain.operations.access import Actor
 from harness.domain.pagination import Page
 from harness.domain.settings import OidcSettings
+from harness.store.sql.audit import AuditLog
 
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
@@ -169,7 +170,7 @@ def _show_banners(found: Sequence[Banner]) -> None:
 @st.cache_data(ttl=60, show_spinner=False)
 def first_break() -> int | None:
     with context().store.read() as tx:
-        return tx.audit.first_break()
+        return AuditLog(tx).first_break()
 
 
 @contextmanager

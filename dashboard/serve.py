@@ -30,6 +30,7 @@ from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
 from harness.imports import leave_alone_what_serves
+from harness.store.sql.routing import Routing
 
 DOCS_PATH: Final = "/docs"
 
@@ -223,7 +224,7 @@ def readyz(_request: Request) -> Response:
 
     try:
         with page_frame.installation().context.store.read() as tx:
-            tx.routing.table()
+            Routing(tx).table()
     except SwapgateError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     return JSONResponse({"status": "ready"})

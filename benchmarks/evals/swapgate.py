@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.app.eval_workers import run_worker
 from harness.app.installation import open_installation
+from harness.store.sql.evals import EvalRuns
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     run_worker(Path(config), run, owner="benchmark", parent=os.getppid())
     installation = open_installation(Path(config))
     with installation.store.read() as tx:
-        samples = tx.runs.samples(run)
+        samples = EvalRuns(tx).samples(run)
     right = sum(sample.strict or 0.0 for sample in samples)
     installation.close()
     Path(folder, "result").write_text(f"{len(samples)} {right:.0f}", encoding="utf-8")

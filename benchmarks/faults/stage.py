@@ -21,6 +21,7 @@ from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
+from harness.store.sql.observations import Observations
 
 KEY_FILE = "key"
 
@@ -139,7 +140,7 @@ class Swapgate:
         installation = open_installation(self.config)
         try:
             with installation.store.read() as tx:
-                return sum(row.requests for row in tx.observations.traffic(since=EVER))
+                return sum(row.requests for row in Observations(tx).traffic(since=EVER))
         finally:
             installation.close()
 

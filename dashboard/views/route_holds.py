@@ -24,6 +24,8 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 
 MOST_REASON: Final = 30  # characters of a freeze's reason on its button
 SWITCH_LASTS: Final[Mapping[str, timedelta | None]] = {
@@ -142,8 +144,8 @@ def throw(form: Form, route: str) -> None:
 
 def _list_forces(route: str) -> list[str]:
     with page_frame.context().store.read() as tx:
-        known, own = tx.routing.targets(), routes.require_route(tx, route).may_answer
-        providers = sorted(tx.providers.all())
+        known, own = Routing(tx).targets(), routes.require_route(tx, route).may_answer
+        providers = sorted(Providers(tx).all())
     names = sorted({known[target].name for target in own})
     forces = [f"target:{name}" for name in names] + [f"provider:{name}" for name in providers]
     return [*forces, *(f"avoid:{force}" for force in forces)]

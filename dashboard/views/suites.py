@@ -40,6 +40,9 @@ from harness.domain.formatting import (
 from harness.domain.pagination import PageRequest
 from harness.domain.plain_data import from_plain
 from harness.domain.routing.table import RouteSuite
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.routing import Routing
 
 # With more suites than these, the page has a search.
 MOST_ROWS: Final = 20
@@ -87,10 +90,10 @@ def load(ctx: Context) -> SuitesPage:
     runs = list(ctx.store.lists.runs(PageRequest(MOST_RUNS)))
     newest = {run.suite: run for run in reversed(runs)}
     with ctx.store.read() as tx:
-        table, known = tx.routing.table(), tx.routing.targets()
+        table, known = Routing(tx).table(), Routing(tx).targets()
         names = {id_: target.name for id_, target in known.items()}
         shown = [
-            RunView(run, names.get(run.target, run.target), *tx.runs.progress(run.id)[:2])
+            RunView(run, names.get(run.target, run.target), *EvalRuns(tx).progress(run.id)[:2])
             for run in runs[:SHOWN_RUNS]
         ]
     used: dict[str, dict[str, RouteSuite]] = {}
@@ -121,7 +124,7 @@ def _find_calibration(
     except SwapgateError:
         return None
     with ctx.store.read() as tx:
-        events = tx.audit.for_subject(subject, since=EVER, limit=8)
+        events = AuditLog(tx).for_subject(subject, since=EVER, limit=8)
     return next(
         (
             (from_plain(JudgeCalibration, event.details), event.at)

@@ -26,6 +26,7 @@ from harness.imports import leave_modules_alone
 from harness.runtime import secret_files, telemetry
 from harness.runtime.processes.interruption import RELOAD, reload_at_hangup
 from harness.runtime.processes.tcp_ports import is_free, require_free
+from harness.store.sql.routing import Routing
 
 if TYPE_CHECKING:
     from router.workers.parent import WorkerSpec
@@ -106,7 +107,7 @@ def warn_without_routes(installation: Installation) -> None:
     """
     try:
         with installation.store.read() as tx:
-            routes = tx.routing.table().routes
+            routes = Routing(tx).table().routes
     except SwapgateError:
         # Away, or with rows that are not to be believed: it serves what it has on its disk, and
         # its workers say why.

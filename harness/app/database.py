@@ -10,6 +10,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.keyring import KeyPurpose, PublicKey
 from harness.domain.settings import RunQueueKind, Settings
 from harness.runtime import secret_files, signing_keys
+from harness.store.sql.audit import AuditLog
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
@@ -115,4 +116,4 @@ def _record_audit(
 ) -> None:
     ctx = installation.context
     with ctx.store.write() as tx:
-        tx.audit.append(actor, action, f"signing key {key}", {"why": why})
+        AuditLog(tx).append(actor, action, f"signing key {key}", {"why": why})

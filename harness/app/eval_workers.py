@@ -21,6 +21,9 @@ from harness.domain.settings import RunQueueKind
 from harness.imports import leave_modules_alone, pause_garbage_collection
 from harness.ports import EvalWorkers
 from harness.runtime import secret_files, signing_keys, telemetry
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 
 
 def open_with_workers(
@@ -49,9 +52,9 @@ def build_workers(installation: Installation) -> EvalWorkers:
 
     def needed_by(run: str) -> dict[str, str]:
         with installation.store.read() as tx:
-            found = tx.runs.get(run)
-            target = tx.routing.targets()[found.target]
-            known = tx.providers.all()
+            found = EvalRuns(tx).get(run)
+            target = Routing(tx).targets()[found.target]
+            known = Providers(tx).all()
         provider = known.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")

@@ -36,6 +36,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import RunQueueKind
 from harness.report.content import DATABASE, FILE, address
 from harness.runtime import secret_files, signing_keys
+from harness.store.sql.providers import Providers
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
@@ -128,7 +129,7 @@ def set_up(
         admin, data, link = _create_first_keys(installation)
         table = routes.load_table(installation.context)
         with installation.context.store.read() as tx:
-            providers = tx.providers.all()
+            providers = Providers(tx).all()
     finally:
         installation.close()
     return SetUpResult(

@@ -35,6 +35,7 @@ from harness.domain.evals.text_files import decode_text
 from harness.domain.operations.access import Actor, Role
 from harness.domain.settings import Settings, SuiteSettings
 from harness.runtime import secret_files
+from harness.store.sql.audit import AuditLog
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
@@ -164,7 +165,7 @@ def _audited(
     """First: no suite stands in the file that the audit log knows nothing of."""
     details = {"items": done.items, "sha256": done.sha256, "scorer": wished.scorer}
     with installation.context.store.write() as tx:
-        tx.audit.append(actor, "suite.add", f"suite {done.suite}", details)
+        AuditLog(tx).append(actor, "suite.add", f"suite {done.suite}", details)
         yield
 
 

@@ -24,6 +24,10 @@ from harness.control.routing import break_glass
 from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
 from harness.ports import QueuedJob, RunQueue
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.interventions import BreakGlasses, Shadows
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.routing import Routing
 
 log = structlog.get_logger("swapgate.reconcile")
 
@@ -70,12 +74,12 @@ def reconcile(ctx: Context) -> ReconcileResult:
     # Before the proposals: one for a route that is served without proof has lost its base.
     run_step("break-glass", partial(break_glass.run_once, ctx))
     with ctx.store.read() as tx:
-        proposals = tx.proposals.open()
+        proposals = Proposals(tx).open()
     for proposal in proposals:
         run_step(proposal.id, partial(drive_proposal, ctx, proposal))
     # After the proposals: a promotion of this turn bakes from now on.
     with ctx.store.read() as tx:
-        baking = tx.rollouts.baking()
+        baking = Rollouts(tx).baking()
     for rollout in baking:
         run_step(rollout.proposal, partial(operations.drive, ctx, rollout))
     did.extend(
@@ -92,8 +96,8 @@ def _is_busy(ctx: Context) -> bool:
     if not ctx.audit_reading.is_whole or (ctx.workers is not None and ctx.workers.alive()):
         return True
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=RUNNABLE_STATES, limit=1)
-        return bool(runs or tx.shadows.live() or tx.break_glasses.open())
+        runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=1)
+        return bool(runs or Shadows(tx).live() or BreakGlasses(tx).open())
 
 
 def run_once(ctx: Context) -> ReconcileResult:
@@ -114,7 +118,7 @@ def share_queue(ctx: Context, queue: RunQueue) -> list[str]:
     did = [_take_back(ctx, run) for run in queue.take_back_dead()]
     with ctx.store.read() as tx:
         waiting = fair_order(list_queue(tx, ctx.clock.now()))
-        targets = tx.routing.targets()
+        targets = Routing(tx).targets()
     ahead: Counter[str] = Counter()
     jobs: list[QueuedJob] = []
     for run in waiting:
@@ -174,8 +178,8 @@ def _refusal(ctx: Context, run: EvalRun) -> str:
 def _take_back(ctx: Context, run: str) -> str:
     """A host that was only cut off loses its lease: it stores nothing more of this run."""
     with ctx.store.write() as tx:
-        owner = tx.runs.get(run).lease_owner
-        if not owner or run not in tx.runs.release(owner):
+        owner = EvalRuns(tx).get(run).lease_owner
+        if not owner or run not in EvalRuns(tx).release(owner):
             return f"{run}: its worker host is gone"
         because = "its worker host is gone: no heartbeat"
         return worker_supervision.fail_run(tx, run, because, most=worker_supervision.MAX_KILLS)

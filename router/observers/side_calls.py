@@ -17,6 +17,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
+from harness.store.sql.observations import Observations
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from router.health.provider_keys import ProviderKeys
@@ -148,7 +149,7 @@ class JudgeBudget:
 
     def _refresh(self, store: Store, rollout: str) -> None:
         with store.read() as tx:
-            new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
+            new = Observations(tx).blocks(rollout, after=self._read.get(rollout, 0))
         tallies = (block.counts.get(Guardrail.JUDGE) for block in new)
         usd = sum(tally.cost_usd for tally in tallies if isinstance(tally, JudgeTally))
         with self._lock:

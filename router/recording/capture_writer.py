@@ -13,6 +13,7 @@ from harness.domain.privacy.capture import (
     capture_id,
 )
 from harness.domain.privacy.redaction import Redactor
+from harness.store.sql.observations import Captures
 from harness.store.store import Store
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
@@ -65,7 +66,7 @@ class CaptureWriter:
             return
         try:
             with self._store.write() as tx:
-                kept = [tx.captures.store(made, most_per_day=most) for made, most in ready]
+                kept = [Captures(tx).store(made, most_per_day=most) for made, most in ready]
         except Exception as error:  # noqa: BLE001 - its words may hold what was to be written
             log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
             self._counters["captures_dropped"] += len(ready)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.errors import StoreUnavailable
 from harness.ports import Clock
+from harness.store.sql.observations import Observations
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
@@ -86,7 +87,7 @@ class KeyClaims:
         asked = [claim.keys for claim in claims]
         try:
             with self._store.write() as tx:
-                found = [tx.observations.claim_keys(keys) for keys in asked]
+                found = [Observations(tx).claim_keys(keys) for keys in asked]
         except StoreUnavailable:
             raise
         except Exception:

@@ -9,6 +9,13 @@ from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import NotFound, SignatureInvalid, SnapshotInvalid
 from harness.store.database_errors import RowRefused
 from harness.store.schema import metadata
+from harness.store.sql.agents import (
+    AgentGrants,
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
 from harness.store.store import Store
 from tests.contract.conftest import FixedClock, Opener, open_store
 from tests.contract.test_store_signatures import url_of
@@ -38,38 +45,38 @@ def agents(store: Store) -> Store:
 
 def test_a_lease_is_renewed_by_its_owner_while_the_turn_runs(agents: Store) -> None:
     with agents.write() as tx:
-        assert tx.sessions.running() == [SESSION]
-        assert not tx.sessions.renew(SESSION.turn, owner="there#1", until=LATER)
-        assert tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
-        assert tx.sessions.get(SESSION.id).lease_until == LATER
-        tx.sessions.hold(SESSION.without_turn())
-        assert not tx.sessions.renew(SESSION.turn, owner="here#1", until=LATER)
-        assert tx.sessions.running() == []
+        assert Sessions(tx).running() == [SESSION]
+        assert not Sessions(tx).renew(SESSION.turn, owner="there#1", until=LATER)
+        assert Sessions(tx).renew(SESSION.turn, owner="here#1", until=LATER)
+        assert Sessions(tx).get(SESSION.id).lease_until == LATER
+        Sessions(tx).hold(SESSION.without_turn())
+        assert not Sessions(tx).renew(SESSION.turn, owner="here#1", until=LATER)
+        assert Sessions(tx).running() == []
 
 
 @pytest.mark.req("C4")
 def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None:
     with agents.write() as tx:
-        tx.switch_requests.add(REQUEST)
-        assert tx.switch_requests.pending(session=SESSION.id) == [REQUEST]
+        SwitchRequests(tx).add(REQUEST)
+        assert SwitchRequests(tx).pending(session=SESSION.id) == [REQUEST]
     with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
-        tx.switch_requests.decide(APPROVED)
+        SwitchRequests(tx).decide(APPROVED)
     with agents.write() as tx:
-        tx.agent_grants.add(ANSWERING)
-        tx.switch_requests.decide(APPROVED)
+        AgentGrants(tx).add(ANSWERING)
+        SwitchRequests(tx).decide(APPROVED)
     with agents.write() as tx:
-        assert tx.switch_requests.get(REQUEST.id) == APPROVED
-        assert tx.switch_requests.pending() == []
-        assert tx.agent_grants.not_revoked(agent=AGENT.id) == [ANSWERING]
-        tx.switch_requests.blank(SESSION.id)
-        blank = tx.switch_requests.get(REQUEST.id)
+        assert SwitchRequests(tx).get(REQUEST.id) == APPROVED
+        assert SwitchRequests(tx).pending() == []
+        assert AgentGrants(tx).not_revoked(agent=AGENT.id) == [ANSWERING]
+        SwitchRequests(tx).blank(SESSION.id)
+        blank = SwitchRequests(tx).get(REQUEST.id)
         assert (blank.model_requested, blank.reason, blank.targets) == (
             "",
             "",
             APPROVED.targets,
         )
     with pytest.raises(RowRefused, match="decided once"), agents.write() as tx:
-        tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
+        SwitchRequests(tx).decide(replace(APPROVED, state=SwitchState.REJECTED))
     with agents.listings() as stored:
         assert list(stored.switch_requests(session=SESSION.id)) == [blank]
         assert list(stored.switch_requests(pending_at=NOW)) == []
@@ -77,17 +84,17 @@ def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None
 
 def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
     with agents.write() as tx:
-        tx.agent_grants.add(GRANT)
+        AgentGrants(tx).add(GRANT)
     with pytest.raises(RowRefused, match="version_taken"), agents.write() as tx:
-        tx.agent_grants.add(GRANT)
+        AgentGrants(tx).add(GRANT)
     before = agents.snapshot()
     assert before.agent_grants == (GRANT,)
     with agents.write() as tx:
-        assert tx.agent_grants.revoke(GRANT.id, NOW).revoked_at == NOW
-        assert tx.agent_grants.revoke(GRANT.id, LATER).revoked_at == NOW
-        assert tx.agent_grants.not_revoked(agent=AGENT.id) == []
+        assert AgentGrants(tx).revoke(GRANT.id, NOW).revoked_at == NOW
+        assert AgentGrants(tx).revoke(GRANT.id, LATER).revoked_at == NOW
+        assert AgentGrants(tx).not_revoked(agent=AGENT.id) == []
         with pytest.raises(NotFound, match="gr_9"):
-            tx.agent_grants.revoke("gr_9", NOW)
+            AgentGrants(tx).revoke("gr_9", NOW)
     after = agents.snapshot()
     assert after.agent_grants == ()
     assert after.etag != before.etag
@@ -97,7 +104,7 @@ def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
 
 def test_an_expired_grant_is_in_no_new_snapshot(agents: Store) -> None:
     with agents.write() as tx:
-        tx.agent_grants.add(replace(GRANT, expires_at=TOMORROW))
+        AgentGrants(tx).add(replace(GRANT, expires_at=TOMORROW))
     assert agents.snapshot().agent_grants == ()
 
 
@@ -106,16 +113,16 @@ def filled(store: Store) -> None:
     with_agent(store)
     ended = answer(state=MessageState.COMPLETE, done_at=NOW, content="To billing.")
     with store.write() as tx:
-        tx.session_messages.add(message())
-        tx.session_messages.add(answer())
-        tx.session_messages.end(ended)
-        tx.sessions.hold(replace(SESSION, turn="tu_2"))
-        tx.session_messages.add(message(3, turn="tu_2"))
-        tx.session_messages.add(answer(4, turn="tu_2"))
-        tx.switch_requests.add(REQUEST)
-        tx.agent_grants.add(ANSWERING)
-        tx.switch_requests.decide(APPROVED)
-        tx.switch_requests.add(replace(REQUEST, id="sw_2"))
+        SessionMessages(tx).add(message())
+        SessionMessages(tx).add(answer())
+        SessionMessages(tx).end(ended)
+        Sessions(tx).hold(replace(SESSION, turn="tu_2"))
+        SessionMessages(tx).add(message(3, turn="tu_2"))
+        SessionMessages(tx).add(answer(4, turn="tu_2"))
+        SwitchRequests(tx).add(REQUEST)
+        AgentGrants(tx).add(ANSWERING)
+        SwitchRequests(tx).decide(APPROVED)
+        SwitchRequests(tx).add(replace(REQUEST, id="sw_2"))
 
 
 REFUSED = [
@@ -158,7 +165,7 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
     for statement, rule in REFUSED:
         with pytest.raises(RowRefused, match=rule), store.write() as tx:
-            tx.routing._unit.write(sa.text(statement))
+            tx.write(sa.text(statement))
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
@@ -186,7 +193,7 @@ def test_the_database_refuses_a_row_that_must_never_be(sql_stores: Opener) -> No
 
     for table, key, change, rule in COPIES:
         with store.read() as tx:
-            values = row(tx.routing._unit._db, table, **key) | change
+            values = row(tx.db, table, **key) | change
         with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
             insert(db, table, values)
 
@@ -198,7 +205,7 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
     for table in ("agent_grant", "agent_switch"):
         known = metadata.tables[table]
         with store.read() as tx:
-            values = tx.routing._unit.read(sa.select(known).limit(1)).one()._asdict()
+            values = tx.read(sa.select(known).limit(1)).one()._asdict()
         replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
         with pytest.raises(sa.exc.IntegrityError), written(store) as db:
             db.execute(replaced)
@@ -209,16 +216,16 @@ def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: 
     store = sql_stores()
     with_agent(store)
     with store.write() as tx:
-        tx.agent_grants.add(GRANT)
+        AgentGrants(tx).add(GRANT)
     with store.read() as tx:
-        signed = row(tx.routing._unit._db, "agent_grant")
+        signed = row(tx.db, "agent_grant")
     with written(store) as db:
         insert(db, "agent_grant", signed | {"id": "gr_forged", "kind": "fallback"})
 
     with pytest.raises(SnapshotInvalid, match="agent_grant gr_forged"):
         sql_stores().snapshot()
     with pytest.raises(SignatureInvalid, match="gr_forged"), store.read() as tx:
-        tx.agent_grants.not_revoked(agent=AGENT.id)
+        AgentGrants(tx).not_revoked(agent=AGENT.id)
     with store.listings() as stored:
         page = stored.agent_grants()
     assert [grant.id for grant in page] == [GRANT.id]
@@ -232,7 +239,7 @@ def test_a_worker_s_key_signs_no_grant(sql_stores: Opener) -> None:
     worker = open_store(url_of(store), WORKER)
     try:
         with worker.write() as tx:
-            tx.agent_grants.add(replace(GRANT, kind=GrantKind.CHANGE))
+            AgentGrants(tx).add(replace(GRANT, kind=GrantKind.CHANGE))
     except SignatureInvalid:
         pass
     else:
@@ -247,11 +254,11 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
     store = sql_stores()
     with_agent(store)
     with store.write() as tx:
-        tx.agent_grants.add(GRANT)
+        AgentGrants(tx).add(GRANT)
     with store.read() as tx:
-        before = row(tx.routing._unit._db, "agent_grant")
+        before = row(tx.db, "agent_grant")
     with store.write() as tx:
-        tx.agent_grants.revoke(GRANT.id, NOW)
+        AgentGrants(tx).revoke(GRANT.id, NOW)
     with owned(store) as db:
         db.execute(sa.delete(metadata.tables["agent_grant"]))
         insert(db, "agent_grant", before)
@@ -263,24 +270,24 @@ def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener)
 def test_a_message_is_found_by_its_session_client_and_key(agents: Store) -> None:
     sent = IdempotencyKey("k_1", "a", "hash")
     with agents.write() as tx:
-        tx.session_messages.add(message(sent=sent))
-        tx.session_messages.keep(SESSION.id, SESSION.turn, "{}")
+        SessionMessages(tx).add(message(sent=sent))
+        SessionMessages(tx).keep(SESSION.id, SESSION.turn, "{}")
         for other in (replace(sent, client="k_2"), replace(sent, key="b")):
-            assert tx.session_messages.find_sent(SESSION.id, other) is None
-        assert tx.session_messages.find_sent("se_2", sent) is None
-        found = tx.session_messages.find_sent(SESSION.id, replace(sent, request_hash="x"))
+            assert SessionMessages(tx).find_sent(SESSION.id, other) is None
+        assert SessionMessages(tx).find_sent("se_2", sent) is None
+        found = SessionMessages(tx).find_sent(SESSION.id, replace(sent, request_hash="x"))
         assert found == message(sent=sent, kept="{}")
 
 
 def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
     with agents.write() as tx:
-        tx.session_messages.add(message())
-        tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
+        SessionMessages(tx).add(message())
+        Sessions(tx).save(replace(SESSION, state=SessionState.CLOSED))
     with agents.write() as tx:
-        tx.sessions.delete(SESSION.id)
-        assert tx.session_messages.list(SESSION.id) == []
-        tx.agents.save(replace(AGENT, deleted_at=NOW))
-        assert tx.agents.forget(NOW) == 0
-        assert tx.agents.forget(LATER) == 1
+        Sessions(tx).delete(SESSION.id)
+        assert SessionMessages(tx).list(SESSION.id) == []
+        Agents(tx).save(replace(AGENT, deleted_at=NOW))
+        assert Agents(tx).forget(NOW) == 0
+        assert Agents(tx).forget(LATER) == 1
         with pytest.raises(NotFound):
-            tx.agents.get(AGENT.id)
+            Agents(tx).get(AGENT.id)

@@ -30,6 +30,11 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import Canary, Route
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.interventions import Shadows, Switches
+from harness.store.sql.operations import ApiKeys
+from harness.store.sql.providers import Credentials, Providers
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.test_store_shadows import SHADOW
@@ -76,7 +81,7 @@ ON_ROUTE = replace(
 
 
 def commit(tx: Transaction, change: TableChange, version: int) -> int:
-    return tx.routing.commit(
+    return Routing(tx).commit(
         change, expected_version=version, actor="bob", reason="why not", now=NOW
     )
 
@@ -88,15 +93,15 @@ def test_a_route_goes_from_baseline_over_its_canary_to_the_promotion(store: Stor
         assert start_canary(tx) == 2
         assert commit(tx, RaiseWeight(ROUTE, "ro_1", 500), 2) == 3
         assert commit(tx, ChangeSettings(ROUTE, replace(SETTINGS, policy="fast")), 3) == 4
-        during = tx.routing.route(ROUTE)
+        during = Routing(tx).route(ROUTE)
         assert promote(tx, version=4) == 5
 
     assert during is not None
     assert during.canary == Canary(NEW.id, 500, "salt", "ro_1", RULE)
     with store.read() as tx:
-        after = tx.routing.route(ROUTE)
-        history = tx.routing.history(ROUTE)
-        assert tx.routing.names() == [ROUTE]
+        after = Routing(tx).route(ROUTE)
+        history = Routing(tx).history(ROUTE)
+        assert Routing(tx).names() == [ROUTE]
     assert after == Route(ROUTE, 5, NEW.id, None, (SPARE.id,), replace(SETTINGS, policy="fast"))
     assert [record.kind for record in history] == [
         "promotion",
@@ -169,16 +174,16 @@ def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
     soon = NOW + timedelta(minutes=1)
     with store.write() as tx:
         create_route(tx)
-        tx.providers.put(PROVIDER)
+        Providers(tx).put(PROVIDER)
         for key in (KEY, revoked, manager):
-            tx.keys.add(key)
-        tx.keys.revoke("k_2", NOW)
-        tx.credentials.put(CREDENTIAL)
-        tx.credentials.put(replace(CREDENTIAL, name="expired", position=1, expires_at=soon))
+            ApiKeys(tx).add(key)
+        ApiKeys(tx).revoke("k_2", NOW)
+        Credentials(tx).put(CREDENTIAL)
+        Credentials(tx).put(replace(CREDENTIAL, name="expired", position=1, expires_at=soon))
         for switch in (SWITCH, ON_ROUTE, replace(SWITCH, id="sw_3", expires_at=soon)):
-            tx.switches.add(switch)
-        tx.switches.lift(ON_ROUTE.id, actor="ben", now=NOW)
-        tx.shadows.add(SHADOW)
+            Switches(tx).add(switch)
+        Switches(tx).lift(ON_ROUTE.id, actor="ben", now=NOW)
+        Shadows(tx).add(SHADOW)
 
     snapshot = store.snapshot()
 
@@ -196,22 +201,22 @@ def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
 
 
 def put_credential(ciphertext: str) -> Callable[[Transaction], object]:
-    return lambda tx: tx.credentials.put(replace(CREDENTIAL, ciphertext=ciphertext))
+    return lambda tx: Credentials(tx).put(replace(CREDENTIAL, ciphertext=ciphertext))
 
 
 AGAIN = replace(PROVIDER, extra_body={})
 SERVED: list[Callable[[Transaction], object]] = [
     create_route,
-    lambda tx: tx.providers.put(PROVIDER),
-    lambda tx: tx.keys.add(KEY),
+    lambda tx: Providers(tx).put(PROVIDER),
+    lambda tx: ApiKeys(tx).add(KEY),
     *map(put_credential, ("c1", "c2", "")),
-    lambda tx: tx.switches.add(SWITCH),
-    lambda tx: tx.switches.lift(SWITCH.id, actor="ben", now=NOW),
-    lambda tx: tx.shadows.add(SHADOW),
-    lambda tx: tx.shadows.end(SHADOW.id, actor="kim", because="seen", now=NOW),
-    lambda tx: tx.keys.revoke(KEY.id, NOW + timedelta(days=1)),
-    lambda tx: tx.providers.remove("sim"),
-    lambda tx: tx.providers.put(AGAIN),
+    lambda tx: Switches(tx).add(SWITCH),
+    lambda tx: Switches(tx).lift(SWITCH.id, actor="ben", now=NOW),
+    lambda tx: Shadows(tx).add(SHADOW),
+    lambda tx: Shadows(tx).end(SHADOW.id, actor="kim", because="seen", now=NOW),
+    lambda tx: ApiKeys(tx).revoke(KEY.id, NOW + timedelta(days=1)),
+    lambda tx: Providers(tx).remove("sim"),
+    lambda tx: Providers(tx).put(AGAIN),
 ]
 
 
@@ -226,28 +231,28 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
     assert len({*seen}) == len(SERVED) + 1
     assert store.snapshot().providers == {"sim": AGAIN}
     with store.write() as tx:
-        tx.providers.put(AGAIN)
-        tx.routing.add_target(OLD)
-        tx.audit.append(SYSTEM, "b", "c", {})
+        Providers(tx).put(AGAIN)
+        Routing(tx).add_target(OLD)
+        AuditLog(tx).append(SYSTEM, "b", "c", {})
         with pytest.raises(NotFound):
-            tx.providers.remove("unknown")
+            Providers(tx).remove("unknown")
     assert store.etag() == seen[-1]
 
 
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
     with store.write() as tx:
-        tx.keys.add(KEY)
+        ApiKeys(tx).add(KEY)
     with pytest.raises(InputError, match="hash"), store.write() as tx:
-        tx.keys.add(replace(KEY, id="k_9"))
+        ApiKeys(tx).add(replace(KEY, id="k_9"))
     with store.write() as tx:
         with pytest.raises(NotFound, match="k_unknown"):
-            tx.keys.revoke("k_unknown", NOW)
-        tx.keys.revoke(KEY.id, LATER)
-        tx.keys.revoke(KEY.id, LATER + timedelta(days=1))
+            ApiKeys(tx).revoke("k_unknown", NOW)
+        ApiKeys(tx).revoke(KEY.id, LATER)
+        ApiKeys(tx).revoke(KEY.id, LATER + timedelta(days=1))
 
     with store.read() as tx:
-        assert tx.keys.by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
-        assert tx.keys.by_hash("0" * 64) is None
+        assert ApiKeys(tx).by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
+        assert ApiKeys(tx).by_hash("0" * 64) is None
     with store.listings() as stored:
         assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]
 
@@ -255,8 +260,8 @@ def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> Non
 @pytest.fixture
 def thrown(store: Store) -> Store:
     with store.write() as tx:
-        tx.switches.add(SWITCH)
-        tx.switches.add(ON_ROUTE)
+        Switches(tx).add(SWITCH)
+        Switches(tx).add(ON_ROUTE)
     return store
 
 
@@ -265,18 +270,18 @@ def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) 
     assert list(thrown.lists.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
     lifted = SwitchRecord(SWITCH, LATER, "ben")
     with thrown.write() as tx:
-        assert tx.switches.get(SWITCH.id) == SwitchRecord(SWITCH)
-        assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
-        assert tx.switches.lift("sw_1", actor="ben", now=LATER) == lifted
+        assert Switches(tx).get(SWITCH.id) == SwitchRecord(SWITCH)
+        assert Switches(tx).not_lifted() == [ON_ROUTE, SWITCH]
+        assert Switches(tx).lift("sw_1", actor="ben", now=LATER) == lifted
     before = thrown.etag()
     with thrown.write() as tx:
-        assert tx.switches.lift("sw_1", actor="ada", now=NOW) == lifted
+        assert Switches(tx).lift("sw_1", actor="ada", now=NOW) == lifted
     assert thrown.etag() == before
     with thrown.read() as tx:
-        assert tx.switches.not_lifted() == [ON_ROUTE]
+        assert Switches(tx).not_lifted() == [ON_ROUTE]
         with pytest.raises(NotFound, match="sw_unknown"):
-            tx.switches.get("sw_unknown")
+            Switches(tx).get("sw_unknown")
     with pytest.raises(NotFound, match="switch list"), thrown.write() as tx:
-        tx.switches.lift("sw_9", actor="ada", now=NOW)
+        Switches(tx).lift("sw_9", actor="ada", now=NOW)
     with pytest.raises(InputError), thrown.write() as tx:
-        tx.switches.add(SWITCH)
+        Switches(tx).add(SWITCH)

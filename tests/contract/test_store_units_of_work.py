@@ -11,6 +11,14 @@ from harness.domain.errors import IllegalTransition, RevisionConflict, RouteBusy
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import ChangeSettings
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.interventions import Switches
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts, ApiKeys
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.store.sql.providers import Credentials, Providers
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
@@ -48,35 +56,35 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
     before = store.etag()
     with suppress(Interrupted), store.write() as tx:
         create_route(tx)
-        tx.providers.put(PROVIDER)
-        tx.keys.add(KEY)
-        tx.runs.add(RUN)
-        tx.runs.store_sample(SAMPLE)
-        tx.proposals.add(proposal())
-        tx.verdicts.store(PASSED, "p_1")
-        tx.rollouts.add(rollout())
-        tx.suites.put(PIN, NOW)
-        tx.observations.append([BLOCK], [])
-        tx.alerts.fold([OPENED])
-        tx.audit.append(SYSTEM, "b", "c", {})
+        Providers(tx).put(PROVIDER)
+        ApiKeys(tx).add(KEY)
+        EvalRuns(tx).add(RUN)
+        EvalRuns(tx).store_sample(SAMPLE)
+        Proposals(tx).add(proposal())
+        Verdicts(tx).store(PASSED, "p_1")
+        Rollouts(tx).add(rollout())
+        Suites(tx).put(PIN, NOW)
+        Observations(tx).append([BLOCK], [])
+        Alerts(tx).fold([OPENED])
+        AuditLog(tx).append(SYSTEM, "b", "c", {})
         raise Interrupted
 
     assert store.etag() == before
     with store.read() as tx:
-        assert tx.routing.table().revision == 0
+        assert Routing(tx).table().revision == 0
         for empty in (
-            tx.routing.targets(),
-            tx.providers.all(),
-            tx.keys.find(KEY.id),
-            tx.runs.list(),
-            tx.runs.samples(RUN.id),
-            tx.proposals.list(),
-            tx.verdicts.list(),
-            tx.rollouts.list(),
-            tx.suites.all(),
-            tx.observations.blocks("ro_1"),
-            tx.alerts.list(),
-            list(tx.audit.all()),
+            Routing(tx).targets(),
+            Providers(tx).all(),
+            ApiKeys(tx).find(KEY.id),
+            EvalRuns(tx).list(),
+            EvalRuns(tx).samples(RUN.id),
+            Proposals(tx).list(),
+            Verdicts(tx).list(),
+            Rollouts(tx).list(),
+            Suites(tx).all(),
+            Observations(tx).blocks("ro_1"),
+            Alerts(tx).list(),
+            list(AuditLog(tx).all()),
         ):
             assert not empty
 
@@ -94,22 +102,22 @@ def test_a_commit_of_anybody_changes_the_mark(sql_stores: Opener) -> None:
     marks = [ours.change_mark()]
     for number, writer in enumerate((ours, theirs)):
         with writer.write() as tx:
-            tx.suites.put(replace(PIN, name=f"suite-{number}"), NOW)
+            Suites(tx).put(replace(PIN, name=f"suite-{number}"), NOW)
         marks.append(ours.change_mark())
     assert len({*marks}) == len(marks)
 
 
 WRITES: dict[str, Callable[[Transaction], object]] = {
-    "targets": lambda tx: tx.routing.add_target(OLD),
+    "targets": lambda tx: Routing(tx).add_target(OLD),
     "routing": create_route,
-    "providers": lambda tx: tx.providers.put(PROVIDER),
-    "proposals": lambda tx: tx.proposals.add(proposal()),
-    "suites": lambda tx: tx.suites.put(PIN, NOW),
-    "runs": lambda tx: tx.runs.add(RUN),
-    "verdicts": lambda tx: tx.verdicts.store(PASSED, "p_1"),
-    "observations": lambda tx: tx.observations.append([BLOCK], []),
-    "audit": lambda tx: tx.audit.append(SYSTEM, "b", "c", {}),
-    "keys": lambda tx: tx.keys.add(KEY),
+    "providers": lambda tx: Providers(tx).put(PROVIDER),
+    "proposals": lambda tx: Proposals(tx).add(proposal()),
+    "suites": lambda tx: Suites(tx).put(PIN, NOW),
+    "runs": lambda tx: EvalRuns(tx).add(RUN),
+    "verdicts": lambda tx: Verdicts(tx).store(PASSED, "p_1"),
+    "observations": lambda tx: Observations(tx).append([BLOCK], []),
+    "audit": lambda tx: AuditLog(tx).append(SYSTEM, "b", "c", {}),
+    "keys": lambda tx: ApiKeys(tx).add(KEY),
 }
 
 
@@ -121,14 +129,14 @@ def test_writing_in_a_read_is_refused(store: Store) -> None:
 
 def test_a_read_is_one_moment(store: Store) -> None:
     with store.read() as tx:
-        assert tx.routing.table().revision == 0
+        assert Routing(tx).table().revision == 0
         with ThreadPoolExecutor(1) as other:
             other.submit(seeded, store).result()
-        assert tx.routing.table().revision == 0
-        assert list(tx.proposals.list()) == []
+        assert Routing(tx).table().revision == 0
+        assert list(Proposals(tx).list()) == []
 
     with store.read() as tx:
-        assert tx.routing.table().revision == 1
+        assert Routing(tx).table().revision == 1
 
 
 def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
@@ -145,7 +153,7 @@ def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
 
 def change_settings(store: Store) -> None:
     with store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             ChangeSettings(ROUTE, SETTINGS), expected_version=1, actor="a", reason="r", now=NOW
         )
 
@@ -168,20 +176,20 @@ def test_what_is_numbered_has_no_gaps_under_many_writers(sql_stores: Opener) -> 
         for n in range(5):
             with store.write() as tx:
                 create_route(tx, f"route-{worker}.{n}")
-                tx.audit.append(SYSTEM, "b", "c", {"n": n})
+                AuditLog(tx).append(SYSTEM, "b", "c", {"n": n})
             with store.write() as tx:
                 block = replace(BLOCK, worker=f"w{worker}", sequence=n)
-                tx.observations.append([block], [])
+                Observations(tx).append([block], [])
 
     raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))
 
     assert raised == [None, None, None]
     numbers = list(range(1, 16))
     with stores[0].read() as tx:
-        assert tx.routing.table().revision == 15
-        assert [event.number for event in tx.audit.all()] == numbers
-        assert tx.audit.first_break() is None
-        assert [block.number for block in tx.observations.blocks("ro_1")] == numbers
+        assert Routing(tx).table().revision == 15
+        assert [event.number for event in AuditLog(tx).all()] == numbers
+        assert AuditLog(tx).first_break() is None
+        assert [block.number for block in Observations(tx).blocks("ro_1")] == numbers
 
 
 # SQLite has one writer at a time.
@@ -189,13 +197,13 @@ def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> N
     deciding, storing = postgres_stores(), postgres_stores()
     with deciding.write() as tx:
         create_route(tx)
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
 
     with deciding.write() as tx:
-        start_of = tx.audit.append(SYSTEM, "b", "c", {})
+        start_of = AuditLog(tx).append(SYSTEM, "b", "c", {})
         with storing.write() as other:
-            assert other.runs.store_sample(SAMPLE)
-            other.observations.append([BLOCK], [])
+            assert EvalRuns(other).store_sample(SAMPLE)
+            Observations(other).append([BLOCK], [])
 
     assert start_of.action == "b"
 
@@ -213,10 +221,10 @@ def test_waiting_ends_without_a_change_when_the_time_is_up(store: Store) -> None
 
 SERVED: dict[str, Callable[[Transaction], object]] = {
     "routes": create_route,
-    "providers": lambda tx: tx.providers.put(PROVIDER),
-    "keys": lambda tx: tx.keys.add(KEY),
-    "credentials": lambda tx: tx.credentials.put(CREDENTIAL),
-    "switches": lambda tx: tx.switches.add(SWITCH),
+    "providers": lambda tx: Providers(tx).put(PROVIDER),
+    "keys": lambda tx: ApiKeys(tx).add(KEY),
+    "credentials": lambda tx: Credentials(tx).put(CREDENTIAL),
+    "switches": lambda tx: Switches(tx).add(SWITCH),
 }
 
 
@@ -235,7 +243,7 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Opener) -> None:
             if woken.done():
                 break
             with writing.write() as tx:
-                tx.keys.add(replace(KEY, id=f"k_{number}", hash=f"{number}"))
+                ApiKeys(tx).add(replace(KEY, id=f"k_{number}", hash=f"{number}"))
         assert woken.result()
 
 
@@ -248,7 +256,7 @@ def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Opener) -> 
         )
 
     with writing.write() as tx:
-        tx.keys.add(KEY)
+        ApiKeys(tx).add(KEY)
 
     assert waiting.wait_for_change(60.0)
     assert not settled(waiting).wait_for_change(0.05)
@@ -287,23 +295,23 @@ def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
 ) -> None:
     control, worker = sql_stores(), sql_stores()
     with control.write() as tx:
-        tx.routing.add_target(OLD)
-        tx.runs.add(RUN)
-        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
-        tx.runs.set_state(RUN.id, RunState.RUNNING)
+        Routing(tx).add_target(OLD)
+        EvalRuns(tx).add(RUN)
+        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
+        EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
 
     def leave() -> bool:
         with worker.write() as tx:
-            return tx.runs.leave(RUN.id, "w1", RunState.QUEUED)
+            return EvalRuns(tx).leave(RUN.id, "w1", RunState.QUEUED)
 
     with ThreadPoolExecutor(1) as other:
         with control.write() as tx:
-            tx.runs.set_state(RUN.id, RunState.STOPPED)
+            EvalRuns(tx).set_state(RUN.id, RunState.STOPPED)
             # It waits for this unit of work to end, and finds that the run is no longer its.
             left = other.submit(leave)
         assert not left.result()
     with control.read() as tx:
-        assert tx.runs.get(RUN.id).state is RunState.STOPPED
+        assert EvalRuns(tx).get(RUN.id).state is RunState.STOPPED
 
 
 def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
@@ -312,24 +320,24 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
     decider, starter = sql_stores(), sql_stores()
     seeded(decider)
     with decider.write() as tx:
-        tx.runs.add(RUN)
+        EvalRuns(tx).add(RUN)
     wished = threading.Event()
 
     def start() -> None:
         with starter.write() as tx:
-            tx.runs.want(RUN.id, RUN.wanted + 1)
+            EvalRuns(tx).want(RUN.id, RUN.wanted + 1)
             wished.set()
-            tx.audit.append(SYSTEM, "start", "c", {})
+            AuditLog(tx).append(SYSTEM, "start", "c", {})
 
     with ThreadPoolExecutor(1) as other:
         with decider.write() as tx:
-            tx.audit.append(SYSTEM, "decide", "c", {})
+            AuditLog(tx).append(SYSTEM, "decide", "c", {})
             started = other.submit(start)
             wished.wait(0.5)
-            tx.runs.set_state(RUN.id, RunState.STOPPED)
+            EvalRuns(tx).set_state(RUN.id, RunState.STOPPED)
         started.result()
     with decider.read() as tx:
-        assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
+        assert EvalRuns(tx).get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
 
 
 def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Opener) -> None:
@@ -339,7 +347,7 @@ def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Opener) -
 
     def propose(store: Store, id_: str) -> None:
         with store.write() as tx:
-            tx.proposals.add(proposal(id_))
+            Proposals(tx).add(proposal(id_))
 
     raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
 

@@ -32,6 +32,9 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Target
 from harness.domain.settings import AutoFloor
 from harness.store.schema.evals import eval_run, sample
+from harness.store.sql.agents import AgentGrants
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.providers import Providers, Sightings
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -81,7 +84,7 @@ def measured(world: SmallInstallation, ctx: Context) -> None:
 
 def change_provider(ctx: Context, **changes: object) -> None:
     with ctx.store.read() as tx:
-        known = tx.providers.all()["sim"]
+        known = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(known, **changes), REASON)  # type: ignore[arg-type]
 
 
@@ -89,7 +92,7 @@ def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITE
     run = worker_supervision.start_run(ctx, ANN, "colours", f"sim/{model}", items=items)
     world.run_once()
     with ctx.store.read() as tx:
-        assert tx.runs.get(run.id).state.value == "done"
+        assert EvalRuns(tx).get(run.id).state.value == "done"
     return run.id
 
 
@@ -130,7 +133,7 @@ def test_the_cheapest_target_that_reaches_the_floor_is_asked_before_its_route(
     )
     assert models.fallback is None
     with ctx.store.read() as tx:
-        assert not tx.agent_grants.not_revoked()
+        assert not AgentGrants(tx).not_revoked()
 
 
 def test_where_nothing_is_measured_or_configured_the_route_answers(
@@ -177,7 +180,7 @@ def serve_another_model(world: SmallInstallation, ctx: Context) -> None:
     )
     world.clock.advance(1)
     with ctx.store.write() as tx:
-        tx.sightings.note([replace(seen, last_at=world.clock.now())])
+        Sightings(tx).note([replace(seen, last_at=world.clock.now())])
 
 
 def move_provider(_world: SmallInstallation, ctx: Context) -> None:
@@ -370,7 +373,7 @@ def test_a_database_owner_makes_no_bad_model_good(
 ) -> None:
     """With the triggers away. `worse` is the cheapest of all."""
     with ctx.store.read() as tx:
-        (run,) = tx.runs.of_targets({target_id("worse")})
+        (run,) = EvalRuns(tx).of_targets({target_id("worse")})
     with owned(ctx.store) as db:
         forge(db, run.id)
 

@@ -33,6 +33,7 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
 from harness.domain.routing.target import Price, Provider
+from harness.store.sql.installation import Spending
 from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = [pytest.mark.req("G5", "E2"), pytest.mark.both_databases]
@@ -86,12 +87,12 @@ def agent(ctx: Context) -> Agent:
 
 def set_cap(ctx: Context, usd: float | None) -> None:
     with ctx.store.write() as tx:
-        tx.spending.set_cap(usd, ctx.clock.now())
+        Spending(tx).set_cap(usd, ctx.clock.now())
 
 
 def this_month(ctx: Context) -> MonthSpending:
     with ctx.store.read() as tx:
-        return tx.spending.month(month_of(ctx.clock.now()))
+        return Spending(tx).month(month_of(ctx.clock.now()))
 
 
 def of_agents(ctx: Context) -> tuple[float, int]:

@@ -23,6 +23,7 @@ from harness.control.context import Context
 from harness.control.operations import keys
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
+from harness.store.sql.agents import SwitchRequests
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.router.router_process import eventually
@@ -400,7 +401,7 @@ def test_the_commands_of_a_switch_work_and_wait_for_a_person(
 
 def pending_of(ctx: Context, session: str) -> Sequence[ModelSwitchRequest]:
     with ctx.store.read() as tx:
-        return tx.switch_requests.pending(session=session)
+        return SwitchRequests(tx).pending(session=session)
 
 
 def test_every_endpoint_is_in_the_table() -> None:

@@ -27,6 +27,11 @@ from harness.domain.agents.turn import ModelCallAnswer, ModelCallRequest
 from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import SYSTEM, Role, key_hash
 from harness.domain.routing.target import Target
+from harness.store.sql.agents import AgentGrants, Agents, Sessions
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import ApiKeys
+from harness.store.sql.proposals import Rollouts
+from harness.store.sql.routing import Routing
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -204,10 +209,10 @@ def grant_target(world: Routed) -> None:
     by_route = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
     agent = Agent("ag_1", "helper", by_route, now, now)
     with world.installation.store.write() as tx:
-        tx.routing.add_target(LITERAL)
-        tx.agents.add(agent)
-        tx.sessions.add(AgentSession("se_1", agent.id, by_route, now, now))
-        tx.agent_grants.add(
+        Routing(tx).add_target(LITERAL)
+        Agents(tx).add(agent)
+        Sessions(tx).add(AgentSession("se_1", agent.id, by_route, now, now))
+        AgentGrants(tx).add(
             AgentGrant(
                 id=GRANT,
                 agent=agent.id,
@@ -231,7 +236,7 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
     with routed(tmp_path, provider) as world:
         world.start()
         with world.installation.store.read() as tx:
-            key = tx.keys.by_hash(key_hash(world.key, world.installation.secret))
+            key = ApiKeys(tx).by_hash(key_hash(world.key, world.installation.secret))
         assert key is not None
         calls = Calls(world, key.id)
         assert calls.refusal() == NOT_SERVED
@@ -265,16 +270,16 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         eventually(lambda: world.readyz() == "ok")
 
         with world.installation.store.write() as tx:
-            tx.agent_grants.revoke(GRANT, world.installation.clock.now())
+            AgentGrants(tx).revoke(GRANT, world.installation.clock.now())
         eventually(lambda: calls.refusal() == NOT_SERVED)
         assert calls.refusal(model=ROUTE) == ""
 
         assert world.place.terminate("router") == 0
         today = world.installation.clock.now().date()
         with world.installation.store.read() as tx:
-            literal = tx.observations.traffic(since=EVER, route=NAME)
-            spends = tx.observations.spends(since=today - timedelta(days=1), keys=[key.id])
-            assert tx.rollouts.live() == []
+            literal = Observations(tx).traffic(since=EVER, route=NAME)
+            spends = Observations(tx).spends(since=today - timedelta(days=1), keys=[key.id])
+            assert Rollouts(tx).live() == []
         assert {row.target for row in literal} == {LITERAL.id}
         by_route = world.recorded()
         assert by_route

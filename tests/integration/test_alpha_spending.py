@@ -22,6 +22,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.text.sentences import spending_text
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Verdicts
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 from tests.support.control.manual_clock import ManualClock
 
@@ -40,7 +42,7 @@ def test_each_look_gets_its_part_of_alpha(world: SmallInstallation) -> None:
         assert (plan.look, plan.spend) == (look, "first_full")
         assert plan.alpha == pytest.approx(alpha)
         with world.store.read() as tx:
-            details = tx.verdicts.get(proposal.verdict or "").suites[0].details
+            details = Verdicts(tx).get(proposal.verdict or "").suites[0].details
         told = (details["look"], details["spend"], details["alpha"])
         assert told == (look, "first_full", plan.alpha)
 
@@ -258,7 +260,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
 
 def scores(world: SmallInstallation, proposal: Proposal) -> dict[str, float | None]:
     with world.store.read() as tx:
-        samples = tx.runs.samples(proposal.runs["colours"].candidate)
+        samples = EvalRuns(tx).samples(proposal.runs["colours"].candidate)
     return {row.item: row.strict for row in samples if row.error is None}
 
 
@@ -270,8 +272,8 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world.run_once()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
-        if not tx.runs.scored(run):
-            tx.runs.store_sample(sample(run))
+        if not EvalRuns(tx).scored(run):
+            EvalRuns(tx).store_sample(sample(run))
     decisions.cancel_proposal(ctx, ANN, proposal.id)
 
     assert plain_world.preview(WORSE).plans[0].look == 2

@@ -22,6 +22,10 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.domain.routing.route_changes import EndBake
 from harness.domain.routing.table import Arm, choose_arm, hash_bucket
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Observations
+from harness.store.sql.proposals import Approvals
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)
@@ -88,7 +92,7 @@ def test_a_bake_ends_by_itself_in_its_time_and_the_promotion_stands(
 def test_a_bake_whose_control_another_took_away_is_over(baking: SmallInstallation) -> None:
     promoted(baking)
     with baking.store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             EndBake("chat", baking.rollout().id),
             expected_version=baking.route().version,
             actor=BEN.name,
@@ -154,7 +158,7 @@ def record_traffic(world: SmallInstallation, *, requests: int) -> None:
     row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
     world.feed()
     with world.store.write() as tx:
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
 
 
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
@@ -259,7 +263,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
     with world.store.read() as tx:
-        last = list(tx.audit.all())[-1]
+        last = list(AuditLog(tx).all())[-1]
     assert last.details["warnings"] == [warning]
     assert moved.warnings == (warning,)
     assert last.details["reason"] == "advance by ben: the customer agrees"
@@ -269,7 +273,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
     proposal = promoted(world)
     with world.store.read() as tx:
-        (approval,) = tx.approvals.for_proposal(proposal.id)
+        (approval,) = Approvals(tx).for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
     assert (proposal.approver, proposal.approved_verdict) == (BEN.name, proposal.verdict)

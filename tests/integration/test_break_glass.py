@@ -39,6 +39,12 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.evidence import BreakGlass
 from harness.domain.routing.table import RouteSettings
 from harness.gate.text.canary_state import describe_change
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evidence import Waivers
+from harness.store.sql.interventions import BreakGlasses
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
@@ -71,7 +77,7 @@ def changes(world: SmallInstallation) -> list[str]:
 
 def open_alerts(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        found = tx.alerts.list()
+        found = Alerts(tx).list()
     return [a.title for a in found if a.kind is AlertKind.BREAK_GLASS and a.open]
 
 
@@ -102,11 +108,11 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert world.serving() == "worse"
     assert world.route().break_glass == made.id
     with world.store.read() as tx:
-        evidence = tx.routing.evidence("chat")
-        (waiver,) = tx.waivers.list(route="chat")
+        evidence = Routing(tx).evidence("chat")
+        (waiver,) = Waivers(tx).list(route="chat")
         actions = [
             event.action
-            for event in tx.audit.for_subject("route chat", since=made.created_at, limit=9)
+            for event in AuditLog(tx).for_subject("route chat", since=made.created_at, limit=9)
         ]
     assert evidence is not None
     assert (evidence.incumbent.kind, evidence.incumbent.proof) == ("waiver", waiver.id)
@@ -117,7 +123,7 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert "asked for by Ada, confirmed by Bo" in text
     assert open_alerts(world)[0].startswith("route chat is served without proof until")
     with world.store.read() as tx:
-        text = tx.alerts.list()[0].text
+        text = Alerts(tx).list()[0].text
     assert re.search(r"confirmed by Bo\)\. The key key_\w+ is newer than 7 days\.", text)
     snapshot = world.store.snapshot()
     headers = compile_snapshot(snapshot).routes["chat"].headers
@@ -205,7 +211,7 @@ def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     last = queries.list_route_versions(world.context(), "chat")[0]
     assert last.reason == f"break-glass {made.id}: not needed"
     with world.store.read() as tx:
-        assert tx.break_glasses.get(made.id).ended_at is not None
+        assert BreakGlasses(tx).get(made.id).ended_at is not None
     assert open_alerts(world) == []
 
 
@@ -278,7 +284,7 @@ def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallati
         break_glass.confirm_break_glass(ctx, world.person("Bo"), asked.id)
     world.run_once()
     with world.store.read() as tx:
-        assert tx.break_glasses.get(asked.id).ended_because == "nobody confirmed it in time"
+        assert BreakGlasses(tx).get(asked.id).ended_because == "nobody confirmed it in time"
 
 
 def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
@@ -317,7 +323,7 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
 ) -> None:
     ctx = world.context()
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, OPERATOR, replace(provider, name="spare"))
     wanted = BreakGlassRequest("chat", "spare/worse", URGENT, HOUR)
     asked = break_glass.propose_break_glass(ctx, world.person("Ada"), wanted)
@@ -327,7 +333,7 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
     world.run_once(turns=2)
     assert world.serving() == "worse"
     with world.store.read() as tx:
-        (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]
+        (alert,) = [a for a in Alerts(tx).list() if a.kind is AlertKind.BREAK_GLASS]
     assert alert.open
     assert "the provider 'sim' of sim/base was removed" in alert.text
     ((heading, text),) = break_glass.list_notices(ctx)
@@ -347,7 +353,7 @@ def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
 ) -> None:
     made = in_force(world, timedelta(days=2))
     with world.store.read() as tx:
-        kind = tx.providers.all()["sim"].kind
+        kind = Providers(tx).all()["sim"].kind
     tomorrow = world.clock.now().date() + timedelta(days=1)
     known = FixedCatalogue(CatalogueEntry(kind, "base", end_date=tomorrow))
     ctx = replace(world.context(), models=known)

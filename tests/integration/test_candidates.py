@@ -24,6 +24,11 @@ from harness.domain.routing.candidate_schedule import (
 )
 from harness.domain.routing.target import Price, Target
 from harness.gate.planning.multiplicity import false_pass_risk
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import Alerts
+from harness.store.sql.proposals import CandidateRounds, Proposals
+from harness.store.sql.providers import DiscoveredModels, Providers
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -52,15 +57,15 @@ def schedule(world: SmallInstallation, plan: CandidateSchedule) -> None:
 
 def list_models(world: SmallInstallation, *names: str) -> None:
     with world.store.write() as tx:
-        source = tx.providers.all()["sim"].api_base
+        source = Providers(tx).all()["sim"].api_base
         found_at = world.clock.now()
         models = [DiscoveredModel("sim", name, source, found_at) for name in names]
-        tx.discovered_models.replace("sim", models)
+        DiscoveredModels(tx).replace("sim", models)
 
 
 def set_prices(world: SmallInstallation, **prices: Price | None) -> None:
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     known = {model: usd for model, usd in {**provider.prices, **prices}.items() if usd}
     targets.put_provider(world.context(), SYSTEM, replace(provider, prices=known))
 
@@ -75,13 +80,13 @@ def wait_until(world: SmallInstallation, at: datetime) -> None:
 
 def rounds(world: SmallInstallation) -> list[CandidateRound]:
     with world.store.read() as tx:
-        return list(tx.candidate_rounds.newest("chat", 10))
+        return list(CandidateRounds(tx).newest("chat", 10))
 
 
 def proposals(world: SmallInstallation) -> dict[str, Proposal]:
     with world.store.read() as tx:
-        names = {id_: target.model for id_, target in tx.routing.targets().items()}
-        return {names[p.candidate]: p for p in tx.proposals.list(route="chat")}
+        names = {id_: target.model for id_, target in Routing(tx).targets().items()}
+        return {names[p.candidate]: p for p in Proposals(tx).list(route="chat")}
 
 
 def run_until_decided(world: SmallInstallation) -> dict[str, Proposal]:
@@ -200,7 +205,7 @@ def test_what_does_not_fit_into_the_budget_waits_for_the_next_round(
     assert (rounds(world)[0].cost_usd or 0.0) <= tight.budget_usd
     run_until_decided(world)
     with world.store.read() as tx:
-        waits = next(p for p in tx.proposals.open())
+        waits = next(p for p in Proposals(tx).open())
     decisions.cancel_proposal(world.context(), SYSTEM, waits.id)
 
     schedule(world, replace(WEEKLY, budget_usd=both.cost_usd or 0.0))
@@ -233,7 +238,7 @@ def test_a_candidate_of_unknown_price_comes_last_and_is_bounded_by_tokens(
     made = run_until_decided(world)
     assert rounds(world)[0].cost_usd is None
     with world.store.read() as tx:
-        runs = {name: tx.runs.get(p.runs["colours"].candidate) for name, p in made.items()}
+        runs = {name: EvalRuns(tx).get(p.runs["colours"].candidate) for name, p in made.items()}
     assert runs["better"].budget.max_tokens == bound
     assert runs["good"].budget.max_tokens is None
 
@@ -251,8 +256,8 @@ def test_only_news_where_the_schedule_asks_for_no_more(world: SmallInstallation)
     assert made.phase is ProposalPhase.REJECTED
     assert "passed on schedule" in made.closed_because
     with world.store.read() as tx:
-        kinds = [record.kind for record in tx.alerts.unsettled()]
-        assert AlertKind.BETTER_CANDIDATE in kinds or tx.alerts.newest(
+        kinds = [record.kind for record in Alerts(tx).unsettled()]
+        assert AlertKind.BETTER_CANDIDATE in kinds or Alerts(tx).newest(
             f"{AlertKind.BETTER_CANDIDATE.value}:{made.id}"
         )
 
@@ -422,7 +427,7 @@ def test_a_crash_within_a_round_leads_to_one_round(
     run_schedule(world)
 
     with world.store.read() as tx:
-        made = tx.proposals.list(route="chat")
+        made = Proposals(tx).list(route="chat")
     assert sorted(p.candidate for p in made) == sorted({p.candidate for p in made})
     assert len(made) == 2
 

@@ -10,6 +10,7 @@ import pytest
 from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.runtime.clock import SystemClock
+from harness.store.sql.observations import Captures
 from tests.contract.test_store_observations import ONE
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
@@ -263,7 +264,7 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
             new = replace(ONE, id=f"cap_{number}", at=now, expires_at=now + timedelta(days=1))
             said = {"role": "user", "content": f"{number} is what?"}
             content = {**ONE.content, "messages": [said]}
-            tx.captures.store(replace(new, content=content), most_per_day=5)
+            Captures(tx).store(replace(new, content=content), most_per_day=5)
     listed = ask("capture", "list")
     assert "is what" not in json.dumps(listed)
     ask("capture", "show", "cap_0")

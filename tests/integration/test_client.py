@@ -19,6 +19,7 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.store.sql.observations import Observations
 from swapgate import (
     AsyncModelClient,
     CompletionRequest,
@@ -73,7 +74,7 @@ def test_what_a_client_does_without_a_server_is_in_the_database(world: Routed) -
 
     assert world.recorded() == 4
     with world.installation.store.read() as tx:
-        tokens = sum(row.output_tokens for row in tx.observations.traffic(since=EVER))
+        tokens = sum(row.output_tokens for row in Observations(tx).traffic(since=EVER))
     assert tokens > 0
 
 

@@ -24,6 +24,9 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
 from harness.domain.operations.delivery import GIVE_UP_AFTER
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts, Deliveries
+from harness.store.sql.proposals import Rollouts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
@@ -32,12 +35,12 @@ from tests.support.store.tampering import owned
 
 def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
     with world.store.read() as tx:
-        return list(tx.alerts.list(open_only=True))
+        return list(Alerts(tx).list(open_only=True))
 
 
 def all_kinds(world: SmallInstallation) -> list[AlertKind]:
     with world.store.read() as tx:
-        return [alert.kind for alert in tx.alerts.list()]
+        return [alert.kind for alert in Alerts(tx).list()]
 
 
 def sent_messages(
@@ -139,8 +142,8 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
     deliver(world)
 
     with world.store.read() as tx:
-        (record,) = tx.alerts.list()
-        deliveries = tx.deliveries.for_alert(record.id)
+        (record,) = Alerts(tx).list()
+        deliveries = Deliveries(tx).for_alert(record.id)
     (first,) = [
         delivery for delivery in deliveries if (delivery.sink, delivery.number) == ("chat", 1)
     ]
@@ -279,9 +282,9 @@ def test_the_loop_is_idle_only_when_nothing_is_under_way(tmp_path: Path) -> None
 def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
     world.decided("sim/better")
     with world.store.write() as tx:
-        (rollout,) = tx.rollouts.live()
+        (rollout,) = Rollouts(tx).live()
         block = block_of(rollout, 0, world.clock, failing=False)
-        tx.observations.append(
+        Observations(tx).append(
             [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
         )
     world.run_once(turns=3)
@@ -302,10 +305,10 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
         AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
     )
     with world.store.write() as tx:
-        tx.alerts.fold([opened])
+        Alerts(tx).fold([opened])
     world.clock.advance(200)
     with world.store.write() as tx:
-        tx.alerts.fold([opened.now(AlertEvent.STILL, world.clock.now())])
+        Alerts(tx).fold([opened.now(AlertEvent.STILL, world.clock.now())])
     world.clock.advance(200)
     deliver(world)
     assert len(open_alerts(world)) == 1

@@ -22,6 +22,10 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.runtime.clock import SystemRandomIds
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import IdempotentRequests
+from harness.store.sql.proposals import Rollouts, Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
@@ -121,15 +125,15 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
 
 def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -> None:
     with world.store.read() as tx:
-        assert tx.audit.first_break() is None
-        for run in tx.runs.list():
-            asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
+        assert AuditLog(tx).first_break() is None
+        for run in EvalRuns(tx).list():
+            asked = [(s.item, s.epoch) for s in EvalRuns(tx).samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
         verdicts = {
-            route: len(tx.verdicts.for_proposal(proposal.id))
+            route: len(Verdicts(tx).for_proposal(proposal.id))
             for route, proposal in made.items()
         }
-        rollouts = [len(tx.rollouts.list(route=route)) for route in made]
+        rollouts = [len(Rollouts(tx).list(route=route)) for route in made]
     ends = {
         route: (
             made[route].id and wanted[0],
@@ -152,7 +156,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
     while world.store.snapshot().table.routes["chat"].canary is not None:
         world.feed()
         with world.store.read() as tx:
-            if tx.rollouts.live()[0].last_step:
+            if Rollouts(tx).live()[0].last_step:
                 break
         world.run_once()
     for _ in range(20):
@@ -189,8 +193,8 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         (ProposalPhase.ROLLED_BACK, "abort", proposal.incumbent),
     ]
     with world.store.read() as tx:
-        assert [r.state.value for r in tx.rollouts.list()] == [after.phase.value]
-        assert tx.audit.first_break() is None
+        assert [r.state.value for r in Rollouts(tx).list()] == [after.phase.value]
+        assert AuditLog(tx).first_break() is None
 
 
 def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
@@ -246,7 +250,7 @@ def other(world: SmallInstallation, database_url: str, tmp_path: Path) -> Iterat
 
 def actions(ctx: Context, action: str) -> int:
     with ctx.store.read() as tx:
-        return [event.action for event in tx.audit.all()].count(action)
+        return [event.action for event in AuditLog(tx).all()].count(action)
 
 
 @pytest.mark.req("A7")
@@ -333,4 +337,4 @@ def test_a_day_later_it_is_a_new_request_and_the_old_one_is_deleted(
     world.clock.advance(timedelta(days=1, seconds=1).total_seconds())
     housekeeping.purge_expired(ctx, alerts_days=1, failovers_days=1, traffic_days=400)
     with ctx.store.write() as tx:
-        assert tx.idempotent_requests.forget(ctx.clock.now()) == 0
+        assert IdempotentRequests(tx).forget(ctx.clock.now()) == 0

@@ -18,6 +18,8 @@ from harness.domain.routing.target import Target
 from harness.domain.settings import Settings
 from harness.runtime import secret_files
 from harness.runtime.schedule import Schedule, ScheduledJob
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.records import PLAIN_RUN
 
@@ -70,8 +72,8 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
     target = Target("gone", "model")
     run = replace(PLAIN_RUN, target=target.id, state=RunState.QUEUED)
     with installation.store.write() as tx:
-        tx.routing.add_target(target)
-        tx.runs.add(run)
+        Routing(tx).add_target(target)
+        EvalRuns(tx).add(run)
     assert installation.workers is not None
     with pytest.raises(NotFound, match="no provider 'gone'"):
         installation.workers.start(run.id)

@@ -15,6 +15,8 @@ from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.store.leader import PostgresLeadership
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Proposals
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, free_port, site
@@ -97,7 +99,7 @@ def test_by_its_bounds_another_process_leads_within_ten_seconds(
         assert held is not None
         patience_s = [seconds(held, "idle_session_timeout")]
         with store.write() as tx:
-            unit = tx.installation._unit._db
+            unit = tx.db
             patience_s.append(seconds(unit, "idle_in_transaction_session_timeout"))
             assert seconds(unit, "lock_timeout") > max(patience_s)
         asks = [job.every_s for job in schedule._jobs]
@@ -128,7 +130,7 @@ def test_whoever_leads_and_is_stopped_or_killed_is_replaced(
         place.kill("second")
         eventually(lambda: leaders.current() == first)
         with leaders.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.verify
@@ -198,7 +200,7 @@ def test_a_request_that_freezes_with_its_leader_in_a_unit_of_work_has_one_effect
         again = propose("first")
         assert (again.status_code, again.json()["id"]) == (made.status_code, made.json()["id"])
         with installation.store.read() as tx:
-            assert [proposal.id for proposal in tx.proposals.open()] == [made.json()["id"]]
-            actions = [event.action for event in tx.audit.all()]
+            assert [proposal.id for proposal in Proposals(tx).open()] == [made.json()["id"]]
+            actions = [event.action for event in AuditLog(tx).all()]
             assert actions.count("proposal.create") == 1
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None

@@ -27,6 +27,8 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow import ShadowLimits
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -62,7 +64,7 @@ def personal(world: SmallInstallation) -> SmallInstallation:
 
 def _providers(world: SmallInstallation) -> list[Provider]:
     with world.store.read() as tx:
-        return list(tx.providers.all().values())
+        return list(Providers(tx).all().values())
 
 
 def proposed(world: SmallInstallation) -> Proposal:
@@ -193,8 +195,8 @@ def reason_unanswered(world: SmallInstallation, run: str) -> str:
     for _ in range(8):
         world.run_once(as_of(world, "other"))
     with world.store.read() as tx:
-        found = tx.runs.get(run)
-        assert not tx.runs.done(run)
+        found = EvalRuns(tx).get(run)
+        assert not EvalRuns(tx).done(run)
     assert found.state is RunState.FAILED
     return found.message
 
@@ -232,7 +234,7 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
     monitor.run_once(as_of(captured, "other"))
 
     with captured.store.read() as tx:
-        [run] = tx.runs.list()
+        [run] = EvalRuns(tx).list()
     assert "personal data" in reason_unanswered(captured, run.id)
 
 

@@ -17,6 +17,10 @@ from harness.control.operations import integrity, keys
 from harness.control.routing import routes
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
+from harness.store.sql.proposals import Rollouts
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
 from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary
@@ -96,8 +100,8 @@ class Operation:
         eventually(lambda: world.recorded() >= load.answered - lost)
         assert self.fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
-            blocks = tx.observations.blocks(self.rollout)
-            assert tx.audit.first_break() is None
+            blocks = Observations(tx).blocks(self.rollout)
+            assert AuditLog(tx).first_break() is None
         assert sum(block.units for block in blocks) == len(load.users)
         assert sum(block.failures + block.missing for block in blocks) == 0
 
@@ -115,7 +119,7 @@ def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
         start_canary(fleet.world, folder)
         eventually(fleet.in_force)
         with fleet.world.installation.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
+            (rollout,) = Rollouts(tx).live()
         yield Operation(cluster, fleet, rollout.id)
 
 
@@ -195,7 +199,7 @@ def test_what_an_asynchronous_standby_lacks_is_named_and_given_up_by_a_person(
         # The books of the tail are lost with it, and nothing else.
         eventually(lambda: world.recorded() == load.answered + meanwhile.answered)
         with world.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 def change_route(world: Routed, description: str) -> None:
@@ -209,7 +213,7 @@ def change_route(world: Routed, description: str) -> None:
 
 def alert_names(installation: Installation) -> set[str]:
     with installation.store.read() as tx:
-        return {alert.kind.value for alert in tx.alerts.list() if alert.open}
+        return {alert.kind.value for alert in Alerts(tx).list() if alert.open}
 
 
 @contextmanager
@@ -280,7 +284,7 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         )
         assert fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.verify
@@ -315,7 +319,7 @@ def test_a_server_that_ends_since_its_log_cannot_grow_is_waited_for_and_loses_no
         world.place.answers("control", "/readyz")
         assert fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from harness.runtime.clock import SystemClock
 from harness.store import migrate
 from harness.store.postgres import database_roles
 from harness.store.schema import APPEND_ONLY
+from harness.store.sql.audit import AuditLog
 from harness.store.store import Store
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
@@ -77,7 +78,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         )
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
 
 FORBIDDEN = [

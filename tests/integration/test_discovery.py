@@ -32,6 +32,8 @@ from harness.domain.routing.candidate_schedule import CandidateSchedule, Prefere
 from harness.domain.routing.target import Price, Target
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import DiscoveredModels, Providers
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.http_thread import Exchange, serving
@@ -199,7 +201,7 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     address = registry.get_provider(ctx, "openai").api_base
     entry = DiscoveredModel("openai", "gpt-4o", address, ctx.clock.now())
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("openai", [entry])
+        DiscoveredModels(tx).replace("openai", [entry])
     assert describe("gpt-4", "openai").startswith("openai does not list gpt-4 among 1; ")
     assert describe("gpt-4o", "openai") == ""
 
@@ -356,7 +358,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
 
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     routes.change_settings(ctx, SYSTEM, "chat", lambda before: replace(before, candidates=plan))
@@ -371,7 +373,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert refresh(ctx) == ["new at sim: better, for route chat"]
     assert not candidate_rounds.ListRefresh()(ctx)  # in a process that starts
     with world.store.read() as tx:
-        alert = tx.alerts.newest("new_candidate:chat:sim/better")
+        alert = Alerts(tx).newest("new_candidate:chat:sim/better")
     assert alert is not None
     assert "It is measured on Monday 2026-01-05 at 03:00 UTC, about $" in alert.text
 
@@ -388,7 +390,7 @@ def test_a_new_model_that_a_schedule_selects_is_announced_once(
     assert len(refresh(ctx)) == 2
     with world.store.read() as tx:
         unpriced, late = (
-            tx.alerts.newest(f"new_candidate:chat:sim/{name}") for name in ("b-free", "b-2")
+            Alerts(tx).newest(f"new_candidate:chat:sim/{name}") for name in ("b-free", "b-2")
         )
     assert unpriced is not None
     assert late is not None
@@ -411,7 +413,7 @@ def test_an_incumbent_that_its_provider_lists_no_more_begins_a_round_at_once(
 ) -> None:
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     with world.store.read() as tx:
-        provider = tx.providers.all()["sim"]
+        provider = Providers(tx).all()["sim"]
     targets.put_provider(ctx, SYSTEM, replace(provider, api_base=f"{sim.url}/v1"), "a test")
     plan = CandidateSchedule(("sim/b*",), "0 3 * * 1", 50.0)
     lists(sim, listing("base", "better"))

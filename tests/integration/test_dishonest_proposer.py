@@ -12,6 +12,8 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
@@ -53,7 +55,7 @@ def decided(
 
 def canary_of(world: SmallInstallation, route: str = "chat") -> object:
     with world.store.read() as tx:
-        policy = tx.routing.route(route)
+        policy = Routing(tx).route(route)
     assert policy is not None
     return policy.canary
 
@@ -324,9 +326,9 @@ def test_the_database_lets_nothing_widened_in_without_another_person(
     raw = Database(database_url)
 
     with pytest.raises(InputError, match="four_eyes"), world.store.write() as tx:
-        tx.proposals.save(replace(proposal, phase=ProposalPhase.CANARY))
+        Proposals(tx).save(replace(proposal, phase=ProposalPhase.CANARY))
     with pytest.raises(InputError, match="registered cannot change"), world.store.write() as tx:
-        tx.proposals.save(replace(proposal, widened={}))
+        Proposals(tx).save(replace(proposal, widened={}))
     for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
         with pytest.raises(REFUSED):
             raw.run(f"UPDATE proposal SET version = version + 1, {change}")  # noqa: S608

@@ -28,6 +28,9 @@ from harness.domain.settings import ControlSettings, RouterSettings, Settings, U
 from harness.ports import QueuedJob
 from harness.store import engine
 from harness.store.postgres import job_queue
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Verdicts
+from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 
@@ -62,10 +65,10 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     [first] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
     with world.store.write() as tx:
-        tx.runs.set_state(first.id, RunState.RUNNING)
+        EvalRuns(tx).set_state(first.id, RunState.RUNNING)
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
     with world.store.write() as tx:
-        tx.runs.set_state(first.id, RunState.DONE)
+        EvalRuns(tx).set_state(first.id, RunState.DONE)
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []  # in this minute
     world.clock.advance(60)
     [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
@@ -123,7 +126,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         after.closed_because
     )
     with world.store.read() as tx:
-        assert tx.runs.get(pair.incumbent).state is RunState.STOPPED
+        assert EvalRuns(tx).get(pair.incumbent).state is RunState.STOPPED
         assert not alpha_spending.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
         worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
@@ -146,7 +149,7 @@ def limited(world: SmallInstallation, **limits: float) -> Proposal:
 def candidate_run(world: SmallInstallation, proposal: Proposal) -> tuple[EvalRun, list[Sample]]:
     run = proposal.runs["colours"].candidate
     with world.store.read() as tx:
-        return tx.runs.get(run), list(tx.runs.samples(run, below=1000))
+        return EvalRuns(tx).get(run), list(EvalRuns(tx).samples(run, below=1000))
 
 
 @pytest.mark.req("F2")
@@ -160,7 +163,7 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     assert f"{sum(used)} tokens of 40 are used" in run.message
     assert run.message in after.closed_because
     with world.store.read() as tx:
-        assert [v.outcome for v in tx.verdicts.for_proposal(after.id)] == ["inconclusive"]
+        assert [v.outcome for v in Verdicts(tx).for_proposal(after.id)] == ["inconclusive"]
 
 
 @pytest.mark.req("F2")
@@ -168,7 +171,7 @@ def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: SmallInstal
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, before = candidate_run(world, after)
     with world.store.write() as tx:
-        tx.runs.set_state(run.id, RunState.QUEUED)
+        EvalRuns(tx).set_state(run.id, RunState.QUEUED)
 
     world.context().workers.start(run.id)  # type: ignore[union-attr]
 
@@ -192,7 +195,7 @@ CAP_USD = 0.01
 
 def compare(world: SmallInstallation, ctx: Context, *suites: str) -> Proposal:
     with world.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     settings = Settings("", world.folder, None, *parts, providers, {}, {}, {})
     seeds = (Target("sim", "base"), Target("sim", "better"))

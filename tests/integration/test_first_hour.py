@@ -25,6 +25,7 @@ from harness.domain.errors import NotFound
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
 from harness.runtime.processes import supervisor as supervisor_module
 from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
+from harness.store.sql.proposals import Proposals
 from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock
@@ -298,7 +299,7 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     assert line.startswith("chat: waits for an approver other than its proposer: ")
     assert f"`swapgate proposal approve {made}`" in line
     with cli.world.store.read() as tx:
-        stored = tx.proposals.get(made)
+        stored = Proposals(tx).get(made)
     alone = replace(stored, policy=replace(stored.policy, self_approval=True), widened={})
     assert describe_approver(alone) == "an approver"
     assert describe_approver(replace(alone, widened={"gate.claim": "superior"})) == (

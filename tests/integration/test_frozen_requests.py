@@ -28,6 +28,9 @@ from harness.domain.errors import StaleWrite, SwapgateError
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.sampling import sampled
@@ -144,7 +147,7 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
         others.append(refusal(case.rival, world.context(elsewhere), CY, subject))
 
     with here.read() as tx:
-        before = len([*tx.audit.all()])
+        before = len([*AuditLog(tx).all()])
     frozen = InterruptedStore(here, at=unit, act=meanwhile)
     own = refusal(case.request, world.context(cast("Store", frozen)), BEN, subject)
     [other] = others
@@ -152,9 +155,9 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
     assert (own is None) != (other is None), (own, other)
     assert frozen.units <= case.units
     with here.read() as tx:
-        after = [event.action for event in tx.audit.all()][before:]
+        after = [event.action for event in AuditLog(tx).all()][before:]
         assert len([action for action in after if action in case.actions]) == 1
-        assert tx.audit.first_break() is None
+        assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.verify
@@ -170,7 +173,7 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
         routes.roll_back(world.context(cast("Store", frozen)), BEN, "chat", reason="complaints")
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent
     with world.store.read() as tx:
-        assert tx.routing.targets()[incumbent].model == "good"
+        assert Routing(tx).targets()[incumbent].model == "good"
 
 
 @pytest.mark.parametrize("unit", sampled(range(1, 9), (3, 7)))
@@ -204,7 +207,7 @@ def test_a_scheduled_eval_is_queued_once(
     evaluate(cast("Store", frozen))
 
     with world.store.read() as tx:
-        assert len(tx.runs.list()) == 1
+        assert len(EvalRuns(tx).list()) == 1
 
 
 @pytest.mark.parametrize("unit", sampled(range(1, 16), (4,)))
@@ -223,9 +226,9 @@ def test_a_swap_whose_every_turn_freezes_goes_each_step_once(
 
     assert world.get(proposal).phase is ProposalPhase.PROMOTED
     with world.store.read() as tx:
-        events = [*tx.audit.all()]
-        runs = tx.runs.list()
-        assert tx.audit.first_break() is None
+        events = [*AuditLog(tx).all()]
+        runs = EvalRuns(tx).list()
+        assert AuditLog(tx).first_break() is None
     seen = Counter(event.action for event in events)
     once = {action for action in seen if action.startswith("proposal.")} | {"canary.promote"}
     assert {action: seen[action] for action in once} == dict.fromkeys(once, 1)

@@ -34,6 +34,9 @@ from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import SystemClock
 from harness.store.schema import metadata
 from harness.store.signing import row_faults
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import Alerts, ApiKeys
+from harness.store.sql.providers import Providers
 from harness.store.store import Store
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder, save_snapshot
@@ -53,13 +56,13 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     with closing(Store(database_url, secret=SECRET, clock=clock, signatures=CONTROL)) as store:
         with store.write() as tx:
-            tx.providers.put(PROVIDER)
+            Providers(tx).put(PROVIDER)
             for number in range(9):
-                tx.keys.add(replace(KEY, id=f"k_{number}", hash=f"{number:064}"))
+                ApiKeys(tx).add(replace(KEY, id=f"k_{number}", hash=f"{number:064}"))
         seeded(store)
         for number in range(3):
             with store.write() as tx:
-                tx.audit.append(SYSTEM, "note", f"n {number}", {})
+                AuditLog(tx).append(SYSTEM, "note", f"n {number}", {})
         yield SmallInstallation(tmp_path, store, clock=clock)
 
 
@@ -138,7 +141,7 @@ class Printed:
 
 def record(world: SmallInstallation, action: str = "route.describe") -> int:
     with world.store.write() as tx:
-        return tx.audit.append(SYSTEM, action, "route chat", {}).number
+        return AuditLog(tx).append(SYSTEM, action, "route chat", {}).number
 
 
 @pytest.mark.req("F5")
@@ -181,7 +184,7 @@ def test_audit_verify_takes_a_printed_head_and_a_file_of_lines(
     with installed(tmp_path, sqlite_url, monkeypatch) as cli:
         cli.run("config", "apply")
         with cli.world.store.read() as tx:
-            (event,) = tx.audit.tail(1)
+            (event,) = AuditLog(tx).tail(1)
         line = head_line(AuditPosition(event.number, event.mac), event.at, CONTROL)
         file = tmp_path / "collected.log"
         file.write_text(f"started\n{line}\n", "utf-8")
@@ -203,13 +206,13 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with closing(opened) as store:
         with store.write() as tx:
-            tx.providers.put(PROVIDER)
-            tx.providers.put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
-            tx.keys.add(KEY)
-            tx.keys.add(replace(KEY, id="k_gone", hash="c" * 64))
+            Providers(tx).put(PROVIDER)
+            Providers(tx).put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
+            ApiKeys(tx).add(KEY)
+            ApiKeys(tx).add(replace(KEY, id="k_gone", hash="c" * 64))
         seeded(store)
         with store.write() as tx:
-            tx.keys.revoke("k_gone", CLOCK.now())
+            ApiKeys(tx).revoke("k_gone", CLOCK.now())
         yield store
 
 
@@ -244,7 +247,7 @@ def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
 ) -> None:
     known = metadata.tables["provider"]
     with store.write() as tx:
-        tx.providers.put(replace(PROVIDER, name="third"))
+        Providers(tx).put(replace(PROVIDER, name="third"))
     with owned(store) as db:
         honest = row(db, "provider", name="third")["api_base"]
         db.execute(
@@ -270,7 +273,7 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
         forge(db, ROUTE, NEW.id)
     integrity.check_snapshot(ctx)
     with store.read() as tx:
-        told = {alert.key: alert.text for alert in tx.alerts.list(open_only=True)}
+        told = {alert.key: alert.text for alert in Alerts(tx).list(open_only=True)}
     assert any("triage/2" in text for text in told.values())
     assert len(told) == 1
     assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
@@ -278,7 +281,7 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     store.remove_forged(store.signature_faults(), actor=SYSTEM, reason="forged")
     integrity.check_snapshot(ctx)
     with store.read() as tx:
-        assert not tx.alerts.list(open_only=True)
+        assert not Alerts(tx).list(open_only=True)
 
 
 def edited(file: Path, old: str, new: str) -> None:

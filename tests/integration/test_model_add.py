@@ -16,6 +16,8 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings
 from harness.runtime.model_catalogue import LitellmTable
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue
@@ -64,7 +66,7 @@ def test_the_kind_s_place_and_key_are_taken_where_nothing_else_is_said(
     first = cli.run("model", "add", LLAMA, "--no-discover")
     again = cli.run("model", "add", LLAMA, "--no-discover")
     with cli.world.store.read() as tx:
-        made = tx.providers.all()["openrouter"]
+        made = Providers(tx).all()["openrouter"]
 
     assert first.stdout == again.stdout
     assert first.stderr.strip() == "added provider openrouter at https://openrouter.ai/api/v1"
@@ -123,7 +125,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
         world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:
-        assert not tx.proposals.open()
+        assert not Proposals(tx).open()
     assert world.propose("sim/better").route == "chat"
 
 
@@ -188,7 +190,7 @@ def ctx(world: SmallInstallation) -> Context:
 
 def stored(ctx: Context) -> Provider:
     with ctx.store.read() as tx:
-        return tx.providers.all()["main"]
+        return Providers(tx).all()["main"]
 
 
 def test_a_registered_model_has_the_catalogue_s_price(ctx: Context) -> None:

@@ -20,6 +20,9 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouteSeed
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import DiscoveredModels, Providers
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 
@@ -50,7 +53,7 @@ def ctx(world: SmallInstallation) -> Context:
         targets.put_provider(plain, SYSTEM, Provider(name, kind, PLACE, variable))
     with plain.store.write() as tx:
         now = plain.clock.now()
-        tx.discovered_models.replace(
+        DiscoveredModels(tx).replace(
             "openrouter", [DiscoveredModel("openrouter", name, PLACE, now) for name in LISTED]
         )
     entries = [
@@ -99,7 +102,7 @@ def test_a_name_means_one_model(ctx: Context) -> None:
             DiscoveredModel("attic", name, PLACE, ctx.clock.now())
             for name in ("gpt-4o", "own-model")
         ]
-        tx.discovered_models.replace("attic", own)
+        DiscoveredModels(tx).replace("attic", own)
     assert find_name(ctx, "own") == "attic/own-model"
     assert find_name(ctx, "gpt-4o") == "main/gpt-4o"  # its maker's comes first
     with pytest.raises(NotFound, match="near are attic/own-model"):
@@ -121,7 +124,7 @@ def test_every_door_reads_the_same_name_and_registers_the_model(
     run = worker_supervision.queue_run(ctx, ANN, "colours", words)
 
     with ctx.store.read() as tx:
-        known = tx.routing.targets()
+        known = Routing(tx).targets()
     assert run is not None
     used = (made.candidate, route.incumbent, chain.fallbacks[-1], run.target)
     assert [known[id_].name for id_ in used] == [name] * 4
@@ -168,7 +171,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
     file = replace(load_settings(), providers={}, routes={"other": route})
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     with ctx.store.read() as tx:
-        before = dict(tx.routing.targets())
+        before = dict(Routing(tx).targets())
     for act in (
         lambda: submission.preview_proposal(ctx, request),
         lambda: submission.create_proposal(ctx, ANN, request),
@@ -183,8 +186,10 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
         ):
             act()
     with ctx.store.read() as tx:
-        assert dict(tx.routing.targets()) == before
-        own = replace(tx.providers.all()["openrouter"], models={"own/finetune": Capabilities()})
+        assert dict(Routing(tx).targets()) == before
+        own = replace(
+            Providers(tx).all()["openrouter"], models={"own/finetune": Capabilities()}
+        )
 
     # What the file declares, or a person added, is meant.
     targets.put_provider(ctx, SYSTEM, own)
@@ -195,7 +200,7 @@ def test_no_door_takes_a_full_name_that_the_known_list_of_its_provider_lacks(
 
 def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
     with ctx.store.read() as tx:
-        before = dict(tx.routing.targets())
+        before = dict(Routing(tx).targets())
     refused = [
         ("llama-4", AmbiguousName, "llama-4-maverick, openrouter/meta-llama/llama-4-scout"),
         ("openai/gpt", AmbiguousName, "may be one of main/"),
@@ -213,5 +218,5 @@ def test_a_name_that_is_no_one_model_makes_nothing(ctx: Context) -> None:
             submission.create_proposal(ctx, ANN, ProposalRequest("chat", words))
 
     with ctx.store.read() as tx:
-        assert dict(tx.routing.targets()) == before
-        assert not tx.proposals.open()
+        assert dict(Routing(tx).targets()) == before
+        assert not Proposals(tx).open()

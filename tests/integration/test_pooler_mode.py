@@ -22,6 +22,7 @@ from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM
 from harness.store import engine, schema_revisions
 from harness.store.schema_revisions import REVISION
+from harness.store.sql.audit import AuditLog
 from tests.contract.conftest import open_store
 from tests.integration.test_migrations import connected, set_revision
 from tests.support.providers import simulator_thread
@@ -217,7 +218,7 @@ def test_a_store_neither_reads_nor_writes_a_database_of_another_schema(
         with pytest.raises(DatabaseUnusable, match=why):
             use()
     with pytest.raises(DatabaseUnusable, match=why), store.write() as tx:
-        tx.audit.append(SYSTEM, "b", "c", {})
+        AuditLog(tx).append(SYSTEM, "b", "c", {})
     store.close()
 
 

@@ -12,6 +12,8 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers import model_names
 from harness.domain.routing.target import Provider
 from harness.store.schema import metadata
+from harness.store.sql.operations import Alerts
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned, row
 
@@ -39,7 +41,7 @@ def test_no_older_row_of_a_proposal_opens_the_canary_again_that_a_person_ended(
     assert world.get(made).phase is ProposalPhase.REJECTED
     assert world.get(made).verdict is None
     with world.store.read() as tx:
-        canaries = [record.route.canary for record in tx.routing.history(route)]
+        canaries = [record.route.canary for record in Routing(tx).history(route)]
     assert sum(canary is not None for canary in canaries) == 1
 
 
@@ -55,7 +57,7 @@ def test_an_alert_that_cannot_be_read_stops_no_canary(
     world.run_once(ctx)
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
-        tx.alerts.fold(
+        Alerts(tx).fold(
             [Alert(AlertKind.JOB_FAILED, "s", "k", "t", "x", ctx.clock.now(), "one")]
         )
     (name, value), *_ = change.items()

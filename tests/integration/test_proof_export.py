@@ -16,7 +16,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.keyring import KeyPurpose, format_keyring
 from harness.domain.operations.row_signatures import row_payload
 from harness.domain.proposals.proof import Proof, format_proof
-from harness.store.signing.proof_rows import DOCUMENT
+from harness.store.signing.proof_rows import DOCUMENT, read_proof
+from harness.store.sql.proposals import Proposals
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import installed
 from tests.support.site.signing_keys import CONTROL, KEYRING, PUBLIC, WORKER
@@ -27,7 +28,7 @@ Whole = dict[str, Any]
 
 def exported(world: SmallInstallation, proposal: str) -> Proof:
     with world.store.write() as tx:
-        return tx.export_proof(tx.proposals.get(proposal), world.clock.now())
+        return read_proof(tx, Proposals(tx).get(proposal), world.clock.now())
 
 
 def verified(folder: Path, text: str) -> ProofFindings:

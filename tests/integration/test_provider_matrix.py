@@ -35,6 +35,7 @@ from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
@@ -287,7 +288,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
         "up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": f"a\r\nx-b: {SECRET}"}
     )
     with ctx.store.write() as tx:
-        tx.providers.put(provider_secrets.encrypt_headers(up, ctx.cipher))
+        Providers(tx).put(provider_secrets.encrypt_headers(up, ctx.cipher))
     found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
     shown = json.dumps(to_plain(found))
     assert (

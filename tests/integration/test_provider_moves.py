@@ -19,6 +19,10 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.headers import check_headers
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Verdicts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 from tests.support.site.management_api import Door, error_of
 
@@ -31,7 +35,7 @@ WHY = "a new gateway"
 
 def provider(world: SmallInstallation, name: str = "sim") -> Provider:
     with world.store.read() as tx:
-        return tx.providers.all()[name]
+        return Providers(tx).all()[name]
 
 
 def move(
@@ -56,7 +60,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
 ) -> None:
     made = in_canary(world)
     with world.store.read() as tx:
-        before = tx.routing.table().routes["chat"]
+        before = Routing(tx).table().routes["chat"]
     done = move(world)
     assert made.rollout is not None
     assert done.answers_since is not None
@@ -69,8 +73,8 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
     with world.store.read() as tx:
         rollout = machine.find_live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED
-        assert tx.routing.table().routes["chat"] == before
-        event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
+        assert Routing(tx).table().routes["chat"] == before
+        event = next(e for e in AuditLog(tx).tail() if e.action == "canary.pause")
     for reason in (event.details["reason"], decision.decide(world.context(), rollout).reason):
         assert "provider sim was moved by eve" in str(reason)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
@@ -154,11 +158,11 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
     with world.store.read() as tx:
         validity = proof_validity.assess_proof(
-            world.context(), tx, tx.verdicts.get(made.verdict or "")
+            world.context(), tx, Verdicts(tx).get(made.verdict or "")
         )
     assert "provider sim was moved by eve" in validity.text
     with world.store.read() as tx:
-        event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
+        event = next(e for e in AuditLog(tx).tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY
 
 
@@ -201,7 +205,7 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
     world.clock.jump(-3600)
     by_provider(world, ELSEWHERE, WHY)
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(made.verdict or "")
+        verdict = Verdicts(tx).get(made.verdict or "")
         assert not proof_validity.assess_proof(world.context(), tx, verdict).holds
 
 

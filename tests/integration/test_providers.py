@@ -11,6 +11,8 @@ from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target
 from harness.runtime.encryption import FernetCipher, new_key
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.providers import Credentials
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
@@ -106,7 +108,7 @@ def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
     with pytest.raises(NotFound, match="groq"):
         worker_supervision.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
-        assert tx.audit.tail(1)[0].action == "provider.remove"
+        assert AuditLog(tx).tail(1)[0].action == "provider.remove"
 
 
 def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
@@ -116,7 +118,7 @@ def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     )
     registry.remove_provider(ctx, SYSTEM, "groq")
     with world.store.read() as tx:
-        assert [credential.ciphertext for credential in tx.credentials.all()] == [""]
+        assert [credential.ciphertext for credential in Credentials(tx).all()] == [""]
     registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     assert not credentials.get_credentials(ctx, "groq").has_value
 

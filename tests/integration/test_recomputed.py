@@ -17,6 +17,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.store.sql.proposals import Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
@@ -120,7 +122,7 @@ CHANGES = (
 
 def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
     with world.store.read() as tx:
-        return tx.rollouts.get(proposal.rollout or "")
+        return Rollouts(tx).get(proposal.rollout or "")
 
 
 def has_alert(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
@@ -142,7 +144,7 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert has_alert(world) or change is unreadable
     with world.store.read() as tx:
-        route = tx.routing.route("chat")
+        route = Routing(tx).route("chat")
     assert route is not None
     assert (route.incumbent, route.canary) == (proposal.incumbent, None)
 
@@ -205,7 +207,7 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
 def in_canary_with_evidence_times(factor: float, world: SmallInstallation) -> Proposal:
     proposal = world.in_canary()
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
+        verdict = Verdicts(tx).get(proposal.verdict or "")
     log_e = verdict.suites[0].log_e_bad
     before, after = (f'"log_e_bad":{figure!r}' for figure in (log_e, log_e * factor))
     rewrite(world, proposal, "suites", before, after)

@@ -36,6 +36,9 @@ from harness.report.content import MAX_TELLING, Report, gather_report, list_pinn
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
 from harness.report.page import render_page
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.observations import Observations
+from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers
@@ -246,7 +249,7 @@ def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
         cost_usd=requests * (400 * 2.5 + 60 * 10) / 1e6,
     )
     with world.store.write() as tx:
-        tx.observations.append([], [recorded])
+        Observations(tx).append([], [recorded])
 
 
 @pytest.mark.req("A3")
@@ -256,8 +259,12 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     world, proposal = example
     forecast = gather_report(world.context(), proposal.id).comparison.forecast
     with world.store.read() as tx:
-        ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
-        theirs = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.candidate)]
+        ours = [
+            s for pair in proposal.runs.values() for s in EvalRuns(tx).samples(pair.incumbent)
+        ]
+        theirs = [
+            s for pair in proposal.runs.values() for s in EvalRuns(tx).samples(pair.candidate)
+        ]
     shared = {sample.item for sample in ours} & {sample.item for sample in theirs}
 
     def tokens(samples: list[Sample], kind: str) -> int:
@@ -335,7 +342,7 @@ def printed(text: str) -> list[str]:
 
 def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> Proposal:
     with world.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
     shipped_ones = config.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)

@@ -25,6 +25,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.store.sql.proposals import Rollouts
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
 from tests.support.site.management_api import Door
@@ -150,7 +151,7 @@ def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
     world.decided()
     world.run_once()
     with ctx.store.read() as tx:
-        (rollout,) = tx.rollouts.live()
+        (rollout,) = Rollouts(tx).live()
     operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
     world.run_once()
     world.propose("sim/worse")

@@ -14,6 +14,8 @@ from harness.domain.operations.access import SYSTEM, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock, SystemRandomIds
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.providers import Providers
 from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until
@@ -41,7 +43,7 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
                 made = replace(
                     records.PROVIDER, name=name, api_base=upstream.url, prices=prices
                 )
-                tx.providers.put(made)
+                Providers(tx).put(made)
         yield Context(
             store, clock, SystemRandomIds(), ConfiguredSuites({}), policies={}, workers=None
         )
@@ -65,7 +67,7 @@ def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Conte
     (grant,) = [key for key in ctx.store.snapshot().keys if key.id == made.id]
     assert grant.opt_outs == wanted
     with ctx.store.read() as tx:
-        (event,) = [event for event in tx.audit.tail() if event.action == "key.opt_outs"]
+        (event,) = [event for event in AuditLog(tx).tail() if event.action == "key.opt_outs"]
     assert event.details == {"before": ["canary"], "after": ["capture", "shadow"]}
     with pytest.raises(InputError, match="asks no model"):
         keys.set_opt_outs(ctx, SYSTEM, person.id, [OptOut.CANARY])

@@ -25,6 +25,10 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import SystemClock, SystemRandomIds
+from harness.store.sql.installation import Spending
+from harness.store.sql.operations import ApiKeys
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
@@ -86,7 +90,7 @@ class Scene:
 
     def mirroring(self) -> PurposeSpending:
         with self.ctx.store.read() as tx:
-            month = tx.spending.month(month_of(CLOCK.now()))
+            month = Spending(tx).month(month_of(CLOCK.now()))
         return next(row for row in month.purposes if row.purpose is SpendingPurpose.SHADOW)
 
     def status(self, condition: Any) -> ShadowStatus:
@@ -110,18 +114,18 @@ def scene(
     theirs = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     ours = Store(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with ours.write() as tx:
-        tx.spending.set_cap(cap_usd, CLOCK.now())
+        Spending(tx).set_cap(cap_usd, CLOCK.now())
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
         for name in ("up", "other"):
-            tx.providers.put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
+            Providers(tx).put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
         for target in (OLD, NEW, FREE):
-            tx.routing.add_target(target)
+            Routing(tx).add_target(target)
         route = CreateRoute("support", OLD.id, (), RouteSettings(data_class="personal"))
-        tx.routing.commit(
+        Routing(tx).commit(
             route, expected_version=0, actor="ada", reason="a test", now=CLOCK.now()
         )
         hashed = key_hash(KEY, SECRET)
-        tx.keys.add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
+        ApiKeys(tx).add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
     cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
     ctx = Context(
         ours,
@@ -145,7 +149,7 @@ def scene(
 
 def change(at: Scene, settings: RouteSettings) -> None:
     with at.ctx.store.write() as tx:
-        tx.routing.commit(
+        Routing(tx).commit(
             ChangeSettings("support", settings),
             expected_version=1,
             actor="ada",
@@ -238,7 +242,7 @@ def test_it_rests_at_the_monthly_cap_and_goes_on_once_it_is_raised(
         assert load_report(at.ctx).reason
 
         with at.ctx.store.write() as tx:
-            tx.spending.set_cap(5.0, CLOCK.now())
+            Spending(tx).set_cap(5.0, CLOCK.now())
         wait_until(lambda: bool(at.ask()) and at.requests_to() > 0)
         wait_until(lambda: at.mirroring().calls > 0)
         assert not load_report(at.ctx).reason

@@ -14,6 +14,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
 from harness.runtime.encryption import FernetCipher, new_key
+from harness.store.sql.providers import Providers
 from router.snapshot.holder import load_snapshot, save_snapshot
 from tests.support.control.control_plane import SmallInstallation
 
@@ -24,7 +25,7 @@ HOSTED = Provider("hosted", "openai", "http://127.0.0.1:9/v1", extra_headers={"x
 
 def stored(world: SmallInstallation) -> Provider:
     with world.store.read() as tx:
-        return tx.providers.all()["hosted"]
+        return Providers(tx).all()["hosted"]
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
+from harness.store.sql.operations import Alerts
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -51,7 +53,7 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
         world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     with world.store.read() as tx:
-        told = next(alert for alert in tx.alerts.list() if alert.kind is AlertKind.ROLLED_BACK)
+        told = next(alert for alert in Alerts(tx).list() if alert.kind is AlertKind.ROLLED_BACK)
     return told.text
 
 
@@ -125,7 +127,7 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     assert fallbacks(world) == ["sim/equal", "sim/good"]
     assert "as a fallback it stays (route 'chat': the waiver of ann" in text
     with world.store.read() as tx:
-        route = tx.routing.route("chat")
+        route = Routing(tx).route("chat")
     assert route is not None
     assert route.canary is None
 
@@ -279,7 +281,7 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
     with plain_world.store.read() as tx:
         (told,) = (
             alert
-            for alert in tx.alerts.unsettled()
+            for alert in Alerts(tx).unsettled()
             if alert.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "suite colours: not the one accepted for this route" in told.text

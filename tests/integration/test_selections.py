@@ -12,6 +12,8 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.verdicts import replay_verdict
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -64,9 +66,9 @@ def test_the_best_that_passes_goes_on_and_the_others_end_with_their_proof(
     assert {p.phase for p in (worse, good, equal)} == {ProposalPhase.REJECTED}
     assert "and sim/better with +41.7 points" in good.closed_because
     with world.store.read() as tx:
-        assert isinstance(tx.verdicts.get(good.verdict or ""), Passed)
-        assert [rollout.proposal for rollout in tx.rollouts.live()] == [better.id]
-        assert tx.audit.first_break() is None
+        assert isinstance(Verdicts(tx).get(good.verdict or ""), Passed)
+        assert [rollout.proposal for rollout in Rollouts(tx).live()] == [better.id]
+        assert AuditLog(tx).first_break() is None
 
 
 def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
@@ -128,7 +130,7 @@ def test_nobody_joins_a_selection_once_it_is_measured(world: SmallInstallation) 
     late = replace(made[0], id="p_late", place=2, candidate=made[1].candidate)
 
     with pytest.raises(SwapgateError), world.store.write() as tx:
-        tx.proposals.add(late)
+        Proposals(tx).add(late)
 
 
 @pytest.mark.req("F5")
@@ -137,7 +139,7 @@ def test_a_proposal_never_changes_its_selection(world: SmallInstallation) -> Non
     made = propose(world, "good", "equal")
 
     with pytest.raises(InputError, match=r"registered|route_busy"), world.store.write() as tx:
-        tx.proposals.save(replace(made[0], selection=""))
+        Proposals(tx).save(replace(made[0], selection=""))
 
 
 @pytest.mark.req("F5")
@@ -147,10 +149,10 @@ def test_one_alone_is_past_the_gate(world: SmallInstallation) -> None:
     made = propose(world, "good", "better")
     waits = ProposalPhase.AWAITING_APPROVAL
     with world.store.write() as tx:
-        tx.proposals.save(replace(made[0], phase=waits))
+        Proposals(tx).save(replace(made[0], phase=waits))
 
     with pytest.raises(SwapgateError), world.store.write() as tx:
-        tx.proposals.save(replace(made[1], phase=waits))
+        Proposals(tx).save(replace(made[1], phase=waits))
 
 
 @pytest.mark.req("F5")
@@ -161,7 +163,7 @@ def test_a_candidate_more_than_was_registered_lets_none_of_them_in(
     world.script = skilled
     made = propose(world, "better", "equal")
     with world.store.write() as tx:
-        tx.proposals.add(replace(made[1], id="p_more", place=2))
+        Proposals(tx).add(replace(made[1], id="p_more", place=2))
 
     decided(world, made)
 
@@ -258,9 +260,9 @@ def test_a_crash_at_any_unit_of_work_leaves_one_winner(
         ProposalPhase.REJECTED,
     ]
     with world.store.read() as tx:
-        assert len(tx.rollouts.list()) == 1
-        assert all(len(tx.verdicts.for_proposal(p.id)) == 1 for p in made)
-        assert tx.audit.first_break() is None
+        assert len(Rollouts(tx).list()) == 1
+        assert all(len(Verdicts(tx).for_proposal(p.id)) == 1 for p in made)
+        assert AuditLog(tx).first_break() is None
 
 
 @pytest.mark.req("F2")
@@ -312,7 +314,7 @@ def test_a_verdict_of_one_that_was_given_up_is_recomputed_to_the_same_bytes(
     decided(world, made)
 
     with world.store.read() as tx:
-        verdict = tx.verdicts.get(world.get(made[0].id).verdict or "")
+        verdict = Verdicts(tx).get(world.get(made[0].id).verdict or "")
     assert "Given up after" in verdict.reason
     assert verdict.suites[0].how == FUTILE
     assert replay_verdict(verdict) == verdict

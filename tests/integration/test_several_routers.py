@@ -19,6 +19,7 @@ from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Arm, choose_arm
+from harness.store.sql.observations import Observations
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import (
     RoundRobin,
@@ -255,7 +256,7 @@ def answers_until_refused(url: str, key: str, pause_s: float = 0.0) -> int:
 
 def requests_of(fleet: RouterFleet, key: str = "") -> int:
     with fleet.world.installation.store.read() as tx:
-        rows = tx.observations.spends(since=EVER.date())
+        rows = Observations(tx).spends(since=EVER.date())
     return sum(row.requests for row in rows if key in ("", row.key))
 
 

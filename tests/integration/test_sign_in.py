@@ -45,6 +45,9 @@ from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Credentials, Providers, SignIns
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.oauth_server import CLIENT, MemoryOAuth, OAuthSite, oauth_site
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
@@ -81,7 +84,7 @@ class Desk:
 
     def token(self) -> str:
         with self.ctx.store.read() as tx:
-            provider = tx.providers.all()[self.name]
+            provider = Providers(tx).all()[self.name]
         keys = provider_secrets.keys_of_provider(self.ctx, provider)
         return keys[0].secret if keys else ""
 
@@ -141,8 +144,8 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     desk.log_in()
 
     with desk.ctx.store.read() as tx:
-        audit = list(tx.audit.all())
-        rows = (tx.sign_ins.all(), tx.credentials.all())
+        audit = list(AuditLog(tx).all())
+        rows = (SignIns(tx).all(), Credentials(tx).all())
     hidden = [row.ciphertext for row in rows[0]] + [row.ciphertext for row in rows[1]]
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
     assert len(desk.accounts.all) > 6
@@ -160,7 +163,7 @@ def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, wh
         desk.log_in()
 
     with desk.ctx.store.read() as tx:
-        assert (tx.sign_ins.all(), tx.credentials.all()) == ([], [])
+        assert (SignIns(tx).all(), Credentials(tx).all()) == ([], [])
 
 
 def test_a_server_that_is_away_is_asked_until_the_code_ends(desk: Desk) -> None:
@@ -232,7 +235,7 @@ def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: 
     kind, now = AlertKind.OUR_KEY, desk.world.clock.now()
     key = f"our_key:{desk.name}"
     with desk.ctx.store.write() as tx:
-        tx.alerts.fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
+        Alerts(tx).fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
 
     assert (desk.after(1), desk.after(1)) == (1, 0)
     assert desk.token() == desk.accounts.newest != first
@@ -319,10 +322,10 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
         credentials.import_credentials(desk.ctx, SYSTEM, environ)
     now = desk.ctx.clock.now()
     with desk.ctx.store.write() as tx:
-        assert tx.credentials.all() == []
+        assert Credentials(tx).all() == []
         for name in ("default", TOKEN_KEY_NAME):
             value = desk.ctx.cipher.encrypt("sk-1")
-            tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
+            Credentials(tx).put(Credential(desk.name, name, value, 0, now, now, "ann"))
 
     assert named_models.explain_name(desk.ctx, f"{desk.name}/gpt-5").found is None
 

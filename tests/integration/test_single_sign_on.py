@@ -16,6 +16,8 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.settings import OidcSettings
 from harness.store.schema.operations import person_link
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Approvals
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -65,7 +67,9 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
     assert (later.actor.name, later.actor.role) == ("dora@example.com", Role.VIEWER)
     assert later.session.id != first.session.id
     with world.store.read() as tx:
-        events = [event for event in tx.audit.tail(9) if event.action == "dashboard.sign_in"]
+        events = [
+            event for event in AuditLog(tx).tail(9) if event.action == "dashboard.sign_in"
+        ]
     assert [(e.actor, e.details["called"], e.details["new"]) for e in events] == [
         ("dora@example.com", "d.smith@example.com", False),
         ("dora@example.com", "dora@example.com", True),
@@ -142,7 +146,7 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
     people.separate(world.context(), OPERATOR, "kim@example.com", "we work side by side")
     decisions.approve_proposal(world.context(), kim, made.id)
     with world.store.read() as tx:
-        [approval] = tx.approvals.for_proposal(made.id)
+        [approval] = Approvals(tx).for_proposal(made.id)
     assert (approval.name, approval.principal, approval.key) == (
         "kim@example.com",
         kim.principal,
@@ -188,7 +192,7 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
             decisions.approve_proposal(ctx, herself, other.id)
     decisions.approve_proposal(ctx, world.person("ben", Role.APPROVER), other.id)
     with world.store.read() as tx:
-        declared = [e for e in tx.audit.tail(99) if e.action.startswith("person.")]
+        declared = [e for e in AuditLog(tx).tail(99) if e.action.startswith("person.")]
     assert [(e.actor, e.action, e.details["called"]) for e in declared] == [
         ("local", "person.link", "ana"),
         ("zoe", "person.separate", "ana@example.org"),
@@ -213,7 +217,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     people.separate(ctx, OPERATOR, "dora@example.com", "has no key")
     decisions.approve_proposal(ctx, pipeline, made.id)
     with world.store.read() as tx:
-        [approval] = tx.approvals.for_proposal(made.id)
+        [approval] = Approvals(tx).for_proposal(made.id)
         remarks = four_eyes.list_key_remarks(tx, made, approval)
     assert any(
         "pipeline, which is a service: whoever has its key" in remark for remark in remarks
@@ -326,7 +330,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
     assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:
-        event = tx.audit.tail(1)[0]
+        event = AuditLog(tx).tail(1)[0]
     assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")
 
 

@@ -29,8 +29,13 @@ from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow
+from harness.store.schema import SIGNED
 from harness.store.schema.columns import Json, UtcTime
-from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.store.schema.signed_tables import SignedTable
+from harness.store.sql.agents import AgentGrants, SwitchRequests
+from harness.store.sql.interventions import Shadows
+from harness.store.sql.providers import Credentials
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from router.snapshot.holder import SnapshotHolder
@@ -159,8 +164,8 @@ def live(world: SmallInstallation) -> None:
     proposal = world.decided("sim/better")
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
-        tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
-        tx.shadows.add(shadow_of(proposal, world.clock.now()))
+        Credentials(tx).put(replace(CREDENTIAL, created_at=world.clock.now()))
+        Shadows(tx).add(shadow_of(proposal, world.clock.now()))
         approve_switch(tx)
     dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)
     world.run_once()
@@ -168,11 +173,11 @@ def live(world: SmallInstallation) -> None:
 
 
 def approve_switch(tx: Transaction) -> None:
-    tx.routing.add_target(NEW)
+    Routing(tx).add_target(NEW)
     add_agent(tx)
-    tx.switch_requests.add(REQUEST)
-    tx.agent_grants.add(ANSWERING)
-    tx.switch_requests.decide(APPROVED)
+    SwitchRequests(tx).add(REQUEST)
+    AgentGrants(tx).add(ANSWERING)
+    SwitchRequests(tx).decide(APPROVED)
 
 
 def shadow_of(proposal: Proposal, now: datetime) -> Shadow:

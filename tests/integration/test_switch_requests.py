@@ -51,6 +51,8 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import AgentSettings, AutoFloor
+from harness.store.sql.agents import Sessions, SwitchRequests
+from harness.store.sql.providers import DiscoveredModels
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 
 pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_databases]
@@ -108,7 +110,7 @@ def left_out(request: ModelSwitchRequest) -> list[str]:
 
 def now_on(ctx: Context, session: AgentSession) -> AgentSession:
     with ctx.store.read() as tx:
-        return tx.sessions.get(session.id)
+        return Sessions(tx).get(session.id)
 
 
 def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
@@ -227,7 +229,7 @@ def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> No
     )
     assert "sim/toolless has no tools" in refusal("toolless")
     with ctx.store.read() as tx:
-        assert not tx.switch_requests.of_session(session.id)
+        assert not SwitchRequests(tx).of_session(session.id)
 
 
 def test_what_a_model_cannot_hold_of_what_came_since_is_not_approved(
@@ -274,7 +276,7 @@ def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
     told = call(ctx, session, "switch", "claude")
     assert (told["status"], told["candidates"]) == ("question", list(question.value.candidates))
     with ctx.store.read() as tx:
-        assert not tx.switch_requests.of_session(session.id)
+        assert not SwitchRequests(tx).of_session(session.id)
     with pytest.raises(NotFound, match="'gpt-far' is far/gpt-far, whose provider has no key"):
         choose_model(ctx, "gpt-far")
 
@@ -297,7 +299,7 @@ def test_the_list_says_when_a_provider_listed_a_model_itself(
     now = ctx.clock.now()
     own = DiscoveredModel("sim", "llama-9", "http://127.0.0.1:9/v1", now, 8_192)
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("sim", [own])
+        DiscoveredModels(tx).replace("sim", [own])
 
     (listed,) = call(ctx, session, "list", "llama")["models"]
 
@@ -315,7 +317,7 @@ def test_the_list_shows_models_of_every_provider_with_a_key_and_counts_the_rest(
         DiscoveredModel("big", f"m-{n:03}", "http://127.0.0.1:9/v1", now) for n in range(300)
     ]
     with ctx.store.write() as tx:
-        tx.discovered_models.replace("big", many)
+        DiscoveredModels(tx).replace("big", many)
 
     told = call(ctx, session, "list")
 

@@ -28,6 +28,7 @@ from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.alert_sinks import post
 from harness.runtime.outbound.guarded_http import ClosedAddress, GuardedHttpClient
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from harness.store.sql.providers import Providers
 from router.frame.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.provider_client import ProviderClient
@@ -320,7 +321,7 @@ def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -
     with pytest.raises(InputError, match="allow_addresses"):
         targets.put_provider(world.context(), SYSTEM, provider_at(CLOSED))
     with world.store.read() as tx:
-        assert "up" not in tx.providers.all()
+        assert "up" not in Providers(tx).all()
 
 
 @pytest.mark.req("D1")

@@ -19,6 +19,9 @@ from harness.domain.evals.run import EvalRun, Sample
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.operations.access import SYSTEM
 from harness.gate.offline.verdicts import replay_verdict
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Verdicts
+from harness.store.sql.routing import Routing
 from tests.integration.test_eval_workers import (
     AT_ONCE,
     CONNECTIONS,
@@ -67,11 +70,11 @@ class WorkerHosts:
 
     def run_of(self, model: str) -> EvalRun:
         with self.installation.store.read() as tx:
-            return tx.runs.get(self.runs[model])
+            return EvalRuns(tx).get(self.runs[model])
 
     def samples_of(self, model: str) -> Sequence[Sample]:
         with self.installation.store.read() as tx:
-            return tx.runs.samples(self.runs[model])
+            return EvalRuns(tx).samples(self.runs[model])
 
     def is_over(self, model: str) -> bool:
         return self.run_of(model).state.value in OVER
@@ -168,8 +171,8 @@ def propose(hosts: WorkerHosts) -> dict[str, str]:
     with psycopg.connect(hosts.installation.settings.database_url, autocommit=True) as db:
         eventually(lambda: db.execute(QUEUED).fetchone() == (1 + 2 * len(ROUTES),))
     with hosts.installation.store.read() as tx:
-        targets = tx.routing.targets()
-        for run in tx.runs.list():
+        targets = Routing(tx).targets()
+        for run in EvalRuns(tx).list():
             hosts.runs.setdefault(targets[run.target].model, run.id)
     return dict(zip(ROUTES, (proposal.id for proposal in made), strict=True))
 
@@ -231,7 +234,7 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
 
 def verdict_on(hosts: WorkerHosts, proposal: str) -> SuiteReport:
     with hosts.installation.store.read() as tx:
-        [verdict] = tx.verdicts.for_proposal(proposal)
+        [verdict] = Verdicts(tx).for_proposal(proposal)
     assert replay_verdict(verdict) == verdict
     [report] = verdict.suites
     return report

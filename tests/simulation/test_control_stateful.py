@@ -30,6 +30,9 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -63,7 +66,7 @@ def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
 
     def has_phase(plane: "ControlPlane") -> bool:
         with plane.store.read() as tx:
-            return any(proposal.phase in phases for proposal in tx.proposals.open())
+            return any(proposal.phase in phases for proposal in Proposals(tx).open())
 
     return has_phase
 
@@ -237,9 +240,9 @@ class ControlPlane(RuleBasedStateMachine):
     @invariant()
     def the_promise_holds(self) -> None:
         with self.store.read() as tx:
-            proposals = tx.proposals.list()
+            proposals = Proposals(tx).list()
             for name in ROUTES:
-                route = tx.routing.route(name)
+                route = Routing(tx).route(name)
                 assert route is not None
                 check_history(tx, name)
                 check_canary(tx, route, [p for p in proposals if p.route == name])
@@ -248,7 +251,7 @@ class ControlPlane(RuleBasedStateMachine):
             for proposal in proposals:
                 check_verdicts(tx, proposal)
                 self.check_closed(proposal)
-            assert tx.audit.first_break() is None
+            assert AuditLog(tx).first_break() is None
 
     def check_closed(self, proposal: Proposal) -> None:
         if not proposal.open:
@@ -265,13 +268,13 @@ class ControlPlane(RuleBasedStateMachine):
             self.world.clock.advance(10)
         self.the_promise_holds()
         with self.store.read() as tx:
-            for proposal in tx.proposals.open():
+            for proposal in Proposals(tx).open():
                 assert proposal.phase in (
                     ProposalPhase.AWAITING_APPROVAL,
                     ProposalPhase.CANARY,
                 ), proposal
                 if proposal.phase is ProposalPhase.CANARY:
-                    assert tx.rollouts.get(proposal.rollout or "").state is RolloutState.PAUSED
+                    assert Rollouts(tx).get(proposal.rollout or "").state is RolloutState.PAUSED
         self.store.close()
         self.folder.cleanup()
 

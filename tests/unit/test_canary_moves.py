@@ -29,6 +29,10 @@ from harness.domain.canary.rollout import (
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
+from harness.store.sql.routing import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -58,7 +62,7 @@ def moves(world: SmallInstallation) -> list[str]:
 
 def alert_texts(world: SmallInstallation, kind: AlertKind) -> list[tuple[str, str]]:
     with world.store.read() as tx:
-        return [(alert.title, alert.text) for alert in tx.alerts.list() if alert.kind is kind]
+        return [(alert.title, alert.text) for alert in Alerts(tx).list() if alert.kind is kind]
 
 
 def record(world: SmallInstallation, target: str, requests: int, minutes_ago: int) -> None:
@@ -68,7 +72,7 @@ def record(world: SmallInstallation, target: str, requests: int, minutes_ago: in
         0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
     with world.store.write() as tx:
-        tx.observations.append([], [row])
+        Observations(tx).append([], [row])
 
 
 def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
@@ -83,8 +87,10 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
     assert moves(world)[-2:] == ["canary.promote", "canary.finish"]
     assert status.explain_canary(world.context(), "chat").moves
     with world.store.read() as tx:
-        kinds = [version.kind for version in tx.routing.history("chat")]
-        weights = [version.route.holdback is not None for version in tx.routing.history("chat")]
+        kinds = [version.kind for version in Routing(tx).history("chat")]
+        weights = [
+            version.route.holdback is not None for version in Routing(tx).history("chat")
+        ]
     assert (kinds[:2], weights[:2]) == (["settings", "promotion"], [False, True])
     assert {"baseline", "canary", "weight"} <= {*kinds}
     ((title, text),) = alert_texts(world, AlertKind.PROMOTED)
@@ -123,7 +129,7 @@ def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
     world: SmallInstallation, requests: int, minutes: int, *, known: bool
 ) -> None:
     with world.store.read() as tx:
-        (target,) = tx.routing.targets()
+        (target,) = Routing(tx).targets()
     if requests:
         record(world, target, requests, minutes)
 
@@ -212,7 +218,7 @@ def test_a_replay_names_the_break_of_the_log_and_another_decision(
         world.run_once()
         world.feed(blocks=4)
     with world.store.read() as tx:
-        events = [event for event in tx.audit.all() if "inputs" in event.details]
+        events = [event for event in AuditLog(tx).all() if "inputs" in event.details]
     first = events[0]
     replayed = audit.replay_action(world.context(), first.number)
     assert (replayed.agrees, replayed.differences) == (True, ())

@@ -17,6 +17,7 @@ from harness.domain.operations.access import OptOut
 from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
 from harness.domain.privacy.redaction import Redactor
 from harness.domain.routing.table import RouteSettings
+from harness.store.sql.observations import Captures
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from router.recording.capture_writer import ROOM, CaptureWriter
@@ -78,7 +79,7 @@ def desk(
         made.put(capture)
     made.flush()
     with closing(store), store.read() as tx:
-        return list(tx.captures.list()), counters
+        return list(Captures(tx).list()), counters
 
 
 def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from(

@@ -24,6 +24,9 @@ from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Captures
+from harness.store.sql.proposals import Proposals
 from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
 from tests.support.control.control_plane import read_history
@@ -277,7 +280,7 @@ decisions.approve(replace(view, comparison=asking), found)
     assert app.button(key=f"approval-now-{id_}").disabled
     fill(app, {f"approval-change-{id_}": "CHG-20417"}, f"approval-now-{id_}")
     with page_frame.context().store.read() as tx:
-        assert tx.proposals.get(id_).change_reference == "CHG-20417"
+        assert Proposals(tx).get(id_).change_reference == "CHG-20417"
 
 
 @pytest.mark.req("G2")
@@ -413,7 +416,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     at = ctx.clock.now()
     kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
     with ctx.store.write() as tx:
-        tx.captures.store(kept, most_per_day=9)
+        Captures(tx).store(kept, most_per_day=9)
     page = shown(monkeypatch, house.config, "suites")
     assert ("Show one …", True) in _reads(page)
     assert "At the depot." not in text(page)
@@ -435,7 +438,7 @@ def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_
     app.session_state[captures.READ] = ("p_other", kept)
     assert "At the depot." not in text(app.run())
     with ctx.store.read() as tx:
-        (read,) = [e for e in tx.audit.tail(50) if e.action == "capture.read"]
+        (read,) = [e for e in AuditLog(tx).tail(50) if e.action == "capture.read"]
     assert read.actor == "ben"
 
 

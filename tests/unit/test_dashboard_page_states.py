@@ -35,6 +35,9 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.domain.routing.target import Provider
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Proposals
 from tests.support.browser import agent_sessions
 from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived_copy, opened
 from tests.support.control.manual_clock import ManualClock
@@ -246,13 +249,13 @@ def test_a_card_says_for_whom_a_comparison_waits_what_it_costs_and_offers_to_ask
 ) -> None:
     config, proposal = copied(lived_in, tmp_path), lived_in.proposals["evaluating"]
     with opened(config, ManualClock(now())) as installation, installation.store.write() as tx:
-        (pair,) = tx.proposals.get(proposal).runs.values()
-        run = tx.runs.get(pair.candidate)
-        tx.runs.lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
+        (pair,) = Proposals(tx).get(proposal).runs.values()
+        run = EvalRuns(tx).get(pair.candidate)
+        EvalRuns(tx).lease(run.id, "w", now=now(), until=now() + timedelta(minutes=1))
         away = str(ProviderAway("sim", "connection refused", 20.0))
         tried = now() + timedelta(minutes=5)
         wait = replace(run, waits_since=now(), patience_since=now(), retry_at=tried)
-        assert tx.runs.wait(replace(wait, message=away), "w")
+        assert EvalRuns(tx).wait(replace(wait, message=away), "w")
 
     for page in ("proposals", "compare"):
         app = shown(monkeypatch, config, page, {"id": proposal})
@@ -505,7 +508,7 @@ def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the
     assert "Sign in</b> to Swapgate" not in text(app)
     assert app.user["is_logged_in"] is False
     with ctx.store.read() as tx:
-        ended = [e.actor for e in tx.audit.tail(50) if e.action == "dashboard.sign_out"]
+        ended = [e.actor for e in AuditLog(tx).tail(50) if e.action == "dashboard.sign_out"]
     assert sorted(ended) == ["carla", "dora@example.com"]
     app.run()
     assert "Sign in</b> to Swapgate" in text(app)

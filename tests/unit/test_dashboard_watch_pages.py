@@ -17,6 +17,8 @@ from harness.domain.operations.spending import PurposeSpending, SpendingPurpose,
 from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
+from harness.store.sql.installation import Spending
+from harness.store.sql.observations import Failovers, Observations
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_page_states import forget, now, pages, shown, text
@@ -69,12 +71,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             user_hash=hash_user("user:alice", installation.secret), next_target=None,
         )  # fmt: skip
         with ctx.store.write() as tx:
-            tx.observations.append([], traffic)
-            tx.failovers.append([left])
+            Observations(tx).append([], traffic)
+            Failovers(tx).append([left])
             at = ctx.clock.now()
-            tx.spending.set_cap(1.5, at)
+            Spending(tx).set_cap(1.5, at)
             spent = PurposeSpending(SpendingPurpose.EVALS, 1.5, calls=3)
-            tx.spending.add(month_of(at), spent)
+            Spending(tx).add(month_of(at), spent)
             alerts.raise_alert(
                 tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )

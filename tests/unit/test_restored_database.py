@@ -21,6 +21,8 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.signed_rows import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
 from harness.store.signing.signed_snapshot import verified
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
@@ -216,18 +218,18 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
     world = place.world
     world.propose()
     with world.store.write() as tx:
-        tx.alerts.fold([refusal(world.clock.now())])
+        Alerts(tx).fold([refusal(world.clock.now())])
 
     assert "was restored" in world.run_once().failed[0]
     with world.store.write() as tx:
-        tx.alerts.fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
+        Alerts(tx).fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
     assert world.run_once().failed == ()
 
 
 def test_it_goes_on_once_accepted_though_a_router_that_refused_was_killed(place: Place) -> None:
     world = place.world
     with world.store.write() as tx:
-        tx.alerts.fold([refusal(world.clock.now())])
+        Alerts(tx).fold([refusal(world.clock.now())])
 
     integrity.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
 
@@ -310,6 +312,6 @@ def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
     now = place.world.clock.now()
     minute = TrafficMinute("chat", now, "w", "incumbent", "t", 2**62, 1, 0, 0, 0, 0, 0, 0.0)
     with place.world.store.write() as tx:
-        tx.observations.append([], [minute])
+        Observations(tx).append([], [minute])
 
     assert integrity.highest_known_revision(place.world.context()) == place.revision

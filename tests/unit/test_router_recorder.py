@@ -20,6 +20,8 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary
 from harness.domain.shadow import ShadowTally
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
@@ -457,8 +459,8 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     recorder.flush()
 
     with store.read() as tx:
-        (row,) = tx.observations.traffic(since=clock.now() - timedelta(days=1))
-        assert tx.alerts.list() == []
+        (row,) = Observations(tx).traffic(since=clock.now() - timedelta(days=1))
+        assert Alerts(tx).list() == []
     store.close()
     assert row.requests == 1
     assert recorder.counters["rows_refused"] == 1

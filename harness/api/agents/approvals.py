@@ -28,6 +28,7 @@ from harness.domain.agents.switch_request import (
     switch_question,
 )
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound, SwapgateError
+from harness.store.sql.agents import Agents, SwitchRequests
 
 MAX_FORM_BYTES: Final = 16_384
 FORM: Final = "application/x-www-form-urlencoded"
@@ -102,9 +103,9 @@ class ApprovalPages:
         """The request that the link names, and the agent's name. Raises NotFound."""
         links = ApprovalLinks("", self._secret)
         with self._ctx.store.read() as tx, suppress(NotFound):
-            switch = tx.switch_requests.get(token.partition(".")[0])
+            switch = SwitchRequests(tx).get(token.partition(".")[0])
             if links.is_of(token, switch):
-                return switch, tx.agents.get(switch.agent).name
+                return switch, Agents(tx).get(switch.agent).name
         raise NotFound("this is no approval link of this installation for a request as it is")
 
     def _show(self, switch: ModelSwitchRequest, agent: str) -> Response:

@@ -48,6 +48,8 @@ from harness.domain.formatting import format_count, format_percent, format_span
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.interruption import wait_for_interrupt
+from harness.store.sql.observations import Observations
+from harness.store.sql.routing import Routing
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS, SDK_RPS = 8.0, 220.0, 80.0, 14.0
 # A slow machine takes some minutes; after this long nothing will come any more.
@@ -280,10 +282,10 @@ class DemoShow:
     def _backup_served(self) -> bool:
         time.sleep(2 * self.installation.settings.router.flush_interval_s)
         with self.installation.context.store.read() as tx:
-            route = tx.routing.table().routes[OUTAGE_ROUTE]
+            route = Routing(tx).table().routes[OUTAGE_ROUTE]
             # Traffic is kept by the minute: the first one began before the first proposal.
             began = self.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
-            minutes = tx.observations.traffic(since=began)
+            minutes = Observations(tx).traffic(since=began)
         ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
         backup = sum(m.requests for m in ours if m.target in route.fallbacks)
         failed = sum(m.failed for m in ours)

@@ -15,6 +15,8 @@ from harness.domain.formatting import format_bps, format_count, format_harm
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.runtime.processes.interruption import interrupts
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
@@ -80,7 +82,7 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
 def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
     with ctx.store.read() as tx:
         wanted = [routing.require_route(tx, name).name for name in names]
-        wanted = wanted or sorted(tx.routing.table().routes)
+        wanted = wanted or sorted(Routing(tx).table().routes)
     if not wanted:
         raise InputError(f"there is no route to ask: {FIRST_ROUTE_STEP}")
     return list(dict.fromkeys(wanted))
@@ -115,7 +117,7 @@ class ProposalWatch:
 
     def _adopt(self) -> None:
         with self.ctx.store.read() as tx:
-            for proposal in tx.proposals.open():
+            for proposal in Proposals(tx).open():
                 if proposal.route in self.routes:
                     self.open[proposal.route] = proposal.id
 
@@ -146,7 +148,7 @@ class ProposalWatch:
     @property
     def proposals(self) -> dict[str, Proposal]:
         with self.ctx.store.read() as tx:
-            return {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
+            return {route: Proposals(tx).get(id_) for route, id_ in self.open.items()}
 
     def texts(self) -> list[str]:
         return [

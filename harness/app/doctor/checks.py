@@ -25,6 +25,7 @@ from harness.domain.suggestions import did_you_mean
 from harness.runtime import secret_files
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.processes.tcp_ports import is_free, port_holder
+from harness.store.sql.providers import Providers
 
 SQLITE: Final = "sqlite:///"
 _INIT: Final = "run `swapgate init`"
@@ -201,7 +202,7 @@ def _judges(settings: Settings, context: Context | None) -> Findings:
     providers = dict(settings.providers)
     if context is not None:
         with context.store.read() as tx:
-            providers |= tx.providers.all()  # which rule
+            providers |= Providers(tx).all()  # which rule
     for name, suite in settings.suites.items():
         if suite.judge is None:
             continue
@@ -253,7 +254,7 @@ def _finding(subject: str, finding: ProbeFinding) -> DoctorFinding:
 def _secrets(_: Settings, context: Context) -> Findings:
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(tx)
-        known = tx.providers.all().values()
+        known = Providers(tx).all().values()
     for key in stored:
         try:
             context.cipher.decrypt(key.ciphertext)

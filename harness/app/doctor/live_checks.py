@@ -39,6 +39,8 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import AnsweredModel
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 
 _UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 # What providers add to a request by themselves: templates, a system prompt.
@@ -99,8 +101,8 @@ def models_of(installation: Installation, name: str) -> list[tuple[Provider, str
     start, _, model = name.partition("/")
     ctx = installation.context
     with ctx.store.read() as tx:
-        provider = tx.providers.all().get(start)
-        targets = tx.routing.targets().values()
+        provider = Providers(tx).all().get(start)
+        targets = Routing(tx).targets().values()
     if provider is None:
         raise NotFound(f"there is no provider {start!r}: see `swapgate provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)

@@ -37,6 +37,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.ports import Cipher, Signatures
 from harness.runtime import signing, telemetry
 from harness.runtime.clock import SystemClock
+from harness.store.sql.providers import Credentials
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
@@ -229,14 +230,14 @@ def single_target_router(
     with installation.store.read() as before:
         stored = [
             credential
-            for credential in before.credentials.all()
+            for credential in Credentials(before).all()
             if credential.provider == provider.name
         ]
     # What is declared would be done without, and is what is to be seen.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:
         for stored_key in stored:
-            tx.credentials.put(stored_key)
+            Credentials(tx).put(stored_key)
     known = targets.add_target(ctx, SYSTEM, target)
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = data_keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)

@@ -35,6 +35,7 @@ from harness.domain.formatting import (
     format_thousand_price,
 )
 from harness.domain.pagination import PageRequest
+from harness.store.sql.evals import EvalRuns
 
 # What a run's end means for a script.
 EXITS = {RunState.DONE: 0, RunState.STOPPED: 1, RunState.FAILED: 1, RunState.OVER_BUDGET: 4}
@@ -121,7 +122,7 @@ def list_runs(
     """List the runs, the newest first; of those that wait, their place and why."""
     runs = session.context.store.lists.runs(page_request, states=states)
     with session.context.store.read() as tx:
-        done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
+        done = {run.id: EvalRuns(tx).progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
     queue = load_queue(session.context)
     output.listing(
@@ -181,7 +182,7 @@ def show(session: Session, run: str, *, samples: bool = opt("With every answer."
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = queries.load_run_progress(session.context, run_id)
     with session.context.store.read() as tx:
-        samples = tx.runs.samples(run_id)
+        samples = EvalRuns(tx).samples(run_id)
     names = queries.load_target_names(session.context, {run.target})
     answers = AnswerColumns.from_samples(samples)
     figures = comparison.compute_arm_figures(answers)

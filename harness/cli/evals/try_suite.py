@@ -42,6 +42,8 @@ from harness.domain.routing.target import Target
 from harness.ports import Clock
 from harness.report.content import FILE, Report, gather_report, variables
 from harness.report.page import render_page
+from harness.store.sql.proposals import Proposals, Verdicts
+from harness.store.sql.providers import Providers
 
 FOLDER: Final = Path(".swapgate-try")
 INTERRUPTED: Final = 130
@@ -107,7 +109,7 @@ def try_suite(trial: SuiteTrial, config: Path | None) -> int:
 def _describe_remedy(ctx: Context, seeds: Sequence[Target]) -> str:
     """Says what lets a comparison go on that had no money: no sum helps without a price."""
     with ctx.store.read() as tx:
-        known = tx.providers.all()
+        known = Providers(tx).all()
     for seed in seeds:
         if seed.model not in known[seed.provider].prices:
             return f"Write it under `providers.{seed.provider}.prices` in ./swapgate.yaml"
@@ -174,7 +176,7 @@ def _name(trial: SuiteTrial) -> str:
 
 def _earlier(ctx: Context) -> Proposal | None:
     with ctx.store.read() as tx:
-        found = tx.proposals.list(route=ROUTE)
+        found = Proposals(tx).list(route=ROUTE)
     return max(found, key=lambda proposal: proposal.created_at, default=None)
 
 
@@ -206,7 +208,7 @@ def progress_pauses(
 def _progress(ctx: Context, proposal: Proposal) -> Progress:
     with ctx.store.read() as tx:
         if proposal.retry_at is not None:
-            verdicts = tx.verdicts.for_proposal(proposal.id)
+            verdicts = Verdicts(tx).for_proposal(proposal.id)
             why = next((verdict.reason for verdict in verdicts), "")
             return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
         done, wanted = evaluation.count_answers(tx, proposal)

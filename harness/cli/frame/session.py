@@ -11,6 +11,7 @@ import click
 
 from harness.domain.errors import InputError
 from harness.domain.operations.principals import OPERATOR
+from harness.store.sql.providers import Providers
 
 if TYPE_CHECKING:
     from harness.app.installation import FileVersion, Installation
@@ -122,7 +123,7 @@ class Session:
 
         ctx, settings = self.context, self.installation.settings
         with ctx.store.read() as tx:
-            known = tx.providers.all()
+            known = Providers(tx).all()
         for name, provider in settings.providers.items():
             if name not in known:
                 targets.put_provider(ctx, self.actor, provider)

@@ -29,6 +29,7 @@ from harness.domain.routing.keep_warm import parse_keep_warm_share
 from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.target import Provider
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.providers import Providers
 
 if TYPE_CHECKING:
     from harness.app.set_up import ConfigImport, FoundKey, SetUpResult
@@ -201,7 +202,7 @@ def guide(config: Path | None) -> None:
                 "`swapgate route create` makes more"
             )
         with ctx.store.read() as tx:
-            providers = tx.providers.all()
+            providers = Providers(tx).all()
         wanted = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
         made = first_route.create_first_route(ctx, OPERATOR, wanted)
     finally:

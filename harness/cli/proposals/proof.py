@@ -20,6 +20,8 @@ from harness.domain.errors import Conflict
 from harness.domain.formatting import escape_controls
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text
+from harness.store.signing.proof_rows import read_proof
+from harness.store.sql.proposals import Proposals
 
 FORMATS = ("markdown", "junit")
 
@@ -81,7 +83,7 @@ def export(
 
     context = session.context
     with context.store.read() as tx:
-        proposal = tx.proposals.get(proposal_id)
+        proposal = Proposals(tx).get(proposal_id)
         if proposal.verdict is None:
             raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
         if proposal.phase is ProposalPhase.EVALUATING:
@@ -89,7 +91,7 @@ def export(
                 f"{proposal.id} is being measured again: export its proof after the "
                 f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
             )
-        found = tx.export_proof(proposal, context.clock.now())
+        found = read_proof(tx, proposal, context.clock.now())
     file.write_text(format_proof(found), encoding="utf-8")
     rows = {table: len(stored) for table, stored in found.rows.items()}
     if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):

@@ -14,6 +14,7 @@ from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from harness.store.transaction import Transaction
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
@@ -70,12 +71,12 @@ def _follow(
 def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        proposal = tx.proposals.get(proposal_id)
+        proposal = Proposals(tx).get(proposal_id)
         stage = f"{proposal.id}: {proposal.phase_text}"
         if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
             return proposal, _count(tx, proposal, stage, now)
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
-            return proposal, Progress(f"{stage}{_canary(tx.rollouts.get(proposal.rollout))}")
+            return proposal, Progress(f"{stage}{_canary(Rollouts(tx).get(proposal.rollout))}")
     return proposal, Progress(stage)
 
 
@@ -112,5 +113,5 @@ def find_exit_code(session: Session, proposal: Proposal) -> int:
     verdict: Verdict | None = None
     if proposal.verdict is not None:
         with session.context.store.read() as tx:
-            verdict = tx.verdicts.get(proposal.verdict)
+            verdict = Verdicts(tx).get(proposal.verdict)
     return REJECTED_BY_VERDICT[verdict.outcome if verdict else ""]

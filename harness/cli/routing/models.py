@@ -25,6 +25,7 @@ from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.model_match import NOTHING_OFFERED
 from harness.domain.routing.target import Price, Provider
+from harness.store.sql.providers import Providers
 
 
 def show_entries(found: Sequence[tuple[str, CatalogueEntry]], *, empty: str) -> None:
@@ -83,7 +84,7 @@ def list_models(
     ctx = session.context
     found = ctx.store.lists.targets(page_request)
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     users, invalid = queries.list_route_users(ctx, lambda route: route.targets)
     for fault in invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")

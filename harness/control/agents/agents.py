@@ -18,6 +18,10 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target, is_at_least_as_strict, may_see
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.agents import AgentGrants, Agents, Sessions
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import ApiKeys
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 DELETED: Final = "its agent was deleted"
@@ -52,7 +56,7 @@ def create_agent(
         hint = did_you_mean(spec.data_class, ctx.data_classes)
         raise NotFound(f"dataClass: there is no data class {spec.data_class!r}{hint}")
     with ctx.store.write() as tx:
-        tx.agents.add(agent)
+        Agents(tx).add(agent)
         _allow(ctx, tx, client, agent, agent.model, GrantKind.BASELINE, reason)
         if agent.fallback_model is not None:
             _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, reason)
@@ -69,7 +73,7 @@ def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
     """The client for whom the agent acts. Raises NotAllowed where its key was revoked."""
     if agent.owner_key is None:
         return AgentsClient.of_operator()
-    key = tx.keys.find(agent.owner_key)
+    key = ApiKeys(tx).find(agent.owner_key)
     if key is None or key.revoked_at is not None:
         raise NotAllowed("the key of this agent was revoked")
     return AgentsClient.of_data_key(key)
@@ -102,7 +106,7 @@ def change_agent(
         fallback = changed.fallback_model
         if fallback and _is_to_allow(ctx, tx, known, fallback, known.fallback_model):
             _allow(ctx, tx, client, changed, fallback, GrantKind.FALLBACK, reason)
-        tx.agents.save(changed)
+        Agents(tx).save(changed)
     return changed
 
 
@@ -120,9 +124,9 @@ def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
     client.require_write()
     with ctx.store.write() as tx:
         agent = client.find_agent(tx, id_, lock=True)
-        for session in tx.sessions.open_ids(id_):
+        for session in Sessions(tx).open_ids(id_):
             sessions.close_in_unit(ctx, tx, session, DELETED)
-        tx.agents.save(replace(agent, deleted_at=ctx.clock.now()))
+        Agents(tx).save(replace(agent, deleted_at=ctx.clock.now()))
 
 
 def _allow(
@@ -180,7 +184,7 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
         data_class=agent.data_class,
         request="" if request is None else request.id,
     )
-    tx.agent_grants.add(grant)
+    AgentGrants(tx).add(grant)
     details = {
         "grant": grant.id,
         "kind": kind.value,
@@ -190,9 +194,9 @@ def grant_literal(  # noqa: PLR0913 - what a consent is made of
         "expires_at": grant.expires_at.isoformat(),
         "data_class": agent.data_class,
     }
-    tx.audit.append(actor, "agent.grant", f"agent {grant.agent}", details)
+    AuditLog(tx).append(actor, "agent.grant", f"agent {grant.agent}", details)
     # After the grant is added: of two at once, the second sees the first one's.
-    in_force = [g for g in tx.agent_grants.not_revoked() if now < g.expires_at]
+    in_force = [g for g in AgentGrants(tx).not_revoked() if now < g.expires_at]
     if len(in_force) > (most := ctx.agents.max_literals):
         raise Conflict(
             f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
@@ -207,11 +211,11 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
-        if tx.agent_grants.get(id_).revoked_at is not None:
+        if AgentGrants(tx).get(id_).revoked_at is not None:
             raise Conflict(f"the grant {id_} is revoked already")
-        revoked = tx.agent_grants.revoke(id_, ctx.clock.now())
+        revoked = AgentGrants(tx).revoke(id_, ctx.clock.now())
         details = {"grant": id_, "target": revoked.target_name, "reason": reason}
-        tx.audit.append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
+        AuditLog(tx).append(actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked
 
 
@@ -229,7 +233,7 @@ def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Rou
     """The route, whose own data class holds for all that may ever answer on it. Raises
     NotAllowed where it is not as strict as the agent's, NotFound without the route.
     """
-    route = tx.routing.route(name)
+    route = Routing(tx).route(name)
     if route is None:
         raise NotFound(
             f"model: there is no route {name!r}; name another one, or PATCH the agent to "

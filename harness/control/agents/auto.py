@@ -44,6 +44,12 @@ from harness.domain.routing.table import Route, Stakes
 from harness.domain.routing.target import Provider, Target, may_see
 from harness.domain.settings import AutoFloor
 from harness.gate.offline.intervals import lower_bound
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.evidence import Waivers
+from harness.store.sql.interventions import Switches
+from harness.store.sql.proposals import Verdicts
+from harness.store.sql.providers import Providers, Sightings
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 _ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
@@ -125,7 +131,7 @@ def _list_runs(
     ctx: Context, tx: Transaction, target: Target, terms: ScoreTerms
 ) -> Sequence[EvalRun]:
     since = ctx.clock.now() - terms.lasts
-    runs = tx.runs.of_suite(target.id, terms.pin.name, terms.pin.digest)
+    runs = EvalRuns(tx).of_suite(target.id, terms.pin.name, terms.pin.digest)
     return [
         run
         for run in takewhile(lambda run: run.created_at > since, runs)
@@ -177,17 +183,17 @@ class AutoTargets:
         self, ctx: Context, agent: Agent, route: Route, messages: Sequence[SessionMessage]
     ) -> AutoChoice:
         with ctx.store.read() as tx:
-            own = tx.routing.targets()[route.incumbent]
+            own = Routing(tx).targets()[route.incumbent]
             incumbent = AutoCandidate(own.id, own.name)
             floor = self._floors.get(route.name)
             if floor is None:
                 obstacle = f"route {route.name} has no floor (agents.floors)"
                 return keep_incumbent(incumbent, obstacle)
-            standing = (*self._standing, *tx.switches.not_lifted())
+            standing = (*self._standing, *Switches(tx).not_lifted())
             active = active_switches(standing, ctx.clock.now())
             if ruling_switch(active, route.name) is not None:
                 return keep_incumbent(incumbent, "a kill switch is in force")
-            evidence, terms = tx.routing.evidence(route.name), _terms(ctx, route, floor)
+            evidence, terms = Routing(tx).evidence(route.name), _terms(ctx, route, floor)
             if evidence is None:
                 return choose_target(incumbent, (), floor.floor, floor.suite)
             incumbent, *others = (
@@ -206,8 +212,8 @@ class AutoTargets:
         terms: ScoreTerms | None,
         messages: Sequence[SessionMessage],
     ) -> AutoCandidate:
-        target = tx.routing.targets()[entry.target]
-        provider = tx.providers.all().get(target.provider)
+        target = Routing(tx).targets()[entry.target]
+        provider = Providers(tx).all().get(target.provider)
         has = _capabilities(ctx, agent, route, target, provider)
         able = bool(has) and not any(
             list_misfits(messages, can, tools=bool(agent.tools), target="") for can in has
@@ -239,7 +245,7 @@ class AutoTargets:
         measured = self._measure(tx, runs)
         newest = runs[0].created_at
         for who, served in ((target.id, measured.served), (terms.pin.judge, measured.judge)):
-            sightings = tx.sightings.for_target(who) if who else ()
+            sightings = Sightings(tx).for_target(who) if who else ()
             replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
             if replaced is not None or is_mixed(served, terms.served_pin):
                 return None, None
@@ -250,11 +256,11 @@ class AutoTargets:
         return measured.low, usd if math.isfinite(usd) else None
 
     def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
-        key = tuple((run.id, tx.runs.progress(run.id)[0]) for run in runs)
+        key = tuple((run.id, EvalRuns(tx).progress(run.id)[0]) for run in runs)
         if key not in self._measured:
             if len(self._measured) >= MAX_REMEMBERED:
                 self._measured.clear()
-            read = [list_whole_items(tx.runs.samples(run.id), run.epochs) for run in runs]
+            read = [list_whole_items(EvalRuns(tx).samples(run.id), run.epochs) for run in runs]
             samples = [sample for whole in read for sample in whole]
             self._measured[key] = measure_samples(samples)
         return self._measured[key]
@@ -276,15 +282,15 @@ def _has_evidence(ctx: Context, tx: Transaction, route: Route, entry: TargetEvid
         return True
     if entry.kind is EvidenceKind.WAIVER:
         own, now = (entry.proof, entry.target), ctx.clock.now()
-        waivers = tx.waivers.list(route=route.name)
+        waivers = Waivers(tx).list(route=route.name)
         return any((w.id, w.target) == own and not w.expired(now) for w in waivers)
-    history = tx.routing.history(route.name)
+    history = Routing(tx).history(route.name)
     if routes.find_taken_back(tx, route.name, entry.target, history) is not None:
         return False
     if entry.kind is not EvidenceKind.VERDICT:
         return True
     try:
-        verdict = tx.verdicts.get(entry.proof)
+        verdict = Verdicts(tx).get(entry.proof)
     except NotFound:
         return False
     is_own = (verdict.route, verdict.candidate) == (entry.route, entry.target)

@@ -27,6 +27,10 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
 from harness.domain.routing.model_figures import ModelFigures
 from harness.domain.routing.target import Provider, Target
+from harness.store.sql.agents import Agents, Sessions
+from harness.store.sql.proposals import Verdicts
+from harness.store.sql.providers import DiscoveredModels, Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # A model pays for the list that it reads, in each further step.
@@ -41,7 +45,7 @@ def read_model_choice(ctx: Context, text: str) -> ModelChoice:
     route.
     """
     with ctx.store.read() as tx:
-        routes = frozenset(tx.routing.table().routes)
+        routes = frozenset(Routing(tx).table().routes)
         routed = parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
         if routed is not None:
             return routed
@@ -68,7 +72,7 @@ def describe_unchecked(ctx: Context, choices: Iterable[ModelChoice]) -> list[str
 
 def list_for_session(ctx: Context, session: str, words: str) -> SwitchModelAnswer:
     with ctx.store.read() as tx:
-        opened = agents.owner_of(tx, tx.agents.get(tx.sessions.get(session).agent)).routes
+        opened = agents.owner_of(tx, Agents(tx).get(Sessions(tx).get(session).agent)).routes
     return list_available(ctx, opened, words)
 
 
@@ -78,8 +82,8 @@ def list_available(ctx: Context, opened: frozenset[str], words: str) -> SwitchMo
     """
     found = list_models(ctx, words)
     with ctx.store.read() as tx:
-        known = tx.routing.table().routes
-        listed = {model.provider for model in tx.discovered_models.all()}
+        known = Routing(tx).table().routes
+        listed = {model.provider for model in DiscoveredModels(tx).all()}
         usable = sorted(provider_secrets.find_usable(ctx, tx))
     models: Counter[str] = Counter()
     places: list[tuple[int, str, ModelFigures]] = []
@@ -136,7 +140,7 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
     wanted = words.lower().split()
     with ctx.store.read() as tx:
         usable = provider_secrets.find_usable(ctx, tx)
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
         verdicts = _newest_verdicts(tx)
         serves = _routes_by_target(tx)
         listed_on = {
@@ -167,7 +171,7 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
 
 def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") -> ModelFigures:
     """All that is known of one target. name: to show it by, where it is a route's."""
-    provider = tx.providers.all().get(target.provider)
+    provider = Providers(tx).all().get(target.provider)
     if provider is None:
         return ModelFigures(name or target.name)
     entry = ctx.catalogue.find(provider.kind, target.model)
@@ -202,7 +206,7 @@ def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabili
 
 def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
     newest: dict[str, str] = {}
-    for verdict in tx.verdicts.list():
+    for verdict in Verdicts(tx).list():
         text = f"{verdict.words} on {verdict.route}, {verdict.decided_at:%Y-%m-%d}"
         newest.setdefault(verdict.candidate, text)
     return newest
@@ -210,7 +214,7 @@ def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:
 
 def _routes_by_target(tx: Transaction) -> Mapping[str, tuple[str, ...]]:
     serves: dict[str, tuple[str, ...]] = {}
-    for name, route in sorted(tx.routing.table().routes.items()):
+    for name, route in sorted(Routing(tx).table().routes.items()):
         for target in route.targets:
             serves[target] = (*serves.get(target, ()), name)
     return serves

@@ -51,6 +51,9 @@ from harness.domain.errors import (
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.model_figures import find_price
 from harness.domain.routing.target import Provider
+from harness.store.sql.agents import SessionMessages
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -99,7 +102,7 @@ def find_models(
             model = CallableModel(choice.text, route.name)
             if choice.kind is not ModelKind.AUTO:
                 return model
-            said = tx.session_messages.list(session.id)
+            said = SessionMessages(tx).list(session.id)
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, agent, route, (*said, new))
@@ -112,7 +115,7 @@ def find_models(
     with suppress(SwapgateError):
         fallback = find(agent.fallback_model) if agent.fallback_model else None
     with ctx.store.read() as tx:
-        return ModelsInForce(primary, fallback, tx.providers.all())
+        return ModelsInForce(primary, fallback, Providers(tx).all())
 
 
 def _find_literal(
@@ -129,7 +132,7 @@ def _find_literal(
             "another model, or have an approver PATCH the agent",
             code="model_not_approved",
         )
-    check_target_data_class(ctx, agent.data_class, tx.routing.targets()[grant.target])
+    check_target_data_class(ctx, agent.data_class, Routing(tx).targets()[grant.target])
     route = literal_route_name(choice.target)
     return CallableModel(choice.text, route, grant=grant.id, granted_to=grant.session)
 
@@ -198,8 +201,8 @@ class PaidCalls:
         # A cap that was set a moment ago counts.
         self.meter.refresh(at_once=True)
         with self._ctx.store.read() as tx:
-            known = tx.routing.targets()
-            route = tx.routing.table().routes.get(name)
+            known = Routing(tx).targets()
+            route = Routing(tx).table().routes.get(name)
         names = [name.removeprefix(LITERAL_MARK)]
         if route is not None:
             names = [known[id_].name for id_ in sorted(route.targets)]

@@ -21,6 +21,13 @@ from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.principals import OPERATOR
+from harness.store.sql.agents import (
+    AgentGrants,
+    Agents,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+)
 from harness.store.transaction import Transaction
 
 CLOSED = "the session was closed"
@@ -67,7 +74,7 @@ class AgentsClient:
         """Finds an agent of this client. Raises NotFound for a deleted agent, and for one of
         another client. lock: no other process changes it before the transaction ends.
         """
-        agent = tx.agents.lock(id_) if lock else tx.agents.get(id_)
+        agent = Agents(tx).lock(id_) if lock else Agents(tx).get(id_)
         if not self.sees(agent):
             raise NotFound(f"there is no agent {id_}", code="agent_not_found")
         if agent.deleted_at is not None:
@@ -122,7 +129,7 @@ def open_session(
             )
         id_ = ctx.chance.token("se_")
         session = AgentSession(id_, agent, model, now, now, user_id, metadata or {})
-        tx.sessions.add(session)
+        Sessions(tx).add(session)
     return session
 
 
@@ -137,7 +144,7 @@ def open_child(
     child = AgentSession(
         id_, parent.agent, model, now, now, parent.user_id, parent.metadata, parent=parent.id
     )
-    tx.sessions.add(child)
+    Sessions(tx).add(child)
     return child
 
 
@@ -148,7 +155,7 @@ def find_grant(
     now = ctx.clock.now()
     fits = [
         grant
-        for grant in tx.agent_grants.not_revoked(agent=agent)
+        for grant in AgentGrants(tx).not_revoked(agent=agent)
         if grant.target_name == target_name and grant.opens(agent, session, now)
     ]
     return max(fits, key=lambda grant: grant.expires_at, default=None)
@@ -164,7 +171,7 @@ def _require_session(
     tx: Transaction, client: AgentsClient, agent: str, id_: str
 ) -> AgentSession:
     client.find_agent(tx, agent)
-    session = tx.sessions.get(id_)
+    session = Sessions(tx).get(id_)
     if session.agent != agent:
         raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
     return session
@@ -178,32 +185,32 @@ def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> A
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)
         close_in_unit(ctx, tx, id_, CLOSED)
-        return tx.sessions.get(id_)
+        return Sessions(tx).get(id_)
 
 
 def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     # First of all: the lock of decisions comes before those of sessions, in every unit.
-    for request in tx.switch_requests.pending(session=id_):
+    for request in SwitchRequests(tx).pending(session=id_):
         now = ctx.clock.now()
         is_over = request.state_at(now) is SwitchState.EXPIRED
         state = SwitchState.EXPIRED if is_over else SwitchState.CANCELLED
-        tx.switch_requests.decide(request.end(state, now, reason))
-    session = tx.sessions.lock(id_)
+        SwitchRequests(tx).decide(request.end(state, now, reason))
+    session = Sessions(tx).lock(id_)
     if session.state is SessionState.CLOSED:
         return
     end_turn_early(ctx, tx, id_, reason)
-    tx.sessions.save(replace(session, state=SessionState.CLOSED))
+    Sessions(tx).save(replace(session, state=SessionState.CLOSED))
 
 
 def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     """Interrupts the turn of a locked session, and closes the sessions that it spawned."""
-    for child in tx.sessions.children(id_):
+    for child in Sessions(tx).children(id_):
         close_in_unit(ctx, tx, child, reason)
-    session, now = tx.sessions.get(id_), ctx.clock.now()
+    session, now = Sessions(tx).get(id_), ctx.clock.now()
     if not session.turn:
         return
-    under_way = tx.session_messages.streaming(id_)
+    under_way = SessionMessages(tx).streaming(id_)
     if under_way is not None:
         cut = replace(under_way, state=MessageState.INTERRUPTED, error=reason, done_at=now)
-        tx.session_messages.end(cut)
-    tx.sessions.hold(session.without_turn())
+        SessionMessages(tx).end(cut)
+    Sessions(tx).hold(session.without_turn())

@@ -32,6 +32,7 @@ from harness.domain.agents.message import FREE, IncomingMessage, MessageRole, Me
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.agents.turn import ToolCaller, TurnBounds
 from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
+from harness.store.sql.agents import Agents, Sessions
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.agents")
@@ -152,8 +153,8 @@ class Spawner:
         NotFound for a model that no provider serves.
         """
         with self._ctx.store.read() as tx:
-            parent = tx.sessions.get(session)
-            agents.owner_of(tx, tx.agents.get(parent.agent))
+            parent = Sessions(tx).get(session)
+            agents.owner_of(tx, Agents(tx).get(parent.agent))
         parent.require_open()
         if parent.parent is not None:
             raise NotAllowed("a sub-task has no sub-tasks: do the work here")
@@ -184,8 +185,8 @@ class Spawner:
     ) -> tuple[AgentsClient, Sequence[AgentSession]]:
         children = []
         with self._ctx.store.write() as tx:
-            parent = tx.sessions.lock(session)
-            agent = tx.agents.get(parent.agent)
+            parent = Sessions(tx).lock(session)
+            agent = Agents(tx).get(parent.agent)
             client = agents.owner_of(tx, agent)
             for model in models:
                 if not model.is_literal:

@@ -24,6 +24,7 @@ from harness.domain.errors import NotFound
 from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
+from harness.store.sql.agents import Agents, SwitchRequests
 
 
 def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
@@ -35,7 +36,7 @@ def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> A
     now = ctx.clock.now()
     try:
         with ctx.store.read() as tx:
-            request = tx.switch_requests.get(record.key.partition(":")[2])
+            request = SwitchRequests(tx).get(record.key.partition(":")[2])
     except NotFound:
         return message
     if request.state_at(now) is not SwitchState.PENDING:
@@ -61,7 +62,7 @@ class SwitchRequestView(ModelSwitchRequest):
 def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        name = tx.agents.get(request.agent).name
+        name = Agents(tx).get(request.agent).name
     lines = switch_lines(request, now)
     shown = replace(
         request,
@@ -79,7 +80,7 @@ def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
     """What became of the session's requests since that time, a sentence each, for its agent."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        known = tx.switch_requests.of_session(session)
+        known = SwitchRequests(tx).of_session(session)
     return [
         text
         for request in reversed(known)

@@ -42,6 +42,9 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.model_figures import ModelFigures
 from harness.domain.routing.target import Target
+from harness.store.sql.agents import Agents, SessionMessages, Sessions, SwitchRequests
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # Of one session at one time: people are asked, not worn down.
@@ -68,11 +71,11 @@ def request_switch(
     """
     with ctx.store.read() as tx:
         request = _prepare(ctx, tx, session, models, reason, tasks)
-        name = tx.agents.get(request.agent).name
+        name = Agents(tx).get(request.agent).name
     with ctx.store.write() as tx:
         # Nobody else adds or decides one, or closes the session, before the end of this unit.
         waiting = [r for r in _expire(ctx, tx) if r.session == session]
-        asking = tx.sessions.get(session)
+        asking = Sessions(tx).get(session)
         asking.require_open()
         if not tasks and models[0].means(asking.model):
             raise Conflict(f"the session is on {asking.model.text} already", code="same_model")
@@ -85,7 +88,7 @@ def request_switch(
                 "wait for an answer",
                 code="too_many_requests",
             )
-        tx.switch_requests.add(request)
+        SwitchRequests(tx).add(request)
         raise_alert(
             tx,
             AlertKind.MODEL_SWITCH,
@@ -108,9 +111,9 @@ def _prepare(
     reason: str,
     tasks: Sequence[tuple[str, str]],
 ) -> ModelSwitchRequest:
-    asking = tx.sessions.get(session)
-    agent = tx.agents.get(asking.agent)
-    messages = tx.session_messages.list(session)
+    asking = Sessions(tx).get(session)
+    agent = Agents(tx).get(asking.agent)
+    messages = SessionMessages(tx).list(session)
     # Sub-tasks see nothing of the conversation.
     context = () if tasks else messages
     models = tuple(dict.fromkeys(models))
@@ -145,10 +148,10 @@ def _prepare(
 def _figures_now(ctx: Context, tx: Transaction, model: ModelChoice) -> ModelFigures:
     if model.is_literal:
         return load_figures(ctx, tx, Target.from_name(model.target))
-    route = tx.routing.route(model.route)
+    route = Routing(tx).route(model.route)
     if route is None:
         return ModelFigures(model.text)
-    incumbent = tx.routing.targets()[route.incumbent]
+    incumbent = Routing(tx).targets()[route.incumbent]
     return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
 
 
@@ -159,7 +162,7 @@ def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoi
         return target
     agents.owner_of(tx, agent).require_route(model.route)
     agents.require_route(ctx, tx, agent, model.route)
-    return tx.routing.targets()[routes.require_route(tx, model.route).incumbent]
+    return Routing(tx).targets()[routes.require_route(tx, model.route).incumbent]
 
 
 def _require_fit(
@@ -182,7 +185,7 @@ def _require_not_rejected(
 ) -> None:
     """An agent that was refused asks again when its user has said something, not before."""
     users = [m.created_at for m in messages if m.role is MessageRole.USER]
-    for other in tx.switch_requests.of_session(request.session):
+    for other in SwitchRequests(tx).of_session(request.session):
         if other.state is not SwitchState.REJECTED or not _asks_the_same(other, request):
             continue
         if not users or (other.decided_at and other.decided_at >= users[-1]):
@@ -204,7 +207,7 @@ def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
 
 def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
     with ctx.store.read() as tx:
-        return tx.switch_requests.get(id_)
+        return SwitchRequests(tx).get(id_)
 
 
 def approve_switch(
@@ -223,9 +226,9 @@ def approve_switch(
     expire_switches(ctx)
     with ctx.store.write() as tx:
         request = _require_waiting(ctx, tx, id_, fingerprint)
-        session = tx.sessions.lock(request.session)
+        session = Sessions(tx).lock(request.session)
         session.require_open()
-        agent = tx.agents.get(request.agent)
+        agent = Agents(tx).get(request.agent)
         # Not the agent's words: grants are kept when a transcript is deleted.
         kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
         for target in request.targets:
@@ -234,8 +237,8 @@ def approve_switch(
         if not request.for_children:
             model = _approved_model(tx, request)
             wanted = _wanted_target(ctx, tx, agent, model)
-            _require_fit(ctx, tx, agent, tx.session_messages.list(session.id), [wanted])
-            tx.sessions.save(replace(session, model=model))
+            _require_fit(ctx, tx, agent, SessionMessages(tx).list(session.id), [wanted])
+            Sessions(tx).save(replace(session, model=model))
     return decided
 
 
@@ -256,7 +259,7 @@ def expire_switches(ctx: Context) -> None:
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        if not any(now >= request.expires_at for request in tx.switch_requests.pending()):
+        if not any(now >= request.expires_at for request in SwitchRequests(tx).pending()):
             return
     with ctx.store.write() as tx:
         _expire(ctx, tx)
@@ -265,12 +268,12 @@ def expire_switches(ctx: Context) -> None:
 def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
     """Returns the requests that still wait. No other process decides one within this unit."""
     now = ctx.clock.now()
-    pending = tx.switch_requests.pending()
+    pending = SwitchRequests(tx).pending()
     for request in pending:
         if now >= request.expires_at:
             # As of then: `list_notes` tells the agent once.
             ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
-            tx.switch_requests.decide(ended)
+            SwitchRequests(tx).decide(ended)
     return [request for request in pending if now < request.expires_at]
 
 
@@ -278,8 +281,8 @@ def _require_waiting(
     ctx: Context, tx: Transaction, id_: str, fingerprint: str
 ) -> ModelSwitchRequest:
     # The lock of decisions first, as in every unit.
-    tx.switch_requests.pending()
-    request = tx.switch_requests.get(id_)
+    SwitchRequests(tx).pending()
+    request = SwitchRequests(tx).get(id_)
     if fingerprint and fingerprint != request.hash:
         raise StaleWrite(f"the switch request {id_} is not the one that you saw")
     state = request.state_at(ctx.clock.now())
@@ -291,7 +294,7 @@ def _require_waiting(
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
     if request.targets:
         return literal_choice(request.targets[0], request.targets[0])
-    routed = parse_routed_choice(request.model_requested, frozenset(tx.routing.table().routes))
+    routed = parse_routed_choice(request.model_requested, frozenset(Routing(tx).table().routes))
     if routed is None:
         raise Conflict(
             f"there is no route {request.model_requested!r} any more: reject the request"
@@ -308,7 +311,7 @@ def _decide(
     reason: str,
 ) -> ModelSwitchRequest:
     decided = request.end(state, ctx.clock.now(), visible_text(reason), actor)
-    tx.switch_requests.decide(decided)
+    SwitchRequests(tx).decide(decided)
     details = {
         "request": request.id,
         "hash": request.hash,
@@ -317,7 +320,7 @@ def _decide(
         "reason": decided.decision_reason,
     }
     verb = "approve" if state is SwitchState.APPROVED else "reject"
-    tx.audit.append(actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
+    AuditLog(tx).append(actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
     return decided
 
 

@@ -24,6 +24,7 @@ from harness.domain.agents.message import (
     find_open_calls,
 )
 from harness.domain.errors import Conflict, InputError, NotFound, SessionBusy, StaleWrite
+from harness.store.sql.agents import Agents, SessionMessages, Sessions, SwitchRequests
 from harness.store.transaction import Transaction
 
 CUT_OFF: Final = "the process that answered ended before the answer did; send the message again"
@@ -52,11 +53,11 @@ def begin_turn(
     results, and for a key of another request; InputError for a result of an unknown call.
     """
     with ctx.store.read() as tx:
-        is_dead = tx.sessions.get(session).has_lapsed(ctx.clock.now())
+        is_dead = Sessions(tx).get(session).has_lapsed(ctx.clock.now())
     if is_dead:
         _interrupt(ctx, session, lambda stored: stored.has_lapsed(ctx.clock.now()))
     with ctx.store.write() as tx:
-        stored = tx.sessions.lock(session)
+        stored = Sessions(tx).lock(session)
         known = _find_sent(tx, session, key) if key is not None else None
         if known is not None and known.kept:
             return known.kept
@@ -66,11 +67,11 @@ def begin_turn(
                 f"session {session} answers another message: send this one when that has ended",
                 code="session_busy",
             )
-        agent = tx.agents.get(stored.agent)
+        agent = Agents(tx).get(stored.agent)
         now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
         held = replace(stored, turn=id_, owner=owner, lease_until=now + LEASE, last_at=now)
-        tx.sessions.hold(held)
-        messages = tx.session_messages.list(session)
+        Sessions(tx).hold(held)
+        messages = SessionMessages(tx).list(session)
         functions = [tool.name for tool in agent.tools if tool.runs_at_client]
         if known is None:
             _check_place(incoming, find_open_calls(messages, functions))
@@ -84,8 +85,8 @@ def begin_turn(
                 code="turn_interrupted",
             )
         else:
-            tx.session_messages.move(session, known.turn, to=id_)
-        messages = tx.session_messages.list(session)
+            SessionMessages(tx).move(session, known.turn, to=id_)
+        messages = SessionMessages(tx).list(session)
         return BegunTurn(agent, held, tuple(messages), find_open_calls(messages, functions))
 
 
@@ -114,14 +115,14 @@ def _add(
 ) -> SessionMessage:
     message = SessionMessage(
         session=session.id,
-        position=tx.session_messages.last_position(session.id) + 1,
+        position=SessionMessages(tx).last_position(session.id) + 1,
         id=ctx.chance.token("ms_"),
         role=role,
         created_at=ctx.clock.now(),
         turn=session.turn,
         **fields,
     )
-    tx.session_messages.add(message)
+    SessionMessages(tx).add(message)
     return message
 
 
@@ -164,23 +165,23 @@ def end_turn(
     with ctx.store.write() as tx:
         _require_held(tx, session)
         ended = [] if answer is None else [_end_answer(ctx, tx, answer)]
-        tx.session_messages.keep(session.id, session.turn, kept)
-        tx.sessions.hold(tx.sessions.get(session.id).without_turn())
+        SessionMessages(tx).keep(session.id, session.turn, kept)
+        Sessions(tx).hold(Sessions(tx).get(session.id).without_turn())
         return ended
 
 
 def _end_answer(ctx: Context, tx: Transaction, answer: SessionMessage) -> SessionMessage:
     now = ctx.clock.now()
     ended = replace(answer, done_at=answer.done_at or now)
-    tx.session_messages.end(ended)
+    SessionMessages(tx).end(ended)
     # Its cost is the session's, and that of the one that spawned it.
-    for charged in filter(None, (answer.session, tx.sessions.get(answer.session).parent)):
-        tx.sessions.charge(charged, answer.usage.cost_usd or 0.0, now)
+    for charged in filter(None, (answer.session, Sessions(tx).get(answer.session).parent)):
+        Sessions(tx).charge(charged, answer.usage.cost_usd or 0.0, now)
     return ended
 
 
 def _require_held(tx: Transaction, session: AgentSession) -> None:
-    if tx.sessions.lock(session.id).turn != session.turn:
+    if Sessions(tx).lock(session.id).turn != session.turn:
         raise interrupted(session)
 
 
@@ -199,7 +200,7 @@ def renew(ctx: Context, owner: str, turns: Sequence[str]) -> tuple[str, ...]:
     until = ctx.clock.now() + LEASE
     with ctx.store.write() as tx:
         return tuple(
-            id_ for id_ in turns if not tx.sessions.renew(id_, owner=owner, until=until)
+            id_ for id_ in turns if not Sessions(tx).renew(id_, owner=owner, until=until)
         )
 
 
@@ -220,7 +221,7 @@ def interrupt_lapsed(ctx: Context, owner: str) -> int:
         return session.has_lapsed(ctx.clock.now()) or is_before
 
     with ctx.store.read() as tx:
-        dead = [session.id for session in tx.sessions.running() if is_dead(session)]
+        dead = [session.id for session in Sessions(tx).running() if is_dead(session)]
     return sum(_interrupt(ctx, session, is_dead) for session in dead)
 
 
@@ -230,9 +231,9 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], boo
     """
     with ctx.store.write() as tx:
         # The lock of decisions comes before those of sessions, in every unit.
-        tx.switch_requests.pending(session=session)
+        SwitchRequests(tx).pending(session=session)
         try:
-            stored = tx.sessions.lock(session)
+            stored = Sessions(tx).lock(session)
         except NotFound:
             return False
         if not stored.turn or not is_over(stored):
@@ -246,7 +247,7 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], boo
 
 def _find_sent(tx: Transaction, session: str, key: IdempotencyKey) -> SessionMessage | None:
     """Raises Conflict where the key came with another message."""
-    known = tx.session_messages.find_sent(session, key)
+    known = SessionMessages(tx).find_sent(session, key)
     if known is not None and known.sent.request_hash != key.request_hash:
         raise Conflict(
             f"the idempotency key {key.key!r} was used for another request: send this one with "

@@ -20,6 +20,9 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Observations
+from harness.store.sql.proposals import Rollouts
 from harness.store.transaction import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
@@ -67,14 +70,14 @@ class ReplayedAction:
 
 
 def load_event(tx: Transaction, number: int) -> AuditEvent:
-    event = tx.audit.find(number)
+    event = AuditLog(tx).find(number)
     if event is None:
         raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
     return event
 
 
 def list_breaks(tx: Transaction, number: int) -> list[str]:
-    broken = tx.audit.first_break()
+    broken = AuditLog(tx).first_break()
     is_broken = broken is not None and broken <= number
     return [f"the audit log is broken at event {broken}"] if is_broken else []
 
@@ -88,7 +91,7 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
     rollout = unit.rollout
     try:
         at = unit.ctx.clock.now() if action is None else action.figures.at
-        blocks = unit.tx.observations.blocks(rollout.id)
+        blocks = Observations(unit.tx).blocks(rollout.id)
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
@@ -138,8 +141,8 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
                 "`swapgate canary explain ROUTE` lists those that do"
             )
         differences = list_breaks(tx, number)
-        rollout = tx.rollouts.get(str(event.details["rollout"]))
-        stored = tx.observations.blocks(rollout.id)
+        rollout = Rollouts(tx).get(str(event.details["rollout"]))
+        stored = Observations(tx).blocks(rollout.id)
     blocks = _until(stored, int(inputs["last_block"]))
     differences += _input_differences(inputs, rollout, blocks)
     again = ReplayedAction(event, rollout.id, len(blocks), tuple(differences)).decide_again(

@@ -22,6 +22,9 @@ from harness.domain.operations.alerts import AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
+from harness.store.sql.proposals import Verdicts
 
 
 def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
@@ -32,7 +35,7 @@ def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
 
 
 def read_evidence(unit: RolloutUnit) -> RolloutAction:
-    blocks = unit.tx.observations.blocks(unit.rollout.id)
+    blocks = Observations(unit.tx).blocks(unit.rollout.id)
     return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
 
 
@@ -42,7 +45,7 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
     try:
-        proof = tx.verdicts.get(rollout.verdict)
+        proof = Verdicts(tx).get(rollout.verdict)
     except (NotFound, SignatureInvalid) as error:
         why = f"its proof is gone: {error}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
@@ -111,7 +114,7 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     found = find_worker_abort(unit)
     if found is None:
         return action
-    blocks = unit.tx.observations.blocks(rollout.id)
+    blocks = Observations(unit.tx).blocks(rollout.id)
     figures = replace(action.figures, local_abort=found.id).with_segment(blocks)
     where = f" {figures.segment.text}." if figures.segment else ""
     return replace(
@@ -124,4 +127,4 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
 
 
 def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:
-    return unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")
+    return Alerts(unit.tx).newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")

@@ -29,6 +29,9 @@ from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import StepPlan, TrafficPace
 from harness.gate.text import ramp_plan
+from harness.store.sql.observations import Observations
+from harness.store.sql.proposals import Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 TODAY: Final = timedelta(hours=24)
@@ -73,7 +76,7 @@ def estimate_for_policy(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> RampPlan:
     now = ctx.clock.now()
-    totals = tx.observations.totals(since=now - TODAY, route=route)
+    totals = Observations(tx).totals(since=now - TODAY, route=route)
     pace, seconds = _measure_pace(tx, route, policy, totals, now), observed_seconds(totals, now)
     shared = holds.describe_shared_key(tx, route)
     shared = f" {shared}" if shared else ""
@@ -87,7 +90,7 @@ def estimate_for_policy(
         said = f"{seen} {describe_failing_callers(policy)} {words}"
         return RampPlan(route, policy, None, (), decision, said)
     steps = ramp.plan_ramp(policy, pace)
-    known = tx.routing.route(route)
+    known = Routing(tx).route(route)
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
@@ -202,8 +205,8 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
 
 def _units_per_hour(tx: Transaction, route: str) -> float | None:
     """New keys an hour, as the route's newest rollouts counted them; None if none did."""
-    for rollout in tx.rollouts.list(route=route, limit=MOST_ROLLOUTS):
-        if pace := units_per_hour(tx.observations.blocks(rollout.id)):
+    for rollout in Rollouts(tx).list(route=route, limit=MOST_ROLLOUTS):
+        if pace := units_per_hour(Observations(tx).blocks(rollout.id)):
             return pace
     return None
 

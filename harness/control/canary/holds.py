@@ -22,6 +22,8 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.ranges import add_seconds
 from harness.domain.routing.table import Arm
 from harness.gate.online.rollout_action import RolloutAction
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
 from harness.store.transaction import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
@@ -60,13 +62,13 @@ def list_alert_keys(rollout: Rollout) -> Sequence[str]:
 def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
     if rollout.state is not RolloutState.PAUSED:
         return ""
-    paused = tx.alerts.newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
+    paused = Alerts(tx).newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
     return paused.text if paused is not None else ""
 
 
 def describe_shared_key(tx: Transaction, route: str) -> str:
     """Says that one key carries too many of a route's requests; empty where none does."""
-    found = tx.alerts.newest(f"{AlertKind.SHARED_KEY.value}:{route}")
+    found = Alerts(tx).newest(f"{AlertKind.SHARED_KEY.value}:{route}")
     return found.text if found is not None and found.open else ""
 
 
@@ -74,13 +76,13 @@ def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
     """Lists in words what keeps a canary or a bake where it is; empty while nothing does."""
     if not rollout.live and not rollout.baking:
         return ()
-    held = tx.alerts.newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    held = Alerts(tx).newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
     reasons = [held.text] if held is not None and held.open else []
     return [*reasons, *filter(None, [describe_router_faults(tx, rollout)])]
 
 
 def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
-    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    found = Alerts(tx).newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""
     times = "once" if found.count == 1 else f"{found.count:,} times"
@@ -122,7 +124,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
             "this machine's clock was set back: old rows cannot be told from new ones before "
             f"{until:%H:%M:%S} UTC"
         )
-    blocks = unit.tx.observations.blocks(rollout.id)
+    blocks = Observations(unit.tx).blocks(rollout.id)
     traffic = _traffic(unit, blocks, now)
     unsure = (
         traffic_gap(traffic, now) or future_traffic(traffic, now) or clock_skew(blocks, now)
@@ -145,7 +147,7 @@ def _traffic(
 
     Who is silent since before the rollout's first block was heard before its start, if ever.
     """
-    rollout, observations = unit.rollout, unit.tx.observations
+    rollout, observations = unit.rollout, Observations(unit.tx)
     recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
     heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
     last = max(heard, default=rollout.started_at)

@@ -42,6 +42,9 @@ from harness.domain.routing.route_changes import (
 from harness.domain.routing.table import Handover
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.sentences import reason_text
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # How a proposal ends whose rollout goes back; by any other signal it is cancelled.
@@ -83,7 +86,7 @@ def open_canary(
         step_started_at=now,
         updated_at=now,
     )
-    tx.rollouts.add(rollout)
+    Rollouts(tx).add(rollout)
     change = StartCanary(
         route=proposal.route,
         proof=proof,
@@ -93,7 +96,7 @@ def open_canary(
         unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
         handover=_handover(rollout, 0),
     )
-    tx.routing.commit(
+    Routing(tx).commit(
         change,
         expected_version=route.version,
         actor=SYSTEM.name,
@@ -101,11 +104,11 @@ def open_canary(
         now=ctx.clock.now(),
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
-    return tx.proposals.save(after)
+    return Proposals(tx).save(after)
 
 
 def _guard_cost(tx: Transaction, proposal: Proposal) -> CanaryPolicy:
-    names, accepted = tx.routing.targets(), proposal.accepted_cost
+    names, accepted = Routing(tx).targets(), proposal.accepted_cost
     arms = (names[proposal.incumbent], names[proposal.candidate])
     return proposal.policy.canary.with_cost(
         accepted.ratio if accepted else None,
@@ -122,7 +125,7 @@ def _handover(rollout: Rollout, settled_bps: int) -> Handover | None:
 
 def find_live(tx: Transaction, route: str) -> Rollout:
     routes.require_route(tx, route)
-    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
+    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
         if rollout.route == route:
             return rollout
     raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
@@ -185,7 +188,7 @@ class CanaryMachine:
                 _handover(after, self._rollout.current.weight_bps),
             )
             self._commit(raised, move)
-        saved = self._tx.rollouts.save(after)
+        saved = Rollouts(self._tx).save(after)
         self.record(f"canary.{move.signal.value}", after, move)
         if after.state is RolloutState.PAUSED:
             self._raise_alert(
@@ -196,7 +199,7 @@ class CanaryMachine:
         return saved
 
     def _promote(self, move: CanaryMove) -> Rollout:
-        proof = self._tx.verdicts.get(self._rollout.verdict)
+        proof = Verdicts(self._tx).get(self._rollout.verdict)
         if not isinstance(proof, Passed):
             raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
         proposal = self._approved(move)
@@ -205,7 +208,7 @@ class CanaryMachine:
         policy = self._rollout.policy
         share = policy.bake_bps if policy.bake_s else 0
         self._commit(PromoteCanary(self._rollout.route, proof, share), move)
-        after = self._tx.rollouts.save(self._after(move))
+        after = Rollouts(self._tx).save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
         self.record(PROMOTED, after, move)
         self._raise_alert(
@@ -223,9 +226,9 @@ class CanaryMachine:
             self._commit(AbortCanary(rollout.route, rollout.id), move)
         elif self._unit.is_in_place:
             self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
-        after = self._tx.rollouts.save(self._after(move))
+        after = Rollouts(self._tx).save(self._after(move))
         event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
-        self._end_proposal(self._tx.proposals.get(rollout.proposal), event, move)
+        self._end_proposal(Proposals(self._tx).get(rollout.proposal), event, move)
         self.record(f"canary.{move.signal.value}", after, move)
         if move.signal in (RolloutSignal.HARM, RolloutSignal.STALE):
             what = "promotion" if rollout.baking else "canary"
@@ -243,7 +246,7 @@ class CanaryMachine:
         if self._unit.is_in_place:
             self._commit(EndBake(after.route, after.id), move)
         self.record(f"canary.{move.signal.value}", after, move)
-        return self._tx.rollouts.save(after)
+        return Rollouts(self._tx).save(after)
 
     def _leave_chain(self, move: CanaryMove) -> str:
         """What did harm to users is no fallback either. Says what stays one all the same."""
@@ -268,7 +271,7 @@ class CanaryMachine:
 
     def _approved(self, move: CanaryMove) -> Proposal:
         """A promotion by hand approves, too: the database holds the four eyes."""
-        proposal = self._tx.proposals.get(self._rollout.proposal)
+        proposal = Proposals(self._tx).get(self._rollout.proposal)
         if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
             return proposal
         return replace(proposal, approver=move.actor.name, approved_verdict=proposal.verdict)
@@ -278,11 +281,11 @@ class CanaryMachine:
 
     def _end_proposal(self, proposal: Proposal, event: ProposalEvent, move: CanaryMove) -> None:
         ended = apply_event(proposal, event, self._ctx.clock.now(), move.reason)
-        self._tx.proposals.save(ended)
+        Proposals(self._tx).save(ended)
 
     def _commit(self, change: TableChange, move: CanaryMove) -> None:
         route = routes.require_route(self._tx, self._rollout.route)
-        self._tx.routing.commit(
+        Routing(self._tx).commit(
             change,
             expected_version=route.version,
             actor=move.actor.name,
@@ -293,7 +296,7 @@ class CanaryMachine:
     def _write_event(
         self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
     ) -> None:
-        self._tx.audit.append(
+        AuditLog(self._tx).append(
             move.actor,
             action,
             f"route {rollout.route}",
@@ -311,5 +314,5 @@ class CanaryMachine:
         )
 
     def _name(self, target: str) -> str:
-        known = self._tx.routing.targets().get(target)
+        known = Routing(self._tx).targets().get(target)
         return known.name if known else target

@@ -33,6 +33,7 @@ from harness.domain.proposals.proposal import ApprovalKind
 from harness.gate.online.fisher import ALARM_LOG_E
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.guardrail_rows import list_warnings
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from harness.store.transaction import Transaction
 
 
@@ -85,7 +86,7 @@ def operate(
                 _require_proof(unit)
                 move, against = _with_evidence(unit, move, ActionKind.ADVANCE)
             case RolloutSignal.RESUME:
-                proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
+                proof_validity.require_proof(ctx, tx, Verdicts(tx).get(rollout.verdict))
                 looked = machine.acknowledge_faults(move)
                 if looked and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
@@ -108,13 +109,13 @@ def _find_movable(
             "look at it again, then decide"
         )
     if signal in MANUAL_ONWARD_SIGNALS:
-        four_eyes.check_four_eyes(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
+        four_eyes.check_four_eyes(tx, actor, Proposals(tx).get(rollout.proposal), signal.value)
     return rollout
 
 
 def _require_proof(unit: RolloutUnit) -> None:
     ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
-    proof, proposal = tx.verdicts.get(rollout.verdict), unit.proposal
+    proof, proposal = Verdicts(tx).get(rollout.verdict), unit.proposal
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
@@ -170,7 +171,7 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
 
     unit: with the rollout that the action was decided for. Raises StaleWrite when it has moved.
     """
-    rollout = unit.tx.rollouts.get(unit.rollout.id)
+    rollout = Rollouts(unit.tx).get(unit.rollout.id)
     if rollout.version != unit.rollout.version:
         raise StaleWrite(f"rollout {rollout.id} moved on since it was looked at: look again")
     unit = replace(unit, rollout=rollout)

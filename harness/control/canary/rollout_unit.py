@@ -12,6 +12,8 @@ from harness.domain.canary.rollout import Rollout, RolloutState, describe_abort
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import RouteRecord
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -23,12 +25,12 @@ class RolloutUnit:
 
     @property
     def proposal(self) -> Proposal:
-        return self.tx.proposals.get(self.rollout.proposal)
+        return Proposals(self.tx).get(self.rollout.proposal)
 
     @property
     def is_in_place(self) -> bool:
         """Whether the route still has this canary and incumbent, or its bake."""
-        route, rollout = self.tx.routing.route(self.rollout.route), self.rollout
+        route, rollout = Routing(self.tx).route(self.rollout.route), self.rollout
         if route is None:
             return False
         if rollout.baking:
@@ -41,7 +43,7 @@ class RolloutUnit:
 def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None:
     if not is_over(rollout):
         return None
-    record = tx.routing.first_after(rollout.id)
+    record = Routing(tx).first_after(rollout.id)
     restored = record is not None and record.kind == CHANGE_KINDS[RestoreIncumbent]
     return record if restored else None
 

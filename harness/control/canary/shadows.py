@@ -39,6 +39,10 @@ from harness.domain.shadow import (
     sum_usage,
 )
 from harness.gate import shadow_evidence
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.interventions import Shadows
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 LONGEST: Final = timedelta(days=90)
@@ -124,7 +128,7 @@ def start_shadow(
         route, now = routes.require_route(tx, route_name), ctx.clock.now()
         candidate = named_models.register_model(ctx, tx, actor, candidate_name)
         check_shadow(ctx, tx, route, candidate, limits)
-        open_ = tx.proposals.list(route=route.name, open_only=True)
+        open_ = Proposals(tx).list(route=route.name, open_only=True)
         proposal = next((one.id for one in open_ if one.candidate == candidate.id), None)
         if proposal is None:
             actor.require(Role.APPROVER)
@@ -141,7 +145,7 @@ def start_shadow(
             started_at=now,
             expires_at=now + lasts,
         )
-        tx.shadows.add(shadow)
+        Shadows(tx).add(shadow)
         _record_shadow(tx, shadow, actor, "shadow.start", reason)
         return shadow
 
@@ -174,7 +178,7 @@ def check_shadow(
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> Shadow:
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
-        live = next((shadow for shadow in tx.shadows.live() if shadow.route == route), None)
+        live = next((shadow for shadow in Shadows(tx).live() if shadow.route == route), None)
         if live is None:
             routes.require_route(tx, route)
             raise NotFound(
@@ -188,7 +192,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
     with ctx.store.read() as tx:
         over = [
             (shadow, why)
-            for shadow in tx.shadows.live()
+            for shadow in Shadows(tx).live()
             if (why := _over(ctx, tx, shadow, now))
         ]
     if not over:
@@ -200,13 +204,13 @@ def end_finished(ctx: Context) -> Sequence[str]:
 
 
 def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
-    route = tx.routing.route(shadow.route)
+    route = Routing(tx).route(shadow.route)
     why = find_shadow_end(shadow, route)
     if why or route is None:
         return why
     if now >= shadow.expires_at:
         return "its time is up"
-    if shadow.proposal is not None and not tx.proposals.get(shadow.proposal).open:
+    if shadow.proposal is not None and not Proposals(tx).get(shadow.proposal).open:
         return f"its proposal {shadow.proposal} is over"
     return data_class_checks.find_refusal(
         ctx, route.settings, shadow.candidate, route=route.name
@@ -214,7 +218,7 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 
 
 def end_shadow(tx: Transaction, shadow: Shadow, actor: Actor, because: str) -> Shadow:
-    ended = tx.shadows.end(shadow.id, actor=actor.name, because=because, now=tx.now())
+    ended = Shadows(tx).end(shadow.id, actor=actor.name, because=because, now=tx.now())
     _record_shadow(tx, ended, actor, "shadow.stop", because)
     return ended
 
@@ -231,12 +235,12 @@ def _record_shadow(
         "usd_per_day": shadow.limits.usd_per_day,
         "reason": reason,
     }
-    tx.audit.append(actor, action, f"shadow {shadow.id}", details)
+    AuditLog(tx).append(actor, action, f"shadow {shadow.id}", details)
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
     with ctx.store.read() as tx:
-        newest = tx.shadows.list(route=route, limit=1)
+        newest = Shadows(tx).list(route=route, limit=1)
         if not newest:
             routes.require_route(tx, route)
             raise NotFound(
@@ -249,14 +253,14 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
 def list_running(ctx: Context) -> Sequence[ShadowStatus]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        live = sorted(tx.shadows.live(), key=lambda shadow: shadow.route)
+        live = sorted(Shadows(tx).live(), key=lambda shadow: shadow.route)
         return [
             load_shadow_status(ctx, tx, shadow) for shadow in live if shadow.expires_at > now
         ]
 
 
 def load_shadow_status(ctx: Context, tx: Transaction, shadow: Shadow) -> ShadowStatus:
-    return build_status(shadow, tx.shadows.tallies([shadow.id]), ctx.clock.now())
+    return build_status(shadow, Shadows(tx).tallies([shadow.id]), ctx.clock.now())
 
 
 def build_status(shadow: Shadow, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:

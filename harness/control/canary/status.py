@@ -30,6 +30,11 @@ from harness.gate.online.segment_harm import describe_sources
 from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.text.canary_state import OVERRULES, CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Observations
+from harness.store.sql.preload import Preload
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 MAX_AUDIT_EVENTS: Final = 2_000
@@ -96,14 +101,14 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         if route is not None:
             routes.require_route(tx, route)
         rollouts = (
-            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            [*Rollouts(tx).live(), *Rollouts(tx).baking()]
             if route is None
-            else tx.rollouts.list(route=route, limit=1)
+            else Rollouts(tx).list(route=route, limit=1)
         )
-        targets = tx.routing.targets()
+        targets = Routing(tx).targets()
         _check_proofs(tx, rollouts)
         preload_canaries(tx, rollouts)
-        accepted = {proposal.id: proposal.accepted_cost for proposal in tx.proposals.open()}
+        accepted = {proposal.id: proposal.accepted_cost for proposal in Proposals(tx).open()}
         return [
             replace(
                 build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now),
@@ -116,14 +121,14 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
 def _check_proofs(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     """Verifies the verdicts that let the live ones in. Raises SignatureInvalid."""
     ids = [rollout.verdict for rollout in rollouts if rollout.live]
-    tx.preload.verdicts(ids)
+    Preload(tx).verdicts(ids)
     for id_ in ids:
-        tx.verdicts.get(id_)
+        Verdicts(tx).get(id_)
 
 
 def list_rollouts(ctx: Context) -> Sequence[Rollout]:
     with ctx.store.read() as tx:
-        return [*tx.rollouts.live(), *tx.rollouts.baking()]
+        return [*Rollouts(tx).live(), *Rollouts(tx).baking()]
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
 
 def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     with ctx.store.read() as tx:
-        events = tx.audit.for_subject(
+        events = AuditLog(tx).for_subject(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
         )
     return [event for event in events if event.details.get("rollout") == rollout.id]
@@ -150,18 +155,18 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
 
 def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
     """Reads by few statements what `build_canary_status` asks of each of these."""
-    tx.preload.blocks([rollout.id for rollout in rollouts])
+    Preload(tx).blocks([rollout.id for rollout in rollouts])
     if proof_validity.has_moved_providers(tx):
-        tx.preload.verdicts([rollout.verdict for rollout in rollouts if rollout.live])
-    tx.preload.newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
-    tx.preload.first_after([r.id for r in rollouts if is_over(r)])
+        Preload(tx).verdicts([rollout.verdict for rollout in rollouts if rollout.live])
+    Preload(tx).newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
+    Preload(tx).first_after([r.id for r in rollouts if is_over(r)])
 
 
 def build_canary_status(
     unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
 ) -> CanaryStatus:
     rollout = unit.rollout
-    blocks = unit.tx.observations.blocks(rollout.id)
+    blocks = Observations(unit.tx).blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
     if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
         # Its last blocks came after the rollback, and may name a segment by now.
@@ -190,7 +195,7 @@ def _moved_provider_reason(unit: RolloutUnit) -> str:
     # Reading verdicts and their plans takes long, for every canary of a list.
     if not proof_validity.has_moved_providers(unit.tx):
         return ""
-    verdict = unit.tx.verdicts.get(unit.rollout.verdict)
+    verdict = Verdicts(unit.tx).get(unit.rollout.verdict)
     if proof_validity.find_unreadable(verdict):
         return ""
     moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)

@@ -21,6 +21,12 @@ from harness.domain.formatting import format_score
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.gate import drift
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.drift import Drift
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Sightings
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.drift")
@@ -69,7 +75,7 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> 
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
             # Unless a person has just closed the watch.
-            if tx.drift.is_open(watch.id):
+            if Drift(tx).is_open(watch.id):
                 did = turn.alert_other_model(tx)
     if watch.running is not None:
         return did + turn.finish_run(watch.running)
@@ -103,15 +109,15 @@ class _WatchTurn:
     def finish_run(self, check: DriftCheck) -> list[str]:
         """At the running check: nothing while it goes on, all that it found at its end."""
         with self.ctx.store.read() as tx:
-            run = tx.runs.get(check.run)
+            run = EvalRuns(tx).get(check.run)
             if run.state in RUNNABLE_STATES:
                 return []
-            samples = tx.runs.samples(run.id)
+            samples = EvalRuns(tx).samples(run.id)
         served = tuple(sorted({one.served_model for one in samples if one.served_model}))
         check = replace(check, served=served, ended_at=self.ctx.clock.now())
         ended = _judge_check(check, run, samples, self.watch.counted)
         with self.ctx.store.write() as tx:
-            if not tx.drift.end(ended):
+            if not Drift(tx).end(ended):
                 return []
             # What answered last may not have been looked at while the run was on.
             did = self.alert_other_model(tx)
@@ -134,7 +140,7 @@ class _WatchTurn:
         title, text = self._describe_drift(tx, evidence)
         self._raise_alert(tx, AlertKind.DRIFT, title, text)
         details = {"check": check.number, "run": check.run, "evidence": asdict(evidence)}
-        tx.audit.append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
+        AuditLog(tx).append(SYSTEM, "drift.found", f"drift watch {watch.id}", details)
         return [f"{watch.id}: {title}"]
 
     def find_other_model(self, tx: Transaction) -> Sighting | None:
@@ -143,13 +149,13 @@ class _WatchTurn:
         if not measured:
             return None
         met = {ServedModel(name) for name in list_served(measured)}
-        since, seen = measured[-1].ended_at, tx.sightings.for_target(self.pair.target)
+        since, seen = measured[-1].ended_at, Sightings(tx).for_target(self.pair.target)
         return find_replacement(met, seen, ServedPin.MODEL, decided_at=since)
 
     def alert_other_model(self, tx: Transaction) -> list[str]:
         """Raises the alert once for a watch; the next run measures how that model answers."""
         another = self.find_other_model(tx)
-        record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
+        record = Alerts(tx).newest(f"{AlertKind.SERVED_MODEL.value}:{self.watch.id}")
         if another is None or (record is not None and record.open):
             return []
         model = another.served.model
@@ -168,7 +174,7 @@ class _WatchTurn:
         alerts.raise_alert(tx, kind, about, subject=subject, title=title, text=text)
 
     def _target_name(self, tx: Transaction) -> str:
-        return tx.routing.targets()[self.pair.target].name
+        return Routing(tx).targets()[self.pair.target].name
 
     def _describe_drift(self, tx: Transaction, evidence: DriftEvidence) -> tuple[str, str]:
         by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"

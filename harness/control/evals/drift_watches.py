@@ -16,6 +16,10 @@ from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunSta
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.drift import Drift
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
@@ -45,7 +49,7 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
     if not ctx.drift:
         return []
     by_pair: dict[tuple[str, str], list[str]] = {}
-    for name, route in sorted(tx.routing.table().routes.items()):
+    for name, route in sorted(Routing(tx).table().routes.items()):
         for suite in route.settings.suites:
             if suite.suite in ctx.drift:
                 by_pair.setdefault((route.incumbent, suite.suite), []).append(name)
@@ -56,7 +60,7 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
 
 
 def find_open_watches(tx: Transaction) -> Mapping[tuple[str, str], DriftWatch]:
-    found = tx.drift.open_watches()
+    found = Drift(tx).open_watches()
     return {(watch.baseline.target, watch.baseline.suite): watch for watch in found}
 
 
@@ -105,28 +109,28 @@ def start_check(
         started_by=actor.name,
         reason=reason,
     )
-    tx.runs.add(run)
-    if not tx.drift.start(check):
+    EvalRuns(tx).add(run)
+    if not Drift(tx).start(check):
         raise Conflict(
             f"another process has just started a run of {pair.suite} on route "
             f"{pair.routes[0]}; try again"
         )
     if watch is None:
-        tx.suites.put(ctx.suites.pin(pair.suite), now)
+        Suites(tx).put(ctx.suites.pin(pair.suite), now)
         details = {"target": pair.target, "suite": pair.suite, "reason": reason}
-        tx.audit.append(actor, "drift.baseline", f"drift watch {check.watch}", details)
+        AuditLog(tx).append(actor, "drift.baseline", f"drift watch {check.watch}", details)
     return check
 
 
 def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
     """Closes a watch, and stops its run; False when another process was first."""
     now, because = ctx.clock.now(), "the drift watch was closed"
-    if not tx.drift.close(watch.id, now):
+    if not Drift(tx).close(watch.id, now):
         return False
-    last = tx.drift.checks(watch.id)[-1]
-    stopped = tx.drift.end(replace(last, ended_at=now, message=because))
-    if stopped and tx.runs.get(last.run).state in RUNNABLE_STATES:
-        tx.runs.set_state(last.run, RunState.STOPPED, because)
+    last = Drift(tx).checks(watch.id)[-1]
+    stopped = Drift(tx).end(replace(last, ended_at=now, message=because))
+    if stopped and EvalRuns(tx).get(last.run).state in RUNNABLE_STATES:
+        EvalRuns(tx).set_state(last.run, RunState.STOPPED, because)
     for kind in OURS:
         alerts.resolve_alert(tx, kind, watch.id)
     return True
@@ -168,7 +172,7 @@ def list_item_changes(tx: Transaction, watch: DriftWatch) -> list[ItemChange]:
 
 def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
     found: dict[str, Sample] = {}
-    for sample in tx.runs.samples(run):
+    for sample in EvalRuns(tx).samples(run):
         found.setdefault(sample.item, sample)
     return found
 
@@ -218,7 +222,7 @@ def _list_reports(
             watched = routes.require_route(tx, route).settings.suites
             if not any(used.suite in ctx.drift for used in watched):
                 return []
-        open_, targets = find_open_watches(tx), tx.routing.targets()
+        open_, targets = find_open_watches(tx), Routing(tx).targets()
         for pair in list_watched_pairs(ctx, tx):
             if route in ("", *pair.routes) and suite in ("", pair.suite):
                 watch = open_.get(pair.key)
@@ -266,7 +270,7 @@ def start_checks(
                 ctx, tx, actor, pair, watch, "" if watch else "asked for by hand"
             )
             started.append(check)
-            tx.audit.append(
+            AuditLog(tx).append(
                 actor, "drift.run", f"drift watch {check.watch}", {"run": check.run}
             )
     return started

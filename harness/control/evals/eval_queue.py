@@ -16,6 +16,9 @@ from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, describe_waits
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.installation import Spending
+from harness.store.sql.proposals import Proposals
 from harness.store.transaction import Transaction
 
 # Newest first: with more than that, the oldest wait until there are fewer.
@@ -68,8 +71,8 @@ def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
 
 def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     """Lists the runs that have not ended, as workers take them; the others stand at the end."""
-    runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
-    proposals = tx.proposals.open()
+    runs = EvalRuns(tx).list(states=RUNNABLE_STATES, limit=MOST_WAITING)
+    proposals = Proposals(tx).open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
     unpaid = _unpaid_runs(tx, runs, now)
     away = {run.id for run in runs if run.is_waiting(now)}
@@ -102,10 +105,10 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
 
 
 def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Mapping[str, str]:
-    month = tx.spending.month(month_of(now))
+    month = Spending(tx).month(month_of(now))
     if month.cap_usd is None:
         return {}
-    judges = {suite.digest: suite.judge for suite in tx.suites.all()}
+    judges = {suite.digest: suite.judge for suite in Suites(tx).all()}
     obstacles = {
         run.id: spending.find_money_obstacle(tx, month, run, judges.get(run.suite_digest, ""))
         for run in runs

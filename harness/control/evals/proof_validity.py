@@ -16,6 +16,9 @@ from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.evals.verdict import Verdict
 from harness.domain.plain_data import from_plain
 from harness.gate.offline.replay import run_ids, served_from_json
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.providers import Providers, Sightings
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -48,7 +51,7 @@ def route_time(tx: Transaction, route: str) -> datetime:
     caught up: what is decided meanwhile is decided at that time.
     """
     now = tx.now()
-    return max(now, tx.routing.changed_at(route) or now)
+    return max(now, Routing(tx).changed_at(route) or now)
 
 
 def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
@@ -95,8 +98,8 @@ def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
 
 def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     """Why the candidate's provider may not see the route's traffic; empty if it may."""
-    route = tx.routing.route(verdict.route)
-    candidate = tx.routing.target(verdict.candidate)
+    route = Routing(tx).route(verdict.route)
+    candidate = Routing(tx).target(verdict.candidate)
     if route is None or candidate is None:
         return []
     refusal = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
@@ -104,7 +107,7 @@ def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> li
 
 
 def has_moved_providers(tx: Transaction) -> bool:
-    return any(provider.moved for provider in tx.providers.all().values())
+    return any(provider.moved for provider in Providers(tx).all().values())
 
 
 def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
@@ -113,7 +116,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
     if not has_moved_providers(tx):
         return []
     for plan in _plans(verdict):
-        runs = [tx.runs.get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
+        runs = [EvalRuns(tx).get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
         asked = [(run.target, run.created_at) for run in runs]
         asked += [(_judge(tx, plan), run.created_at) for run in runs]
         for target, began in asked:
@@ -129,7 +132,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
-        sighting = tx.sightings.for_target(verdict.candidate)
+        sighting = Sightings(tx).for_target(verdict.candidate)
         replacement = find_replacement(
             measured, sighting, plan.served_pin, decided_at=verdict.decided_at
         )
@@ -160,7 +163,7 @@ def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str
     if now.digest == plan.suite_digest:
         return ""
     try:
-        pieces = ", ".join(list_pin_differences(tx.suites.get(plan.suite_digest), now))
+        pieces = ", ".join(list_pin_differences(Suites(tx).get(plan.suite_digest), now))
     except NotFound:
         pieces = ""
     return f"{plan.suite} changed" + (f" ({pieces})" if pieces else "")
@@ -190,13 +193,13 @@ def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> It
         ):
             replacement = find_replacement(
                 measured,
-                tx.sightings.for_target(target),
+                Sightings(tx).for_target(target),
                 plan.served_pin,
                 decided_at=verdict.decided_at,
             )
             if replacement is None:
                 continue
-            known = tx.routing.target(target)
+            known = Routing(tx).target(target)
             who = known.name if known else f"the judge {target}"
             was = ", ".join(model.label for model in named_models(measured))
             yield (
@@ -207,7 +210,7 @@ def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> It
 
 def _judge(tx: Transaction, plan: SuitePlan) -> str:
     try:
-        return tx.suites.get(plan.suite_digest).judge
+        return Suites(tx).get(plan.suite_digest).judge
     except NotFound:
         return ""
 

@@ -29,6 +29,8 @@ from harness.gate.offline.recomputation import (
 )
 from harness.gate.offline.replay import claims_from_json, verdict_bytes
 from harness.gate.offline.suite_claims import SuiteClaim
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Proposals, Verdicts
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")
@@ -40,7 +42,7 @@ def recompute_stored(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> Recomputation:
     try:
-        runs = {run: tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))}
+        runs = {run: EvalRuns(tx).get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
         samples = evaluation.load_answers(tx, proposal)
         key = _digest(verdict, proposal, samples)
@@ -89,7 +91,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
     except EvidenceMismatch as error:
         with ctx.store.write() as tx:
             raise_mismatch_alert(
-                tx, tx.proposals.get(error.proposal), error.verdict, error.differences
+                tx, Proposals(tx).get(error.proposal), error.verdict, error.differences
             )
         raise
 
@@ -173,16 +175,16 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
 
 def _verdict(tx: Transaction, decision: str) -> Verdict:
     if not decision.startswith("p_"):
-        return tx.verdicts.get(decision)
-    verdict = tx.proposals.get(decision).verdict
+        return Verdicts(tx).get(decision)
+    verdict = Proposals(tx).get(decision).verdict
     if verdict is None:
         raise NotFound(f"proposal {decision} has no verdict yet: the gate is still open")
-    return tx.verdicts.get(verdict)
+    return Verdicts(tx).get(verdict)
 
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
     def samples_of(run: str, items: int) -> Sequence[Sample]:
-        return tx.runs.samples(run, below=items) if run else ()
+        return EvalRuns(tx).samples(run, below=items) if run else ()
 
     plan, paired = case.plan, case.paired
     return (

@@ -22,6 +22,10 @@ from harness.domain.evals.run import (
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 MAX_FAILURES = 5
@@ -55,7 +59,7 @@ def start_worker(ctx: Context, run: str) -> str:
     assert ctx.workers is not None  # noqa: S101 - only processes with workers start them
     try:
         with ctx.store.read() as tx:
-            found = tx.runs.get(run)
+            found = EvalRuns(tx).get(run)
         check_cleared(ctx, found)
         ctx.workers.start(run)
     except StoreUnavailable:
@@ -69,7 +73,7 @@ def start_worker(ctx: Context, run: str) -> str:
 def check_cleared(ctx: Context, run: EvalRun) -> None:
     """Whoever asked for it, and whatever the file said then. Raises as `check_suite`."""
     with ctx.store.read() as tx:
-        target = tx.routing.targets()[run.target]
+        target = Routing(tx).targets()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
 
 
@@ -85,7 +89,7 @@ def collect_ended(ctx: Context) -> list[str]:
     did = []
     for run, owner, code, words in ctx.workers.reap():
         with ctx.store.write() as tx:
-            had_it = run in tx.runs.release(owner)
+            had_it = run in EvalRuns(tx).release(owner)
             if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
                 continue
             most = MAX_KILLS if code < 0 else MAX_FAILURES
@@ -96,17 +100,17 @@ def collect_ended(ctx: Context) -> list[str]:
 
 def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     """Whether it died before it could take its run, and the run still waits for a worker."""
-    eval_run = tx.runs.get(run)
+    eval_run = EvalRuns(tx).get(run)
     waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 
 def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
     """Count a failure; the run is tried again until there are too many."""
-    tx.runs.set_state(run, RunState.FAILED, because)
-    failures = tx.runs.get(run).failures
+    EvalRuns(tx).set_state(run, RunState.FAILED, because)
+    failures = EvalRuns(tx).get(run).failures
     if failures < most:
-        tx.runs.set_state(run, RunState.QUEUED, because)
+        EvalRuns(tx).set_state(run, RunState.QUEUED, because)
     return f"{run}: {because}, attempt {failures}"
 
 
@@ -116,15 +120,15 @@ def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Non
     Call it after the unit of work's first decision (a verdict, a proposal saved): what is
     needed can then not change under it.
     """
-    others = [p for p in tx.proposals.open() if p.id != proposal.id]
+    others = [p for p in Proposals(tx).open() if p.id != proposal.id]
     because = (
         "the gate had decided and needed no more answers"
         if proposal.verdict
         else "its proposal had ended"
     )
     for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
-        if tx.runs.get(run).state in RUNNABLE_STATES:
-            tx.runs.set_state(run, RunState.STOPPED, because)
+        if EvalRuns(tx).get(run).state in RUNNABLE_STATES:
+            EvalRuns(tx).set_state(run, RunState.STOPPED, because)
             if ctx.workers is not None:
                 ctx.workers.stop(run)
 
@@ -139,23 +143,23 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        if tx.runs.get(run).state not in RUNNABLE_STATES:
+        if EvalRuns(tx).get(run).state not in RUNNABLE_STATES:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
-        for proposal in tx.proposals.open():
+        for proposal in Proposals(tx).open():
             if run in needed_runs([proposal]):
                 if proposal.proposer_principal != actor.principal:
                     actor.require(Role.APPROVER)
                 why = f"its run {run} was {because}"
-                saved = tx.proposals.save(
+                saved = Proposals(tx).save(
                     apply_event(proposal, ProposalEvent.CANCELLED, now, why)
                 )
                 stop_unneeded_runs(ctx, tx, saved)
-                tx.audit.append(
+                AuditLog(tx).append(
                     actor, "proposal.cancelled", f"proposal {proposal.id}", {"reason": why}
                 )
-        tx.runs.set_state(run, RunState.STOPPED, because)
-        tx.audit.append(actor, "eval.cancel", f"run {run}", {"reason": because})
-        ended = tx.runs.get(run)
+        EvalRuns(tx).set_state(run, RunState.STOPPED, because)
+        AuditLog(tx).append(actor, "eval.cancel", f"run {run}", {"reason": because})
+        ended = EvalRuns(tx).get(run)
     if ctx.workers is not None:
         ctx.workers.stop(run)
     return ended
@@ -163,7 +167,9 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     """Whether a run with the same fingerprint and no fewer items is queued or running."""
-    return any(queued.wanted >= run.wanted for queued in tx.runs.unfinished(run.fingerprint))
+    return any(
+        queued.wanted >= run.wanted for queued in EvalRuns(tx).unfinished(run.fingerprint)
+    )
 
 
 def start_run(
@@ -231,13 +237,13 @@ def queue_run(  # noqa: PLR0913 - what a run is made of
         budget=budget,
     )
     with ctx.store.write() as tx:
-        if slot and (has_duplicate(tx, run) or not tx.runs.add_new(run)):
+        if slot and (has_duplicate(tx, run) or not EvalRuns(tx).add_new(run)):
             return None
         note_made(tx, run.id)
-        tx.suites.put(pin, now)
+        Suites(tx).put(pin, now)
         if not slot:
-            tx.runs.add(run)
-        tx.audit.append(
+            EvalRuns(tx).add(run)
+        AuditLog(tx).append(
             actor,
             "eval.run",
             f"run {run.id}",

@@ -38,6 +38,11 @@ from harness.domain.operations.delivery import (
 )
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import AlertSinks
+from harness.store.sql.agents import SwitchRequests
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import Alerts, Deliveries
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.alerts")
@@ -93,30 +98,30 @@ def raise_alert(
 ) -> None:
     """Opens an alert. about: the id that tells this cause from others of its kind."""
     key = f"{kind.value}:{about}"
-    tx.alerts.fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
+    Alerts(tx).fold([Alert(kind, subject, key, title, text, tx.now(), SOURCE, news)])
 
 
 def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
     """End the alert, as its cause is over; does nothing where none is open."""
-    record = tx.alerts.newest(f"{kind.value}:{about}")
+    record = Alerts(tx).newest(f"{kind.value}:{about}")
     if record is not None and record.open:
-        tx.alerts.fold([_resolution_of(record, tx.now())])
+        Alerts(tx).fold([_resolution_of(record, tx.now())])
 
 
 def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
     """Ends the alert whatever its sources say, as where a person has looked; the next one opens
     it again. Returns whether there was one. about: empty for a kind that has one alert.
     """
-    record = tx.alerts.newest(f"{kind.value}:{about}" if about else kind.value)
+    record = Alerts(tx).newest(f"{kind.value}:{about}" if about else kind.value)
     if record is None or not record.open:
         return False
-    tx.alerts.save(resolve_record(record, tx.now()))
+    Alerts(tx).save(resolve_record(record, tx.now()))
     return True
 
 
 def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
     with ctx.store.read() as tx:
-        records = tx.alerts.unsettled()
+        records = Alerts(tx).unsettled()
     return {
         (record.kind, record.key.partition(":")[2])
         for record in records
@@ -126,7 +131,7 @@ def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
 
 def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
     with ctx.store.read() as tx:
-        record = tx.alerts.newest(f"{kind.value}:{about}")
+        record = Alerts(tx).newest(f"{kind.value}:{about}")
     return record is not None and record.open
 
 
@@ -157,7 +162,7 @@ def update_alerts(
     with ctx.store.read() as tx:
         titles = {
             (record.kind, record.key.partition(":")[2]): record.title
-            for record in tx.alerts.unsettled()
+            for record in Alerts(tx).unsettled()
             if record.kind in kinds and record.open
         }
     for key in sorted(titles.keys() | notices.keys()):
@@ -215,24 +220,24 @@ def _resolve_finished(ctx: Context) -> None:
     """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        open_ = [alert for alert in tx.alerts.unsettled() if alert.open]
+        open_ = [alert for alert in Alerts(tx).unsettled() if alert.open]
         ended = {alert.key for alert in open_ if _is_over(tx, alert, now)}
         ended |= {alert.key for alert in open_ if not drop_silent_sources(alert, now).open}
     for key in sorted(ended):
         with ctx.store.write() as tx:
-            record = tx.alerts.newest(key)
+            record = Alerts(tx).newest(key)
             if record is None or not record.open:
                 continue
             quiet = drop_silent_sources(record, now)
             if not quiet.open:
-                tx.alerts.save(quiet)
+                Alerts(tx).save(quiet)
             elif _is_over(tx, record, now):
                 if record.kind is AlertKind.INTERNAL_ERROR:
-                    tx.alerts.save(
+                    Alerts(tx).save(
                         resolve_record(record, now)
                     )  # routers raised it, and end nothing
                 else:
-                    tx.alerts.fold([_resolution_of(record, now)])
+                    Alerts(tx).fold([_resolution_of(record, now)])
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
@@ -242,30 +247,30 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
-                proposal = tx.proposals.get(about)
+                proposal = Proposals(tx).get(about)
                 return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
                     proposal.approver
                 )
             case AlertKind.EVAL_WAITS:
-                proposal = tx.proposals.get(about)
+                proposal = Proposals(tx).get(about)
                 measured = proposal.phase is ProposalPhase.EVALUATING
                 runs = [pair for pair in proposal.runs.values() if measured]
                 return not any(
-                    tx.runs.get(run).waits_since
+                    EvalRuns(tx).get(run).waits_since
                     for pair in runs
                     for run in (pair.incumbent, pair.candidate)
                 )
             case AlertKind.MODEL_SWITCH:
-                request = tx.switch_requests.get(about)
+                request = SwitchRequests(tx).get(about)
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.BREAK_GLASS:
                 # Its own row may be forged, so that nobody can end it: the route's says enough.
-                route = tx.routing.route(record.subject.removeprefix("route "))
+                route = Routing(tx).route(record.subject.removeprefix("route "))
                 return route is None or route.break_glass != about
             case AlertKind.CANARY_PAUSED:
-                return tx.rollouts.get(about).state is not RolloutState.PAUSED
+                return Rollouts(tx).get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
-                rollout = tx.rollouts.get(about)
+                rollout = Rollouts(tx).get(about)
                 bakes = record.kind is not AlertKind.SAMPLE_RATIO and rollout.baking
                 return not rollout.live and not bakes
             case _:
@@ -294,10 +299,10 @@ def _resolution_of(record: AlertRecord, now: datetime) -> Alert:
 def _queue(ctx: Context, sinks: AlertSinks) -> None:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        keys = {alert.key for alert in tx.alerts.unsettled() if due_message(alert, now)}
+        keys = {alert.key for alert in Alerts(tx).unsettled() if due_message(alert, now)}
     for key in sorted(keys):
         with ctx.store.write() as tx:
-            record = tx.alerts.newest(key)
+            record = Alerts(tx).newest(key)
             due = due_message(record, now) if record is not None else None
             if record is None or due is None:
                 continue
@@ -310,15 +315,15 @@ def queue_message(
 ) -> None:
     now = tx.now()
     after = mark_notified(record, message, now)
-    tx.alerts.save(after)
+    Alerts(tx).save(after)
     for sink in sinks:
-        tx.deliveries.add(new_delivery(after, message, sink, now))
+        Deliveries(tx).add(new_delivery(after, message, sink, now))
 
 
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:
     with ctx.store.read() as tx:
-        due = tx.deliveries.due(ctx.clock.now())
-        records = {delivery.alert: tx.alerts.get(delivery.alert) for delivery in due}
+        due = Deliveries(tx).due(ctx.clock.now())
+        records = {delivery.alert: Alerts(tx).get(delivery.alert) for delivery in due}
     by_sink: dict[str, list[Delivery]] = {}
     for delivery in due:
         by_sink.setdefault(delivery.sink, []).append(delivery)
@@ -339,7 +344,7 @@ def _send(
     for delivery in waiting:
         claimed = claim_delivery(delivery, ctx.clock.now())
         with ctx.store.write() as tx:
-            if not tx.deliveries.replace(delivery, claimed):
+            if not Deliveries(tx).replace(delivery, claimed):
                 return
         record = records[delivery.alert]
         plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
@@ -350,7 +355,7 @@ def _send(
         if not tried.delivered:
             after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
         with ctx.store.write() as tx:
-            tx.deliveries.replace(claimed, after)
+            Deliveries(tx).replace(claimed, after)
         if not tried.delivered:
             log.warning(
                 "alert_not_delivered",

@@ -17,6 +17,7 @@ from harness.domain.formatting import escape_formula
 from harness.domain.operations.audit import AuditEvent, AuditPosition, hide_identity
 from harness.domain.operations.keyring import KeyPurpose
 from harness.ports import Signatures
+from harness.store.sql.audit import AuditLog
 
 COLUMNS: Final = (
     "number",
@@ -98,10 +99,10 @@ class AuditLines:
         with ctx.store.read() as tx:
             if self._last is None:
                 self._last = next(
-                    (AuditPosition(event.number, event.mac) for event in tx.audit.tail(1)),
+                    (AuditPosition(event.number, event.mac) for event in AuditLog(tx).tail(1)),
                     AuditPosition(),
                 )
-            events = tx.audit.after(self._last.number, EVENTS_AT_ONCE)
+            events = AuditLog(tx).after(self._last.number, EVENTS_AT_ONCE)
         for event in events:
             self._write(f'{{"audit": {event_line(hide_identity(event))}}}')
             self._last = AuditPosition(event.number, event.mac)
@@ -156,7 +157,7 @@ def find_missing_head(ctx: Context, heads: Sequence[AuditPosition]) -> int | Non
     """The number of the first head whose event the log lacks, or has with other content."""
     with ctx.store.read() as tx:
         for head in sorted(heads, key=lambda head: head.number):
-            event = tx.audit.find(head.number) if head.number else None
+            event = AuditLog(tx).find(head.number) if head.number else None
             if head.number and (event is None or event.mac != head.mac):
                 return head.number
     return None

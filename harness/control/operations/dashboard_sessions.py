@@ -26,6 +26,8 @@ from harness.domain.operations.access import (
 )
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import ApiKeys, DashboardSessions, Principals
 from harness.store.transaction import Transaction
 
 NO_LINK: Final = (
@@ -68,16 +70,16 @@ def create_link(
             link_hash=key_hash(text, secret),
             link_expires_at=now + check_lifetime(lasts),
         )
-        tx.dashboard_sessions.add(session)
+        DashboardSessions(tx).add(session)
         facts = {"for": owner.name, "principal": owner.principal, "key": owner.key}
-        tx.audit.append(actor, "dashboard.link", f"session {session.id}", facts)
+        AuditLog(tx).append(actor, "dashboard.link", f"session {session.id}", facts)
     return session, text
 
 
 def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
     if key is None or key == actor.key:
         return actor
-    if tx.keys.find(key) is None:
+    if ApiKeys(tx).find(key) is None:
         raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
     owner = keys.actor_behind(tx, key)
     require_makeable(
@@ -116,7 +118,7 @@ def open_link(
         if replayed is None:
             waiting = _waiting(tx, link, secret)
             opened, cookie = _opened(ctx, waiting.session, secret, lasts)
-            tx.dashboard_sessions.save(opened)
+            DashboardSessions(tx).save(opened)
             _record_start(tx, ActorSession(opened, waiting.actor), _ended(tx, former, secret))
     if replayed is not None:
         raise NotAllowed(replayed)
@@ -139,7 +141,7 @@ def open_with_key(
     )
     session, cookie = _opened(ctx, begun, secret, lasts)
     with ctx.store.write() as tx:
-        tx.dashboard_sessions.add(session)
+        DashboardSessions(tx).add(session)
         _record_start(tx, ActorSession(session, actor), _ended(tx, former, secret))
     return ActorSession(session, actor), cookie
 
@@ -147,7 +149,7 @@ def open_with_key(
 def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
     """Finds who acts behind a cookie, with the role of now. Raises NotAllowed."""
     with refusing(), ctx.store.read() as tx:
-        session = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret))
+        session = DashboardSessions(tx).by_cookie(key_hash(cookie, secret))
         if session is None:
             raise NotAllowed("this browser is not signed in")
         session.require_open(ctx.clock.now())
@@ -161,7 +163,7 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
 
 
 def find_former(tx: Transaction, cookie: str, secret: bytes) -> DashboardSession | None:
-    former = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret)) if cookie else None
+    former = DashboardSessions(tx).by_cookie(key_hash(cookie, secret)) if cookie else None
     if former is not None:
         _end(tx, former.cookie_hash)
     return former
@@ -172,14 +174,14 @@ def _ended(tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
 
 
 def _end(tx: Transaction, cookie_hash: str | None) -> Actor | None:
-    session = tx.dashboard_sessions.by_cookie(cookie_hash, lock=True) if cookie_hash else None
+    session = DashboardSessions(tx).by_cookie(cookie_hash, lock=True) if cookie_hash else None
     if session is None or session.ended_at is not None:
         return None
-    tx.dashboard_sessions.save(replace(session, ended_at=tx.now()))
-    name = tx.principals.get(session.principal).name
+    DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
+    name = Principals(tx).get(session.principal).name
     # Whoever signs out may, also with a key that was revoked.
     actor = Actor(name, Role.VIEWER, session.principal, session.key)
-    tx.audit.append(actor, "dashboard.sign_out", f"session {session.id}", {})
+    AuditLog(tx).append(actor, "dashboard.sign_out", f"session {session.id}", {})
     return actor
 
 
@@ -205,7 +207,7 @@ def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
     with refusing(), ctx.store.read() as tx:
         return [
             _view(tx, session)
-            for session in tx.dashboard_sessions.open_at(ctx.clock.now())
+            for session in DashboardSessions(tx).open_at(ctx.clock.now())
             if actor.role >= Role.ADMIN or session.principal == actor.principal
         ]
 
@@ -218,14 +220,14 @@ def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> Signed
     why = require_reason(reason, "to end a session")
     now = ctx.clock.now()
     with refusing(), ctx.store.write() as tx:
-        found = tx.dashboard_sessions.get(session)
+        found = DashboardSessions(tx).get(session)
         if found.principal != actor.principal:
             actor.require(Role.ADMIN)
         if found.opened_at is None or found.ended_at is not None:
             raise Conflict(f"the session {session} does not go on: nothing to end")
-        tx.dashboard_sessions.save(replace(found, ended_at=now))
+        DashboardSessions(tx).save(replace(found, ended_at=now))
         facts = {"of": found.principal, "reason": why}
-        tx.audit.append(actor, "dashboard.end", f"session {session}", facts)
+        AuditLog(tx).append(actor, "dashboard.end", f"session {session}", facts)
         return _view(tx, found)
 
 
@@ -236,7 +238,7 @@ def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
     return SignedInSession(
         id=session.id,
         principal=session.principal,
-        name=tx.principals.get(session.principal).name,
+        name=Principals(tx).get(session.principal).name,
         by=by,
         key=session.key,
         opened_at=session.opened_at,
@@ -256,7 +258,7 @@ def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorS
 
 
 def _waiting(tx: Transaction, link: str, secret: bytes) -> ActorSession:
-    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
+    session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None:
         raise NotAllowed(NO_LINK)
     session.require_link(tx.now())
@@ -270,10 +272,10 @@ def _end_replayed(tx: Transaction, link: str, former: str, secret: bytes) -> str
     session = _find_replayed(tx, link, former, secret)
     if session is None or session.opened_at is None:
         return None
-    tx.dashboard_sessions.save(replace(session, ended_at=tx.now()))
+    DashboardSessions(tx).save(replace(session, ended_at=tx.now()))
     actor = _actor(tx, session)
     facts = {"opened_at": session.opened_at.isoformat()}
-    tx.audit.append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
+    AuditLog(tx).append(actor, "dashboard.link_replayed", f"session {session.id}", facts)
     return (
         f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
         f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
@@ -284,7 +286,7 @@ def _find_replayed(
     tx: Transaction, link: str, former: str, secret: bytes
 ) -> DashboardSession | None:
     """Finds the session of a link that comes again in its time, from another browser."""
-    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
+    session = DashboardSessions(tx).by_link(key_hash(link, secret))
     if session is None or session.opened_at is None or session.link_expires_at is None:
         return None
     over = tx.now() >= session.link_expires_at or session.ended_at is not None
@@ -321,4 +323,4 @@ def _record_start(tx: Transaction, signed_in: ActorSession, before: Actor | None
         "instead_of": before.principal if before is not None else None,
     }
     subject = f"session {session.id}"
-    tx.audit.append(signed_in.actor, "dashboard.sign_in", subject, facts)
+    AuditLog(tx).append(signed_in.actor, "dashboard.sign_in", subject, facts)

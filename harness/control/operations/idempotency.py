@@ -10,6 +10,7 @@ from typing import TypeVar
 from harness.control.context import Context
 from harness.domain.errors import Conflict, InputError
 from harness.domain.operations.idempotent_request import KEEP, IdempotentRequest
+from harness.store.sql.operations import IdempotentRequests
 from harness.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -33,8 +34,8 @@ def do_once(
     """
 
     def note(tx: Transaction, made: str) -> None:
-        tx.idempotent_requests.forget(tx.now() - KEEP)
-        if not tx.idempotent_requests.add_new(replace(request, made=made)):
+        IdempotentRequests(tx).forget(tx.now() - KEEP)
+        if not IdempotentRequests(tx).add_new(replace(request, made=made)):
             raise Conflict("the same request was sent twice at once")
 
     made = _find_made(ctx, request)
@@ -49,7 +50,7 @@ def do_once(
 
 def _find_made(ctx: Context, request: IdempotentRequest) -> str:
     with ctx.store.read() as tx:
-        known = tx.idempotent_requests.find(request.scope, request.key)
+        known = IdempotentRequests(tx).find(request.scope, request.key)
     if known is None or known.sent_at + KEEP <= request.sent_at:
         return ""
     if known.request_hash != request.request_hash:

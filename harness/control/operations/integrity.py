@@ -14,6 +14,9 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditPosition, AuditReading
 from harness.domain.operations.signed_rows import Lineage, RowFault
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.installation import Installations
+from harness.store.sql.operations import Alerts
 from harness.store.transaction import Transaction
 
 log = structlog.get_logger("swapgate.integrity")
@@ -46,13 +49,13 @@ def check_audit_log(ctx: Context) -> list[str]:
 def _read_on(tx: Transaction, reading: AuditReading) -> int | None:
     position = reading.position
     if position.number:
-        last = tx.audit.find(position.number)
+        last = AuditLog(tx).find(position.number)
         if last is None or last.mac != position.mac:
             reading.position = position = AuditPosition()  # the database is another one now
     reading.is_whole = False
     for _ in range(PAGES_PER_TURN):
-        events = tx.audit.after(reading.position.number, EVENTS_PER_PAGE)
-        broken = tx.audit.break_after(reading.position, events)
+        events = AuditLog(tx).after(reading.position.number, EVENTS_PER_PAGE)
+        broken = AuditLog(tx).break_after(reading.position, events)
         if broken is not None:
             return broken
         if events:
@@ -103,14 +106,14 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
             f"the highest revision that routers served is from 0 to {MAX_REVISION}, not {above}"
         )
     with ctx.store.write() as tx:
-        before = tx.installation.lineage()
-        after = tx.installation.open_epoch(above=max(above, before.revision))
-        if tx.audit.first_break() is None:
+        before = Installations(tx).lineage()
+        after = Installations(tx).open_epoch(above=max(above, before.revision))
+        if AuditLog(tx).first_break() is None:
             # What is there fits; what is missing, a person has accepted.
             alerts.resolve_alert(tx, AlertKind.AUDIT_BROKEN, "log")
         # Also where a router that raised it was killed since, and cannot say that it is over.
         alerts.end_alert(tx, AlertKind.DATABASE_RESTORED)
-        tx.audit.append(
+        AuditLog(tx).append(
             actor,
             "database.accept_restore",
             f"installation {before.installation}",
@@ -127,11 +130,11 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
 def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
     with ctx.store.read() as tx:
         return max(
-            tx.installation.lineage().revision, tx.installation.highest_served(), *more, 0
+            Installations(tx).lineage().revision, Installations(tx).highest_served(), *more, 0
         )
 
 
 def is_unaccepted(tx: Transaction) -> bool:
     """Whether a router says that this database went back in its history."""
-    record = tx.alerts.newest(AlertKind.DATABASE_RESTORED.value)
+    record = Alerts(tx).newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None

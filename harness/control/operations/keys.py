@@ -29,6 +29,8 @@ from harness.domain.operations.principals import (
 )
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import ApiKeys, Principals
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
@@ -103,8 +105,8 @@ def create_key(  # noqa: PLR0913 - what a key is made of
             key = replace(key, principal=owner.id)
         else:
             _check_data_name(tx, name)
-        tx.keys.add(key)
-        tx.audit.append(
+        ApiKeys(tx).add(key)
+        AuditLog(tx).append(
             actor,
             "key.create",
             f"key {key.id}",
@@ -123,7 +125,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
 def _check_data_name(tx: Transaction, name: str) -> None:
     """Raises Conflict where a list, a budget and an alert would name two clients alike."""
     folded = fold_name(name)
-    for id_, known in tx.keys.data_key_names().items():
+    for id_, known in ApiKeys(tx).data_key_names().items():
         if fold_name(known) == folded:
             raise Conflict(
                 f"there is a data key {known!r} ({id_}) already: give this one another name, "
@@ -133,7 +135,7 @@ def _check_data_name(tx: Transaction, name: str) -> None:
 
 
 def _existing(tx: Transaction, name: str) -> Principal:
-    found = tx.principals.named(name)
+    found = Principals(tx).named(name)
     if found is None:
         raise NotFound(
             f"there is no principal {name!r}; without one named, the key makes a new "
@@ -146,7 +148,7 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
     shown = check_principal_name(name)
     if fold_name(shown) == SYSTEM.name:
         raise InputError(f"{shown!r} is how the audit log names what no person did")
-    known = tx.principals.named(shown)
+    known = Principals(tx).named(shown)
     if known is not None:
         raise Conflict(
             f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is no "
@@ -154,7 +156,7 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
         )
     kind = PrincipalKind.SERVICE if service else PrincipalKind.PERSON
     made = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
-    tx.principals.add(made)
+    Principals(tx).add(made)
     return made
 
 
@@ -163,8 +165,8 @@ def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        tx.keys.revoke(key, now)
-        tx.audit.append(actor, "key.revoke", f"key {key}", {})
+        ApiKeys(tx).revoke(key, now)
+        AuditLog(tx).append(actor, "key.revoke", f"key {key}", {})
 
 
 def set_limits(
@@ -179,13 +181,13 @@ def set_limits(
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        api_key = tx.keys.find(key)
+        api_key = ApiKeys(tx).find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
         before = None if api_key is None else api_key.limits
         limits = change(before or KeyLimits()).some
-        changed = tx.keys.limit(key, limits)
-        tx.audit.append(
+        changed = ApiKeys(tx).limit(key, limits)
+        AuditLog(tx).append(
             actor,
             "key.limits",
             f"key {key}",
@@ -200,26 +202,26 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        api_key = tx.keys.find(key)
+        api_key = ApiKeys(tx).find(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_OPT_OUTS)
-        changed = tx.keys.opt_out(key, frozenset(opt_outs))
+        changed = ApiKeys(tx).opt_out(key, frozenset(opt_outs))
         before = api_key.opt_outs if api_key else ()
         details = {"before": sorted(before), "after": sorted(changed.opt_outs)}
-        tx.audit.append(actor, "key.opt_outs", f"key {key}", details)
+        AuditLog(tx).append(actor, "key.opt_outs", f"key {key}", details)
     return changed
 
 
 def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
     """Returns the actor behind a management key. Raises NotAllowed for any other."""
     with refusing(NO_KEY), store.read() as tx:
-        return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
+        return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
 def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
     """The data key with this text. Raises NotAllowed for any other."""
     with refusing("no data key is accepted"), store.read() as tx:
-        key = tx.keys.by_hash(key_hash(text, secret))
+        key = ApiKeys(tx).by_hash(key_hash(text, secret))
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this data key is not known, or was revoked")
     return key
@@ -242,14 +244,14 @@ def refusing(words: str) -> Iterator[None]:
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns who acts with the management key, with its role of now. Raises NotAllowed."""
-    found = tx.keys.find(key) if key is not None else None
+    found = ApiKeys(tx).find(key) if key is not None else None
     # By its hash, which looks at the manifest: a key that was revoked may have been put back as
     # it was signed before.
-    return _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
+    return _actor(tx, ApiKeys(tx).by_hash(found.hash) if found is not None else None)
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
         raise NotAllowed("this management key is not known, or was revoked")
-    name = tx.principals.get(key.principal).name
+    name = Principals(tx).get(key.principal).name
     return Actor(name, key.role, key.principal, key.id)

@@ -11,6 +11,8 @@ from harness.domain.errors import NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import People, PersonLink, Principal
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import PersonLinks, Principals
 from harness.store.transaction import Transaction
 
 
@@ -37,7 +39,7 @@ def _declare(
     actor.require(Role.ADMIN)
     why = require_reason(reason, "to declare who somebody is")
     with ctx.store.write() as tx:
-        people = tx.person_links.people(lock=True)
+        people = PersonLinks(tx).people(lock=True)
         one, other = _named(tx, principal), _named(tx, person)
         people.require_linkable(one, other)
         before = people.link(one.id)
@@ -51,7 +53,7 @@ def _declare(
             created_by=actor.principal,
             created_with=actor.key,
         )
-        tx.person_links.add(made)
+        PersonLinks(tx).add(made)
         facts = {
             "name": one.name,
             "person": other.id,
@@ -60,12 +62,12 @@ def _declare(
             "reason": why,
         }
         action = "person.separate" if made.alone else "person.link"
-        tx.audit.append(actor, action, f"principal {one.id}", facts)
+        AuditLog(tx).append(actor, action, f"principal {one.id}", facts)
     return made
 
 
 def _named(tx: Transaction, name: str) -> Principal:
-    found = tx.principals.named(name)
+    found = Principals(tx).named(name)
     if found is None:
         raise NotFound(
             f"there is no principal {name!r}; `swapgate person list` shows them. Who comes by "
@@ -80,8 +82,8 @@ def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
     the caller has not signed in.
     """
     with ctx.store.read() as tx:
-        people = tx.person_links.people()
-        stored = tx.principals.all()
+        people = PersonLinks(tx).people()
+        stored = Principals(tx).all()
     shown = [one for one in stored if _may_read(people, actor, one.id)]
     names = {principal.id: principal.name for principal in stored}
     views = []

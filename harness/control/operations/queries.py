@@ -37,6 +37,14 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.interventions import BreakGlasses
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Deliveries, Principals
+from harness.store.sql.preload import Preload
+from harness.store.sql.proposals import Proposals, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -66,13 +74,13 @@ def find_route(ctx: Context, name: str) -> Route:
 def load_verdict(ctx: Context, name: str) -> Verdict:
     """Loads a verdict by id. Raises NotFound."""
     with ctx.store.read() as tx:
-        return tx.verdicts.get(name)
+        return Verdicts(tx).get(name)
 
 
 def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
-        return tx.audit.first_break()
+        return AuditLog(tx).first_break()
 
 
 def list_suites(ctx: Context, *, pinned: bool = True) -> Sequence[SuiteSummary]:
@@ -131,11 +139,11 @@ def find_proposal(ctx: Context, proposal: str) -> ProposalView:
 
     def find_route(name: str) -> Route | None:
         with suppress(SignatureInvalid):
-            return tx.routing.route(name)
+            return Routing(tx).route(name)
         return None
 
     with ctx.store.read() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         return ProposalView.from_proposal(
             found, find_route, evaluation.describe_proposal_waits(tx, found)
         )
@@ -172,7 +180,7 @@ def list_route_versions(
     with ctx.store.read() as tx:
         ended = {
             (glass.ended_at, f"break-glass {glass.id}: {glass.ended_because}"): glass.id
-            for glass in tx.break_glasses.ended_on(route)
+            for glass in BreakGlasses(tx).ended_on(route)
         }
     records = [
         replace(record, ended_break_glass=ended.get((record.at, record.reason)))
@@ -203,7 +211,7 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
-        spent = tx.observations.spend_totals(today=today, keys=ids)
+        spent = Observations(tx).spend_totals(today=today, keys=ids)
         owners = _owners(tx, {key.principal for key in page if key.principal})
 
     def glance(key: ApiKey) -> KeySummary:
@@ -222,7 +230,7 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
     found = {}
     for id_ in ids:
         with suppress(SignatureInvalid):
-            found[id_] = tx.principals.get(id_).name
+            found[id_] = Principals(tx).get(id_).name
     return found
 
 
@@ -246,9 +254,9 @@ def list_alerts(
     """Lists the alerts, the one last seen first. search: a part of their text."""
     page = ctx.store.lists.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
-        tx.preload.deliveries([record.id for record in page])
+        Preload(tx).deliveries([record.id for record in page])
         return page.map(
-            lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
+            lambda record: alerts.build_alert_view(record, Deliveries(tx).for_alert(record.id))
         )
 
 
@@ -312,5 +320,5 @@ def read_audit_events(
 def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
     """The run, its stored samples, its cost so far in USD."""
     with ctx.store.read() as tx:
-        samples, cost, _, _ = tx.runs.progress(run)
-        return tx.runs.get(run), samples, cost
+        samples, cost, _, _ = EvalRuns(tx).progress(run)
+        return EvalRuns(tx).get(run), samples, cost

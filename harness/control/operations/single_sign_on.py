@@ -25,6 +25,8 @@ from harness.domain.operations.principals import (
 )
 from harness.domain.settings import OidcSettings
 from harness.ports import Clock
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import DashboardSessions, Principals
 from harness.store.transaction import Transaction
 
 # What clocks of two machines may differ by.
@@ -132,12 +134,12 @@ def sign_in(
     identity.require_current(ctx.clock.now(), lasts)
     hash_ = key_hash(identity.sign_in, secret)
     with refusing(), ctx.store.read() as tx:
-        session = tx.dashboard_sessions.by_cookie(hash_)
+        session = DashboardSessions(tx).by_cookie(hash_)
         if session is not None:
             return _resumed(tx, session, identity)
     with refusing(), ctx.store.write() as tx:
         # Two tabs may have asked at once.
-        session = tx.dashboard_sessions.by_cookie(hash_, lock=True)
+        session = DashboardSessions(tx).by_cookie(hash_, lock=True)
         if session is None:
             before = dashboard_sessions.find_former(tx, former, secret)
             session = _begin(ctx, tx, identity, hash_, lasts, before)
@@ -148,7 +150,7 @@ def _resumed(
     tx: Transaction, session: DashboardSession, identity: SignedInIdentity
 ) -> ActorSession:
     session.require_open(tx.now())
-    person = tx.principals.get(session.principal)
+    person = Principals(tx).get(session.principal)
     return ActorSession(session, _acting(person, identity))
 
 
@@ -165,7 +167,7 @@ def _begin(
     before: DashboardSession | None,
 ) -> DashboardSession:
     now = ctx.clock.now()
-    known = tx.principals.signed_in(identity.issuer, identity.subject)
+    known = Principals(tx).signed_in(identity.issuer, identity.subject)
     person = known or _register(ctx, tx, identity)
     session = DashboardSession(
         id=ctx.chance.token("ds_"),
@@ -177,7 +179,7 @@ def _begin(
         opened_at=now,
         expires_at=identity.issued_at + lasts,
     )
-    tx.dashboard_sessions.add(session)
+    DashboardSessions(tx).add(session)
     actor = _acting(person, identity)
     facts = {
         "by": "oidc",
@@ -188,7 +190,7 @@ def _begin(
         "new": known is None,
         "instead_of": before.principal if before is not None else None,
     }
-    tx.audit.append(actor, "dashboard.sign_in", f"session {session.id}", facts)
+    AuditLog(tx).append(actor, "dashboard.sign_in", f"session {session.id}", facts)
     return session
 
 
@@ -204,7 +206,7 @@ def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Prin
         subject=identity.subject,
     )
     try:
-        tx.principals.add(person)
+        Principals(tx).add(person)
     except Conflict as error:
         # Two principals of one person would pass four eyes; one of two persons would not.
         raise NotAllowed(

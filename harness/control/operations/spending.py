@@ -17,6 +17,11 @@ from harness.domain.operations.spending import (
     month_of,
 )
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.drift import Drift
+from harness.store.sql.installation import Spending
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 ALERT_KEY = "spending"
@@ -26,12 +31,12 @@ def run_once(ctx: Context) -> list[str]:
     """Keeps cap and alert as they should be; what it did, in words."""
     did = []
     with ctx.store.read() as tx:
-        stored = tx.spending.cap_usd()
+        stored = Spending(tx).cap_usd()
     if stored != ctx.monthly_cap_usd:
         with ctx.store.write() as tx:
-            if tx.spending.set_cap(ctx.monthly_cap_usd, ctx.clock.now()):
+            if Spending(tx).set_cap(ctx.monthly_cap_usd, ctx.clock.now()):
                 details = {"before_usd": stored, "after_usd": ctx.monthly_cap_usd}
-                tx.audit.append(SYSTEM, "spending.cap", "spending", details)
+                AuditLog(tx).append(SYSTEM, "spending.cap", "spending", details)
         did.append(f"the monthly cap is {_cap_text(ctx.monthly_cap_usd)} now")
     _watch(ctx)
     return did
@@ -39,18 +44,18 @@ def run_once(ctx: Context) -> list[str]:
 
 def load_spending(ctx: Context) -> MonthSpending:
     with ctx.store.read() as tx:
-        return tx.spending.month(month_of(ctx.clock.now()))
+        return Spending(tx).month(month_of(ctx.clock.now()))
 
 
 def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
-    return SpendingPurpose.DRIFT if tx.drift.is_checking(run) else SpendingPurpose.EVALS
+    return SpendingPurpose.DRIFT if Drift(tx).is_checking(run) else SpendingPurpose.EVALS
 
 
 def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:
     """Says why a run may ask nothing now; empty where it may. judge: id of its target."""
     if month.cap_usd is None:
         return ""
-    known, providers = tx.routing.targets(), tx.providers.all()
+    known, providers = Routing(tx).targets(), Providers(tx).all()
     for id_ in filter(None, (run.target, judge)):
         target: Target | None = known.get(id_)
         provider = providers.get(target.provider) if target else None

@@ -18,6 +18,7 @@ from harness.domain.operations.spending import (
     month_of,
 )
 from harness.ports import Clock
+from harness.store.sql.installation import Spending
 from harness.store.store import Store
 
 READ_EVERY_S: Final = 10.0
@@ -83,7 +84,7 @@ class SpendingMeter:
                 self._write()
             elif at_once or self._age_s >= READ_EVERY_S:
                 with self._store.read() as tx:
-                    month = tx.spending.month(month_of(self._clock.now()))
+                    month = Spending(tx).month(month_of(self._clock.now()))
                 self._put(month)
 
     @property
@@ -100,8 +101,8 @@ class SpendingMeter:
         try:
             with self._store.write() as tx:
                 for month, cost in self._in_write.items():
-                    tx.spending.add(month, cost)
-                read = tx.spending.month(month_of(self._clock.now()))
+                    Spending(tx).add(month, cost)
+                read = Spending(tx).month(month_of(self._clock.now()))
         except BaseException:
             with self._numbers:
                 for month, cost in self._in_write.items():

@@ -16,6 +16,8 @@ from harness.domain.privacy.capture import (
     user_text,
 )
 from harness.domain.reliability.failover import user_hashes
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Captures
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 SAMPLE_DAYS: Final = 30
@@ -53,9 +55,9 @@ def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
-        capture = tx.captures.get(id_)
+        capture = Captures(tx).get(id_)
         subject = f"captures of {capture.route}"
-        tx.audit.append(actor, "capture.read", subject, {"captures": [id_]})
+        AuditLog(tx).append(actor, "capture.read", subject, {"captures": [id_]})
     return capture
 
 
@@ -75,7 +77,7 @@ def export_captures(
         raise InputError(f"a similarity is above 0, at most 1, not {near}")
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
-        found = [*reversed(tx.captures.list(route=route, since=after))]
+        found = [*reversed(Captures(tx).list(route=route, since=after))]
     sample = CaptureSample.from_sizes(
         [(request.body_bytes, request.too_large, request.seen) for request in found]
     )
@@ -87,7 +89,7 @@ def export_captures(
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
         subject = f"captures of {route or 'all routes'}"
-        tx.audit.append(actor, "capture.export", subject, details)
+        AuditLog(tx).append(actor, "capture.export", subject, details)
     drawn = {"drawn": sample.requests, "too_large": sample.too_large}
     lines = [build_export_line(request, drawn) for request in kept]
     return CaptureExport(lines, like, sample)
@@ -97,7 +99,7 @@ def load_sample(ctx: Context, route: str | None) -> CaptureSample:
     """Loads the sizes of the requests that were drawn in the last SAMPLE_DAYS."""
     since = ctx.clock.now() - timedelta(days=SAMPLE_DAYS)
     with ctx.store.read() as tx:
-        return CaptureSample.from_sizes(tx.captures.sizes(route=route, since=since))
+        return CaptureSample.from_sizes(Captures(tx).sizes(route=route, since=since))
 
 
 def build_export_line(
@@ -169,11 +171,11 @@ def purge_captures(
         raise InputError("say what to delete: a capture, a route, a user, or everything")
     users = user_hashes(user, secret) if user else ()
     with ctx.store.write() as tx:
-        gone = tx.captures.purge(id_=id_, route=route, users=users)
+        gone = Captures(tx).purge(id_=id_, route=route, users=users)
         # Not the user's id: the log is kept for ever.
         details = {"count": gone, "capture": id_, "by_user": bool(user)}
         subject = f"captures of {route or 'all routes'}"
-        tx.audit.append(actor, "capture.purge", subject, details)
+        AuditLog(tx).append(actor, "capture.purge", subject, details)
     ctx.store.drop_deleted()
     return gone
 

@@ -14,6 +14,11 @@ from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.idempotent_request import KEEP as IDEMPOTENT_REQUESTS_KEPT
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.observations import Captures, Failovers, Observations
+from harness.store.sql.operations import Alerts, DashboardSessions, IdempotentRequests
+from harness.store.sql.proposals import Rollouts
+from harness.store.sql.routing import Routing
 
 # What time alone brings about is noticed that much later.
 REST_S: Final = 5.0
@@ -110,15 +115,15 @@ def purge_expired(
     """Deletes what is older than these ages, and what has an end of its own."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        tx.alerts.forget(now - timedelta(days=alerts_days))
-        tx.failovers.forget(now - timedelta(days=failovers_days))
-        tx.observations.forget_traffic(now - timedelta(days=traffic_days))
-        tx.dashboard_sessions.forget(now - SIGN_INS_KEPT)
-        tx.idempotent_requests.forget(now - IDEMPOTENT_REQUESTS_KEPT)
-        expired = tx.captures.forget(now)
-        live = (*tx.rollouts.live(), *tx.rollouts.baking())
-        tx.observations.forget_keys({rollout.id for rollout in live})
-        tx.observations.forget_batches_before(now - BATCHES_KEPT)
+        Alerts(tx).forget(now - timedelta(days=alerts_days))
+        Failovers(tx).forget(now - timedelta(days=failovers_days))
+        Observations(tx).forget_traffic(now - timedelta(days=traffic_days))
+        DashboardSessions(tx).forget(now - SIGN_INS_KEPT)
+        IdempotentRequests(tx).forget(now - IDEMPOTENT_REQUESTS_KEPT)
+        expired = Captures(tx).forget(now)
+        live = (*Rollouts(tx).live(), *Rollouts(tx).baking())
+        Observations(tx).forget_keys({rollout.id for rollout in live})
+        Observations(tx).forget_batches_before(now - BATCHES_KEPT)
     if expired:
         ctx.store.drop_deleted()
     credentials.expire_credentials(ctx)
@@ -131,7 +136,7 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
         before = ctx.clock.now() - time
         while True:
             with ctx.store.write() as tx:
-                blanked = tx.runs.blank_texts(suite, before, limit=_RUNS_AT_A_TIME)
+                blanked = EvalRuns(tx).blank_texts(suite, before, limit=_RUNS_AT_A_TIME)
             count += blanked
             if blanked < _RUNS_AT_A_TIME:
                 break
@@ -144,7 +149,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
     """Queues a run on each incumbent of the suite's routes, unless one is queued or running."""
     slot = f"{ctx.clock.now():%Y-%m-%dT%H:%MZ}"
     with ctx.store.read() as tx:
-        routes = tx.routing.table().routes.values()
+        routes = Routing(tx).table().routes.values()
     targets = {
         route.incumbent
         for route in routes

@@ -14,6 +14,9 @@ from harness.domain.agents.agent import AgentGrant, SessionState
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.reliability.failover import hash_user, user_hashes
+from harness.store.sql.agents import AgentGrants, Agents, Sessions, SwitchRequests
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.observations import Captures, Failovers
 from harness.store.transaction import Transaction
 
 # What a deletion says that it cannot do.
@@ -49,17 +52,17 @@ def delete_user(
             "such as the number of the request"
         )
     with ctx.store.write() as tx:
-        ids = tx.sessions.of_user(user)
+        ids = Sessions(tx).of_user(user)
         # Agents ask the router in the name of the session: once that is gone, nobody finds
         # what was captured of it.
         of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
         hashes = [*user_hashes(user, secret), *of_sessions]
-        captures = tx.captures.purge(users=hashes)
-        failovers = tx.failovers.blank_users(hashes)
+        captures = Captures(tx).purge(users=hashes)
+        failovers = Failovers(tx).blank_users(hashes)
         done = UserDeletion(purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
         counts = {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}
         # Without the user's id: the log is kept for ever.
-        tx.audit.append(actor, "user.delete", "a user", {**counts, "reason": reason})
+        AuditLog(tx).append(actor, "user.delete", "a user", {**counts, "reason": reason})
     ctx.store.drop_deleted()
     return done
 
@@ -73,10 +76,10 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
     now, count = ctx.clock.now(), 0
     while True:
         with ctx.store.write() as tx:
-            idle = tx.sessions.idle_since(now - keep, limit=_AT_A_TIME)
+            idle = Sessions(tx).idle_since(now - keep, limit=_AT_A_TIME)
             count += purge_sessions(ctx, tx, idle)
             if not idle:
-                tx.agents.forget(now - keep)
+                Agents(tx).forget(now - keep)
                 break
     if count:
         ctx.store.drop_deleted()
@@ -87,8 +90,8 @@ def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
     """Deletes sessions and counts them. ids: each before the one that spawned it."""
     for session in ids:
         sessions.close_in_unit(ctx, tx, session, PURGED)
-        tx.switch_requests.blank(session)
-        tx.sessions.delete(session)
+        SwitchRequests(tx).blank(session)
+        Sessions(tx).delete(session)
     return len(ids)
 
 
@@ -96,22 +99,22 @@ def revoke_stale_grants(ctx: Context) -> int:
     """Revoke the grants that open nothing any more, so that routers need not carry them."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        known = tx.agent_grants.not_revoked()
+        known = AgentGrants(tx).not_revoked()
         stale = [g for g in known if now >= g.expires_at or _has_ended(tx, g)]
     if stale:
         with ctx.store.write() as tx:
             for grant in stale:
-                tx.agent_grants.revoke(grant.id, now)
+                AgentGrants(tx).revoke(grant.id, now)
             details = {"grants": [grant.id for grant in stale], "reason": "ended"}
-            tx.audit.append(SYSTEM, "agent.grant_end", "grants of agents", details)
+            AuditLog(tx).append(SYSTEM, "agent.grant_end", "grants of agents", details)
     return len(stale)
 
 
 def _has_ended(tx: Transaction, grant: AgentGrant) -> bool:
     try:
-        if tx.agents.get(grant.agent).deleted_at is not None:
+        if Agents(tx).get(grant.agent).deleted_at is not None:
             return True
-        session = tx.sessions.get(grant.session) if grant.session else None
+        session = Sessions(tx).get(grant.session) if grant.session else None
     except NotFound:
         return True
     return session is not None and session.state is SessionState.CLOSED

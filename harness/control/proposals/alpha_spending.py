@@ -25,6 +25,10 @@ from harness.gate.planning.multiplicity import (
     spend_alpha,
     total_risk,
 )
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.proposals import Proposals, Verdicts
+from harness.store.sql.providers import Providers, Sightings
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 WINDOW: Final = timedelta(days=90)
@@ -121,7 +125,7 @@ def _risk(
 def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
     return [
         proposal
-        for proposal in tx.proposals.since(route, now - WINDOW)
+        for proposal in Proposals(tx).since(route, now - WINDOW)
         if has_looked(tx, proposal)
     ]
 
@@ -141,15 +145,15 @@ def find_lineage(
 
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """At the same host, by the name it is asked for or the one that its answers tell."""
-    providers = tx.providers.all()
-    ours = model_names.known_model_names(target, tx.sightings.for_target(target.id))
+    providers = Providers(tx).all()
+    ours = model_names.known_model_names(target, Sightings(tx).for_target(target.id))
     place = model_names.provider_host(providers.get(target.provider))
-    for other in tx.routing.targets().values():
+    for other in Routing(tx).targets().values():
         there = model_names.provider_host(providers.get(other.provider))
         if not model_names.same_host(place, there):
             continue
         if model_names.normalize_model_name(other.model) in ours or (
-            ours & model_names.known_model_names(other, tx.sightings.for_target(other.id))
+            ours & model_names.known_model_names(other, Sightings(tx).for_target(other.id))
         ):
             yield other
 
@@ -178,9 +182,9 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     """The looks, in words, that a proposal was not charged for: answers may tell whose
     model a candidate is.
     """
-    family = find_lineage(tx, tx.routing.targets()[proposal.candidate], None)
+    family = find_lineage(tx, Routing(tx).targets()[proposal.candidate], None)
     for plan in proposal.plans:
-        pin = tx.suites.get(plan.suite_digest)
+        pin = Suites(tx).get(plan.suite_digest)
         looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
         if looks >= plan.look:
             ids = ", ".join(former.id for former in earlier[:3])
@@ -203,7 +207,7 @@ def _before(
     """Counts the looks, and lists their proposals, newest first. until: those before it."""
     proposals = [
         proposal
-        for proposal in tx.proposals.of_candidates(family)
+        for proposal in Proposals(tx).of_candidates(family)
         if (until is None or proposal.created_at < until.created_at)
         and any(_same_items(tx, pin, plan) for plan in proposal.plans)
         and has_looked(tx, proposal)
@@ -215,14 +219,14 @@ def _before(
     ]
     # What was proposed has its look; the same target looked at once more decides nothing.
     tried = {candidate, *(proposal.candidate for proposal in proposals)}
-    tried |= {route.incumbent for route in tx.routing.table().routes.values()}
+    tried |= {route.incumbent for route in Routing(tx).table().routes.values()}
     by_hand = {
         run.target
-        for run in tx.runs.of_targets(set(family) - tried)
+        for run in EvalRuns(tx).of_targets(set(family) - tried)
         if (until is None or run.created_at < until.created_at)
         and run.is_manual
         and _same_items(tx, pin, run)
-        and tx.runs.scored(run.id)
+        and EvalRuns(tx).scored(run.id)
     }
     return max(len(before) + len(by_hand), *before, 0), proposals
 
@@ -233,17 +237,17 @@ def _was_blind(tx: Transaction, proposal: Proposal, candidate: str) -> bool:
     """
     if proposal.open or proposal.verdict is None:
         return False
-    if any(report.n_used for report in tx.verdicts.get(proposal.verdict).suites):
+    if any(report.n_used for report in Verdicts(tx).get(proposal.verdict).suites):
         return False
     runs = [pair.candidate for pair in proposal.runs.values()]
     return proposal.candidate == candidate or all(
-        tx.runs.count(run) and not tx.runs.scored(run) for run in runs
+        EvalRuns(tx).count(run) and not EvalRuns(tx).scored(run) for run in runs
     )
 
 
 def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:
     try:
-        known = tx.suites.get(earlier.suite_digest)
+        known = Suites(tx).get(earlier.suite_digest)
     except NotFound:
         return earlier.suite == pin.name
     if known.data_sha256 == pin.data_sha256:
@@ -258,4 +262,4 @@ def has_looked(tx: Transaction, proposal: Proposal) -> bool:
     # A verdict is a look also where somebody deleted its samples since.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None
-    return decided or any(tx.runs.scored(pair.candidate) for pair in pairs)
+    return decided or any(EvalRuns(tx).scored(pair.candidate) for pair in pairs)

@@ -14,6 +14,7 @@ from harness.domain.evals.run import AnswerColumns, is_nothing_readable
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.routing.target import Target
 from harness.gate.planning.budget import MeanUsage
+from harness.store.sql.evals import EvalRuns, Suites
 from harness.store.transaction import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
@@ -33,11 +34,11 @@ def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanU
 
 
 def _measured_usage(tx: Transaction, plan: SuitePlan, target: Target) -> MeanUsage | None:
-    for run in tx.runs.of_suite(target.id, plan.suite, plan.suite_digest):
-        answers = tx.runs.figures(run.id, below=MOST_SAMPLES).answered
+    for run in EvalRuns(tx).of_suite(target.id, plan.suite, plan.suite_digest):
+        answers = EvalRuns(tx).figures(run.id, below=MOST_SAMPLES).answered
         readable = not is_nothing_readable(zip(answers.error, answers.rule, strict=True))
         if len(answers) and readable:
-            judged = tx.suites.get(plan.suite_digest).judged
+            judged = Suites(tx).get(plan.suite_digest).judged
             return _means(answers, judged=judged)
     return None
 

@@ -30,6 +30,11 @@ from harness.domain.routing.candidate_schedule import (
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import Alerts
+from harness.store.sql.proposals import CandidateRounds, Proposals
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 LISTS_EVERY: Final = timedelta(days=1)
@@ -45,7 +50,7 @@ def run_once(ctx: Context) -> list[str]:
     did, failed = [], []
     with ctx.store.read() as tx:
         routes = [
-            r for _, r in sorted(tx.routing.table().routes.items()) if r.settings.candidates
+            r for _, r in sorted(Routing(tx).table().routes.items()) if r.settings.candidates
         ]
     for route in routes:
         try:
@@ -63,7 +68,7 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
     schedule, now = route.settings.candidates, ctx.clock.now()
     assert schedule is not None and ctx.calendar is not None  # noqa: S101, PT018 - `run_once`
     with ctx.store.read() as tx:
-        newest = tx.candidate_rounds.newest(route.name, 50)
+        newest = CandidateRounds(tx).newest(route.name, 50)
         waits = find_obstacle(tx, route)
     because = _find_ending(ctx, route, newest)
     due = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
@@ -75,7 +80,7 @@ def _run_route(ctx: Context, route: Route) -> list[str]:
 
 
 def find_obstacle(tx: Transaction, route: Route) -> str:
-    for proposal in tx.proposals.open():
+    for proposal in Proposals(tx).open():
         if proposal.route == route.name:
             return f"proposal {proposal.id} is open"
     if route.experiment is not None:
@@ -137,13 +142,13 @@ def _store(
         cost_usd=plan.cost_usd,
     )
     with ctx.store.write() as tx:
-        if tx.candidate_rounds.begin(new):
+        if CandidateRounds(tx).begin(new):
             details = {
                 "because": because,
                 "proposals": list(made),
                 "waiting": list(new.waiting),
             }
-            tx.audit.append(SYSTEM, "candidates.round", f"route {route.name}", details)
+            AuditLog(tx).append(SYSTEM, "candidates.round", f"route {route.name}", details)
 
 
 class ListRefresh:
@@ -195,7 +200,7 @@ def refresh_lists(ctx: Context, wanted: Callable[[Provider], bool]) -> Sequence[
     """Reads each wanted list that was not read for a day. Says which could not be read."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
         read_at = {model.provider: model.found_at for model in named_models.read_lists(tx)}
     due = [
         provider
@@ -237,7 +242,7 @@ def _read_lists_of(ctx: Context, routes: Sequence[Route]) -> Sequence[str]:
 def _announce(ctx: Context, new: set[str]) -> list[str]:
     said = []
     with ctx.store.read() as tx:
-        routes, targets = tx.routing.table().routes, tx.routing.targets()
+        routes, targets = Routing(tx).table().routes, Routing(tx).targets()
     for name, route in sorted(routes.items()):
         schedule = route.settings.candidates
         if schedule is None or not new:
@@ -268,7 +273,7 @@ def _announce(ctx: Context, new: set[str]) -> list[str]:
 
 def _was_announced(ctx: Context, about: str) -> bool:
     with ctx.store.read() as tx:
-        return tx.alerts.newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
+        return Alerts(tx).newest(f"{AlertKind.NEW_CANDIDATE.value}:{about}") is not None
 
 
 def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None) -> str:
@@ -292,6 +297,6 @@ def find_next_round(ctx: Context, route: Route) -> datetime | None:
     if ctx.calendar is None or schedule is None:
         return None
     with ctx.store.read() as tx:
-        newest = tx.candidate_rounds.newest(route.name)
+        newest = CandidateRounds(tx).newest(route.name)
     at = ctx.calendar.next_time(schedule.every, newest[0].due_at if newest else now)
     return max(at, now) if at else None

@@ -33,6 +33,9 @@ from harness.domain.routing.table import Route
 from harness.domain.routing.target import Price, Target
 from harness.domain.suggestions import did_you_mean
 from harness.gate.planning.multiplicity import false_pass_risk, total_risk
+from harness.store.sql.proposals import Proposals, Verdicts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # A provider's list is read daily; an older one is said with its age.
@@ -110,7 +113,7 @@ def select_candidates(
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        lists, providers = named_models.read_lists(tx), tx.providers.all()
+        lists, providers = named_models.read_lists(tx), Providers(tx).all()
     listed = {f"{model.provider}/{model.model}" for model in lists}
     read_at = {model.provider: model.found_at for model in lists}
     last_day = (now + ALERT_AHEAD).date()
@@ -171,7 +174,7 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
     are, the cheapest first, those of unknown price last, as far as the budget goes.
     """
     with ctx.store.read() as tx:
-        incumbent = tx.routing.targets()[route.incumbent].name
+        incumbent = Routing(tx).targets()[route.incumbent].name
         spent = _spent_alpha(tx, route.name, ctx.clock.now())
     selected, warnings = select_candidates(ctx, incumbent, schedule)
     with ctx.store.read() as tx:
@@ -208,7 +211,7 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
     """What the rounds of the last 90 days could pass by luck, all candidates together."""
     return total_risk(
         false_pass_risk(proposal.plans)
-        for proposal in tx.proposals.since(route, now - alpha_spending.WINDOW)
+        for proposal in Proposals(tx).since(route, now - alpha_spending.WINDOW)
         if proposal.on_better is not None and alpha_spending.has_looked(tx, proposal)
     )
 
@@ -236,12 +239,12 @@ def was_measured(
                 )
             )
         )
-        for proposal in tx.proposals.of_candidates([candidate])
+        for proposal in Proposals(tx).of_candidates([candidate])
     )
 
 
 def _verdict_of(tx: Transaction, verdict: str | None) -> object:
-    return tx.verdicts.get(verdict) if verdict else None
+    return Verdicts(tx).get(verdict) if verdict else None
 
 
 def describe_faults(ctx: Context, route: Route) -> Sequence[str]:
@@ -298,7 +301,7 @@ def _compare_costs(
     plans = [suite.plan for suite in estimates]
     policy = ctx.policy(route.settings.policy).canary
     with ctx.store.read() as tx:
-        arms = (tx.routing.targets()[route.incumbent], target)
+        arms = (Routing(tx).targets()[route.incumbent], target)
         accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, target)
         cost = cost_ratio.find_ratio(ctx, tx, plans, policy, arms, accepted)
     command = f"swapgate proposal accept-cost {route.name} {target.name}"
@@ -311,7 +314,7 @@ def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) ->
     if not cost.unpriced:
         return
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
+        providers = Providers(tx).all()
     owners = sorted({name.partition("/")[0] for name in cost.unpriced})
     kinds = [PROVIDER_KINDS.get(providers[owner].kind) for owner in owners]
     if schedule.prefer is Preference.CHEAPER:

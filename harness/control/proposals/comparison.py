@@ -30,6 +30,9 @@ from harness.gate.offline.intervals import (
     share_interval,
 )
 from harness.gate.text.next_steps import DecidedProposal, describe_next_step
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # More answers than that take long to check, and to send.
@@ -159,10 +162,10 @@ def load_comparison(
     most_texts: with more answers than that, figures alone; `with_texts` loads some items' rest.
     """
     with ctx.store.read() as tx:
-        found = tx.proposals.get(proposal)
-        targets = tx.routing.targets()
+        found = Proposals(tx).get(proposal)
+        targets = Routing(tx).targets()
         light = most_texts is not None and is_large(found, most_texts)
-        verdict = tx.verdicts.get(found.verdict) if found.verdict else None
+        verdict = Verdicts(tx).get(found.verdict) if found.verdict else None
         suites = [
             _load_suite(tx, found, plan, verdict, light=light)
             for plan in found.plans
@@ -174,10 +177,10 @@ def load_comparison(
         standing_ = None
         if verdict and verdict.outcome != "infra_error":
             standing_ = proof_validity.assess_proof(ctx, tx, verdict)
-        rollout = tx.rollouts.get(found.rollout) if found.rollout else None
+        rollout = Rollouts(tx).get(found.rollout) if found.rollout else None
         ratio = cost_ratio.load_ratio(ctx, tx, found)
         shown = ProposalView.from_proposal(
-            found, tx.routing.route, evaluation.describe_proposal_waits(tx, found)
+            found, Routing(tx).route, evaluation.describe_proposal_waits(tx, found)
         )
     return Comparison(
         proposal=shown,
@@ -216,8 +219,12 @@ def with_texts(
         suites = [
             replace(
                 side,
-                incumbent=tx.runs.samples_of(side.incumbent_run.id, items[side.plan.suite]),
-                candidate=tx.runs.samples_of(side.candidate_run.id, items[side.plan.suite]),
+                incumbent=EvalRuns(tx).samples_of(
+                    side.incumbent_run.id, items[side.plan.suite]
+                ),
+                candidate=EvalRuns(tx).samples_of(
+                    side.candidate_run.id, items[side.plan.suite]
+                ),
                 read=None,
             )
             for side in comparison.suites
@@ -259,7 +266,7 @@ def _next_step(
 
 
 def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
-    route = tx.routing.route(rollout.route)
+    route = Routing(tx).route(rollout.route)
     if route is None or route.incumbent == rollout.candidate:
         return ""
     if rollback := find_later_rollback(tx, rollout):
@@ -283,20 +290,20 @@ def _load_suite(
     shown = [item for report in reports for item in report.figures.examples]
 
     def figures(run: str) -> AnswerColumns:
-        return tx.runs.figures(run, below=below)
+        return EvalRuns(tx).figures(run, below=below)
 
     def load(run: str) -> Sequence[Sample]:
         if not light:
-            return tx.runs.samples(run, below=below)
-        return tx.runs.samples_of(run, shown) if shown else ()
+            return EvalRuns(tx).samples(run, below=below)
+        return EvalRuns(tx).samples_of(run, shown) if shown else ()
 
     return SuiteAnswers(
         plan,
-        tx.runs.get(pair.incumbent),
-        tx.runs.get(pair.candidate),
+        EvalRuns(tx).get(pair.incumbent),
+        EvalRuns(tx).get(pair.candidate),
         load(pair.incumbent),
         load(pair.candidate),
-        tx.suites.get(plan.suite_digest),
+        Suites(tx).get(plan.suite_digest),
         SuiteColumns(figures(pair.incumbent), figures(pair.candidate)) if light else None,
     )
 

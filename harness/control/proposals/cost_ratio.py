@@ -22,6 +22,9 @@ from harness.domain.proposals.policy import CanaryPolicy, CostAcceptance
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Price, Target
 from harness.gate.planning.budget import MeanUsage
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # Where nothing is known of the answers: three tokens are read for each one that is written.
@@ -141,7 +144,7 @@ def find_ratio(
 
 
 def load_ratio(ctx: Context, tx: Transaction, proposal: Proposal) -> CostRatio:
-    names = tx.routing.targets()
+    names = Routing(tx).targets()
     arms = (names[proposal.incumbent], names[proposal.candidate])
     canary = proposal.policy.canary
     return find_ratio(ctx, tx, proposal.plans, canary, arms, proposal.accepted_cost)
@@ -210,12 +213,12 @@ def accept_cost_of(
     plans = [plan for _, plan in plan_suites(ctx, settings, policy.gate)]
     with ctx.store.write() as tx:
         target = named_models.register_model(ctx, tx, actor, candidate)
-        arms = (tx.routing.targets()[routes.require_route(tx, route).incumbent], target)
+        arms = (Routing(tx).targets()[routes.require_route(tx, route).incumbent], target)
         cost = find_ratio(ctx, tx, plans, policy.canary, arms)
         if not cost.is_covered_by(ratio):
             cost.require_acceptance("Accept at least `--up-to {}`, or propose another model")
         details = {"candidate": target.id, "name": target.name, "accepted": asdict(accepted)}
-        tx.audit.append(actor, ACCEPT_COST, f"route {route}", details)
+        AuditLog(tx).append(actor, ACCEPT_COST, f"route {route}", details)
     return accepted
 
 
@@ -223,13 +226,13 @@ def find_accepted_cost(
     ctx: Context, tx: Transaction, route: str, candidate: Target
 ) -> CostAcceptance | None:
     since = ctx.clock.now() - LASTS
-    events = tx.audit.for_subject(
+    events = AuditLog(tx).for_subject(
         f"route {route}", since=since, limit=MOST_READ, actions=[ACCEPT_COST]
     )
     newest = next((one for one in events if one.details["candidate"] == candidate.id), None)
     if newest is None or any(
         one.candidate == candidate.id and one.created_at >= newest.at
-        for one in tx.proposals.list(route=route)
+        for one in Proposals(tx).list(route=route)
     ):
         return None
     accepted: Any = newest.details["accepted"]

@@ -28,6 +28,10 @@ from harness.domain.proposals.proposal import (
     apply_event,
     next_phase,
 )
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import ApiKeys, PersonLinks
+from harness.store.sql.proposals import Approvals, Proposals, Verdicts
 from harness.store.transaction import Transaction
 
 ACCEPT_AT_APPROVAL: Final = (
@@ -61,7 +65,7 @@ def approve_proposal(
     freezes.require_swaps(ctx, f"{proposal} cannot be approved")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         four_eyes.check_four_eyes(tx, actor, found, "approve")
         next_phase(found.phase, ProposalEvent.APPROVED)
         if expected_verdict not in (None, found.verdict):
@@ -73,8 +77,8 @@ def approve_proposal(
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
         if found.approval_ends_at <= now:
             raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
-        proof_validity.require_proof(ctx, tx, tx.verdicts.get(found.verdict or ""))
-        saved = tx.proposals.save(
+        proof_validity.require_proof(ctx, tx, Verdicts(tx).get(found.verdict or ""))
+        saved = Proposals(tx).save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(
                 found,
@@ -98,7 +102,7 @@ def approve_proposal(
         remarks = four_eyes.list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
-        tx.audit.append(actor, "proposal.approve", f"proposal {saved.id}", details)
+        AuditLog(tx).append(actor, "proposal.approve", f"proposal {saved.id}", details)
     return saved
 
 
@@ -152,7 +156,7 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
     Raises NotAllowed for another's proposal, unless the actor may refuse it.
     """
     with ctx.store.read() as tx:
-        _require_own(actor, tx.proposals.get(proposal))
+        _require_own(actor, Proposals(tx).get(proposal))
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
     return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
 
@@ -165,7 +169,7 @@ def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") 
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         _require_own(actor, found)
         runs = evaluation.load_runs(tx, found)
         waiting = [run for run in runs.values() if run.waits_since is not None]
@@ -174,12 +178,12 @@ def retry_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") 
                 f"{found.id} {found.predicate} and waits for no provider: nothing to retry"
             )
         for run in waiting:
-            tx.runs.ask_again(run.id, now)
+            EvalRuns(tx).ask_again(run.id, now)
         retry_at = now if found.retry_at else None
         again = replace(found, retry_at=retry_at, infra_errors=0, updated_at=now)
-        saved = tx.proposals.save(again)
+        saved = Proposals(tx).save(again)
         details = {"reason": reason, "route": found.route}
-        tx.audit.append(actor, "proposal.retry", f"proposal {saved.id}", details)
+        AuditLog(tx).append(actor, "proposal.retry", f"proposal {saved.id}", details)
     return saved
 
 
@@ -193,15 +197,15 @@ def _end_proposal(
     ctx: Context, actor: Actor, proposal: str, event: ProposalEvent, because: str
 ) -> Proposal:
     with ctx.store.write() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         if found.phase is ProposalPhase.CANARY:
             raise InputError(
                 f"{found.id} is in its canary: `swapgate canary abort {found.route} "
                 "--reason …` ends it"
             )
-        saved = tx.proposals.save(apply_event(found, event, ctx.clock.now(), because))
+        saved = Proposals(tx).save(apply_event(found, event, ctx.clock.now(), because))
         worker_supervision.stop_unneeded_runs(ctx, tx, saved)
-        tx.audit.append(
+        AuditLog(tx).append(
             actor, f"proposal.{event.value}", f"proposal {saved.id}", {"reason": because}
         )
     return saved
@@ -231,20 +235,20 @@ def record_approval(
         widened=dict(proposal.widened),
         change_reference=proposal.change_reference,
     )
-    tx.approvals.add(made)
+    Approvals(tx).add(made)
     return made
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     """Says in words why an approval counts no more since it was given; empty where it does."""
-    for approval in tx.approvals.for_proposal(proposal.id):
-        key = tx.keys.find(approval.key) if approval.key is not None else None
+    for approval in Approvals(tx).for_proposal(proposal.id):
+        key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
             return (
                 f"the key with which {approval.name} approved it was revoked since: "
                 "propose again"
             )
-        people, whose = tx.person_links.people(), proposal.proposer_principal
+        people, whose = PersonLinks(tx).people(), proposal.proposer_principal
         one = people.person(approval.principal) == people.person(whose)
         if one and not proposal.self_approval:
             return (
@@ -261,11 +265,11 @@ class ApprovalView(Approval):
 
 def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
     with ctx.store.read() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         return [
             ApprovalView(
                 **{field.name: getattr(approval, field.name) for field in fields(Approval)},
                 remarks=tuple(four_eyes.list_key_remarks(tx, found, approval)),
             )
-            for approval in tx.approvals.for_proposal(proposal)
+            for approval in Approvals(tx).for_proposal(proposal)
         ]

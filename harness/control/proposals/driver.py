@@ -48,6 +48,11 @@ from harness.domain.proposals.proposal import (
 )
 from harness.domain.routing.candidate_schedule import OnBetter
 from harness.gate.text.sentences import polish_reason, reason_text
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.operations import Alerts
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -59,7 +64,7 @@ def drive_proposal(ctx: Context, proposal: Proposal) -> list[str]:
         if proposal.phase is ProposalPhase.CANARY:
             raise  # found between a look and its step: the next look sees it
         with ctx.store.write() as tx:
-            found = tx.proposals.get(proposal.id)
+            found = Proposals(tx).get(proposal.id)
             recomputation.raise_mismatch_alert(tx, found, error.verdict, error.differences)
             return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
 
@@ -74,7 +79,7 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
             return _await(ctx, proposal)
         case ProposalPhase.CANARY:
             with ctx.store.read() as tx:
-                rollout = tx.rollouts.get(proposal.rollout or "")
+                rollout = Rollouts(tx).get(proposal.rollout or "")
             return operations.drive(ctx, rollout)
         case _:
             return []
@@ -85,7 +90,7 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
         if base_change := _describe_base_change(tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, base_change)
         ready = evaluation.attach_runs(ctx, tx, proposal)
-        saved = tx.proposals.save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
+        saved = Proposals(tx).save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
         _audit(tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
     return [f"{proposal.id}: evaluating"]
 
@@ -128,7 +133,7 @@ def _tell_of_wait(ctx: Context, proposal: Proposal, runs: Mapping[str, EvalRun])
     waits = describe_waits(runs.values(), ctx.clock.now())
     title = f"the comparison {proposal.id} {waits}"
     with ctx.store.read() as tx:
-        record = tx.alerts.newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
+        record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal.id}")
     is_open = record is not None and record.open
     if not waits or (record is not None and is_open and record.title == title):
         return
@@ -152,13 +157,13 @@ def _wake(ctx: Context, proposal: Proposal) -> list[str]:
     if asleep:
         with ctx.store.write() as tx:
             for run, items in evaluation.stopped_early(tx, proposal).items():
-                tx.runs.want(run, items)
-                tx.runs.set_state(run, RunState.QUEUED)
+                EvalRuns(tx).want(run, items)
+                EvalRuns(tx).set_state(run, RunState.QUEUED)
     return [f"{proposal.id}: {run} continues" for run in asleep]
 
 
 def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
-    tx.verdicts.store(verdict, proposal.id)
+    Verdicts(tx).store(verdict, proposal.id)
     decided = replace(proposal, verdict=verdict.id)
     _audit(tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
     said = f"{proposal.id}: {verdict.words}"
@@ -173,7 +178,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
                 return [f"{said}, and {uncharged}"]
             if proposal.selection:
-                held = tx.proposals.save(replace(decided, updated_at=ctx.clock.now()))
+                held = Proposals(tx).save(replace(decided, updated_at=ctx.clock.now()))
                 worker_supervision.stop_unneeded_runs(ctx, tx, held)
             else:
                 _passed(ctx, tx, decided, verdict)
@@ -200,15 +205,15 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
     with ctx.store.write() as tx:
-        if tx.proposals.get(proposal.id).version != proposal.version:
+        if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was quicker
-        members = tx.proposals.of_selection(proposal.selection)
+        members = Proposals(tx).of_selection(proposal.selection)
         if fault := selections.find_fault(members):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
         ranked = selections.rank_passed(tx, members)
         if not ranked or ranked[0][0].id != proposal.id:
             return []
-        best, name = ranked[0][1], tx.routing.targets()[proposal.candidate].name
+        best, name = ranked[0][1], Routing(tx).targets()[proposal.candidate].name
         for other, finalist in ranked[1:]:
             because = f"it passed with {finalist.text}, and {name} with {best.text}"
             said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
@@ -223,7 +228,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     cost = cost_ratio.load_ratio(ctx, tx, proposal)
     if proposal.needs_approval or ctx.observe_only or cost.ends_canary:
         now = ctx.clock.now()
-        waits = tx.proposals.save(
+        waits = Proposals(tx).save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
         wider = "; ".join(route_rules.describe_second_person_reasons(proposal.widened))
@@ -249,7 +254,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
 
 def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
     """The route's schedule asks for no more than the news: a person proposes it."""
-    name = tx.routing.targets()[proposal.candidate].name
+    name = Routing(tx).targets()[proposal.candidate].name
     alerts.raise_alert(
         tx,
         AlertKind.BETTER_CANDIDATE,
@@ -266,7 +271,7 @@ def _announce_better(ctx: Context, tx: Transaction, proposal: Proposal, proof: P
 def _wait_for_thaw(tx: Transaction, proposal: Proposal, proof: Passed, frozen: str) -> None:
     """The policy lets it in without a person; the freeze holds its canary back until then."""
     waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, tx.now())
-    saved = tx.proposals.save(
+    saved = Proposals(tx).save(
         replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
     )
     _audit(tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
@@ -300,7 +305,7 @@ def _not_measured(
         infra_errors=attempts,
         retry_at=now + timedelta(seconds=0.0 if refused else pause_s),
     )
-    tx.proposals.save(paused)
+    Proposals(tx).save(paused)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
@@ -314,7 +319,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
         verdict = None if proposal.selection else proposal.verdict
         due = replace(proposal, retry_at=None, verdict=verdict)
         again = evaluation.attach_runs(ctx, tx, due)
-        saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
+        saved = Proposals(tx).save(replace(again, updated_at=ctx.clock.now()))
         _audit(tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
     return [f"{proposal.id}: measured again"]
 
@@ -341,7 +346,7 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
     """The verdict that the proposal stands on; and, where it does so no more, what was done."""
     with ctx.store.read() as tx:
         base_change = _describe_base_change(tx, proposal)
-        proof = tx.verdicts.get(proposal.verdict or "")
+        proof = Verdicts(tx).get(proposal.verdict or "")
         validity = proof_validity.assess_proof(ctx, tx, proof)
         rules = "" if base_change else _other_rules(ctx, tx, proposal)
         rules = rules or decisions.find_revocation(tx, proposal)
@@ -361,7 +366,7 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
-        if tx.proposals.get(proposal.id).version != proposal.version:
+        if Proposals(tx).get(proposal.id).version != proposal.version:
             return []  # another process was quicker
         machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: canary opened"]
@@ -392,10 +397,10 @@ _HAD_ITS_CANARY = "the route's signed history has its canary: this row is older 
 
 
 def _describe_base_change(tx: Transaction, proposal: Proposal) -> str:
-    route = tx.routing.route(proposal.route)
+    route = Routing(tx).route(proposal.route)
     if route is None or route.incumbent != proposal.incumbent:
         return _OTHER_BASE
-    had = tx.routing.has_had_rollout(proposal.route, rollout_id(proposal.id))
+    had = Routing(tx).has_had_rollout(proposal.route, rollout_id(proposal.id))
     return _HAD_ITS_CANARY if had else ""
 
 
@@ -409,7 +414,7 @@ def _in_write(
 def _reject(
     ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
 ) -> list[str]:
-    saved = tx.proposals.save(apply_event(proposal, event, ctx.clock.now(), because))
+    saved = Proposals(tx).save(apply_event(proposal, event, ctx.clock.now(), because))
     worker_supervision.stop_unneeded_runs(ctx, tx, saved)
     _audit(tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]
@@ -421,6 +426,6 @@ def _audit(
     action: str,
     details: dict[str, object],
 ) -> None:
-    tx.audit.append(
+    AuditLog(tx).append(
         SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
     )

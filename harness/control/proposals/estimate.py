@@ -34,6 +34,8 @@ from harness.gate.planning.budget import (
 )
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.planning.planned_tests import PlannedTest, planned_test
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # How alike items of one cluster are taken to be before any were compared.
@@ -128,10 +130,10 @@ def estimate_proposal(
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
         arms = (
-            tx.routing.targets()[route.incumbent],
+            Routing(tx).targets()[route.incumbent],
             named_models.find_model(ctx, tx, request.candidate),
         )
-        earlier = tx.proposals.list(limit=MOST_EARLIER)
+        earlier = Proposals(tx).list(limit=MOST_EARLIER)
         claims = suite_registration.plan_claims(
             ctx, route.settings, preview.gate, preview.plans
         )

@@ -35,6 +35,9 @@ from harness.domain.proposals.proposal import (
     name_candidate_run,
 )
 from harness.gate.offline import verdicts
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.providers import Sightings
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
@@ -84,18 +87,18 @@ def _continue_run(
     nothing where two models answered, since neither can be asked again, or where its provider
     answers from another place since.
     """
-    if targets.find_move_since(ctx, tx, target, tx.runs.get(before).created_at):
+    if targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(before).created_at):
         return _new(ctx, tx, proposal, plan, target)
-    samples = tx.runs.samples(before)
+    samples = EvalRuns(tx).samples(before)
     scored = _scored(samples)
     if is_mixed((sample.served for sample in scored), plan.served_pin):
         scored = []
-    if len(scored) == len(samples) and tx.runs.get(before).state not in STUCK:
-        tx.runs.want(before, plan.planned_items)
+    if len(scored) == len(samples) and EvalRuns(tx).get(before).state not in STUCK:
+        EvalRuns(tx).want(before, plan.planned_items)
         return before
     run = _new(ctx, tx, proposal, plan, target)
     for sample in scored:
-        tx.runs.store_sample(replace(sample, run=run))
+        EvalRuns(tx).store_sample(replace(sample, run=run))
     return run
 
 
@@ -129,13 +132,13 @@ def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     if plan.suite not in proposal.runs:
         return ""
     pair = proposal.runs[plan.suite]
-    judge = tx.suites.get(plan.suite_digest).judge
+    judge = Suites(tx).get(plan.suite_digest).judge
     for target, run in (
         (proposal.candidate, pair.candidate),
         (judge, pair.incumbent),
         (judge, pair.candidate),
     ):
-        moved = targets.find_move_since(ctx, tx, target, tx.runs.get(run).created_at)
+        moved = targets.find_move_since(ctx, tx, target, EvalRuns(tx).get(run).created_at)
         if moved is not None:
             return f"provider {moved.name} was moved while suite {plan.suite} was measured"
     return ""
@@ -145,14 +148,14 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     gate = proposal.policy.gate
     ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
-    found = tx.runs.shared(ours.fingerprint, not_before=since)
+    found = EvalRuns(tx).shared(ours.fingerprint, not_before=since)
     if found is None or not _can_share(ctx, tx, found, ours, plan):
         before = _refused_before(tx, ours, since)
-        tx.runs.add(ours)
+        EvalRuns(tx).add(ours)
         for sample in before:
-            tx.runs.store_sample(replace(sample, run=ours.id))
+            EvalRuns(tx).store_sample(replace(sample, run=ours.id))
         return ours.id
-    tx.runs.want(found.id, plan.planned_items)
+    EvalRuns(tx).want(found.id, plan.planned_items)
     return found.id
 
 
@@ -160,18 +163,22 @@ def _refused_before(tx: Transaction, ours: EvalRun, since: datetime) -> Sequence
     """The first answers of a run that ended with them, since none could be read. A person who
     proposes again has read of it: the new run begins with these, and goes on.
     """
-    same = tx.runs.of_suite(ours.target, ours.suite, ours.suite_digest)
+    same = EvalRuns(tx).of_suite(ours.target, ours.suite, ours.suite_digest)
     newest = next((run for run in same if run.fingerprint == ours.fingerprint), None)
     if newest is None or newest.created_at < since:
         return ()
-    return _scored(tx.runs.samples(newest.id)) if find_refused(tx, [newest]) else ()
+    return _scored(EvalRuns(tx).samples(newest.id)) if find_refused(tx, [newest]) else ()
 
 
 def find_refused(tx: Transaction, runs: Iterable[EvalRun]) -> EvalRun | None:
     """The run that ended since nothing can be read in its model's first answers."""
     failed = (run for run in runs if run.state is RunState.FAILED)
     return next(
-        (run for run in failed if _is_unreadable(tx.runs.outcomes(run.id, below=run.wanted))),
+        (
+            run
+            for run in failed
+            if _is_unreadable(EvalRuns(tx).outcomes(run.id, below=run.wanted))
+        ),
         None,
     )
 
@@ -186,7 +193,7 @@ def _can_share(
     """Whether a stored run can be what `ours` would be, money too: each sample has a score,
     of one model that its provider serves still, from the same place.
     """
-    judge = tx.suites.get(plan.suite_digest).judge
+    judge = Suites(tx).get(plan.suite_digest).judge
     if any(
         targets.find_move_since(ctx, tx, target, run.created_at)
         for target in (run.target, judge)
@@ -195,7 +202,7 @@ def _can_share(
     enough = run.state is RunState.DONE and run.wanted >= ours.wanted
     if run.state in STUCK or not (enough or run.budget == ours.budget):
         return False
-    samples = tx.runs.outcomes(run.id, below=ours.wanted)
+    samples = EvalRuns(tx).outcomes(run.id, below=ours.wanted)
     if any(sample.error for sample in samples):
         return False
     return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
@@ -204,7 +211,7 @@ def _can_share(
 
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
-    sighting = tx.sightings.for_target(target)
+    sighting = Sightings(tx).for_target(target)
     pin = plan.served_pin
     return (
         not is_mixed(served, pin)
@@ -220,7 +227,7 @@ def _new(
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
         budget = _bound_unpriced(ctx, tx, proposal, plan, run.budget)
         run = replace(run, id=name_candidate_run(proposal, nonce), budget=budget)
-    tx.runs.add(run)
+    EvalRuns(tx).add(run)
     return run.id
 
 
@@ -243,7 +250,7 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 def _bound_unpriced(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, budget: RunBudget
 ) -> RunBudget:
-    by_id, gate = tx.routing.targets(), proposal.policy.gate
+    by_id, gate = Routing(tx).targets(), proposal.policy.gate
     arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
     if proposal.on_better is None or prices.find_list_price(ctx, tx, arms[1]):
         return budget
@@ -281,7 +288,7 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
 
 
 def load_runs(tx: Transaction, proposal: Proposal) -> dict[str, EvalRun]:
-    return {run: tx.runs.get(run) for run in sorted(run_ids(proposal))}
+    return {run: EvalRuns(tx).get(run) for run in sorted(run_ids(proposal))}
 
 
 def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
@@ -294,7 +301,7 @@ def describe_proposal_waits(tx: Transaction, proposal: Proposal) -> str:
 
 def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int]:
     wanted = sum(plan.most_answers for plan in proposal.plans)
-    done = sum(tx.runs.progress(run)[0] for run in run_ids(proposal))
+    done = sum(EvalRuns(tx).progress(run)[0] for run in run_ids(proposal))
     return min(done, wanted), wanted
 
 
@@ -306,8 +313,8 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     plans = {plan.suite: plan for plan in proposal.plans}
     return {
         suite: (
-            tx.runs.outcomes(pair.incumbent, below=plans[suite].planned_items),
-            tx.runs.outcomes(pair.candidate, below=plans[suite].planned_items),
+            EvalRuns(tx).outcomes(pair.incumbent, below=plans[suite].planned_items),
+            EvalRuns(tx).outcomes(pair.candidate, below=plans[suite].planned_items),
         )
         for suite, pair in proposal.runs.items()
     }
@@ -381,14 +388,14 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     return {
         run: items
         for run, items, epochs in needed
-        if _has_stopped_early(tx, tx.runs.get(run), items, epochs)
+        if _has_stopped_early(tx, EvalRuns(tx).get(run), items, epochs)
     }
 
 
 def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
     if run.state is RunState.DONE:
         # It may have ended while somebody wanted more of it.
-        return len(tx.runs.outcomes(run.id, below=items)) < items * epochs
+        return len(EvalRuns(tx).outcomes(run.id, below=items)) < items * epochs
     return run.state is RunState.STOPPED
 
 

@@ -17,6 +17,7 @@ from harness.domain.operations.principals import (
     fold_name,
 )
 from harness.domain.proposals.proposal import Approval, Proposal
+from harness.store.sql.operations import ApiKeys, PersonLinks, Principals
 from harness.store.transaction import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
@@ -130,7 +131,7 @@ class _Hands:
     """Says who, as people, had a hand in keys; and whom nobody has declared to be somebody."""
 
     def __init__(self, tx: Transaction) -> None:
-        self.tx, self.people = tx, tx.person_links.people()
+        self.tx, self.people = tx, PersonLinks(tx).people()
 
     def of_key(self, key: str | None) -> frozenset[str]:
         creators = load_key_creators(self.tx, key) if key is not None else ()
@@ -144,7 +145,7 @@ class _Hands:
         return any(
             key.revoked_at is None and hand not in self.of_key(key.id)
             for principal in (person, *self.people.others(person))
-            for key in self.tx.keys.of_principal(principal)
+            for key in ApiKeys(self.tx).of_principal(principal)
         )
 
     def find_undeclared(self, one: str, other: str) -> Principal | None:
@@ -152,7 +153,7 @@ class _Hands:
         be the other, who signs in otherwise; None without. Whoever has a service's key acts as
         the service, so that the other may be one.
         """
-        known = self.tx.principals.among([one, other])
+        known = Principals(self.tx).among([one, other])
         if len(known) < 2 or known[one].issuer == known[other].issuer:
             return None
         by_sign_on = [p for p in known.values() if p.issuer is not None]
@@ -173,7 +174,7 @@ def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
     at: str | None = key
     while at is not None and at not in met:
         met.add(at)
-        api_key = tx.keys.find(at)
+        api_key = ApiKeys(tx).find(at)
         if api_key is None:
             break
         if api_key.created_by is not None:
@@ -186,7 +187,7 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     """Whether the one of this name is another person, with no key of the proposer's hand."""
     if fold_name(name) == fold_name(proposer.name):
         return False
-    known = tx.principals.named(name)
+    known = Principals(tx).named(name)
     if known is None:
         return True  # the control plane itself
     hands = _Hands(tx)
@@ -194,17 +195,17 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     return not (
         hands.people.person(known.id) == person
         or hands.find_undeclared(known.id, proposer.principal) is not None
-        or any(person in hands.of_key(key.id) for key in tx.keys.of_principal(known.id))
+        or any(person in hands.of_key(key.id) for key in ApiKeys(tx).of_principal(known.id))
     )
 
 
 def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
     found = []
-    key = tx.keys.find(approval.key) if approval.key is not None else None
+    key = ApiKeys(tx).find(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
         age, by = _age(approval.at, key.created_at), _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
-    person = tx.principals.among([approval.principal]).get(approval.principal)
+    person = Principals(tx).among([approval.principal]).get(approval.principal)
     if person is not None and person.kind is PrincipalKind.SERVICE:
         found.append(
             f"approved by {person.name}, which is a service: whoever has its key could do that"
@@ -225,7 +226,9 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
         f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
         for hand in hands.of_both(proposal.proposer_key, approval.key)
     ]
-    used = tx.keys.find(proposal.proposer_key) if proposal.proposer_key is not None else None
+    used = (
+        ApiKeys(tx).find(proposal.proposer_key) if proposal.proposer_key is not None else None
+    )
     if used is not None and approval.principal in load_key_creators(tx, used.id):
         age = _age(proposal.created_at, used.created_at)
         found.append(
@@ -240,7 +243,7 @@ def _creator(tx: Transaction, key: ApiKey) -> str:
 
 
 def _person(tx: Transaction, principal: str) -> str:
-    known = tx.principals.among([principal]).get(principal)
+    known = Principals(tx).among([principal]).get(principal)
     return known.name if known is not None else principal or "nobody known"
 
 

@@ -22,6 +22,10 @@ from harness.domain.routing.candidate_schedule import REGISTERED, CandidateRound
 from harness.domain.routing.table import Route
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.intervals import mean_interval
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import CandidateRounds, Proposals, Verdicts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 ROUNDS_SHOWN: Final = 10
@@ -84,7 +88,7 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
     """Loads the leaderboard of a route. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        known, providers = tx.routing.targets(), tx.providers.all()
+        known, providers = Routing(tx).targets(), Providers(tx).all()
         names = {id_: target.name for id_, target in known.items()}
         measured = _list_measured(ctx, tx, route)
         rows = [
@@ -93,7 +97,7 @@ def load_leaderboard(ctx: Context, name: str) -> Leaderboard:
         ]
         if measured:
             rows.append(_incumbent(tx, measured, route.incumbent, names[route.incumbent]))
-        rounds = tx.candidate_rounds.newest(name, ROUNDS_SHOWN)
+        rounds = CandidateRounds(tx).newest(name, ROUNDS_SHOWN)
         obstacle = candidate_rounds.find_obstacle(tx, route)
     schedule = route.settings.candidates
     shown = [known[id_] for id_ in {route.incumbent, *(row.target for row in rows)}]
@@ -151,7 +155,7 @@ def _list_measured(ctx: Context, tx: Transaction, route: Route) -> Sequence[Prop
     }
     return [
         proposal
-        for proposal in tx.proposals.list()
+        for proposal in Proposals(tx).list()
         if wanted.items() <= {plan.suite: plan.suite_digest for plan in proposal.plans}.items()
         and any(plan.suite in proposal.runs for plan in proposal.plans)
     ]
@@ -172,7 +176,7 @@ def _choose_newest(measured: Sequence[Proposal], route: Route) -> Sequence[Propo
 
 
 def _row(tx: Transaction, proposal: Proposal, name: str, incumbent: str) -> LeaderboardRow:
-    verdict = tx.verdicts.get(proposal.verdict) if proposal.verdict else None
+    verdict = Verdicts(tx).get(proposal.verdict) if proposal.verdict else None
     row = LeaderboardRow(
         name=name,
         target=proposal.candidate,
@@ -221,8 +225,10 @@ def _answers(tx: Transaction, proposal: Proposal, arm: str) -> Sequence[AnswerCo
         if plan.role is SuiteRole.PRIMARY and plan.suite in proposal.runs
     ]
     if is_large(proposal):
-        return [tx.runs.figures(run, below=below) for run, below in runs]
-    return [AnswerColumns.from_samples(tx.runs.outcomes(r, below=below)) for r, below in runs]
+        return [EvalRuns(tx).figures(run, below=below) for run, below in runs]
+    return [
+        AnswerColumns.from_samples(EvalRuns(tx).outcomes(r, below=below)) for r, below in runs
+    ]
 
 
 def _with_answers(row: LeaderboardRow, answers: Sequence[AnswerColumns]) -> LeaderboardRow:
@@ -265,7 +271,7 @@ def _standing(proposal: Proposal, verdict: Verdict | None) -> Standing:
 def describe_shortlist(ctx: Context, target: str) -> str:
     """Says which measured models could replace a target, by its id, on each of its routes."""
     with ctx.store.read() as tx:
-        table = tx.routing.table().routes
+        table = Routing(tx).table().routes
     serving = sorted(name for name, route in table.items() if route.incumbent == target)
     boards = [load_leaderboard(ctx, name) for name in serving]
     return " ".join(filter(None, (_describe_best(one.route, one.rows) for one in boards)))

@@ -18,6 +18,7 @@ from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread
+from harness.store.sql.evals import EvalRuns
 from harness.store.transaction import Transaction
 
 
@@ -32,8 +33,8 @@ def measure_spread(
         runs = proposal.runs.get(plan.suite)
         if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
             continue
-        ours = tx.runs.samples(runs.incumbent, below=MOST_SAMPLES)
-        theirs = tx.runs.samples(runs.candidate, below=MOST_SAMPLES)
+        ours = EvalRuns(tx).samples(runs.incumbent, below=MOST_SAMPLES)
+        theirs = EvalRuns(tx).samples(runs.candidate, below=MOST_SAMPLES)
         spread = budget.measure_spread(_differences(registered, ours, theirs))
         if spread is not None:
             return spread

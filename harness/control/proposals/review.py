@@ -16,6 +16,10 @@ from harness.domain.errors import NotFound
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
+from harness.store.sql.evals import Suites
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 DEFAULT: Final = "the default"
@@ -46,7 +50,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
     """
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
-        found = tx.proposals.get(proposal)
+        found = Proposals(tx).get(proposal)
         changes = [
             *_settings(tx, found.route, since),
             *_proposed(tx, found.route, since),
@@ -57,13 +61,13 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             widened=route_rules.describe_second_person_reasons(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda change: change.at, reverse=True),
-            unlisted=named_models.find_unlisted(tx, tx.routing.targets()[found.candidate]),
+            unlisted=named_models.find_unlisted(tx, Routing(tx).targets()[found.candidate]),
         )
 
 
 def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
-    names = tx.routing.targets()
-    for newer, older in pairwise(tx.routing.history(route)):
+    names = Routing(tx).targets()
+    for newer, older in pairwise(Routing(tx).history(route)):
         if newer.at < since:
             return
         if (
@@ -96,9 +100,9 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
     """Against the proposal before it, since a policy or a suite has no author of its own."""
-    found = tx.proposals.since(route, since - WINDOW)
+    found = Proposals(tx).since(route, since - WINDOW)
     lately = [proposal for proposal in found if proposal.created_at >= since]
-    before = [*found[len(lately) :], *tx.proposals.let_in(route)]
+    before = [*found[len(lately) :], *Proposals(tx).let_in(route)]
     first = [proposal for proposal in before if proposal.created_at < since][:1]
     for older, newer in pairwise([*first, *reversed(lately)]):
         by, at = f"{newer.proposer} ({newer.id})", newer.created_at
@@ -115,7 +119,7 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 def _moved_providers(
     ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
 ) -> Iterator[RouteChange]:
-    targets, providers = tx.routing.targets(), tx.providers.all()
+    targets, providers = Routing(tx).targets(), Providers(tx).all()
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]
     asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
@@ -131,7 +135,7 @@ def _moved_providers(
 def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
     try:
         return list(
-            proof_validity.list_pin_differences(tx.suites.get(before), tx.suites.get(after))
+            proof_validity.list_pin_differences(Suites(tx).get(before), Suites(tx).get(after))
         )
     except NotFound:
         return [f"content {before[:12]} then and {after[:12]} now"]

@@ -29,6 +29,11 @@ from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteRecord, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.offline.format_rules import format_prompts
+from harness.store.sql.evals import Suites
+from harness.store.sql.operations import Principals
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 OTHER_RULES: Final = "registered under other rules than the route has"
@@ -39,11 +44,11 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
     reasons for a second person. Raises NotFound when the policy is gone.
     """
     route = routes.require_route(tx, proposal.route)
-    pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
+    pins = [Suites(tx).get(plan.suite_digest) for plan in proposal.plans]
     proposer = Actor(
         proposal.proposer, Role.PROPOSER, proposal.proposer_principal, proposal.proposer_key
     )
-    candidate = tx.routing.targets()[proposal.candidate]
+    candidate = Routing(tx).targets()[proposal.candidate]
     found = find_second_person_reasons(ctx, tx, route, pins, candidate, proposer)
     known = proposal.widened.items()
     new = {name: change for name, change in found.items() if (name, change) not in known}
@@ -135,7 +140,7 @@ def find_second_person_reasons(
     if proposer is not None:
         found |= _find_restored_incumbent(tx, route, proposer, ctx.clock.now())
     if candidate is not None:
-        found |= _find_added_prompt(tx.routing.targets()[route.incumbent], candidate)
+        found |= _find_added_prompt(Routing(tx).targets()[route.incumbent], candidate)
     return found
 
 
@@ -153,7 +158,7 @@ def _find_other_suites(
     a route without either sets the measure. proposer: None for somebody who named none of them.
     """
     named = _named(ctx, tx, route, proposer)
-    let_in = next(iter(tx.proposals.let_in(route.name)), None)
+    let_in = next(iter(Proposals(tx).let_in(route.name)), None)
     found: dict[str, Any] = {}
     for pin in pins:
         accepted = _accepted(tx, named, pin.name)
@@ -181,7 +186,7 @@ def _named(
     them: not by the proposer, where the route's policy asks for two people. Who creates a route
     may name the first.
     """
-    history = tx.routing.history(route.name)
+    history = Routing(tx).history(route.name)
     alone = proposer is None or ctx.policy(route.settings.policy).self_approval
     for number, (newer, older) in enumerate(pairwise(history)):
         if _content(newer) == _content(older):
@@ -199,7 +204,7 @@ def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
     """The digest of the newer one; empty where there is none."""
     let_in = (
         (proposal.created_at, plan.suite_digest)
-        for proposal in tx.proposals.let_in(named[0].route.name)
+        for proposal in Proposals(tx).let_in(named[0].route.name)
         for plan in proposal.plans
         if plan.suite == suite
     )
@@ -254,7 +259,7 @@ def _part(part: tuple[SuiteRole, float] | None) -> str:
 
 def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
     try:
-        return list(proof_validity.list_pin_differences(tx.suites.get(accepted), now))
+        return list(proof_validity.list_pin_differences(Suites(tx).get(accepted), now))
     except NotFound:
         return ["its content"]
 
@@ -265,11 +270,11 @@ def _find_restored_incumbent(
     """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
     what his candidate is compared with, and that may be a weaker one than served before.
     """
-    names = tx.routing.targets()
-    for newer, older in pairwise(tx.routing.history(route.name)):
+    names = Routing(tx).targets()
+    for newer, older in pairwise(Routing(tx).history(route.name)):
         if newer.route.incumbent == older.route.incumbent:
             continue
-        known = tx.principals.named(newer.actor)
+        known = Principals(tx).named(newer.actor)
         own = fold_name(newer.actor) == fold_name(proposer.name) or (
             known is not None and known.id == proposer.principal
         )
@@ -320,7 +325,7 @@ def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> 
         return
     target = Target.from_name(judge.model)
     data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
-    provider = tx.providers.all().get(target.provider)
+    provider = Providers(tx).all().get(target.provider)
     if provider is None or target.model not in provider.prices:
         raise InputError(
             f"policy {policy.name!r} has its canaries judged by {target.name}, within "

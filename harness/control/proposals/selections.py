@@ -10,6 +10,8 @@ from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.formatting import format_points, format_usd
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Verdicts
 from harness.store.transaction import Transaction
 
 UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
@@ -89,14 +91,14 @@ def rank_passed(
 
 
 def _finalist(tx: Transaction, proposal: Proposal) -> Finalist:
-    verdict = tx.verdicts.get(proposal.verdict or "")
+    verdict = Verdicts(tx).get(proposal.verdict or "")
     if not isinstance(verdict, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {verdict.id} is {verdict.outcome}")
     weights = {plan.suite: plan.weight for plan in proposal.plans}
     costs = [
         sample.cost_usd
         for plan in proposal.plans
-        for sample in tx.runs.outcomes(
+        for sample in EvalRuns(tx).outcomes(
             proposal.runs[plan.suite].candidate, below=plan.planned_items
         )
     ]

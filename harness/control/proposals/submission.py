@@ -37,6 +37,11 @@ from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.candidate_schedule import OnBetter
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import Suites
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 MOST_CANDIDATES: Final = 10  # that are proposed together
@@ -136,25 +141,25 @@ def create_selection(
                 raise InputError(f"{candidate} is named twice: each candidate stands once")
             if not made:
                 note_made(tx, proposal.id)
-            tx.proposals.add(proposal)
+            Proposals(tx).add(proposal)
             subject, details = f"proposal {proposal.id}", _registration(proposal)
-            tx.audit.append(actor, "proposal.create", subject, details)
+            AuditLog(tx).append(actor, "proposal.create", subject, details)
             made.append(proposal)
     return tuple(made)
 
 
 def _end_scheduled(ctx: Context, tx: Transaction, actor: Actor, route: str) -> None:
     """Ends what the route's schedule still measures: a person does not wait for the clock."""
-    for proposal in tx.proposals.open():
+    for proposal in Proposals(tx).open():
         if proposal.route == route and proposal.yields:
             because = f"{actor.name} proposed another swap"
             now = ctx.clock.now()
-            saved = tx.proposals.save(
+            saved = Proposals(tx).save(
                 apply_event(proposal, ProposalEvent.CANCELLED, now, because)
             )
             worker_supervision.stop_unneeded_runs(ctx, tx, saved)
             subject = f"proposal {proposal.id}"
-            tx.audit.append(actor, "proposal.cancelled", subject, {"reason": because})
+            AuditLog(tx).append(actor, "proposal.cancelled", subject, {"reason": because})
 
 
 def _check_rivals(request: ProposalRequest) -> None:
@@ -186,9 +191,9 @@ def _register(
         raise InputError(
             f"{candidate.name} serves route {route.name!r} already: nothing to swap"
         )
-    targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
+    targets.check_evaluable(tx, candidate, Routing(tx).targets()[route.incumbent])
     data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
-    incumbent = tx.routing.targets()[route.incumbent]
+    incumbent = Routing(tx).targets()[route.incumbent]
     for suite in route.settings.suites:
         data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
     policy = _policy(ctx, route.settings, request)
@@ -199,7 +204,7 @@ def _register(
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     for pin, _ in registered:
-        tx.suites.put(pin, now)
+        Suites(tx).put(pin, now)
     plans = suite_registration.charge_alpha(
         tx, route, policy.gate, registered, candidate.id, lineage, place
     )
@@ -314,7 +319,7 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
     """Before any answer is paid for: what has no price is never shown to be cheaper."""
     if gate.claim is not Claim.CHEAPER:
         return
-    providers = tx.providers.all()
+    providers = Providers(tx).all()
     for arm in arms:
         provider = providers.get(arm.provider)
         if provider is None or arm.model not in provider.prices:
@@ -347,7 +352,7 @@ def preview_proposal(
     registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_listed_model(ctx, tx, request.candidate)
-        incumbent = tx.routing.targets()[route.incumbent]
+        incumbent = Routing(tx).targets()[route.incumbent]
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))
         plans = suite_registration.charge_alpha(
@@ -369,19 +374,19 @@ def preview_proposal(
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:
     with ctx.store.read() as tx:
-        return tx.proposals.get(proposal)
+        return Proposals(tx).get(proposal)
 
 
 def list_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
     with ctx.store.read() as tx:
-        return tx.proposals.list(route=route, open_only=open_only)
+        return Proposals(tx).list(route=route, open_only=open_only)
 
 
 def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
     with ctx.store.read() as tx:
-        return tx.proposals.phases()
+        return Proposals(tx).phases()
 
 
 def _registration(proposal: Proposal) -> dict[str, object]:

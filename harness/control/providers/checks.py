@@ -15,6 +15,8 @@ from harness.domain.providers import probe
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.probe import ProbeStatus, ProviderCheck, models_path
 from harness.domain.routing.target import Provider, Target
+from harness.store.sql.providers import Credentials, ProviderChecks, Providers
+from harness.store.sql.routing import Routing
 
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0
@@ -35,7 +37,7 @@ class SelfTest:
 def load_last_check(ctx: Context) -> SelfTest:
     """What was found within the last minute, else anew."""
     with ctx.store.read() as tx:
-        names, found = tx.providers.all().keys(), tx.provider_checks.all()
+        names, found = Providers(tx).all().keys(), ProviderChecks(tx).all()
     fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
     return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
 
@@ -43,7 +45,7 @@ def load_last_check(ctx: Context) -> SelfTest:
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
     """Returns the checks of the last day, by provider, without failures with another key."""
     with ctx.store.read() as tx:
-        found, stored = tx.provider_checks.all(), tx.credentials.all()
+        found, stored = ProviderChecks(tx).all(), Credentials(tx).all()
     now = ctx.clock.now()
 
     def stands(check: ProviderCheck) -> bool:
@@ -57,7 +59,7 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
 
 def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
     with ctx.store.read() as tx:
-        return {check.provider: check for check in tx.provider_checks.all()}
+        return {check.provider: check for check in ProviderChecks(tx).all()}
 
 
 def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
@@ -71,13 +73,13 @@ def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
 def run_check(ctx: Context) -> SelfTest:
     """Ask every provider now. Takes at most 20 s for each eight of them."""
     with ctx.store.read() as tx:
-        providers = list(tx.providers.all().values())
+        providers = list(Providers(tx).all().values())
     return _reply_of(ctx, _ask(ctx, providers))
 
 
 def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
     with ctx.store.read() as tx:
-        table, known = tx.routing.table(), tx.routing.targets()
+        table, known = Routing(tx).table(), Routing(tx).targets()
     in_use = {target for route in table.routes.values() for target in route.targets}
 
     def checked(provider: Provider) -> ProviderCheck:
@@ -90,7 +92,7 @@ def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
         found = list(pool.map(checked, providers))
     with ctx.store.write() as tx:
-        tx.provider_checks.keep(found)
+        ProviderChecks(tx).keep(found)
     return found
 
 

@@ -25,6 +25,8 @@ from harness.domain.providers.credentials import (
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_kind, check_provider_name
 from harness.domain.providers.oauth import TOKEN_KEY_NAME, check_kind_takes_key
 from harness.domain.routing.target import Provider
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.providers import Credentials, Providers, SignIns
 from harness.store.transaction import Transaction
 
 DEFAULT_KEY_NAME: Final = "default"
@@ -86,7 +88,7 @@ class EncryptionRotation:
 def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
     """Lists every provider, and whether it has a key; never the key."""
     with ctx.store.read() as tx:
-        return [_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values()]
+        return [_credentials_of(ctx, tx, provider) for provider in Providers(tx).all().values()]
 
 
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
@@ -149,7 +151,7 @@ def _put(
                 f"provider {name!r} has a key already: PUT replaces it, "
                 f"`swapgate provider key set {name}` too"
             )
-        known = tx.providers.all().get(name)
+        known = Providers(tx).all().get(name)
         before = known or _new_provider(name, change.kind, with_variable=value is None)
         wanted = targets.change_of_provider(ctx, before, change)
         if value is not None:
@@ -157,16 +159,16 @@ def _put(
         changed = not targets.same(ctx, known, wanted)
         if changed:
             wanted = targets.with_move(ctx, tx, actor, known, wanted, change.reason)
-            tx.providers.put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
+            Providers(tx).put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
             )
             keep = now + change.overlap if change.overlap else None
             for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
-                tx.credentials.put(credential)
+                Credentials(tx).put(credential)
         details = _change_details(change, wanted, known, changed=changed)
-        tx.audit.append(actor, "credential.put", f"provider {name}", details)
+        AuditLog(tx).append(actor, "credential.put", f"provider {name}", details)
         moved = known is not None and wanted.moved != known.moved
         outdated = targets.list_outdated(tx, name) if moved else ()
         return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
@@ -218,14 +220,14 @@ def take_credentials_away(
     stored, now = provider_secrets.list_credentials_of(tx, name), tx.now()
     gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
     for credential in gone:
-        tx.credentials.put(_without_value(credential, now))
+        Credentials(tx).put(_without_value(credential, now))
     # What renews a token would bring it back.
-    ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
+    ended = key in (None, TOKEN_KEY_NAME) and SignIns(tx).end(name)
     if ended:
         resolve_sign_in_alerts(tx, name)
     if gone or ended:
         details = {"keys": [credential.name for credential in gone]}
-        tx.audit.append(actor, "credential.remove", f"provider {name}", details)
+        AuditLog(tx).append(actor, "credential.remove", f"provider {name}", details)
     return bool(gone or ended)
 
 
@@ -237,12 +239,12 @@ def resolve_sign_in_alerts(tx: Transaction, provider: str) -> None:
 def expire_credentials(ctx: Context) -> int:
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        over = [e for e in tx.credentials.all() if e.ciphertext and not e.live(now)]
+        over = [e for e in Credentials(tx).all() if e.ciphertext and not e.live(now)]
         for credential in over:
-            tx.credentials.put(_without_value(credential, now))
+            Credentials(tx).put(_without_value(credential, now))
             said = {"keys": [credential.name], "reason": "expired"}
             subject = f"provider {credential.provider}"
-            tx.audit.append(SYSTEM, "credential.remove", subject, said)
+            AuditLog(tx).append(SYSTEM, "credential.remove", subject, said)
     return len(over)
 
 
@@ -254,23 +256,23 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
     """Encrypts every stored value with the newest key: all, or none with DecryptionFailed."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        stored = [credential for credential in tx.credentials.all() if credential.ciphertext]
+        stored = [credential for credential in Credentials(tx).all() if credential.ciphertext]
         for key in stored:
             place = f"the key {key.name!r} of provider {key.provider!r}"
             fresh = provider_secrets.reencrypt(ctx.cipher, key.ciphertext, place)
-            tx.credentials.put(replace(key, ciphertext=fresh))
-        signed_in = tx.sign_ins.all()
+            Credentials(tx).put(replace(key, ciphertext=fresh))
+        signed_in = SignIns(tx).all()
         for one in signed_in:
             place = f"the sign-in for provider {one.provider!r}"
             fresh = provider_secrets.reencrypt(ctx.cipher, one.ciphertext, place)
-            tx.sign_ins.save(replace(one, ciphertext=fresh))
-        known = [e for e in tx.providers.all().values() if e.header_names]
+            SignIns(tx).save(replace(one, ciphertext=fresh))
+        known = [e for e in Providers(tx).all().values() if e.header_names]
         for provider in known:
-            tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
+            Providers(tx).put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
         values = len(stored) + len(signed_in) + headers
         action, details = "credential.rotate_encryption", {"values": values}
-        tx.audit.append(actor, action, "credentials", details)
+        AuditLog(tx).append(actor, action, "credentials", details)
     return EncryptionRotation(values)
 
 
@@ -280,7 +282,7 @@ def import_credentials(
     """Stores the keys in variables. Raises before it stores a key for a kind without one."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known, stored = tx.providers.all(), provider_secrets.list_live_credentials(tx)
+        known, stored = Providers(tx).all(), provider_secrets.list_live_credentials(tx)
     have = {credential.provider for credential in stored}
     done = []
     named = [

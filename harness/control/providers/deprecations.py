@@ -14,6 +14,8 @@ from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Price, Provider, Target
+from harness.store.sql.providers import DiscoveredModels, Providers
+from harness.store.sql.routing import Routing
 
 ALERT_AHEAD: Final = timedelta(days=90)
 
@@ -123,9 +125,9 @@ ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
     """Lists the models in use that end within 90 days or have ended, the earliest end first."""
     with ctx.store.read() as tx:
-        used = _used(ctx, table or tx.routing.table())
-        gone, today = tx.discovered_models.gone(), ctx.clock.now().date()
-        return find_deprecations(used, tx.providers.all(), ctx.catalogue, today, gone)
+        used = _used(ctx, table or Routing(tx).table())
+        gone, today = DiscoveredModels(tx).gone(), ctx.clock.now().date()
+        return find_deprecations(used, Providers(tx).all(), ctx.catalogue, today, gone)
 
 
 def list_endings(
@@ -133,7 +135,7 @@ def list_endings(
 ) -> Sequence[Deprecation]:
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
-        gone = tx.discovered_models.gone()
+        gone = DiscoveredModels(tx).gone()
     unused = [(target, ()) for target in used]
     return find_deprecations(unused, providers, ctx.catalogue, today, gone)
 

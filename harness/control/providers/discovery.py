@@ -26,6 +26,8 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.name_resolution import GATEWAYS
 from harness.domain.providers.probe import ProbeReply, models_path
 from harness.domain.routing.target import Provider, Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.providers import DiscoveredModels, Providers
 
 TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 8
@@ -82,13 +84,13 @@ def _keep(ctx: Context, actor: Actor, provider: Provider, reply: ProbeReply) -> 
             f"provider {name!r} at {provider.api_base} lists no models: {error}"
         ) from None
     with ctx.store.write() as tx:
-        if tx.providers.all().get(name) != provider:
+        if Providers(tx).all().get(name) != provider:
             raise Conflict(f"provider {name!r} was changed while it was asked: ask it again")
-        tx.discovered_models.replace(name, listed.models)
+        DiscoveredModels(tx).replace(name, listed.models)
         count = {"models": len(listed.models), "left_out": listed.left_out}
         # A scheduled read decides nothing, and the audit log stays quiet meanwhile.
         if actor != SYSTEM:
-            tx.audit.append(actor, "provider.discover", f"provider {name}", count)
+            AuditLog(tx).append(actor, "provider.discover", f"provider {name}", count)
     return listed
 
 

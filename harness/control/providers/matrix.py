@@ -21,6 +21,9 @@ from harness.domain.providers.catalogue import (
 )
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.target import Price, Provider, Target, classes_of_provider
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 
 _TROUBLE: Final = frozenset(
     {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}
@@ -64,8 +67,8 @@ class MatrixRow(CamelCase):
 def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     """Configured providers by name, then the kinds that could be."""
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
-        targets, table = tx.routing.targets(), tx.routing.table()
+        providers = Providers(tx).all()
+        targets, table = Routing(tx).targets(), Routing(tx).table()
     keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
     serves: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
@@ -141,7 +144,7 @@ class _Health:
         self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
     ) -> None:
         with ctx.store.read() as tx:
-            open_ = tx.alerts.list(open_only=True)
+            open_ = Alerts(tx).list(open_only=True)
         self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
         self._repairs = [alert for alert in open_ if alert.kind is AlertKind.LEARNED_REPAIR]
         self._answered = {targets[speed].provider for speed in speeds}

@@ -27,6 +27,9 @@ from harness.domain.providers.oauth import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import Force, KillSwitch, active_switches
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.interventions import Switches
+from harness.store.sql.providers import DiscoveredModels, Providers, SignIns
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 SHORT: Final = 28  # characters of what was written, in an error of at most 200
@@ -71,7 +74,7 @@ def require_listed(ctx: Context, tx: Transaction, target: Target) -> None:
     if not find_unlisted(tx, target):
         return
     provider, name = targets.provider_of(tx, target), target.name
-    known = {(one.provider, one.model) for one in tx.routing.targets().values()}
+    known = {(one.provider, one.model) for one in Routing(tx).targets().values()}
     settled = {*provider.models, *provider.prices}
     if target.model in settled or (target.provider, target.model) in known:
         return
@@ -99,7 +102,7 @@ def describe_unchecked(ctx: Context, tx: Transaction, target: Target) -> str:
 
 def register_model(ctx: Context, tx: Transaction, actor: Actor, words: str) -> Target:
     target = find_listed_model(ctx, tx, words)
-    if target.id in tx.routing.targets():
+    if target.id in Routing(tx).targets():
         return target
     return targets.register_target(ctx, tx, actor, Target(target.provider, target.model))
 
@@ -112,7 +115,7 @@ def explain_name(
     """
     with ctx.store.read() as tx:
         reading = read_name(ctx, tx, name)
-        switches = (*standing, *tx.switches.not_lifted())
+        switches = (*standing, *Switches(tx).not_lifted())
         active = active_switches(switches, ctx.clock.now())
         forced = [s.force for s in active if s.route is None and not s.force.avoids]
         if not forced:
@@ -167,13 +170,13 @@ def _apply_rules(
     }
     query = ModelNameQuery(
         name,
-        tx.providers.all(),
+        Providers(tx).all(),
         offers,
         today=ctx.clock.now().date(),
         catalogue=ctx.catalogue,
         usable=usable,
         forced=forced,
-        signed_in=tokens & {one.provider for one in tx.sign_ins.all()},
+        signed_in=tokens & {one.provider for one in SignIns(tx).all()},
     )
     return query.resolve()
 
@@ -198,7 +201,7 @@ def _not_found(
         return _reading(taken, taken.reason)
     name = taken.name
     versions = match_among(name, offers, today=ctx.clock.now().date()).near
-    known = {*(offer.name for offer in offers), *tx.routing.table().routes}
+    known = {*(offer.name for offer in offers), *Routing(tx).table().routes}
     near = tuple(dict.fromkeys((*versions, *list_nearest(name, known))))[:MOST_NEAR]
     add = "`swapgate model add PROVIDER/MODEL` adds a model"
     return replace(_reading(taken, _say_unlisted(name, near) + add), near=near)
@@ -216,7 +219,7 @@ def _say_unlisted(name: str, near: Sequence[str]) -> str:
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
     with ctx.store.read() as tx:
-        providers, offers = tx.providers.all(), read_offers(ctx, tx)
+        providers, offers = Providers(tx).all(), read_offers(ctx, tx)
     found = []
     for offer in offers:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
@@ -235,16 +238,16 @@ def search_catalogue(
 
 def read_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
     return list_offers(
-        tx.providers.all(),
+        Providers(tx).all(),
         ctx.catalogue,
-        tx.routing.targets().values(),
+        Routing(tx).targets().values(),
         read_lists(tx),
     )
 
 
 def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
     """What all providers listed, each where it is now: nothing from before it moved."""
-    known, listed = tx.providers.all(), tx.discovered_models.all()
+    known, listed = Providers(tx).all(), DiscoveredModels(tx).all()
     return [model for model in listed if model.source == known[model.provider].api_base]
 
 

@@ -8,15 +8,16 @@ from harness.domain.formatting import format_usd
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.routing import model_figures
 from harness.domain.routing.target import Price, Provider, Target
+from harness.store.sql.providers import DiscoveredModels, Providers
 from harness.store.transaction import Transaction
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    return model_figures.find_price(tx.providers.all(), target.name) if target else None
+    return model_figures.find_price(Providers(tx).all(), target.name) if target else None
 
 
 def find_list_price(ctx: Context, tx: Transaction, target: Target | None) -> Price | None:
-    provider = tx.providers.all().get(target.provider) if target else None
+    provider = Providers(tx).all().get(target.provider) if target else None
     if target is None or provider is None:
         return None
     known = fill_prices(ctx, tx, provider, [target.model]).prices
@@ -30,7 +31,7 @@ def fill_prices(
     wanted = list(models)
     known = with_catalogue_prices(provider, ctx.catalogue, wanted)
     listed = [
-        tx.discovered_models.find(provider.name, model)
+        DiscoveredModels(tx).find(provider.name, model)
         for model in wanted
         if model not in known.prices
     ]

@@ -17,6 +17,7 @@ from harness.domain.providers.credentials import (
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
 from harness.ports import Cipher
+from harness.store.sql.providers import Credentials, Providers
 from harness.store.transaction import Transaction
 
 log = logging.getLogger(__name__)
@@ -97,20 +98,20 @@ def key_sets(
 
 def list_live_credentials(tx: Transaction) -> list[Credential]:
     now = tx.now()
-    return [credential for credential in tx.credentials.all() if credential.live(now)]
+    return [credential for credential in Credentials(tx).all() if credential.live(now)]
 
 
 def list_credentials_of(tx: Transaction, provider: str) -> list[Credential]:
-    return [one for one in tx.credentials.all() if one.provider == provider]
+    return [one for one in Credentials(tx).all() if one.provider == provider]
 
 
 def find_usable(ctx: Context, tx: Transaction) -> frozenset[str]:
-    ever, now = tx.credentials.all(), ctx.clock.now()
+    ever, now = Credentials(tx).all(), ctx.clock.now()
     before = {one.provider for one in ever}
     have = {one.provider for one in ever if one.live(now)}
     return frozenset(
         name
-        for name, provider in tx.providers.all().items()
+        for name, provider in Providers(tx).all().items()
         if name in have
         or keys_from_environment(provider, ctx.environ)
         or not lacks_key(provider, (), stored_before=name in before)

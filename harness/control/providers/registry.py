@@ -24,6 +24,11 @@ from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.interventions import Shadows
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -41,7 +46,7 @@ def register_with_provider(
     """Registers a target, and its provider where that is an unconfigured kind's name."""
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
-        known = tx.providers.all()
+        known = Providers(tx).all()
     there = known.get(seed.provider)
     if there is not None and api_base and api_base != there.api_base:
         raise Conflict(
@@ -112,7 +117,7 @@ def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     """Lists the providers with the routes that use each; of headers the names alone."""
     with ctx.store.read() as tx:
         routes = targets.routes_by_provider(tx)
-        return [_glance(one, routes.get(one.name, [])) for one in tx.providers.all().values()]
+        return [_glance(one, routes.get(one.name, [])) for one in Providers(tx).all().values()]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
@@ -128,7 +133,7 @@ def change_provider(
     """Adds a provider, or changes it. create: True raises Conflict, False NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known = tx.providers.all().get(name)
+        known = Providers(tx).all().get(name)
         if create is False:
             targets.require_provider(tx, name)
     if create and known is not None:
@@ -161,21 +166,21 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
         if needs := list(_needs(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
         credentials.take_credentials_away(tx, actor, name)
-        tx.providers.remove(name)
-        tx.audit.append(actor, "provider.remove", f"provider {name}", {})
+        Providers(tx).remove(name)
+        AuditLog(tx).append(actor, "provider.remove", f"provider {name}", {})
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
     yield from (f"route {route}" for route in targets.routes_using(tx, name))
-    by_id = tx.routing.targets()
-    for proposal in tx.proposals.open():
+    by_id = Routing(tx).targets()
+    for proposal in Proposals(tx).open():
         if by_id[proposal.candidate].provider == name:
             yield f"proposal {proposal.id}"
-    for shadow in tx.shadows.live():
+    for shadow in Shadows(tx).live():
         if shadow.candidate.provider == name:
             yield f"shadow of route {shadow.route}"
     yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
-    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
+    for rollout in (*Rollouts(tx).live(), *Rollouts(tx).baking()):
         judge = rollout.policy.judge
         if judge is not None and Target.from_name(judge.model).provider == name:
             yield f"judge of the canary of route {rollout.route}"
@@ -204,7 +209,7 @@ def add_provider(
     """Adds a provider and its key, then asks it. It stays whatever the check finds."""
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        if name in tx.providers.all():
+        if name in Providers(tx).all():
             raise Conflict(f"there is a provider {name!r} already: give this one another name")
     return replace_key(ctx, actor, name, change)
 

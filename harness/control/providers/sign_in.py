@@ -49,6 +49,9 @@ from harness.domain.providers.oauth import (
 )
 from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Credentials, Providers, SignIns
 from harness.store.transaction import Transaction
 
 
@@ -85,10 +88,10 @@ def sign_in(
         new = apply_access_tokens(new, access, now)
     new = encrypt_secrets(ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token))
     with ctx.store.write() as tx:
-        tx.sign_ins.start(new)
+        SignIns(tx).start(new)
         store_access_key(ctx, tx, new, access)
         subject, details = f"provider {provider.name}", {"key": TOKEN_KEY_NAME}
-        tx.audit.append(actor, "credential.login", subject, details)
+        AuditLog(tx).append(actor, "credential.login", subject, details)
         credentials.resolve_sign_in_alerts(tx, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
@@ -123,23 +126,23 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     """Removes a provider's sign-in and its tokens from every router. Raises NotFound."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        ended = tx.sign_ins.end(name)
+        ended = SignIns(tx).end(name)
         if not (drop_access_key(tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         subject, details = f"provider {name}", {"key": TOKEN_KEY_NAME}
-        tx.audit.append(actor, "credential.logout", subject, details)
+        AuditLog(tx).append(actor, "credential.logout", subject, details)
         credentials.resolve_sign_in_alerts(tx, name)
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
     with ctx.store.read() as tx:
-        known = tx.providers.all().get(name)
+        known = Providers(tx).all().get(name)
     kind = known.kind if known else name
     place = oauth_endpoints(name, kind, ctx.oauth_changes.get(name))
     if known is None:
         credentials.put_credential(ctx, actor, name, credentials.CredentialChange())
         with ctx.store.read() as tx:
-            known = tx.providers.all()[name]
+            known = Providers(tx).all()[name]
     return known, place
 
 
@@ -167,13 +170,13 @@ def store_access_key(
         name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
     )
     for credential in place_new_key(stored, new, first=False, keep_until=None):
-        tx.credentials.put(credential)
+        Credentials(tx).put(credential)
 
 
 def drop_access_key(tx: Transaction, provider: str) -> bool:
     for credential in list_credentials_of(tx, provider):
         if credential.name == TOKEN_KEY_NAME and credential.ciphertext:
-            tx.credentials.put(replace(credential, ciphertext="", updated_at=tx.now()))
+            Credentials(tx).put(replace(credential, ciphertext="", updated_at=tx.now()))
             return True
     return False
 
@@ -184,7 +187,7 @@ ENDED, NOT_RENEWED = credentials.SIGN_IN_ALERTS
 
 def renew_tokens(ctx: Context) -> int:
     with ctx.store.read() as tx:
-        found, providers = tx.sign_ins.all(), tx.providers.all()
+        found, providers = SignIns(tx).all(), Providers(tx).all()
         seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
     done = 0
     for sign_in in (e for e in found if e.provider in providers):
@@ -203,7 +206,7 @@ def renew_tokens(ctx: Context) -> int:
 
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
-    found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
+    found = (Alerts(tx).newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
     return max((alert.last_seen for alert in found if alert and alert.open), default=None)
 
 
@@ -212,7 +215,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
     claimed = claim_renewal(before, ctx.clock.now())
     try:
         with ctx.store.write() as tx:
-            tx.sign_ins.replace(before, claimed)
+            SignIns(tx).replace(before, claimed)
     except StaleWrite:
         return None
     try:
@@ -230,7 +233,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
             _alert_failing(ctx, changed, str(error))
     try:
         with ctx.store.write() as tx:
-            tx.sign_ins.replace(claimed, changed)
+            SignIns(tx).replace(claimed, changed)
             if access is not None:
                 store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):
@@ -260,8 +263,8 @@ def _take_away_ended(ctx: Context) -> None:
     """So that no request meets a certain 401."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        ended = {sign_in.provider for sign_in in tx.sign_ins.all() if is_expired(sign_in, now)}
-        keys = [e for e in tx.credentials.all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
+        ended = {sign_in.provider for sign_in in SignIns(tx).all() if is_expired(sign_in, now)}
+        keys = [e for e in Credentials(tx).all() if e.name == TOKEN_KEY_NAME and e.ciphertext]
     for provider in ended.intersection(key.provider for key in keys):
         with ctx.store.write() as tx:
             drop_access_key(tx, provider)

@@ -27,6 +27,12 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, PrincipalKind
 from harness.domain.routing.evidence import CONFIRM_WITHIN, LONGEST, BreakGlass, Waiver
 from harness.domain.routing.route_changes import RestoreIncumbent, ServeByWaiver
 from harness.domain.routing.table import Route
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evidence import Waivers
+from harness.store.sql.interventions import BreakGlasses
+from harness.store.sql.operations import ApiKeys, PersonLinks, Principals
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -70,7 +76,7 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
             confirm_by=now + min(CONFIRM_WITHIN, wanted.lasts),
             expires_at=now + wanted.lasts,
         )
-        tx.break_glasses.add(made)
+        BreakGlasses(tx).add(made)
         details = {"expires_at": made.expires_at.isoformat()}
         _audit(tx, actor, "break_glass.propose", made, details)
     return made
@@ -84,7 +90,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        record = tx.break_glasses.get(id_)
+        record = BreakGlasses(tx).get(id_)
         freezes.require_swaps(ctx, f"no target serves {record.route!r} without proof")
         _require_person(tx, actor)
         four_eyes.check_four_eyes(tx, actor, record, "confirm")
@@ -97,7 +103,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         if route.incumbent != record.incumbent:
             raise StaleWrite(f"another target serves {route.name!r} by now: ask for it again")
         _require_free(tx, route, apart=record.id)
-        known = tx.routing.targets()[record.target]
+        known = Routing(tx).targets()[record.target]
         data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
         _require_thawed(ctx, tx, route.name, through_freeze=record.through_freeze)
         waiver = Waiver(
@@ -108,7 +114,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
             author=f"{record.proposer} and {actor.name}",
             expires_at=record.expires_at,
         )
-        tx.waivers.add(waiver)
+        Waivers(tx).add(waiver)
         made = replace(
             record,
             confirmer=actor.name,
@@ -117,8 +123,8 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
             confirmed_at=now,
             waiver=waiver.id,
         )
-        tx.break_glasses.save(made)
-        revision = tx.routing.commit(
+        BreakGlasses(tx).save(made)
+        revision = Routing(tx).commit(
             ServeByWaiver(record.route, waiver, record.id),
             expected_version=route.version,
             actor=actor.name,
@@ -144,7 +150,7 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
     with ctx.store.write() as tx:
-        record = tx.break_glasses.get(id_)
+        record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
             raise Conflict(f"{record.id} is over: {record.ended_because}")
         if record.confirmed and (hindrance := _find_hindrance(ctx, tx, record)):
@@ -155,7 +161,7 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
 def list_open(ctx: Context) -> Sequence[BreakGlass]:
     """Lists those in force or waiting for a second person, oldest first."""
     with ctx.store.read() as tx:
-        return [*tx.break_glasses.open()]
+        return [*BreakGlasses(tx).open()]
 
 
 def count_unconfirmed(ctx: Context) -> int:
@@ -167,10 +173,10 @@ def count_unconfirmed(ctx: Context) -> int:
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
     with ctx.store.read() as tx:
-        names = {id_: known.name for id_, known in tx.routing.targets().items()}
+        names = {id_: known.name for id_, known in Routing(tx).targets().items()}
         return [
             _notice(record, names.get(record.target, record.target), standstill)
-            for record in tx.break_glasses.open()
+            for record in BreakGlasses(tx).open()
             for standstill in [_find_standstill(ctx, tx, record)]
         ]
 
@@ -181,7 +187,7 @@ def run_once(ctx: Context) -> list[str]:
 
 def _look_after(ctx: Context, id_: str) -> str:
     with ctx.store.write() as tx:
-        record = tx.break_glasses.get(id_)
+        record = BreakGlasses(tx).get(id_)
         if record.ended_at is not None:
             return ""  # another process was quicker
         because = _find_end(tx, record)
@@ -198,19 +204,19 @@ def _look_after(ctx: Context, id_: str) -> str:
 
 
 def _find_end(tx: Transaction, record: BreakGlass) -> str:
-    route, now = tx.routing.route(record.route), route_time(tx, record.route)
+    route, now = Routing(tx).route(record.route), route_time(tx, record.route)
     if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
     if not record.confirmed:
         if route.incumbent != record.incumbent:
             return "the route's incumbent was changed by another"
         return "nobody confirmed it in time" if record.confirm_by <= now else ""
-    people = tx.person_links.people()
+    people = PersonLinks(tx).people()
     one = people.person(record.proposer_principal)
     if one == people.person(record.confirmer_principal or ""):
         return "its two people were declared to be one person since"
     for key in (record.proposer_key, record.confirmer_key):
-        stored = tx.keys.find(key) if key is not None else None
+        stored = ApiKeys(tx).find(key) if key is not None else None
         if stored is not None and stored.revoked_at is not None:
             return f"the key {key}, with which one of its two people acted, was revoked since"
     return "its time is over" if record.expires_at <= now else ""
@@ -225,11 +231,11 @@ def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
-    route = tx.routing.route(record.route)
+    route = Routing(tx).route(record.route)
     if route is None or route.break_glass != record.id:
         return ""
-    former = tx.routing.targets()[record.incumbent]
-    provider = tx.providers.all().get(former.provider)
+    former = Routing(tx).targets()[record.incumbent]
+    provider = Providers(tx).all().get(former.provider)
     if provider is None:
         return f"the provider {former.provider!r} of {former.name} was removed"
     entry = ctx.catalogue.find(provider.kind, former.model)
@@ -239,13 +245,13 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
 
 
 def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> BreakGlass:
-    route = tx.routing.route(record.route)
+    route = Routing(tx).route(record.route)
     now = route_time(tx, record.route)
     details: dict[str, object] = {"because": because}
     ended = replace(record, ended_at=now, ended_because=because)
-    tx.break_glasses.save(ended)
+    BreakGlasses(tx).save(ended)
     if route is not None and record.confirmed and route.break_glass == record.id:
-        details["revision"] = tx.routing.commit(
+        details["revision"] = Routing(tx).commit(
             RestoreIncumbent(record.route, record.incumbent),
             expected_version=route.version,
             actor=actor.name,
@@ -258,7 +264,7 @@ def _end(tx: Transaction, actor: Actor, record: BreakGlass, because: str) -> Bre
 
 
 def _require_person(tx: Transaction, actor: Actor) -> None:
-    known = tx.principals.among([actor.principal]).get(actor.principal)
+    known = Principals(tx).among([actor.principal]).get(actor.principal)
     is_local = actor.principal == LOCAL_PRINCIPAL.id
     if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
         raise NotAllowed(
@@ -268,7 +274,7 @@ def _require_person(tx: Transaction, actor: Actor) -> None:
 
 
 def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
-    for other in tx.break_glasses.open():
+    for other in BreakGlasses(tx).open():
         if other.route == route.name and other.id != apart:
             raise RouteBusy(
                 f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
@@ -318,7 +324,7 @@ def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]
 def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     at, new_for = made.confirmed_at or made.created_at, four_eyes.NEW_FOR
     stored = (
-        (key, tx.keys.find(key)) for key in (made.proposer_key, made.confirmer_key) if key
+        (key, ApiKeys(tx).find(key)) for key in (made.proposer_key, made.confirmer_key) if key
     )
     return [
         f"the key {name} is newer than {new_for.days} days"
@@ -340,4 +346,4 @@ def _audit(
     details: Mapping[str, object],
 ) -> None:
     common = {"break_glass": record.id, "target": record.target, "reason": record.reason}
-    tx.audit.append(actor, action, f"route {record.route}", {**common, **details})
+    AuditLog(tx).append(actor, action, f"route {record.route}", {**common, **details})

@@ -7,6 +7,7 @@ from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Target, classes_of_provider
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.routing import Routing
 
 
 def check_targets(
@@ -60,7 +61,7 @@ def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
 
 def list_violations(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
-        table = tx.routing.table()
+        table = Routing(tx).table()
     used = (
         (name, route.settings, [table.targets[target] for target in sorted(route.targets)])
         for name, route in sorted(table.routes.items())

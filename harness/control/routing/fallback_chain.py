@@ -21,6 +21,10 @@ from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarg
 from harness.domain.routing.route_changes import SetChain
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evidence import Waivers
+from harness.store.sql.proposals import Proposals, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # A verdict that led there is no proof for another role either.
@@ -39,7 +43,7 @@ class WaiverRequest:
 def update_waiver_alerts(ctx: Context) -> None:
     expired = list_expired_waivers(ctx)
     with ctx.store.read() as tx:
-        names = {w.target: tx.routing.targets()[w.target].name for w in expired}
+        names = {w.target: Routing(tx).targets()[w.target].name for w in expired}
     kind = AlertKind.WAIVER_EXPIRED
     notices = {(kind, w.id): _expiry_notice(w, names[w.target]) for w in expired}
     alerts.update_alerts(ctx, [kind], notices)
@@ -75,9 +79,9 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     """Lists a route's fallbacks in the order of the chain. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        evidence = tx.routing.evidence(name)
-        waivers = {waiver.id: waiver for waiver in tx.waivers.list(route=name)}
-        known = tx.routing.targets()
+        evidence = Routing(tx).evidence(name)
+        waivers = {waiver.id: waiver for waiver in Waivers(tx).list(route=name)}
+        known = Routing(tx).targets()
     now = ctx.clock.now()
     found = []
     for fallback in evidence.fallbacks if evidence else ():
@@ -96,7 +100,7 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
 
 def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
     with ctx.store.read() as tx:
-        names = sorted(tx.routing.table().routes)
+        names = sorted(Routing(tx).table().routes)
     return [
         entry.waiver
         for name in names
@@ -284,11 +288,11 @@ def find_proof(
     verdict = _verdict(ctx, tx, actor, route, target)
     if verdict is not None:
         return verdict
-    history = tx.routing.history(route.name)
+    history = Routing(tx).history(route.name)
     served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
     if served and routes.find_taken_back(tx, route.name, target.id, history) is None:
         return FormerTarget(target.id)
-    for waiver in tx.waivers.list(route=route.name):
+    for waiver in Waivers(tx).list(route=route.name):
         if waiver.target == target.id and not waiver.expired(now):
             return waiver
     raise ProofRefused(
@@ -305,10 +309,10 @@ def _verdict(
     """A canary that did harm or a person's refusal ends its force. No proposer uses their own
     open proposal: a forced fallback would be a promotion by hand.
     """
-    for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
+    for proposal in Proposals(tx).of_pair(route.name, route.incumbent, target.id):
         if proposal.verdict is None or proposal.phase in NO_PROOF:
             continue
-        verdict = tx.verdicts.get(proposal.verdict)
+        verdict = Verdicts(tx).get(proposal.verdict)
         if not isinstance(verdict, Passed):
             continue
         if proposal.needs_approval and proposal.approver is None:
@@ -339,12 +343,12 @@ def _add_waiver(
         raise InputError(f"a waiver lasts for up to {LONGEST_WAIVER.days} days, and ends")
     id_, expires_at = ctx.chance.token("w_"), ctx.clock.now() + waive.lasts
     waiver = Waiver(id_, route.name, target.id, waive.reason, actor.name, expires_at)
-    tx.waivers.add(waiver)
+    Waivers(tx).add(waiver)
     details = {
         "route": route.name,
         "target": target.id,
         "reason": waiver.reason,
         "expires_at": expires_at.isoformat(),
     }
-    tx.audit.append(actor, "waiver.add", f"waiver {id_}", details)
+    AuditLog(tx).append(actor, "waiver.add", f"waiver {id_}", details)
     return waiver

@@ -26,6 +26,9 @@ from harness.domain.routing.freeze import (
     may_go_on,
     measure_frozen_time,
 )
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.interventions import Freezes
+from harness.store.sql.proposals import Proposals
 from harness.store.transaction import Transaction
 
 OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
@@ -34,7 +37,7 @@ OBSERVE_ONLY: Final = "this installation only observes (control.observe_only)"
 def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[Hold]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        holds = list_holds(tx.freezes.overlapping(now), ctx.freeze_windows, now, now)
+        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
     return [hold for hold in holds if route is None or hold.covers(route)]
 
 
@@ -42,7 +45,7 @@ def list_liftable_freezes(ctx: Context, route: str) -> Sequence[Freeze]:
     now = ctx.clock.now()
     try:
         with ctx.store.read() as tx:
-            records = tx.freezes.overlapping(now)
+            records = Freezes(tx).overlapping(now)
     except SignatureInvalid:
         return ()
     return [r for r in records if r.hold.covers(route) and r.ended_at > now]
@@ -62,7 +65,7 @@ def describe_freeze(
     """Says why a step is frozen; always so where the stored freezes cannot be trusted."""
     now = ctx.clock.now()
     try:
-        holds = list_holds(tx.freezes.overlapping(now), ctx.freeze_windows, now, now)
+        holds = list_holds(Freezes(tx).overlapping(now), ctx.freeze_windows, now, now)
     except SignatureInvalid as error:
         return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
     refusing = may_go_on(route, step, holds, now)
@@ -101,7 +104,7 @@ def list_frozen_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
 def measure_frozen(ctx: Context, tx: Transaction, route: str, since: datetime) -> timedelta:
     now = ctx.clock.now()
     try:
-        holds = list_holds(tx.freezes.overlapping(since), ctx.freeze_windows, since, now)
+        holds = list_holds(Freezes(tx).overlapping(since), ctx.freeze_windows, since, now)
     except SignatureInvalid:
         return timedelta(0)
     return measure_frozen_time([h for h in holds if h.covers(route)], since, now)
@@ -138,8 +141,8 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
     with ctx.store.write() as tx:
         if route is not None:
             routes.require_route(tx, route)
-        tx.freezes.add(freeze)
-        tx.audit.append(actor, ADDED, describe_reach(route), details)
+        Freezes(tx).add(freeze)
+        AuditLog(tx).append(actor, ADDED, describe_reach(route), details)
     return freeze
 
 
@@ -152,13 +155,13 @@ def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Free
     require_reason(reason, "to lift a freeze")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        before = tx.freezes.get(freeze)
+        before = Freezes(tx).get(freeze)
         if before.ended_at <= now:
             return before
-        for proposal in tx.proposals.open():
+        for proposal in Proposals(tx).open():
             if before.hold.covers(proposal.route):
                 four_eyes.check_four_eyes(tx, actor, proposal, "lift a freeze for")
-        record = tx.freezes.lift(freeze, actor=actor.name, now=now)
+        record = Freezes(tx).lift(freeze, actor=actor.name, now=now)
         subject = describe_reach(record.route)
-        tx.audit.append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
+        AuditLog(tx).append(actor, LIFTED, subject, {"freeze": freeze, "reason": reason})
     return record

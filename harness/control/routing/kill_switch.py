@@ -20,6 +20,10 @@ from harness.domain.routing.kill_switch import (
     force_plan,
 )
 from harness.domain.routing.target import Target
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.interventions import Switches
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 LONGEST = timedelta(days=365)
@@ -55,7 +59,7 @@ def throw_switch(
             source=source,
         )
         _check_four_eyes(tx, actor, switch)
-        tx.switches.add(switch)
+        Switches(tx).add(switch)
         details = {
             "force": str(switch.force),
             "route": switch.route or "all",
@@ -63,7 +67,7 @@ def throw_switch(
             "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
             "source": source.value,
         }
-        tx.audit.append(actor, "switch.throw", f"switch {switch.id}", details)
+        AuditLog(tx).append(actor, "switch.throw", f"switch {switch.id}", details)
     return switch
 
 
@@ -72,7 +76,7 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
         routes.require_route(tx, wanted.route)
     name = wanted.force.name
     if wanted.force.names_target:
-        known = tx.routing.targets().values()
+        known = Routing(tx).targets().values()
         # Several targets may share a name: the switch then means each of them.
         if not any(name in (target.id, target.name) for target in known):
             targets.find_target(tx, name)
@@ -81,8 +85,8 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
 
 
 def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
-    by_name, stored = tx.routing.table().routes, tx.routing.targets()
-    for proposal in tx.proposals.open():
+    by_name, stored = Routing(tx).table().routes, Routing(tx).targets()
+    for proposal in Proposals(tx).open():
         route = by_name.get(proposal.route)
         if route is None or switch.route not in (None, route.name):
             continue
@@ -101,11 +105,11 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
     require_reason(reason, "to lift a switch")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        before = tx.switches.get(switch)
-        record = tx.switches.lift(switch, actor=actor.name, now=now)
+        before = Switches(tx).get(switch)
+        record = Switches(tx).lift(switch, actor=actor.name, now=now)
         if before.lifted_at is None:
             details = {"force": str(record.switch.force), "reason": reason}
-            tx.audit.append(actor, "switch.lift", f"switch {switch}", details)
+            AuditLog(tx).append(actor, "switch.lift", f"switch {switch}", details)
     return record
 
 
@@ -122,7 +126,7 @@ class SwitchPreview:
 def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
     switch = KillSwitch("", route, force, "", "", ctx.clock.now(), None, SwitchSource.REST)
     with ctx.store.read() as tx:
-        table = tx.routing.table()
+        table = Routing(tx).table()
     preview = SwitchPreview([], [])
     for name, reached in sorted(table.routes.items()):
         if route in (None, name):
@@ -133,4 +137,4 @@ def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPrevi
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:
     with ctx.store.read() as tx:
-        return active_switches(tx.switches.not_lifted(), ctx.clock.now())
+        return active_switches(Switches(tx).not_lifted(), ctx.clock.now())

@@ -21,6 +21,9 @@ from harness.domain.evals.run import AnswerColumns
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd
 from harness.domain.routing.target import Target
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.observations import Observations
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 # Input, output, and of the input what came from a cache.
@@ -45,7 +48,7 @@ def forecast_from_history(
 ) -> CostForecast:
     """Forecasts a swap's bill from earlier runs, else from the incumbent's tokens."""
     with ctx.store.read() as tx:
-        known = tx.routing.targets()
+        known = Routing(tx).targets()
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = named_models.find_model(ctx, tx, candidate)
         measured = _measure(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
@@ -54,13 +57,13 @@ def forecast_from_history(
 
 
 def bill_of_route(tx: Transaction, route: str) -> RouteBill:
-    incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
+    incumbent = Routing(tx).targets()[routes.require_route(tx, route).incumbent]
     return _bill(tx, route, incumbent)
 
 
 def _bill(tx: Transaction, route: str, incumbent: Target) -> RouteBill:
     now = tx.now()
-    totals = tx.observations.totals(since=now - MONTH, route=route)
+    totals = Observations(tx).totals(since=now - MONTH, route=route)
     return measure_bill(totals, incumbent.id, prices.find_price(tx, incumbent), now)
 
 
@@ -72,11 +75,11 @@ def _earlier(
         return ()
     columns = []
     for arm in (ours, theirs):
-        runs = tx.runs.of_suite(arm.id, plan.suite, plan.suite_digest)
-        answered = next((run.id for run in runs if tx.runs.progress(run.id)[0]), None)
+        runs = EvalRuns(tx).of_suite(arm.id, plan.suite, plan.suite_digest)
+        answered = next((run.id for run in runs if EvalRuns(tx).progress(run.id)[0]), None)
         if answered is None:
             return ()
-        columns.append(AnswerColumns.from_samples(tx.runs.samples(answered)))
+        columns.append(AnswerColumns.from_samples(EvalRuns(tx).samples(answered)))
     return [(columns[0], columns[1])]
 
 

@@ -27,6 +27,10 @@ from harness.domain.reliability.outage import (
 from harness.domain.routing.model_figures import MeasuredScore
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.store.sql.observations import Observations
+from harness.store.sql.operations import Alerts
+from harness.store.sql.preload import Preload
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 HOUR: Final = timedelta(hours=1)
@@ -104,21 +108,21 @@ def load_outages(
     now = ctx.clock.now()
     found = {}
     with ctx.store.read() as tx:
-        open_ = [record for record in tx.alerts.unsettled() if record.open]
+        open_ = [record for record in Alerts(tx).unsettled() if record.open]
         shut = _Shut.from_alerts(open_)
         begun = {rec.key: rec.first_seen for rec in open_}
-        suspects = set(tx.observations.failing_routes(since=now - RECENT))
+        suspects = set(Observations(tx).failing_routes(since=now - RECENT))
         if shut.targets or shut.providers:
-            suspects |= set(tx.routing.names())
+            suspects |= set(Routing(tx).names())
         if names is not None:
             suspects &= set(names)
-        tx.preload.routes(suspects)
-        minutes = tx.observations.traffic_of(suspects, since=now - HOUR)
+        Preload(tx).routes(suspects)
+        minutes = Observations(tx).traffic_of(suspects, since=now - HOUR)
         scores = cache(partial(load_target_scores, tx))
         for name in sorted(suspects):
             with suppress(SignatureInvalid, NotFound):
                 route = routes.require_route(tx, name)
-                targets = {id_: tx.routing.target(id_) for id_ in route.targets}
+                targets = {id_: Routing(tx).target(id_) for id_ in route.targets}
                 known = {id_: target for id_, target in targets.items() if target}
                 closed = shut.among(known.values())
                 outage = find_outage(route, minutes.get(name, ()), closed, now)
@@ -145,14 +149,14 @@ def _hand_over(
 ) -> None:
     """Ends an alert as the other kind begins; a sink gets one message of both."""
     with ctx.store.write() as tx:
-        record = tx.alerts.newest(f"{ended.value}:{route}")
+        record = Alerts(tx).newest(f"{ended.value}:{route}")
         if record is None or not record.open:
             return
         changed = replace(notice, title=f"{record.title}; now: {notice.title}")
         alerts.raise_alert(tx, ended, route, **asdict(changed), news=AlertEvent.STILL)
         alerts.resolve_alert(tx, ended, route)
         alerts.raise_alert(tx, successor, route, **asdict(notice))
-        opened = tx.alerts.newest(f"{successor.value}:{route}")
+        opened = Alerts(tx).newest(f"{successor.value}:{route}")
         was_told = record.notified is Notified.RAISED
         if ctx.sinks is None or opened is None or successor is AlertKind.ROUTE_DOWN:
             return

@@ -29,6 +29,10 @@ from harness.domain.routing.kill_switch import KillSwitch, active_switches, deci
 from harness.domain.routing.table import Route, RouteHead
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_canary_state
+from harness.store.sql.interventions import Switches
+from harness.store.sql.observations import Observations
+from harness.store.sql.preload import Preload
+from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from harness.store.transaction import Transaction
 
 HOUR: Final = timedelta(hours=1)
@@ -90,11 +94,11 @@ def load_overview(ctx: Context) -> RouteOverview:
 
 
 def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity:
-    rollouts = (*tx.rollouts.baking(route=route), *tx.rollouts.live(route=route))
+    rollouts = (*Rollouts(tx).baking(route=route), *Rollouts(tx).live(route=route))
     return CurrentActivity(
-        {proposal.route: proposal for proposal in tx.proposals.open(route=route)},
+        {proposal.route: proposal for proposal in Proposals(tx).open(route=route)},
         {rollout.route: rollout for rollout in rollouts},
-        tx.switches.not_lifted(),
+        Switches(tx).not_lifted(),
     )
 
 
@@ -127,11 +131,11 @@ def load_statuses(
     known = [name for name in names if name in states]
     found = []
     with ctx.store.read() as tx:
-        tx.preload.newest_verdicts(known)
-        tx.preload.routes(known)
+        Preload(tx).newest_verdicts(known)
+        Preload(tx).routes(known)
         proposed = {name for name in known if _stands_by_proposal(states[name])}
         _preload_last(tx, [overview.heads[name] for name in known if name in proposed])
-        traffic = tx.observations.traffic_of(known, since=overview.at - HOUR)
+        traffic = Observations(tx).traffic_of(known, since=overview.at - HOUR)
         for name in known:
             try:
                 state = states[name]
@@ -150,7 +154,7 @@ def load_status(ctx: Context, name: str) -> RouteStatus:
     targets = _load_targets(ctx, [route], now)
     outages = load_outages(ctx, [name])
     with ctx.store.read() as tx:
-        traffic = tx.observations.traffic_of([name], since=ctx.clock.now() - HOUR)
+        traffic = Observations(tx).traffic_of([name], since=ctx.clock.now() - HOUR)
         state = _build_state(ctx, tx, route, targets, now)
         if _stands_by_proposal(state):
             state = _with_last_rollout(tx, state)
@@ -201,8 +205,8 @@ def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) 
 
 
 def _preload_last(tx: Transaction, heads: Sequence[RouteHead]) -> None:
-    tx.preload.newest_rollouts([head.name for head in heads])
-    tx.preload.first_after([h.rollout for h in heads if h.rollout and _is_gone(h)])
+    Preload(tx).newest_rollouts([head.name for head in heads])
+    Preload(tx).first_after([h.rollout for h in heads if h.rollout and _is_gone(h)])
 
 
 def _build_state(
@@ -234,7 +238,7 @@ def _build_state(
         status,
         canary_state=canary_status.build_canary_status(unit, targets, ctx.clock.now()).state,
         # None is newer than the live one: a route has one at a time.
-        last_rollout=rollout if rollout.live else tx.rollouts.newest(route.name),
+        last_rollout=rollout if rollout.live else Rollouts(tx).newest(route.name),
     )
 
 
@@ -253,7 +257,7 @@ def _stands_by_proposal(status: RouteStatus) -> bool:
 
 
 def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
-    last = tx.rollouts.newest(status.route.name)
+    last = Rollouts(tx).newest(status.route.name)
     if last is None:
         return status
     gone = last.candidate != status.route.incumbent
@@ -271,13 +275,13 @@ def _with_last_rollout(tx: Transaction, status: RouteStatus) -> RouteStatus:
 def _with_verdict(
     ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
 ) -> RouteStatus:
-    verdict = tx.verdicts.newest(status.route.name)
+    verdict = Verdicts(tx).newest(status.route.name)
     return replace(
         status,
         traffic=traffic,
         last_verdict=verdict,
         standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
-        verdict_proposal=tx.verdicts.proposal_of(verdict.id) if verdict else "",
+        verdict_proposal=Verdicts(tx).proposal_of(verdict.id) if verdict else "",
     )
 
 
@@ -291,6 +295,6 @@ def load_target_traffic(
     targets = ctx.store.lists.targets_of({total.target for total in answered})
     since = max(report.since, report.now - LATENCIES_OF)
     with ctx.store.read() as tx:
-        latencies = tx.observations.latencies(since=since, route=route)
+        latencies = Observations(tx).latencies(since=since, route=route)
     names = {id_: target.name for id_, target in targets.items()}
     return sum_by_target(answered, names, latencies, reasons)

@@ -57,12 +57,16 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import Suites
+from harness.store.sql.proposals import CandidateRounds, Proposals, Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
     """Checks the overrides of a route and to it. Raises InputError, NotFound, NotAllowed."""
-    table = tx.routing.table()
+    table = Routing(tx).table()
     for route, other, error in _override_faults(ctx, table):
         if name in (route, other):
             raise error
@@ -70,7 +74,7 @@ def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
 
 def list_override_violations(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
-        table = tx.routing.table()
+        table = Routing(tx).table()
     return [str(error) for _, _, error in _override_faults(ctx, table)]
 
 
@@ -89,13 +93,13 @@ LONGEST_TIMEOUT_S: Final = 86_400
 
 def load_table(ctx: Context) -> RoutingTable:
     with ctx.store.read() as tx:
-        return tx.routing.table()
+        return Routing(tx).table()
 
 
 def require_route(tx: Transaction, name: str) -> Route:
-    route = tx.routing.route(name)
+    route = Routing(tx).route(name)
     if route is None:
-        hint = did_you_mean(name, tx.routing.table().routes)
+        hint = did_you_mean(name, Routing(tx).table().routes)
         raise NotFound(
             f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
         )
@@ -118,7 +122,7 @@ def create_route(
     check_route_name(name)
     check_principal_name(name)
     with ctx.store.write() as tx:
-        if tx.routing.route(name) is not None:
+        if Routing(tx).route(name) is not None:
             raise Conflict(
                 f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
                 "proposes another model for it, `swapgate route settings` changes the rest"
@@ -158,7 +162,7 @@ def change_settings(
         data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
         if settings.policy != route.settings.policy:
             # A proposal ends by the policy under which it was registered.
-            if found := tx.proposals.list(route=name, open_only=True):
+            if found := Proposals(tx).list(route=name, open_only=True):
                 raise RouteBusy(
                     f"route {name!r} has the open proposal {found[0].id}, and keeps its policy "
                     "until that ends: wait, or cancel it"
@@ -208,7 +212,7 @@ def roll_back(
             raise StaleWrite(
                 f"route {name!r} has another model or canary by now: look at it again"
             )
-        history = tx.routing.history(name)
+        history = Routing(tx).history(name)
         incumbent = _former(history, route, to_version)
         (known,) = _known(tx, [incumbent])
         # A verdict is the proof of one rollout: what was rolled back after it has none left.
@@ -235,19 +239,19 @@ def _take_back_baking(
 ) -> None:
     """End a bake as an abort does, in the same unit: else its model could return unproven."""
     now = ctx.clock.now()
-    for rollout in tx.rollouts.baking():
+    for rollout in Rollouts(tx).baking():
         if rollout.route != name:
             continue
-        tx.rollouts.save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
-        proposal = tx.proposals.get(rollout.proposal)
-        tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
+        Rollouts(tx).save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
+        proposal = Proposals(tx).get(rollout.proposal)
+        Proposals(tx).save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
         inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
         details, action = {"rollout": rollout.id, "reason": because, **inputs}, "canary.abort"
-        tx.audit.append(actor, action, f"route {name}", details)
+        AuditLog(tx).append(actor, action, f"route {name}", details)
 
 
 def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
-    targets_ = tx.routing.targets()
+    targets_ = Routing(tx).targets()
     return [targets_[id_] for id_ in sorted(ids)]
 
 
@@ -270,7 +274,7 @@ def find_taken_back(
 ) -> Rollout | None:
     if target in _standing(history):
         return None
-    last = next(iter(tx.rollouts.list(route=name, candidate=target, limit=1)), None)
+    last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
     return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
 
 
@@ -378,7 +382,7 @@ def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
     for suite in settings.suites:
         pin = ctx.suites.pin(suite.suite)
         if pin.digest == suite.digest:
-            tx.suites.put(pin, ctx.clock.now())
+            Suites(tx).put(pin, ctx.clock.now())
 
 
 def commit(
@@ -392,17 +396,17 @@ def commit(
     **details: object,
 ) -> None:
     """Writes a change with its audit event. version: before it. Raises RevisionConflict."""
-    now, before = tx.now(), tx.routing.route(change.route)
-    revision = tx.routing.commit(
+    now, before = tx.now(), Routing(tx).route(change.route)
+    revision = Routing(tx).commit(
         change, expected_version=version, actor=actor.name, reason=reason, now=now
     )
     told = {"revision": revision, "reason": reason, **details}
-    tx.audit.append(actor, action, f"route {change.route}", told)
+    AuditLog(tx).append(actor, action, f"route {change.route}", told)
     if isinstance(change, CreateRoute | ChangeSettings):
         cron_before = _find_cron(before.settings) if before else None
         if _find_cron(change.settings) not in (None, cron_before):
             incumbent = require_route(tx, change.route).incumbent
-            tx.candidate_rounds.begin(build_start(change.route, incumbent, now))
+            CandidateRounds(tx).begin(build_start(change.route, incumbent, now))
 
 
 def _find_cron(settings: RouteSettings) -> str | None:

@@ -27,6 +27,11 @@ from harness.domain.routing.model_figures import MeasuredScore
 from harness.domain.routing.table import Arm, Route, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.observations import Observations
+from harness.store.sql.preload import Preload
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 DAY: Final = timedelta(days=1)
@@ -115,7 +120,7 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
     with ctx.store.read() as tx:
-        table = tx.routing.table().routes
+        table = Routing(tx).table().routes
         figures = _Figures(ctx, tx, table.values())
         return [figures.build(table[name]) for name in sorted(table)]
 
@@ -123,7 +128,7 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
     with ctx.store.read() as tx:
         known: list[Route] = []
-        tx.preload.routes(names)
+        Preload(tx).routes(names)
         for name in names:
             with suppress(SignatureInvalid):
                 known.append(routes.require_route(tx, name))
@@ -142,8 +147,8 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
 def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mapping[str, float]:
     """Returns median latencies of the last day in ms, by target."""
     with ctx.store.read() as tx:
-        found = tx.observations.latencies(since=ctx.clock.now() - DAY)
-        table = tx.routing.table().routes if table is None else table
+        found = Observations(tx).latencies(since=ctx.clock.now() - DAY)
+        table = Routing(tx).table().routes if table is None else table
     speeds = {}
     for name in sorted(table):
         target = table[name].incumbent
@@ -155,9 +160,9 @@ def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mappi
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
     scores = []
-    newest = tx.runs.newest_of_targets({target}, TRAFFIC_WINDOW)
+    newest = EvalRuns(tx).newest_of_targets({target}, TRAFFIC_WINDOW)
     for suite, run in sorted((run.suite, run) for run in newest):
-        items = _items(tx.runs.samples(run.id))
+        items = _items(EvalRuns(tx).samples(run.id))
         if items:
             low, high = _interval(items)
             scores.append(MeasuredScore(suite, fmean(items), low, high, len(items)))
@@ -181,14 +186,14 @@ class _Figures:
         self._ctx, self._tx = ctx, tx
         self._now = ctx.clock.now()
         incumbents = {route.incumbent for route in routes_}
-        self._runs = tx.runs.newest_of_targets(incumbents, TRAFFIC_WINDOW)
-        self._targets, self._providers = tx.routing.targets(), tx.providers.all()
+        self._runs = EvalRuns(tx).newest_of_targets(incumbents, TRAFFIC_WINDOW)
+        self._targets, self._providers = Routing(tx).targets(), Providers(tx).all()
         self._totals: dict[str, list[TrafficTotal]] = {}
         self._speeds: dict[tuple[str, str], Mapping[int, int]] = {}
         for name in [None] if named is None else named:
-            for total in tx.observations.totals(since=self._now - MONTH, route=name):
+            for total in Observations(tx).totals(since=self._now - MONTH, route=name):
                 self._totals.setdefault(total.route, []).append(total)
-            self._speeds |= tx.observations.latencies(since=self._now - DAY, route=name)
+            self._speeds |= Observations(tx).latencies(since=self._now - DAY, route=name)
         self._measured: dict[str, list[float]] = {}  # by run
         self._digests: dict[str, str] = {}  # by suite
 
@@ -238,7 +243,7 @@ class _Figures:
 
     def _items_of(self, run: str) -> list[float]:
         if run not in self._measured:
-            self._measured[run] = _items(self._tx.runs.samples(run))
+            self._measured[run] = _items(EvalRuns(self._tx).samples(run))
         return self._measured[run]
 
     def _digest(self, suite: str) -> str:

@@ -11,6 +11,9 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Route, RouteSettings, RoutingTable, Stakes
 from harness.domain.settings import RouteSeed, Settings
+from harness.store.sql.preload import Preload
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 APPLY_STEP: Final = "`swapgate config apply`"
@@ -37,7 +40,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
     added = []
     with ctx.store.read() as tx:
-        known, providers = set(tx.routing.table().routes), set(tx.providers.all())
+        known, providers = set(Routing(tx).table().routes), set(Providers(tx).all())
     for name, provider in settings.providers.items():
         if name not in providers:
             targets.put_provider(ctx, SYSTEM, provider)
@@ -96,7 +99,7 @@ def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> No
 
 def _fill_prices(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
-        known = tx.providers.all().values()
+        known = Providers(tx).all().values()
         lacking = [one for one in known if targets.with_prices(ctx, tx, one) != one]
     for provider in lacking:
         targets.put_provider(ctx, SYSTEM, provider)
@@ -108,7 +111,7 @@ def apply_providers(
 ) -> list[str]:
     """Makes the providers what the file says. Raises InputError for a move without reason."""
     with ctx.store.read() as tx:
-        known = tx.providers.all()
+        known = Providers(tx).all()
         changed = [
             name
             for name, provider in settings.providers.items()
@@ -124,7 +127,7 @@ def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "")
     actor.require(Role.ADMIN)
     changed = apply_providers(ctx, actor, settings, reason)
     with ctx.store.read() as tx:
-        known = set(tx.routing.table().routes)
+        known = set(Routing(tx).table().routes)
         new = [route for name, route in settings.routes.items() if name not in known]
         for wanted in (one for route in new for one in (route.incumbent, *route.fallbacks)):
             named_models.require_listed(ctx, tx, wanted)
@@ -139,10 +142,10 @@ def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "")
 def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
     found = []
     with ctx.store.read() as tx:
-        tx.preload.routes(settings.routes)
-        stored = {name: tx.routing.route(name) for name in settings.routes}
-        names = {id_: target.name for id_, target in tx.routing.targets().items()}
-        providers = tx.providers.all()
+        Preload(tx).routes(settings.routes)
+        stored = {name: Routing(tx).route(name) for name in settings.routes}
+        names = {id_: target.name for id_, target in Routing(tx).targets().items()}
+        providers = Providers(tx).all()
         wanted_providers = {
             name: targets.with_prices(ctx, tx, provider)
             for name, provider in settings.providers.items()

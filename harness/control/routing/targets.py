@@ -26,6 +26,11 @@ from harness.domain.routing.target import (
     check_extra_body,
 )
 from harness.domain.suggestions import did_you_mean
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -36,16 +41,16 @@ def add_target(ctx: Context, actor: Actor, seed: Target) -> Target:
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target) -> Target:
-    providers = tx.providers.all()
+    providers = Providers(tx).all()
     if target.provider not in providers:
         hint = did_you_mean(target.provider, providers, otherwise=".")
         raise NotFound(
             f"there is no provider {target.provider!r}{hint} "
             "Add it under `providers:` in swapgate.yaml"
         )
-    if target.id not in tx.routing.targets():
-        tx.routing.add_target(target)
-        tx.audit.append(actor, "model.add", f"target {target.id}", target.as_json())
+    if target.id not in Routing(tx).targets():
+        Routing(tx).add_target(target)
+        AuditLog(tx).append(actor, "model.add", f"target {target.id}", target.as_json())
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
     priced = fill_prices(ctx, tx, provider, [target.model])
@@ -55,7 +60,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, target: Target)
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
-    found = tx.providers.all()
+    found = Providers(tx).all()
     if name not in found:
         listed = ", ".join(found) or "none"
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
@@ -94,7 +99,7 @@ def change_of_provider(ctx: Context, before: Provider, change: ProviderChange) -
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    provider = tx.providers.all().get(target.provider)
+    provider = Providers(tx).all().get(target.provider)
     if provider is None:
         raise NotFound(
             f"there is no provider {target.provider!r} any more, which {target.name} needs: "
@@ -124,7 +129,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
     check_headers(provider.extra_headers)
     with ctx.store.write() as tx:
         wanted = with_prices(ctx, tx, provider)
-        known = tx.providers.all().get(provider.name)
+        known = Providers(tx).all().get(provider.name)
         if known is not None and known.extra_body != wanted.extra_body:
             _check_unproven(ctx, tx, known)
         if not same(ctx, known, wanted):
@@ -140,7 +145,7 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
 
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
     """A target's id does not cover `extra_body`: it is proven with what that was."""
-    by_id = tx.routing.targets()
+    by_id = Routing(tx).targets()
     used = [f"route {route}" for route in routes_using(tx, provider.name)]
     used += [
         f"judge of suite {suite}"
@@ -148,7 +153,7 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
         if judge.provider == provider.name
     ]
     asked = {id_ for id_, target in by_id.items() if target.provider == provider.name}
-    if tx.runs.newest_of_targets(asked, [*RunState]):
+    if EvalRuns(tx).newest_of_targets(asked, [*RunState]):
         used.append("eval runs")
     if used:
         raise Conflict(
@@ -159,20 +164,20 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    used = (*tx.routing.targets().values(), *ctx.judges.values())
+    used = (*Routing(tx).targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return fill_prices(ctx, tx, provider, models) if models else provider
 
 
 def _put(tx: Transaction, actor: Actor, provider: Provider) -> None:
-    tx.providers.put(provider)
+    Providers(tx).put(provider)
     details = {
         "kind": provider.kind,
         "api_base": provider.api_base,
         "extra_body": dict(provider.extra_body),
         **moved_details(provider),
     }
-    tx.audit.append(actor, "provider.put", f"provider {provider.name}", details)
+    AuditLog(tx).append(actor, "provider.put", f"provider {provider.name}", details)
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
@@ -185,7 +190,7 @@ def find_target(tx: Transaction, name: str) -> Target:
     """Finds a target by id or `provider/model`. Raises NotFound with the nearest name,
     InputError for a name of several.
     """
-    targets = tx.routing.targets()
+    targets = Routing(tx).targets()
     if name in targets:
         return targets[name]
     named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
@@ -224,7 +229,7 @@ def with_move(
     ):
         return replace(wanted, moved=known.moved)
     used = {
-        id_ for id_, target in tx.routing.targets().items() if target.provider == wanted.name
+        id_ for id_, target in Routing(tx).targets().items() if target.provider == wanted.name
     }
     if known is None and not used:
         return wanted
@@ -232,7 +237,7 @@ def with_move(
         act = f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},"
         require_reason(reason, act)
     # Later than all that was measured before, whatever the clock says.
-    before = [run.created_at for run in tx.runs.newest_of_targets(used, [*RunState])]
+    before = [run.created_at for run in EvalRuns(tx).newest_of_targets(used, [*RunState])]
     at = max([ctx.clock.now(), *before])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
@@ -242,7 +247,7 @@ def routes_using(tx: Transaction, provider: str) -> list[str]:
 
 
 def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
-    table = tx.routing.table()
+    table = Routing(tx).table()
     found: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
         for provider in {table.targets[target].provider for target in route.targets}:
@@ -253,22 +258,22 @@ def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
 def find_move_since(
     ctx: Context, tx: Transaction, target: str, began: datetime
 ) -> Provider | None:
-    known = tx.routing.targets().get(target)
+    known = Routing(tx).targets().get(target)
     if known is None:
         known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
-    provider = tx.providers.all().get(known.provider) if known is not None else None
+    provider = Providers(tx).all().get(known.provider) if known is not None else None
     if provider is None or provider.moved is None or began > provider.moved.at:
         return None
     return provider
 
 
 def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
-    targets = tx.routing.targets()
+    targets = Routing(tx).targets()
 
     def there(*arms: str) -> bool:
         return any(targets[arm].provider == provider for arm in arms)
 
-    rollouts = tx.rollouts.live()
+    rollouts = Rollouts(tx).live()
     live = {rollout.proposal for rollout in rollouts}
     return [
         *(
@@ -279,7 +284,7 @@ def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
         ),
         *(
             f"proposal {proposal.id} of route {proposal.route}"
-            for proposal in tx.proposals.open()
+            for proposal in Proposals(tx).open()
             if proposal.id not in live
             and proposal.runs
             and there(proposal.incumbent, proposal.candidate)

@@ -20,6 +20,8 @@ from harness.domain.formatting import (
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failover import FailoverReason
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
+from harness.store.sql.observations import Observations
+from harness.store.sql.providers import Providers
 
 # How far back the newest request is looked for, where the window has none.
 LOOK_BACK: Final = timedelta(days=30)
@@ -97,9 +99,9 @@ def load_traffic_report(
     step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
     since = _floor(now - window, step)
     with ctx.store.read() as tx:
-        totals = tx.observations.totals(since=since, route=route)
-        points = tx.observations.traffic_points(since=since, step=step, route=route)
-        earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
+        totals = Observations(tx).totals(since=since, route=route)
+        points = Observations(tx).traffic_points(since=since, step=step, route=route)
+        earlier = () if totals else Observations(tx).totals(since=now - LOOK_BACK, route=route)
     last = max((total.last for total in (*totals, *earlier)), default=None)
     return TrafficReport(
         window=window,
@@ -118,12 +120,12 @@ def list_untaken(ctx: Context, route: str, candidate: str) -> Sequence[str]:
     """Says which recent requests a candidate cannot take, as they need another endpoint."""
     since = _floor(ctx.clock.now() - _TAKEN + _DAY, _DAY)
     with ctx.store.read() as tx:
-        asked = tx.observations.asked_names(since=since.date(), route=route)
+        asked = Observations(tx).asked_names(since=since.date(), route=route)
         if not asked:
             return ()
         target = named_models.find_model(ctx, tx, candidate)
-        provider = tx.providers.all()[target.provider]
-        totals = tx.observations.totals(since=since, route=route)
+        provider = Providers(tx).all()[target.provider]
+        totals = Observations(tx).totals(since=since, route=route)
     can = provider.can(target.model)
     kind = PROVIDER_KINDS[provider.kind]
     native = kind.serves_of(can) - kind.translates(can)

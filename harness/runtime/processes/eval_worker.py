@@ -33,6 +33,11 @@ from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner
 from harness.runtime.processes.interruption import interrupts
+from harness.store.sql.audit import AuditLog
+from harness.store.sql.evals import EvalRuns, Suites
+from harness.store.sql.proposals import Proposals
+from harness.store.sql.providers import Providers, Sightings
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
@@ -115,18 +120,18 @@ class EvalWorker:
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:
-            if not self._lease(tx.runs.lease, run):
+            if not self._lease(EvalRuns(tx).lease, run):
                 return None
-            before = tx.runs.get(run)
-            tx.runs.set_state(
+            before = EvalRuns(tx).get(run)
+            EvalRuns(tx).set_state(
                 run, RunState.RUNNING, before.message if before.waits_since else ""
             )
-            eval_run = tx.runs.get(run)
-            target = tx.routing.targets()[eval_run.target]
-            provider = tx.providers.all().get(target.provider)
+            eval_run = EvalRuns(tx).get(run)
+            target = Routing(tx).targets()[eval_run.target]
+            provider = Providers(tx).all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} is gone")
-            judge = tx.providers.all().get(self.judges.get(eval_run.suite, ""))
+            judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
             own, judging = (
                 SpendingMeter(self.store, self.clock, of)
@@ -138,7 +143,7 @@ class EvalWorker:
                 target=target,
                 provider=self._opened(TARGET, provider),
                 api_key=self._key(TARGET, provider),
-                done=tx.runs.done(run),
+                done=EvalRuns(tx).done(run),
                 max_connections=self.connections,
                 judge_provider=self._opened(JUDGE, judge) if judge else None,
                 judge=_judge(tx, eval_run),
@@ -170,16 +175,16 @@ class EvalWorker:
     def _still_wanted(self, run: str) -> bool:
         try:
             with self.store.write() as tx:
-                ours = tx.runs.get(run)
+                ours = EvalRuns(tx).get(run)
                 mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
-                return mine and self._lease(tx.runs.lease, run)
+                return mine and self._lease(EvalRuns(tx).lease, run)
         except SwapgateError as error:
             # A database that is away for a moment does not end the run: samples wait for it.
             return error.retryable
 
     def _progress(self, run: str) -> tuple[int, float]:
         with self.store.read() as tx:
-            _, cost, sent, received = tx.runs.progress(run)
+            _, cost, sent, received = EvalRuns(tx).progress(run)
         return sent + received, cost
 
     def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
@@ -211,9 +216,9 @@ class EvalWorker:
         self, tx: Transaction, run: EvalRun, sample: Sample, sightings: Sequence[Sighting]
     ) -> bool:
         if run.waits_since is not None and not self._kept:
-            tx.runs.end_wait(run.id)
-        tx.sightings.note(sightings)
-        return tx.runs.store_sample(sample, owner=self.owner)
+            EvalRuns(tx).end_wait(run.id)
+        Sightings(tx).note(sightings)
+        return EvalRuns(tx).store_sample(sample, owner=self.owner)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
         now = self.clock.now()
@@ -229,7 +234,7 @@ class EvalWorker:
     def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
         run = job.run.id
         with self.store.write() as tx:
-            eval_run, stored = tx.runs.get(run), tx.runs.done(run)
+            eval_run, stored = EvalRuns(tx).get(run), EvalRuns(tx).done(run)
             gone = (job.done | self._kept) - stored
             if gone:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
@@ -239,7 +244,7 @@ class EvalWorker:
             asked = eval_run.wanted * eval_run.epochs
             complete = not refused and len(stored) >= asked
             after = _after(state, complete=complete)
-            ours = tx.runs.leave(run, self.owner, after, message)
+            ours = EvalRuns(tx).leave(run, self.owner, after, message)
             return after if ours else None
 
     def _wait(self, id_: str, away: ProviderAway) -> RunState | None:
@@ -250,14 +255,14 @@ class EvalWorker:
         now = self.clock.now()
         first_failed = now - timedelta(seconds=away.silent_s)
         with self.store.write() as tx:
-            run = tx.runs.get(id_)
+            run = EvalRuns(tx).get(id_)
             since, patience_since = run.waits_since, run.patience_since
             if since is None or patience_since is None:
                 since = patience_since = first_failed
             waited_s = (now - patience_since).total_seconds()
-            if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(tx.proposals.open()):
+            if waited_s >= DEFAULT_PATIENCE_S and id_ not in needed_runs(Proposals(tx).open()):
                 gave_up = f"gave up after {format_span(waited_s)}: {away}"
-                ours = tx.runs.leave(id_, self.owner, RunState.FAILED, gave_up)
+                ours = EvalRuns(tx).leave(id_, self.owner, RunState.FAILED, gave_up)
                 return RunState.FAILED if ours else None
             waits = replace(
                 run,
@@ -266,23 +271,23 @@ class EvalWorker:
                 retry_at=next_try(patience_since, now),
                 message=str(away),
             )
-            return RunState.QUEUED if tx.runs.wait(waits, self.owner) else None
+            return RunState.QUEUED if EvalRuns(tx).wait(waits, self.owner) else None
 
     def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
         found = self.runner.calibration
         if found is None:
             return
-        subject = tx.suites.get(run.suite_digest).judge_subject
+        subject = Suites(tx).get(run.suite_digest).judge_subject
         details = asdict(found)
-        noted = tx.audit.for_subject(subject, since=EVER, limit=1)
+        noted = AuditLog(tx).for_subject(subject, since=EVER, limit=1)
         if not noted or noted[0].details != details:
-            tx.audit.append(SYSTEM, CALIBRATED, subject, details)
+            AuditLog(tx).append(SYSTEM, CALIBRATED, subject, details)
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:
     """The target that scores; empty without one. A suite that is not stored has none known."""
     with suppress(NotFound):
-        return tx.suites.get(run.suite_digest).judge
+        return Suites(tx).get(run.suite_digest).judge
     return ""
 
 

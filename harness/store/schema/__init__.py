@@ -1,5 +1,6 @@
 """All tables, as Core metadata: what the migrations must lead to."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from harness.store.schema import (
@@ -11,13 +12,18 @@ from harness.store.schema import (
     proposals,
     providers,
     routing,
-    signed_tables,
     traffic_sums,
 )
 from harness.store.schema.columns import keep_strict, metadata
+from harness.store.schema.signed_tables import SignedTable, is_signed, signed_table
 
 for table in metadata.tables.values():
     keep_strict(table)
+
+# The tables whose rows are signed, by name, each after those that it refers to.
+SIGNED: Final[Mapping[str, SignedTable]] = {
+    table.name: signed_table(table) for table in metadata.sorted_tables if is_signed(table)
+}
 
 APPEND_ONLY: Final = (
     evals.target,
@@ -36,6 +42,7 @@ APPEND_ONLY: Final = (
 
 __all__ = [
     "APPEND_ONLY",
+    "SIGNED",
     "agents",
     "evals",
     "interventions",
@@ -45,6 +52,5 @@ __all__ = [
     "proposals",
     "providers",
     "routing",
-    "signed_tables",
     "traffic_sums",
 ]

@@ -19,6 +19,7 @@ from harness.store.schema.columns import (
     text,
 )
 from harness.store.schema.evals import target
+from harness.store.schema.signed_tables import decide_by, sign_rows_of
 from harness.store.schema.stored_row import record
 
 IS_RUNNING = sa.text("turn <> ''")
@@ -59,7 +60,7 @@ AGENT_SWITCH: Final = record(
     refers={"agent": agent},
     free="model_requested reason decided_by decision_reason",
 )
-agent_switch = AGENT_SWITCH.table
+agent_switch = decide_by(AGENT_SWITCH.table)
 
 # Revoked once, else never changed or deleted (triggers).
 AGENT_GRANT: Final = record(
@@ -81,7 +82,7 @@ AGENT_GRANT: Final = record(
     signed=True,
     free="target_name granted_by reason data_class",
 )
-agent_grant = AGENT_GRANT.table
+agent_grant = sign_rows_of(AGENT_GRANT.table, live=AGENT_GRANT.table.c.revoked_at.is_(None))
 
 AGENT_SESSION: Final = record(
     AgentSession,

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.compiler import compiles
 
 from harness.domain.content_hash import canonical_json
@@ -47,7 +48,7 @@ def keep_strict(table: sa.Table) -> None:
     options["strict"], options["with_rowid"] = True, False
 
 
-# The column of a row's signature, in every table that `signed_tables.SIGNED` names.
+# The column of a row's signature, in every table whose rows are signed.
 SIGNATURE: Final = "signature"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
@@ -263,6 +264,16 @@ def unique_where(
     name: str, where: sa.ColumnElement[bool] | sa.TextClause, *columns: str
 ) -> sa.Index:
     return index_where(name, where, *columns, unique=True)
+
+
+# Our types store alike everywhere.
+ANY: Final = DefaultDialect()
+
+
+def default_text(column: sa.Column[Any]) -> str | None:
+    """Returns a column's default as the database knows it; None without one."""
+    default = column.server_default
+    return str(default.arg) if isinstance(default, sa.DefaultClause) else None
 
 
 # A row to write, by column.

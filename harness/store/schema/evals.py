@@ -10,6 +10,7 @@ from harness.domain.content_hash import hash_content
 from harness.domain.drift import DriftCheck
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_plan import SuitePin
+from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.routing.target import Target
 from harness.store.schema.columns import (
     added_count,
@@ -22,6 +23,7 @@ from harness.store.schema.columns import (
     time,
     unique_where,
 )
+from harness.store.schema.signed_tables import sign_rows_of
 from harness.store.schema.stored_row import record
 
 # Append-only (trigger): the id is the hash of the content.
@@ -68,7 +70,14 @@ EVAL_RUN: Final = record(
     flat="budget",
     also=lambda run: {"fingerprint": run.fingerprint},
 )
-eval_run = EVAL_RUN.table
+# Workers take and leave runs, without the signing key.
+eval_run = sign_rows_of(
+    EVAL_RUN.table,
+    changing=(
+        *("wanted", "state", "lease_owner", "lease_until", "failures", "message"),
+        *("waits_since", "retry_at", "patience_since"),
+    ),
+)
 
 # Scores never change and nothing is deleted (triggers). The key makes a second one impossible.
 SAMPLE: Final = record(
@@ -96,7 +105,13 @@ SAMPLE: Final = record(
     ),
     also=lambda one: text_digests(one.answer, one.prompt),
 )
-sample = SAMPLE.table
+# The texts may be blanked; their digests stay.
+sample = sign_rows_of(
+    SAMPLE.table,
+    purpose=KeyPurpose.WORKER,
+    changing=("answer", "prompt"),
+    decides=False,
+)
 
 
 def text_digests(answer: str, prompt: str) -> dict[str, str]:

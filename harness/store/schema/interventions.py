@@ -22,6 +22,7 @@ from harness.store.schema.columns import (
     unique_where,
 )
 from harness.store.schema.evals import target
+from harness.store.schema.signed_tables import sign_rows_of
 from harness.store.schema.stored_row import record, record_of
 
 IS_HELD = sa.text("lifted_at IS NULL")
@@ -41,7 +42,7 @@ SWITCH: Final = record(
     free="reason actor",
     flat="switch force",
 )
-switch = SWITCH.table
+switch = sign_rows_of(SWITCH.table, live=SWITCH.table.c.lifted_at.is_(None))
 
 # Lifted once, else never changed or deleted (triggers).
 FREEZE: Final = record(
@@ -103,7 +104,7 @@ SHADOW: Final = record(
     flat="limits",
     also=lambda started: {"candidate": started.candidate.id},
 )
-shadow = SHADOW.table
+shadow = sign_rows_of(SHADOW.table, live=SHADOW.table.c.ended_at.is_(None))
 
 SHADOW_TALLY: Final = record(
     ShadowTally,

@@ -10,9 +10,15 @@ from harness.domain.operations.alert_record import AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.idempotent_request import IdempotentRequest
-from harness.domain.operations.principals import PersonLink, Principal, PrincipalKind
+from harness.domain.operations.principals import (
+    LOCAL_PRINCIPAL,
+    PersonLink,
+    Principal,
+    PrincipalKind,
+)
 from harness.domain.operations.spending import PurposeSpending
 from harness.store.schema.columns import (
+    SIGNATURE,
     Row,
     added_count,
     amount,
@@ -29,6 +35,7 @@ from harness.store.schema.columns import (
     time,
     unique_where,
 )
+from harness.store.schema.signed_tables import sign_rows_of
 from harness.store.schema.stored_row import record, record_of
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
@@ -60,7 +67,9 @@ PRINCIPAL: Final = record(
     free="name",
     also=lambda one: {"folded": one.folded},
 )
-principal = PRINCIPAL.table
+# The database is made with the local operator's row, unsigned; it is the code's
+# (`row_signatures._LOCAL`).
+principal = sign_rows_of(PRINCIPAL.table, live=PRINCIPAL.table.c.id != LOCAL_PRINCIPAL.id)
 
 # created_by, created_with: the chain of creation is read for the four eyes.
 API_KEY: Final = record(
@@ -75,7 +84,7 @@ API_KEY: Final = record(
     signed=True,
     free="name",
 )
-api_key = API_KEY.table
+api_key = sign_rows_of(API_KEY.table, live=API_KEY.table.c.revoked_at.is_(None))
 
 # Append-only: the newest number of a principal holds. The four eyes rest on it.
 PERSON_LINK: Final = record(
@@ -110,7 +119,7 @@ DASHBOARD_SESSION: Final = record(
     refers={"principal": principal, "key": api_key},
     signed=True,
 )
-dashboard_session = DASHBOARD_SESSION.table
+dashboard_session = sign_rows_of(DASHBOARD_SESSION.table, decides=False)
 
 # One row. changes: counts changes of keys, providers and switches (trigger), for the etag.
 meta = sa.Table(
@@ -123,6 +132,24 @@ meta = sa.Table(
     # Revisions go on above it: routers served as much before the database was restored.
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
+)
+
+# One row: control's word on which rows a snapshot is made of, in which order of time, which
+# data keys were revoked, and where the audit log ended then.
+manifest = sa.Table(
+    "manifest",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    count("epoch"),
+    count("revision"),
+    count("changes"),
+    text("digest"),
+    time("signed_at"),
+    text(SIGNATURE),
+    text("revoked"),
+    text("log_end"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    at_least("epoch", 1),
 )
 
 

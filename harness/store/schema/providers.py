@@ -11,6 +11,7 @@ from harness.domain.providers.oauth import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider, ProviderMove
 from harness.store.schema.columns import FreeText, Row, Values, not_blank, text, time
+from harness.store.schema.signed_tables import sign_rows_of
 from harness.store.schema.stored_row import record, record_of
 
 
@@ -45,7 +46,7 @@ PROVIDER: Final = record(
     read=provider_from_row,
     also=_move_to_row,
 )
-provider = PROVIDER.table
+provider = sign_rows_of(PROVIDER.table, live=PROVIDER.table.c.removed_at.is_(None))
 
 # The value is in no other place; none is ever deleted. Every change reaches the routers
 # (triggers).
@@ -58,7 +59,7 @@ CREDENTIAL: Final = record(
     signed=True,
     free="created_by",
 )
-credential = CREDENTIAL.table
+credential = sign_rows_of(CREDENTIAL.table, live=sa.true())
 
 # No router reads it.
 SIGN_IN: Final = record(

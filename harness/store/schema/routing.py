@@ -32,6 +32,7 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
+from harness.store.schema.signed_tables import decide_by, sign_rows_of
 from harness.store.schema.stored_row import parse_json, record
 
 # The columns of a verdict that its proof is made of, as foreign keys name them.
@@ -276,6 +277,9 @@ NAMES: Final = sa.select(_all_names.c.route).where(_all_names.c.route.is_not(Non
 IS_NEWEST: Final = _is_newest(route_version)
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback)
 NEWEST_SIGNATURES: Final = _newest_signatures()
+sign_rows_of(evidence)
+sign_rows_of(route_version, live=IS_NEWEST)
+decide_by(route_fallback)
 # The highest revision of all routes.
 REVISION: Final = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 

@@ -1,50 +1,23 @@
-"""`SIGNED` lists the tables whose rows are signed: with whose key, which columns the signature
-covers, and which rows a snapshot needs all of. The table `manifest` is here as well.
+"""Declares whose key signs the rows of a table, which columns a signature covers, and which
+rows a snapshot needs all of. A table carries its declaration: `signed_table(table)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.store.schema import (
-    agents,
-    evals,
-    interventions,
-    operations,
-    proposals,
-    providers,
-    routing,
-)
-from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
+from harness.store.schema.columns import ANY, SIGNATURE, default_text
 
 # The next step in messages about a row that does not verify.
 REMEDY: Final = (
     "`swapgate db check` names every such row, and `swapgate db remove-forged` removes it"
 )
-
-
-# One row: control's word on which rows a snapshot is made of, in which order of time, which
-# data keys were revoked, and where the audit log ended then.
-manifest = sa.Table(
-    "manifest",
-    metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-    count("epoch"),
-    count("revision"),
-    count("changes"),
-    text("digest"),
-    time("signed_at"),
-    text(SIGNATURE),
-    text("revoked"),
-    text("log_end"),
-    sa.CheckConstraint("id = 1", name="one_row"),
-    at_least("epoch", 1),
-)
+_SIGNED: Final = "signed"
+_DECIDES: Final = "decides"
 
 
 @dataclass(frozen=True)
@@ -67,50 +40,61 @@ class SignedTable:
         )
 
     @cached_property
+    def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
+        """For each covered column, its name, its value's stored form and its default."""
+        return tuple((c.name, _stored(c), default_text(c)) for c in self.covered)
+
+    @cached_property
     def key(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.table.primary_key.columns)
 
 
-_TABLES: Final = (
-    SignedTable(evals.target),
-    SignedTable(evals.suite),
-    SignedTable(
-        evals.eval_run,
-        # Workers take and leave runs.
-        changing=frozenset(
-            {
-                "wanted",
-                "state",
-                "lease_owner",
-                "lease_until",
-                "failures",
-                "message",
-                "waits_since",
-                "retry_at",
-                "patience_since",
-            }
-        ),
-    ),
-    # The texts may be blanked; their digests stay.
-    SignedTable(evals.sample, KeyPurpose.WORKER, frozenset({"answer", "prompt"})),
-    SignedTable(proposals.proposal),
-    SignedTable(proposals.verdict),
-    SignedTable(proposals.approval),
-    SignedTable(proposals.rollout),
-    SignedTable(routing.waiver),
-    SignedTable(routing.evidence),
-    SignedTable(routing.route_version, live=routing.IS_NEWEST),
-    SignedTable(providers.provider, live=providers.provider.c.removed_at.is_(None)),
-    # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
-    SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
-    SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
-    SignedTable(operations.person_link),
-    SignedTable(operations.dashboard_session),
-    SignedTable(interventions.switch, live=interventions.switch.c.lifted_at.is_(None)),
-    SignedTable(interventions.freeze),
-    SignedTable(interventions.break_glass),
-    SignedTable(interventions.shadow, live=interventions.shadow.c.ended_at.is_(None)),
-    SignedTable(providers.credential, live=sa.true()),
-    SignedTable(agents.agent_grant, live=agents.agent_grant.c.revoked_at.is_(None)),
-)
-SIGNED: Final[Mapping[str, SignedTable]] = {table.table.name: table for table in _TABLES}
+def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
+    type_ = column.type
+    if isinstance(type_, sa.types.TypeDecorator):
+        bind = type_.process_bind_param
+        return lambda value: bind(value, ANY)
+    if isinstance(type_, sa.Boolean):
+        return bool
+    if isinstance(type_, sa.Integer):
+        return int
+    return float if isinstance(type_, sa.Double) else str
+
+
+def sign_rows_of(
+    table: sa.Table,
+    *,
+    purpose: KeyPurpose = KeyPurpose.CONTROL,
+    changing: Iterable[str] = (),
+    live: sa.ColumnElement[bool] | None = None,
+    decides: bool = True,
+) -> sa.Table:
+    """Declares that rows of a table are signed. The other arguments are as of `SignedTable`.
+    decides: as of `is_decided`.
+    """
+    table.info[_SIGNED] = SignedTable(table, purpose, frozenset(changing), live)
+    table.info[_DECIDES] = decides
+    return table
+
+
+def signed_table(table: sa.Table) -> SignedTable:
+    """Raises KeyError for a table whose rows are not signed."""
+    signed: SignedTable = table.info[_SIGNED]
+    return signed
+
+
+def is_signed(table: sa.Table) -> bool:
+    return _SIGNED in table.info
+
+
+def decide_by(table: sa.Table) -> sa.Table:
+    """Declares a table of decisions whose rows are not signed."""
+    table.info[_DECIDES] = True
+    return table
+
+
+def is_decided(table: sa.Table) -> bool:
+    """Tells whether a unit of work takes its turn before it writes a row of the table, so that
+    no two wait for each other's rows.
+    """
+    return bool(table.info.get(_DECIDES))

@@ -22,22 +22,22 @@ from typing import (
 )
 
 import sqlalchemy as sa
-from sqlalchemy.engine.default import DefaultDialect
 
 from harness.domain.plain_data import reader, to_plain
 from harness.store.schema.columns import (
+    ANY,
     SIGNATURE,
     FreeText,
     Json,
     Row,
     Values,
     columns_of,
+    default_text,
     metadata,
 )
+from harness.store.schema.signed_tables import sign_rows_of
 
 T = TypeVar("T")
-# Our types store alike everywhere.
-ANY: Final = DefaultDialect()
 # Texts whose value is kept: most rows share theirs, such as a policy, with many others.
 KEPT_VALUES: Final = 1_000
 
@@ -50,12 +50,6 @@ def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
         else column
         for column in table.c
     ]
-
-
-def default_text(column: sa.Column[Any]) -> str | None:
-    """Returns a column's default as the database knows it; None without one."""
-    default = column.server_default
-    return str(default.arg) if isinstance(default, sa.DefaultClause) else None
 
 
 class StoredRow:
@@ -292,6 +286,9 @@ def record(  # noqa: PLR0913 - a declaration
         sa.PrimaryKeyConstraint(*key.split()),
         *(part for part in parts if not isinstance(part, sa.Column)),
     )
+
+    if signed:
+        sign_rows_of(table)
 
     def write(one: Any) -> Values:
         return values_of(one, table, **(also(one) if also else {}))

@@ -5,6 +5,7 @@ no database (`find_faults`). `build_proven` builds domain objects from verified 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
@@ -18,13 +19,13 @@ from harness.domain.operations.row_signatures import row_payload, split_signatur
 from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
 from harness.domain.proposals.proposal import Proposal
 from harness.ports import Verifier
-from harness.store.schema import evals, proposals
+from harness.store.schema import SIGNED, evals, proposals
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SIGNED
 from harness.store.schema.stored_row import StoredRow
 from harness.store.signing.row_signatures import RowVerifier, covered_values, named
-from harness.store.unit_of_work import Unit
+from harness.store.sql.installation import Installations
+from harness.store.transaction import Transaction
 
 DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
 MAX_NAMED: Final = 5  # rows, for one reason
@@ -35,7 +36,7 @@ UNSIGNED: Final[dict[str, dict[str, object]]] = {
 }
 
 
-def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: str) -> Proof:
+def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
     """Reads what the proposal's verdict and its canary rest on, and signs the whole."""
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
@@ -49,21 +50,22 @@ def read_proof(unit: Unit, installation: str, proposal: Proposal, exported_at: s
         evals.eval_run: evals.eval_run.c.id.in_(runs),
         evals.sample: evals.sample.c.run.in_(runs),
     }
-    rows = {table.name: _stored(unit, table, where) for table, where in wanted.items()}
-    rows[route_version.name] = _changes(unit, proposal)
+    installation = Installations(tx).lineage().installation
+    rows = {table.name: _stored(tx, table, where) for table, where in wanted.items()}
+    rows[route_version.name] = _changes(tx, proposal)
     versions = [int(row["version"]) for row in rows[route_version.name]]
     chains: dict[str, list[list[str]]] = {str(version): [] for version in versions}
     query = sa.select(route_fallback).where(
         route_fallback.c.route == proposal.route,
         route_fallback.c.version.in_(versions),
     )
-    for row in unit.read(query.order_by(*route_fallback.primary_key.columns)):
+    for row in tx.read(query.order_by(*route_fallback.primary_key.columns)):
         chains[str(row.version)].append([row.target, row.evidence])
-    proof = Proof(installation, proposal.id, exported_at, rows, chains)
-    return replace(proof, signature=unit.signatures.sign_document(DOCUMENT, proof.content))
+    proof = Proof(installation, proposal.id, at.isoformat(), rows, chains)
+    return replace(proof, signature=tx.signatures.sign_document(DOCUMENT, proof.content))
 
 
-def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
+def _changes(tx: Transaction, proposal: Proposal) -> list[dict[str, Any]]:
     """The route's versions from the first one of the swap on, its abort or rollback included,
     up to the next canary.
     """
@@ -74,17 +76,19 @@ def _changes(unit: Unit, proposal: Proposal) -> list[dict[str, Any]]:
     )
     first = sa.select(sa.func.min(route_version.c.version)).where(of_route, of_swap)
     since = sa.and_(of_route, route_version.c.version >= first.scalar_subquery())
-    changes = sorted(_stored(unit, route_version, since), key=lambda row: int(row["version"]))
+    changes = sorted(_stored(tx, route_version, since), key=lambda row: int(row["version"]))
     for place, row in enumerate(changes):
         if row["kind"] == "canary" and row.get("rollout") != proposal.rollout:
             return changes[:place]
     return changes
 
 
-def _stored(unit: Unit, table: sa.Table, where: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
+def _stored(
+    tx: Transaction, table: sa.Table, where: sa.ColumnElement[bool]
+) -> list[dict[str, Any]]:
     signed = SIGNED[table.name]
     query = sa.select(table).where(where).order_by(*table.primary_key.columns)
-    found = (row._asdict() for row in unit.read(query))
+    found = (row._asdict() for row in tx.read(query))
     return [covered_values(signed, row) | {SIGNATURE: row[SIGNATURE]} for row in found]
 
 

@@ -12,10 +12,10 @@ from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import row_payload
 from harness.ports import Signatures, Verifier
-from harness.store.schema.columns import Row
+from harness.store.schema.columns import Row, default_text
 from harness.store.schema.operations import PRINCIPAL
-from harness.store.schema.signed_tables import REMEDY, SIGNED, SignedTable
-from harness.store.schema.stored_row import ANY, StoredRow, default_text
+from harness.store.schema.signed_tables import REMEDY, SignedTable, signed_table
+from harness.store.schema.stored_row import StoredRow
 
 UNSIGNED: Final = "it has no signature"
 
@@ -37,7 +37,7 @@ def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, 
     adds does not break older signatures.
     """
     covered: dict[str, object] = {}
-    for name, stored, default in _COVERED[signed.table.name]:
+    for name, stored, default in signed.codecs:
         value = values.get(name)
         if value is not None:
             value = stored(value)
@@ -46,31 +46,15 @@ def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, 
     return covered
 
 
-def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
-    type_ = column.type
-    if isinstance(type_, sa.types.TypeDecorator):
-        bind = type_.process_bind_param
-        return lambda value: bind(value, ANY)
-    if isinstance(type_, sa.Boolean):
-        return bool
-    if isinstance(type_, sa.Integer):
-        return int
-    return float if isinstance(type_, sa.Double) else str
-
-
-_COVERED: Final = {
-    name: tuple((c.name, _stored(c), default_text(c)) for c in signed.covered)
-    for name, signed in SIGNED.items()
-}
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
-_LOCAL: Final = covered_values(SIGNED["principal"], PRINCIPAL.write(LOCAL_PRINCIPAL))
+_LOCAL: Final = covered_values(signed_table(PRINCIPAL.table), PRINCIPAL.write(LOCAL_PRINCIPAL))
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
     """Returns the signed values of a row of `stored_columns`, or of `covered_values`."""
     return {
         name: value
-        for name, _, default in _COVERED[signed.table.name]
+        for name, _, default in signed.codecs
         if (value := values.get(name)) is not None
         and (default is None or str(value) != default)
     }
@@ -84,7 +68,7 @@ class RowVerifier:
         self._installation = installation
 
     def check_row(self, table: sa.Table, row: Row, **more: object) -> None:
-        signed = SIGNED[table.name]
+        signed = signed_table(table)
         if why := self.row_fault(signed, row, **more):
             name = named(signed, {name: getattr(row, name) for name in signed.key})
             raise SignatureInvalid(
@@ -139,7 +123,7 @@ class RowSignatures(RowVerifier):
 
     def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
         """Signs a row. more: what the row stands for beside its columns. Raises InputError."""
-        signed = SIGNED[table.name]
+        signed = signed_table(table)
         try:
             covered = covered_values(signed, values)
             payload = row_payload(table.name, self._installation(), covered, **more)

@@ -18,6 +18,7 @@ from harness.domain.routing.kill_switch import active_switches
 from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
+from harness.store.schema import SIGNED
 from harness.store.schema.agents import AGENT_GRANT, agent_grant
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import TARGET, target
@@ -25,12 +26,12 @@ from harness.store.schema.interventions import SWITCH, shadow_from_row
 from harness.store.schema.operations import API_KEY
 from harness.store.schema.providers import CREDENTIAL, PROVIDER
 from harness.store.schema.routing import route_fallback, route_from_row, route_version
-from harness.store.schema.signed_tables import SIGNED
 from harness.store.schema.stored_row import StoredRow
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
 from harness.store.signing.row_signatures import RowVerifier, covered_values
-from harness.store.unit_of_work import Unit
+from harness.store.sql.installation import Installations
+from harness.store.transaction import Transaction
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(
@@ -42,30 +43,30 @@ _NEWEST_CHAINS: Final = CHAINS.join(
 ).where(cast("sa.ColumnElement[bool]", SIGNED[route_version.name].live))
 
 
-def read(unit: Unit, installation: str) -> SignedRows:
+def read(tx: Transaction) -> SignedRows:
     """The rows that make a snapshot, as they are stored; nothing is verified yet."""
     rows: dict[str, list[dict[str, object]]] = {}
     for name in LIVE:
         signed = SIGNED[name]
         query = sa.select(signed.table).where(cast("sa.ColumnElement[bool]", signed.live))
-        found = unit.read(query.order_by(*signed.table.primary_key.columns))
+        found = tx.read(query.order_by(*signed.table.primary_key.columns))
         rows[name] = [_stored(name, row) for row in found]
     chains: dict[str, list[list[str]]] = defaultdict(list)
-    for row in unit.read(_NEWEST_CHAINS):
+    for row in tx.read(_NEWEST_CHAINS):
         chains[row.route].append([row.target, row.evidence])
     used = _targets_used(rows, chains)
     query = sa.select(target).where(target.c.id.in_(sorted(used))).order_by(target.c.id)
-    rows[target.name] = [_stored(target.name, row) for row in unit.read(query)]
-    manifest = unit.read(manifests.STORED).first()
-    counters = unit.read(manifests.COUNTERS).one()
+    rows[target.name] = [_stored(target.name, row) for row in tx.read(query)]
+    manifest = tx.read(manifests.STORED).first()
+    counters = tx.read(manifests.COUNTERS).one()
     return SignedRows(
-        installation=installation,
+        installation=Installations(tx).lineage().installation,
         revision=counters.revision,
         changes=counters.changes,
         epoch=counters.epoch,
         rows=rows,
         chains=dict(chains),
-        revoked=sorted(unit.read(manifests.REVOKED).scalars()),
+        revoked=sorted(tx.read(manifests.REVOKED).scalars()),
         manifest=asdict(manifests.from_row(manifest)) if manifest else {},
         signature=manifest.signature if manifest else "",
     )

@@ -42,7 +42,7 @@ class Agents(Records[Agent]):
     missing_code = "agent_not_found"
 
     def lock(self, id_: str) -> Agent:
-        self._unit.serialize()
+        self._tx.serialize()
         return self.get(id_)
 
     def save(self, known: Agent) -> None:
@@ -70,7 +70,7 @@ class SwitchRequests(Records[ModelSwitchRequest]):
 
         In a unit of work that writes, other processes wait until its end to decide one.
         """
-        self._unit.serialize()
+        self._tx.serialize()
         query = self._select(IS_PENDING, given(agent_switch.c.session, session))
         by_end = (agent_switch.c.expires_at, agent_switch.c.id)
         return self._all(query.order_by(None).order_by(*by_end))
@@ -113,7 +113,7 @@ class Sessions(Records[AgentSession]):
     missing_code = "session_not_found"
 
     def lock(self, id_: str) -> AgentSession:
-        self._unit.serialize_by(f"agent session {id_}")
+        self._tx.serialize_by(f"agent session {id_}")
         return self.get(id_)
 
     def save(self, known: AgentSession) -> None:
@@ -162,11 +162,11 @@ class Sessions(Records[AgentSession]):
     ) -> Sequence[str]:
         query = sa.select(agent_session.c.id).where(*where)
         query = query.order_by(*order, agent_session.c.id).limit(limit)
-        return list(self._unit.read(query).scalars())
+        return list(self._tx.read(query).scalars())
 
     def delete(self, id_: str) -> None:
         """Deletes a closed session without children, with its messages."""
-        self._unit.write(sa.delete(agent_message).where(agent_message.c.session == id_))
+        self._tx.write(sa.delete(agent_message).where(agent_message.c.session == id_))
         self._delete(self._is(id_))
 
 
@@ -179,7 +179,7 @@ class SessionMessages(Records[SessionMessage]):
 
     def last_position(self, session: str) -> int:
         last = _LAST_POSITION.where(agent_message.c.session == session)
-        return int(self._unit.read(last).scalar_one())
+        return int(self._tx.read(last).scalar_one())
 
     def streaming(self, session: str) -> SessionMessage | None:
         return self._first(self._select(agent_message.c.session == session, IS_STREAMING))

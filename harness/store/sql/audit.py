@@ -21,12 +21,11 @@ from harness.domain.operations.audit import (
     find_chain_break,
 )
 from harness.domain.pagination import PageRequest
-from harness.ports import Clock
 from harness.store.schema.columns import storable
 from harness.store.schema.operations import AUDIT_EVENT, audit_event
 from harness.store.sql.pages import Order, Rows, read_page
 from harness.store.sql.records import Records
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 EVENTS_PER_PAGE: Final = 500
 NEXT_PAGE = (
@@ -41,19 +40,15 @@ class AuditLog(Records[AuditEvent]):
     record = AUDIT_EVENT
     order = (audit_event.c.number.desc(),)
 
-    def __init__(self, unit: Unit, secret: bytes, clock: Clock) -> None:
-        super().__init__(unit)
-        self._secret, self._clock = secret, clock
-
     def append(
         self, actor: Actor, action: str, subject: str, details: Mapping[str, object]
     ) -> AuditEvent:
-        self._unit.serialize()
+        self._tx.serialize()
         last = self._first(self._select().limit(1))
         event = chained(
             AuditEvent(
                 number=last.number + 1 if last is not None else 1,
-                at=self._clock.now(),
+                at=self._tx.now(),
                 actor=actor.name,
                 action=action,
                 subject=subject,
@@ -63,7 +58,7 @@ class AuditLog(Records[AuditEvent]):
                 principal=actor.principal,
                 key=actor.key,
             ),
-            self._secret,
+            self._tx.secret,
         )
         self.add(event)
         return event
@@ -74,7 +69,7 @@ class AuditLog(Records[AuditEvent]):
     def all(self) -> Iterator[AuditEvent]:  # type: ignore[override]  # many
         """Yields all events, read page by page: the log of years need not fit into memory."""
         after = 0
-        while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
+        while page := self._tx.read(NEXT_PAGE, {"after": after}).all():
             yield from self._verified(page)
             after = page[-1].number
 
@@ -93,11 +88,11 @@ class AuditLog(Records[AuditEvent]):
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         """Finds the first event after `mark` at which the chain breaks."""
-        return find_chain_break(events, self._secret, mark.number, mark.mac)
+        return find_chain_break(events, self._tx.secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
         """The number of the first event that does not fit the chain; None when it is whole."""
-        return find_chain_break(self.all(), self._secret)
+        return find_chain_break(self.all(), self._tx.secret)
 
 
 def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
@@ -116,9 +111,9 @@ def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
 EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number}))
 
 
-def read_events(unit: Unit, selection: AuditFilter, page_request: PageRequest) -> Rows:
+def read_events(tx: Transaction, selection: AuditFilter, page_request: PageRequest) -> Rows:
     query = sa.select(audit_event).where(*_selected(selection))
-    return read_page(unit, query, EVENTS, page_request)
+    return read_page(tx, query, EVENTS, page_request)
 
 
 def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:

@@ -30,7 +30,7 @@ class Drift(Records[DriftCheck]):
         return [DriftWatch(tuple(of_watch)) for _, of_watch in checks]
 
     def is_open(self, watch: str) -> bool:
-        self._unit.serialize()
+        self._tx.serialize()
         return self._first(self._select(drift_check.c.watch == watch, _IS_OPEN)) is not None
 
     def is_checking(self, run: str) -> bool:
@@ -38,19 +38,19 @@ class Drift(Records[DriftCheck]):
 
     def start(self, check: DriftCheck) -> bool:
         """Starts a run; False when its watch has one, or its target and suite a baseline."""
-        self._unit.serialize()
-        return self._unit.write_new(drift_check, DRIFT_CHECK.write(check))
+        self._tx.serialize()
+        return self._tx.write_new(drift_check, DRIFT_CHECK.write(check))
 
     def end(self, check: DriftCheck) -> bool:
         """Stores how a run ended; False when it has ended already."""
-        self._unit.serialize()
+        self._tx.serialize()
         is_this = drift_check.c.run == check.run
         ended = self.record.only(check, *_OF_THE_END)
         return self._change(is_this, _IS_RUNNING, **ended) == 1
 
     def close(self, watch: str, now: datetime) -> bool:
         """Closes a watch; False when it is closed already."""
-        self._unit.serialize()
+        self._tx.serialize()
         return self._change(drift_check.c.watch == watch, _IS_OPEN, closed_at=now) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:

@@ -139,10 +139,10 @@ class Suites(Records[SuitePin]):
 
     def put(self, pin: SuitePin, now: datetime) -> None:
         """Stores a suite's pin under its digest: the same digest again changes nothing."""
-        self._unit.write_new(suite, self.record.write(pin) | {"created_at": now})
+        self._tx.write_new(suite, self.record.write(pin) | {"created_at": now})
 
     def get(self, id_: str) -> SuitePin:
-        return self._unit.once((suite.name, id_), lambda: super(Suites, self).get(id_))
+        return self._tx.once((suite.name, id_), lambda: super(Suites, self).get(id_))
 
 
 class EvalRuns(Records[EvalRun]):
@@ -152,13 +152,13 @@ class EvalRuns(Records[EvalRun]):
 
     def add_new(self, run: EvalRun) -> bool:
         """Adds a run unless one of its id is there; returns whether it was added."""
-        return self._unit.write_new(eval_run, self.record.write(run))
+        return self._tx.write_new(eval_run, self.record.write(run))
 
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
         query = self._select(eval_run.c.state.in_(states) if states else None)
-        return self._believed(self._unit.read(query.limit(limit)))
+        return self._believed(self._tx.read(query.limit(limit)))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         return self._all(self._select(eval_run.c.target.in_(sorted(targets))))
@@ -169,7 +169,7 @@ class EvalRuns(Records[EvalRun]):
         """
         of = {"target": target, "suite": suite, "suite_digest": suite_digest}
         same = (eval_run.c[name] == value for name, value in of.items())
-        for row in self._unit.read(self._select(*same)):
+        for row in self._tx.read(self._select(*same)):
             yield from self._verified([row])
 
     def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
@@ -183,7 +183,7 @@ class EvalRuns(Records[EvalRun]):
 
     def scored(self, run: str) -> bool:
         """Tells whether one answer can be read and has a score."""
-        return self._unit.read(SCORED, {"run": run}).first() is not None
+        return self._tx.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         same = eval_run.c.fingerprint == fingerprint
@@ -201,7 +201,7 @@ class EvalRuns(Records[EvalRun]):
         # The owner is compared where the row is locked: a run that is stopped right now
         # stays stopped.
         ours = LEAVE.values(_into(state, message))
-        left = self._unit.write(ours, {"run": run, "owner": owner}) == 1
+        left = self._tx.write(ours, {"run": run, "owner": owner}) == 1
         if not left:
             self.get(run)
         return left
@@ -213,7 +213,7 @@ class EvalRuns(Records[EvalRun]):
         """
         waits = {name: getattr(run, name) for name in NOT_WAITING}
         changes = {**_into(RunState.QUEUED, run.message), **waits}
-        return self._unit.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
+        return self._tx.write(LEAVE.values(changes), {"run": run.id, "owner": owner}) == 1
 
     def ask_again(self, run: str, now: datetime) -> None:
         """Ends the pause of a run that waits for a provider; its patience begins anew."""
@@ -225,15 +225,15 @@ class EvalRuns(Records[EvalRun]):
 
     def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
         old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
-        runs = self._unit.read(old.limit(limit)).scalars().all()
+        runs = self._tx.read(old.limit(limit)).scalars().all()
         for run in runs:
-            self._unit.write(BLANK_TEXTS, {"of_run": run})
+            self._tx.write(BLANK_TEXTS, {"of_run": run})
         return len(runs)
 
     def want(self, run: str, items: int) -> None:
         """Raise the number of wanted items (never lower it); queue the run if it ended."""
         # Decisions first, runs second, in every unit of work: two never wait for each other.
-        self._unit.serialize()
+        self._tx.serialize()
         found = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, found.wanted)}
         # DONE with nothing more to ask stays so: a worker would find nothing to do.
@@ -243,7 +243,7 @@ class EvalRuns(Records[EvalRun]):
         self._change_run(run, changes)
 
     def _change_run(self, run: str, changes: Values, *, decides: bool = True) -> None:
-        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
+        if not self._tx.write(CHANGE_RUN.values(changes), {"run": run}, decides=decides):
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
@@ -254,14 +254,14 @@ class EvalRuns(Records[EvalRun]):
         """
         furthest = latest_lease_end(now, (until - now).total_seconds())
         wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
-        taken = self._unit.write(LEASE, wish, decides=False) == 1
+        taken = self._tx.write(LEASE, wish, decides=False) == 1
         if not taken:
             self.get(run)
         return taken
 
     def release(self, owner: str) -> Sequence[str]:
         own = eval_run.c.lease_owner == owner
-        given_up = self._unit.read(sa.select(eval_run.c.id).where(own)).scalars().all()
+        given_up = self._tx.read(sa.select(eval_run.c.id).where(own)).scalars().all()
         queued = {"state": RunState.QUEUED.value, **NOT_WAITING}
         self._change(own, lease_owner=None, lease_until=None, **queued)
         return given_up
@@ -274,26 +274,26 @@ class EvalRuns(Records[EvalRun]):
         the lease. No other worker gets it until the unit of work ends.
         """
         values = SAMPLE.write(sample_)
-        run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
+        run = self._tx.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
         if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
         if run.state not in ENDED:
             # It cannot end, nor get another worker, until this one is stored.
-            run = self._unit.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
+            run = self._tx.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
         if owner not in (None, run.lease_owner):
             raise LeaseLost(
                 f"{run.lease_owner or 'no worker'} holds the lease of run {sample_.run}, not "
                 f"{owner}: the answer to {sample_.item!r} is not stored"
             )
-        return self._unit.write_new(sample, values)
+        return self._tx.write_new(sample, values)
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
-        return frozenset((row.item, row.epoch) for row in self._unit.read(DONE, {"run": run}))
+        return frozenset((row.item, row.epoch) for row in self._tx.read(DONE, {"run": run}))
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
         """Lists a run's samples by position and epoch; below: only positions below it."""
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
-        found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
+        found = self._tx.checked(sample, self._tx.read(query, {"run": run}))
         return [SAMPLE.read(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
@@ -301,29 +301,29 @@ class EvalRuns(Records[EvalRun]):
         an answer is only ANSWER_PLACEHOLDER or empty.
         """
         wanted = {"run": run, "below": below}
-        found = self._unit.checked(sample, self._unit.read(OUTCOMES, wanted))
+        found = self._tx.checked(sample, self._tx.read(OUTCOMES, wanted))
         return [SAMPLE.read(row) for row in found]
 
     def figures(self, run: str, *, below: int) -> AnswerColumns:
         """Loads the figures of a run's samples, in any order and without a check of their
         signatures: for sums over more samples than a page can check.
         """
-        rows = self._unit.read(FIGURES, {"run": run, "below": below})
+        rows = self._tx.read(FIGURES, {"run": run, "below": below})
         return AnswerColumns.from_rows(rows.all())
 
     def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
         wanted, found = sorted(set(items)), []
         for first in range(0, len(wanted), ITEMS_AT_ONCE):
             some = wanted[first : first + ITEMS_AT_ONCE]
-            rows = self._unit.read(OF_ITEMS, {"run": run, "items": some})
-            found += [SAMPLE.read(row) for row in self._unit.checked(sample, rows)]
+            rows = self._tx.read(OF_ITEMS, {"run": run, "items": some})
+            found += [SAMPLE.read(row) for row in self._tx.checked(sample, rows)]
         return sorted(found, key=lambda one: (one.position, one.epoch, one.item))
 
     def count(self, run: str) -> int:
-        return int(self._unit.read(COUNT, {"run": run}).scalar_one())
+        return int(self._tx.read(COUNT, {"run": run}).scalar_one())
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
-        row = self._unit.read(PROGRESS, {"run": run}).one()
+        row = self._tx.read(PROGRESS, {"run": run}).one()
         return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)
 
 

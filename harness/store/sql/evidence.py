@@ -47,7 +47,7 @@ from harness.store.schema.routing import (
 )
 from harness.store.sql.pages import given
 from harness.store.sql.records import Records
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 FORMER = (
     sa.select(route_version)
@@ -84,7 +84,7 @@ SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(
 
 
 def proof_of(  # noqa: PLR0911 - one a class
-    unit: Unit, change: TableChange, before: Row | None, now: datetime
+    tx: Transaction, change: TableChange, before: Row | None, now: datetime
 ) -> Values:
     """The columns of a new version that are its proof: its base, evidence and verdict.
 
@@ -92,7 +92,7 @@ def proof_of(  # noqa: PLR0911 - one a class
     """
     if isinstance(change, CreateRoute):
         first = baseline_evidence(change.route, change.incumbent)
-        return {"incumbent_evidence": ensure(unit, first, now)}
+        return {"incumbent_evidence": ensure(tx, first, now)}
     if before is None:
         raise ProofRefused(f"route {change.route!r} has no version to change: create it first")
     base: Values = {
@@ -103,25 +103,25 @@ def proof_of(  # noqa: PLR0911 - one a class
     }
     match change:
         case StartCanary(proof=proof):
-            return base | _verdict(unit, proof) | {"canary_evidence": _proven(unit, proof, now)}
+            return base | _verdict(tx, proof) | {"canary_evidence": _proven(tx, proof, now)}
         case PromoteCanary(proof=proof):
-            new = {"incumbent_evidence": _proven(unit, proof, now), "canary_evidence": None}
-            return base | _verdict(unit, proof) | new
+            new = {"incumbent_evidence": _proven(tx, proof, now), "canary_evidence": None}
+            return base | _verdict(tx, proof) | new
         case RestoreIncumbent(incumbent=incumbent):
             former = {"name": change.route, "incumbent": incumbent}
-            row = unit.read(FORMER, former).first()
+            row = tx.read(FORMER, former).first()
             if row is None:
                 raise ProofRefused(
                     f"{incumbent} was never the incumbent of route {change.route!r}: "
                     "`swapgate route history` shows which were; for a new one make a proposal"
                 )
-            of_version(unit, row)
+            of_version(tx, row)
             return base | {
                 "incumbent_evidence": row.incumbent_evidence,
                 "canary_evidence": None,
             }
         case ServeByWaiver(waiver=stored):
-            return base | {"incumbent_evidence": ensure(unit, waiver_evidence(stored), now)}
+            return base | {"incumbent_evidence": ensure(tx, waiver_evidence(stored), now)}
         case AbortCanary():
             return base | {"canary_evidence": None}
         case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
@@ -130,10 +130,10 @@ def proof_of(  # noqa: PLR0911 - one a class
             assert_never(change)
 
 
-def _verdict(unit: Unit, proof: Passed) -> Values:
+def _verdict(tx: Transaction, proof: Passed) -> Values:
     # Verifies the stored row: the caller's copy may differ from it.
-    stored = unit.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
-    unit.checked(verdict, stored)
+    stored = tx.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
+    tx.checked(verdict, stored)
     return {
         "verdict_id": proof.id,
         "verdict_candidate": proof.candidate,
@@ -141,30 +141,30 @@ def _verdict(unit: Unit, proof: Passed) -> Values:
     }
 
 
-def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
-    return ensure(unit, verdict_evidence(proof), now)
+def _proven(tx: Transaction, proof: Passed, now: datetime) -> str:
+    return ensure(tx, verdict_evidence(proof), now)
 
 
-def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
+def ensure(tx: Transaction, wanted: TargetEvidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
     same = sa.select(evidence).where(evidence.c.id == wanted.id)
-    known = unit.read(same).all()
-    if not unit.checked(evidence, known):
-        unit.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
+    known = tx.read(same).all()
+    if not tx.checked(evidence, known):
+        tx.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
     return wanted.id
 
 
 def write_fallbacks(
-    unit: Unit, change: TableChange, after: Route, before: Row | None, now: datetime
+    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> list[list[str]]:
     """The chain of a version, written before it: the version seals it, and signs what this
     returns.
 
     Raises ProofRefused for a waiver that has expired, and for a target that never served.
     """
-    chain = _chain(unit, change, after, before, now)
+    chain = _chain(tx, change, after, before, now)
     if chain and isinstance(change, SetChain | ChangeSettings):
-        _check_waivers(unit, after.name, read(unit, chain.values()), now)
+        _check_waivers(tx, after.name, read(tx, chain.values()), now)
     for position, fallback in enumerate(after.fallbacks):
         row = {
             "route": after.name,
@@ -173,17 +173,17 @@ def write_fallbacks(
             "target": fallback,
             "evidence": chain[fallback],
         }
-        unit.write(sa.insert(route_fallback), row)
+        tx.write(sa.insert(route_fallback), row)
     return [[fallback, chain[fallback]] for fallback in after.fallbacks]
 
 
 def _check_waivers(
-    unit: Unit, route: str, chain: Iterable[TargetEvidence], now: datetime
+    tx: Transaction, route: str, chain: Iterable[TargetEvidence], now: datetime
 ) -> None:
     """A person's change keeps no target whose waiver has expired. A rollout's own changes keep
     the chain as it is: going back is always allowed.
     """
-    waivers = Waivers(unit, now).list(route=route)
+    waivers = Waivers(tx).list(route=route)
     expired = {row.id: row for row in waivers if row.expired(now)}
     for link in chain:
         if past := expired.get(link.proof):
@@ -200,74 +200,68 @@ def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
 
 
 def _chain(
-    unit: Unit, change: TableChange, after: Route, before: Row | None, now: datetime
+    tx: Transaction, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> dict[str, str]:
     name = after.name
     if before is None:
         return {
-            fallback: ensure(unit, baseline_evidence(name, fallback), now)
+            fallback: ensure(tx, baseline_evidence(name, fallback), now)
             for fallback in after.fallbacks
         }
-    found = unit.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
+    found = tx.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
     chain = {row.target: row.evidence for row in found}
     if isinstance(change, SetChain):
-        new = {
-            target: _proof(unit, name, proof, now) for target, proof in change.proofs.items()
-        }
+        new = {target: _proof(tx, name, proof, now) for target, proof in change.proofs.items()}
         chain |= new
     if unproven := [fallback for fallback in after.fallbacks if fallback not in chain]:
         raise ProofRefused(f"route {name!r}: there is no proof of {', '.join(unproven)}")
     return {fallback: chain[fallback] for fallback in after.fallbacks}
 
 
-def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
+def _proof(tx: Transaction, route: str, proof: ChainProof, now: datetime) -> str:
     match proof:
         case Passed():
-            return _proven(unit, proof, now)
+            return _proven(tx, proof, now)
         case Waiver():
-            return ensure(unit, waiver_evidence(proof), now)
+            return ensure(tx, waiver_evidence(proof), now)
         case FormerTarget(target):
-            found = unit.read(SERVED, {"name": route, "target": target}).scalar()
+            found = tx.read(SERVED, {"name": route, "target": target}).scalar()
             if found is None:
                 raise ProofRefused(
                     f"{target} never served route {route!r}: `swapgate route history` shows "
                     "what did; a new target needs a passed verdict of this route, or a waiver"
                 )
-            read(unit, [found])
+            read(tx, [found])
             return str(found)
         case _:
             assert_never(proof)
 
 
-def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
+def read(tx: Transaction, ids: Iterable[str]) -> list[TargetEvidence]:
     wanted = list(ids)
     query = sa.select(evidence).where(evidence.c.id.in_(wanted))
-    stored = unit.checked(evidence, unit.read(query)) if wanted else []
+    stored = tx.checked(evidence, tx.read(query)) if wanted else []
     found = {row.id: evidence_from_row(row) for row in stored}
     return [found[id_] for id_ in wanted]
 
 
-def of_version(unit: Unit, row: Row) -> RouteEvidence:
+def of_version(tx: Transaction, row: Row) -> RouteEvidence:
     which = {"name": row.route, "version": row.version}
-    chain = unit.read(FALLBACK_EVIDENCE, which).all()
-    unit.checked(route_version, [row], fallbacks=chain_signed(chain))
-    [incumbent] = read(unit, [row.incumbent_evidence])
-    canary = read(unit, [row.canary_evidence]) if row.canary_evidence else [None]
-    return RouteEvidence(incumbent, canary[0], tuple(read(unit, [r.evidence for r in chain])))
+    chain = tx.read(FALLBACK_EVIDENCE, which).all()
+    tx.checked(route_version, [row], fallbacks=chain_signed(chain))
+    [incumbent] = read(tx, [row.incumbent_evidence])
+    canary = read(tx, [row.canary_evidence]) if row.canary_evidence else [None]
+    return RouteEvidence(incumbent, canary[0], tuple(read(tx, [r.evidence for r in chain])))
 
 
 class Waivers(Records[Waiver]):
     record = WAIVER
     order = (waiver.c.expires_at, waiver.c.id)
 
-    def __init__(self, unit: Unit, now: datetime) -> None:
-        super().__init__(unit)
-        self._now = now
-
     def add(self, new: Waiver) -> None:
-        self._unit.serialize()
+        self._tx.serialize()
         super().add(new)
-        ensure(self._unit, waiver_evidence(new), self._now)
+        ensure(self._tx, waiver_evidence(new), self._tx.now())
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
         return self._all(self._select(given(waiver.c.route, route)))

@@ -16,13 +16,14 @@ from harness.store.schema.observations import traffic
 from harness.store.schema.operations import (
     SPENDING,
     THE_CAP,
+    manifest,
     meta,
     spending_cap,
     spending_month,
 )
 from harness.store.schema.routing import IS_NEWEST, REVISION, route_version
-from harness.store.schema.signed_tables import manifest
-from harness.store.unit_of_work import Unit
+from harness.store.sql.audit import AuditLog
+from harness.store.transaction import Transaction
 
 LINEAGE: Final = sa.select(
     meta.c.installation,
@@ -51,34 +52,34 @@ AT_A_TIME: Final = 400
 
 
 class Installations:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def lineage(self) -> Lineage:
-        row = self._unit.read(LINEAGE).one()
+        row = self._tx.read(LINEAGE).one()
         return Lineage(
             row.installation,
             row.epoch,
             row.revision,
             row.changes,
             row.digest,
-            heads(self._unit),
+            heads(self._tx),
         )
 
     def etag(self) -> str:
-        row = self._unit.read(LINEAGE).one()
+        row = self._tx.read(LINEAGE).one()
         # The digest tells two databases apart that a backup made of one.
         return f"{row.installation[:12]}-{row.revision}-{row.changes}-{row.digest[:12]}"
 
     def highest_served(self) -> int:
         """The highest revision that traffic was recorded of; 0 without any."""
-        return int(self._unit.read(HIGHEST).scalar_one())
+        return int(self._tx.read(HIGHEST).scalar_one())
 
     def open_epoch(self, *, above: int) -> Lineage:
         """Begins an epoch in which revisions go on above `above`; see `Lineage`."""
-        self._unit.change_snapshot()
+        self._tx.change_snapshot()
         floor = sa.case((meta.c.revision_floor > above, meta.c.revision_floor), else_=above)
-        self._unit.write(
+        self._tx.write(
             sa.update(meta).values(
                 epoch=meta.c.epoch + 1, changes=meta.c.changes + 1, revision_floor=floor
             )
@@ -86,12 +87,21 @@ class Installations:
         return self.lineage()
 
 
-def heads(unit: Unit) -> dict[str, str]:
+def heads(tx: Transaction) -> dict[str, str]:
     """Maps each route to its newest version as `version:time`, for `Lineage.heads`."""
-    return {row.route: _text(row) for row in unit.read(CURRENT_HEADS)}
+    return {row.route: _text(row) for row in tx.read(CURRENT_HEADS)}
 
 
-def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
+def missing_lineage(tx: Transaction, known: Lineage) -> Sequence[str]:
+    """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
+    lost = [f"the served version of route {name}" for name in missing_heads(tx, known.heads)]
+    number, _, mac = known.log_end.partition(":")
+    if number and [event.mac for event in AuditLog(tx).after(int(number) - 1, 1)] != [mac]:
+        lost.append(f"event {number} of the audit log")
+    return lost
+
+
+def missing_heads(tx: Transaction, heads_: Mapping[str, str]) -> Sequence[str]:
     """The routes whose version with that time is not stored. heads_: as `heads` gives them."""
     found: set[tuple[str, str]] = set()
     names = sorted(heads_)
@@ -101,7 +111,7 @@ def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
             for name in names[first : first + AT_A_TIME]
         ]
         key = sa.tuple_(route_version.c.route, route_version.c.version)
-        found |= {(row.route, _text(row)) for row in unit.read(HEAD.where(key.in_(wanted)))}
+        found |= {(row.route, _text(row)) for row in tx.read(HEAD.where(key.in_(wanted)))}
     return [name for name in names if (name, heads_[name]) not in found]
 
 
@@ -115,27 +125,27 @@ _SERIAL: Final = "spending"
 
 
 class Spending:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def cap_usd(self) -> float | None:
-        return self._unit.read(CAP).scalar()
+        return self._tx.read(CAP).scalar()
 
     def set_cap(self, usd: float | None, now: datetime) -> bool:
         """Sets the cap, None for no cap; whether it changed."""
-        self._unit.serialize_by(_SERIAL)
+        self._tx.serialize_by(_SERIAL)
         row = {"id": THE_CAP, "cap_usd": usd, "set_at": now}
-        known = self._unit.read(CAP).first()
+        known = self._tx.read(CAP).first()
         if known is None:
             # No row and no cap say the same.
-            return self._unit.write_new(spending_cap, row) and usd is not None
+            return self._tx.write_new(spending_cap, row) and usd is not None
         if known.cap_usd == usd:
             return False
-        self._unit.write(sa.update(spending_cap).values(cap_usd=usd, set_at=now))
+        self._tx.write(sa.update(spending_cap).values(cap_usd=usd, set_at=now))
         return True
 
     def month(self, month: date) -> MonthSpending:
-        rows = self._unit.read(MONTH, {"of": month})
+        rows = self._tx.read(MONTH, {"of": month})
         return MonthSpending(
             month=month,
             cap_usd=self.cap_usd(),
@@ -143,6 +153,6 @@ class Spending:
         )
 
     def add(self, month: date, spending: PurposeSpending) -> None:
-        self._unit.serialize_by(_SERIAL)
+        self._tx.serialize_by(_SERIAL)
         values = {**SPENDING.write(spending), "first_day": month}
-        self._unit.upsert(spending_month, values, add=("spent_usd", "calls", "unpriced"))
+        self._tx.upsert(spending_month, values, add=("spent_usd", "calls", "unpriced"))

@@ -69,11 +69,11 @@ class BreakGlasses(Records[BreakGlass]):
 
     def save(self, changed: BreakGlass) -> None:
         """Stores its confirmation or its end, no other change."""
-        self._unit.serialize()
+        self._tx.serialize()
         row = self.record.write(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
         changes = {name: row[name] for name in (*names, "waiver")}
-        self._unit.amend(break_glass, self._is(changed.id), changes)
+        self._tx.amend(break_glass, self._is(changed.id), changes)
 
     def open(self) -> Sequence[BreakGlass]:
         return self._all(self._select(break_glass.c.ended_at.is_(None)))
@@ -81,7 +81,7 @@ class BreakGlasses(Records[BreakGlass]):
     def ended_on(self, route: str) -> Sequence[BreakGlass]:
         """Lists those of a route that have ended, without forged ones."""
         ended = self._select(break_glass.c.route == route, break_glass.c.ended_at.is_not(None))
-        return self._believed(self._unit.read(ended))
+        return self._believed(self._tx.read(ended))
 
 
 Found = list[Shadow]
@@ -94,8 +94,8 @@ class Shadows(Records[Shadow]):
     missing = "there is no shadow {}; `swapgate shadow list` shows them"
 
     def add(self, new: Shadow) -> None:
-        self._unit.serialize()
-        live = self._unit.read(self._live().where(shadow.c.route == new.route)).first()
+        self._tx.serialize()
+        live = self._tx.read(self._live().where(shadow.c.route == new.route)).first()
         if live is not None:
             raise Conflict(
                 f"route {new.route!r} has the shadow {live.id} already: "
@@ -127,16 +127,16 @@ class Shadows(Records[Shadow]):
     def append(self, more: Iterable[ShadowTally]) -> None:
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
             values = SHADOW_TALLY.write(tally)
-            if self._unit.write_new(shadow_tally, values):
+            if self._tx.write_new(shadow_tally, values):
                 continue
             is_same = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
             both = SHADOW_TALLY.write(
-                add_tallies(SHADOW_TALLY.read(self._unit.read(query).one()), tally)
+                add_tallies(SHADOW_TALLY.read(self._tx.read(query).one()), tally)
             )
-            self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
+            self._tx.write(sa.update(shadow_tally).where(is_same).values(both))
 
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
@@ -145,13 +145,13 @@ class Shadows(Records[Shadow]):
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)
-        return [SHADOW_TALLY.read(row) for row in self._unit.read(query)]
+        return [SHADOW_TALLY.read(row) for row in self._tx.read(query)]
 
     def _verified(self, rows: Iterable[Row]) -> Found:
-        found = self._unit.checked(shadow, rows)
+        found = self._tx.checked(shadow, rows)
         if not found:
             return []
         wanted = sorted({row.candidate for row in found})
-        stored = self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
-        known = {row.id: TARGET.read(row) for row in self._unit.checked(target, stored)}
+        stored = self._tx.read(sa.select(target).where(target.c.id.in_(wanted)))
+        known = {row.id: TARGET.read(row) for row in self._tx.checked(target, stored)}
         return [shadow_from_row(row, known) for row in found]

@@ -117,7 +117,7 @@ class Listings(AgentListings):
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
-        if self.unit.read(known).first() is None:
+        if self.tx.read(known).first() is None:
             raise NotFound(NO_SUCH_RUN.format(run))
         return self.page(SAMPLE, SAMPLES, page_request, sample.c.run == run)
 
@@ -128,14 +128,14 @@ class Listings(AgentListings):
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
         query = sa.select(route_version).where(route_version.c.route == route)
-        rows = read_page(self.unit, query, VERSIONS, page_request)
+        rows = read_page(self.tx, query, VERSIONS, page_request)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
         chains = self._chains(route, [row.version for row in rows.rows])
         records, invalid = [], []
         for row in rows.rows:
             chain = chains.get(row.version, [])
-            fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
+            fault = self.tx.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is not None:
                 invalid.append(fault)
                 continue
@@ -153,7 +153,7 @@ class Listings(AgentListings):
             .order_by(route_fallback.c.version, route_fallback.c.position)
         )
         found: dict[int, list[Row]] = {}
-        for row in self.unit.read(query):
+        for row in self.tx.read(query):
             found.setdefault(row.version, []).append(row)
         return found
 
@@ -177,7 +177,7 @@ class Listings(AgentListings):
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[Shadow]:
         query = select_where(shadow, given(shadow.c.route, route))
-        page = read_page(self.unit, query, SHADOWS, page_request)
+        page = read_page(self.tx, query, SHADOWS, page_request)
         good, invalid = self.sorted_out(shadow, page.rows)
         known, invalid_targets = self._targets({row.candidate for row in good})
         records = [shadow_from_row(row, known) for row in good if row.candidate in known]
@@ -236,7 +236,7 @@ class Listings(AgentListings):
         )
         if route is not None:
             query = query.where(failover.c.route == route)
-        return [failover_count_from_row(row) for row in self.unit.read(query)]
+        return [failover_count_from_row(row) for row in self.tx.read(query)]
 
     def captures(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -246,12 +246,12 @@ class Listings(AgentListings):
     def events(
         self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
     ) -> Page[AuditEvent]:
-        rows = read_events(self.unit, selection, page_request)
+        rows = read_events(self.tx, selection, page_request)
         return Page([AUDIT_EVENT.read(row) for row in rows.rows], rows.total, rows.next)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
-        good, _ = self.sorted_out(verdict, self.unit.read(query).all())
+        good, _ = self.sorted_out(verdict, self.tx.read(query).all())
         return {row.id: VERDICT.read(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
@@ -261,7 +261,7 @@ class Listings(AgentListings):
         """Lists the routes by name, as they are now; all of them without a page."""
         if page_request is None:
             return self._current(None)
-        page = read_page(self.unit, NEWEST_NAMES, ROUTES, page_request)
+        page = read_page(self.tx, NEWEST_NAMES, ROUTES, page_request)
         found = self.routes_named([row.route for row in page.rows])
         routes = sorted(found, key=lambda route: route.name)
         return Page(routes, page.total, page.next, found.invalid)
@@ -278,12 +278,12 @@ class Listings(AgentListings):
 
     def route_heads(self) -> Sequence[RouteHead]:
         """Lists by name what all routes are sorted by; forged rows are among them."""
-        return [RouteHead(**row._asdict()) for row in self.unit.read(ROUTE_HEADS)]
+        return [RouteHead(**row._asdict()) for row in self.tx.read(ROUTE_HEADS)]
 
     def _current(self, names: Collection[str] | None) -> Page[Route]:
         found, invalid = [], []
-        for row, chain in read_current(self.unit, names):
-            if fault := self.unit.fault(route_version, row, fallbacks=chain_signed(chain)):
+        for row, chain in read_current(self.tx, names):
+            if fault := self.tx.fault(route_version, row, fallbacks=chain_signed(chain)):
                 invalid.append(fault)
             else:
                 found.append(route_from_row(row, tuple(link.target for link in chain)))
@@ -291,5 +291,5 @@ class Listings(AgentListings):
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
-        good, invalid = self.sorted_out(target, self.unit.read(query).all())
+        good, invalid = self.sorted_out(target, self.tx.read(query).all())
         return {row.id: TARGET.read(row) for row in good}, invalid

@@ -45,7 +45,7 @@ from harness.store.sql.pages import given, select_where
 from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.records import Records
 from harness.store.sql.traffic import FAR, Traffic
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 # Databases take some thousand parameters in a statement.
 MARKS_AT_A_TIME = 500
@@ -126,12 +126,12 @@ class Captures(Records[CapturedRequest]):
         UTC day.
         """
         # Several routers may be at the day's last place.
-        self._unit.serialize_by(f"capture:{new.route}")
+        self._tx.serialize_by(f"capture:{new.route}")
         if self._change(self._is(new.id), seen=captured.c.seen + 1):
             return CaptureResult.REPEATED
         today = (captured.c.route == new.route, captured.c.at >= day_start(new.at))
         count = sa.select(sa.func.count()).select_from(captured).where(*today)
-        if self._unit.read(count).scalar_one() >= most_per_day:
+        if self._tx.read(count).scalar_one() >= most_per_day:
             return CaptureResult.FULL
         self.add(new)
         return CaptureResult.STORED
@@ -153,7 +153,7 @@ class Captures(Records[CapturedRequest]):
         columns = (captured.c.body_bytes, captured.c.too_large, captured.c.seen)
         of_route = [] if route is None else [captured.c.route == route]
         query = sa.select(*columns).where(captured.c.at >= since, *of_route)
-        rows = self._unit.read(query)
+        rows = self._tx.read(query)
         return [(row.body_bytes, row.too_large, row.seen) for row in rows]
 
     def forget(self, now: datetime) -> int:
@@ -169,10 +169,10 @@ class Captures(Records[CapturedRequest]):
         if route is not None:
             query = query.where(captured.c.route == route)
         if not users:
-            return self._unit.write(query)
+            return self._tx.write(query)
         return sum(
-            self._unit.write(query.where(captured.c.user_hash.in_(some)))
-            for some in _marks_of(self._unit, captured.c.user_hash, users)
+            self._tx.write(query.where(captured.c.user_hash.in_(some)))
+            for some in _marks_of(self._tx, captured.c.user_hash, users)
         )
 
 
@@ -199,7 +199,7 @@ class Observations(Traffic):
             self._append_block(observation_block)
         self._add_traffic(traffic)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
-            self._unit.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
+            self._tx.upsert(key_spend, KEY_SPEND.write(spend), add=SPEND_SUMS)
         for row in sorted(asked_names, key=lambda row: (row.day, row.route, row.name)):
             self._add_asked(row)
 
@@ -208,12 +208,12 @@ class Observations(Traffic):
         not heard of it.
         """
         # Beside a transaction of the same batch that goes on, this waits for its end.
-        return self._unit.write_new(observation_batch, {"id": id_, "at": at})
+        return self._tx.write_new(observation_batch, {"id": id_, "at": at})
 
     def forget_batches(self, ids: Collection[str]) -> None:
         if ids:
             sent = observation_batch.c.id.in_(ids)
-            self._unit.write(sa.delete(observation_batch).where(sent))
+            self._tx.write(sa.delete(observation_batch).where(sent))
 
     def forget_batches_before(self, before: datetime) -> int:
         return self._forget(observation_batch.c.at, before)
@@ -221,12 +221,12 @@ class Observations(Traffic):
     def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)
         # The number's order must be the order of commits: a reader sees no block slip in.
-        self._unit.serialize_by(new.rollout)
+        self._tx.serialize_by(new.rollout)
         last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
             block.c.rollout == new.rollout
         )
         number = last.scalar_subquery() + 1
-        self._unit.write_new(block, BLOCK.write(new) | {"number": number})
+        self._tx.write_new(block, BLOCK.write(new) | {"number": number})
 
     def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
         ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
@@ -237,7 +237,7 @@ class Observations(Traffic):
             if key not in stored:
                 # After those before it: so all writers change the sums in one order.
                 self._add_to_stored(more)
-                if self._unit.write_new(traffic, TRAFFIC.write(minute)):
+                if self._tx.write_new(traffic, TRAFFIC.write(minute)):
                     stored[key] = minute.latency_ms
                     continue
                 stored |= self._stored_latencies([minute])
@@ -254,10 +254,10 @@ class Observations(Traffic):
         for minute in minutes:
             key = dict(zip(ADDING_ORDER, _key_of(minute), strict=True))
             asked.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
-        query = stored_minutes(self._unit.dialect)
+        query = stored_minutes(self._tx.dialect)
         return {
             tuple(row[:-1]): {int(bound): n for bound, n in row.latency_ms.items()}
-            for row in self._unit.read(query, {"asked": json.dumps(asked)})
+            for row in self._tx.read(query, {"asked": json.dumps(asked)})
         }
 
     def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
@@ -269,7 +269,7 @@ class Observations(Traffic):
             key = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
             sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
             changes.append(key | sums | {"histogram": values["latency_ms"]})
-        self._unit.write(ADD_TRAFFIC, changes)
+        self._tx.write(ADD_TRAFFIC, changes)
         minutes.clear()
 
     def _add_asked(self, more: AskedName) -> None:
@@ -278,16 +278,16 @@ class Observations(Traffic):
         if len(kept) >= MOST_ASKED_NAMES and all(name != row.name for row in kept):
             name = OTHER_NAMES
         values = ASKED_NAME.write(replace(more, name=name))
-        self._unit.upsert(asked_name, values, add=("requests",))
+        self._tx.upsert(asked_name, values, add=("requests",))
 
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger; gives each one's history before, in
         the order of the claim. Of two claims of one key in one period the first has it.
         """
         # Claims take turns, so that two routers never both find a key new.
-        self._unit.serialize_by(claim.rollout)
+        self._tx.serialize_by(claim.rollout)
         wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
-        read = self._unit.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
+        read = self._tx.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
         before = {row.page: row.entries for row in read}
         changed, found = claim_keys(before, claim)
         if new := [page for page in changed if page not in before]:
@@ -295,17 +295,17 @@ class Observations(Traffic):
                 {"rollout": claim.rollout, "page": page, "entries": changed[page]}
                 for page in new
             ]
-            self._unit.write(sa.insert(seen_keys), rows)
+            self._tx.write(sa.insert(seen_keys), rows)
         if old := [page for page in changed if page in before]:
             pages = [
                 {"of": claim.rollout, "of_page": page, "new_entries": changed[page]}
                 for page in old
             ]
-            self._unit.write(KEEP_PAGE, pages)
+            self._tx.write(KEEP_PAGE, pages)
         return found
 
     def forget_keys(self, but: Collection[str]) -> int:
-        return self._unit.write(
+        return self._tx.write(
             sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
         )
 
@@ -313,9 +313,9 @@ class Observations(Traffic):
         """Lists a rollout's blocks by number. after: only those of a higher number."""
         wanted: Values = {"of": rollout, "after": after}
         if after:
-            return [BLOCK.read(row) for row in self._unit.read(BLOCKS, wanted)]
-        rows = self._unit.once(
-            rows_key(block, rollout), lambda: self._unit.read(BLOCKS, wanted).all()
+            return [BLOCK.read(row) for row in self._tx.read(BLOCKS, wanted)]
+        rows = self._tx.once(
+            rows_key(block, rollout), lambda: self._tx.read(BLOCKS, wanted).all()
         )
         return [BLOCK.read(row) for row in rows]
 
@@ -323,19 +323,19 @@ class Observations(Traffic):
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
-        return [TRAFFIC.read(row) for row in self._unit.read(query)]
+        return [TRAFFIC.read(row) for row in self._tx.read(query)]
 
     def traffic_of(
         self, routes: Collection[str], *, since: datetime
     ) -> Mapping[str, Sequence[TrafficMinute]]:
         found: dict[str, list[TrafficMinute]] = {}
-        for row in read_named(self._unit, TRAFFIC_OF, routes, {"since": since}):
+        for row in read_named(self._tx, TRAFFIC_OF, routes, {"since": since}):
             found.setdefault(row.route, []).append(TRAFFIC.read(row))
         return found
 
     def failing_routes(self, *, since: datetime) -> Sequence[str]:
         """Lists the routes with a request that failed, or that its own model failed."""
-        return [row.route for row in self._unit.read(FAILING_ROUTES, {"since": since})]
+        return [row.route for row in self._tx.read(FAILING_ROUTES, {"since": since})]
 
     def asked_names(self, *, since: date, route: str = "") -> Sequence[AskedName]:
         """Lists the names that requests asked for, by day and name. For a route: abilities of
@@ -346,7 +346,7 @@ class Observations(Traffic):
     def _asked_names(self, route: str, since: date, until: date) -> Sequence[AskedName]:
         days = (asked_name.c.day >= since, asked_name.c.day <= until)
         query = sa.select(asked_name).where(asked_name.c.route == route, *days)
-        rows = self._unit.read(query.order_by(asked_name.c.day, asked_name.c.name))
+        rows = self._tx.read(query.order_by(asked_name.c.day, asked_name.c.name))
         return [ASKED_NAME.read(row) for row in rows]
 
     def forget_traffic(self, before: datetime) -> int:
@@ -358,7 +358,7 @@ class Observations(Traffic):
         return self._forget(traffic.c.minute, begin)
 
     def _forget(self, column: sa.Column[Any], before: date) -> int:
-        return self._unit.write(sa.delete(column.table).where(column < before))
+        return self._tx.write(sa.delete(column.table).where(column < before))
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
         """Sums today's and this month's spend by key, without keys that spent nothing."""
@@ -372,7 +372,7 @@ class Observations(Traffic):
         ).where(row.key.in_(sorted(keys)), row.day >= first, row.day < next_month(first))
         return {
             sums.key: SpendTotals(today, sums.day_usd, sums.month_usd, int(sums.unpriced))
-            for sums in self._unit.read(query.group_by(row.key))
+            for sums in self._tx.read(query.group_by(row.key))
         }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
@@ -380,7 +380,7 @@ class Observations(Traffic):
         row = key_spend.c
         named = None if keys is None else row.key.in_(sorted(keys))
         query = select_where(key_spend, row.day >= since, row.day <= FAR_DAY, named)
-        rows = self._unit.read(query.order_by(*key_spend.primary_key.columns))
+        rows = self._tx.read(query.order_by(*key_spend.primary_key.columns))
         return [KEY_SPEND.read(stored) for stored in rows]
 
 
@@ -390,7 +390,7 @@ class Failovers(Records[Failover]):
     def append(self, new: Iterable[Failover]) -> None:
         """Stores failovers; one already stored (worker, number) is left as it is."""
         for record in sorted(new, key=lambda row: (row.worker, row.number)):
-            self._unit.write_new(failover, self.record.write(record))
+            self._tx.write_new(failover, self.record.write(record))
 
     def forget(self, before: datetime) -> int:
         return self._delete(failover.c.at < before)
@@ -398,19 +398,19 @@ class Failovers(Records[Failover]):
     def blank_users(self, hashes: Sequence[str]) -> int:
         blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
-            self._unit.write(blanked.where(failover.c.user_hash.in_(some)))
-            for some in _marks_of(self._unit, failover.c.user_hash, hashes)
+            self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
+            for some in _marks_of(self._tx, failover.c.user_hash, hashes)
         )
 
 
 def _marks_of(
-    unit: Unit, column: sa.Column[str], hashes: Sequence[str]
+    tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """Yields the stored marks that have one of the hashes, some at a time: the mark of a
     request that names its caller twice is several hashes, divided by spaces.
     """
     wanted = frozenset(hashes)
-    several = unit.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
+    several = tx.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
     theirs = [mark for mark in several if not wanted.isdisjoint(mark.split())]
     marks = [*hashes, *theirs]
     for first in range(0, len(marks), MARKS_AT_A_TIME):

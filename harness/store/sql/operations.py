@@ -59,7 +59,7 @@ class Principals(Records[Principal]):
 
     def add(self, new: Principal) -> None:
         """Adds a principal. Raises Conflict when its id, its name or its sign-in is taken."""
-        self._unit.serialize()
+        self._tx.serialize()
         for stored in self.all():
             if _is_same_principal(stored, new):
                 raise Conflict(
@@ -97,7 +97,7 @@ class PersonLinks(Records[PersonLink]):
     def people(self, *, lock: bool = False) -> People:
         """Loads the newest declarations. lock: another `write()` waits with its own."""
         if lock:
-            self._unit.serialize()
+            self._tx.serialize()
         # All of them, in order: the last one of a principal stays.
         newest = {link.principal: link for link in self._all(self._select())}
         return People(newest.values())
@@ -114,10 +114,10 @@ class ApiKeys(Records[ApiKey]):
         return self._first(self._select(self._is(key)))
 
     def by_hash(self, hash_: str) -> ApiKey | None:
-        row = self._unit.read(self._select(api_key.c.hash == hash_)).first()
+        row = self._tx.read(self._select(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
             # A key that was revoked may have been put back as it was signed before.
-            self._unit.check_manifest()
+            self._tx.check_manifest()
         return None if row is None else self._verified([row])[0]
 
     def of_principal(self, principal: str) -> Sequence[ApiKey]:
@@ -127,14 +127,14 @@ class ApiKeys(Records[ApiKey]):
         """Names the data keys that are not revoked, by id; signatures are not checked."""
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(live)
-        return {row.id: row.name for row in self._unit.read(names)}
+        return {row.id: row.name for row in self._tx.read(names)}
 
     def revoke(self, key: str, now: datetime) -> None:
-        self._unit.serialize()
+        self._tx.serialize()
         live = sa.and_(self._is(key), api_key.c.revoked_at.is_(None))
-        if self._unit.amend(api_key, live, {"revoked_at": now}):
+        if self._tx.amend(api_key, live, {"revoked_at": now}):
             return
-        if self._unit.read(self._select(self._is(key))).first() is None:
+        if self._tx.read(self._select(self._is(key))).first() is None:
             raise self._missing(key)
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
@@ -144,9 +144,9 @@ class ApiKeys(Records[ApiKey]):
         return self._amend(key, opt_outs=frozenset(opt_outs))
 
     def _amend(self, key: str, **changes: Any) -> ApiKey:
-        self._unit.serialize()
+        self._tx.serialize()
         changed = replace(self.get(key), **changes)
-        self._unit.amend(api_key, self._is(key), self.record.only(changed, *changes))
+        self._tx.amend(api_key, self._is(key), self.record.only(changed, *changes))
         return changed
 
 
@@ -156,24 +156,24 @@ class DashboardSessions(Records[DashboardSession]):
 
     def by_link(self, hash_: str) -> DashboardSession | None:
         """Finds the sign-in of a link, a used one too. A `write()` locks it until its end."""
-        self._unit.serialize()
+        self._tx.serialize()
         return self._first(self._select(dashboard_session.c.link_hash == hash_))
 
     def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
         """Finds the session of a cookie, an ended one too. lock: a `write()` locks it."""
         if lock:
-            self._unit.serialize()
+            self._tx.serialize()
         return self._first(self._select(dashboard_session.c.cookie_hash == hash_))
 
     def save(self, changed: DashboardSession) -> None:
         names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
         changes = self.record.only(changed, *names)
-        if not self._unit.amend(dashboard_session, self._is(changed.id), changes):
+        if not self._tx.amend(dashboard_session, self._is(changed.id), changes):
             raise self._missing(changed.id)
 
     def get(self, id_: str) -> DashboardSession:
         """Loads a sign-in. A `write()` locks it until its end. Raises NotFound."""
-        self._unit.serialize()
+        self._tx.serialize()
         return super().get(id_)
 
     def open_at(self, now: datetime) -> Sequence[DashboardSession]:
@@ -204,10 +204,10 @@ class Alerts(Records[AlertRecord]):
 
     def newest(self, key: str) -> AlertRecord | None:
         """Finds the newest alert with this key. A `write()` locks it until its end."""
-        self._unit.serialize_by(f"alert {key}")
+        self._tx.serialize_by(f"alert {key}")
         query = sa.select(alert).where(alert.c.key == key).limit(1)
         query = query.order_by(alert.c.first_seen.desc(), alert.c.id)
-        row = self._unit.once(newest_key(alert, key), lambda: self._unit.read(query).first())
+        row = self._tx.once(newest_key(alert, key), lambda: self._tx.read(query).first())
         return None if row is None else self.record.read(row)
 
     def save(self, record: AlertRecord) -> None:
@@ -233,7 +233,7 @@ class Deliveries(Records[Delivery]):
 
     def add(self, new: Delivery) -> None:
         """Adds a message. Leaves it as it is where another process added it first."""
-        self._unit.write_new(delivery, self.record.write(new))
+        self._tx.write_new(delivery, self.record.write(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
         row = delivery.c
@@ -254,7 +254,7 @@ class Deliveries(Records[Delivery]):
     def for_alert(self, alert: str) -> Sequence[Delivery]:
         query = self._select(delivery.c.alert == alert)
         query = query.order_by(delivery.c.number, delivery.c.sink)
-        rows = self._unit.once(rows_key(delivery, alert), lambda: self._unit.read(query).all())
+        rows = self._tx.once(rows_key(delivery, alert), lambda: self._tx.read(query).all())
         return [self.record.read(row) for row in rows]
 
 
@@ -267,7 +267,7 @@ class IdempotentRequests(Records[IdempotentRequest]):
 
     def add_new(self, new: IdempotentRequest) -> bool:
         """Adds a request; False where its key is taken."""
-        return self._unit.write_new(idempotent_request, self.record.write(new))
+        return self._tx.write_new(idempotent_request, self.record.write(new))
 
     def forget(self, until: datetime) -> int:
         return self._delete(idempotent_request.c.sent_at <= until)

@@ -14,7 +14,7 @@ from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
 from harness.store.schema.stored_row import Record
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 T = TypeVar("T")
 Query = sa.Select[Any]
@@ -40,21 +40,21 @@ class Order:
         values = [getattr(row, column.name) for column in named]
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
-    def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
+    def behind(self, tx: Transaction, after: str) -> sa.ColumnElement[bool]:
         """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
         not stored, InputError for a malformed cursor.
         """
-        first, place = self.columns[0], self._place(unit, after)
+        first, place = self.columns[0], self._place(tx, after)
         # The other condition implies this one, which an index goes straight to.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 
-    def _place(self, unit: Unit, after: str) -> Sequence[object]:
+    def _place(self, tx: Transaction, after: str) -> Sequence[object]:
         if self.key is None:
             kinds = [_kind(column) for column in self.columns]
             found = decode_cursor(after, kinds)
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
-        row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
+        row = tx.read(sa.select(*self.columns).where(self.key == after)).first()
         if row is None:
             raise NotFound(f"there is no {after} in this list to go on behind")
         return list(row)
@@ -97,23 +97,23 @@ class Rows:
 
 
 def read_page(
-    unit: Unit, query: sa.Select[Any], order: Order, page_request: PageRequest
+    tx: Transaction, query: sa.Select[Any], order: Order, page_request: PageRequest
 ) -> Rows:
     """Reads one page of a list. query: the whole list, unsorted."""
     count = sa.select(sa.func.count()).select_from(query.subquery())
-    total = int(unit.read(count).scalar_one())
+    total = int(tx.read(count).scalar_one())
     if page_request.after is not None:
-        query = query.where(order.behind(unit, page_request.after))
+        query = query.where(order.behind(tx, page_request.after))
     query = query.order_by(*order.clauses).limit(page_request.limit + 1)
-    found = unit.read(query).all()
+    found = tx.read(query).all()
     more = len(found) > page_request.limit
     rows = found[: page_request.limit]
     return Rows(rows, total, order.cursor(rows[-1]) if more else None)
 
 
 class PageReader:
-    def __init__(self, unit: Unit) -> None:
-        self.unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self.tx = tx
 
     def page(
         self,
@@ -126,7 +126,7 @@ class PageReader:
         named instead. where: as of `select_where`.
         """
         query = select_where(record.table, *where)
-        rows = read_page(self.unit, query, order, page_request)
+        rows = read_page(self.tx, query, order, page_request)
         good, invalid = rows.rows, list[RowFault]()
         if record.signed:
             good, invalid = self.sorted_out(record.table, rows.rows)
@@ -135,6 +135,6 @@ class PageReader:
     def sorted_out(
         self, table: sa.Table, rows: Sequence[Row]
     ) -> tuple[list[Row], list[RowFault]]:
-        checked = [(row, self.unit.fault(table, row)) for row in rows]
+        checked = [(row, self.tx.fault(table, row)) for row in rows]
         good = [row for row, fault in checked if fault is None]
         return good, [fault for _, fault in checked if fault is not None]

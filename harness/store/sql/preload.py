@@ -15,10 +15,10 @@ from harness.store.schema.observations import block
 from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
 from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SIGNED
+from harness.store.schema.signed_tables import is_signed
 from harness.store.schema.stored_row import stored_columns
 from harness.store.sql.json_rows import json_rows, look_up
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 # SQLite may take no more than 999 parameters.
 NAMES_AT_ONCE: Final = 400
@@ -43,7 +43,7 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
-    columns = stored_columns(table) if table.name in SIGNED else table.c
+    columns = stored_columns(table) if is_signed(table) else table.c
     return sa.select(*columns).select_from(look_up(names, table, table.c.id == newest_id))
 
 
@@ -130,7 +130,7 @@ def after_key(rollout_: str) -> tuple[str, ...]:
 
 
 def read_named(
-    unit: Unit,
+    tx: Transaction,
     query: sa.Select[Any],
     names: Collection[str],
     more: Mapping[str, object] | None = None,
@@ -144,9 +144,9 @@ def read_named(
     for first in range(0, len(wanted), NAMES_AT_ONCE):
         asked = {_NAMES: wanted[first : first + NAMES_AT_ONCE], **(more or {})}
         if stored is None:
-            yield from unit.read(query, asked)
+            yield from tx.read(query, asked)
         else:
-            yield from unit.read_stored(stored, query, asked)
+            yield from tx.read_stored(stored, query, asked)
 
 
 class Preload:
@@ -154,8 +154,8 @@ class Preload:
     the same answer, and the same refusal of a forged row. A `write()` keeps none of them.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def routes(self, names: Collection[str]) -> None:
         chains = self._grouped(CHAINS_OF, names, lambda row: row.route)
@@ -164,12 +164,12 @@ class Preload:
         )
         for name, rows in versions.items():
             newest = rows[0] if rows else None
-            self._unit.keep(newest_key(route_version, name), (newest, chains[name]))
+            self._tx.keep(newest_key(route_version, name), (newest, chains[name]))
 
     def verdicts(self, ids: Collection[str]) -> None:
         found = self._grouped(VERDICTS_NAMED, ids, lambda row: row.id, stored=verdict)
         for id_, rows in found.items():
-            self._unit.keep(row_key(verdict, id_), rows[0] if rows else None)
+            self._tx.keep(row_key(verdict, id_), rows[0] if rows else None)
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
         self._keep_newest(verdict, routes)
@@ -182,28 +182,28 @@ class Preload:
 
     def deliveries(self, alerts: Collection[str]) -> None:
         for id_, rows in self._grouped(DELIVERIES_OF, alerts, lambda row: row.alert).items():
-            self._unit.keep(rows_key(delivery, id_), rows)
+            self._tx.keep(rows_key(delivery, id_), rows)
 
     def blocks(self, rollouts: Collection[str]) -> None:
         for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
-            self._unit.keep(rows_key(block, id_), rows)
+            self._tx.keep(rows_key(block, id_), rows)
 
     def first_after(self, rollouts: Collection[str]) -> None:
         found = self._grouped(FIRST_AFTER, rollouts, lambda row: row.of_rollout)
         for id_, rows in found.items():
-            self._unit.keep(after_key(id_), rows[0] if rows else None)
+            self._tx.keep(after_key(id_), rows[0] if rows else None)
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
         asked = {_NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
-        query = newest_rows(table, self._unit.dialect)
+        query = newest_rows(table, self._tx.dialect)
         rows = (
-            self._unit.read_stored(table, query, asked)
-            if table.name in SIGNED
-            else self._unit.read(query, asked).all()
+            self._tx.read_stored(table, query, asked)
+            if is_signed(table)
+            else self._tx.read(query, asked).all()
         )
         found = {getattr(row, _NEWEST[table].group): row for row in rows}
         for name in groups:
-            self._unit.keep(newest_key(table, name), found.get(name))
+            self._tx.keep(newest_key(table, name), found.get(name))
 
     def _grouped(
         self,
@@ -214,6 +214,6 @@ class Preload:
         stored: sa.Table | None = None,
     ) -> dict[str, list[Row]]:
         found: dict[str, list[Row]] = {name: [] for name in names}
-        for row in read_named(self._unit, query, names, stored=stored):
+        for row in read_named(self._tx, query, names, stored=stored):
             found[group(row)].append(row)
         return found

@@ -76,12 +76,12 @@ class Proposals(Records[Proposal]):
 
     def add(self, new: Proposal) -> None:
         """Adds a proposal. Raises RouteBusy, which names the route's open one."""
-        self._unit.serialize()
+        self._tx.serialize()
         try:
-            with self._unit.attempt():
+            with self._tx.attempt():
                 super().add(new)
         except RowRefused as error:
-            open_ = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
+            open_ = self._tx.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if open_ is None or not new.open:
                 raise
             raise RouteBusy(
@@ -90,7 +90,7 @@ class Proposals(Records[Proposal]):
             ) from error
 
     def save(self, changed: Proposal) -> Proposal:
-        self._unit.serialize()
+        self._tx.serialize()
         found = self.get(changed.id)
         if found.version != changed.version:
             raise _stale("proposal", changed, found)
@@ -103,13 +103,13 @@ class Proposals(Records[Proposal]):
                 "propose again"
             )
         values = _without(self.record.write(saved), fixed)
-        if not self._unit.amend(proposal, _unchanged(proposal, changed), values):
+        if not self._tx.amend(proposal, _unchanged(proposal, changed), values):
             raise _stale("proposal", changed, found)
         return saved
 
     def open(self, *, route: str | None = None) -> Sequence[Proposal]:
         query = OPEN if route is None else OPEN.where(proposal.c.route == route)
-        return self._believed(self._unit.read_stored(proposal, query))
+        return self._believed(self._tx.read_stored(proposal, query))
 
     def list(
         self,
@@ -124,14 +124,14 @@ class Proposals(Records[Proposal]):
         where = (
             HAS_NOT_ENDED if open_only else None,
             given(proposal.c.route, route),
-            None if after is None else order.behind(self._unit, after),
+            None if after is None else order.behind(self._tx, after),
         )
         return self._all(self._select(*where).limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
         """Counts the proposals in each phase; forged rows count as well."""
         known = set(ProposalPhase)
-        counts = self._unit.read(PHASES)
+        counts = self._tx.read(PHASES)
         return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
@@ -168,19 +168,19 @@ class Verdicts(Records[Verdict]):
     missing = "there is no verdict {}"
 
     def store(self, new: Verdict, proposal_: str) -> None:
-        self._unit.serialize()
+        self._tx.serialize()
         if self._is_stored(new.id):
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
-        self._unit.insert(verdict, verdict_to_row(new, proposal_))
+        self._tx.insert(verdict, verdict_to_row(new, proposal_))
 
     def get(self, id_: str) -> Verdict:
         return self._verified([self._row(id_)])[0]
 
     def _row(self, id_: str) -> Row:
         def read() -> Row | None:
-            return self._unit.read(self._select(self._is(id_))).first()
+            return self._tx.read(self._select(self._is(id_))).first()
 
-        row = self._unit.once(row_key(verdict, id_), read)
+        row = self._tx.once(row_key(verdict, id_), read)
         if row is None:
             raise self._missing(id_)
         return row
@@ -189,7 +189,7 @@ class Verdicts(Records[Verdict]):
         row = self._newest(verdict.c.route, route)
         if row is None:
             return None
-        self._unit.keep(row_key(verdict, row.id), row)
+        self._tx.keep(row_key(verdict, row.id), row)
         return self._verified([row])[0]
 
     def for_proposal(self, proposal_: str) -> Sequence[Verdict]:
@@ -210,12 +210,12 @@ class Rollouts(Records[Rollout]):
 
     def add(self, new: Rollout) -> None:
         """Adds a rollout. Raises RouteBusy, and ProofRefused for a verdict that was used."""
-        self._unit.serialize()
+        self._tx.serialize()
         try:
-            with self._unit.attempt():
+            with self._tx.attempt():
                 super().add(new)
         except RowRefused as error:
-            live = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
+            live = self._tx.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if live is not None and new.live:
                 raise RouteBusy(
                     f"route {new.route!r} has the live rollout {live}: "
@@ -229,10 +229,10 @@ class Rollouts(Records[Rollout]):
             raise
 
     def save(self, changed: Rollout) -> Rollout:
-        self._unit.serialize()
+        self._tx.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(self.record.write(saved), ROLLOUT_REGISTERED)
-        if not self._unit.amend(rollout, _unchanged(rollout, changed), values):
+        if not self._tx.amend(rollout, _unchanged(rollout, changed), values):
             raise _stale("rollout", changed, self.get(changed.id))
         return saved
 
@@ -250,7 +250,7 @@ class Rollouts(Records[Rollout]):
     def _stored(self, query: sa.Select[Any], route: str | None) -> "Sequence[Rollout]":
         if route is not None:
             query = query.where(rollout.c.route == route)
-        return self._believed(self._unit.read_stored(rollout, query))
+        return self._believed(self._tx.read_stored(rollout, query))
 
     def list(
         self,
@@ -269,8 +269,8 @@ class CandidateRounds(Records[CandidateRound]):
 
     def begin(self, new: CandidateRound) -> bool:
         """Stores a round; False where that time of the route has one."""
-        self._unit.serialize()
-        return self._unit.write_new(candidate_round, CANDIDATE_ROUND.write(new))
+        self._tx.serialize()
+        return self._tx.write_new(candidate_round, CANDIDATE_ROUND.write(new))
 
     def newest(self, route: str, limit: int = 1) -> Sequence[CandidateRound]:
         return self._all(self._select(candidate_round.c.route == route).limit(limit))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
@@ -30,18 +29,18 @@ from harness.store.schema.providers import (
     sign_in,
 )
 from harness.store.sql.records import Query, Records
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 LONGEST_NAME: Final = 200  # of a served model, in characters
 
 
-def _has_row(unit: Unit, name: str) -> bool:
+def _has_row(tx: Transaction, name: str) -> bool:
     query = sa.select(provider.c.name).where(provider.c.name == name)
-    return unit.read(query).first() is not None
+    return tx.read(query).first() is not None
 
 
-def _require_provider(unit: Unit, name: str) -> None:
-    if not _has_row(unit, name):
+def _require_provider(tx: Transaction, name: str) -> None:
+    if not _has_row(tx, name):
         raise InputError(f"there is no provider {name!r}: add it before its key")
 
 
@@ -57,10 +56,10 @@ class Credentials(Records[Credential]):
 
     def put(self, new: Credential) -> None:
         """Adds or replaces a key. Raises InputError for an unknown provider."""
-        self._unit.serialize()
-        _require_provider(self._unit, new.provider)
-        values = self._unit.signed(credential, self.record.write(new))
-        self._unit.upsert(credential, values, put=tuple(values))
+        self._tx.serialize()
+        _require_provider(self._tx, new.provider)
+        values = self._tx.signed(credential, self.record.write(new))
+        self._tx.upsert(credential, values, put=tuple(values))
 
 
 class SignIns(Records[SignIn]):
@@ -69,10 +68,10 @@ class SignIns(Records[SignIn]):
 
     def start(self, new: SignIn) -> None:
         """Replaces the last sign-in. Raises InputError for an unknown provider."""
-        self._unit.serialize()
-        _require_provider(self._unit, new.provider)
+        self._tx.serialize()
+        _require_provider(self._tx, new.provider)
         values = self.record.write(new)
-        self._unit.upsert(sign_in, values, put=tuple(values))
+        self._tx.upsert(sign_in, values, put=tuple(values))
 
     def save(self, changed: SignIn) -> None:
         self._save(changed, sign_in.c.id == changed.id)
@@ -104,25 +103,21 @@ class Providers(Records[Provider]):
     record = PROVIDER
     order = (provider.c.name,)
 
-    def __init__(self, unit: Unit, now: datetime) -> None:
-        super().__init__(unit)
-        self._now = now
-
     def put(self, new: Provider) -> None:
-        self._unit.serialize()
-        values = self.record.write(new) | {"updated_at": self._now}
-        if not _has_row(self._unit, new.name):
-            self._unit.insert(provider, values)
+        self._tx.serialize()
+        values = self.record.write(new) | {"updated_at": self._tx.now()}
+        if not _has_row(self._tx, new.name):
+            self._tx.insert(provider, values)
         elif self.all().get(new.name) != new:
             # An equal one is left alone: routers need not load anything.
-            self._change(self._is(new.name), **self._unit.signed(provider, values))
+            self._change(self._is(new.name), **self._tx.signed(provider, values))
 
     def remove(self, name: str) -> None:
         """Removes a provider, as if it had never been put. Raises NotFound."""
-        self._unit.serialize()
+        self._tx.serialize()
         known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
-        gone = {"removed_at": self._now, "extra_headers": {}, "sealed_headers": {}}
-        if not self._unit.amend(provider, known, gone):
+        gone = {"removed_at": self._tx.now(), "extra_headers": {}, "sealed_headers": {}}
+        if not self._tx.amend(provider, known, gone):
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:  # type: ignore[override]  # by name
@@ -130,7 +125,7 @@ class Providers(Records[Provider]):
             found = self._all(self._select(provider.c.removed_at.is_(None)))
             return {stored.name: stored for stored in found}
 
-        return self._unit.once((provider.name,), read)
+        return self._tx.once((provider.name,), read)
 
 
 class ProviderChecks(Records[ProviderCheck]):
@@ -139,13 +134,13 @@ class ProviderChecks(Records[ProviderCheck]):
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         """Replaces each provider's older check. Raises InputError for an unknown provider."""
-        there = set(self._unit.read(sa.select(provider.c.name)).scalars())
+        there = set(self._tx.read(sa.select(provider.c.name)).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
         for check in sorted(checks, key=lambda one: one.provider):
             if check.provider not in there:
                 raise _unknown_provider(check.provider)
             values = self.record.write(check)
-            if not self._unit.write_new(provider_check, values):
+            if not self._tx.write_new(provider_check, values):
                 older = provider_check.c.at <= check.at
                 self._change(self._is(check.provider), older, **values)
 
@@ -176,14 +171,14 @@ class DiscoveredModels(Records[DiscoveredModel]):
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
         """Replaces a provider's list, and remembers what it lacks now. Raises InputError."""
         # Of two that replace the same list the second waits.
-        self._unit.serialize_by(discovered_model.name)
-        if not _has_row(self._unit, of_provider):
+        self._tx.serialize_by(discovered_model.name)
+        if not _has_row(self._tx, of_provider):
             raise _unknown_provider(of_provider)
         of_it = discovered_model.c.provider == of_provider
         merged = merge_lists(self._all(self._select(of_it)), list(models))
         self._delete(of_it)
         if rows := [self.record.write(model) for model in merged]:
-            self._unit.write(sa.insert(discovered_model), rows)
+            self._tx.write(sa.insert(discovered_model), rows)
 
 
 class Sightings(Records[Sighting]):
@@ -196,13 +191,13 @@ class Sightings(Records[Sighting]):
             earlier = served_model.c.last_at < sighting.last_at
             if self._change(*_is_same(sighting), earlier, last_at=sighting.last_at):
                 continue
-            if self._unit.write_new(served_model, self.record.write(sighting)):
+            if self._tx.write_new(served_model, self.record.write(sighting)):
                 stored = self._stored(sighting.target)
                 for old in set(stored) - set(newest_sightings(stored)):
                     self._delete(*_is_same(old))
 
     def for_target(self, target: str) -> Sequence[Sighting]:
-        return self._unit.once(
+        return self._tx.once(
             (served_model.name, target), lambda: newest_sightings(self._stored(target))
         )
 

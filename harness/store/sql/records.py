@@ -13,7 +13,7 @@ from harness.store.schema.columns import Row
 from harness.store.schema.stored_row import Record
 from harness.store.sql.pages import select_where
 from harness.store.sql.preload import newest_key
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 T = TypeVar("T")
 Query = sa.Select[Any]
@@ -32,15 +32,15 @@ class Records(Generic[T]):
     missing = "there is no such row: {}"
     missing_code = ""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def add(self, new: Any) -> None:
         values = self.record.write(new)
         if self.record.signed:
-            self._unit.insert(self.record.table, values)
+            self._tx.insert(self.record.table, values)
         else:
-            self._unit.write(sa.insert(self.record.table), values)
+            self._tx.write(sa.insert(self.record.table), values)
 
     def get(self, id_: str) -> T:
         found = self._first(self._select(self._is(id_)))
@@ -61,41 +61,41 @@ class Records(Generic[T]):
         return select_where(self.record.table, *where).order_by(*self.order)
 
     def _is_stored(self, id_: str) -> bool:
-        return self._unit.read(self._select(self._is(id_))).first() is not None
+        return self._tx.read(self._select(self._is(id_))).first() is not None
 
     def _newest(self, column: sa.Column[Any], group: str) -> Row | None:
         """Reads the first row of a group, or takes it from `Preload`."""
         query = self._select(column == group).limit(1)
         key = newest_key(self.record.table, group)
-        return self._unit.once(key, lambda: self._unit.read(query).first())
+        return self._tx.once(key, lambda: self._tx.read(query).first())
 
     def _close(self, id_: str, **closing: object) -> T:
         """Sets the columns that close a record, its time first, once."""
-        self._unit.serialize()
+        self._tx.serialize()
         stored: Any = self.get(id_)
         if getattr(stored, next(iter(closing))) is None:
-            self._unit.amend(self.record.table, self._is(id_), closing)
+            self._tx.amend(self.record.table, self._is(id_), closing)
             stored = replace(stored, **closing)
         return cast("T", stored)
 
     def _first(self, query: Query, parameters: Parameters = None) -> T | None:
-        row = self._unit.read(query, parameters).first()
+        row = self._tx.read(query, parameters).first()
         return None if row is None else self._verified([row])[0]
 
     def _all(self, query: Query, parameters: Parameters = None) -> list[T]:
-        return self._verified(self._unit.read(query, parameters))
+        return self._verified(self._tx.read(query, parameters))
 
     def _verified(self, rows: Iterable[Row]) -> list[T]:
         if self.record.signed:
-            rows = self._unit.checked(self.record.table, rows)
+            rows = self._tx.checked(self.record.table, rows)
         return [self.record.read(row) for row in rows]
 
     def _believed(self, rows: Iterable[Row]) -> list[T]:
         """Makes the records of a signed table, without those of forged rows."""
-        return [self.record.read(row) for row in self._unit.believed(self.record.table, rows)]
+        return [self.record.read(row) for row in self._tx.believed(self.record.table, rows)]
 
     def _change(self, *where: sa.ColumnElement[bool], **values: object) -> int:
-        return self._unit.write(sa.update(self.record.table).where(*where).values(values))
+        return self._tx.write(sa.update(self.record.table).where(*where).values(values))
 
     def _delete(self, *where: sa.ColumnElement[bool]) -> int:
-        return self._unit.write(sa.delete(self.record.table).where(*where))
+        return self._tx.write(sa.delete(self.record.table).where(*where))

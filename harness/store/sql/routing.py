@@ -54,7 +54,7 @@ from harness.store.sql.preload import (
     newest_key,
     row_key,
 )
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 NEWEST_NAMES = sa.select(route_version.c.route).where(IS_NEWEST)
 _of_route = rollout.alias("of_route")
@@ -126,43 +126,43 @@ VersionRows = tuple[Row | None, Sequence[Row]]
 
 
 def read_current(
-    unit: Unit, names: Collection[str] | None = None
+    tx: Transaction, names: Collection[str] | None = None
 ) -> Iterator[tuple[Row, Sequence[Row]]]:
     """Reads the newest version of every route, or of the named routes, at most a page, with its
     chain. The rows are not verified yet.
     """
     if names is None:
-        query, named, links = _STORED_CURRENT, None, unit.read(CURRENT_FALLBACKS)
+        query, named, links = _STORED_CURRENT, None, tx.read(CURRENT_FALLBACKS)
     else:
         query, named = VERSIONS_OF, {"names": sorted(names)}
-        links = unit.read(CHAINS_OF, named)
+        links = tx.read(CHAINS_OF, named)
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
         chains[link.route].append(link)
-    for row in unit.read_stored(route_version, query, named):
+    for row in tx.read_stored(route_version, query, named):
         yield row, chains[row.route]
 
 
 class Routing:
     """Stores the routing table. Revisions rise by one over all routes, versions per route."""
 
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def table(self) -> RoutingTable:
         routes = {}
-        for row, chain in read_current(self._unit):
-            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
+        for row, chain in read_current(self._tx):
+            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
             routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
 
     def _revision(self) -> int:
-        return int(self._unit.read(REVISION).scalar_one())
+        return int(self._tx.read(REVISION).scalar_one())
 
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
-        checked = self._unit.checked(target, self._unit.read(query))
+        checked = self._tx.checked(target, self._tx.read(query))
         found = {row.id: TARGET.read(row) for row in checked}
         for id_, record in found.items():
             if record.id != id_:
@@ -173,17 +173,17 @@ class Routing:
         return found
 
     def targets(self) -> Mapping[str, Target]:
-        return self._unit.once((target.name,), lambda: self._read_targets(TARGETS))
+        return self._tx.once((target.name,), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
         def read() -> Target | None:
             return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
 
-        return self._unit.once(row_key(target, id_), read)
+        return self._tx.once(row_key(target, id_), read)
 
     def add_target(self, target_: Target) -> str:
         """Adds a target, and returns its id. Adding the same content again changes nothing."""
-        self._unit.write_new(target, TARGET.write(target_))
+        self._tx.write_new(target, TARGET.write(target_))
         return target_.id
 
     def route(self, name: str) -> Route | None:
@@ -192,32 +192,32 @@ class Routing:
 
     def _current(self, name: str) -> VersionRows:
         """Raises SignatureInvalid."""
-        return self._unit.once(row_key(route_version, name), lambda: self._verified(name))
+        return self._tx.once(row_key(route_version, name), lambda: self._verified(name))
 
     def _verified(self, name: str) -> VersionRows:
         key = newest_key(route_version, name)
-        row, chain = self._unit.once(key, lambda: self._newest(name))
+        row, chain = self._tx.once(key, lambda: self._newest(name))
         if row is not None:
-            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
+            self._tx.checked(route_version, [row], fallbacks=chain_signed(chain))
         return row, chain
 
     def _newest(self, name: str) -> VersionRows:
-        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        row = self._tx.read(CURRENT_OF, {"name": name}).first()
         if row is None:
             return None, ()
         wanted = {"name": name, "version": row.version}
-        return row, self._unit.read(FALLBACK_EVIDENCE, wanted).all()
+        return row, self._tx.read(FALLBACK_EVIDENCE, wanted).all()
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
-        for row in self._unit.read(FALLBACKS_OF, {"name": name}):
+        for row in self._tx.read(FALLBACKS_OF, {"name": name}):
             found[row.version] = (*found.get(row.version, ()), row.target)
         return found
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         fallbacks = self._fallbacks(name)
         return [
-            record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
+            record_from_row(row, fallbacks) for row in self._tx.read(HISTORY, {"name": name})
         ]
 
     def first_after(self, rollout_: str) -> RouteRecord | None:
@@ -225,17 +225,17 @@ class Routing:
         last; None where it serves.
         """
         wanted = {"names": [rollout_]}
-        row = self._unit.once(
-            after_key(rollout_), lambda: self._unit.read(FIRST_AFTER, wanted).first()
+        row = self._tx.once(
+            after_key(rollout_), lambda: self._tx.read(FIRST_AFTER, wanted).first()
         )
         return None if row is None else record_from_row(row, {})
 
     def has_had_rollout(self, route: str, rollout: str) -> bool:
         wanted = {"route": route, "rollout": rollout}
-        return bool(self._unit.read(HAS_HAD, wanted).scalar_one())
+        return bool(self._tx.read(HAS_HAD, wanted).scalar_one())
 
     def names(self) -> Sequence[str]:
-        return self._unit.read(NAMES).scalars().all()
+        return self._tx.read(NAMES).scalars().all()
 
     def changed_at(self, name: str) -> datetime | None:
         row, _ = self._current(name)
@@ -244,7 +244,7 @@ class Routing:
     def evidence(self, name: str) -> RouteEvidence | None:
         """Why each target of the route's newest version may serve; None without a route."""
         row, _ = self._current(name)
-        return of_version(self._unit, row) if row is not None else None
+        return of_version(self._tx, row) if row is not None else None
 
     def commit(
         self,
@@ -261,7 +261,7 @@ class Routing:
         Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
         if the change does not apply, ProofRefused when the database itself refuses.
         """
-        self._unit.serialize()
+        self._tx.serialize()
         row, _ = self._current(change.route)
         version = row.version if row is not None else 0
         if version != expected_version:
@@ -270,7 +270,7 @@ class Routing:
                 "somebody else was first; load it again, then decide"
             )
         after = apply_change(self.route(change.route), change)
-        floor = int(self._unit.read(FLOOR).scalar_one())
+        floor = int(self._tx.read(FLOOR).scalar_one())
         revision = max(self._revision(), floor) + 1
         values = route_to_row(after) | {
             "revision": revision,
@@ -281,11 +281,11 @@ class Routing:
             "prev_signature": row.signature if row is not None else None,
         }
         try:
-            with self._unit.attempt():
-                proof = proof_of(self._unit, change, row, now)
-                chain = write_fallbacks(self._unit, change, after, row, now)
-                new = self._unit.signed(route_version, values | proof, fallbacks=chain)
-                self._unit.write(sa.insert(route_version), new)
+            with self._tx.attempt():
+                proof = proof_of(self._tx, change, row, now)
+                chain = write_fallbacks(self._tx, change, after, row, now)
+                new = self._tx.signed(route_version, values | proof, fallbacks=chain)
+                self._tx.write(sa.insert(route_version), new)
         except RowRefused as error:
             raise _refusal(change, error) from error
         return revision

@@ -24,7 +24,7 @@ from harness.store.schema.traffic_sums import (
     traffic_day,
     traffic_hour,
 )
-from harness.store.unit_of_work import Unit
+from harness.store.transaction import Transaction
 
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
 # table, and rather reads all of it than go by the index.
@@ -70,8 +70,8 @@ def split_window(since: datetime, until: datetime) -> Sequence[Span]:
 
 
 class Traffic:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
         """Sums of what `traffic` gives, in order of route, arm and target. Deleted
@@ -84,7 +84,7 @@ class Traffic:
             bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
         query = _totals(route is not None)
         named = {} if route is None else {"of": route}
-        return [total_from_row(row) for row in self._unit.read(query, {**bounds, **named})]
+        return [total_from_row(row) for row in self._tx.read(query, {**bounds, **named})]
 
     def latencies(
         self, *, since: datetime, route: str | None = None
@@ -98,7 +98,7 @@ class Traffic:
             query = _LATENCIES[span.table]
             if route is not None:
                 query = query.where(span.table.c.route == route)
-            for row in self._unit.read(query, _bounds(span)):
+            for row in self._tx.read(query, _bounds(span)):
                 histograms = json.loads(f"[{row.histograms}]")
                 own = merge_histograms(
                     {int(bound): n for bound, n in histogram.items()}
@@ -127,7 +127,7 @@ class Traffic:
             # has not their counts.
             query = query.where(traffic.c.route.in_(_ROUTES_SINCE))
         asked = {"begin": since, "end": FAR, "day": floor_time(since, DAY)}
-        return [traffic_point_from_row(row) for row in self._unit.read(query, asked)]
+        return [traffic_point_from_row(row) for row in self._tx.read(query, asked)]
 
 
 def _bounds(span: Span) -> Mapping[str, datetime]:

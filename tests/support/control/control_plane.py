@@ -48,6 +48,9 @@ from harness.ports import Chance, Clock
 from harness.runtime.cron import CronCalendar
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.processes.eval_worker import EvalWorker
+from harness.store.sql.observations import Observations
+from harness.store.sql.proposals import Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.control.counting_ids import CountingRandomIds
@@ -213,15 +216,15 @@ class SmallInstallation:
 
     def route(self, name: str = "chat") -> Route:
         with self.store.read() as tx:
-            return tx.routing.table().routes[name]
+            return Routing(tx).table().routes[name]
 
     def serving(self, name: str = "chat") -> str:
         with self.store.read() as tx:
-            return tx.routing.targets()[self.route(name).incumbent].model
+            return Routing(tx).targets()[self.route(name).incumbent].model
 
     def rollout(self, route: str = "chat") -> Rollout:
         with self.store.read() as tx:
-            return tx.rollouts.list(route=route, limit=1)[0]
+            return Rollouts(tx).list(route=route, limit=1)[0]
 
     def person(
         self, name: str, role: Role = Role.ADMIN, by: Actor = OPERATOR, **also: Any
@@ -265,15 +268,15 @@ class SmallInstallation:
     def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
         """Traffic for the rollout, live or in its bake, as a router would record it."""
         with self.store.read() as tx:
-            rollouts = [*tx.rollouts.live(), *tx.rollouts.baking()]
-            counts = {r.id: len(tx.observations.blocks(r.id)) for r in rollouts}
+            rollouts = [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+            counts = {r.id: len(Observations(tx).blocks(r.id)) for r in rollouts}
         new = [
             block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
             for rollout in rollouts
             for number in range(blocks)
         ]
         with self.store.write() as tx:
-            tx.observations.append(new, [])
+            Observations(tx).append(new, [])
 
 
 def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> ObservationBlock:
@@ -298,7 +301,7 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> O
 
 def read_history(ctx: Context, route: str) -> Sequence[RouteRecord]:
     with ctx.store.read() as tx:
-        return tx.routing.history(route)
+        return Routing(tx).history(route)
 
 
 def approved(policy: Policy = POLICY) -> Policy:

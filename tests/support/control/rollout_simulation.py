@@ -44,6 +44,8 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import RestoreIncumbent
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
+from harness.store.sql.proposals import Proposals, Rollouts
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -205,11 +207,11 @@ class Life:
     def _a_late_writer(self, name: str) -> None:
         """Whoever looked at an older version of a route changes nothing."""
         with self.stores[-1].read() as tx:
-            route = tx.routing.route(name)
+            route = Routing(tx).route(name)
         assert route is not None
         late = RestoreIncumbent(name, route.incumbent)
         with suppress(RevisionConflict), self.stores[-1].write() as tx:
-            tx.routing.commit(
+            Routing(tx).commit(
                 late,
                 expected_version=route.version - 1,
                 actor=BEN.name,
@@ -249,7 +251,7 @@ class Life:
 
     def _give_fates(self) -> None:
         with self.world.store.read() as tx:
-            for rollout in reversed(tx.rollouts.list()):
+            for rollout in reversed(Rollouts(tx).list()):
                 if rollout.id not in self.routers.fates:
                     self.routers.fates[rollout.id] = fate_of(self.draw)
                     self._say(
@@ -382,8 +384,8 @@ class Life:
         for _ in range(REST_TURNS):
             self._approve()
             with self.world.store.read() as tx:
-                under_way = [*tx.rollouts.live(), *tx.rollouts.baking()]
-                waiting = list(tx.proposals.open())
+                under_way = [*Rollouts(tx).live(), *Rollouts(tx).baking()]
+                waiting = list(Proposals(tx).open())
             if not under_way and not waiting:
                 break
             for proposal in under_way:

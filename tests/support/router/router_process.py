@@ -23,6 +23,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
+from harness.store.sql.observations import Observations
+from harness.store.sql.proposals import Rollouts
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file
@@ -181,12 +183,12 @@ class Routed:
 
     def traffic(self) -> list[TrafficMinute]:
         with self.installation.store.read() as tx:
-            return list(tx.observations.traffic(since=EVER, route=ROUTE))
+            return list(Observations(tx).traffic(since=EVER, route=ROUTE))
 
     def blocks(self) -> list[ObservationBlock]:
         with self.installation.store.read() as tx:
-            (rollout,) = tx.rollouts.live()
-            return list(tx.observations.blocks(rollout.id))
+            (rollout,) = Rollouts(tx).live()
+            return list(Observations(tx).blocks(rollout.id))
 
     def revision(self) -> int:
         return routes.load_table(self.installation.context).revision

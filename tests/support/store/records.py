@@ -32,6 +32,8 @@ from harness.domain.routing.table import (
     StreamCommit,
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
+from harness.store.sql.proposals import Approvals, Proposals, Rollouts, Verdicts
+from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 
@@ -253,31 +255,31 @@ def rollout(id_: str = "ro_1", **changes: Any) -> Rollout:
 
 def create_route(tx: Transaction, name: str = ROUTE) -> int:
     for target in (OLD, NEW, SPARE):
-        tx.routing.add_target(target)
+        Routing(tx).add_target(target)
     change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
-    return tx.routing.commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
+    return Routing(tx).commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
 
 
 def seeded(store: Store, policy: Policy = POLICY) -> None:
     with store.write() as tx:
         create_route(tx)
-        tx.proposals.add(proposal(policy=policy))
-        tx.verdicts.store(PASSED, "p_1")
+        Proposals(tx).add(proposal(policy=policy))
+        Verdicts(tx).store(PASSED, "p_1")
 
 
 def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
-    if not tx.rollouts.list():
-        tx.rollouts.add(rollout())
+    if not Rollouts(tx).list():
+        Rollouts(tx).add(rollout())
     change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
-    return tx.routing.commit(
+    return Routing(tx).commit(
         change, expected_version=version, actor="swapgate", reason="passed", now=NOW
     )
 
 
 def promote(tx: Transaction, *, version: int = 2) -> int:
     word = Approval("a_1", "p_1", PASSED.id, ApprovalKind.PROMOTION, "pr_bob", "bob", NOW)
-    tx.approvals.add(word)
-    return tx.routing.commit(
+    Approvals(tx).add(word)
+    return Routing(tx).commit(
         PromoteCanary(ROUTE, PASSED),
         expected_version=version,
         actor="bob",
