@@ -25,6 +25,7 @@ from harness.store.sql.providers import (
     Sightings,
     SignIns,
 )
+from harness.store.sql.records import Records
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NOW, PROVIDER
@@ -82,11 +83,11 @@ def put_checks(tx: Transaction, checks: Sequence[ProviderCheck]) -> None:
 
 
 LATER_CHECK = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
-KINDS: dict[str, tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]] = {
-    "credentials": (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
-    "sign_ins": (put_sign_in, [SIGNED_IN], [RENEWED]),
-    "discovered_models": (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
-    "provider_checks": (put_checks, [FOUND], [LATER_CHECK]),
+KINDS: dict[type[Records[Any]], tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]] = {
+    Credentials: (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
+    SignIns: (put_sign_in, [SIGNED_IN], [RENEWED]),
+    DiscoveredModels: (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),
+    ProviderChecks: (put_checks, [FOUND], [LATER_CHECK]),
 }
 
 
@@ -105,8 +106,8 @@ def test_what_is_stored_comes_back_in_order_and_routers_hear_of_keys_alone(
             with store.write() as tx:
                 put(tx, records)
             with store.read() as tx:
-                assert getattr(tx, kind).all() == records
-            assert (store.etag() != etag) is (kind == "credentials")
+                assert kind(tx).all() == records
+            assert (store.etag() != etag) is (kind is Credentials)
     assert "sealed-2" not in repr(store.snapshot())
 
 
