@@ -28,7 +28,7 @@ def without_password(url: str) -> str:
 
 
 def import_store() -> None:
-    from harness.store import sql  # noqa: F401, PLC0415 - SQLAlchemy takes its time
+    from harness.store import store  # noqa: F401, PLC0415 - SQLAlchemy takes its time
 
 
 def require_database(settings: Settings) -> None:

@@ -91,7 +91,7 @@ def run_worker_template(given: Path | None) -> None:
         # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
         from evals.runner import inspect_runner, judge_calibration, rate_gate  # noqa: F401, PLC0415 - as above
         from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
-        from harness.store import sql  # noqa: F401, PLC0415
+        from harness.store import store  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
         from router.upstream import provider_client  # noqa: F401, PLC0415
     leave_modules_alone()

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
-from harness.domain.agents.caller import ApprovalLinks
+from harness.control.world import World
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
 from harness.domain.operations.audit import AuditReading
@@ -17,67 +16,16 @@ from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.target import Target
 from harness.domain.settings import AgentSettings
 from harness.domain.suggestions import did_you_mean
-from harness.ports import (
-    AlertSinks,
-    Calendar,
-    Chance,
-    Cipher,
-    Clock,
-    EvalWorkers,
-    ModelTable,
-    OAuthServer,
-    ProviderDoor,
-    RunQueue,
-    SuiteCatalog,
-)
-from harness.store.store import Store
+from harness.ports import Calendar, Cipher, ModelTable, OAuthServer, ProviderDoor
 from harness.store.transaction import Transaction
 
-JUMP_S: Final = 5.0
-# How long a clock that was set is not trusted for what cannot be undone.
-SETTLE_S: Final = 120.0
-# How long rows of the last time that comes again may still pass for new ones: each is a
-# minute's, and a silence shows after another one.
-PASS_FOR_NEW: Final = timedelta(seconds=180)
-
-
-class ClockWatch:
-    """Compares the wall clock with the monotonic one at each `observe`, to notice jumps."""
-
-    def __init__(self) -> None:
-        self._lead: float | None = None
-        self._behind_s = 0.0
-        self._jumped_s: float | None = None
-        self._latest: datetime | None = None
-        self._new_from: datetime | None = None
-
-    def observe(self, now: datetime, monotonic: float) -> None:
-        lead = now.timestamp() - monotonic
-        if self._lead is not None and abs(lead - self._lead) > JUMP_S:
-            self._behind_s += lead - self._lead
-            self._jumped_s = monotonic
-        self._lead = lead
-        self._latest = max(now, self._latest or now)
-        if self._latest - now > timedelta(seconds=JUMP_S):
-            self._new_from = self._latest + PASS_FOR_NEW
-
-    def lives_again_until(self, now: datetime) -> datetime | None:
-        """Says until when an old row cannot be told from a new one, after a clock was set back:
-        rows bear a time that comes again. None when no time does.
-        """
-        return self._new_from if self._new_from is not None and now < self._new_from else None
-
-    def unsettled(self, monotonic: float) -> bool:
-        return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
-
-    def steady(self, now: datetime) -> datetime:
-        """The wall clock's time without the steps by which it was set."""
-        return now - timedelta(seconds=self._behind_s)
-
-
 if TYPE_CHECKING:
+    from harness.domain.agents.caller import ApprovalLinks
+
     # With numpy, which no router process needs.
     from harness.gate.offline.recomputation import Recomputation
+    from harness.ports import EvalWorkers, RunQueue, SuiteCatalog
+    from harness.store.store import Store
 
 
 class NoCipher:
@@ -93,25 +41,20 @@ class NoCipher:
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(World):
     """Holds what a use case needs of the world: store, clock, suites, policies, ports."""
 
-    store: Store
-    clock: Clock
-    chance: Chance
-    suites: SuiteCatalog
+    suites: "SuiteCatalog"
     policies: Mapping[str, Policy]
     calendar: Calendar | None = None  # None where nothing is scheduled
-    workers: EvalWorkers | None = None  # None where this process starts none
+    workers: "EvalWorkers | None" = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once
-    run_queue: RunQueue | None = None  # where workers of other hosts take the runs
-    sinks: AlertSinks | None = None  # None where nobody is told of alerts
+    run_queue: "RunQueue | None" = None  # where workers of other hosts take the runs
     eval_connections: int = 8  # answers that one worker waits for at a time
     # Names of the providers that may see data of a class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     # By suite, of those whose incumbents are watched.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
-    clock_watch: ClockWatch = field(default_factory=ClockWatch)  # of this process's clock
     # How far this process has verified the audit log.
     audit_reading: AuditReading = field(default_factory=AuditReading, repr=False)
     models: ModelTable | None = None  # what is known of models; None where nothing is
@@ -128,14 +71,13 @@ class Context:
     monthly_cap_usd: float | None = None  # by the file; what is kept stands in the database
     observe_only: bool = False  # no canary opens, and nothing is promoted
     freeze_windows: tuple[FreezeWindow, ...] = ()  # of every week, by the file
-    dashboard_url: str = ""  # where people reach the dashboard; alerts link to its pages
     # Where providers' keys may stand, too.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None  # None where no provider is asked
     oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
-    approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
+    approval_links: "ApprovalLinks | None" = None  # None where nobody is asked by a link
 
     def policy(self, name: str) -> Policy:
         try:
@@ -151,7 +93,7 @@ class UnitRolledBack(Exception): ...
 class DryRunStore:
     """A store whose units of work are rolled back at their end."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: "Store") -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> object:

@@ -10,12 +10,7 @@ from datetime import date
 from enum import Enum, IntEnum
 from functools import cache
 
-from harness.domain.evals.verdict import BaseVerdict
-from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
-from harness.domain.routing.freeze import FreezeWindow
-from harness.domain.routing.table import Route
-from harness.domain.routing.target import Target
-from harness.gate.online.rollout_action import RolloutFigures
+from harness.domain.plain_data import CamelCase, ShownAsJson, ShowsMore
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -24,19 +19,9 @@ _PLAIN = frozenset({type(None), bool, str, int, float})
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
-class CamelCase:
-    """Answered with camelCase names, as the providers' fields are known elsewhere (D1)."""
-
-    __slots__ = ()
-
-
-# What the domain has beside them: all that stands below `/providers`.
-_CAMEL_CASE = (CamelCase, DiscoveredList, DiscoveredModel)
-
-
 def shown_name(kind: type, name: str) -> str:
     """What a field of this type is called in an answer."""
-    if not issubclass(kind, _CAMEL_CASE):
+    if not issubclass(kind, CamelCase):
         return name
     first, *others = name.split("_")
     return first + "".join(part.title() for part in others)
@@ -63,7 +48,7 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
             return [to_plain(inner) for inner in value]
         case set() | frozenset():
             return sorted(to_plain(inner) for inner in value)  # type: ignore[type-var]
-        case RolloutFigures() | FreezeWindow():
+        case ShownAsJson():
             return to_plain(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
             return _fields(value)
@@ -97,15 +82,7 @@ def _without_infinities(value: Plain) -> Plain:
 def _fields(value: object) -> dict[str, Plain]:
     names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
     shown = {shown: to_plain(getattr(value, name)) for name, shown in names}
-    match value:
-        case Target():
-            return {"id": value.id, "name": value.name, **shown}
-        case BaseVerdict():
-            return {"verdict": value.outcome, "words": value.words, **shown}
-        case Route():
-            return {**shown, "targets": [*sorted(value.targets)]}
-        case _:
-            return shown
+    return value.show_more(shown) if isinstance(value, ShowsMore) else shown
 
 
 @cache

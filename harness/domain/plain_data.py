@@ -20,6 +20,30 @@ _LISTS: Final = (list, Sequence, Collection)
 Reader = Callable[[Any], Any]
 
 
+class CamelCase:
+    """Shown with camelCase names, as the providers' fields are known elsewhere (D1)."""
+
+    __slots__ = ()
+
+
+class ShownAsJson:
+    """Shown as its `as_json` says, and not by its fields."""
+
+    __slots__ = ()
+
+    def as_json(self) -> dict[str, object]:
+        raise NotImplementedError
+
+
+class ShowsMore:
+    """Shown with values beside its fields."""
+
+    __slots__ = ()
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
 def to_plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """Sets become sorted lists, enumerations their values, moments and days ISO 8601."""
     if type(value) in _SCALARS:

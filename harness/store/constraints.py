@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import DatabaseUnusable
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 
 Definitions = Mapping[tuple[str, str], str]
 _BLANK: Final = re.compile(r'[\s"]+')

@@ -19,7 +19,7 @@ from harness.store import constraints, engine, schema_revisions
 from harness.store.database_errors import RoleRefused, translated
 from harness.store.guards import triggers
 from harness.store.postgres import database_roles
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 
 _LOCK: Final = 0x53776D67
 

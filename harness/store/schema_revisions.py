@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import DatabaseUnusable
-from harness.store.schema import metadata
+from harness.store.tables import metadata
 
 # The newest migration.
 REVISION: Final = "0.1.0"

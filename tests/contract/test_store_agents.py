@@ -8,7 +8,6 @@ from harness.domain.agents.message import IdempotencyKey, MessageState
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.errors import NotFound, SignatureInvalid, SnapshotInvalid
 from harness.store.database_errors import RowRefused
-from harness.store.schema import metadata
 from harness.store.sql.agents import (
     AgentGrants,
     Agents,
@@ -17,6 +16,7 @@ from harness.store.sql.agents import (
     SwitchRequests,
 )
 from harness.store.store import Store
+from harness.store.tables import metadata
 from tests.contract.conftest import FixedClock, Opener, open_store
 from tests.contract.test_store_signatures import url_of
 from tests.support.site.signing_keys import WORKER

@@ -83,7 +83,9 @@ def put_checks(tx: Transaction, checks: Sequence[ProviderCheck]) -> None:
 
 
 LATER_CHECK = replace(FOUND, target=None, ok=True, findings=(), at=LATER)
-KINDS: dict[type[Records[Any]], tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]] = {
+KINDS: dict[
+    type[Records[Any]], tuple[Callable[[Transaction, Any], None], list[Any], list[Any]]
+] = {
     Credentials: (put_keys, [KEY, OLD], [replace(KEY, ciphertext="c2"), OLD]),
     SignIns: (put_sign_in, [SIGNED_IN], [RENEWED]),
     DiscoveredModels: (put_models, [SMALL, LARGE], [replace(SMALL, found_at=LATER)]),

@@ -20,7 +20,6 @@ from harness.domain.operations.principals import (
 from harness.domain.routing.evidence import BreakGlass, Waiver
 from harness.domain.routing.freeze import Freeze
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
-from harness.store.schema import metadata
 from harness.store.sql.agents import AgentGrants
 from harness.store.sql.evals import EvalRuns, Suites
 from harness.store.sql.evidence import Waivers
@@ -30,6 +29,7 @@ from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from harness.store.sql.providers import Credentials, Providers
 from harness.store.sql.routing import Routing
 from harness.store.store import Store
+from harness.store.tables import metadata
 from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH

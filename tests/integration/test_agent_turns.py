@@ -69,9 +69,9 @@ from harness.domain.reliability.failover import hash_user
 from harness.domain.routing.table import RouteSettings
 from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
-from harness.store.schema import metadata
 from harness.store.sql.agents import Agents, Sessions, SwitchRequests
 from harness.store.sql.observations import Captures
+from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN

@@ -17,9 +17,9 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.clock import SystemClock
 from harness.store import migrate
 from harness.store.postgres import database_roles
-from harness.store.schema import APPEND_ONLY
 from harness.store.sql.audit import AuditLog
 from harness.store.store import Store
+from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.site.signing_keys import CONTROL

@@ -32,12 +32,12 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditPosition
 from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import SystemClock
-from harness.store.schema import metadata
 from harness.store.signing import row_faults
 from harness.store.sql.audit import AuditLog
 from harness.store.sql.operations import Alerts, ApiKeys
 from harness.store.sql.providers import Providers
 from harness.store.store import Store
+from harness.store.tables import metadata
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder, save_snapshot
 from tests.contract.conftest import SECRET

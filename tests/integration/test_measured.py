@@ -20,9 +20,9 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider
-from harness.store.schema import metadata
 from harness.store.sql.observations import Failovers, Observations
 from harness.store.sql.routing import Routing
+from harness.store.tables import metadata
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 

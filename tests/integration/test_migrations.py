@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from harness.cli.program import program
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine, migrate
-from harness.store.schema import metadata
 from harness.store.schema_revisions import REVISION
+from harness.store.tables import metadata
 from tests.contract.conftest import open_store
 from tests.support.store.records import seeded
 

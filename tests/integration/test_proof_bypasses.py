@@ -11,9 +11,9 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers import model_names
 from harness.domain.routing.target import Provider
-from harness.store.schema import metadata
 from harness.store.sql.operations import Alerts
 from harness.store.sql.routing import Routing
+from harness.store.tables import metadata
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned, row
 

@@ -29,7 +29,6 @@ from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.shadow import Shadow
-from harness.store.schema import SIGNED
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SignedTable
 from harness.store.sql.agents import AgentGrants, SwitchRequests
@@ -37,6 +36,7 @@ from harness.store.sql.interventions import Shadows
 from harness.store.sql.providers import Credentials
 from harness.store.sql.routing import Routing
 from harness.store.store import Store
+from harness.store.tables import SIGNED
 from harness.store.transaction import Transaction
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW

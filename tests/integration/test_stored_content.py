@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from harness.control.evals.recomputation import replay_verdict
 from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
 from harness.store import engine
-from harness.store.schema import metadata
 from harness.store.sql.evals import EvalRuns
 from harness.store.sql.observations import Captures
+from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_transport import ScriptedTurn

@@ -12,6 +12,7 @@ import structlog
 
 from harness.control.agents import switch_views
 from harness.control.context import Context
+from harness.control.world import World
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NotFound, SignatureInvalid
@@ -105,7 +106,7 @@ def resolve_alert(tx: Transaction, kind: AlertKind, about: str) -> None:
     """End the alert, as its cause is over; does nothing where none is open."""
     record = Alerts(tx).newest(f"{kind.value}:{about}")
     if record is not None and record.open:
-        Alerts(tx).fold([_resolution_of(record, tx.now())])
+        Alerts(tx).fold([resolution_of(record, tx.now())])
 
 
 def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
@@ -119,7 +120,7 @@ def end_alert(tx: Transaction, kind: AlertKind, about: str = "") -> bool:
     return True
 
 
-def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
+def list_open(ctx: World, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
     with ctx.store.read() as tx:
         records = Alerts(tx).unsettled()
     return {
@@ -129,7 +130,7 @@ def list_open(ctx: Context, *kinds: AlertKind) -> set[tuple[AlertKind, str]]:
     }
 
 
-def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
+def is_open(ctx: World, kind: AlertKind, about: str) -> bool:
     with ctx.store.read() as tx:
         record = Alerts(tx).newest(f"{kind.value}:{about}")
     return record is not None and record.open
@@ -142,7 +143,7 @@ class AlertNotice:
     text: str
 
 
-def update_alert(ctx: Context, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
+def update_alert(ctx: World, kind: AlertKind, about: str, notice: AlertNotice | None) -> None:
     """Opens the alert once while there is a notice, and ends it where there is none."""
     if (notice is not None) == is_open(ctx, kind, about):
         return
@@ -154,7 +155,7 @@ def update_alert(ctx: Context, kind: AlertKind, about: str, notice: AlertNotice 
 
 
 def update_alerts(
-    ctx: Context,
+    ctx: World,
     kinds: Collection[AlertKind],
     notices: Mapping[tuple[AlertKind, str], AlertNotice],
 ) -> None:
@@ -237,7 +238,7 @@ def _resolve_finished(ctx: Context) -> None:
                         resolve_record(record, now)
                     )  # routers raised it, and end nothing
                 else:
-                    Alerts(tx).fold([_resolution_of(record, now)])
+                    Alerts(tx).fold([resolution_of(record, now)])
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
@@ -282,7 +283,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
         return False
 
 
-def _resolution_of(record: AlertRecord, now: datetime) -> Alert:
+def resolution_of(record: AlertRecord, now: datetime) -> Alert:
     return Alert(
         record.kind,
         record.subject,

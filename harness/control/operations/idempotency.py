@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.control.context import Context
+from harness.control.world import World
 from harness.domain.errors import Conflict, InputError
 from harness.domain.operations.idempotent_request import KEEP, IdempotentRequest
 from harness.store.sql.operations import IdempotentRequests
 from harness.store.transaction import Transaction
 
 T = TypeVar("T")
+C = TypeVar("C", bound=World)
 # Notes the id of what is made, in the unit of work that makes it.
 NoteMade = Callable[[Transaction, str], None]
 
@@ -23,10 +24,10 @@ def note_nothing(_: Transaction, __: str) -> None:
 
 
 def do_once(
-    ctx: Context,
+    ctx: C,
     request: IdempotentRequest,
     do: Callable[[NoteMade], T],
-    load: Callable[[Context, str], T],
+    load: Callable[[C, str], T],
 ) -> tuple[T, bool]:
     """Returns what the request made, and whether that was there before. load: by its id.
 
@@ -48,7 +49,7 @@ def do_once(
     return load(ctx, made), True
 
 
-def _find_made(ctx: Context, request: IdempotentRequest) -> str:
+def _find_made(ctx: World, request: IdempotentRequest) -> str:
     with ctx.store.read() as tx:
         known = IdempotentRequests(tx).find(request.scope, request.key)
     if known is None or known.sent_at + KEEP <= request.sent_at:

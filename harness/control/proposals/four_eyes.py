@@ -60,7 +60,7 @@ def check_four_eyes(
 def _find_refusals(
     tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> Iterator[str]:
-    whose, hands = proposal.proposer_principal, _Hands(tx)
+    whose, hands = proposal.proposer_principal, Hands(tx)
     way = _OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else ""
     if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
         yield (
@@ -87,14 +87,14 @@ def _find_refusals(
     for hand in hands.of_both(used, actor.key):
         if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
             yield (
-                f"{_person(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
+                f"{person_name(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
                 f"proposed with and the one that would {act} it, and could be both people. "
                 f"Both have keys that were made by others: {act} it with such a key"
             )
 
 
 def _find_undeclared(
-    hands: "_Hands", actor: Actor, proposal: TwoPersonRequest, act: str
+    hands: "Hands", actor: Actor, proposal: TwoPersonRequest, act: str
 ) -> Iterator[str]:
     """Yields that the two are, or could be, one person with two sign-ins."""
     tx, people, whose = hands.tx, hands.people, proposal.proposer_principal
@@ -120,14 +120,14 @@ def _find_undeclared(
         declarers = load_declarers(tx, link) if link is not None else ()
         for declarer in sorted(both.intersection(map(people.person, declarers))):
             yield (
-                f"{_person(tx, declarer)} had a hand in declaring who "
-                f"{_person(tx, principal)} is, and so could be both: to {act} "
+                f"{person_name(tx, declarer)} had a hand in declaring who "
+                f"{person_name(tx, principal)} is, and so could be both: to {act} "
                 f"{proposal.id}, ask another approver, or another "
                 "admin to declare it"
             )
 
 
-class _Hands:
+class Hands:
     """Says who, as people, had a hand in keys; and whom nobody has declared to be somebody."""
 
     def __init__(self, tx: Transaction) -> None:
@@ -190,7 +190,7 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     known = Principals(tx).named(name)
     if known is None:
         return True  # the control plane itself
-    hands = _Hands(tx)
+    hands = Hands(tx)
     person = hands.people.person(proposer.principal)
     return not (
         hands.people.person(known.id) == person
@@ -218,12 +218,12 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     ):
         age = _age(approval.at, person.created_at)
         found.append(f"approved by {person.name}, who first signed in {age} before")
-    hands = _Hands(tx)
+    hands = Hands(tx)
     link = hands.people.link(proposal.proposer_principal)
     if link is not None and approval.principal in load_declarers(tx, link):
         found.append(f"{approval.name}, who approved it, declared who {proposal.proposer} is")
     found += [
-        f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
+        f"{person_name(tx, hand)} had a hand in both keys, the proposer's and the approver's"
         for hand in hands.of_both(proposal.proposer_key, approval.key)
     ]
     used = (
@@ -239,10 +239,10 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
 
 
 def _creator(tx: Transaction, key: ApiKey) -> str:
-    return _person(tx, key.created_by or "")
+    return person_name(tx, key.created_by or "")
 
 
-def _person(tx: Transaction, principal: str) -> str:
+def person_name(tx: Transaction, principal: str) -> str:
     known = Principals(tx).among([principal]).get(principal)
     return known.name if known is not None else principal or "nobody known"
 

@@ -10,10 +10,10 @@ from harness.control.operations import alerts
 from harness.control.providers import discovery, provider_secrets
 from harness.control.routing import targets
 from harness.control.routing.targets import ProviderChange
-from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.plain_data import CamelCase
 from harness.domain.providers.credentials import (
     Credential,
     check_key_name,

@@ -10,8 +10,8 @@ from harness.control.context import Context
 from harness.control.providers import credentials
 from harness.control.providers.checks import known_check
 from harness.control.routing import scorecard
-from harness.control.serialize import CamelCase
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.plain_data import CamelCase
 from harness.domain.providers.catalogue import (
     Ability,
     PriceOrigin,

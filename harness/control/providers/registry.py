@@ -10,9 +10,9 @@ from harness.control.providers import checks, credentials
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import data_class_checks, targets
 from harness.control.routing.targets import ProviderChange, change_of_provider
-from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
+from harness.domain.plain_data import CamelCase
 from harness.domain.providers.api_base_rules import api_base_example
 from harness.domain.providers.kinds import (
     PROVIDER_KINDS,

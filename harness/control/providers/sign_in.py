@@ -11,7 +11,6 @@ from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.providers import credentials
 from harness.control.providers.provider_secrets import list_credentials_of
-from harness.control.serialize import CamelCase
 from harness.domain.errors import (
     ConfigError,
     NotFound,
@@ -21,6 +20,7 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.plain_data import CamelCase
 from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
 from harness.domain.providers.oauth import (
     ALERT_ATTEMPTS,

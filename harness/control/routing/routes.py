@@ -258,7 +258,10 @@ def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
     if version is None:
         # A rollback goes one promotion back, and so a second one never undoes the first.
-        found, which = next(iter(_standing(history)[-2:-1]), None), "earlier incumbent"
+        found, which = (
+            next(iter(standing_incumbents(history)[-2:-1]), None),
+            "earlier incumbent",
+        )
     else:
         named = (r.route.incumbent for r in history if r.route.version == version)
         found, which = next(named, None), f"version {version}"
@@ -272,13 +275,13 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
 def find_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> Rollout | None:
-    if target in _standing(history):
+    if target in standing_incumbents(history):
         return None
     last = next(iter(Rollouts(tx).list(route=name, candidate=target, limit=1)), None)
     return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
 
 
-def _standing(history: Sequence[RouteRecord]) -> list[str]:
+def standing_incumbents(history: Sequence[RouteRecord]) -> list[str]:
     """Incumbents, oldest first, without those whose promotion was taken back."""
     chain: list[str] = []
     for record in reversed(history):

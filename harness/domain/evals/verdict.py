@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Self
 
 from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.formatting import format_quantity
-from harness.domain.plain_data import from_plain
+from harness.domain.plain_data import ShowsMore, from_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class SuiteReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseVerdict:
+class BaseVerdict(ShowsMore):
     id: str  # `v_` and a hash of its inputs and figures
     route: str
     incumbent: str
@@ -225,6 +225,9 @@ class BaseVerdict:
 
     outcome: ClassVar[str]
     words: ClassVar[str]
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {"verdict": self.outcome, "words": self.words, **shown}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.domain.errors import InputError
+from harness.domain.plain_data import CamelCase
 from harness.domain.providers.probe import MAX_REPLY_BYTES
 from harness.domain.routing.target import Price, Provider
 
@@ -31,7 +32,7 @@ _MOST_USD_PER_MTOK: Final = 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoveredModel:
+class DiscoveredModel(CamelCase):
     provider: str
     model: str
     source: str  # the provider's address where it was listed
@@ -43,7 +44,7 @@ class DiscoveredModel:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoveredList:
+class DiscoveredList(CamelCase):
     models: tuple[DiscoveredModel, ...]  # by name
     left_out: int  # entries without a usable name
 

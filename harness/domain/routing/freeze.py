@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_date_time
+from harness.domain.plain_data import ShownAsJson
 
 LONGEST: Final = timedelta(days=365)
 # Of the audit events that set and lift a freeze.
@@ -118,7 +119,7 @@ class WeekTime:
 
 
 @dataclass(frozen=True, slots=True)
-class FreezeWindow:
+class FreezeWindow(ShownAsJson):
     starts: WeekTime
     ends: WeekTime
     zone: ZoneInfo

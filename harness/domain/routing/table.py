@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.agents.agent import AgentGrant
 from harness.domain.canary.guardrails import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.signed_rows import NO_LINEAGE, Lineage, Revocations, SignedRows
+from harness.domain.plain_data import ShowsMore
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.candidate_schedule import CandidateSchedule
@@ -167,7 +168,7 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(ShowsMore):
     name: str
     version: int  # rises by one
     incumbent: str  # incumbent, fallbacks: target ids
@@ -182,6 +183,9 @@ class Route:
     def experiment(self) -> Canary | None:
         """Returns what the rollout counts: the canary, or after the promotion the holdback."""
         return self.canary or self.holdback
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {**shown, "targets": sorted(self.targets)}
 
     @property
     def targets(self) -> frozenset[str]:

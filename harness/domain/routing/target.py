@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
+from harness.domain.plain_data import ShowsMore
 from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle, rename_answer_limit
 from harness.domain.providers.oauth import claim_headers
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
@@ -46,7 +47,7 @@ class RequestPatch:
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(ShowsMore):
     """What is called; `parameters` are defaults. Raises InputError for an empty name."""
 
     provider: str
@@ -68,6 +69,9 @@ class Target:
     def id(self) -> str:
         """Returns the target's id: `t_` and 24 hexadecimal digits of the content's SHA-256."""
         return f"t_{digest(self.as_json())[:24]}"
+
+    def show_more(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {"id": self.id, "name": self.name, **shown}
 
     @property
     def name(self) -> str:

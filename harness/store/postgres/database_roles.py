@@ -12,7 +12,7 @@ from harness.domain.errors import InputError, NotFound
 from harness.store import engine
 from harness.store.database_errors import translated
 from harness.store.guards import NEVER_EMPTIED
-from harness.store.schema import APPEND_ONLY, metadata
+from harness.store.tables import APPEND_ONLY, metadata
 
 # The texts of a sample are blanked at their end.
 _BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}

@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.store.change_listener import visible_state
-from harness.store.schema import SIGNED
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, manifest, meta
 from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
 from harness.store.schema.signed_tables import REMEDY, SignedTable
 from harness.store.schema.stored_row import record_of
+from harness.store.tables import SIGNED
 from harness.store.transaction import Transaction
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.

@@ -19,12 +19,30 @@ from harness.domain.operations.row_signatures import row_payload, split_signatur
 from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
 from harness.domain.proposals.proposal import Proposal
 from harness.ports import Verifier
-from harness.store.schema import SIGNED, evals, proposals
 from harness.store.schema.columns import SIGNATURE, Row
+from harness.store.schema.evals import (
+    EVAL_RUN,
+    SAMPLE,
+    SUITE,
+    TARGET,
+    eval_run,
+    sample,
+    suite,
+    target,
+)
+from harness.store.schema.proposals import (
+    APPROVAL,
+    PROPOSAL,
+    VERDICT,
+    approval,
+    rollout,
+    verdict,
+)
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.stored_row import StoredRow
 from harness.store.signing.row_signatures import RowVerifier, covered_values, named
 from harness.store.sql.installation import Installations
+from harness.store.tables import SIGNED
 from harness.store.transaction import Transaction
 
 DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
@@ -32,7 +50,7 @@ MAX_NAMED: Final = 5  # rows, for one reason
 NO_TEXT: Final = hash_content("")
 # Columns that no signature covers and no check of a proof reads.
 UNSIGNED: Final[dict[str, dict[str, object]]] = {
-    evals.eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
+    eval_run.name: {"state": RunState.DONE.value, "wanted": 0, "failures": 0}
 }
 
 
@@ -41,14 +59,14 @@ def read_proof(tx: Transaction, proposal: Proposal, at: datetime) -> Proof:
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     suites = [plan.suite_digest for plan in proposal.plans]
     wanted: dict[sa.Table, sa.ColumnElement[bool]] = {
-        proposals.proposal: proposals.proposal.c.id == proposal.id,
-        proposals.verdict: proposals.verdict.c.id == proposal.verdict,
-        proposals.approval: proposals.approval.c.proposal == proposal.id,
-        proposals.rollout: proposals.rollout.c.id == (proposal.rollout or ""),
-        evals.target: evals.target.c.id.in_([proposal.incumbent, proposal.candidate]),
-        evals.suite: evals.suite.c.digest.in_(suites),
-        evals.eval_run: evals.eval_run.c.id.in_(runs),
-        evals.sample: evals.sample.c.run.in_(runs),
+        PROPOSAL.table: PROPOSAL.table.c.id == proposal.id,
+        verdict: verdict.c.id == proposal.verdict,
+        approval: approval.c.proposal == proposal.id,
+        rollout: rollout.c.id == (proposal.rollout or ""),
+        target: target.c.id.in_([proposal.incumbent, proposal.candidate]),
+        suite: suite.c.digest.in_(suites),
+        eval_run: eval_run.c.id.in_(runs),
+        sample: sample.c.run.in_(runs),
     }
     installation = Installations(tx).lineage().installation
     rows = {table.name: _stored(tx, table, where) for table, where in wanted.items()}
@@ -140,7 +158,7 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         ]
         for name, rows in proof.rows.items()
     }
-    proposal = proposals.PROPOSAL.read(_only(tables["proposal"], "proposal"))
+    proposal = PROPOSAL.read(_only(tables["proposal"], "proposal"))
     _refuse_others(proposal, tables)
     samples: dict[str, list[Sample]] = {}
     by_worker: Counter[str] = Counter()
@@ -148,18 +166,18 @@ def build_proven(proof: Proof, keyring: Keyring) -> ProvenRows:
         samples.setdefault(row.run, []).append(_sample(row, stored))
         signer = keyring[split_signature(stored[SIGNATURE])[0]]
         by_worker[row.run] += signer.purpose is KeyPurpose.WORKER
-    approvals = [proposals.APPROVAL.read(row) for row in tables["approval"]]
+    approvals = [APPROVAL.read(row) for row in tables["approval"]]
     return ProvenRows(
         proposal=proposal,
-        verdict=proposals.VERDICT.read(_only(tables["verdict"], "verdict")),
-        runs={row.id: evals.EVAL_RUN.read(row) for row in tables["eval_run"]},
+        verdict=VERDICT.read(_only(tables["verdict"], "verdict")),
+        runs={row.id: EVAL_RUN.read(row) for row in tables["eval_run"]},
         samples={
             run: tuple(sorted(answers, key=lambda one: (one.position, one.epoch, one.item)))
             for run, answers in samples.items()
         },
         by_worker=by_worker,
-        suites={row.digest: evals.SUITE.read(row) for row in tables["suite"]},
-        targets={row.id: evals.TARGET.read(row) for row in tables["target"]},
+        suites={row.digest: SUITE.read(row) for row in tables["suite"]},
+        targets={row.id: TARGET.read(row) for row in tables["target"]},
         approvals=tuple(sorted(approvals, key=lambda one: one.at)),
         changes=tuple(
             _change(row)
@@ -195,4 +213,4 @@ def _sample(row: Row, stored: StoredValues) -> Sample:
     """A sample without its text: whether there was one is told by the text's digest."""
     has_text = stored.get("answer_sha256") not in (None, NO_TEXT)
     values: dict[str, Any] = {"answer": "…" if has_text else "", "prompt": ""}
-    return replace(evals.SAMPLE.read(row), **values)
+    return replace(SAMPLE.read(row), **values)

@@ -14,7 +14,6 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import RUNNABLE_STATES
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.signed_rows import RowFault
-from harness.store.schema import SIGNED, metadata
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import eval_run
 from harness.store.schema.operations import audit_event, principal
@@ -22,6 +21,7 @@ from harness.store.schema.proposals import HAS_NOT_ENDED, LIVE_STATE_VALUES, pro
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SignedTable
 from harness.store.signing.manifest import Manifest, Manifests
+from harness.store.tables import SIGNED, metadata
 from harness.store.transaction import Transaction
 
 # Rows of a table at a time, so that few texts are in memory.

@@ -18,7 +18,6 @@ from harness.domain.routing.kill_switch import active_switches
 from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
-from harness.store.schema import SIGNED
 from harness.store.schema.agents import AGENT_GRANT, agent_grant
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import TARGET, target
@@ -31,6 +30,7 @@ from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
 from harness.store.signing.row_signatures import RowVerifier, covered_values
 from harness.store.sql.installation import Installations
+from harness.store.tables import SIGNED
 from harness.store.transaction import Transaction
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)

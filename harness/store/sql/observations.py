@@ -172,7 +172,7 @@ class Captures(Records[CapturedRequest]):
             return self._tx.write(query)
         return sum(
             self._tx.write(query.where(captured.c.user_hash.in_(some)))
-            for some in _marks_of(self._tx, captured.c.user_hash, users)
+            for some in marks_having(self._tx, captured.c.user_hash, users)
         )
 
 
@@ -399,11 +399,11 @@ class Failovers(Records[Failover]):
         blanked = sa.update(failover).values(user_hash="", sentence="")
         return sum(
             self._tx.write(blanked.where(failover.c.user_hash.in_(some)))
-            for some in _marks_of(self._tx, failover.c.user_hash, hashes)
+            for some in marks_having(self._tx, failover.c.user_hash, hashes)
         )
 
 
-def _marks_of(
+def marks_having(
     tx: Transaction, column: sa.Column[str], hashes: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """Yields the stored marks that have one of the hashes, some at a time: the mark of a

@@ -22,11 +22,11 @@ from harness.store.transaction import Transaction
 
 # SQLite may take no more than 999 parameters.
 NAMES_AT_ONCE: Final = 400
-_NAMES: Final = "names"
+NAMES: Final = "names"
 
 
-def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    return column.in_(sa.bindparam(_NAMES, expanding=True))
+def among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    return column.in_(sa.bindparam(NAMES, expanding=True))
 
 
 @cache
@@ -35,7 +35,7 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
     up from the newest end of its index: the others of a group are wide rows, and many.
     """
     newest = _NEWEST[table]
-    names, of = json_rows(_NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
+    names, of = json_rows(NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
     newest_id = (
         sa.select(of.id)
         .where(of[newest.group] == names.c.name)
@@ -59,19 +59,19 @@ _NEWEST: Final = {
     rollout: _Newest("route", "started_at", sa.desc),
     alert: _Newest("key", "first_seen", sa.asc),
 }
-VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(_among(verdict.c.id))
+VERDICTS_NAMED: Final = sa.select(*stored_columns(verdict)).where(among(verdict.c.id))
 BLOCKS_OF: Final = (
-    sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
+    sa.select(block).where(among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
 )
 DELIVERIES_OF: Final = (
     sa.select(delivery)
-    .where(_among(delivery.c.alert))
+    .where(among(delivery.c.alert))
     .order_by(delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
 _version = route_version.alias("named_version").c
 _named = (
     sa.select(_version.route, sa.func.max(_version.version).label("version"))
-    .where(_among(_version.route))
+    .where(among(_version.route))
     .group_by(_version.route)
     .cte("newest_version")
 )
@@ -99,7 +99,7 @@ _later = route_version.alias("later")
 # served last. A break-glass takes nothing back: the candidate returns at its end, unless a
 # person brings another model in meanwhile.
 FIRST_AFTER: Final = sa.select(route_version, rollout.c.id.label("of_rollout")).where(
-    _among(rollout.c.id),
+    among(rollout.c.id),
     route_version.c.route == rollout.c.route,
     route_version.c.version
     == sa.select(sa.func.min(_later.c.version))
@@ -142,7 +142,7 @@ def read_named(
     """
     wanted = sorted(set(names))
     for first in range(0, len(wanted), NAMES_AT_ONCE):
-        asked = {_NAMES: wanted[first : first + NAMES_AT_ONCE], **(more or {})}
+        asked = {NAMES: wanted[first : first + NAMES_AT_ONCE], **(more or {})}
         if stored is None:
             yield from tx.read(query, asked)
         else:
@@ -194,7 +194,7 @@ class Preload:
             self._tx.keep(after_key(id_), rows[0] if rows else None)
 
     def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
-        asked = {_NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
+        asked = {NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
         query = newest_rows(table, self._tx.dialect)
         rows = (
             self._tx.read_stored(table, query, asked)

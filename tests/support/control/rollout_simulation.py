@@ -22,11 +22,11 @@ import structlog
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.context import PASS_FOR_NEW
 from harness.control.operations import alerts
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
+from harness.control.world import PASS_FOR_NEW
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
