@@ -87,8 +87,8 @@ def _find_refusals(
     for hand in hands.of_both(used, actor.key):
         if whose and all(hands.has_other_key(one, hand) for one in (proposer, approver)):
             yield (
-                f"{person_name(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
-                f"proposed with and the one that would {act} it, and could be both people. "
+                f"{person_name(tx, hand)} had a hand in both keys, the one that {proposal.id} "
+                f"was proposed with and the one that would {act} it, and could be both people. "
                 f"Both have keys that were made by others: {act} it with such a key"
             )
 

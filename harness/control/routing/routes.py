@@ -131,7 +131,9 @@ def create_route(
         chain = [
             named_models.register_model(ctx, tx, actor, fallback).id for fallback in fallbacks
         ]
-        data_class_checks.check_targets(ctx, settings, _known(tx, [first, *chain]), route=name)
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, [first, *chain]), route=name
+        )
         marked = tuple(named_models.find_model(ctx, tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
@@ -159,7 +161,9 @@ def change_settings(
         settings = replace(changed(route.settings), capable=route.settings.capable)
         if settings.suites == pinned:
             settings = replace(settings, suites=pinned)
-        data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
+        data_class_checks.check_targets(
+            ctx, settings, known_targets(tx, route.targets), route=name
+        )
         if settings.policy != route.settings.policy:
             # A proposal ends by the policy under which it was registered.
             if found := Proposals(tx).list(route=name, open_only=True):
@@ -214,7 +218,7 @@ def roll_back(
             )
         history = Routing(tx).history(name)
         incumbent = _former(history, route, to_version)
-        (known,) = _known(tx, [incumbent])
+        (known,) = known_targets(tx, [incumbent])
         # A verdict is the proof of one rollout: what was rolled back after it has none left.
         if (last := find_taken_back(tx, name, incumbent, history)) is not None:
             raise ProofRefused(
@@ -250,7 +254,7 @@ def _take_back_baking(
         AuditLog(tx).append(actor, action, f"route {name}", details)
 
 
-def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+def known_targets(tx: Transaction, ids: Iterable[str]) -> list[Target]:
     targets_ = Routing(tx).targets()
     return [targets_[id_] for id_ in sorted(ids)]
 
