@@ -402,7 +402,7 @@ class Settings:
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week
-    alerts: AlertSettings = AlertSettings()
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each
     # Of this machine's eval workers, by provider.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
@@ -410,4 +410,4 @@ class Settings:
     catalogue: tuple[CatalogueChange, ...] = ()  # the file's word on models
     # Where people sign in, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
-    agents: AgentSettings = AgentSettings()
+    agents: AgentSettings = field(default_factory=AgentSettings)

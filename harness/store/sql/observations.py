@@ -389,8 +389,8 @@ class Failovers(Records[Failover]):
 
     def append(self, new: Iterable[Failover]) -> None:
         """Stores failovers; one already stored (worker, number) is left as it is."""
-        for record in sorted(new, key=lambda row: (row.worker, row.number)):
-            self._tx.write_new(failover, self.record.write(record))
+        for one in sorted(new, key=lambda row: (row.worker, row.number)):
+            self._tx.write_new(failover, self.record.write(one))
 
     def forget(self, before: datetime) -> int:
         return self._delete(failover.c.at < before)

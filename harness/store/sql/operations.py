@@ -196,11 +196,11 @@ class Alerts(Records[AlertRecord]):
         keys = sorted({message.key for message in told})
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
         stored = {record.id for record in known.values()}
-        for record in apply_alerts(known, told).values():
-            if record.id in stored:
-                self.save(record)
+        for changed in apply_alerts(known, told).values():
+            if changed.id in stored:
+                self.save(changed)
             else:
-                self.add(record)
+                self.add(changed)
 
     def newest(self, key: str) -> AlertRecord | None:
         """Finds the newest alert with this key. A `write()` locks it until its end."""
