@@ -22,8 +22,8 @@ from harness.store.schema.evals import target
 from harness.store.schema.signed_tables import decide_by, sign_rows_of
 from harness.store.schema.stored_row import record
 
-IS_RUNNING = sa.text("turn <> ''")
-IS_PENDING = sa.text("state = 'pending'")
+TURN_GOES_ON = sa.text("turn <> ''")
+WAITS = sa.text("state = 'pending'")
 IS_KEPT = sa.text("deleted_at IS NULL")
 IS_VALID = sa.text("revoked_at IS NULL")
 
@@ -56,7 +56,7 @@ AGENT_SWITCH: Final = record(
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
     sa.Index("ix_agent_switch_asked_at", "asked_at", "id"),
     sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
-    index_where("ix_agent_switch_pending", IS_PENDING, "expires_at"),
+    index_where("ix_agent_switch_pending", WAITS, "expires_at"),
     refers={"agent": agent},
     free="model_requested reason decided_by decision_reason",
 )
@@ -95,7 +95,7 @@ AGENT_SESSION: Final = record(
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),
-    index_where("ix_agent_session_running", IS_RUNNING, "lease_until"),
+    index_where("ix_agent_session_running", TURN_GOES_ON, "lease_until"),
     refers={"agent": agent, "parent": "agent_session"},
     free="user_id turn owner",
 )

@@ -125,7 +125,7 @@ VERDICT: Final = record(
     sa.Index("ix_verdict_proposal", "proposal"),
     sa.Index("ix_verdict_decided_at", "decided_at", "id"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
-    refers={"proposal": proposal, "incumbent": target, "candidate": target},
+    refers={"proposal": "proposal", "incumbent": target, "candidate": target},
     signed=True,
     free="reason",
     without="words",
@@ -164,7 +164,12 @@ ROLLOUT: Final = record(
     sa.Index("ix_rollout_started_at", "started_at", "id"),
     sa.Index("ix_rollout_candidate", "candidate", "started_at"),
     index_where("ix_rollout_baking", IS_BAKING, "state", "started_at", "id"),
-    refers={"proposal": proposal, "incumbent": target, "candidate": target, "verdict": verdict},
+    refers={
+        "proposal": "proposal",
+        "incumbent": target,
+        "candidate": target,
+        "verdict": verdict,
+    },
     signed=True,
     free="ended_because",
 )
