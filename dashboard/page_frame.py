@@ -34,6 +34,7 @@ from harness.domain.operations.access import Actor
 from harness.domain.pagination import Page
 from harness.domain.settings import OidcSettings
 from harness.store.sql.audit import AuditLog
+from harness.store.sql.routing import Routing
 
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")
@@ -304,13 +305,13 @@ def incumbent_name(ctx: Context, route: str) -> str:
 def candidates(ctx: Context, route: str) -> Sequence[str]:
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
-        found = tx.routing.targets()
+        found = Routing(tx).targets()
     return sorted(target.name for target in found.values() if target.id != incumbent)
 
 
 def model_names(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
-        known = sorted({target.name for target in tx.routing.targets().values()})
+        known = sorted({target.name for target in Routing(tx).targets().values()})
     offered = (name for name, _ in named_models.list_configured_offers(ctx))
     return list(dict.fromkeys((*known, *offered)))
 

@@ -26,6 +26,7 @@ from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import StepNeed
 from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
+from harness.store.sql.observations import Observations
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
@@ -59,7 +60,7 @@ def load_canary(ctx: Context, route: str) -> CanaryView:
         return CanaryView(
             route=routes.require_route(tx, route),
             status=status,
-            traffic=tx.observations.traffic(since=start, route=route) if status else (),
+            traffic=Observations(tx).traffic(since=start, route=route) if status else (),
             now=ctx.clock.now(),
         )
 

@@ -25,6 +25,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
 from harness.gate.text.claim_sentence import describe_claim
+from harness.store.sql.preload import Preload
 
 MOST_PROPOSALS: Final = 100
 
@@ -84,7 +85,7 @@ def _standings(
     }
     found = {}
     with ctx.store.read() as tx:
-        tx.preload.routes({verdict.route for verdict in waiting.values()})
+        Preload(tx).routes({verdict.route for verdict in waiting.values()})
         for id_, verdict in waiting.items():
             # What does not hold is said where somebody approves it: that is refused.
             with suppress(SignatureInvalid):

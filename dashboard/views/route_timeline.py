@@ -20,6 +20,8 @@ from harness.domain.pagination import Page, PageRequest
 from harness.domain.routing.table import Route, RouteRecord
 from harness.domain.routing.target import Target
 from harness.gate.text.canary_state import describe_change
+from harness.store.sql.observations import Observations
+from harness.store.sql.routing import Routing
 
 MOST_VERSIONS: Final = 200
 
@@ -57,14 +59,14 @@ def load_route(ctx: Context, name: str) -> RouteView:
     drift = list_drift_status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
+        recent = Observations(tx).traffic(since=now - timedelta(minutes=10), route=name)
         # The change's own minute may still hold requests from before it.
         after = [t for t in recent if t.minute > history[0].at]
         newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
         return RouteView(
             route=routes.require_route(tx, name),
             history=history,
-            targets=tx.routing.targets(),
+            targets=Routing(tx).targets(),
             chain=chain,
             drift=drift,
             serving_revision=newest.revision if newest else None,

@@ -34,6 +34,7 @@ from harness.control.proposals.submission import get_proposal
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.formatting import escape_formula, format_excerpt, format_score
 from harness.imports import pause_garbage_collection
+from harness.store.sql.evals import Suites
 
 # Of a comparison with more answers, the texts are read for the samples that are shown.
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
@@ -70,7 +71,7 @@ def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
 
 def _list_differing(ctx: Context, one: str, other: str) -> Sequence[str]:
     with ctx.store.read() as tx:
-        a, b = tx.suites.get(one), tx.suites.get(other)
+        a, b = Suites(tx).get(one), Suites(tx).get(other)
     names = {
         "version": "version",
         "data_sha256": "data",

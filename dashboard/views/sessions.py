@@ -29,6 +29,7 @@ from harness.domain.errors import NotFound
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.operations.access import Role
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
+from harness.store.sql.agents import Agents, SessionMessages, Sessions
 
 # Each may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30
@@ -75,9 +76,9 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
     newest messages. Raises NotFound.
     """
     with ctx.store.read() as tx:
-        session = tx.sessions.get(id_)
-        agent = tx.agents.get(session.agent).name
-        total = tx.session_messages.last_position(id_)
+        session = Sessions(tx).get(id_)
+        agent = Agents(tx).get(session.agent).name
+        total = SessionMessages(tx).last_position(id_)
     start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
     page = PageRequest(MOST_MESSAGES, str(start))
     return SessionView(
@@ -279,7 +280,7 @@ def _show_list(after: str | None) -> None:
         waiting = ctx.store.lists.switch_requests(first, pending_at=now)
         with ctx.store.read() as tx:
             ids = {session.agent for session in sessions} | {r.agent for r in waiting}
-            names_of = {id_: tx.agents.get(id_).name for id_ in ids}
+            names_of = {id_: Agents(tx).get(id_).name for id_ in ids}
     heading = "No switch waits for a person" if sessions.total else "No session yet"
     if waiting:
         verb = "waits" if len(waiting) == 1 else "wait"

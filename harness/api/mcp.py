@@ -62,6 +62,7 @@ from harness.domain.operations.keyring import KeyPurpose
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.imports import leave_alone_what_serves
+from harness.store.sql.agents import Sessions
 
 Answer = Callable[[ApiCaller, Any], object]  # of the caller and the arguments
 Caller = ServerRequestContext[Any, Any]
@@ -340,7 +341,7 @@ class McpServer:
         client.require_write()
         try:
             with self._ctx.store.read() as tx:
-                client.find_agent(tx, tx.sessions.get(session).agent)
+                client.find_agent(tx, Sessions(tx).get(session).agent)
         except NotFound:
             raise NotFound(f"there is no session {session[:80]!r}") from None
         return ToolCaller(session, self._ctx.agents.limits)

@@ -17,6 +17,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
+from harness.store.sql.interventions import Shadows
 from harness.store.sql.observations import Observations
 from harness.store.store import Store
 from harness.store.transaction import Transaction
@@ -71,11 +72,11 @@ TOTALS_EVERY_S: Final = 1.0
 # Each: the subjects that have a budget, and their rows of this month or day.
 KEY_BUDGETS: Final[tuple[Watched, Stored]] = (
     lambda serving: serving.budgeted,
-    lambda tx, keys, day: tx.observations.spends(since=day.replace(day=1), keys=keys),
+    lambda tx, keys, day: Observations(tx).spends(since=day.replace(day=1), keys=keys),
 )
 SHADOW_BUDGETS: Final[tuple[Watched, Stored]] = (
     lambda serving: frozenset(shadow.id for shadow in serving.snapshot.shadows),
-    lambda tx, shadows, day: tx.shadows.tallies(sorted(shadows), since=day),
+    lambda tx, shadows, day: Shadows(tx).tallies(sorted(shadows), since=day),
 )
 
 

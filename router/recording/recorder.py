@@ -22,6 +22,10 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failures import ArmFailure
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
+from harness.store.sql.interventions import Shadows
+from harness.store.sql.observations import Failovers, Observations
+from harness.store.sql.operations import Alerts
+from harness.store.sql.providers import Sightings
 from harness.store.store import Store
 from harness.store.transaction import Transaction
 from router.recording.capture_writer import CaptureWriter
@@ -292,8 +296,8 @@ class Recorder(Recording):
         """
         at, settled = self._clock.now(), tuple(self._settled)
         with self._store.write() as tx:
-            new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
-            tx.observations.forget_batches(settled)
+            new = [b for b in batches if not b.id or Observations(tx).begin_batch(b.id, at)]
+            Observations(tx).forget_batches(settled)
             _write_all(tx, *new)
         self._settled.difference_update(settled)
 
@@ -365,14 +369,14 @@ def _write_all(tx: Transaction, *batches: Batch) -> None:
         for kind in SUMMED
     }
     blocks = [observed for batch in batches for observed in batch.blocks]
-    tx.observations.append(blocks, sums["traffic"], sums["spends"], sums["asked_names"])
+    Observations(tx).append(blocks, sums["traffic"], sums["spends"], sums["asked_names"])
     if failovers := [row for batch in batches for row in batch.failovers]:
-        tx.failovers.append(failovers)
+        Failovers(tx).append(failovers)
     if sums["shadows"]:
-        tx.shadows.append(sums["shadows"])
+        Shadows(tx).append(sums["shadows"])
     for batch in batches:
         if batch.alerts:
-            tx.alerts.fold(batch.alerts)
+            Alerts(tx).fold(batch.alerts)
     # At once, so that two routers write them in one order.
     if sums["sightings"]:
-        tx.sightings.note(sums["sightings"])
+        Sightings(tx).note(sums["sightings"])

@@ -40,6 +40,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, Stre
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.runtime.encryption import new_key
+from harness.store.sql.providers import DiscoveredModels
+from harness.store.sql.routing import Routing
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_dashboard_page_states import dialog, fill, forget, page_app, text
 
@@ -127,7 +129,7 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
     address = registry.get_provider(ctx, "openai").api_base
     with ctx.store.write() as tx:
         listed = DiscoveredModel("openai", "gpt-4o-mini", address, ctx.clock.now())
-        tx.discovered_models.replace("openai", [listed])
+        DiscoveredModels(tx).replace("openai", [listed])
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog("providers.add_model('openai')")
     assert "Choose a model first." in text(app)
@@ -140,7 +142,7 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
         "model-now-openai",
     )
     with page_frame.context().store.read() as tx:
-        [made] = [target for target in tx.routing.targets().values() if target.parameters]
+        [made] = [target for target in Routing(tx).targets().values() if target.parameters]
     assert made.request_patch == RequestPatch(prompt_addendum="Be brief.")
     name, why = app.session_state[providers_page.UNLISTED]
     assert name == made.name

@@ -9,6 +9,9 @@ from itertools import compress
 
 from harness.domain.evals.run import AnswerColumns
 from harness.domain.routing.model_figures import find_price
+from harness.store.sql.evals import EvalRuns
+from harness.store.sql.providers import Providers
+from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 
@@ -32,11 +35,11 @@ def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
 
 
 def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
-    providers, targets = tx.providers.all(), tx.routing.targets()
+    providers, targets = Providers(tx).all(), Routing(tx).targets()
     usd = 0.0
     for run in runs:
-        answers, cost, _, _ = tx.runs.progress(run)
-        target = targets.get(tx.runs.get(run).target)
+        answers, cost, _, _ = EvalRuns(tx).progress(run)
+        target = targets.get(EvalRuns(tx).get(run).target)
         if answers and (target is None or find_price(providers, target.name) is None):
             return None
         usd += cost
