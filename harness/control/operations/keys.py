@@ -5,7 +5,7 @@ once; only its hash is stored.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.control.context import Context
 from harness.control.routing.routes import require_route
@@ -31,8 +31,10 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
 from harness.store.sql.audit import AuditLog
 from harness.store.sql.operations import ApiKeys, Principals
-from harness.store.store import Store
 from harness.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
 
 NO_KEY: Final = "no management key is accepted"
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
@@ -212,13 +214,13 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
     return changed
 
 
-def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
+def authenticate(store: "Store", text: str, *, secret: bytes) -> Actor:
     """Returns the actor behind a management key. Raises NotAllowed for any other."""
     with refusing(NO_KEY), store.read() as tx:
         return _actor(tx, ApiKeys(tx).by_hash(key_hash(text, secret)))
 
 
-def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
+def authenticate_data_key(store: "Store", text: str, *, secret: bytes) -> ApiKey:
     """The data key with this text. Raises NotAllowed for any other."""
     with refusing("no data key is accepted"), store.read() as tx:
         key = ApiKeys(tx).by_hash(key_hash(text, secret))
@@ -227,7 +229,7 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
     return key
 
 
-def still(store: Store, actor: Actor) -> Actor:
+def still(store: "Store", actor: Actor) -> Actor:
     """Returns the actor with the key's role now. Raises NotAllowed where it was revoked."""
     with refusing(NO_KEY), store.read() as tx:
         return actor_behind(tx, actor.key)

@@ -8,7 +8,7 @@ that is killed loses the costs of its last seconds.
 import math
 import threading
 from datetime import date
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.domain.errors import SpendingPaused
 from harness.domain.operations.spending import (
@@ -19,7 +19,9 @@ from harness.domain.operations.spending import (
 )
 from harness.ports import Clock
 from harness.store.sql.installation import Spending
-from harness.store.store import Store
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
 
 READ_EVERY_S: Final = 10.0
 # A call that may wait for the database has the sum read again after so long.
@@ -35,7 +37,7 @@ Costs = dict[date, PurposeSpending]
 class SpendingMeter:
     """Spends on one purpose. Thread-safe."""
 
-    def __init__(self, store: Store, clock: Clock, purpose: SpendingPurpose) -> None:
+    def __init__(self, store: "Store", clock: Clock, purpose: SpendingPurpose) -> None:
         self._store = store
         self._clock = clock
         self._purpose = purpose
