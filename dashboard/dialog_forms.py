@@ -80,52 +80,58 @@ def describe_refusals(openers: Sequence[Opener]) -> str:
     return " ".join((f"{actor.name} is {actor.role.name.lower()}: {needs}.", *missing))
 
 
-@dataclass(frozen=True, slots=True)
 class Field:
-    name: str  # of the value
-    label: str
-    # A share is stored in basis points and asked in percent; a limit may be empty: none.
-    kind: Literal["text", "flag", "number", "share", "limit", "choice"] = "text"
-    least: float | None = None
-    most: float | None = None
-    words: Mapping[Any, str] = field(default_factory=dict)  # by choice
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the widget
+    """Asks for a field of a record. The value before says how: a choice where there are words
+    for it, a flag, a text, several between commas, a share in basis points in percent, a count,
+    or a limit, which may be empty.
+    """
 
-    def ask(self, before: Any, key: str) -> Any:
-        match self.kind:
-            case "text":
-                text = st.text_input(self.label, before, key=key, **self.options)
-                return (text or "").strip()
-            case "flag":
-                return st.checkbox(self.label, before, key=key, **self.options)
-            case "choice":
-                choices = list(self.words)
-                return st.selectbox(
-                    self.label, choices, index=choices.index(before), key=key,
-                    format_func=self.words.__getitem__, **self.options,
-                )  # fmt: skip
-            case "share":
-                share = self._number(before / 100, key)
-                return 0 if share is None else round(share * 100)
-            case "limit":
-                return self._number(None if before is None else float(before), key)
-            case "number":
-                return self._number(before, key)
+    def __init__(
+        self,
+        label: str,
+        least: float | None = None,
+        most: float | None = None,
+        *,
+        words: Mapping[Any, str] | None = None,  # by choice
+        **options: Any,  # of the widget
+    ) -> None:
+        self._label, self._range, self._words = label, (least, most), words
+        self._options = options
 
-    def _number(self, value: float | None, key: str) -> float | None:
-        return st.number_input(
-            self.label, self.least, self.most, value, key=key, **self.options
-        )
+    def ask(self, name: str, before: Any, key: str) -> Any:
+        label, options = self._label, {"key": key, **self._options}
+        if self._words is not None:
+            choices = list(self._words)
+            return st.selectbox(
+                label, choices, index=choices.index(before),
+                format_func=self._words.__getitem__, **options,
+            )  # fmt: skip
+        if isinstance(before, bool):
+            return st.checkbox(label, before, **options)
+        if isinstance(before, str):
+            return (st.text_input(label, before, **options) or "").strip()
+        if isinstance(before, tuple):
+            text = st.text_input(label, ", ".join(before), **options) or ""
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if name.endswith("_bps"):
+            share = st.number_input(label, *self._range, before / 100, **options)
+            return 0 if share is None else round(share * 100)
+        if before is not None and isinstance(self._range[0], float):
+            before = float(before)  # a whole number from the database, too
+        return st.number_input(label, *self._range, before, **options)
+
+
+Fields = Mapping[str, Field]  # by the name of the record's field
 
 
 def ask_fields(
-    columns: Sequence[Sequence[Field]], before: object, key: Callable[[str], str]
+    columns: Sequence[Fields], before: object, key: Callable[[str], str]
 ) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for place, fields in zip(st.columns(len(columns)), columns, strict=True):
         with place:
-            for entry in fields:
-                given[entry.name] = entry.ask(getattr(before, entry.name), key(entry.name))
+            for name, entry in fields.items():
+                given[name] = entry.ask(name, getattr(before, name), key(name))
     return given
 
 

@@ -37,7 +37,6 @@ page = st.navigation(
         ],
         "Watch": [
             st.Page("views/traffic.py", title="Traffic & failovers", url_path="traffic"),
-            st.Page("views/alerts.py", title="Alerts", url_path="alerts"),
             st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
             st.Page("views/audit.py", title="Audit", url_path="audit"),
         ],

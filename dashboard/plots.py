@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import altair as alt
@@ -158,20 +158,16 @@ def narrow_axis(expression: str = "datum.label + ' %'", **options: Any) -> alt.A
     )  # fmt: skip
 
 
-def span_axis(
-    field: str, begin: float, end: float, pattern: str, step_ms: float, **options: Any
-) -> alt.X:
-    """An axis of time in milliseconds, with labels at round hours or days."""
-    first = -(-begin // step_ms) * step_ms
-    count = int((end - first) // step_ms) + 1
+def time_axis(field: str, begin: datetime, end: datetime, **options: Any) -> alt.X:
+    """Makes an axis of times in milliseconds, which labels hours, days or months of UTC."""
+    patterns = {timedelta(days=2): "%H:%M", timedelta(days=300): "%d %b"}
+    pattern = next((text for most, text in patterns.items() if end - begin <= most), "%b %Y")
     axis = alt.Axis(
-        labelExpr=f"utcFormat(datum.value, '{pattern}')",
-        values=[first + number * step_ms for number in range(count)],
-        labelOverlap=True,
+        labelExpr=f"utcFormat(datum.value, '{pattern}')", tickCount=8, labelOverlap=True,
         **options,
-    )
-    scale = alt.Scale(domain=[begin, end], nice=False)
-    return alt.X(field, title=None, scale=scale, axis=axis)
+    )  # fmt: skip
+    scale = alt.Scale(type="utc", domain=[to_ms(begin), to_ms(end)], nice=False)
+    return alt.X(f"{field}:T", title=None, scale=scale, axis=axis)
 
 
 def to_ms(at: datetime) -> float:

@@ -116,7 +116,7 @@ def run(config: Path | None, host: str, port: int) -> None:
     routes = [
         Route("/readyz", readyz),
         Route("/healthz", healthz),
-        Route("/overview", show_overview),
+        *(Route(path, show_overview) for path in OVERVIEW_PATHS),
         *sign_in_page.routes(),
         SIGN_ON_ROUTE,
         *docs_routes(),
@@ -228,6 +228,10 @@ def readyz(_request: Request) -> Response:
     except SwapgateError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     return JSONResponse({"status": "ready"})
+
+
+# Alerts and settings had pages of their own.
+OVERVIEW_PATHS: Final = ("/overview", "/alerts", "/settings")
 
 
 def show_overview(request: Request) -> Response:

@@ -67,9 +67,22 @@ def metric_tables() -> dict[str, str]:
         )
         for name, metrics in kinds.items()
     }
-    counters = _metric_rows(PROCESS_COUNTERS)
-    plain = (f"- {name}: {meaning}" for name, _, _, meaning in counters)
-    return tables | {"processes": "\n".join(plain)}
+    return tables | {"processes": "\n".join(_by_outcome(_metric_rows(PROCESS_COUNTERS)))}
+
+
+def _by_outcome(counters: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    """Writes a line for each counter, and one line for all that count the same outcome by its
+    reason.
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, _, _, meaning in counters:
+        outcome, since, reason = meaning.partition(", since ")
+        if since:
+            reasons.setdefault(outcome, []).append(f"{name} ({reason})")
+        else:
+            yield f"- {name}: {meaning}"
+    for outcome, named in reasons.items():
+        yield f"- {outcome}: {', '.join(named)}"
 
 
 def _metric_rows(metrics: Mapping[str, MetricSpec]) -> Iterable[tuple[str, str, str, str]]:
@@ -247,6 +260,8 @@ def list_policies(shipped: str) -> str:
     policies: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
     parts = []
     for name, policy in policies.items():
+        if name == "demo":  # for `make demo` alone
+            continue
         text = yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=88)
         comment = _comment_before(name, shipped)
         parts += [f"### `{name}`", comment, f"```yaml\n{text}```"]
@@ -339,9 +354,14 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
     if leaf in RANGES and ("number" in kind or "integer" in kind) and RANGES[leaf].high <= TOLD:
         kind += f", {RANGES[leaf].text}"
     unit = "" if ".guardrails." in path else _unit(leaf)
+    if unit:  # it says that the value is a number
+        plain = NUMBER.sub("", kind)
+        kind = f"{kind}, {unit}" if plain == kind else f"{plain} {unit}".strip()
+    elif kind == "boolean" and default is not _MISSING:
+        kind = ""
     return Key(
         code(path),
-        f"{kind}{' ' if ',' in kind else ', '}{unit}" if unit else kind,
+        kind,
         _default(default, required=required),
         _meaning(field),
     )
@@ -349,17 +369,18 @@ def _key(path: str, field: Schema, root: Schema, default: object, *, required: b
 
 def _type(option: Schema, root: Schema) -> str:
     if "enum" in option:
-        return ", ".join(code(str(value)) for value in option["enum"])
+        values = [code(str(value)) for value in option["enum"]]
+        return ", ".join(values) if len(values) <= MANY else "string"
     if "const" in option:
         return code("off" if option["const"] is False else str(option["const"]))
     match option.get("type"):
         case "array":
             return f"list of {_plural(option.get('items', {}), root)}"
         case "object" if "properties" not in option:
-            values = option.get("additionalProperties")
+            value_option = option.get("additionalProperties")
             return (
-                f"mapping to {_plural(values, root)}"
-                if isinstance(values, Mapping)
+                f"mapping to {_plural(value_option, root)}"
+                if isinstance(value_option, Mapping)
                 else "mapping"
             )
         case "object":
@@ -412,7 +433,10 @@ def _sentence(text: str) -> str:
 
 _MISSING: Final = object()
 LONG: Final = 60
+NUMBER: Final = re.compile(r"^(?:number|integer)(?:, |$)")
 # A range that ends above is only a bound of what is sane; an error names it.
 TOLD: Final = 1_000
+# So many values of one key are listed on a page of their own.
+MANY: Final = 20
 # So few keys are no copy of another mapping.
 LEAST_COPY: Final = 4

@@ -32,7 +32,7 @@ _SESSION_END: Final = "`agents.keep_days` after its last message"
 _WITH_SESSION: Final = "deleted with the user's sessions"
 _TEXTS_END: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
 _WITH_SCORES: Final = "kept with its scores"
-_NO_USER: Final = "no user is known: a suite's questions are the operator's"
+_NO_USER: Final = "no user is known"
 
 COLUMNS: Final = (
     ContentColumn(

@@ -17,7 +17,6 @@ from typing import Any, Final, Self
 import numpy as np
 
 from benchmarks.gate.gate_rules import (
-    ALPHA,
     CANDIDATES,
     MARGIN,
     OURS,
@@ -25,11 +24,13 @@ from benchmarks.gate.gate_rules import (
     RULES,
     SEVERAL,
     decide_selections,
+    judge_rows,
 )
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from harness.domain.routing.candidate_schedule import round_alpha
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_batch
+from harness.gate.planning.multiplicity import FUTILITY
 
 # Beyond it every weight lies on the best, or the worst, item.
 STEEPEST = 5_000.0
@@ -206,43 +207,6 @@ def _lines(
     return rows
 
 
-LOSSES: Final = (0.0, -0.01, -0.02, -0.04, -0.05, -0.07)
-LOSS_SIZES: Final = (200, 480, 1000)
-
-
-@dataclass(frozen=True)
-class AllowedLossRow:
-    """Holds what becomes of candidates that are so much worse, where MARGIN is allowed; means
-    over the pairs.
-    """
-
-    matrix: str
-    difference: float
-    n: int
-    passed: float
-    failed: float
-    items: float  # used
-
-
-def measure_losses(
-    matrix: ScoreMatrix, replications: int, seed: int = 11
-) -> Iterator[AllowedLossRow]:
-    """Measures the gate with an allowed loss, on the same draws for every size."""
-    pairs = close_pairs(matrix, 3)
-    for loss in LOSSES:
-        shape = replications, LOSS_SIZES[-1]
-        drawn = [
-            resample_items(pair, loss, shape, np.random.default_rng([seed, index, 44]))
-            for index, pair in enumerate(pairs)
-        ]
-        for n in LOSS_SIZES:
-            design = Design(Claim.NON_INFERIOR, MARGIN, n, ALPHA)
-            ends = [judge_batch((b - a)[:, :n], design) for a, b in drawn]
-            shares = ((end.promoted, end.rejected, end.n_used) for end in ends)
-            means = np.mean([[part.mean() for part in one] for one in shares], axis=0)
-            yield AllowedLossRow(matrix.name, loss, n, *(float(mean) for mean in means))
-
-
 def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
     """Names each goal that our rule did not reach."""
     fixed = {(line.matrix, line.claim, line.n): line for line in lines if line.rule == PAIRED_T}
@@ -265,3 +229,64 @@ def missed_goals(lines: Sequence[GateBenchmarkRow]) -> Iterator[str]:
             if not value <= limit:
                 where = f"{line.matrix}, {line.claim}, {line.n} items"
                 yield f"{where}: {what} {value:.3f}, goal {limit:.3f}"
+
+
+WEEKS, EACH_WEEK = 13, 5  # a route's schedule: rounds of a quarter, candidates of a round
+
+
+@dataclass(frozen=True)
+class QuarterRow:
+    """How often a route's candidate schedule proposes by luck. Shares of 1 on one matrix.
+    quarters: those in which any useless candidate passed.
+    """
+
+    matrix: str
+    n: int
+    quarters: float
+    worst_pair: float
+    first_ten: float  # passes of one that is 10 points better, by its round
+    fourth_ten: float
+    last_ten: float
+
+
+def weekly_alphas() -> list[float]:
+    """The alpha of each candidate, round by round."""
+    alphas: list[float] = []
+    for _ in range(WEEKS):
+        alphas.append(round_alpha(EACH_WEEK * sum(alphas), EACH_WEEK))
+    return alphas
+
+
+def measure_quarter(
+    matrix: ScoreMatrix, n: int, replications: int = 600, seed: int = 11
+) -> QuarterRow:
+    """Measures quarters on the closest pairs of a matrix."""
+    pairs, alphas = close_pairs(matrix, 3), weekly_alphas()
+    shares = []
+    for index, pair in enumerate(pairs):
+        any_passed = np.zeros(replications, dtype=bool)
+        for week, alpha in enumerate(alphas):
+            for candidate in range(EACH_WEEK):
+                rng = np.random.default_rng([seed, index, week, candidate])
+                any_passed |= _passes(pair, n, replications, 0.0, alpha, rng)
+        shares.append(float(any_passed.mean()))
+    found = [
+        np.mean(
+            [
+                _passes(
+                    p, n, replications, 0.1, alphas[week], np.random.default_rng([seed, week])
+                ).mean()
+                for p in pairs
+            ]
+        )
+        for week in (0, 3, WEEKS - 1)
+    ]
+    return QuarterRow(matrix.name, n, float(np.mean(shares)), max(shares), *map(float, found))
+
+
+def _passes(
+    pair: ModelPair, n: int, rows: int, lift: float, alpha: float, rng: np.random.Generator
+) -> np.ndarray:
+    a, b = resample_items(pair, lift, (rows, n), rng)
+    design = Design(Claim.SUPERIOR, MARGIN, n, alpha, futility=FUTILITY)
+    return np.asarray(judge_rows(b - a, design)[0], dtype=bool)

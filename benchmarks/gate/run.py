@@ -11,16 +11,13 @@ import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
-from benchmarks.gate.candidate_rounds import measure_quarter
 from benchmarks.gate.gate_benchmark import (
     MOST_FALSE_WORST,
     SIZES,
-    AllowedLossRow,
     GateBenchmarkPlan,
-    measure_losses,
+    measure_quarter,
     missed_goals,
     run_gate_benchmark,
 )
@@ -65,13 +62,11 @@ def main() -> int:
     with ProcessPoolExecutor(2) as processes:
         clusters = processes.submit(cluster_rows, matrices[0], plan)
         missing = processes.submit(missing_rows, matrices[0], plan)
-        losses = [*processes.map(partial(loss_rows, plan), few)]
     print_rows("items in clusters", clusters.result())
-    print_rows("an allowed loss of 5 points: true differences", [*chain(*losses)])
     with ProcessPoolExecutor(2) as processes:
         quarters = [*processes.map(partial(measure_quarter, n=plan.sizes[0]), few)]
     print_rows("a quarter of weekly rounds of useless candidates", quarters)
-    title = "missing scores: passed at the null, failed if equal, passed at +20"
+    title = "missing scores: passed at the null, failed if equal"
     print_rows(title, missing.result())
     unsafe = (row for row in missing.result() if max(row.passed, row.failed) > MOST_FALSE_WORST)
     missed: list[object] = [*missed_goals(lines), *unsafe]
@@ -103,10 +98,6 @@ def missing_rows(matrix: ScoreMatrix, plan: GateBenchmarkPlan) -> list[MissingRo
     draws = {"n": plan.sizes[0], "replications": plan.replications // 2, "seed": plan.seed}
     pairs = close_pairs(matrix, 2)
     return [row for claim in plan.claims for row in measure_missing(pairs, claim, **draws)]
-
-
-def loss_rows(plan: GateBenchmarkPlan, matrix: ScoreMatrix) -> list[AllowedLossRow]:
-    return [*measure_losses(matrix, plan.replications // 10, plan.seed)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page of the docs that says what the real run saw, and on which machine."""
+"""The page that says what the real run saw, and on which machine."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
 """The Audit page answers: who changed what, and is the log intact?"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -10,16 +10,13 @@ import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
 from dashboard.html import escape, noted, strong
-from dashboard.labels import Tone
 from harness.control.operations import audit_export, queries
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_excerpt
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
-from harness.domain.operations.signed_rows import RowFault
 from harness.domain.pagination import Page, PageRequest
 
 MOST_EVENTS: Final = 40
-CHECKED: Final = "audit-check"
 FIELDS: Final = {
     "actor": ("Who", "Part of a name, or a key's id"),
     "action": ("Did what", "Such as proposal.approve"),
@@ -34,7 +31,6 @@ def show() -> None:
         broken = page_frame.first_break()
     # The page's first line is its answer; the filter comes below it.
     top = st.container()
-    _check()
     now = ctx.clock.now()
     selection = _choices() if total else ALL_EVENTS
     request = PageRequest(MOST_EVENTS, st.query_params.get("after"))
@@ -51,15 +47,6 @@ def show() -> None:
             "swapgate init",
         )
     page_frame.copy_as_cli(["audit", "tail", "-n", str(MOST_EVENTS), *_options(selection)])
-
-
-def _check() -> None:
-    if st.button("Check everything now", icon=":material/verified:"):
-        ctx = page_frame.context()
-        with st.spinner("Checking every event and every signed row …"):
-            broken, faults = queries.find_audit_break(ctx), ctx.store.signature_faults()
-            st.session_state[CHECKED] = _check_result(broken, faults, ctx.clock.now())
-    page_frame.show_html(st.session_state.get(CHECKED, ""))
 
 
 def _choices() -> AuditFilter:
@@ -121,7 +108,6 @@ def _options(selection: AuditFilter) -> list[str]:
 
 
 SHOWN_DETAILS: Final = 140
-MOST_FAULTS: Final = 10
 CHAIN_NOTE: Final = "The chain of events is checked every minute"
 
 
@@ -134,28 +120,6 @@ def _headline(total: int, broken: int | None, matching: int | None = None) -> st
         share = f"{matching:,} of {labels.plural(total, 'event')} match"
         return f"The audit log is {strong('intact')}; {strong(share)}"
     return f"The audit log is {strong('intact')}: {labels.plural(total, 'event')}"
-
-
-def _check_result(broken: int | None, faults: Sequence[RowFault], now: datetime) -> str:
-    """broken: the first event that does not fit, None without."""
-    at = labels.date_time(now)
-    if broken is None and not faults:
-        words = (
-            "Every event fits the one before it and the log's kept end, and every decided row "
-            f"is as it was signed. Checked {at}."
-        )
-        return html.banner("✓ Intact.", words, tone=Tone.BETTER)
-    found = []
-    if broken is not None:
-        found.append(f"event {broken:,}, or one before it, was changed or is missing")
-    if faults:
-        found.append(f"{labels.plural(len(faults), 'row')} are not as they were signed")
-    words = f"{' and '.join(found).capitalize()}. Compare with a backup. Checked {at}."
-    rows = [
-        {"Row": strong(fault.name), "What does not hold": escape(fault.why)}
-        for fault in faults[:MOST_FAULTS]
-    ]
-    return html.banner("✕ Not intact.", words, tone=Tone.WORSE) + html.table(rows)
 
 
 def _cells(event: AuditEvent, now: datetime) -> html.Row:

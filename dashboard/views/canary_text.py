@@ -12,17 +12,11 @@ from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import CanaryEnd, Rollout, RolloutState, find_end
-from harness.domain.formatting import (
-    format_estimate,
-    format_harm,
-    format_number,
-    format_percent,
-)
+from harness.domain.formatting import format_estimate, format_harm, format_percent
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.domain.routing.table import Route
 from harness.gate.online.fisher import ALARM_LOG_E
-from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import StepNeed
 from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
@@ -312,9 +306,6 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[html
             "When": f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
             "What": f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
             "Why": escape(move.details.get("reason", "")),
-            "Evidence at that time": (
-                f"<span>{'<br>'.join(map(escape, _evidence_lines(move)))}</span>"
-            ),
         }
         for move in moves
     ]
@@ -333,18 +324,3 @@ def _what(rollout: Rollout, event: AuditEvent) -> str:
         return find_end(str(event.details.get("reason", ""))).value
     plain = event.action.removeprefix("canary.").replace("_", " ")
     return _WORDS.get(event.action, plain)
-
-
-def _evidence_lines(move: AuditEvent) -> Sequence[str]:
-    evidence = RecordedEvidence.from_details(move.details)
-    if evidence is None:
-        return ()
-    wanted, known = format_number(evidence.certificate_at), format_number(evidence.certificate)
-    reached = evidence.certificate >= evidence.certificate_at
-    certificate = f"reached ({wanted})" if reached else f"at {known}, needs {wanted}"
-    return (
-        f"candidate: {evidence.canary_failures:,} of {evidence.canary_units:,} failed",
-        f"incumbent: {evidence.control_failures:,} of {evidence.control_units:,}",
-        f"evidence of harm at most {format_harm(min(1.0, evidence.harm_share))}",
-        f"certificate of no harm {certificate}",
-    )

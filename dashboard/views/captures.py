@@ -22,7 +22,6 @@ NOTHING: Final = "Nothing is captured yet."
 
 def show() -> None:
     ctx = page_frame.context()
-    names = page_frame.route_names(ctx)
     page = list_captures(ctx, PageRequest(MOST_ROWS))
     count = labels.plural(page.total or 0, "request")
     found = f"{count} of users kept, redacted." if page.total else "No request is kept."
@@ -32,7 +31,6 @@ def show() -> None:
     show_openers(
         [
             show_one.opener([row.id for row in page], missing=missing),
-            purge.opener(names, missing=missing),
             delete_user.opener(),
         ]
     )
@@ -63,10 +61,6 @@ def _cells(row: CaptureSummary) -> html.Row:
 
 READ: Final = "read-one-capture"
 NO_TEXT: Final = "(no text)"
-ALL: Final = "All routes"
-BY_ID: Final = "One, by its id"
-BY_ROUTE: Final = "Of one route"
-EVERYTHING: Final = "Of all routes"
 
 
 @dialog(
@@ -110,28 +104,6 @@ def render(capture: CapturedRequest) -> str:
         for role, words in said
     )
     return html.facts(facts) + html.block(parts, kind="sg-messages")
-
-
-@dialog(
-    "Delete captured requests", Role.ADMIN, "purge", "delete",
-    label="Delete some …", width="medium",
-)  # fmt: skip
-def purge(form: Form, routes: Sequence[str]) -> None:
-    id_, route = None, None
-    which = st.radio("Which", [BY_ROUTE, BY_ID, EVERYTHING], key=form.key("which"))
-    if which == BY_ID:
-        id_ = form.text("id", "Id, as the table names it")
-    elif which == BY_ROUTE:
-        route = form.choose("route", "Route", routes, placeholder="Choose a route")
-    everything = which == EVERYTHING
-    form.need(id_ or route or everything, "Say which ones first.")
-    sure = st.checkbox("They cannot be brought back", key=form.key("sure"))
-    form.need(sure, "Confirm that they cannot be brought back.")
-    form.submit(
-        "Delete them", f"deleted captured requests: {id_ or route or ALL}.",
-        captures.purge_captures, secret=page_frame.installation().secret, id_=id_, route=route,
-        everything=everything,
-    )  # fmt: skip
 
 
 @dialog(

@@ -16,15 +16,15 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import queries
-from harness.control.proposals import cost_ratio, decisions, drawbacks, evaluation, review
-from harness.control.proposals.review import ProposalReview
+from harness.control.proposals import cost_ratio, decisions, drawbacks, evaluation
+from harness.control.proposals.decisions import ProposalReview
 from harness.control.routing import monthly_bill
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.domain.operations.access import Actor, Role
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, ProposalView
-from harness.gate.text.claim_sentence import describe_claim
+from harness.gate.text.verdict_sentences import describe_claim
 from harness.store.sql.preload import Preload
 
 MOST_PROPOSALS: Final = 100
@@ -192,7 +192,7 @@ def why_not_approve(
 
 def load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     ctx = page_frame.context()
-    return load_comparison_view(ctx, proposal), review.review_proposal(ctx, proposal)
+    return load_comparison_view(ctx, proposal), decisions.review_proposal(ctx, proposal)
 
 
 @dialog("Approve the canary", Role.APPROVER, "approval", width="medium")

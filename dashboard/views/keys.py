@@ -9,12 +9,11 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
-from dashboard.dialog_forms import REASON, Field, Form, ask_fields, dialog, show_openers
+from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog, show_openers
 from dashboard.html import escape, faint, meter, noted, state, strong
 from dashboard.labels import Label, Tone
 from harness.control.context import Context
-from harness.control.operations import dashboard_sessions, keys, people
-from harness.control.operations.dashboard_sessions import SignedInSession
+from harness.control.operations import keys, people
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.people import PersonView
 from harness.control.operations.queries import list_keys
@@ -41,7 +40,6 @@ def show() -> None:
         ctx = page_frame.context()
         page, now = list_keys(ctx, PageRequest(MOST_LISTED)), ctx.clock.now()
     live = [key for key in page if key.revoked_at is None]
-    gone = [key for key in page if key.revoked_at is not None]
     clients = [key for key in live if key.role is None]
     st.html(html.title(_headline(clients, now.date()), escape(labels.date_time(now))))
     page_frame.show_html(html.invalid(page.invalid))
@@ -56,9 +54,6 @@ def show() -> None:
         )
     _management([key for key in live if key.role is not None])
     _people()
-    if gone:
-        with st.expander(labels.plural(len(gone), "revoked key")):
-            st.html(html.table(map(_revoked_cells, gone), stacked=True))
     page_frame.show_rest(page, "keys", "swapgate key list")
     _spending()
     page_frame.copy_as_cli(["key", "list"], ["spending"])
@@ -183,14 +178,6 @@ def _management(found: Sequence[KeySummary]) -> None:
     st.html(html.listing("Management keys", note, rows, nobody))
 
 
-def _revoked_cells(key: KeySummary) -> html.Row:
-    return {
-        "Key": escape(f"{key.name} …{key.hint}"),
-        "Kind": escape(kind(key)),
-        "Revoked (UTC)": _day(key.revoked_at) if key.revoked_at else "",
-    }
-
-
 def _day(at: datetime) -> str:
     return f"{at:%d %b %Y}"
 
@@ -220,11 +207,6 @@ def _spending() -> None:
         )
 
 
-_WAYS: Final = {
-    "key": "a management key",
-    "link": "a one-time link",
-    "oidc": "single sign-on",
-}
 _KINDS: Final = {
     PrincipalKind.LOCAL: "the command line of this machine",
     PrincipalKind.SERVICE: "a key, as a service",
@@ -250,15 +232,6 @@ def _who_first(view: PersonView) -> tuple[bool, str]:
     return (bool(view.person) or view.issuer is None, view.folded)
 
 
-def _session_cells(view: SignedInSession) -> html.Row:
-    return {
-        "Name": strong(view.name),
-        "Signed in": escape(labels.date_time(view.opened_at)),
-        "By": escape(_WAYS[view.by]),
-        "Until (UTC)": escape(labels.date_time(view.expires_at)),
-    }
-
-
 NO_OTHER: Final = "No other person here"
 OWN: Final = "An admin sees every person here. All others see themselves alone."
 NOTE: Final = (
@@ -271,14 +244,10 @@ NOTE: Final = (
 def _people() -> None:
     ctx, actor = page_frame.context(), current_user.signed_in()
     known = people.list_people(ctx, actor)
-    going_on = dashboard_sessions.list_open(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(html.section("People", NOTE))
     alone = "" if others else "The operator of this machine is the only person."
-    unused = "" if going_on else "No person is signed in."
-    show_openers(
-        [declare.opener(known, missing=alone), end_session.opener(going_on, missing=unused)]
-    )
+    show_openers([declare.opener(known, missing=alone)])
     if actor is None or actor.role < Role.ADMIN:
         st.html(html.note(OWN))
     if not known:
@@ -287,8 +256,6 @@ def _people() -> None:
     st.html(html.table(rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
-    if going_on:
-        st.html(html.listing("Signed in now", "", map(_session_cells, going_on[:MOST_ROWS])))
 
 
 @dialog("Declare who somebody is", Role.ADMIN, "declaration", "group", width="medium")
@@ -312,36 +279,17 @@ def _declare(ctx: Context, actor: Actor, name: str, person: str, reason: str) ->
         people.link(ctx, actor, name, person, reason)
 
 
-@dialog("End a session", Role.ADMIN, "session", "logout", width="medium")
-def end_session(form: Form, going_on: Sequence[SignedInSession]) -> None:
-    lacks = "Choose a session and give a reason."
-    choices = {
-        f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}": view
-        for view in going_on
-    }
-    view = choices.get(form.choose("whose", "Whose", choices, need=lacks) or "")
-    reason = form.text("why", REASON, need=lacks)
-    form.says = f"{view.name} is signed out of that browser." if view else ""
-    ended = view.id if view else ""
-    form.submit("End the session", "", dashboard_sessions.end_another, ended, reason)
-
-
 NEW_KEY: Final = "new-key"
-LIMITS: Final[Sequence[Sequence[Field]]] = tuple(
-    tuple(
-        Field(name, label, "limit", least, options={"placeholder": "No limit"})
-        for name, label, least in column
-    )
-    for column in (
-        (
-            ("budget_day_usd", "Budget per day (UTC), US dollars", 0.01),
-            ("budget_month_usd", "Budget per month (UTC), US dollars", 0.01),
-        ),
-        (
-            ("requests_per_min", "Requests per minute", 1.0),
-            ("tokens_per_min", "Tokens per minute", 1.0),
-        ),
-    )
+NO_LIMIT: Final[Mapping[str, Any]] = {"placeholder": "No limit"}
+LIMITS: Final[Sequence[Fields]] = (
+    {
+        "budget_day_usd": Field("Budget per day (UTC), US dollars", 0.01, **NO_LIMIT),
+        "budget_month_usd": Field("Budget per month (UTC), US dollars", 0.01, **NO_LIMIT),
+    },
+    {
+        "requests_per_min": Field("Requests per minute", 1.0, **NO_LIMIT),
+        "tokens_per_min": Field("Tokens per minute", 1.0, **NO_LIMIT),
+    },
 )
 OPT_OUTS: Final[Mapping[OptOut, str]] = {
     OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
-from dashboard.html import escape, strong
+from dashboard.html import escape, noted, strong
 from dashboard.labels import Label, Tone
 from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
@@ -31,11 +31,19 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.formatting import DASH, format_score
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import NO_SINK, Severity
-from harness.domain.pagination import Page
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import Route
 
-MOST_ALERTS: Final = 5
+MOST_ALERTS: Final = 5  # as banners
+MOST_LISTED_ALERTS: Final = 25
+# The control process queues messages within seconds.
+QUEUED_WITHIN: Final = timedelta(minutes=2)
+SEVERITY_SIGNS: Final = {
+    Severity.CRITICAL: ("✕", Tone.WORSE),
+    Severity.WARNING: ("?", Tone.UNDECIDED),
+    Severity.INFO: ("=", Tone.NEUTRAL),
+}
 # With more routes than FEW_ROUTES, only those where something goes on are cards; the others are
 # lines of a table. With more than MOST_CARDS, a search narrows them.
 FEW_ROUTES: Final = 6
@@ -47,26 +55,21 @@ def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         overview, routes = load_overview(ctx), ctx.store.lists.routes()
-        alarming = [
-            alert
-            for alert in list_alerts(ctx, open_only=True)
-            if alert.kind not in ALERTS_OF_STATES
-        ]
-        alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
-    waiting = count_unconfirmed(ctx)
-    st.html(html.title(*_headline(overview, len(alarming), waiting)))
+        opened = list_alerts(ctx, PageRequest(MOST_LISTED), open_only=True)
+        alerts = sorted(opened, key=lambda a: (-a.severity, -a.last_seen.timestamp()))
+    alarming = sum(alert.kind not in ALERTS_OF_STATES for alert in alerts)
+    st.html(html.title(*_headline(overview, alarming, count_unconfirmed(ctx))))
     page_frame.show_html(html.invalid(routes.invalid))
     page_frame.show_done_message()
-    if ctx.sinks is not None and not ctx.sinks.names():
-        st.html(html.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
     show_next_steps()
-    _alerts(alarming, overview.at)
+    _alerts(ctx, alerts, overview.at)
     page_frame.show_freezes()
     if overview.names:
         _show_routes(ctx, overview, routes)
     else:
         ask_first_route()
-    page_frame.copy_as_cli(["status"])
+    _all_alerts(ctx, alerts)
+    page_frame.copy_as_cli(["status"], ["alert", "list"])
 
 
 def _show_routes(ctx: Context, overview: RouteOverview, routes: Page[Route]) -> None:
@@ -114,8 +117,27 @@ def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
             _links(status)
 
 
-def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
-    for alert in open_[:MOST_ALERTS]:
+def _alerts(ctx: Context, open_: Sequence[AlertView], now: datetime) -> None:
+    sinks = ctx.sinks.names() if ctx.sinks is not None else ()
+    if ctx.sinks is not None and not sinks:
+        st.html(html.note(f"{NO_SINK[:1].upper()}{NO_SINK[1:]}."))
+    untold = [
+        alert.first_seen
+        for alert in open_
+        if not (alert.delivered or alert.waiting or alert.given_up)
+        and now - alert.first_seen > QUEUED_WITHIN
+        and any(ctx.sinks is not None and ctx.sinks.takes(sink, alert.kind) for sink in sinks)
+    ]
+    if untold:
+        words = (
+            f"Nobody was told of {labels.plural(len(untold), 'open alert')}, the oldest of "
+            f"{labels.age(min(untold), now)}: the control process, which sends and ends "
+            "alerts, seems not to run. swapgate doctor tells; swapgate serve control starts it."
+        )
+        st.html(html.banner("STALE.", words))
+    # What the card of a route says needs no banner.
+    shown = [alert for alert in open_ if alert.kind not in ALERTS_OF_STATES]
+    for alert in shown[:MOST_ALERTS]:
         critical = alert.severity is Severity.CRITICAL
         mark, tone = ("✕", Tone.WORSE) if critical else ("?", Tone.UNDECIDED)
         times = f", {alert.count:,} times" if alert.count > 1 else ""
@@ -127,10 +149,41 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
                 docs_label=labels.RUNBOOK,
             )
         )  # fmt: skip
-    if len(open_) > MOST_ALERTS:
-        more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
-        st.html(html.banner(f"? {more}.", "Alerts and `swapgate alert list --open` have all."))
-        page_frame.link("alerts", "All alerts", "notifications")
+    if more := shown[MOST_ALERTS:]:
+        many = labels.plural(len(more), "more alert")
+        st.html(html.banner(f"? {many}.", "They stand at the foot, under all alerts."))
+
+
+def _all_alerts(ctx: Context, open_: Sequence[AlertView]) -> None:
+    page = list_alerts(ctx, PageRequest(MOST_LISTED_ALERTS))
+    if not page.total:
+        return
+    heading = f"All alerts: {len(open_):,} open of {page.total:,}, and who was told"
+    with st.expander(heading, icon=":material/notifications:"):
+        over = [alert for alert in page if not alert.open]
+        rows = [_alert_cells(alert) for alert in (*open_, *over)[:MOST_LINES]]
+        st.html(html.table(rows, stacked=True))
+        page_frame.show_rest(page, "alerts, the last seen first", "swapgate alert list")
+
+
+def _alert_cells(alert: AlertView) -> html.Row:
+    title = f'<b class="long">{escape(alert.title)}</b>'
+    if page := alert.page.removeprefix("/alerts").removeprefix("/"):
+        title = f'<a href="{escape(page)}" target="_self">{title}</a>'
+    error = f" ({alert.last_error})" if alert.last_error else ""
+    lasted = "still open"
+    if alert.resolved_at is not None:
+        lasted = labels.span((alert.resolved_at - alert.first_seen).total_seconds())
+    symbol, tone = SEVERITY_SIGNS[alert.severity]
+    return {
+        "Alert": noted(title, alert.text),
+        "About": escape(alert.subject),
+        "Severity": html.state(Label(symbol, alert.severity.name.lower(), tone)),
+        "First seen": escape(labels.date_time(alert.first_seen)),
+        "Lasted": escape(lasted),
+        "Times": labels.count(alert.count),
+        "Messages": escape(f"{alert.message_counts or 'none'}{error}"),
+    }
 
 
 def _links(status: RouteStatus) -> None:

@@ -8,13 +8,9 @@ import streamlit as st
 
 from dashboard import html, labels, page_frame
 from dashboard.html import escape, strong
-from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.context import Context
-from harness.control.operations.queries import list_proposals
-from harness.domain.errors import ConfigError
 from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_bps, format_number, format_percent, format_score
-from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -23,7 +19,6 @@ from harness.domain.proposals.policy import (
     Policy,
     PromotionMode,
 )
-from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.gate.planning.multiplicity import ALL_LOOKS
 from harness.gate.text.guardrail_rows import GUARDRAIL_NAMES
@@ -33,26 +28,17 @@ NOTE: Final = (
     "It says what a candidate must prove, who approves, and how its canary grows. The form on "
     "Proposals says what a swap takes in items, money and time."
 )
-FORMER: Final = (
-    "A process keeps the rules with which it began until it gets a SIGHUP or restarts. Below "
-    "stand the former ones. An open proposal keeps the rules with which it was made."
-)
 
 
 @dataclass(frozen=True)
 class PolicyUse:
     policy: Policy
     routes: Sequence[Route]
-    # Open proposals that were registered with another version of it, which holds for them.
-    former: Sequence[Proposal]
 
 
 def show(route: Route | None = None) -> None:
     uses = list_policy_uses(page_frame.context())
     st.html(html.section("Policy", NOTE))
-    if changed := list_changed_policies(page_frame.installation()):
-        which = labels.plural(len(changed), "policy", "policies")
-        st.html(html.banner(f"The file has changed {which}: {', '.join(changed)}.", FORMER))
     own = route.settings.policy if route else ""
     others = [use for use in uses if use.policy.name != own]
     for use in uses:
@@ -81,55 +67,17 @@ def _show_policy(use: PolicyUse) -> None:
                 f'<p class="note">{used}</p>',
             )
         )
-        if use.former:
-            verb = "follows" if len(use.former) == 1 else "follow"
-            words = (
-                f"{labels.plural(len(use.former), 'open proposal')} {verb} an older version of "
-                "this policy, the one with which each was made: "
-                f"{', '.join(f'{p.id} on {p.route}' for p in use.former)}."
-            )
-            st.html(html.banner("STALE.", words))
         st.html(summary(use.policy))
         st.html(_steps(use.policy.canary))
 
 
 def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
     known = ctx.store.lists.routes()
-    opened = list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     uses = [
-        PolicyUse(
-            policy,
-            [route for route in known if route.settings.policy == name],
-            [
-                proposal
-                for proposal in opened
-                # Of most it is the same one, which takes less time to say than two digests.
-                if proposal.policy.name == name
-                and proposal.policy != policy
-                and proposal.policy.digest != policy.digest
-            ],
-        )
+        PolicyUse(policy, [route for route in known if route.settings.policy == name])
         for name, policy in ctx.policies.items()
     ]
     return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
-
-
-def list_changed_policies(installed: Installation) -> Sequence[str]:
-    """Names the policies that the file has with other rules than this process; none of a file
-    of no use, of which Settings says what is wrong.
-    """
-    source, known = installed.settings.source, installed.context.policies
-    if source is None or read_file_version(source) == installed.file_version:
-        return ()
-    try:
-        in_file = load_settings(source).policies
-    except ConfigError:
-        return ()
-    return sorted(
-        name
-        for name, policy in in_file.items()
-        if name in known and known[name].digest != policy.digest
-    )
 
 
 def summary(policy: Policy) -> str:
@@ -202,7 +150,7 @@ def _money(policy: Policy) -> str:
     words = (
         f"An eval run ends at {' or '.join(limits)}."
         if limits
-        else "An eval run has no limit of its own: see below what a swap would take."
+        else "An eval run has no limit of its own: Proposals says what a swap takes."
     )
     judge = policy.canary.judge
     if judge is not None:

@@ -215,27 +215,26 @@ def _read_form(
     ctx = page_frame.context()
     left, right = st.columns(2)
     param = st.query_params.get("route")
-    with left:
-        free = next((name for name in routes if name not in busy), routes[0])
-        at = routes.index(param if param in routes else free)
-        route = st.selectbox("Route", routes, index=at, key="wish-route")
-        claims: list[Claim | None] = [None, *Claim]
-        claim = st.selectbox("Claim", claims, format_func=_name_claim, key="wish-claim")
-    with right:
-        known = list(page_frame.candidates(ctx, route))
-        names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
-        candidate = st.selectbox(
-            "Candidate", names, index=0 if prefilled else None, accept_new_options=True,
-            placeholder=TYPE_A_MODEL, key=f"wish-candidate-{route}",
-        )  # fmt: skip
-        margin = st.number_input(
+    free = next((name for name in routes if name not in busy), routes[0])
+    at = routes.index(param if param in routes else free)
+    route = left.selectbox("Route", routes, index=at, key="wish-route")
+    claims: list[Claim | None] = [None, *Claim]
+    claim = left.selectbox(
+        "Claim", claims, key="wish-claim",
+        format_func=lambda claim: labels.CLAIMS[claim] if claim else AS_THE_POLICY,
+    )  # fmt: skip
+    known = list(page_frame.candidates(ctx, route))
+    names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
+    candidate = right.selectbox(
+        "Candidate", names, index=0 if prefilled else None, accept_new_options=True,
+        placeholder=TYPE_A_MODEL, key=f"wish-candidate-{route}",
+    )  # fmt: skip
+    margin = right.number_input(
             "Allowed loss, points", 0.1, 50.0, None, 0.5, placeholder=AS_THE_POLICY,
             key="wish-margin",
         )  # fmt: skip
-    with left:
-        reason = st.text_input("Reason", key="wish-reason")
-    with right:
-        change = st.text_input("Change request (optional)", key="wish-change")
+    reason = left.text_input("Reason", key="wish-reason")
+    change = right.text_input("Change request (optional)", key="wish-change")
     return submission.ProposalRequest(
         route=route,
         candidate=(candidate or "").strip(),
@@ -244,10 +243,6 @@ def _read_form(
         margin=None if margin is None else margin / 100,
         change_reference=(change or "").strip(),
     )
-
-
-def _name_claim(claim: Claim | None) -> str:
-    return labels.CLAIMS[claim] if claim else AS_THE_POLICY
 
 
 def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
@@ -276,13 +271,11 @@ def _accept_cost(
     if why_not := current_user.why_not(Role.APPROVER):
         return request, f"Its canary would end for its cost. {why_not}"
     left, right = st.columns(2)
-    with left:
-        ratio = st.number_input(
-            "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
-            key="wish-cost",
-        )  # fmt: skip
-    with right:
-        because = st.text_input("Because", key="wish-because")
+    ratio = left.number_input(
+        "Accept a cost of up to … times", 1.0, cost_ratio.MOST_ACCEPTED, None, 0.5,
+        key="wish-cost",
+    )  # fmt: skip
+    because = right.text_input("Because", key="wish-because")
     if ratio is None or not cost.is_covered_by(ratio) or not because.strip():
         return request, "Its canary would end for its cost: accept that above, with a reason."
     if st.button("Accept this cost for another person's proposal"):

@@ -7,7 +7,7 @@ from typing import Final
 import streamlit as st
 
 from dashboard import current_user, html, labels, page_frame
-from dashboard.dialog_forms import Form, ask_object, dialog
+from dashboard.dialog_forms import Form, dialog
 from dashboard.html import escape, strong
 from harness.control.context import Context
 from harness.control.providers import (
@@ -28,7 +28,7 @@ from harness.control.routing import first_route, targets
 from harness.control.routing.targets import ProviderChange
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.oauth import OAUTH_ENDPOINTS, TOKEN_KEY_NAME
-from harness.domain.routing.target import JsonObject, RequestPatch, Target
+from harness.domain.routing.target import Target
 
 ASKS: Final = "Asking the provider, for 20 s at most"
 STORE, REMOVE = "Add or replace", "Remove"
@@ -38,19 +38,7 @@ OUTDATED: Final = "outdated-by-a-move"
 UNLISTED: Final = "unlisted-model"
 SHOWN: Final = 5
 KIND_NOTE: Final = "The kind sets the protocol. A server of your own is vllm, ollama or custom."
-OWN_MODEL: Final = (
-    "With any of these it is a model of its own: it has its own name, needs its own proof, and "
-    "can serve beside the plain one."
-)
-JSON_FIELDS: Final = (
-    ("parameters", "Parameters, as JSON; a client's own value wins", '{"temperature": 0}'),
-    ("patch", "Set whatever the client sent, as JSON", '{"store": false}'),
-    (
-        "format",
-        "response_format, instead of the client's, as JSON",
-        '{"type": "json_object"}',
-    ),
-)
+PARAMETERS: Final = "`swapgate model add` adds one with parameters of its own."
 
 
 @dialog("Add a provider", Role.ADMIN, "new", "add", width="medium")
@@ -84,7 +72,7 @@ def add_model(form: Form, provider: str) -> None:
         placeholder="Choose one, or write its name",
     )  # fmt: skip
     known = f"{len(models):,} models are known." if models else "No model of it is known yet."
-    st.html(html.note(f"{known} A model in this list serves nobody until a route names it."))
+    st.html(html.note(f"{known} A model serves nobody until a route names it. {PARAMETERS}"))
     if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
                  disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
         with st.spinner(f"{ASKS} …"):
@@ -92,10 +80,8 @@ def add_model(form: Form, provider: str) -> None:
                 lambda actor: _read_list(actor, provider),
                 lambda _: f"{provider} listed its models.",
             )
-    request = _ask_request(form)
-    # It has a name of its own once it is chosen.
-    name = Target(provider, model, *request).name if model else ""
-    form.submit("Add the model", f"added {name}.", _add_model, provider, model, *request)
+    name = f"{provider}/{model}"
+    form.submit("Add the model", f"added {name}.", _add_model, name)
 
 
 def _read_list(actor: Actor, provider: str) -> None:
@@ -103,23 +89,8 @@ def _read_list(actor: Actor, provider: str) -> None:
     add_model.reopen(provider)
 
 
-def _ask_request(form: Form) -> tuple[JsonObject, RequestPatch]:
-    with st.expander("Parameters, and changes of each request (optional)"):
-        st.html(html.note(OWN_MODEL))
-        found = []
-        for part, label, example in JSON_FIELDS:
-            value, wrong = ask_object(label, key=form.key(part), example=example)
-            form.need(not wrong, wrong)
-            found.append(value)
-        addendum = st.text_area("Text appended to the system message", key=form.key("addendum"))
-    own, forced, response_format = found
-    return own, RequestPatch(forced, (addendum or "").strip(), response_format or None)
-
-
-def _add_model(
-    ctx: Context, actor: Actor, provider: str, model: str, own: JsonObject, patch: RequestPatch
-) -> None:
-    added = targets.add_target(ctx, actor, Target(provider, model, own, patch))
+def _add_model(ctx: Context, actor: Actor, name: str) -> None:
+    added = targets.add_target(ctx, actor, Target.from_name(name))
     if unlisted := discovery.describe_unlisted(ctx, actor, added):
         st.session_state[UNLISTED] = (added.name, unlisted)
 

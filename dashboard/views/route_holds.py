@@ -1,7 +1,7 @@
 """What people do about a route at once, with a reason, on the pages Routes and Canary."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Final
 
 import streamlit as st
@@ -67,10 +67,9 @@ def add(form: Form, route: str) -> None:
     ctx = page_frame.context()
     now, reach = ctx.clock.now(), form.reach(route)
     left, right = st.columns(2)
-    with left:
-        starts_at = _ask_time("From, UTC (empty: now)", form.key("from"))
-    with right:
-        ends_at = _ask_time("Until, UTC", form.key("until"))
+    begins = left.datetime_input("From, UTC (empty: now)", None, key=form.key("from"))
+    ends = right.datetime_input("Until, UTC", None, key=form.key("until"))
+    starts_at, ends_at = (at and at.replace(tzinfo=UTC) for at in (begins, ends))
     live = canary_status.list_canaries(ctx, route=reach)
     held = ", ".join(f"{canary.candidate.name} on {canary.rollout.route}" for canary in live)
     form.say(f"Held back: {strong(held)}." if held else "No canary runs there now.", HELD_BACK)
@@ -84,11 +83,6 @@ def add(form: Form, route: str) -> None:
     scope = "all routes" if reach is None else f"route {route}"
     done = f"froze {scope} until {labels.date_time(until)}."
     form.submit("Freeze", done, freezes.add_freeze, wanted)
-
-
-def _ask_time(label: str, key: str) -> datetime | None:
-    chosen = st.datetime_input(label, value=None, key=key)
-    return None if chosen is None else chosen.replace(tzinfo=UTC)
 
 
 @dialog("End the freeze", Role.APPROVER, "thaw", "sunny")

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
 from dashboard import html, page_frame
-from dashboard.dialog_forms import REASON, Field, Form, ask_fields, dialog
+from dashboard.dialog_forms import REASON, Field, Fields, Form, ask_fields, dialog
 from dashboard.html import escape, strong
 from dashboard.views import route_timeline
 from dashboard.views.route_timeline import RouteView
@@ -59,145 +58,90 @@ DATA_CLASSES: Final = (
 NO_DATA_CLASS: Final = "none: every provider may see it"
 
 
-def _usual(policies: Sequence[str], per_day: int) -> Sequence[Sequence[Field]]:
-    return (
-        (
-            Field("policy", "Policy", "choice", words={name: name for name in policies}),
-            Field(
-                "stakes", "Stakes", "choice", words={stakes: stakes.value for stakes in Stakes},
-                options={"help": "high: only fallbacks marked good enough may answer."},
-            ),
-        ),
-        (
-            Field("total_timeout_s", "A request's whole budget, seconds", "limit", 1.0),
-            Field(
-                "capture_bps", "Requests to capture, redacted, %", "share", 0.0, 100.0,
-                options={"step": 0.5, "help": f"At most {per_day} a day are kept."},
-            ),
-        ),
-    )  # fmt: skip
-
-
-SECONDS: Final = {"step": 1.0, "format": "%g"}
+SECONDS: Final[Mapping[str, Any]] = {"step": 1.0, "format": "%g"}
 # What few routes change, in two columns; the class of the data stands above the first one.
-ADVANCED_LEFT: Final = (
-    Field(
-        "first_token_timeout_s", "A stream's first output within, seconds", "limit",
-        0.001, LONGEST_S,
-        options={**SECONDS, "placeholder": "The model's, else the router's"},
+ADVANCED_LEFT: Final[Fields] = {
+    "first_token_timeout_s": Field(
+        "A stream's first output within, seconds", 0.001, LONGEST_S, **SECONDS,
+        placeholder="The model's, else the router's",
     ),
-    Field(
-        "commit", "A stream reaches the client", "choice",
+    "commit": Field(
+        "A stream reaches the client",
         words={
             StreamCommit.FIRST_TOKEN: "as soon as its first word is there",
             StreamCommit.WHOLE: "when it is complete",
         },
     ),
-    Field(
-        "keep_warm_bps", "Share that keeps each other model warm, %", "share",
-        0.0, MAX_KEEP_WARM_BPS / 100,
-        options={
-            "step": 0.5,
-            "help": "So many of its requests go to each healthy fallback, so that it "
-            "is known to work before it is needed.",
-        },
+    "keep_warm_bps": Field(
+        "Share that keeps each other model warm, %", 0.0, MAX_KEEP_WARM_BPS / 100, step=0.5,
+        help="So many of its requests go to each healthy fallback, so that it is known to work "
+        "before it is needed.",
     ),
-    Field(
-        "capture_per_day", "Captured requests kept per day, at most", "number",
-        1, MAX_PER_DAY,
+    "capture_per_day": Field("Captured requests kept per day, at most", 1, MAX_PER_DAY),
+}  # fmt: skip
+ADVANCED_RIGHT: Final[Fields] = {
+    "task": Field(
+        "Task", placeholder="None", live=True,
+        help="Requests with the header x-swapgate-task and this name come here.",
     ),
-)  # fmt: skip
-ADVANCED_RIGHT: Final = (
-    Field(
-        "task", "Task",
-        options={
-            "placeholder": "None",
-            "live": True,
-            "help": "Requests with the header x-swapgate-task and this name come here.",
-        },
+    "first_byte_timeout_s": Field(
+        "A plain answer begins within, seconds", 0.001, LONGEST_S, **SECONDS,
+        placeholder="The model's, the router's, or measured",
     ),
-    Field(
-        "first_byte_timeout_s", "A plain answer begins within, seconds", "limit",
-        0.001, LONGEST_S,
-        options={**SECONDS, "placeholder": "The model's, the router's, or measured"},
-    ),
-    Field(
-        "on_bad_event", "When a stream has what cannot be read", "choice",
+    "on_bad_event": Field(
+        "When a stream has what cannot be read",
         words={
             OnBadEvent.FAIL: "the request fails",
             OnBadEvent.SKIP: "the stream goes on without it",
         },
     ),
-    Field(
-        "on_empty_answer", "When an answer says nothing", "choice",
+    "on_empty_answer": Field(
+        "When an answer says nothing",
         words={
             OnEmptyAnswer.FAIL: "the next target is asked",
             OnEmptyAnswer.ACCEPT: "silence is an answer",
         },
     ),
-    Field(
-        "on_content_policy", "When a provider's content filter refuses", "choice",
+    "on_content_policy": Field(
+        "When a provider's content filter refuses",
         words={
             OnContentPolicy.FAIL: "the request fails",
             OnContentPolicy.FALLBACK: "the next fallback is asked",
         },
     ),
-    Field(
-        "capture_keep_days", "Days that captured requests are kept", "limit",
-        0.001, MAX_KEEP_DAYS, options=SECONDS,
+    "capture_keep_days": Field(
+        "Days that captured requests are kept", 0.001, MAX_KEEP_DAYS, **SECONDS
     ),
-)  # fmt: skip
-
-
-DESCRIPTION: Final = Field("description", "What it is for")
+}  # fmt: skip
+DESCRIPTION: Final = Field("What it is for")
 SIDE_EFFECTS: Final = Field(
-    "side_effects",
-    "Its tools act on the world: no request goes to another model for practice",
-    "flag",
+    "Its tools act on the world: no request goes to another model for practice"
 )
-
-
-EVERY: Final = "0 3 * * 1"  # Mondays at 3
-CANDIDATES: Final = (
-    (
-        Field(
-            "models", "Models to measure by the clock, separated by commas",
-            options={
-                "placeholder": "None, or openai/gpt-5*, openrouter/*:price<0.5",
-                "live": True,
-            },
+NO_CANDIDATES: Final = CandidateSchedule((), "0 3 * * 1", 5.0)  # Mondays at 3
+CANDIDATES: Final[Sequence[Fields]] = (
+    {
+        "models": Field(
+            "Models to measure by the clock, separated by commas", live=True,
+            placeholder="None, or openai/gpt-5*, openrouter/*:price<0.5",
         ),
-        Field(
-            "prefer", "A candidate has to be", "choice",
+        "prefer": Field(
+            "A candidate has to be",
             words={Preference.BETTER: "better", Preference.CHEAPER: "not worse, and cheaper"},
         ),
-        Field(
-            "on_better", "When one passes", "choice",
+        "on_better": Field(
+            "When one passes",
             words={
                 OnBetter.NOTIFY: "tell people",
                 OnBetter.PROPOSE: "propose it: a person approves",
                 OnBetter.CANARY: "open its canary",
             },
         ),
-    ),
-    (
-        Field("every", "When, as cron in UTC", options={"placeholder": EVERY}),
-        Field("budget_usd", "A round costs at most, US dollars", "number", 0.01, MOST_USD),
-    ),
+    },
+    {
+        "every": Field("When, as cron in UTC", placeholder=NO_CANDIDATES.every),
+        "budget_usd": Field("A round costs at most, US dollars", 0.01, MOST_USD),
+    },
 )  # fmt: skip
-
-
-def _ask_candidates(
-    before: CandidateSchedule | None, name: Callable[[str], str]
-) -> CandidateSchedule | None:
-    now = before or CandidateSchedule((), EVERY, 5.0)
-    shown = {
-        **{field.name: getattr(now, field.name) for field in fields(CandidateSchedule)},
-        "models": ", ".join(now.models),
-    }
-    chosen = ask_fields(CANDIDATES, SimpleNamespace(**shown), name)
-    names = tuple(part.strip() for part in str(chosen["models"]).split(",") if part.strip())
-    return CandidateSchedule(**{**chosen, "models": names}) if names else None
 
 
 def merge(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
@@ -230,31 +174,46 @@ def preview(route: Route, wanted: RouteSettings) -> str:
 
 def ask(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
     """Asks for all settings. key: the route's name, or a word for a new one."""
-    suites = _ask_suites(ctx, before.suites, key)
-    policies = sorted({*ctx.policies, before.policy})
-    classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
-
-    data_class = Field(
-        "data_class", "Data class", "choice",
-        words={name: name or NO_DATA_CLASS for name in classes},
-        options={"disabled": len(classes) == 1, "help": DATA_CLASSES},
-    )  # fmt: skip
 
     def name(field: str) -> str:
         return f"{field}-{key}"
 
+    suites = _ask_suites(ctx, before.suites, key)
+    policies = sorted({*ctx.policies, before.policy})
+    classes = list(dict.fromkeys(("", *sorted(ctx.data_classes), before.data_class)))
+    usual: Sequence[Fields] = (
+        {
+            "policy": Field("Policy", words={policy: policy for policy in policies}),
+            "stakes": Field(
+                "Stakes", words={stakes: stakes.value for stakes in Stakes},
+                help="high: only fallbacks marked good enough may answer.",
+            ),
+        },
+        {
+            "total_timeout_s": Field("A request's whole budget, seconds", 1.0),
+            "capture_bps": Field(
+                "Requests to capture, redacted, %", 0.0, 100.0, step=0.5,
+                help=f"At most {before.capture_per_day} a day are kept.",
+            ),
+        },
+    )  # fmt: skip
+    data_class = Field(
+        "Data class", words={word: word or NO_DATA_CLASS for word in classes},
+        disabled=len(classes) == 1, help=DATA_CLASSES,
+    )  # fmt: skip
     # Of a new route the usual ones will do: the dialog stays short on a phone.
-    more = st.expander("Policy, stakes, time, capture") if before is NEW else st.container()
-    with more:
-        usual = ask_fields(_usual(policies, before.capture_per_day), before, name)
-        usual["description"] = DESCRIPTION.ask(before.description, name("description"))
+    with st.expander("Policy, stakes, time, capture") if before is NEW else st.container():
+        given = ask_fields(usual, before, name)
+        given |= ask_fields([{"description": DESCRIPTION}], before, name)
     with st.expander("Advanced: data class, other routes, time limits, streams, keep warm"):
-        advanced = ask_fields(((data_class, *ADVANCED_LEFT), ADVANCED_RIGHT), before, name)
-        advanced["side_effects"] = SIDE_EFFECTS.ask(before.side_effects, name("side_effects"))
+        left = {"data_class": data_class, **ADVANCED_LEFT}
+        given |= ask_fields((left, ADVANCED_RIGHT), before, name)
+        given |= ask_fields([{"side_effects": SIDE_EFFECTS}], before, name)
         overrides = _ask_overrides(ctx, before, name, others_than="" if before is NEW else key)
     with st.expander("Candidates: models that are measured by the clock"):
-        advanced["candidates"] = _ask_candidates(before.candidates, name)
-    return replace(before, suites=suites, overrides=overrides, **usual, **advanced)
+        asked = ask_fields(CANDIDATES, before.candidates or NO_CANDIDATES, name)
+    given["candidates"] = CandidateSchedule(**asked) if asked["models"] else None
+    return replace(before, suites=suites, overrides=overrides, **given)
 
 
 def _ask_overrides(

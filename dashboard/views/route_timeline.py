@@ -1,9 +1,9 @@
 """Loads a route with its versions, and draws which model served it when."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import altair as alt
 import pandas as pd
@@ -89,55 +89,47 @@ SERVES, SHARES = "serves", "has a share"
 ROW_HEIGHT: Final = 34
 EDGES: Final = 74
 FEWEST_VERSIONS: Final = 2
-_PATTERNS: Final = ((timedelta(days=2), "%H:%M"), (timedelta(days=300), "%d %b"))
-_LONGEST: Final = "%b %Y"
-_HOURS: Final = (1 / 60, 5 / 60, 0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
-_MOST_TICKS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
-    model: str
-    part: str  # SERVES or SHARES
-    weight_bps: int  # of the callers, where it has a share
-    since: datetime
-    until: datetime
-
-
-def list_stays(view: RouteView) -> Sequence[Stay]:
+def list_stays(view: RouteView) -> Sequence[Mapping[str, Any]]:
+    """Lists who served, and who had a share, when. What goes on over versions is one stay."""
     records = list(reversed(view.history.items))
     ends = [*(record.at for record in records[1:]), view.now]
-    stays: list[Stay] = []
+    stays: list[dict[str, Any]] = []
+    last: dict[tuple[str, str, int], dict[str, Any]] = {}
     for record, end in zip(records, ends, strict=True):
-        parts = [(record.route.incumbent, SERVES, 10_000)]
+        parts = [(view.name(record.route.incumbent), SERVES, 10_000)]
         if share := record.route.experiment:
-            parts.append((share.target, SHARES, share.weight_bps))
-        for target, part, weight_bps in parts:
-            stay = Stay(view.name(target), part, weight_bps, record.at, end)
-            same = [
-                place
-                for place, old in enumerate(stays)
-                if (old.model, old.part, old.weight_bps) == (stay.model, part, weight_bps)
-                and old.until == stay.since
-            ]
-            if same:
-                stays[same[-1]] = replace(stays[same[-1]], until=end)
-            else:
+            parts.append((view.name(share.target), SHARES, share.weight_bps))
+        for model, part, weight_bps in parts:
+            stay = last.get((model, part, weight_bps))
+            if stay is None or stay["until"] != record.at:
+                stay = {
+                    "model": model, "part": part, "weight_bps": weight_bps, "since": record.at,
+                }  # fmt: skip
+                last[model, part, weight_bps] = stay
                 stays.append(stay)
+            stay["until"] = end
     return stays
 
 
-def _route_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
-    bars = [
-        {
-            "model": stay.model,
-            "part": stay.part,
-            "since": plots.to_ms(stay.since),
-            "until": plots.to_ms(stay.until),
-            "text": _sentence(stay, view.now),
-        }
-        for stay in list_stays(view)
-    ]
+def _sentence(stay: Mapping[str, Any], now: datetime) -> str:
+    since, until = labels.date_time(stay["since"]), labels.date_time(stay["until"])
+    what = "serves" if stay["part"] == SERVES else f"has {labels.weight(stay['weight_bps'])}"
+    lasted = labels.span((stay["until"] - stay["since"]).total_seconds())
+    end = "now" if stay["until"] == now else until
+    return f"{stay['model']} {what} from {since} to {end} ({lasted})"
+
+
+def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
+    if len(view.history) < FEWEST_VERSIONS:
+        return None
+    stays = list_stays(view)
+    bars = pd.DataFrame(stays).assign(
+        since=[plots.to_ms(stay["since"]) for stay in stays],
+        until=[plots.to_ms(stay["until"]) for stay in stays],
+        text=[_sentence(stay, view.now) for stay in stays],
+    )
     marks = [
         {
             "at": plots.to_ms(record.at),
@@ -147,23 +139,6 @@ def _route_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         }
         for record in view.history
     ]
-    return (
-        pd.DataFrame(bars, columns=["model", "part", "since", "until", "text"]),
-        pd.DataFrame(marks, columns=["at", "model", "text"]),
-    )
-
-
-def _sentence(stay: Stay, now: datetime) -> str:
-    end = "now" if stay.until == now else labels.date_time(stay.until)
-    what = "serves" if stay.part == SERVES else f"has {labels.weight(stay.weight_bps)}"
-    lasted = labels.span((stay.until - stay.since).total_seconds())
-    return f"{stay.model} {what} from {labels.date_time(stay.since)} to {end} ({lasted})"
-
-
-def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
-    if len(view.history) < FEWEST_VERSIONS:
-        return None
-    bars, marks = _route_frames(view)
     models = list(dict.fromkeys(bars["model"]))
     rows = alt.Y(
         "model:N",
@@ -171,30 +146,28 @@ def draw_route(view: RouteView, palette: Palette) -> alt.LayerChart | None:
         title=None,
         axis=alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8),
     )
-    begin, end = view.history[-1].at, view.now
-    end = max(end, begin + timedelta(minutes=1))
-    pattern = next((p for most, p in _PATTERNS if end - begin <= most), _LONGEST)
-    step_ms = find_step_h(begin, end) * 3_600_000.0
-    across = plots.span_axis("since:Q", plots.to_ms(begin), plots.to_ms(end), pattern, step_ms)
+    begin = view.history[-1].at
+    end = max(view.now, begin + timedelta(minutes=1))
     parts = {SERVES: palette.better, SHARES: palette.undecided}
     legend = plots.top_legend(symbolType="square", symbolSize=110)
     colour = plots.named(alt.Color, "part:N", parts, legend)
     # A layer for each part: Vega-Lite warns of a size that a named part decides.
-    stays = [
+    layers = [
         alt.Chart(bars[bars["part"] == part])
         .mark_bar(cornerRadius=2, size=height)
-        .encode(x=across, x2="until:Q", y=rows, color=colour, tooltip="text:N")
+        .encode(
+            x=plots.time_axis("since", begin, end),
+            x2="until",
+            y=rows,
+            color=colour,
+            tooltip="text:N",
+        )
         for part, height in zip(parts, (16, 6), strict=True)
     ]
     changes = (
-        alt.Chart(marks)
+        alt.Chart(pd.DataFrame(marks))
         .mark_point(filled=True, shape="diamond", size=42, opacity=1, color=palette.text)
-        .encode(x=alt.X("at:Q"), y=rows, tooltip="text:N")
+        .encode(x=plots.time_axis("at", begin, end), y=rows, tooltip="text:N")
     )
-    figure = alt.layer(*stays, changes)
+    figure = alt.layer(*layers, changes)
     return plots.dressed(figure, palette, ROW_HEIGHT * len(models) + EDGES)
-
-
-def find_step_h(begin: datetime, end: datetime) -> float:
-    hours = (end - begin).total_seconds() / 3600
-    return next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)

@@ -6,8 +6,9 @@ import difflib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from html import escape as plain_escape
 from typing import Any, Final
 
@@ -20,7 +21,6 @@ from dashboard.html import SHOWN_CHARACTERS, escape, pill, scrolled_text, strong
 from dashboard.labels import Tone
 from harness.control.context import Context
 from harness.control.proposals import comparison as comparisons
-from harness.control.proposals import recorded_answers
 from harness.control.proposals.comparison import (
     Comparison,
     SuiteAnswers,
@@ -29,15 +29,58 @@ from harness.control.proposals.comparison import (
     with_texts,
 )
 from harness.control.proposals.format_failures import FormatExample, find_format_failures
-from harness.control.proposals.recorded_answers import SuiteTexts
 from harness.control.proposals.submission import get_proposal
 from harness.domain.evals.run import Sample, SampleError
 from harness.domain.formatting import escape_formula, format_excerpt, format_score
 from harness.imports import pause_garbage_collection
+from harness.report.answer_examples import SuiteTexts, load_item_texts
 from harness.store.sql.evals import Suites
 
 # Of a comparison with more answers, the texts are read for the samples that are shown.
 MOST_TEXTS: Final = comparisons.MOST_TEXTS
+
+
+# Differences this small look like a tie to people.
+TIE_BAND = 0.01
+# `missing`: one of the two answers has no score.
+CHANGES = ("regressed", "improved", "same", "missing")
+CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
+NONE_REGRESSED = {
+    "improved": " Shown are those that improved.",
+    "same": " All scored the same.",
+    "missing": " Scores are missing.",
+}
+INDEX_COLUMNS = ("key", "suite", "item", "epoch", "change", "difference")
+PINS = {
+    "version": "version",
+    "data_sha256": "data",
+    "scorer": "scorer",
+    "template": "prompt template",
+}
+NO_TEXTS = SuiteTexts({}, "", "")
+EXCERPT = 60  # characters of an answer in the table
+QUESTION = 160  # and of a question
+ROW_PX, SEEN_ROWS = 35, 6
+WIDTHS_PX = (130, 100, 310, 120, 150, 150, 75)  # of the table's columns
+PAGE_ROWS = 200  # rows of the table
+TELLING = 50  # items by which is told what every prompt begins with
+RATING_TONES: Final = {  # by the first character of a rating
+    "✓": Tone.BETTER,
+    "✕": Tone.WORSE,
+    "◐": Tone.NEUTRAL,
+    "?": Tone.UNDECIDED,
+}
+MOST_KEPT: Final = 2
+# Whether a verdict is still valid is told that much later.
+LASTS_S: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPanel:
+    who: str
+    text: str
+    rating: str  # `✓ correct`, with its tone
+    tone: Tone
 
 
 @dataclass(frozen=True)
@@ -51,76 +94,69 @@ class ComparisonView:
     def id(self) -> str:
         return self.comparison.proposal.id
 
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Pairs both answers to each item that has two, the largest losses first; with a
+        verdict, only the items that it used. Texts are read for a page of the table: there may
+        be 100,000.
+        """
+        verdict = self.comparison.verdict
+        stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
+        used = {suite: frozenset(str(row[0]) for row in rows) for suite, rows in stored.items()}
+        with pause_garbage_collection():
+            parts = [
+                _index_side(side, used.get(side.plan.suite)) for side in self.comparison.suites
+            ]
+        if not parts:
+            return pd.DataFrame(columns=list(INDEX_COLUMNS))
+        index = pd.concat(parts, ignore_index=True)
+        size = index["difference"].abs()
+        changed = np.select(
+            [size.isna(), size <= TIE_BAND, index["difference"] > 0],
+            [CHANGES.index("missing"), CHANGES.index("same"), CHANGES.index("improved")],
+            CHANGES.index("regressed"),
+        )
+        index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
+        ordered = index[list(INDEX_COLUMNS)].iloc[np.lexsort((-size, changed))]
+        return ordered.reset_index(drop=True)
+
+
+def load(ctx: Context, proposal: str) -> ComparisonView:
+    """Loads the comparison, from memory where it is large and has ended: what it says of time
+    and validity may be a minute old. Raises NotFound.
+    """
+    found = get_proposal(ctx, proposal)
+    if not is_large(found, MOST_TEXTS) or (found.open and found.verdict is None):
+        return load_comparison_view(ctx, proposal)
+    return _load_kept(ctx, proposal, found.version)
+
+
+@st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
+def _load_kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa: ARG001 - the key
+    with pause_garbage_collection():
+        return load_comparison_view(_ctx, proposal)
+
 
 def load_comparison_view(ctx: Context, proposal: str) -> ComparisonView:
     found = load_comparison(ctx, proposal, most_texts=MOST_TEXTS)
     basis = found.basis
     mean = {basis.mean.suite: "Weighted mean"} if basis and basis.mean else {}
-    return ComparisonView(
-        comparison=found,
-        titles={**mean, **page_frame.titles(ctx)},
-        differing={
-            side.plan.suite: _list_differing(ctx, *digests)
-            for side in found.suites
-            for digests in [(side.incumbent_run.suite_digest, side.candidate_run.suite_digest)]
-            if len(set(digests)) > 1
-        },
-        now=ctx.clock.now(),
-    )
+    differing = {}
+    for side in found.suites:
+        digests = side.incumbent_run.suite_digest, side.candidate_run.suite_digest
+        if len(set(digests)) > 1:
+            with ctx.store.read() as tx:
+                ours, theirs = map(Suites(tx).get, digests)
+            differing[side.plan.suite] = [
+                words
+                for name, words in PINS.items()
+                if getattr(ours, name) != getattr(theirs, name)
+            ]
+    titles = {**mean, **page_frame.titles(ctx)}
+    return ComparisonView(found, titles, differing, ctx.clock.now())
 
 
-def _list_differing(ctx: Context, one: str, other: str) -> Sequence[str]:
-    with ctx.store.read() as tx:
-        a, b = Suites(tx).get(one), Suites(tx).get(other)
-    names = {
-        "version": "version",
-        "data_sha256": "data",
-        "scorer": "scorer",
-        "template": "prompt template",
-    }
-    return [words for name, words in names.items() if getattr(a, name) != getattr(b, name)]
-
-
-# Differences this small look like a tie to people.
-TIE_BAND = 0.01
-
-# `missing`: one of the two answers has no score.
-CHANGES = ("regressed", "improved", "same", "missing")
-CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "=", "missing": "?"}
-
-INDEX_COLUMNS = ("key", "suite", "item", "epoch", "change", "difference")
-TEXT_COLUMNS = (
-    "title", "question", "expected", "incumbent", "candidate", "latency_s",
-    "incumbent_answer", "candidate_answer",
-)  # fmt: skip
-NO_TEXTS = SuiteTexts({}, "", "")
-EXCERPT = 60  # characters of an answer in the table
-QUESTION = 160  # and of a question
-
-
-def sample_index(comparison: Comparison) -> pd.DataFrame:
-    """Pairs both answers to each item that has two, the largest losses first; with a verdict,
-    only the items that it used. Texts are read for a page of the table: there may be 100,000.
-    """
-    verdict = comparison.verdict
-    stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
-    used = {suite: frozenset(str(row[0]) for row in pairs) for suite, pairs in stored.items()}
-    parts = [_side_index(side, used.get(side.plan.suite)) for side in comparison.suites]
-    if not parts:
-        return pd.DataFrame(columns=list(INDEX_COLUMNS))
-    index = pd.concat(parts, ignore_index=True)
-    size = index["difference"].abs()
-    changed = np.select(
-        [size.isna(), size <= TIE_BAND, index["difference"] > 0],
-        [CHANGES.index("missing"), CHANGES.index("same"), CHANGES.index("improved")],
-        CHANGES.index("regressed"),
-    )
-    index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
-    ordered = index[list(INDEX_COLUMNS)].iloc[np.lexsort((-size, changed))]
-    return ordered.reset_index(drop=True)
-
-
-def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
+def _index_side(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFrame:
     ours, theirs = side.figures.incumbent, side.figures.candidate
     before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
     rows = []
@@ -144,38 +180,6 @@ def _side_index(side: SuiteAnswers, used: Collection[str] | None) -> pd.DataFram
     )
 
 
-def with_answers(
-    rows: pd.DataFrame,
-    comparison: Comparison,
-    titles: Mapping[str, str],
-    texts: Mapping[str, SuiteTexts],
-) -> pd.DataFrame:
-    answers = {}
-    for side in comparison.suites:
-        before = {(sample.item, sample.epoch): sample for sample in side.incumbent}
-        for after in side.candidate:
-            if ours := before.get((after.item, after.epoch)):
-                answers[side.plan.suite, after.item, after.epoch] = ours, after
-    found = []
-    for suite, item, epoch in zip(rows["suite"], rows["item"], rows["epoch"], strict=True):
-        ours, after = answers[suite, item, epoch]
-        text = texts.get(suite, NO_TEXTS).find(item)
-        found.append(
-            (
-                titles.get(suite, suite),
-                text.question,
-                text.expected,
-                rating(ours),
-                rating(after),
-                after.duration_s,
-                ours.answer,
-                after.answer,
-            )
-        )
-    more = pd.DataFrame(found, columns=list(TEXT_COLUMNS), index=rows.index)
-    return rows.astype({"suite": object, "change": object}).join(more)
-
-
 def rating(sample: Sample) -> str:
     """Describes a score: `✓ correct`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
     if sample.error is SampleError.INFRA:
@@ -189,128 +193,62 @@ def rating(sample: Sample) -> str:
     return "✕ wrong" if sample.strict <= TIE_BAND else f"◐ {sample.strict:.2f}"
 
 
-def filter_rows(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
-    if show != "all":
-        frame = frame[frame["change"] == show]
-    if suite != "all":
-        frame = frame[frame["suite"] == suite]
-    return frame.reset_index(drop=True)
-
-
-def table_of(frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "Sample": [escape_formula(item) for item in frame["item"]],
-            "Change": [f"{CHANGE_SYMBOLS[change]} {change}" for change in frame["change"]],
-            "Question": [_excerpt(question, QUESTION) for question in frame["question"]],
-            "Expected": [_excerpt(expected, EXCERPT) for expected in frame["expected"]],
-            "Current": _answer_cells(frame, "incumbent"),
-            "Candidate": _answer_cells(frame, "candidate"),
-            "Latency": [labels.seconds(latency) for latency in frame["latency_s"]],
-        }
-    )
-
-
-def _excerpt(text: str, length: int) -> str:
-    return str(escape_formula(format_excerpt(text, length).removeprefix("- ")))
-
-
-def _answer_cells(frame: pd.DataFrame, arm: str) -> list[str]:
-    return [
-        f"{rated[0]} {format_excerpt(answer, EXCERPT)}" if answer else rated
-        for rated, answer in zip(frame[arm], frame[f"{arm}_answer"], strict=True)
-    ]
-
-
-ROW_PX, SEEN_ROWS = 35, 6
-PAGE_ROWS = 200  # rows of the table
-TELLING = 50  # items by which is told what every prompt begins with
-
-
-RATING_TONES: Final = {  # by the first character of a rating
-    "✓": labels.Tone.BETTER,
-    "✕": labels.Tone.WORSE,
-    "◐": labels.Tone.NEUTRAL,
-    "?": labels.Tone.UNDECIDED,
-}
-MOST_KEPT: Final = 2
-# Whether a verdict is still valid is told that much later.
-LASTS_S: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPanel:
-    who: str
-    text: str
-    rating: str  # `✓ correct`, with its tone
-    tone: Tone
-
-
-def load(ctx: Context, proposal: str) -> ComparisonView:
-    """Loads the comparison, from memory where it is large and has ended. Raises NotFound."""
-    found = get_proposal(ctx, proposal)
-    if not is_large(found, MOST_TEXTS) or (found.open and found.verdict is None):
-        return load_comparison_view(ctx, proposal)
-    return replace(_kept(ctx, proposal, found.version), now=ctx.clock.now())
-
-
-@st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
-def _kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa: ARG001 - the key
-    with pause_garbage_collection():
-        return load_comparison_view(_ctx, proposal)
-
-
-@st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
-def _kept_samples(_view: ComparisonView, proposal: str, version: int) -> pd.DataFrame:  # noqa: ARG001 - the key
-    with pause_garbage_collection():
-        return sample_index(_view.comparison)
-
-
 def show(view: ComparisonView) -> None:
-    ctx, proposal = page_frame.context(), view.comparison.proposal
-    everything = (
-        _kept_samples(view, proposal.id, proposal.version)
-        if view.comparison.without_texts
-        else sample_index(view.comparison)
-    )
+    everything = view.index
     if everything.empty:
         return
     st.html(html.section("Samples", "Select a row to see both answers side by side."))
     counts = everything["change"].value_counts()
     first = next((kind for kind in CHANGES if counts.get(kind, 0)), "all")
-    change, suite = filters(view.titles, list(dict.fromkeys(everything["suite"])), first)
-    st.html(
-        html.note(
-            " · ".join(
-                f"{CHANGE_SYMBOLS[kind]} {counts.get(kind, 0):,} {kind}"
-                for kind in CHANGES
-                if kind != "missing" or counts.get(kind, 0)
-            )
-            + f" · {len(everything):,} in all"
-        )
-    )
+    change, suite = _ask_filters(view.titles, list(dict.fromkeys(everything["suite"])), first)
+    counted = [
+        f"{CHANGE_SYMBOLS[kind]} {counts.get(kind, 0):,} {kind}"
+        for kind in CHANGES
+        if kind != "missing" or counts.get(kind, 0)
+    ]
+    st.html(html.note(" · ".join((*counted, f"{len(everything):,} in all"))))
     if first != "regressed":
-        instead = {
-            "improved": " Shown are those that improved.",
-            "same": " All scored the same.",
-            "missing": " Scores are missing.",
-        }
-        st.html(html.note(f"None regressed.{instead[first] if change == first else ''}"))
-    rows = filter_rows(everything, change, suite)
+        st.html(html.note(f"None regressed.{NONE_REGRESSED[first] if change == first else ''}"))
+    chosen = everything
+    if change != "all":
+        chosen = chosen[chosen["change"] == change]
+    if suite != "all":
+        chosen = chosen[chosen["suite"] == suite]
+    rows = chosen.reset_index(drop=True)
     if rows.empty:
         where = "" if suite == "all" else f" of {view.titles.get(suite, suite)}"
         st.html(html.note(f"No sample{where} is “{change}”. Choose another filter."))
         return
-    page, number = _page(rows)
+    ctx = page_frame.context()
+    page, number = _choose_page(rows)
     with pause_garbage_collection():
         # The first items of all show what every prompt begins with.
         page, texts = _read(ctx, view, page, everything.head(TELLING))
-    row = page.iloc[sample_table(page, f"{change}-{suite}-{number}")]
-    downloads(view, rows)
-    answers(view, row, texts[row["suite"]])
+    row = page.iloc[_show_table(page, f"{change}-{suite}-{number}")]
+    # The download is read in a thread that knows no visitor.
+    page_frame.offer_csv(
+        f"samples-{view.id}",
+        lambda: _read(ctx, view, rows, rows.head(0))[0].drop(columns=["key", "title"]),
+    )
+    _show_answers(view, row, texts[row["suite"]])
 
 
-def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _ask_filters(
+    titles: Mapping[str, str], suites: Sequence[str], first: str
+) -> tuple[str, str]:
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    change = left.segmented_control(
+        "Change", [*CHANGES, "all"], default=first, required=True, key="show",
+        bind="query-params", wrap=True, label_visibility="collapsed",
+    )  # fmt: skip
+    suite = right.selectbox(
+        "Suite", ["all", *suites], key="suite", bind="query-params",
+        help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
+    )  # fmt: skip
+    return change or first, suite or "all"
+
+
+def _choose_page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     pages = -(-len(rows) // PAGE_ROWS)
     if pages == 1:
         return rows, 1
@@ -327,7 +265,7 @@ def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def _read(
     ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
-    """The rows with their texts. beside: rows whose questions are compared with theirs."""
+    """Reads the texts of the rows. beside: rows whose questions are compared with theirs."""
     whole = view.comparison
     if whole.without_texts:
         asked = pd.concat([rows, beside])
@@ -335,42 +273,49 @@ def _read(
             str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
         }
         whole = with_texts(ctx, whole, items)
-    texts = recorded_answers.load_item_texts(ctx, whole)
-    return with_answers(rows, whole, view.titles, texts), texts
+    texts = load_item_texts(ctx, whole)
+    answers = {
+        (side.plan.suite, sample.item, sample.epoch, arm): sample
+        for side in whole.suites
+        for arm, samples in (("incumbent", side.incumbent), ("candidate", side.candidate))
+        for sample in samples
+    }
+    found = []
+    for key in zip(rows["suite"], rows["item"], rows["epoch"], strict=True):
+        before, after = answers[*key, "incumbent"], answers[*key, "candidate"]
+        text = texts.get(key[0], NO_TEXTS).find(key[1])
+        found.append(
+            {
+                "title": view.titles.get(key[0], key[0]),
+                "question": text.question,
+                "expected": text.expected,
+                "incumbent": rating(before),
+                "candidate": rating(after),
+                "latency_s": after.duration_s,
+                "incumbent_answer": before.answer,
+                "candidate_answer": after.answer,
+            }
+        )
+    more = pd.DataFrame(found, index=rows.index)
+    return rows.astype({"suite": object, "change": object}).join(more), texts
 
 
-def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
-    name = f"samples-{view.comparison.proposal.id}"
-    # A download is read in a thread that knows no visitor.
-    ctx = page_frame.context()
-
-    def load() -> pd.DataFrame:
-        return _read(ctx, view, rows, rows.head(0))[0].drop(columns=["key", "title"])
-
-    page_frame.offer_csv(name, load)
-
-
-def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:
-    left, right = st.columns([2, 1], vertical_alignment="bottom")
-    with left:
-        show = st.segmented_control(
-            "Change", [*CHANGES, "all"], default=first, required=True, key="show",
-            bind="query-params", wrap=True, label_visibility="collapsed",
-        )  # fmt: skip
-    with right:
-        suite = st.selectbox(
-            "Suite", ["all", *suites], key="suite", bind="query-params",
-            help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
-        )  # fmt: skip
-    return show or first, suite or "all"
-
-
-def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
+def _show_table(rows: pd.DataFrame, filter_key: str) -> int:
     """Shows the table; returns the position of the selected row (`sample` in the URL)."""
     keys = list(rows["key"])
     wanted = st.query_params.get("sample")
     first = keys.index(wanted) if wanted in keys else 0
-    table = table_of(rows)
+    table = pd.DataFrame(
+        {
+            "Sample": [escape_formula(item) for item in rows["item"]],
+            "Change": [f"{CHANGE_SYMBOLS[change]} {change}" for change in rows["change"]],
+            "Question": [_cut(question, QUESTION) for question in rows["question"]],
+            "Expected": [_cut(expected, EXCERPT) for expected in rows["expected"]],
+            "Current": _answer_cells(rows, "incumbent"),
+            "Candidate": _answer_cells(rows, "candidate"),
+            "Latency": [labels.seconds(latency) for latency in rows["latency_s"]],
+        }
+    )
     event = st.dataframe(
         table,
         hide_index=True,
@@ -382,13 +327,10 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
         # The filter is part of the key: an old selection would point to a wrong row.
         key=f"samples-{filter_key}",
         column_config={
-            "Sample": st.column_config.TextColumn(width=130),
-            "Change": st.column_config.TextColumn(width=100),
-            "Question": st.column_config.TextColumn(width=310),
-            "Expected": st.column_config.TextColumn(width=120),
-            "Current": st.column_config.TextColumn(width=150),
-            "Candidate": st.column_config.TextColumn(width=150),
-            "Latency": st.column_config.TextColumn(width=75, alignment="right"),
+            name: st.column_config.TextColumn(
+                width=width, alignment="right" if name == "Latency" else None
+            )
+            for name, width in zip(table.columns, WIDTHS_PX, strict=True)
         },
     )
     picked = event["selection"]["rows"]
@@ -398,53 +340,43 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
     return place
 
 
-def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
-    st.html(
-        _question(
-            f"{strong(row['item'])} · {escape(row['title'])} · "
-            f"{CHANGE_SYMBOLS[row['change']]} {row['change']}",
-            str(row["question"]),
-            str(row["expected"]),
-            start=texts.start,
-            missing=texts.missing,
-        )
-        + render(
-            _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
-            _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
-        )
-    )
+def _cut(text: str, length: int) -> str:
+    return str(escape_formula(format_excerpt(text, length).removeprefix("- ")))
 
 
-def _question(
-    heading: str, text: str, expected: str, *, start: str = "", missing: str = ""
-) -> str:
-    """heading: HTML. start: the words that every question begins with. missing: why no answer
-    is known.
-    """
-    folded = ""
-    if start:
+def _answer_cells(rows: pd.DataFrame, arm: str) -> list[str]:
+    return [
+        f"{rated[0]} {format_excerpt(answer, EXCERPT)}" if answer else rated
+        for rated, answer in zip(rows[arm], rows[f"{arm}_answer"], strict=True)
+    ]
+
+
+def _show_answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
+    folded, expected = "", str(row["expected"])
+    if texts.start:
         summary = "… after the words that every prompt begins with"
-        folded = f"<details><summary>{summary}</summary>{_scrolled(start)}</details>"
-    wanted = f'<p class="note">unknown: {escape(missing or "nobody stored it")}</p>'
-    if expected:
-        wanted = _scrolled(expected)
-    return html.block(
-        f"<p>{heading}</p>"
-        f'<div class="part"><h3>Question</h3>{folded}'
-        f"{_scrolled(text)}</div>"
-        f'<div class="part"><h3>Expected answer</h3>{wanted}</div>',
+        folded = f"<details><summary>{summary}</summary>{_scrolled(texts.start)}</details>"
+    wanted = f'<p class="note">unknown: {escape(texts.missing or "nobody stored it")}</p>'
+    question = html.block(
+        f"<p>{strong(row['item'])} · {escape(row['title'])} · "
+        f"{CHANGE_SYMBOLS[row['change']]} {row['change']}</p>",
+        f'<div class="part"><h3>Question</h3>{folded}{_scrolled(str(row["question"]))}</div>',
+        '<div class="part"><h3>Expected answer</h3>'
+        f"{_scrolled(expected) if expected else wanted}</div>",
         kind="sg-question",
     )
+    before, after = (
+        AnswerPanel(who, str(row[f"{arm}_answer"]), str(row[arm]), RATING_TONES[row[arm][0]])
+        for who, arm in (
+            (f"Current · {view.comparison.incumbent.name}", "incumbent"),
+            (f"Candidate · {view.comparison.candidate.name}", "candidate"),
+        )
+    )
+    st.html(question + render(before, after))
 
 
 def _scrolled(text: str) -> str:
     return html.scrolled_text(escape(text[: html.SHOWN_CHARACTERS]))
-
-
-def _answer(side: str, name: str, row: pd.Series, arm: str) -> AnswerPanel:
-    rating = str(row[arm])
-    tone = RATING_TONES[rating[0]]
-    return AnswerPanel(f"{side} · {name}", str(row[f"{arm}_answer"]), rating, tone)
 
 
 _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")

@@ -4,7 +4,6 @@ refreshed every 2 s.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -15,7 +14,6 @@ from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.html import escape, noted, pill, strong
 from dashboard.labels import Label, Tone
 from harness.control.agents import agents, switches
-from harness.control.context import Context
 from harness.domain.agents.agent import AgentGrant, AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.switch_request import (
@@ -28,7 +26,7 @@ from harness.domain.agents.switch_request import (
 from harness.domain.errors import NotFound
 from harness.domain.formatting import format_age, format_quantity, format_usd
 from harness.domain.operations.access import Role
-from harness.domain.pagination import MOST_LISTED, Page, PageRequest
+from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.store.sql.agents import Agents, SessionMessages, Sessions
 
 # Each may be as long as `agents.max_message_bytes`.
@@ -49,62 +47,10 @@ _STATES: Final = {
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
 }
 HIDDEN: Final = "not shown without signing in"
-
-
-@dataclass(frozen=True)
-class SessionView:
-    session: AgentSession
-    agent: str  # its name
-    messages: Sequence[SessionMessage]  # a page of them
-    after: int  # the position that the page goes on behind
-    total: int  # how many messages the session has
-    switches: Page[ModelSwitchRequest]
-    children: Page[AgentSession]
-    now: datetime
-
-    @property
-    def last(self) -> int:
-        return self.after + len(self.messages)
-
-    @property
-    def waiting(self) -> Sequence[ModelSwitchRequest]:
-        return [s for s in self.switches if s.state_at(self.now) is SwitchState.PENDING]
-
-
-def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionView:
-    """Loads a session with its messages. after: the position to go on behind; None for the
-    newest messages. Raises NotFound.
-    """
-    with ctx.store.read() as tx:
-        session = Sessions(tx).get(id_)
-        agent = Agents(tx).get(session.agent).name
-        total = SessionMessages(tx).last_position(id_)
-    start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
-    page = PageRequest(MOST_MESSAGES, str(start))
-    return SessionView(
-        session=session,
-        agent=agent,
-        messages=ctx.store.lists.session_messages(page, session=id_).items,
-        after=start,
-        total=total,
-        switches=ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_),
-        children=ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_),
-        now=ctx.clock.now(),
-    )
-
-
-def headline(view: SessionView) -> tuple[str, str]:
-    session = view.session
-    verb = "answers" if session.state is SessionState.OPEN else "answered"
-    parts = [
-        f"session {session.id}",
-        session.state.value,
-        labels.plural(view.total, "message"),
-        known_cost(session),
-        f"last message {format_age(session.last_at, view.now)}",
-    ]
-    heading = f"{strong(view.agent)} {verb} with {strong(session.model.text)}"
-    return heading, escape(" · ".join(parts))
+GONE: Final = (
+    "It may have been deleted, with its transcript: a session is kept for agents.keep_days "
+    "after its last message, and a user's are deleted on request."
+)
 
 
 def known_cost(session: AgentSession) -> str:
@@ -112,30 +58,14 @@ def known_cost(session: AgentSession) -> str:
     return f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
 
 
-def render_switches(view: SessionView, *, readable: bool) -> str:
-    rows = []
-    for request in view.switches:
-        wanted = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
-        by = escape(f", by {request.decided_by}") if request.decided_by else ""
-        rows.append(
-            {
-                "Model": noted(strong(wanted), f"asked {labels.date_time(request.asked_at)}"),
-                "State": html.state(SWITCH_LABELS[request.state_at(view.now)]) + by,
-                "The agent's reason": escape(
-                    visible_text(request.reason) if readable else HIDDEN
-                ),
-            }
-        )
-    return html.section("Switches") + html.table(rows) if rows else ""
-
-
-def render_transcript(view: SessionView, *, readable: bool) -> str:
-    parts = [
-        f'<section class="message {message.role}"><header>{_head(message)}</header>'
-        f"{_content(message) if readable else _note(HIDDEN)}</section>"
-        for message in view.messages
-    ]
-    return html.block(*parts, kind="sg-transcript")
+def _switch_cells(request: ModelSwitchRequest, now: datetime, *, readable: bool) -> html.Row:
+    wanted = f"sub-tasks on {request.wanted}" if request.for_children else request.wanted
+    by = escape(f", by {request.decided_by}") if request.decided_by else ""
+    return {
+        "Model": noted(strong(wanted), f"asked {labels.date_time(request.asked_at)}"),
+        "State": html.state(SWITCH_LABELS[request.state_at(now)]) + by,
+        "The agent's reason": escape(visible_text(request.reason) if readable else HIDDEN),
+    }
 
 
 def _head(message: SessionMessage) -> str:
@@ -267,7 +197,9 @@ def live(address: Mapping[str, str]) -> None:
     # Under this key it does not fade while it is read anew.
     with st.container(key="live-sessions"), current_user.live_part("The sessions"):
         if session := address.get("session"):
-            _show_session(session, _position(address.get("behind", "")))
+            behind = address.get("behind", "")
+            known = behind.isascii() and behind.isdigit() and len(behind) < 10
+            _show_session(session, int(behind) if known else None)
         else:
             _show_list(address.get("after"))
 
@@ -343,31 +275,72 @@ def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None
 
 
 def _show_session(id_: str, behind: int | None) -> None:
+    """Shows one session. behind: the position that its messages go on behind; None for the
+    newest.
+    """
+    ctx, readable = page_frame.context(), current_user.may_read_content()
     try:
-        with page_frame.loading("the session"):
-            view = load_session(page_frame.context(), id_, behind)
+        with page_frame.loading("the session"), ctx.store.read() as tx:
+            session = Sessions(tx).get(id_)
+            agent = Agents(tx).get(session.agent).name
+            total = SessionMessages(tx).last_position(id_)
     except NotFound:
-        _say_gone()
+        st.html(html.title("There is no such session"))
+        st.html(html.note(GONE))
+        page_frame.link("sessions", "All sessions", "list")
         return
-    readable = current_user.may_read_content()
-    st.html(html.title(*headline(view)))
+    switches = ctx.store.lists.switch_requests(PageRequest(MOST_SWITCHES), session=id_)
+    children = ctx.store.lists.sessions(PageRequest(MOST_LISTED), parent=id_)
+    now = ctx.clock.now()
+    facts = [
+        f"session {id_}",
+        session.state.value,
+        labels.plural(total, "message"),
+        known_cost(session),
+        f"last message {format_age(session.last_at, now)}",
+    ]
+    verb = "answers" if session.state is SessionState.OPEN else "answered"
+    heading = f"{strong(agent)} {verb} with {strong(session.model.text)}"
+    st.html(html.title(heading, escape(" · ".join(facts))))
     with st.container(horizontal=True):
         page_frame.link("sessions", "All sessions", "list")
-        if view.session.parent:
-            page_frame.link(
-                "sessions", "Spawned by", "arrow_upward", session=view.session.parent
-            )
+        if session.parent:
+            page_frame.link("sessions", "Spawned by", "arrow_upward", session=session.parent)
     with st.container():
-        for request in view.waiting:
-            _show_waiting(request, view.agent, view.now)
+        for request in switches:
+            if request.state_at(now) is SwitchState.PENDING:
+                _show_waiting(request, agent, now)
     with st.container():
-        page_frame.show_html(render_switches(view, readable=readable))
+        if rows := [_switch_cells(request, now, readable=readable) for request in switches]:
+            st.html(html.section("Switches") + html.table(rows))
     with st.container():
-        if view.children:
-            st.html(html.section(labels.plural(len(view.children), "spawned session")))
-        for child in view.children:
-            _show_session_link(child, view.agent, view.now)
-    _show_transcript(view, readable=readable)
+        if children:
+            st.html(html.section(labels.plural(len(children), "spawned session")))
+        for child in children:
+            _show_session_link(child, agent, now)
+    start = max(0, total - MOST_MESSAGES) if behind is None else min(behind, total)
+    _show_transcript(id_, start, total, readable=readable)
+
+
+def _show_transcript(id_: str, start: int, total: int, *, readable: bool) -> None:
+    page = PageRequest(MOST_MESSAGES, str(start))
+    messages = page_frame.context().store.lists.session_messages(page, session=id_).items
+    last = start + len(messages)
+    note = f"Messages {start + 1:,} to {last:,} of {total:,}."
+    private = "" if readable else html.note(f"What was said is private. {current_user.SIGN_IN}")
+    st.html(html.section("Transcript", note if total else "No message yet.") + private)
+    parts = [
+        f'<section class="message {message.role}"><header>{_head(message)}</header>'
+        f"{_content(message) if readable else _note(HIDDEN)}</section>"
+        for message in messages
+    ]
+    st.html(html.block(*parts, kind="sg-transcript"))
+    with st.container(horizontal=True):
+        if start:
+            before = str(max(0, start - MOST_MESSAGES))
+            page_frame.link("sessions", "Earlier", "history", session=id_, behind=before)
+        if last < total:
+            page_frame.link("sessions", "Later", "history", session=id_, behind=str(last))
 
 
 def _show_grants() -> None:
@@ -404,40 +377,6 @@ def _grant_cells(grant: AgentGrant, now: datetime) -> html.Row:
         "By": escape(grant.granted_by),
         "Why": escape(grant.reason),
     }
-
-
-def _position(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _say_gone() -> None:
-    st.html(html.title("There is no such session"))
-    st.html(
-        html.note(
-            "It may have been deleted, with its transcript: a session is kept for "
-            "agents.keep_days after its last message, and a user's are deleted on request."
-        )
-    )
-    page_frame.link("sessions", "All sessions", "list")
-
-
-def _show_transcript(view: SessionView, *, readable: bool) -> None:
-    note = f"Messages {view.after + 1:,} to {view.last:,} of {view.total:,}."
-    heading = html.section("Transcript", note if view.total else "No message yet.")
-    private = "" if readable else html.note(f"What was said is private. {current_user.SIGN_IN}")
-    st.html(heading + private)
-    st.html(render_transcript(view, readable=readable))
-    with st.container(horizontal=True):
-        if view.after:
-            before = str(max(0, view.after - MOST_MESSAGES))
-            page_frame.link(
-                "sessions", "Earlier", "history", session=view.session.id, behind=before
-            )
-        if view.last < view.total:
-            behind = str(view.last)
-            page_frame.link(
-                "sessions", "Later", "history", session=view.session.id, behind=behind
-            )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import current_user, html, labels, page_frame
-from dashboard.dialog_forms import Field, Form, ask_fields, dialog, show_openers
+from dashboard.dialog_forms import Field, Fields, Form, ask_fields, dialog, show_openers
 from dashboard.html import escape, faint, noted, strong
 from dashboard.labels import Label, Tone
 from harness.control.canary import shadows
@@ -166,15 +166,15 @@ LASTS: Final[Mapping[str, timedelta]] = {
     "7 days": timedelta(days=7),
     "30 days": timedelta(days=30),
 }
-LIMITS: Final[Sequence[Sequence[Field]]] = (
-    (
-        Field("share_bps", "Share of the callers, in %", "share", 0.01, 100.0),
-        Field("usd_per_day", "US dollars a day (empty: no limit)", "limit", 0.01),
-    ),
-    (
-        Field("requests_per_day", "Requests a day", "number", 1, MAX_PER_DAY),
-        Field("at_once", "At once, in each worker", "number", 1, MAX_AT_ONCE),
-    ),
+LIMITS: Final[Sequence[Fields]] = (
+    {
+        "share_bps": Field("Share of the callers, in %", 0.01, 100.0),
+        "usd_per_day": Field("US dollars a day (empty: no limit)", 0.01),
+    },
+    {
+        "requests_per_day": Field("Requests a day", 1, MAX_PER_DAY),
+        "at_once": Field("At once, in each worker", 1, MAX_AT_ONCE),
+    },
 )
 PRIVATE: Final = (
     "The candidate's provider gets what these callers write. Nobody gets the candidate's "

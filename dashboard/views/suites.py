@@ -361,7 +361,7 @@ def next_lines(board: Leaderboard) -> Sequence[str]:
     if board.obstacle:
         when = f"once the route is free ({board.obstacle})"
     names = ", ".join(one.name for one in plan.measured)
-    cost = f", {plan.cost_text}" if names else ""
+    cost = f", about {format_usd(plan.cost_usd)}" if names else ""
     lines = [f"Next round {when}: {names or 'no model is new'}{cost}."]
     lines.append(f"Schedule: {board.schedule}.")
     lines += [f"{one.name} waits: {one.remark}." for one in plan.waiting]

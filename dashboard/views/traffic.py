@@ -65,7 +65,7 @@ def show() -> None:
     page_frame.show_html(_stale(report))
     reasons = count_failovers(ctx, report.since, route)
     st.html(tiles(report, reasons))
-    for chart in draw_traffic(report, page_frame.palette()):
+    for chart in _draw(report, page_frame.palette()):
         st.altair_chart(chart, width="stretch", theme=None)
     if route is None:
         _routes(report.routes)
@@ -280,64 +280,46 @@ def _failover_cells(failover: Failover) -> html.Row:
 
 
 FAILED, LEFT = "error to the caller", "own model failed"
-
-
 HEIGHTS: Final = (130, 170)
 
 
-COUNT_COLUMNS: Final = ("at", "until", "requests", "text")
-
-
-_DAY: Final = timedelta(days=1)
-
-
-def _traffic_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
+    """Draws the requests, and below them the share of those that failed, if any did."""
     counts, shares = [], []
     for point in report.course:
         at, until = plots.to_ms(point.minute), plots.to_ms(point.minute + report.step)
-        moment = labels.date_time(point.minute)
         what = labels.plural(point.requests, "request")
-        counts.append((at, until, point.requests, f"{moment}: {what}"))
-        if not point.requests:
-            continue
+        moment = labels.date_time(point.minute)
+        text = f"{moment}: {what}"
+        counts.append({"at": at, "until": until, "requests": point.requests, "text": text})
         for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
-            if not count:
-                continue
-            share = count / point.requests
-            said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
-            shares.append(
-                {"at": (at + until) / 2, "share": 100 * share, "what": name, "text": said}
-            )
-    return (
-        pd.DataFrame(counts, columns=list(COUNT_COLUMNS)),
-        pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
-    )
-
-
-def draw_traffic(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
-    counts, shares = _traffic_frames(report)
-    upper, lower = HEIGHTS
-    alone = shares.empty
-    panels = [
-        plots.dressed(_request_panel(report, counts, palette, alone=alone), palette, upper)
+            if count and point.requests:
+                share = count / point.requests
+                said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
+                at_middle = (at + until) / 2
+                shares.append(
+                    {"at": at_middle, "share": 100 * share, "what": name, "text": said}
+                )
+    panels = [_request_panel(report, pd.DataFrame(counts), palette, alone=not shares)]
+    if shares:
+        panels.append(_share_panel(report, pd.DataFrame(shares), palette))
+    return [
+        plots.dressed(panel, palette, height)
+        for panel, height in zip(panels, HEIGHTS, strict=False)
     ]
-    if not alone:
-        panels.append(plots.dressed(_share_panel(report, shares, palette), palette, lower))
-    return panels
 
 
 def _request_panel(
     report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
 ) -> alt.LayerChart:
+    axis = plots.narrow_axis("format(datum.value, ',')")
     bars = (
         alt.Chart(counts)
         .mark_rect(color=palette.neutral, opacity=0.75)
         .encode(
-            x=_time_axis(report, shown=alone),
-            x2="until:Q",
-            y=alt.Y(
-                "requests:Q", title=None, axis=plots.narrow_axis("format(datum.value, ',')")
-            ),
+            x=_time(report, shown=alone),
+            x2="until",
+            y=alt.Y("requests:Q", title=None, axis=axis),
             y2=alt.datum(0),
             tooltip="text:N",
         )
@@ -350,39 +332,26 @@ def _request_panel(
 def _share_panel(
     report: TrafficReport, shares: pd.DataFrame, palette: Palette
 ) -> alt.LayerChart:
-    top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
-    scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
-    legend = plots.top_legend()
-    colours = {FAILED: palette.worse, LEFT: palette.undecided}
-    colour = plots.named(alt.Color, "what:N", colours, legend)
-    shapes = {FAILED: "square", LEFT: "triangle-up"}
-    shape = plots.named(alt.Shape, "what:N", shapes, legend)
-    bars = (
-        alt.Chart(shares)
-        .mark_rule(strokeWidth=1.5, opacity=0.5)
-        .encode(x=_time_axis(report, shown=True), y=alt.Y("share:Q", scale=scale), color=colour)
+    top = min(100.0, max(1.0, 1.15 * float(shares["share"].max())))
+    scale, legend = alt.Scale(domain=[0, top], nice=False), plots.top_legend()
+    base = alt.Chart(shares).encode(
+        x=_time(report, shown=True),
+        y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
+        color=plots.named(
+            alt.Color, "what:N", {FAILED: palette.worse, LEFT: palette.undecided}, legend
+        ),
     )
-    points = (
-        alt.Chart(shares)
-        .mark_point(filled=True, size=34, opacity=0.9)
-        .encode(
-            x=_time_axis(report, shown=True),
-            y=alt.Y("share:Q", title=None, scale=scale, axis=plots.narrow_axis()),
-            color=colour,
-            shape=shape,
-            tooltip="text:N",
-        )
+    marks = {FAILED: "square", LEFT: "triangle-up"}
+    points = base.mark_point(filled=True, size=34, opacity=0.9).encode(
+        shape=plots.named(alt.Shape, "what:N", marks, legend), tooltip="text:N"
     )
-    return plots.panel("Share of the requests", palette, bars, points)
+    stems = base.mark_rule(strokeWidth=1.5, opacity=0.5)
+    return plots.panel("Share of the requests", palette, stems, points)
 
 
-def _time_axis(report: TrafficReport, *, shown: bool) -> alt.X:
-    begin = plots.to_ms(report.course[0].minute)
-    end = plots.to_ms(report.course[-1].minute + report.step)
-    pattern = "%H:%M" if report.window <= _DAY else "%d %b"
-    steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
-    step_ms = next(s for s in steps if report.window <= 8 * s).total_seconds() * 1000.0
-    return plots.span_axis("at:Q", begin, end, pattern, step_ms, labels=shown, ticks=shown)
+def _time(report: TrafficReport, *, shown: bool) -> alt.X:
+    end = report.course[-1].minute + report.step
+    return plots.time_axis("at", report.course[0].minute, end, labels=shown, ticks=shown)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from harness.domain.formatting import (
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.design import EARLY_ENDS
 from harness.gate.planning.claim_advice import ClaimOption
-from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import bounds_text
+from harness.gate.text.verdict_sentences import describe_claim
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:

@@ -17,7 +17,7 @@ from inspect_ai.util import EarlyStop
 from pydantic import JsonValue
 
 from evals.runner.inspect_model import SECONDS, SERVED
-from evals.runner.inspect_tasks import JUDGE, InspectSuite, calls_of
+from evals.runner.inspect_tasks import JUDGE, InspectSuite, calls_of, notes_of
 from evals.runner.questions import (
     GIVE_UP_AFTER,
     AnswerUsage,
@@ -275,8 +275,7 @@ def error_kind(sample: EvalSample) -> str:
 def sample_usage(sample: EvalSample) -> AnswerUsage:
     """Over all calls of the sample; seconds: of the last answer."""
     used = list(sample.model_usage.values())
-    score = next(iter((sample.scores or {}).values()), None)
-    judge = ((score.metadata if score else None) or {}).get(JUDGE)
+    judge = notes_of(sample).get(JUDGE)
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0
     return AnswerUsage(
         input_tokens=sum(

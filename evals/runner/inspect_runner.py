@@ -96,8 +96,7 @@ class SampleHooks(Hooks):
 
 
 class InspectRunner:
-    """Runs evals with Inspect. log_dir: where Inspect's log is kept; without one it is deleted
-    after the run.
+    """Runs evals with Inspect, whose log is deleted after each run.
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
@@ -109,13 +108,11 @@ class InspectRunner:
         suites: Mapping[str, SuiteSettings],
         *,
         calls: ProviderCallsFactory,
-        log_dir: Path | None = None,
         checks: CalibrationCache | None = None,
         paces: RateGates | None = None,
         allowed: Collection[str] = (),
     ) -> None:
         self._suites = suites
-        self._log_dir = log_dir
         self._checks = checks
         self._paces = paces
         self._allowed = allowed
@@ -150,7 +147,7 @@ class InspectRunner:
             leave_out_agent_server()
             if isinstance(suite, DataSuite):
                 leave_out_vendor_sdks()
-            folder = self._log_dir or stack.enter_context(run_dir())
+            folder = stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             collector = Collector(
                 job,

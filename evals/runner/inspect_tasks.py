@@ -36,6 +36,7 @@ from evals.runner.inspect_model import CALLS, parse_tool_call
 from evals.runner.judge_calibration import track_judge_bill
 from evals.runner.questions import Question, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
+from evals.scorers.interface import UNSCORED
 from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
@@ -102,6 +103,16 @@ def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:
     known = named_models(heard)
     builds = {model.build for model in known if model.build}
     return ", ".join(sorted({model.model for model in known})), ", ".join(sorted(builds))
+
+
+def first_score(sample: EvalSample) -> Score | None:
+    return next(iter((sample.scores or {}).values()), None)
+
+
+def notes_of(sample: EvalSample) -> Mapping[str, Any]:
+    """What a scorer of ours noted beside its score."""
+    score = first_score(sample)
+    return (score.metadata if score else None) or {}
 
 
 def item_of(sample_id: str | int) -> str:
@@ -172,19 +183,17 @@ class DataSuite:
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
+                noted: dict[str, Any]
                 with track_judge_bill() as bill:
                     try:
                         result = await self._score_answer(state)
+                        noted = {LENIENT: result.lenient, RULE: result.rule}
                     except NotJudged as error:
-                        judged = {JUDGE: bill.noted, JUDGES: served_labels(bill.heard)}
-                        unread = {NOT_JUDGED: str(error), **judged}
-                        return Score(value=math.nan, metadata=unread)
-                noted: dict[str, Any] = {LENIENT: result.lenient, RULE: result.rule}
+                        result, noted = UNSCORED, {NOT_JUDGED: str(error)}
                 if self.judging is not None:
                     noted |= {JUDGE: bill.noted, JUDGES: served_labels(bill.heard)}
-                return Score(
-                    value=math.nan if result.strict is None else result.strict, metadata=noted
-                )
+                value = math.nan if result.strict is None else result.strict
+                return Score(value=value, metadata=noted)
 
             return score
 
@@ -208,18 +217,16 @@ class DataSuite:
         return self.suite.score(state.output.completion, item, calls)
 
     def judges(self, sample: EvalSample) -> tuple[str, str]:
-        score = next(iter((sample.scores or {}).values()), None)
-        model, build = (score.metadata or {}).get(JUDGES, ("", "")) if score else ("", "")
+        model, build = notes_of(sample).get(JUDGES, ("", ""))
         return str(model), str(build)
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        score = next(iter((sample.scores or {}).values()), None)
-        if score is not None and NOT_JUDGED in (score.metadata or {}):
-            raise NotJudged((score.metadata or {})[NOT_JUDGED])
+        score, noted = first_score(sample), notes_of(sample)
+        if NOT_JUDGED in noted:
+            raise NotJudged(noted[NOT_JUDGED])
         value = score.value if score else None
-        if score is None or not isinstance(value, int | float) or math.isnan(value):
-            return ScoreResult(None, None), ""
-        noted = score.metadata or {}
+        if not isinstance(value, int | float) or math.isnan(value):
+            return UNSCORED, ""
         return ScoreResult(float(value), float(noted[LENIENT]), str(noted[RULE])), ""
 
 
@@ -254,22 +261,19 @@ class TaskSuite:
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )
-        scores = sample.scores or {}
-        score = scores.get(named) if named else next(iter(scores.values()), None)
+        score = (sample.scores or {}).get(named) if named else first_score(sample)
         if score is None:
-            return ScoreResult(None, None), f"scorer {named or 'of the task'} gave no score"
+            return UNSCORED, f"scorer {named or 'of the task'} gave no score"
         value: Value = score.value
         if isinstance(value, dict):
             if not key and len(value) > 1:
                 names = ", ".join(value)
-                return ScoreResult(
-                    None, None
-                ), f"several scores; set scorer_options.metric: {names}"
+                return UNSCORED, f"several scores; set scorer_options.metric: {names}"
             found = value.get(key or next(iter(value), ""))
             value = math.nan if found is None else found
         number = as_share(value)
         if number is None:
-            return ScoreResult(None, None), "the score is not a number from 0 to 1"
+            return UNSCORED, "the score is not a number from 0 to 1"
         return ScoreResult(number, number), ""
 
 

@@ -153,13 +153,10 @@ class RaterAgreement:
     kappa: float | None
     low: float | None  # low, high: 95 % interval, None with it
     high: float | None
-    observed: float  # share of pairs that agree
     n: int
 
 
-def cohens_kappa(
-    pairs: Sequence[tuple[Hashable, Hashable]], *, confidence: float = 0.95
-) -> RaterAgreement:
+def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> RaterAgreement:
     """Measures agreement on pairs of (one rater's category, the other's). Raises InputError
     without any pair.
 
@@ -175,7 +172,7 @@ def cohens_kappa(
     observed = math.fsum(share for (one, other), share in cells.items() if one == other)
     chance = math.fsum(share * theirs.get(category, 0.0) for category, share in ours.items())
     if chance >= 1.0:
-        return RaterAgreement(None, None, None, observed, n)
+        return RaterAgreement(None, None, None, n)
     kappa = (observed - chance) / (1 - chance)
     spread = 0.0
     for (one, other), share in cells.items():
@@ -183,8 +180,8 @@ def cohens_kappa(
         agrees = 1.0 if one == other else 0.0
         spread += share * (agrees - mean * (1 - kappa)) ** 2
     variance = (spread - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0))
-    return RaterAgreement(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0), observed, n)
+    reach = NormalDist().inv_cdf(0.975) * math.sqrt(max(variance, 0.0))
+    return RaterAgreement(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0), n)
 
 
 def _shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:

@@ -66,18 +66,10 @@ class ModelSpending:
                 await asyncio.sleep(SPENDING_PAUSE_S)
         raise SpendingPaused("the database is away: what the monthly cap leaves is not known")
 
-    def pay(self, reply: object) -> None:
+    def pay(self, reply: ChatReply) -> None:
         """Notes what a reply cost. A call without a reply costs nothing."""
-        price = self._price
-        if price is None:
-            self._spending.pay(None)
-        elif isinstance(reply, ChatReply):
-            cost_usd = price.cost_usd(
-                reply.input_tokens, reply.output_tokens, reply.cached_tokens
-            )
-            self._spending.pay(cost_usd)
-        else:
-            self._spending.pay(price.cost_usd(getattr(reply, "tokens", 0), 0))
+        tokens = reply.input_tokens, reply.output_tokens, reply.cached_tokens
+        self._spending.pay(None if self._price is None else self._price.cost_usd(*tokens))
 
 
 class ProviderFailed(UpstreamError):

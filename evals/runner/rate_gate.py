@@ -11,7 +11,7 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ class RateGates:
         most = limits.max_concurrent
         # A name may hold what a file's name may not.
         folder = self.folder / short_hash(provider).hex()
-        slots = [Slots(folder, lambda: most)] if most else []
+        slots = Slots(folder, lambda: most) if most else None
         speed = SharedSpeed(folder / short_hash(model).hex(), most or MOST_CALLS)
         return RateGate(provider, limits.rate, self.book, speed, slots)
 
@@ -187,7 +187,7 @@ class RateGate:
     limit: RateLimit
     book: RateBook
     speed: SharedSpeed  # of the target
-    slots: Sequence[Slots] = ()  # of the provider, where its calls under way are limited
+    slots: Slots | None = None  # of the provider, where its calls under way are limited
     # One at a time waits for the rate; the others come in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -197,8 +197,8 @@ class RateGate:
         async with AsyncExitStack() as stack:
             slot = await stack.enter_async_context(self.speed.slots.one())
             full = slot + 1 >= self.speed.count_calls()
-            for slots in self.slots:
-                await stack.enter_async_context(slots.one())
+            if self.slots is not None:
+                await stack.enter_async_context(self.slots.one())
             async with self._first:
                 # What is waited for is in a file: others change it, and nothing tells us.
                 while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - as above
@@ -215,8 +215,8 @@ class RateGate:
 
     def close(self) -> None:
         self.speed.close()
-        for slots in self.slots:
-            slots.close()
+        if self.slots is not None:
+            self.slots.close()
 
     def _wait_s(self, tokens: float) -> float:
         now = time.monotonic()

@@ -20,9 +20,7 @@ from evals.scorers.interface import (
 )
 from evals.scorers.json_fields import JSON_FIELDS, JSON_SCHEMA
 from evals.scorers.judged import PAIRWISE, RUBRIC
-from evals.scorers.labels import CHOICE, LABEL
-from evals.scorers.numeric import NUMERIC
-from evals.scorers.text_match import EXACT, REGEX
+from evals.scorers.short_answers import CHOICE, EXACT, LABEL, NUMERIC, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content_hash import digest, hash_content
 from harness.domain.errors import NotFound

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evals.scorers.interface import written
-from evals.suites.items import tags_of
 from evals.suites.suite import (
     REPLACED,
     Suite,
@@ -116,11 +115,6 @@ class ConfiguredSuites:
             "one that could not be read."
         )
         return " ".join(filter(None, [describe_sample(settings), replaced if broken else ""]))
-
-    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        items = data.items.values() if (data := self._data(suite)) else ()
-        tagged = {item.id: tags_of(item) for item in items}
-        return {item: tags for item, tags in tagged.items() if tags}
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:
         data = self._data(suite)

@@ -25,7 +25,7 @@ from evals.scorers import (
 from evals.scorers.code import CODE
 from evals.scorers.interface import written
 from evals.suites.conversation import check_fields, conversation, merge_fields, message_text
-from evals.suites.items import Item, file_sha256, load_items, load_references, tags_of
+from evals.suites.items import Item, file_sha256, load_items, load_references
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.item_groups import ItemGroups, texts_fingerprint
@@ -232,7 +232,6 @@ def load_suite(settings: SuiteSettings) -> Suite:
 def _check_metadata(settings: SuiteSettings, item: Item) -> None:
     """Raises InputError for what is read of an item's metadata later and is wrong there."""
     merge_fields(settings.request, item)
-    tags_of(item)
     conversation(item)
     _check_class(settings, item)
 

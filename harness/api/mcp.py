@@ -46,9 +46,9 @@ from harness.api.frame.error_status import ErrorGuard, describe_places, json_ans
 from harness.api.frame.request_body import check_json
 from harness.app.agents import TurnService, open_agents
 from harness.app.installation import Installation
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.built_in_tools import BuiltInTool
 from harness.control.agents.model_matching import list_available
-from harness.control.agents.sessions import AgentsClient
 from harness.control.operations import queries
 from harness.control.proposals import leaderboard
 from harness.control.providers import credentials

@@ -24,14 +24,7 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost
 from harness.control.operations import queries
 from harness.control.operations.idempotency import NoteMade
-from harness.control.proposals import (
-    comparison,
-    cost_ratio,
-    decisions,
-    estimate,
-    review,
-    submission,
-)
+from harness.control.proposals import comparison, cost_ratio, decisions, estimate, submission
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
@@ -223,7 +216,7 @@ operation(
 PROPOSAL = "/proposals/{proposal}"
 operation(router, "GET /proposals", "list_proposals", queries.list_proposals, ProposalQuery)
 operation(router, f"GET {PROPOSAL}", "get_proposal", queries.find_proposal)
-operation(router, f"GET {PROPOSAL}/review", "review_proposal", review.review_proposal)
+operation(router, f"GET {PROPOSAL}/review", "review_proposal", decisions.review_proposal)
 operation(router, f"GET {PROPOSAL}/approvals", "list_approvals", decisions.list_approvals)
 for _verb, _decide, _body in (
     ("approve", decisions.approve_proposal, ApprovalBody),

@@ -18,7 +18,7 @@ from harness.api.frame.endpoint import (
     operation,
 )
 from harness.control.agents import agents, switches
-from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.agents.switches import SwitchRequestView, view_switch
 from harness.domain.agents.agent import AgentGrant
 from harness.domain.pagination import Page
 

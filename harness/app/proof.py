@@ -1,13 +1,185 @@
-"""Verifies a proof file with public keys alone: no database, no secret, no configuration."""
+"""Verifies a proof file with public keys alone, and says in plain words what it shows: no
+database, no secret, no configuration.
+"""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from harness.control.proposals.proof_check import ProofFindings, check_proof
-from harness.domain.errors import InputError
+from harness.control.proposals import evaluation
+from harness.domain.errors import InputError, StaleEvidence
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import Passed
+from harness.domain.formatting import format_bps, format_quantity
 from harness.domain.operations.keyring import parse_keyring
-from harness.domain.proposals.proof import parse_proof
+from harness.domain.proposals.proof import ProvenRows, SwapChange, parse_proof
+from harness.domain.proposals.proposal import was_registered_before
+from harness.domain.routing.target import Target
+from harness.gate.offline.recomputation import recompute_verdict
 from harness.runtime.signing import Ed25519Signatures
 from harness.store.signing.proof_rows import build_proven, find_faults
+
+NOT_SHOWN: Final = (
+    "Not shown: that the named provider gave the answers, what users saw in the canary (its "
+    "observations are not signed), and that the installation's clock was right."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFindings:
+    """Holds what a proof shows, in sentences. faults: empty where all of it holds."""
+
+    shown: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.faults
+
+
+def check_proof(rows: ProvenRows) -> ProofFindings:
+    faults = [*_misnamed(rows), *_misregistered(rows), *_misdecided(rows), *_misserved(rows)]
+    return ProofFindings(() if faults else tuple(_sentences(rows)), tuple(faults))
+
+
+def _misnamed(rows: ProvenRows) -> Iterator[str]:
+    """Yields the targets and suites whose content is not what their id is a hash of."""
+    for name, target in rows.targets.items():
+        if target.id != name:
+            yield f"target {name} has another content than its id says"
+    for digest, suite in rows.suites.items():
+        if suite.digest != digest:
+            yield f"suite {suite.name} has another content than its digest says"
+
+
+def _misregistered(rows: ProvenRows) -> Iterator[str]:
+    """Yields where an answer does not belong to what was registered before it."""
+    proposal = rows.proposal
+    try:
+        evaluation.check_arms(proposal, rows.runs)
+    except (StaleEvidence, KeyError) as error:
+        yield str(error)
+    for plan in proposal.plans:
+        if plan.suite_digest not in rows.suites:
+            yield f"the pins of suite {plan.suite} are missing"
+        run = proposal.runs[plan.suite].candidate
+        if not was_registered_before(proposal, run):
+            yield (
+                f"suite {plan.suite}: the candidate's run {run} is not named after "
+                "these plans, so they may have been registered after its answers"
+            )
+    for name in (proposal.incumbent, proposal.candidate):
+        if name not in rows.targets:
+            yield f"target {name} is missing"
+
+
+def _misdecided(rows: ProvenRows) -> Iterator[str]:
+    """Yields where the scores do not give the verdict."""
+    proposal = rows.proposal
+    if proposal.verdict != rows.verdict.id:
+        yield f"the verdict {rows.verdict.id} is not the one of {proposal.id}"
+    samples = {
+        plan.suite: (
+            _below(rows, proposal.runs[plan.suite].incumbent, plan.planned_items),
+            _below(rows, proposal.runs[plan.suite].candidate, plan.planned_items),
+        )
+        for plan in proposal.plans
+    }
+    yield from recompute_verdict(rows.verdict, proposal, samples).differences
+
+
+def _below(rows: ProvenRows, run: str, items: int) -> list[Sample]:
+    return [sample for sample in rows.samples.get(run, ()) if sample.position < items]
+
+
+def _misserved(rows: ProvenRows) -> Iterator[str]:
+    """Yields where a person's consent or a change of the route is not of this swap."""
+    proposal = rows.proposal
+    for approval in rows.approvals:
+        if approval.verdict not in (None, rows.verdict.id):
+            yield f"{approval.name} approved another verdict, {approval.verdict}"
+        if approval.principal == proposal.proposer_principal and not proposal.self_approval:
+            yield f"{approval.name} proposed the swap and approved it"
+    if rows.changes and not isinstance(rows.verdict, Passed):
+        yield "the route was changed for a candidate that did not pass"
+    for change in rows.changes:
+        if change.kind == "promotion" and change.incumbent != proposal.candidate:
+            yield f"version {change.version} promotes another target, {change.incumbent}"
+
+
+def _sentences(rows: ProvenRows) -> Iterator[str]:
+    proposal, verdict = rows.proposal, rows.verdict
+    arms = [_label(rows.targets.get(name)) for name in (proposal.incumbent, proposal.candidate)]
+    yield (
+        f"{proposal.proposer} proposed on {proposal.created_at:%Y-%m-%d %H:%M} UTC to replace "
+        f"{arms[0]} by {arms[1]} on route {proposal.route}: {proposal.id}, claim "
+        f"{proposal.claim.value}."
+    )
+    for plan in proposal.plans:
+        yield _registration(rows, plan)
+    pairs = sum(report.items_used for report in verdict.suites)
+    yield (
+        f"The verdict is {verdict.words}. It follows from {format_quantity(pairs, 'pair')} of "
+        "signed scores: computed again here, without the database."
+    )
+    for approval in rows.approvals:
+        yield (
+            f"{approval.name} approved this verdict on {approval.at:%Y-%m-%d %H:%M} UTC"
+            f"{_reason_text(approval.reason)}."
+        )
+    for change in rows.changes:
+        yield _change(change, arms)
+    if not rows.changes:
+        yield "The route was not changed for it."
+    yield f"The control key {rows.signed_by} signed the file: no row was added or removed."
+    yield NOT_SHOWN
+
+
+def _registration(rows: ProvenRows, plan: SuitePlan) -> str:
+    terms = (
+        f"role {plan.role.value}, margin {plan.margin:g}, alpha {plan.alpha:g}, "
+        f"at most {plan.planned_items} items"
+    )
+    run = rows.proposal.runs[plan.suite].candidate
+    answers, by_worker = len(rows.samples.get(run, ())), rows.by_worker.get(run, 0)
+    if not answers:
+        return f"Suite {plan.suite} ({terms}) was not measured before the verdict."
+    signers = (
+        (by_worker, "an eval worker signed"),
+        (answers - by_worker, "the control plane signed, as it does when it copies them"),
+    )
+    signed = " and ".join(
+        f"{format_quantity(n, 'answer')} that {whose}" for n, whose in signers if n
+    )
+    return (
+        f"Suite {plan.suite} was registered before the candidate's first answer: {terms}. "
+        f"The candidate's run has {signed}; its id is a hash of these terms."
+    )
+
+
+def _change(change: SwapChange, arms: list[str]) -> str:
+    did = {
+        "canary": f"the canary opened at {format_bps(change.weight_bps)}",
+        "weight": f"the canary went to {format_bps(change.weight_bps)}",
+        "promotion": f"{arms[1]} became the incumbent",
+        "abort": "the canary ended",
+        "restore": "the route went back to a former incumbent",
+        "break_glass": "the route was served without proof from here",
+    }.get(change.kind, f"the route changed ({change.kind})")
+    return (
+        f"Version {change.version}, {change.at:%Y-%m-%d %H:%M} UTC, by {change.actor}: {did}"
+        f"{_reason_text(change.reason)}."
+    )
+
+
+def _reason_text(reason: str) -> str:
+    return f": {reason.rstrip('.')}" if reason else ""
+
+
+def _label(target: Target | None) -> str:
+    return f"{target.provider}/{target.model}" if target else "a missing target"
 
 
 def verify_proof(file: Path, key: Path) -> ProofFindings:

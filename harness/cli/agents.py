@@ -7,7 +7,7 @@ from harness.cli.frame.command import OPTIONAL_REASON, PAGE, REASON, arg, comman
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.agents import agents, switches
-from harness.control.agents.switch_views import view_switch
+from harness.control.agents.switches import view_switch
 from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
@@ -24,8 +24,7 @@ def user() -> None:
 def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON) -> None:
     """Delete USER's sessions, captured requests and marks, for good.
 
-    USER is the id as clients sent it. The audit log keeps the reason and the counts, and not
-    the id. What a deletion cannot reach is named.
+    USER is the id as clients sent it. The audit log keeps the reason, and not the id.
     """
     done = session.decide(
         user_deletion.delete_user, user_id, reason, secret=session.installation.secret

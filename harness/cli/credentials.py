@@ -114,7 +114,7 @@ def set_credential(
     ),
     kind: str | None = opt("Kind of a new provider. [default: its name]"),
     reason: str = opt(
-        "Reason; required to change the address of a provider that a route uses.", default=""
+        "Reason; required to change the address of a provider in use.", default=""
     ),
 ) -> None:
     """Store a provider's key. It is asked for, or read from stdin; it is no argument.

@@ -151,7 +151,7 @@ def set_provider(
     *,
     options: _ProviderOptions = taken_from(_ProviderOptions),
     reason: str = opt(
-        "Reason; required to change the address or headers of a provider that a route uses.",
+        "Reason; required to change the address or headers of a provider in use.",
         default="",
     ),
 ) -> None:

@@ -145,7 +145,7 @@ class CodeEntry(BaseModel):
 
 class PolicyEntry(BaseModel):
     model_config = _STRICT
-    # Whether a passed verdict opens the canary by itself, or after a person's approval.
+    # approved: a person lets a passed candidate into its canary.
     promotion: PromotionMode = PromotionMode.AUTOMATIC
     # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = Policy().approval_ttl_s

@@ -45,8 +45,7 @@ class RunQueueKind(StrEnum):
 class TracingSettings:
     """Says where traces go (OpenTelemetry), and whether they hold content."""
 
-    # Of an OTLP/HTTP collector, such as `http://host:4318`; where it is empty, the standard
-    # OTEL_EXPORTER_OTLP_* variables say so, or there is no tracing.
+    # Of an OTLP/HTTP collector, such as `http://host:4318`; empty: as OTEL_EXPORTER_OTLP_* say.
     otlp_endpoint: str = ""
     content: bool = False  # record prompts and answers as well
 
@@ -69,8 +68,7 @@ class RouterSettings:
     port: int = 8080  # port that it listens on
     workers: int = 1  # processes that serve; limits and breakers are each worker's own
     drain_s: float = 30.0  # how long requests may go on once their worker is to end
-    # How long after SIGTERM new connections are still served while `/readyz` already
-    # says no.
+    # How long after SIGTERM new connections are served while `/readyz` says no.
     shutdown_delay_s: float = 0.0
     first_token_timeout_s: float = 10.0  # of a stream, to its first output
     # Of a plain answer, to its first byte; null: measured for each target.
@@ -98,8 +96,7 @@ class RouterSettings:
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()
-    # Names that clients may send as `model` beside the routes' names: a text or a pattern such
-    # as `claude-haiku-*`, and its route.
+    # Further names for `model`: a text or a pattern such as `claude-haiku-*`, and its route.
     aliases: dict[str, str] = field(default_factory=dict)
     cors: CorsSettings = CorsSettings()  # for clients in browsers
 
@@ -113,8 +110,7 @@ class ControlSettings:
     reconcile_interval_s: float = 1.0  # how often it looks at proposals and canaries
     housekeeping_interval_s: float = 60.0  # how often it removes what is kept no longer
     drift_interval_s: float = 10.0  # how often it looks whether a drift run is due
-    # Processes that run evals: those of the control process, or those of `swapgate worker` on
-    # any number of hosts, which take the runs from a job queue in PostgreSQL.
+    # procrastinate: `swapgate worker` on any number of hosts runs evals, by PostgreSQL.
     queue: RunQueueKind = RunQueueKind.EMBEDDED
     # Processes that ask and score, at most; with `procrastinate`, each host has its own number.
     eval_workers: int = 2
@@ -151,7 +147,8 @@ class AlertSink:
     webhook: str = ""  # address that gets a signed HTTP POST
     secret_env: str = ""  # name of the variable with the secret that signs it
     severity: Literal["info", "warning", "critical"] = "info"  # the least that it gets
-    kinds: tuple[AlertKind, ...] = ()  # which kinds it gets, such as route_down; empty for all
+    # Which kinds it gets, such as route_down (docs/reference/events.md); empty for all.
+    kinds: tuple[AlertKind, ...] = ()
 
     def takes(self, kind: AlertKind) -> bool:
         severe = ALERT_RULES[kind].severity >= Severity[self.severity.upper()]
@@ -243,14 +240,12 @@ class AgentSettings:
     enabled: bool = True  # `swapgate serve all` starts it
     host: str = "127.0.0.1"  # address that it listens on
     port: int = 8085  # port that it listens on
-    # Where the router passes `/agents` through to: null for this host and port while `enabled`,
-    # empty for nowhere.
+    # Where the router passes `/agents` to: null for this host and port, empty for nowhere.
     url: str | None = None
     router_url: str = ""  # where models are called; empty for the router of this file
     # Where the control plane signs consents; empty for the control plane of this file.
     control_url: str = ""
-    # Where people reach `/agents` with a browser, for links that ask for their approval; empty
-    # for the router of this file.
+    # Where people open approval links; empty for the router of this file.
     public_url: str = ""
     # A request of this machine needs no key; only where nothing listens beyond loopback.
     open_on_loopback: bool = False

@@ -1,15 +1,21 @@
 """Renders a comparison's most telling answers, and how others can check it, as Markdown. What
-models wrote is data, never markup: `fenced`, `cell` and `code` see to that.
+models wrote is data, never markup: `fenced`, `cell` and `code` see to that. It also loads
+items' texts: from the suite's data while these are the data that were measured, else from the
+stored prompts.
 """
 
+import os.path
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from harness.control.context import Context
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.proposals import format_failures
-from harness.control.proposals.recorded_answers import strip_common_start
+from harness.control.proposals.comparison import Comparison, SuiteAnswers
+from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_points, format_score
@@ -161,3 +167,78 @@ def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
     if standing is None or standing.holds:
         return f"holds until {verdict.expires_at:%Y-%m-%d}"
     return f"proof no more: **{standing.proof.value.upper()}**, {cell(standing.why)}"
+
+
+# A shorter beginning that all prompts share hides nothing: of whole sentences, and where their
+# first sentence begins alike, of whole words.
+SHORT_START: Final = 12
+SHORT_WORDS: Final = 60
+SENTENCE_ENDS: Final = ("\n", ". ", "? ", "! ", ": ", '"', "“")
+WORD_ENDS: Final = (" ", "\t", "'")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemText:
+    question: str
+    expected: str  # empty where it is unknown
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTexts:
+    items: Mapping[str, ItemText]
+    start: str  # what every question begins with; left out of each
+    missing: str  # why no expected answer is known; empty where one is
+
+    def find(self, item: str) -> ItemText:
+        return self.items.get(item, ItemText("", ""))
+
+
+def load_item_texts(ctx: Context, comparison: Comparison) -> Mapping[str, SuiteTexts]:
+    return {side.plan.suite: _load_suite(ctx, side) for side in comparison.suites}
+
+
+def strip_common_start(questions: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
+    """Returns the questions without the sentences that all of them begin with, and those; where
+    a long first sentence begins alike, without its words. One question alone keeps everything.
+    """
+    texts = [*set(questions.values())]
+    start = os.path.commonprefix(texts) if len(texts) > 1 else ""  # noqa: RUF071 - no paths
+    sentences, words = _end_of(start, SENTENCE_ENDS), _end_of(start, WORD_ENDS)
+    start = start[: sentences if sentences >= SHORT_START else words]
+    if len(start) < (SHORT_START if sentences >= SHORT_START else SHORT_WORDS):
+        return questions, ""
+    return {item: text[len(start) :] for item, text in questions.items()}, start
+
+
+def _end_of(text: str, marks: tuple[str, ...]) -> int:
+    return max(text.rfind(mark) + len(mark) if mark in text else 0 for mark in marks)
+
+
+def _load_suite(ctx: Context, side: SuiteAnswers) -> SuiteTexts:
+    prompts = {sample.item: sample.prompt for sample in (*side.candidate, *side.incumbent)}
+    shown, missing = _read_suite(ctx, side, prompts)
+    stored = {item: shown[item][0] if item in shown else prompts[item] for item in prompts}
+    questions, start = strip_common_start(stored)
+    return SuiteTexts(
+        {
+            item: ItemText(question, shown[item][1] if item in shown else "")
+            for item, question in questions.items()
+        },
+        start,
+        missing,
+    )
+
+
+def _read_suite(
+    ctx: Context, side: SuiteAnswers, items: Iterable[str]
+) -> tuple[Mapping[str, tuple[str, str]], str]:
+    suite = side.plan.suite
+    try:
+        if ctx.suites.pin(suite).data_sha256 != side.pin.data_sha256:
+            return {}, "the suite's data have changed since"
+        shown = {item: ctx.suites.shown(suite, item) for item in items}
+    except SwapgateError as error:
+        return {}, str(error)
+    if not any(expected for _, expected in shown.values()):
+        return shown, "the suite's items name none"
+    return shown, ""

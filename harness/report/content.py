@@ -29,7 +29,7 @@ from harness.domain.formatting import (
     format_range,
     format_thousand_price,
 )
-from harness.gate.text.next_steps import NEXT_STEPS
+from harness.gate.text.verdict_sentences import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
 FILE: Final = "swapgate.db"
@@ -94,23 +94,6 @@ def slice_rows(verdict: BaseVerdict | None) -> Sequence[Sequence[str]]:
 
 
 MAX_TELLING: Final = 10
-NO_TAG: Final = "(no tag)"
-
-
-@dataclass(frozen=True)
-class TagRow:
-    """Mean scores of the items with this tag. delta: candidate minus incumbent."""
-
-    tag: str
-    items: int
-    incumbent: float
-    candidate: float
-    wins: int
-    losses: int
-
-    @property
-    def delta(self) -> float:
-        return self.candidate - self.incumbent
 
 
 @dataclass(frozen=True)
@@ -132,7 +115,6 @@ class TellingAnswer:
 class SuiteSection:
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
-    tags: Sequence[TagRow]
     decides: bool = True  # by itself, and not only by its part in a weighted mean
 
 
@@ -182,8 +164,7 @@ def gather_report(
         report = judged.get(side.plan.suite)
         used = _used(side, basis)
         decides = report is None or basis is None or basis.decides(report)
-        tags = _tags(ctx, side.plan.suite, used)
-        parts.append(SuiteSection(side=side, report=report, tags=tags, decides=decides))
+        parts.append(SuiteSection(side=side, report=report, decides=decides))
         # Examples of a form that broke stand in the report already.
         by_form = report is not None and report.outcome == "harness_mismatch"
         shown = report.figures.examples if report is not None and by_form else ()
@@ -228,31 +209,6 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
         if sample.position < below:
             found.setdefault(sample.item, []).append(sample)
     return found
-
-
-def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
-    try:
-        of_item = ctx.suites.tags(suite)
-    except SwapgateError:
-        return ()  # the suite is not known here, or not any more
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for item in used:
-        for tag in of_item.get(item.item) or (NO_TAG,):
-            groups.setdefault(tag, []).append(item.scores)
-    rows = [
-        TagRow(
-            tag=tag,
-            items=len(scores),
-            incumbent=fmean(ours for ours, _ in scores),
-            candidate=fmean(theirs for _, theirs in scores),
-            wins=sum(theirs > ours for ours, theirs in scores),
-            losses=sum(theirs < ours for ours, theirs in scores),
-        )
-        for tag, scores in groups.items()
-    ]
-    if [row.tag for row in rows] == [NO_TAG]:
-        return ()
-    return sorted(rows, key=lambda row: (row.delta, row.tag))
 
 
 def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:

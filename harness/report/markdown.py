@@ -26,13 +26,13 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.gate.offline.design import EARLY_ENDS
-from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     bounds_text,
     difference_cells,
     reason_text,
     standing_text,
 )
+from harness.gate.text.verdict_sentences import describe_claim
 from harness.report.answer_examples import (
     cell,
     code,
@@ -41,7 +41,7 @@ from harness.report.answer_examples import (
     most_telling,
     table,
 )
-from harness.report.content import Report, SuiteSection, TagRow, figure_cells, slice_rows
+from harness.report.content import Report, SuiteSection, figure_cells, slice_rows
 
 HEADS: Final = {
     "passed": "may replace",
@@ -80,11 +80,6 @@ def _lines(report: Report) -> Iterator[str]:
         yield why
     if report.telling:
         yield from most_telling(report.telling)
-    if any(part.tags for part in report.suites):
-        yield from ("", "## By tag", "", "No row alone is evidence: there are many.")
-        yield "An item may have several tags."
-    for part in report.suites:
-        yield from _tags(part)
     yield from describe_pins(report)
 
 
@@ -314,25 +309,6 @@ def _per_1000(usd: float | None) -> float | None:
 
 def _share(share: float | None) -> str:
     return format_percent(share, missing=DASH)
-
-
-def _tags(part: SuiteSection) -> Iterator[str]:
-    if not part.tags:
-        return
-    yield from ("", f"### {part.side.plan.suite}", "")
-    heads = ("tag", "items", "incumbent", "candidate", "difference", "wins / losses")
-    yield from table(heads, [_tag_row(row) for row in part.tags])
-
-
-def _tag_row(row: TagRow) -> Sequence[str]:
-    return (
-        cell(row.tag),
-        str(row.items),
-        format_score(row.incumbent),
-        format_score(row.candidate),
-        format_points(row.delta),
-        f"{row.wins} / {row.losses}",
-    )
 
 
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:

@@ -7,8 +7,14 @@ from hashlib import sha256
 from typing import Any, Final
 
 from router.conversation.hosted_text import say_files
-from router.conversation.intake import CallIds, HistoryIntake, MovedBody
-from router.conversation.makers import QUOTED_MARK, mark_piece, read_mark
+from router.conversation.intake import (
+    QUOTED_MARK,
+    CallIds,
+    HistoryIntake,
+    MovedBody,
+    mark_piece,
+    read_mark,
+)
 from router.conversation.native_histories import SIGNATURES
 from router.frame.body_patch import to_json
 from router.frame.object_lists import list_objects
@@ -125,16 +131,17 @@ def _clear_signed(messages: Iterable[Json], maker: str) -> Iterator[str]:
                 del place[name]
         blocks = message.get("thinking_blocks")
         if isinstance(blocks, list):
-            kept = [block for block in blocks if _is_signed(block)]
+            signatures = SIGNATURES.values()
+            kept = [
+                block
+                for block in blocks
+                if isinstance(block, dict) and any(block.get(name) for name in signatures)
+            ]
             if len(kept) < len(blocks):
                 yield "thinking_blocks"
             message["thinking_blocks"] = kept
             if not kept:
                 del message["thinking_blocks"]
-
-
-def _is_signed(block: object) -> bool:
-    return isinstance(block, dict) and any(block.get(name) for name in SIGNATURES.values())
 
 
 def _signed_places(message: Json) -> Iterator[tuple[Json, str]]:

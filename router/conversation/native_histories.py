@@ -6,8 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from router.conversation.intake import INTAKES, RESPONSE_CALL_IDS, CallIds, MovedBody
-from router.conversation.makers import OWN_ID, is_own_id, mark_piece, read_mark
+from router.conversation.intake import (
+    INTAKES,
+    OWN_ID,
+    RESPONSE_CALL_IDS,
+    CallIds,
+    MovedBody,
+    is_own_id,
+    mark_piece,
+    read_mark,
+)
 from router.frame.body_patch import to_json
 from router.frame.failure import SEND_ALL, Untranslatable
 from router.frame.object_lists import list_objects
@@ -199,7 +207,9 @@ def without_reasoning(body: bytes, values: Collection[str] | None = None) -> Mov
     kept = [
         item
         for item, after in pairwise((*items, None))
-        if not _is_reasoning(item) or _is_stray(item, after) or not _is_one_of(item, values)
+        if not _is_reasoning(item)
+        or _is_stray(item, after)
+        or not (values is None or item.get(ENCRYPTED) in values or item.get("id") in values)
     ]
     _clear_ids(kept, every=True)
     asked["input"] = kept
@@ -243,10 +253,6 @@ def _is_readable(item: object, maker: str, *, stored: bool) -> bool:
         item[ENCRYPTED] = piece.value
         return piece.maker in ("", maker)
     return stored and not piece.maker and bool(item.get("id")) and not is_own_id(item["id"])
-
-
-def _is_one_of(item: Json, values: Collection[str] | None) -> bool:
-    return values is None or item.get(ENCRYPTED) in values or item.get("id") in values
 
 
 def _is_stray(item: object, after: object) -> bool:

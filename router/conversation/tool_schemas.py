@@ -164,7 +164,10 @@ class _Writer:
             kinds: dict[str, list[Any]] = {}
             for value in values:
                 kinds.setdefault(_TYPES.get(type(value), "null"), []).append(value)
-            choices = [_choice(kind, named) for kind, named in kinds.items()]
+            choices: list[Json] = [
+                {"type": kind, "enum": named} if kind in _ENUMERATED else {"type": kind}
+                for kind, named in kinds.items()
+            ]
             del schema["enum"]
             if len(choices) == 1:
                 schema.update(choices[0])
@@ -189,10 +192,6 @@ class _Writer:
             return place
         self.is_weaker = True
         return {"type": "object"}
-
-
-def _choice(kind: str, values: list[Any]) -> Json:
-    return {"type": kind, "enum": values} if kind in _ENUMERATED else {"type": kind}
 
 
 def _steps(reference: str) -> Iterator[str]:

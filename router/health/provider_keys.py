@@ -100,8 +100,6 @@ class ProviderKeys:
 
 @dataclass(frozen=True, slots=True)
 class CredentialProof:
-    """Holds all that a provider is sent to prove who asks."""
-
     keys: tuple[ProviderKey, ...]
     # Also a key that was written again as it was, as one does whose account was paid.
     stored: tuple[StoredKey, ...]

@@ -81,11 +81,6 @@ def next_check_in_s(
     return min((*waits, MAX_SLEEP_S))
 
 
-def is_outweighed(found_well_at: float | None, now: float) -> bool:
-    """Whether a check's failure counts for nothing. found_well_at: by a user; None: failed."""
-    return found_well_at is not None and now < found_well_at + USER_EVIDENCE_S
-
-
 # Longer than this no provider's word is kept.
 LONGEST_PAUSE_S: Final = 86_400.0
 # So many callers, none answered in between, meet with what one caller's request may bring about
@@ -201,7 +196,9 @@ class TargetHealth:
         return self._under_way[target] > 0
 
     def users_find_well(self, target: str) -> bool:
-        return is_outweighed(self._found_well_at.get(target), self._monotonic())
+        """Tells whether a user's good answer outweighs checks that fail."""
+        at = self._found_well_at.get(target)
+        return at is not None and self._monotonic() < at + USER_EVIDENCE_S
 
     def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
         """The attempt is over, a stream's at its end. failure: None for a success."""

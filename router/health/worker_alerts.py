@@ -20,7 +20,7 @@ from router.recording.caller_shares import CallerShares
 from router.recording.event_log import EventLog
 from router.recording.guard_files import LocalAbort
 from router.recording.port import Recording
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.learned_repairs import LearnedFields
 
@@ -62,8 +62,6 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
-    """Belongs to the worker's event loop, like the health that it listens to."""
-
     def __init__(
         self,
         holder: SnapshotHolder,
@@ -167,15 +165,19 @@ class WorkerAlerts:
             "Their conversations are drawn instead.",
         )
 
+    def _keep_open(self, prefix: str, subjects: Collection[str]) -> None:
+        """Ends the alerts of a cause whose subject is no more."""
+        for name in [open_name for open_name in self._open if open_name.startswith(prefix)]:
+            if name.removeprefix(prefix) not in subjects:
+                self._resolve(name)
+
     def _look_at_repairs(self) -> None:
         learned = self._learned()
-        known = {name for name in self._open if name.startswith(REPAIRS)}
-        for name in known - {f"{REPAIRS}{target}" for target in learned}:
-            self._resolve(name)
+        self._keep_open(REPAIRS, learned)
         for target, fields in learned.items():
             name = f"{REPAIRS}{target}"
             title = f"{target} does not take {', '.join(fields)} as it is sent"
-            if name not in known or self._open[name].title != title:
+            if name not in self._open or self._open[name].title != title:
                 self._raise(
                     name,
                     AlertKind.LEARNED_REPAIR,
@@ -220,9 +222,10 @@ class WorkerAlerts:
         self._look_at_keys()
         self._look_at_repairs()
         self._look_at_revision()
-        for name in [open_name for open_name in self._open if open_name.startswith(PAUSE)]:
-            if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
-                self._resolve(name)
+        paused = [name.removeprefix(PAUSE) for name in self._open if name.startswith(PAUSE)]
+        self._keep_open(
+            PAUSE, [target for target in paused if self._health.pause_s(target) > 0]
+        )
         self._look_at_faults()
 
     def _look_at_keys(self) -> None:
@@ -233,13 +236,15 @@ class WorkerAlerts:
             for route in served
             for target in route.keyless
         }
-        self._end_of_keys_gone(served)
-        known = {name for name in self._open if name.startswith(NO_KEY)}
-        for name in known - {f"{NO_KEY}{provider}" for provider in lacking}:
-            self._resolve(name)
+        # A key that is gone is refused no more: that there is none is an alert of its own.
+        for id_ in {id_ for route in served for id_ in route.keyless}:
+            name = f"{TARGET}{id_}"
+            if name in self._open and self._open[name].kind in OF_KEYS:
+                self._resolve(name)
+        self._keep_open(NO_KEY, lacking)
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
-            if name not in known:
+            if name not in self._open:
                 self._raise(
                     name,
                     AlertKind.OUR_KEY,
@@ -249,13 +254,6 @@ class WorkerAlerts:
                     f"Targets of {provider} are left out of every plan until it has one.",
                     source=provider,
                 )
-
-    def _end_of_keys_gone(self, served: Collection[CompiledRoute]) -> None:
-        """A key that is gone is refused no more: that there is none is an alert of its own."""
-        keyless = {f"{TARGET}{id_}" for route in served for id_ in route.keyless}
-        for name in [key for key in self._open if key in keyless]:
-            if self._open[name].kind in OF_KEYS:
-                self._resolve(name)
 
     def _look_at_revision(self) -> None:
         if not_believed := self._holder.disk_refused:
@@ -324,8 +322,8 @@ class WorkerAlerts:
 
     def close(self) -> None:
         """Ends the alerts that the next worker raises at once; others end by silence."""
-        for name in [open_name for open_name in self._open if open_name.startswith(OF_WORKER)]:
-            self._resolve(name)
+        for prefix in OF_WORKER:
+            self._keep_open(prefix, ())
         self._recorder.notify(*self._faults_untold.values())
         self._open.clear()
 
@@ -350,13 +348,13 @@ class WorkerAlerts:
 
     def _opened(self, target: str, because: FailureClass | None) -> None:
         name, provider = self._names(target)
-        kind = (
-            KIND_OF.get(because, AlertKind.BREAKER_OPEN) if because else AlertKind.BREAKER_OPEN
-        )
-        # All targets of a provider share its account: that is one thing for a person to do.
-        ours = because is not None and FAILURE_RULES[because].alerts and kind is not _UNKNOWN
+        kind, why = AlertKind.BREAKER_OPEN, "it fails"
+        ours = False
+        if because is not None:
+            kind, why = KIND_OF.get(because, kind), BECAUSE.get(because, why)
+            # All targets of a provider share its account: a person has one thing to do.
+            ours = FAILURE_RULES[because].alerts and kind is not AlertKind.MODEL_UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
-        why = BECAUSE.get(because, "it fails") if because else "it fails"
         last = self._health.failures.get(target)
         failure = last if last is not None and last.failure is because else None
         self._raise(
@@ -374,27 +372,20 @@ class WorkerAlerts:
     def _carried(self, target: str) -> Iterator[str]:
         serving = self._holder.current
         for route in serving.routes.values() if serving else ():
-            if target in route.upstreams:
-                name = self._carrier(route, target)
-                yield (
-                    f"Route {route.route.name}: {name} carries its load now."
-                    if name
-                    else f"Route {route.route.name}: no other target is left for its load."
-                )
-
-    def _carrier(self, route: CompiledRoute, target: str) -> str | None:
-        plans = (
-            plan for plans_by_arm in route.plans.values() for plan in plans_by_arm.values()
-        )
-        planned = (planned_target for plan in plans for planned_target in plan.targets)
-        well = (
-            planned_target
-            for planned_target in planned
-            if planned_target != target
-            and self._health.state(planned_target) is not BreakerState.OPEN
-        )
-        found = next(well, None)
-        return route.upstreams[found].name if found else None
+            if target not in route.upstreams:
+                continue
+            plans = (plan for by_arm in route.plans.values() for plan in by_arm.values())
+            well = (
+                other
+                for plan in plans
+                for other in plan.targets
+                if other != target and self._health.state(other) is not BreakerState.OPEN
+            )
+            carrier = next(well, None)
+            said = "no other target is left for its load"
+            if carrier is not None:
+                said = f"{route.upstreams[carrier].name} carries its load now"
+            yield f"Route {route.route.name}: {said}."
 
     def _names(self, target: str) -> tuple[str, str]:
         serving = self._holder.current
@@ -407,9 +398,6 @@ class WorkerAlerts:
         key = f"{kind.value}:{key}" if key else kind.value
         source = f"{self._recorder.worker}/{source}" if source else self._recorder.worker
         return Alert(kind, subject, key, title, text, self._clock.now(), source)
-
-
-_UNKNOWN: Final = AlertKind.MODEL_UNKNOWN
 
 
 def _words_of(failure: ProviderWords | None) -> Iterator[str]:

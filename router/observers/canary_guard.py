@@ -18,7 +18,8 @@ from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
 from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.recording.internal_errors import RouterPart
-from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_observers import RequestObserver
+from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.snapshot.holder import SnapshotHolder
 
@@ -133,7 +134,7 @@ class CanaryGuards(RequestObserver):
             return False
         return canary.rollout in self.aborted
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         canary = observed.route.route.canary
         if canary is None:
             return
@@ -141,7 +142,7 @@ class CanaryGuards(RequestObserver):
         if exposure is not None:
             self._exposures[observed.request_id] = exposure
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
         exposure = self._exposures.pop(observed.request_id, None)
         canary, record = observed.route.route.canary, observed.record
         if exposure is not None and canary is not None and record is not None:

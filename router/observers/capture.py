@@ -14,8 +14,9 @@ from router.frame.asgi import header
 from router.recording.internal_errors import RouterPart
 from router.recording.port import CaptureDraft, Recording
 from router.request.client_directives import caller_keys
-from router.request.request_observers import ObservedRequest, RequestObserver
-from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.request_observers import RequestObserver
+from router.request.request_state import AnswerCopy, RoutedRequest
+from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
 CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
@@ -36,7 +37,7 @@ class CaptureSampler(RequestObserver):
     def watches(self, route: CompiledRoute) -> bool:
         return route.route.settings.capture_bps > 0
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         share_bps = observed.route.route.settings.capture_bps
         if not share_bps or observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
@@ -45,13 +46,13 @@ class CaptureSampler(RequestObserver):
             self._copies[observed.request_id] = copy
             observed.copies.append(copy)
 
-    def _may_keep(self, observed: ObservedRequest) -> bool:
+    def _may_keep(self, observed: RoutedRequest) -> bool:
         if is_copy_refused(observed):
             self._recorder.counters["captures_refused"] += 1
             return False
         return True
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         copy = self._copies.pop(observed.request_id, None)
         target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
@@ -86,7 +87,7 @@ class CaptureSampler(RequestObserver):
         self._recorder.capture(draft)
 
 
-def is_copy_refused(observed: ObservedRequest) -> bool:
+def is_copy_refused(observed: RoutedRequest) -> bool:
     return (
         OptOut.CAPTURE in observed.opt_outs
         or header(observed.scope, CAPTURE_OPT_OUT) == OFF

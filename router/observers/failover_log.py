@@ -16,7 +16,7 @@ from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.request.client_directives import caller_keys
-from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_observers import RequestObserver
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 
@@ -65,7 +65,7 @@ class FailoverLog(RequestObserver):
         self._clock = clock
         self._metrics = metrics
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         job, progress, record = response.job, response.progress, observed.record
         if (
             not job.plan.left_out

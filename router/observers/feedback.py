@@ -22,7 +22,8 @@ from router.recording.port import (
     Ticket,
     read_feedback,
 )
-from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_observers import RequestObserver
+from router.request.request_state import RoutedRequest
 
 FEEDBACK_PATH: Final = "/v1/feedback"
 # About 5 MB; of a worker with 100 requests/s, those of the last 3 minutes.
@@ -53,7 +54,7 @@ class FeedbackIntake(RequestObserver):
         self._labels: set[str] = set()
         recorder.on_feedback(self.enter)
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         canary, ticket = observed.experiment, observed.ticket
         if ticket is not None and (
             canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails

@@ -14,7 +14,8 @@ from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Recording
 from router.request.guardrail_probe import RequestCost, RouteGuardrails
-from router.request.request_observers import ObservedRequest, RequestObserver
+from router.request.request_observers import RequestObserver
+from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
 
@@ -53,7 +54,7 @@ class RolloutAdmission(RequestObserver):
         self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
         self._revision = 0
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         canary = observed.experiment
         if canary is None:
             return
@@ -87,7 +88,7 @@ class RolloutAdmission(RequestObserver):
 class GuardrailSampling(RequestObserver):
     part: ClassVar[RouterPart] = RouterPart.GUARDRAILS
 
-    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
@@ -124,7 +125,7 @@ class ShortDeadlines(RequestObserver):
     def watches(self, route: CompiledRoute) -> bool:
         return route.experiment is not None
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         attempts, record = response.progress.attempts, observed.record
         if record is None or record.outcome != "ok" or len(attempts) != 1:
             return

@@ -38,9 +38,8 @@ from router.protocols.answers import TokenUsage
 from router.protocols.transcript import build_transcript
 from router.recording.internal_errors import RouterPart
 from router.recording.port import Ticket
-from router.request.request_observers import ObservedRequest
-from router.request.request_state import RoutedRequest, UpstreamAnswer
-from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer
+from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledJudge, CompiledRoute
 
 log = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class CanarySampleJudge(SideCalls):
     def watches(self, route: CompiledRoute) -> bool:
         return route.judge is not None
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         served, canary = observed.route.judge, observed.experiment
         if served is None or canary is None:
             return
@@ -113,7 +112,7 @@ class CanarySampleJudge(SideCalls):
         self._known.put(known, True)  # noqa: FBT003 - a mark
         return True
 
-    def _not_now(self, observed: ObservedRequest, served: CompiledJudge, canary: Canary) -> str:
+    def _not_now(self, observed: RoutedRequest, served: CompiledJudge, canary: Canary) -> str:
         scope = observed.scope
         if UNSEEN & observed.opt_outs or OFF in (
             header(scope, SHADOW_OPT_OUT),
@@ -133,7 +132,7 @@ class CanarySampleJudge(SideCalls):
             return "over_budget"
         return self._target_obstacle(served.upstream)
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         drawn, ticket = self._drawn.pop(observed.request_id, None), observed.ticket
         if drawn is None:
             return

@@ -13,8 +13,8 @@ from router.recording.internal_errors import RouterPart
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.recording.sums import CompletedRequest
-from router.request.request_observers import ObservedRequest, RequestObserver
-from router.request.request_state import RequestProgress, UpstreamAnswer
+from router.request.request_observers import RequestObserver
+from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
 from router.request.routed_response import ANSWERS, FAILED, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.upstream.endpoint_translation import NATIVE_HINTS, native_need
@@ -27,7 +27,7 @@ class TokenSettlement(RequestObserver):
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
-    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         reservation = observed.reservation
         if reservation is not None and reservation.limit.tokens_per_min is not None:
             self._admission.settle(reservation, _actual_tokens(reservation, response))
@@ -65,7 +65,7 @@ class RequestAccounting(RequestObserver):
         self._counters: Counter[str] = recorder.counters
         self._clock = clock
 
-    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         progress = response.progress
         result = progress.result
         is_plain = len(progress.attempts) == 1 and not (
@@ -75,7 +75,7 @@ class RequestAccounting(RequestObserver):
             # What the properties below say of it as well.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, ""
         elif is_plain and isinstance(result, CommittedStream) and result.went_well:
-            outcome, usage, charge = "ok", result.usage, ""
+            outcome, usage, charge = "ok", result.events.used(), ""
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge
@@ -115,7 +115,7 @@ class RequestAccounting(RequestObserver):
             progress.first_token_s,
         )
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         record = observed.record or _minimal_record(observed)
         observed.record = record
         self._recorder.finish(observed.ticket, record, observed.sample)
@@ -134,19 +134,19 @@ class RequestAccounting(RequestObserver):
                 self._recorder.note_asked(need, record.route)
 
 
-def _last_target(observed: ObservedRequest, progress: RequestProgress) -> str:
+def _last_target(observed: RoutedRequest, progress: RequestProgress) -> str:
     if progress.attempts:
         return progress.attempts[-1].upstream.name
     out = (*(excluded.target for excluded in observed.plan.left_out), *progress.shut_out)
     return observed.route.upstreams[out[-1]].name if out else ""
 
 
-def fallback_model(observed: ObservedRequest) -> str:
+def fallback_model(observed: RoutedRequest) -> str:
     caller: AgentCaller | None = observed.scope.get(CALLER)
     return caller.fallback if caller is not None else ""
 
 
-def _minimal_record(observed: ObservedRequest) -> CompletedRequest:
+def _minimal_record(observed: RoutedRequest) -> CompletedRequest:
     return CompletedRequest(
         observed.route.route.name,
         observed.arm.value,

@@ -5,8 +5,8 @@ from typing import Protocol
 from harness.domain.reliability.failures import FailureClass
 from router.frame.replies import Header
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.request_observers import ObservedRequest, RequestObserver
-from router.request.request_state import RequestSpan
+from router.request.request_observers import RequestObserver
+from router.request.request_state import RequestSpan, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import OnEnd
 from router.snapshot.compiled import CompiledTarget
@@ -19,7 +19,7 @@ class TracedRequest(RequestSpan, Protocol):
 
 
 class Tracing(Protocol):
-    def begin(self, observed: ObservedRequest) -> TracedRequest: ...
+    def begin(self, observed: RoutedRequest) -> TracedRequest: ...
 
     def close(self) -> None: ...
 
@@ -34,11 +34,11 @@ class RequestTracing(RequestObserver):
         self._errors = errors
         self._open: dict[str, TracedRequest] = {}  # by request id
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         span = self._open[observed.request_id] = self._tracing.begin(observed)
         observed.span = _SafeSpan(span, observed, self._errors)
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         span = self._open.pop(observed.request_id, None)
         if span is not None:
             span.end(response)
@@ -48,7 +48,7 @@ class _SafeSpan:
     """A span whose faults are counted and alerted, and change nothing of the request."""
 
     def __init__(
-        self, span: RequestSpan, observed: ObservedRequest, errors: InternalErrors
+        self, span: RequestSpan, observed: RoutedRequest, errors: InternalErrors
     ) -> None:
         self._span = span
         self._observed = observed

@@ -35,9 +35,8 @@ from router.recording.internal_errors import RouterPart
 from router.recording.shared_marks import SharedMarks
 from router.request.attempts import first_token_s
 from router.request.needs import detect_needs
-from router.request.request_observers import ObservedRequest
-from router.request.request_state import RoutedRequest, UpstreamAnswer
-from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.request_state import AnswerCopy, RoutedRequest, UpstreamAnswer
+from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
 
@@ -79,7 +78,7 @@ class ShadowMirror(SideCalls):
     def watches(self, route: CompiledRoute) -> bool:
         return route.shadow is not None
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         served, request, plan = observed.route.shadow, observed.request, observed.plan
         if served is None or observed.arm is not Arm.INCUMBENT:
             return
@@ -121,7 +120,7 @@ class ShadowMirror(SideCalls):
             return "over_budget"
         return self._target_obstacle(upstream)
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         mirror = self._drawn.pop(observed.request_id, None)
         incumbent = self._of_user(mirror, response) if mirror else None
         if mirror is None or incumbent is None:
@@ -266,7 +265,7 @@ async def _drained(stream: CommittedStream, ms: float, most_bytes: int) -> _Shad
                 copied.add(piece)
     finally:
         await stream.aclose()
-    return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.usage)
+    return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.events.used())
 
 
 def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) -> PairSide:

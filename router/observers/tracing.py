@@ -20,8 +20,7 @@ from router.frame.body import ClientRequest
 from router.frame.replies import Header
 from router.observers.capture import is_copy_refused
 from router.request.client_directives import client_headers
-from router.request.request_observers import ObservedRequest
-from router.request.request_state import UpstreamAnswer
+from router.request.request_state import RoutedRequest, UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
@@ -55,7 +54,7 @@ class OpenTelemetry:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("swapgate.router")
 
-    def begin(self, observed: ObservedRequest) -> "OpenSpan":
+    def begin(self, observed: RoutedRequest) -> "OpenSpan":
         request, route = observed.request, observed.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
@@ -147,7 +146,7 @@ class OpenSpan:
 
     def _tell_of_answer(self, result: object) -> None:
         found = _parsed(result.body) if isinstance(result, UpstreamAnswer) else {}
-        streamed = result.finish_reasons if isinstance(result, CommittedStream) else ()
+        streamed = result.events.finish_reasons if isinstance(result, CommittedStream) else ()
         reasons = list(streamed) or read_finish_reasons(found)
         if reasons:
             self._span.set_attribute("gen_ai.response.finish_reasons", reasons)

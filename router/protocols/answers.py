@@ -33,18 +33,15 @@ class FinishReason(StrEnum):
     UNKNOWN = "unknown"  # the answer's own word is `AnswerEnd.word`
 
 
-class AnswerTokens(NamedTuple):
-    input: int
-    output: int
-    cached: int = 0  # of the input
-    reasoning: int = 0  # of the output
-    written: int = 0  # of the input, what was written to the prompt cache
-    hour: int = 0  # of these, what it keeps for an hour
+class TokenUsage(NamedTuple):
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0  # of the input, what the prompt cache had
+    written_tokens: int = 0  # of the input, what was written to it
+    hour_tokens: int = 0  # of these, what it keeps for an hour
 
 
 class AnswerHead(NamedTuple):
-    """What a provider says before its answer."""
-
     id: str
     model: str
     created: int = 0  # seconds since 1970, as the provider says; 0 when it does not
@@ -53,8 +50,9 @@ class AnswerHead(NamedTuple):
 class AnswerEnd(NamedTuple):
     finish: FinishReason
     stop_sequence: str  # the one that was met, where the provider names it; else empty
-    tokens: AnswerTokens | None
+    usage: TokenUsage | None
     word: str = ""  # the provider's, where nothing is known of it
+    reasoning_tokens: int = 0  # of the output
 
 
 class WholeAnswer(NamedTuple):
@@ -83,14 +81,6 @@ class AnswerWriter(Protocol):
 MOST_TOKENS: Final = 10**9
 
 
-class TokenUsage(NamedTuple):
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int = 0  # of the input, what the prompt cache had
-    written_tokens: int = 0  # of the input, what was written to it
-    hour_tokens: int = 0  # of these, what it keeps for an hour
-
-
 NO_USAGE: Final = TokenUsage(0, 0)
 
 
@@ -105,7 +95,6 @@ def read_usage(value: object) -> TokenUsage | None:
 
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
-    """Builds the usage. details: of the input, with cached and written tokens."""
     # As `read_count` has them: every answer comes here.
     input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
     output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0

@@ -93,8 +93,6 @@ def call_of_piece(
 
 
 class CallCollector:
-    """Collects an answer's tool calls by place, and checks them at its end."""
-
     __slots__ = ("_by_place",)
 
     def __init__(self) -> None:

@@ -178,7 +178,10 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
     known: tuple[Header, ...] | None = facts.get(_CLIENT_HEADERS) if facts is not None else None
     if known is None:
         given = ((name, _joined(scope, name), default) for name, default in defaults.items())
-        chosen = ((name, v if v and _is_printable(v) else other) for name, v, other in given)
+        chosen = (
+            (name, v if v and v.isascii() and v.decode().isprintable() else other)
+            for name, v, other in given
+        )
         known = tuple((name, value) for name, value in chosen if value)
         if facts is not None:
             facts[_CLIENT_HEADERS] = known  # one head asks one endpoint, which has its defaults
@@ -190,7 +193,3 @@ def _joined(scope: Scope, name: bytes) -> bytes | None:
     if name.decode() not in LISTS:
         return header(scope, name)
     return b",".join(bytes(value) for key, value in scope["headers"] if key == name)
-
-
-def _is_printable(value: bytes) -> bool:
-    return value.isascii() and value.decode().isprintable()

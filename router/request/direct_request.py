@@ -12,43 +12,34 @@ from router.frame.asgi import BODY, App, Message, Receive, Scope, Send, send_rep
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import Header, Reply
 from router.frame.timers import Timers
-from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
 from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import LAST_BYTES_S, CommittedStream
-from router.request.upstream_call import BegunStream
+from router.request.upstream_call import BegunStream, FirstAttempt
 from router.upstream.transport import UNUSUAL, WAITING, WHOLE, BegunCall
 
 
 class DirectCycle(Protocol):
-    """One request and its answer, on its connection. RuntimeError: for malformed headers."""
+    """One request and its answer, on its connection. `begin_events` and `answer` raise
+    RuntimeError for malformed headers.
+    """
 
     begun: bool
 
     @property
-    def full(self) -> bool:
-        """Tells whether the client has enough to read."""
-        ...
+    def full(self) -> bool: ...
 
-    def begin_events(self, headers: Iterable[Header]) -> None:
-        """Begins an answer of events. Raises RuntimeError."""
-        ...
+    def begin_events(self, headers: Iterable[Header]) -> None: ...
 
-    def write(self, data: bytes, *, more: bool) -> None:
-        """Sends a piece of it, the last one without `more`."""
-        ...
+    def write(self, data: bytes, *, more: bool) -> None: ...
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
         """Has a function called once when the client leaves, or now if it has left."""
         ...
 
-    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
-        """Sends a whole answer. Raises RuntimeError."""
-        ...
+    def answer(self, reply: Reply, headers: Iterable[Header]) -> None: ...
 
-    def resume(self, app: App) -> None:
-        """Has an application serve the request in a task."""
-        ...
+    def resume(self, app: App) -> None: ...
 
 
 class DirectStream:
@@ -184,7 +175,7 @@ class DirectRequest:
     """One request from its head to the end of its answer. Implements Timer: an attempt's time
     limit.
 
-    prepared, first: how far it came, for the task that goes on.
+    response, first: how far it came, for the task that goes on.
     """
 
     __slots__ = (
@@ -198,7 +189,7 @@ class DirectRequest:
         "_until",
         "first",
         "id",
-        "prepared",
+        "response",
         "when",
     )
 
@@ -256,11 +247,11 @@ class DirectRequest:
         if isinstance(prepared, Reply):
             door.leave()
             return prepared
-        self.prepared = prepared
+        self.response = prepared
         return None
 
     def _ask(self) -> None:
-        dispatcher, response = self._endpoint.dispatcher, self.prepared.response
+        dispatcher, response = self._endpoint.dispatcher, self.response
         try:
             self.first = dispatcher.begin(response.job)
         except Exception:
@@ -286,7 +277,7 @@ class DirectRequest:
         if state is UNUSUAL:
             self._leave_open()
             return
-        if self.prepared.response.job.request.stream:
+        if self.response.job.request.stream:
             self._read_stream()
             return
         if self._begun_at is None:
@@ -298,7 +289,7 @@ class DirectRequest:
 
     def _read_stream(self) -> None:
         dispatcher, first = self._endpoint.dispatcher, self._begun_attempt()
-        response = self.prepared.response
+        response = self.response
         begun = self._stream
         if begun is None:
             begun = self._stream = dispatcher.begin_stream(response.job, first)
@@ -334,11 +325,11 @@ class DirectRequest:
         self._stream = None
         self._cycle.on_leaving(None)
         self._cycle.write(last, more=False)
-        self._endpoint.finish(self.prepared)
+        self._endpoint.finish(self.response)
         self._door.leave()
 
     def _finish(self) -> None:
-        response = self.prepared.response
+        response = self.response
         dispatcher = self._endpoint.dispatcher
         first, begun_at = self.first, self._begun_at
         if first is None or not dispatcher.enter_answer(
@@ -352,7 +343,7 @@ class DirectRequest:
             self._cycle.answer(*response.whole())
         except Exception as error:
             fault = error
-        self._endpoint.finish(self.prepared)
+        self._endpoint.finish(self.response)
         self._door.leave()
         if fault is not None:
             told = self._door.note_failure(self.id, fault)
@@ -366,10 +357,10 @@ class DirectRequest:
         if isinstance(stream, DirectStream):
             stream.abandon()
         else:
-            job = self.prepared.response.job
+            job = self.response.job
             self._endpoint.dispatcher.cancel(job, self._begun_attempt())
-        self._endpoint.note_leaving(self.prepared)
-        self._endpoint.finish(self.prepared)
+        self._endpoint.note_leaving(self.response)
+        self._endpoint.finish(self.response)
         self._door.leave()
 
     def _leave_open(self) -> None:
@@ -382,7 +373,7 @@ class DirectRequest:
         self._cycle.resume(self._go_on)
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = self.prepared.response.head_sent
+        begun = self.response.head_sent
         failed: Reply | None = None
 
         def noting_send(message: Message) -> Awaitable[None]:
@@ -392,7 +383,7 @@ class DirectRequest:
 
         try:
             try:
-                await self._endpoint.serve(self.prepared, receive, noting_send, self.first)
+                await self._endpoint.serve(self.response, receive, noting_send, self.first)
             finally:
                 self._door.leave()
         except Exception as error:

@@ -4,7 +4,6 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -18,50 +17,23 @@ from harness.domain.routing.table import OnContentPolicy, StreamCommit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.frame.failure import UpstreamFailed
-from router.frame.timers import Timer
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request.attempts import AttemptSettlement, TimeLimits
 from router.request.request_state import Attempt, RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
-from router.request.upstream_call import BegunStream, UpstreamCalls
+from router.request.upstream_call import (
+    BegunStream,
+    FirstAttempt,
+    FirstByteTimer,
+    UpstreamCalls,
+)
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.transport import BegunCall
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _HELD_BACK: Final = StreamCommit.WHOLE
 _FOREIGN_STATE: Final = FailureClass.FOREIGN_STATE
-
-
-class FirstByteTimer:
-    """Leaves a plain answer the rest of the time once it begins. limit: of the attempt."""
-
-    __slots__ = ("_limit", "_loop", "_until", "at")
-
-    def __init__(self, limit: Timer, until: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.at: float | None = None
-        self._limit = limit
-        self._until = until
-        self._loop = loop
-
-    def __call__(self, at: float | None = None) -> None:
-        if self.at is None:
-            self.at = self._loop.time() if at is None else at
-            self._limit.when = self._until
-
-
-@dataclass(slots=True)
-class FirstAttempt:
-    """An attempt begun without a task. call: None where it is not sent yet."""
-
-    made: Attempt
-    share_s: float  # of the budget
-    call: BegunCall | None = None
-    started: float = 0.0
-    first_s: float = math.inf
-    settle: OnEnd = lambda _: None
-    begun_at: float | None = None  # when the answer's head came
 
 
 class Dispatcher:
@@ -142,7 +114,7 @@ class Dispatcher:
             started + share_s,
             1,
             job.request.endpoint,
-            caller=job.caller,
+            caller=(job.sticky_key, job.key_id),
         )
         try:
             call = self._calls.begin(job, made)
@@ -271,8 +243,9 @@ class Dispatcher:
         ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
         if ticket is None:
             return None
+        caller = job.sticky_key, job.key_id
         return Attempt(
-            upstream, ticket, key, until, number, job.request.endpoint, caller=job.caller
+            upstream, ticket, key, until, number, job.request.endpoint, caller=caller
         )
 
     def _share_s(self, job: RoutedRequest, target: str, now: float) -> float:
@@ -418,7 +391,10 @@ class Dispatcher:
         finally:
             # A stream settles at its own end.
             if isinstance(progress.result, CommittedStream):
-                self._note_first_token(job, made, progress, started)
+                now = loop.time()
+                progress.first_token_s = now - job.begun
+                if made.upstream.id != job.plan.targets[-1]:
+                    self._note_s(job, made, now - started)
             else:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
@@ -453,14 +429,6 @@ class Dispatcher:
 
     def _note_s(self, job: RoutedRequest, made: Attempt, seconds: float) -> None:
         self._safely(RouterPart.RECORDING, job, self._limits.note, job, made, seconds)
-
-    def _note_first_token(
-        self, job: RoutedRequest, made: Attempt, progress: RequestProgress, started: float
-    ) -> None:
-        now = self.timers.loop.time()
-        progress.first_token_s = now - job.begun
-        if made.upstream.id != job.plan.targets[-1]:
-            self._note_s(job, made, now - started)
 
     def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
         self._safely(RouterPart.RECORDING, job, settle, outcome)

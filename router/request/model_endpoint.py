@@ -24,7 +24,7 @@ from router.recording.caller_shares import CallerShares
 from router.recording.internal_errors import InternalErrors, RouterPart
 from router.request import client_directives
 from router.request.client_directives import Directives, detect_kinds, read_directives
-from router.request.dispatch import Dispatcher, FirstAttempt
+from router.request.dispatch import Dispatcher
 from router.request.needs import (
     COUNT_PATHS,
     COUNT_TIMEOUT_S,
@@ -32,14 +32,14 @@ from router.request.needs import (
     is_serializing_tools,
 )
 from router.request.planner import Planner
-from router.request.request_observers import ObservedRequest, RequestObservers
+from router.request.request_observers import RequestObservers
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
+from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.route_names import RouteNames
 
-# Sticky key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
-# tuple: each request makes one.
+# Sticky key, arm, plan, and the rollout that the request is evidence for.
 Assignment = tuple[str, Arm, RoutePlan, Canary | None]
 
 
@@ -114,32 +114,30 @@ class ModelEndpoint:
         now = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         headers = client_directives.client_headers(scope, passed_up)
-        job = RoutedRequest(
-            request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers, hurried=False
-        )
+        job = RoutedRequest(request, route, arm, plan, now, now + COUNT_TIMEOUT_S, headers)
         counted = await self.dispatcher.count_tokens(job)
         return Reply(200, (JSON,), counted) if counted else estimate_tokens(request)
 
     async def serve(
         self,
-        prepared: ObservedRequest,
+        response: RoutedResponse,
         receive: Receive,
         send: Send,
         first: FirstAttempt | None = None,
     ) -> None:
         try:
-            await prepared.response.serve(self.dispatcher, receive, send, first)
+            await response.serve(self.dispatcher, receive, send, first)
         except ClientDisconnected:
-            self.note_leaving(prepared)
+            self.note_leaving(response)
         finally:
-            self.finish(prepared)
+            self.finish(response)
 
-    def note_leaving(self, prepared: ObservedRequest) -> None:
-        prepared.response.caller_gone = True
+    def note_leaving(self, response: RoutedResponse) -> None:
+        response.caller_gone = True
         self._counters["callers_gone"] += 1
 
-    def finish(self, prepared: ObservedRequest) -> None:
-        self._observers.finish(prepared, prepared.response)
+    def finish(self, response: RoutedResponse) -> None:
+        self._observers.finish(response)
 
     def prepare(
         self,
@@ -149,8 +147,8 @@ class ModelEndpoint:
         grant: KeyGrant,
         serving: CompiledSnapshot,
         request_id: Header,
-    ) -> Reply | ObservedRequest:
-        """A refusal, or the request, to be served or finished in any case."""
+    ) -> Reply | RoutedResponse:
+        """A refusal, or the answer to be, to be served or finished in any case."""
         started = self._clock.monotonic()
         directives = read_directives(scope)
         routed = self._routed(scope, body, grant, serving, directives)
@@ -175,21 +173,6 @@ class ModelEndpoint:
         sticky_key, arm, plan, trial = self.assign(
             scope, directives.sticky, route, request, grant, id_, own_limit_s
         )
-        observed = ObservedRequest(
-            scope,
-            request,
-            route,
-            arm,
-            plan,
-            serving.snapshot.table.revision,
-            id_,
-            grant.id,
-            started,
-            sticky_key,
-            trial,
-            reservation,
-            grant.opt_outs,
-        )
         begun = self.dispatcher.timers.loop.time()
         passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
@@ -200,8 +183,16 @@ class ModelEndpoint:
             begun,
             begun + limit_s,
             client_directives.client_headers(scope, passed_up) if passed_up else (),
-            hurried=is_hurried,
-            caller=(sticky_key, grant.id),
+            is_hurried,
+            serving.snapshot.table.revision,
+            id_,
+            grant.id,
+            sticky_key,
+            started,
+            scope,
+            trial,
+            reservation,
+            grant.opt_outs,
         )
         headers = (request_id, *route.headers[arm])
         if plan.serialize_tools or plan.forced is not None:
@@ -220,18 +211,15 @@ class ModelEndpoint:
                 else 0.0
             ),
             on_leaving=scope.get(ON_LEAVING),
-            copies=observed.copies,
+            copies=job.copies,
         )
-        observed.response = response
         # Nothing stands behind it: whoever saw the request begin sees its end.
         try:
-            self._observers.begin(observed)
+            self._observers.begin(job)
         except BaseException:
-            self._observers.finish(observed, response)
+            self._observers.finish(response)
             raise
-        if observed.span is not None or observed.probe is not None:
-            job.span, job.probe = observed.span, observed.probe
-        return observed
+        return response
 
     def assign(
         self,
@@ -274,8 +262,14 @@ class ModelEndpoint:
                 or (plan.forced is not None and self._planner.is_switched(route, request))
                 or arm is _KEEP_WARM
                 or (self._planner.not_closed and not self._planner.is_asked(trial.target))
-                or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
             ):
+                trial = None
+            elif (
+                trial is not None
+                and own_limit_s is not None
+                and self._is_shorter(route.route, own_limit_s)
+            ):
+                self._counters["unscored_in_haste"] += 1
                 trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
@@ -302,12 +296,6 @@ class ModelEndpoint:
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
-
-    def _is_too_short(self, route: CompiledRoute, own_limit_s: float) -> bool:
-        too_short = self._is_shorter(route.route, own_limit_s)
-        if too_short:
-            self._counters["unscored_in_haste"] += 1
-        return too_short
 
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int

@@ -28,7 +28,10 @@ _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 def detect_needs(request: ClientRequest) -> Needs:
     """Counts the tokens of text alone, at four bytes each; of embeddings, of the longest."""
     if request.endpoint is Endpoint.EMBEDDINGS:
-        return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=_longest(request.value("input")))
+        value = request.value("input")
+        items = value if isinstance(value, list) else [value]
+        longest = max((_text_bytes(item, set()) for item in items), default=0)
+        return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=longest // BYTES_PER_TOKEN)
     values = request.members.values
     kinds: set[str] = set()
     size = sum(_text_bytes(values[name].value, kinds) for name in _INPUTS if name in values)
@@ -58,11 +61,6 @@ def _text_bytes(value: object, images: set[str]) -> int:
             images.add(kind)
         return 0
     return sum([_text_bytes(item, images) for item in value.values()])
-
-
-def _longest(value: object) -> int:
-    items = value if isinstance(value, list) else [value]
-    return max((_text_bytes(item, set()) for item in items), default=0) // BYTES_PER_TOKEN
 
 
 def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
@@ -150,13 +148,10 @@ def _unmark(value: object) -> None:
     elif isinstance(value, dict):
         value.pop("cache_control", None)
         for name in ("system", "messages", "tools", "content", "input", "function"):
-            if isinstance(value.get(name), list | dict) and not _is_data(value, name):
+            # A call's arguments are the client's own.
+            is_data = name == "input" and value.get("type") == "tool_use"
+            if isinstance(value.get(name), list | dict) and not is_data:
                 _unmark(value[name])
-
-
-def _is_data(value: Mapping[str, object], name: str) -> bool:
-    """A call's arguments are the client's own."""
-    return name == "input" and value.get("type") == "tool_use"
 
 
 NAME: Final = b"x-swapgate-degraded"

@@ -17,7 +17,7 @@ from harness.domain.routing.kill_switch import KillSwitch, active_switches
 from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
 from harness.domain.routing.table import Arm, Canary, choose_arm, hash_bucket
 from harness.ports import Clock
-from router.conversation.makers import is_made_by
+from router.conversation.intake import is_made_by
 from router.frame.body import ClientRequest
 from router.health.target_health import TargetHealth
 from router.recording.shared_marks import SharedMarks
@@ -80,18 +80,17 @@ def is_under_way(request: ClientRequest, template: int = 0) -> bool:
         turns = request.value("messages")
     if not isinstance(turns, list):
         return False
-    asked = [number for number, turn in enumerate(turns) if _role(turn) == "user"]
+    asked = [
+        number
+        for number, turn in enumerate(turns)
+        if isinstance(turn, dict) and turn.get("role") == "user"
+    ]
     first = asked[template] if len(asked) > template else 0
-    return any(map(_is_answer, turns[first:-1]))
-
-
-def _role(turn: object) -> object:
-    return turn.get("role") if isinstance(turn, dict) else None
-
-
-def _is_answer(turn: object) -> bool:
-    is_item = isinstance(turn, dict) and turn.get("type", "message") != "message"
-    return is_item or _role(turn) == "assistant"
+    return any(
+        turn.get("type", "message") != "message" or turn.get("role") == "assistant"
+        for turn in turns[first:-1]
+        if isinstance(turn, dict)
+    )
 
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.

@@ -3,57 +3,15 @@
 Hooks are synchronous; one that raises is counted and alerted, and the others go on.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar
 
 from mypy_extensions import mypyc_attr
 
-from harness.domain.operations.access import OptOut
-from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.table import Arm, Canary
-from router.access.admission import RateReservation
-from router.frame.asgi import Scope
-from router.frame.body import ClientRequest
-from router.recording.guardrail_sample import GuardrailSample
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.recording.port import Ticket
-from router.recording.sums import CompletedRequest
-from router.request.guardrail_probe import GuardrailProbe
-from router.request.request_state import RequestSpan
-from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.request_state import Hooks, ObserverHooks, RoutedRequest
+from router.request.routed_response import RoutedResponse
 from router.snapshot.compiled import CompiledRoute
-
-
-@dataclass(slots=True)
-class ObservedRequest:
-    """Holds one request as its observers see it, and what they leave for one another.
-
-    What an observer alone needs to remember it keeps itself, by `request_id`.
-    """
-
-    scope: Scope
-    request: ClientRequest
-    route: CompiledRoute
-    arm: Arm
-    plan: RoutePlan
-    revision: int
-    request_id: str
-    key_id: str
-    started: float  # by the clock's monotonic time
-    sticky_key: str
-    experiment: Canary | None  # the rollout that the request is evidence for; None for none
-    reservation: RateReservation | None  # None for a key without limits
-    opt_outs: frozenset[OptOut] = frozenset()  # of the key; a header may add to them
-    is_judged: bool = False  # drawn for the judge
-    ticket: Ticket | None = None  # its place in the rollout's statistics
-    probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer
-    span: RequestSpan | None = None  # None without tracing
-    copies: list[AnswerCopy] = field(default_factory=list)  # where a stream's events go as well
-    record: CompletedRequest | None = None
-    sample: GuardrailSample | None = None
-    hooks: "ObserverHooks | None" = None  # of the observers that watch it
-    response: RoutedResponse = field(init=False)  # its answer to be
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -67,20 +25,14 @@ class RequestObserver:
         """Whether it has to do with requests of a route; where not, it is not called."""
         return True
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         """Runs when the request has its arm and its plan, and nobody was asked yet."""
 
-    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def after_answer(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         """Runs when the answer is sent, or there is none."""
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:
         """Always comes once `before_attempt` came."""
-
-
-class ObserverHooks(NamedTuple):
-    before_attempt: tuple[tuple[RouterPart, Callable[..., None]], ...]
-    after_answer: tuple[tuple[RouterPart, Callable[..., None]], ...]
-    at_end: tuple[tuple[RouterPart, Callable[..., None]], ...]
 
 
 # Of a route, for keys without limits and for limited ones: the hooks of all its requests, and
@@ -110,7 +62,7 @@ class RequestObservers:
         self._by_route: dict[int, RouteHooks] = {}
         self._revision = 0
 
-    def begin(self, observed: ObservedRequest) -> None:
+    def begin(self, observed: RoutedRequest) -> None:
         route = observed.route
         if observed.revision != self._revision:
             self._by_route.clear()
@@ -128,7 +80,8 @@ class RequestObservers:
             except Exception as error:
                 self._errors.note(part, error, observed.route, observed.arm)
 
-    def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def finish(self, response: RoutedResponse) -> None:
+        observed = response.job
         hooks = observed.hooks or self._hooks(observed)
         for stage in hooks[1:]:  # after the answer, at the end
             for part, hook in stage:
@@ -137,7 +90,7 @@ class RequestObservers:
                 except Exception as error:
                     self._errors.note(part, error, observed.route, observed.arm)
 
-    def _hooks(self, observed: ObservedRequest) -> ObserverHooks:
+    def _hooks(self, observed: RoutedRequest) -> ObserverHooks:
         route = observed.route
         known = self._by_route.get(id(route))
         if known is None or known[0] is not route:
@@ -181,9 +134,7 @@ def _hooks(
     )
 
 
-def _overrides(
-    observers: Sequence[RequestObserver], hook: str
-) -> tuple[tuple[RouterPart, Callable[..., None]], ...]:
+def _overrides(observers: Sequence[RequestObserver], hook: str) -> Hooks:
     default = getattr(RequestObserver, hook)
     return tuple(
         (observer.part, getattr(observer, hook))

@@ -1,18 +1,21 @@
 """The state of a routed request: its attempts, its progress, its answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from harness.domain.errors import InputError
+from harness.domain.operations.access import OptOut
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import Ticket
 from harness.domain.reliability.failures import ArmFailure, FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason, RoutePlan
-from harness.domain.routing.table import Arm
+from harness.domain.routing.table import Arm, Canary
+from router.access.admission import RateReservation
 from router.conversation.intake import AnswerIds
+from router.frame.asgi import Scope
 from router.frame.body import ClientRequest
 from router.frame.body_patch import to_json
 from router.frame.failure import UpstreamFailed
@@ -28,6 +31,10 @@ from router.protocols.answers import TokenUsage
 from router.protocols.chat.dialect import ChatDialect
 from router.protocols.event_stream import Irregularity
 from router.protocols.provider_failures import refusal_failure
+from router.recording.guardrail_sample import GuardrailSample
+from router.recording.internal_errors import RouterPart
+from router.recording.port import Ticket as UnitTicket
+from router.recording.sums import CompletedRequest
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
@@ -38,8 +45,6 @@ from router.upstream.transport import UpstreamReply
 
 @dataclass(slots=True)
 class UpstreamAnswer:
-    """A whole answer, with `model` as the route's name."""
-
     status: int
     headers: list[Header]
     body: bytes
@@ -115,7 +120,10 @@ def parse_answer(
     if named is not None:
         body = named
     elif edits or json_name is not None:
-        body = apply_edits(members.text, [*edits, *_model_edits(members, json_name)])
+        place = members.text_place("model") if json_name is not None else None
+        if place and json_name:
+            edits.append(TextEdit(place.start, place.end, json_name))
+        body = apply_edits(members.text, edits)
     model = members.get("model")
     if not isinstance(model, str):
         model = ""
@@ -123,11 +131,6 @@ def parse_answer(
     return UpstreamAnswer(
         status, passed_on(headers), body, usage, members, model, irregularity=irregularity
     )
-
-
-def _model_edits(members: ParsedObject, json_name: str | None) -> list[TextEdit]:
-    model = members.text_place("model") if json_name is not None else None
-    return [TextEdit(model.start, model.end, json_name)] if model and json_name else []
 
 
 @lru_cache(maxsize=256)
@@ -154,20 +157,74 @@ class RequestSpan(Protocol):
         ...
 
 
+class AnswerCopy:
+    """A copy of what a client got, for observers (F9); empty once it is too large."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.too_large = False
+        self._room = most_bytes
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._room -= len(piece)
+        if self._room < 0:
+            self.too_large = True
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._pieces).decode("utf-8", "replace")
+
+    def whole(self, result: object) -> str | None:
+        if isinstance(result, UpstreamAnswer):
+            self.add(result.body)
+        return None if self.too_large else self.text
+
+
+Hooks = tuple[tuple[RouterPart, Callable[..., None]], ...]
+
+
+class ObserverHooks(NamedTuple):
+    before_attempt: Hooks
+    after_answer: Hooks
+    at_end: Hooks
+
+
 @dataclass(slots=True)
 class RoutedRequest:
+    """Holds one request, and what its observers leave for one another. What an observer alone
+    needs to remember it keeps itself, by `request_id`. begun, deadline: on the event loop's
+    clock. started: on the clock's monotonic time. From `revision` on: of clients' requests.
+    """
+
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
     plan: RoutePlan
-    begun: float  # begun, deadline: on the event loop's clock
+    begun: float
     deadline: float
     passed_up: tuple[Header, ...] = ()  # headers of the client's that go to the provider
-    span: RequestSpan | None = None  # None without tracing
     # The client gave less time than the route: that it is up says nothing of a provider.
     hurried: bool = False
-    probe: GuardrailProbe | None = None  # for the guardrails of a live rollout; None for none
-    caller: tuple[str, str] = ("", "")  # the sticky key, and the id of the API key
+    revision: int = 0
+    request_id: str = ""
+    key_id: str = ""
+    sticky_key: str = ""
+    started: float = 0.0
+    scope: Scope = field(default_factory=dict)
+    experiment: Canary | None = None  # the rollout that the request is evidence for
+    reservation: RateReservation | None = None  # None for a key without limits
+    opt_outs: frozenset[OptOut] = frozenset()  # of the key; a header may add to them
+    is_judged: bool = False  # drawn for the judge
+    ticket: UnitTicket | None = None  # its place in the rollout's statistics
+    probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer
+    span: RequestSpan | None = None  # None without tracing
+    copies: list[AnswerCopy] = field(default_factory=list)  # where a stream's events go as well
+    record: CompletedRequest | None = None
+    sample: GuardrailSample | None = None
+    hooks: ObserverHooks | None = None  # of the observers that watch it
 
     @property
     def arm_target(self) -> str:

@@ -16,43 +16,23 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.answers import NO_USAGE, TokenUsage
 from router.protocols.endpoints import DIALECTS
 from router.recording.internal_errors import InternalErrors, RouterPart
-from router.request.dispatch import Dispatcher, FirstAttempt
+from router.request.dispatch import Dispatcher
 from router.request.needs import degradation_header
 from router.request.refusals import no_answer_reply, refusal_reply
-from router.request.request_state import RequestProgress, RoutedRequest, UpstreamAnswer
+from router.request.request_state import (
+    AnswerCopy,
+    RequestProgress,
+    RoutedRequest,
+    UpstreamAnswer,
+)
 from router.request.stream_relay import CommittedStream, Heartbeat
+from router.request.upstream_call import FirstAttempt
 from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
 
 ATTEMPTS: Final = b"x-swapgate-attempts"
 ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
-
-
-class AnswerCopy:
-    """A copy of what a client got, for observers (F9); empty once it is too large."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self.too_large = False
-        self._room = most_bytes
-        self._pieces: list[bytes] = []
-
-    def add(self, piece: bytes) -> None:
-        self._room -= len(piece)
-        if self._room < 0:
-            self.too_large = True
-            self._pieces.clear()
-        else:
-            self._pieces.append(piece)
-
-    @property
-    def text(self) -> str:
-        return b"".join(self._pieces).decode("utf-8", "replace")
-
-    def whole(self, result: object) -> str | None:
-        if isinstance(result, UpstreamAnswer):
-            self.add(result.body)
-        return None if self.too_large else self.text
 
 
 FAILED: Final = "failed"  # of outcomes
@@ -178,7 +158,10 @@ class RoutedResponse:
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
             if beat is not None:
-                await self._settled(beat)
+                try:
+                    await beat.settle()
+                except Exception as error:
+                    self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
             elif beat is not None and beat.begun:
@@ -192,12 +175,6 @@ class RoutedResponse:
             await self.progress.result.aclose()
         if faults:
             raise faults.pop()  # it holds this frame: kept here, it would be a cycle
-
-    async def _settled(self, beat: Heartbeat) -> None:
-        try:
-            await beat.settle()
-        except Exception as error:
-            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         failures = [attempt.failure for attempt in self.progress.attempts]
@@ -244,13 +221,13 @@ class RoutedResponse:
         result = self.progress.result
         if isinstance(result, UpstreamAnswer):
             return result.usage or NO_USAGE
-        return result.usage if isinstance(result, CommittedStream) else NO_USAGE
+        return result.events.used() if isinstance(result, CommittedStream) else NO_USAGE
 
     @property
     def irregularities(self) -> Collection[str]:
         result = self.progress.result
         if isinstance(result, CommittedStream):
-            return result.irregularities
+            return result.events.irregularities
         if isinstance(result, UpstreamAnswer) and result.irregularity is not None:
             return (result.irregularity,)
         return ()
@@ -295,7 +272,7 @@ class RoutedResponse:
         if watch is None or result is None:
             return None
         if isinstance(result, CommittedStream):
-            return result.signals
+            return result.events.signals
         signals = watch.new_signals()
         if signals is None:
             return None

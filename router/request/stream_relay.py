@@ -1,14 +1,7 @@
 """Relays a stream whose first output came, within its limits, to no other target."""
 
 import asyncio
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -17,8 +10,6 @@ from router.frame.asgi import Message, Send
 from router.frame.failure import UpstreamFailed
 from router.frame.replies import EVENTS, Header, passed_on
 from router.frame.timers import TimeLimit, Timers
-from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answers import TokenUsage
 from router.protocols.event_stream import StreamFilter
 from router.recording.internal_errors import RouterPart
 from router.upstream.reply_reading import LAST_EVENTS_S
@@ -78,24 +69,8 @@ class CommittedStream:
         return passed_on(self._reply.headers)
 
     @property
-    def finish_reasons(self) -> Sequence[str]:
-        return self.events.finish_reasons
-
-    @property
-    def irregularities(self) -> Collection[str]:
-        return self.events.irregularities
-
-    @property
     def model(self) -> str:
         return self.events.model
-
-    @property
-    def signals(self) -> AnswerSignals | None:
-        return self.events.signals
-
-    @property
-    def usage(self) -> TokenUsage:
-        return self.events.used()
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:

@@ -1,7 +1,9 @@
 """Makes one attempt: an answer, or a stream once its first output came."""
 
+import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -13,7 +15,7 @@ from harness.domain.routing.table import OnBadEvent, OnEmptyAnswer
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.frame.body import ClientRequest
 from router.frame.failure import UpstreamFailed
-from router.frame.timers import Timers
+from router.frame.timers import Timer, Timers
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS, EMBEDDINGS
 from router.protocols.event_stream import StreamFilter
@@ -45,6 +47,36 @@ MAX_HELD_BYTES: Final = 1024 * 1024
 # Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
 # anything, and nobody waits for it.
 MAX_CHECK_BYTES: Final = 1024 * 1024
+
+
+class FirstByteTimer:
+    """Leaves a plain answer the rest of the time once it begins. limit: of the attempt."""
+
+    __slots__ = ("_limit", "_loop", "_until", "at")
+
+    def __init__(self, limit: Timer, until: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.at: float | None = None
+        self._limit = limit
+        self._until = until
+        self._loop = loop
+
+    def __call__(self, at: float | None = None) -> None:
+        if self.at is None:
+            self.at = self._loop.time() if at is None else at
+            self._limit.when = self._until
+
+
+@dataclass(slots=True)
+class FirstAttempt:
+    """An attempt begun without a task. call: None where it is not sent yet."""
+
+    made: Attempt
+    share_s: float  # of the budget
+    call: BegunCall | None = None
+    started: float = 0.0
+    first_s: float = math.inf
+    settle: OnEnd = lambda _: None
+    begun_at: float | None = None  # when the answer's head came
 
 
 class BegunStream:

@@ -74,7 +74,7 @@ class CompiledTarget:
     plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
     keyless: bool = False  # it wants a key and has none
-    maker: str = ""  # of what it signs, as `router.conversation.makers` names it
+    maker: str = ""  # of what it signs, as `router.conversation.intake` names it
 
     adapted: frozenset[Endpoint] = frozenset()  # endpoints that it answers by a translation
     bridged: frozenset[str] = frozenset()  # the paths of those of them that become a chat

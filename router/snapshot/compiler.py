@@ -33,7 +33,7 @@ from harness.domain.routing.target import (
     Target,
     may_see,
 )
-from router.conversation.makers import maker_of
+from router.conversation.intake import maker_of
 from router.frame.replies import header_text
 from router.protocols.endpoints import DIALECTS
 from router.snapshot.compiled import (

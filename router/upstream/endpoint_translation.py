@@ -20,8 +20,6 @@ from router.upstream.translate import request_screening
 
 
 class TranslatedRequest(NamedTuple):
-    """Holds a request as a chat, and the way back."""
-
     body: bytes  # the chat's
     # whole, events: make a chat's answer the endpoint's own; they raise UpstreamFailed for what
     # is no answer.

@@ -58,19 +58,15 @@ def _body_without(
         case Piece.REASONING, "/responses":
             return without_reasoning(request.body, values)
         case Piece.NO_REASONING, "/chat/completions":
-            return _with_reasoning(request.body)
+            chat: Json = json.loads(request.body)
+            give_back_reasoning(list_objects(chat.get("messages")))
+            return MovedBody(to_json(chat).encode())
         case Piece.THINKING | Piece.SIGNATURE, "/chat/completions":
             return _without_signatures(request.body)
         case Piece.FILE, _:
             return _without_files(request.body, values)
         case _:
             return None
-
-
-def _with_reasoning(body: bytes) -> MovedBody:
-    chat: Json = json.loads(body)
-    give_back_reasoning(list_objects(chat.get("messages")))
-    return MovedBody(to_json(chat).encode())
 
 
 def _without_signatures(body: bytes) -> MovedBody:

@@ -42,13 +42,12 @@ class OriginPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
-        """Lends one; `fresh`: none that was idle. Raises UpstreamFailed."""
         if self._taken < self._limit:
             self._taken += 1
         else:
             await self._place()
         try:
-            wire = self._kept(fresh=fresh) or await self._timed()
+            wire = self._kept(fresh=fresh) or await self._opened()
         except BaseException:
             self._leave()
             raise
@@ -124,21 +123,18 @@ class OriginPool:
                 return
         self._taken -= 1
 
-    async def _timed(self) -> PoolConnection:
-        began = time.monotonic()  # a loop's own clock may stand within a millisecond
-        wire = await self._opened()
-        wire.opening_s = time.monotonic() - began
-        return wire
-
     async def _opened(self) -> PoolConnection:
+        began = time.monotonic()  # a loop's own clock may stand within a millisecond
         try:
             async with asyncio.timeout(self._connect_timeout_s) as limit:
-                return await self._connected(limit.when() or 0)
+                wire = await self._connected(limit.when() or 0)
         except TimeoutError:
             raise UpstreamFailed(FailureClass.TIMEOUT, "no connection in time") from None
         except (OSError, ValueError) as error:
             # Its name says enough; its text may hold an address.
             raise UpstreamFailed(FailureClass.CONNECT, type(error).__name__) from None
+        wire.opening_s = time.monotonic() - began
+        return wire
 
     async def _connected(self, deadline: float) -> PoolConnection:
         loop = asyncio.get_running_loop()
@@ -150,20 +146,16 @@ class OriginPool:
         places = [turn for turn in turns if may_connect(host, turn, allowed)]
         if not places:
             raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
-        *others, last = places
-        for tried, address in enumerate(others):
-            share = (deadline - loop.time()) / (len(others) + 1 - tried)
-            with suppress(OSError):  # TimeoutError is one
-                async with asyncio.timeout(share):
-                    way = loop.create_connection(
-                        PoolConnection, address, port, ssl=tls, server_hostname=name
-                    )
-                    return (await way)[1]
-        return (
-            await loop.create_connection(
-                PoolConnection, last, port, ssl=tls, server_hostname=name
+        for left in range(len(places), 0, -1):
+            way = loop.create_connection(
+                PoolConnection, places[-left], port, ssl=tls, server_hostname=name
             )
-        )[1]
+            if left == 1:
+                break
+            with suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout((deadline - loop.time()) / left):
+                    return (await way)[1]
+        return (await way)[1]
 
     def _sweep_at(self, when: float) -> None:
         self._sweeper = asyncio.get_running_loop().call_at(when, self._sweep)

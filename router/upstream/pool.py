@@ -66,7 +66,6 @@ class RequestHead(NamedTuple):
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
     def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-        """Writes the client's headers. Raises UpstreamFailed as `build_head`."""
         known = self.known_lines.get(headers)
         if known is None:
             if len(self.known_lines) >= KEPT_LINES:

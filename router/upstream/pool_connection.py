@@ -89,7 +89,6 @@ class PoolConnection(asyncio.Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether the whole answer is here, or what is left of it."""
         return self.phase is DONE
 
     def peek(self) -> bytes:
@@ -101,7 +100,6 @@ class PoolConnection(asyncio.Protocol):
         return self.pieces[0]
 
     def take(self) -> bytes:
-        """Returns what `peek` does, and forgets it."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self.paused:

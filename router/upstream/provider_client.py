@@ -54,8 +54,10 @@ class ProviderClient:
         except TimeoutError:
             raise NoAnswer("the provider did not answer in time") from None
         except UpstreamFailed as failed:
+            said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
+            told = hide_provider_secrets(said, self._provider, self._key)
             again = failed.failure in PASSING
-            raise NoAnswer(self._failure_text(failed), again=again) from None
+            raise NoAnswer(told.decode("utf-8", "replace"), again=again) from None
 
     async def close(self) -> None:
         await self._transports.aclose()
@@ -72,7 +74,3 @@ class ProviderClient:
         }
         failure = None if reply.status == 200 else classify_status(reply.status, raw)
         return Posted(reply.status, headers, raw, failure)
-
-    def _failure_text(self, failed: UpstreamFailed) -> str:
-        said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
-        return hide_provider_secrets(said, self._provider, self._key).decode("utf-8", "replace")

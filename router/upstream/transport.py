@@ -15,8 +15,6 @@ from router.frame.body import CHAT_PATH
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """Describes one attempt, ready to send."""
-
     provider: Provider
     body: bytes  # JSON, as the provider is to see it
     stream: bool
@@ -26,7 +24,7 @@ class UpstreamRequest:
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
     key: ProviderKey | None = None  # None for none
     max_bytes: int | None = None  # of the answer's body; None for as many as the router takes
-    # Who writes the answer, as `router.conversation.makers` names it; empty where nothing of it
+    # Who writes the answer, as `router.conversation.intake` names it; empty where nothing of it
     # is to be known again.
     maker: str = ""
     # Paths whose requests become a chat; None as the provider's kind has it.
@@ -86,8 +84,6 @@ class Transport:
 
 
 class CallState(Enum):
-    """How far the answer of a begun call is."""
-
     WAITING = auto()  # nothing of it is here
     BEGUN = auto()  # its head is, and more is to come
     WHOLE = auto()  # all of it, of a 2xx, without an encoding
@@ -102,43 +98,33 @@ UNUSUAL: Final = CallState.UNUSUAL
 
 
 class BegunCall(Protocol):
-    """A sent request whose answer no task waits for. `reply` or `close` ends it."""
+    """A sent request whose answer no task waits for. `reply` or `close` ends it. `listen` has a
+    function called whenever `state` may have changed. `whole` and `reply` raise UpstreamFailed.
+    """
 
-    def listen(self, on_news: Callable[[], None] | None) -> None:
-        """Has a function called whenever `state` may have changed; None: no more."""
-        ...
+    def listen(self, on_news: Callable[[], None] | None) -> None: ...
 
     @property
     def state(self) -> CallState: ...
 
-    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
-        """Status, headers and body of a whole answer. Raises UpstreamFailed."""
-        ...
+    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]: ...
 
     def head(self) -> UpstreamReply:
         """Returns the answer whose head is here. Its `chunks` yield what `take` did not."""
         ...
 
     @property
-    def under_way(self) -> bool:
-        """Tells whether more of the answer is awaited."""
-        ...
+    def under_way(self) -> bool: ...
 
-    def peek(self) -> bytes:
-        """Returns what of the body is here and was not taken yet."""
-        ...
+    def peek(self) -> bytes: ...
 
     def take(self) -> bytes:
         """Takes what `peek` returns. Raises UpstreamFailed for a body that is too large."""
         ...
 
-    async def reply(self) -> UpstreamReply:
-        """Waits for the answer's head, as `Transport.send` does. Raises UpstreamFailed."""
-        ...
+    async def reply(self) -> UpstreamReply: ...
 
-    def close(self) -> None:
-        """Gives the connection back if the answer is whole, else closes it."""
-        ...
+    def close(self) -> None: ...
 
 
 TransportFactory = Callable[[Provider], Transport]

@@ -13,8 +13,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.conversation.chat_history import mark_chat, move_chat, suits_chat, with_client_names
-from router.conversation.intake import INTAKES, TAKES_ALL, MovedBody
-from router.conversation.makers import QUOTED_MARK
+from router.conversation.intake import INTAKES, QUOTED_MARK, TAKES_ALL, MovedBody
 from router.conversation.native_histories import (
     RESULT,
     SIGNED,
@@ -64,15 +63,6 @@ _OWN: Final = b"anthropic-"
 _BRIDGES: Final[Mapping[str, Translation]] = {
     DIALECTS[endpoint].path: translation for endpoint, translation in TRANSLATIONS.items()
 }
-
-
-def may_sign(path: str, body: bytes) -> bool:
-    asks = _ASKS.get(path)
-    return asks is not None and asks in body
-
-
-def answer_marker(path: str, maker: str) -> Rewrite:
-    return partial(_marked, _MARKERS[path], maker)
 
 
 def _marked(mark: Marker, maker: str, data: bytes) -> bytes:
@@ -201,14 +191,15 @@ class ConversationTransport(Transport):
         return MovedReply(reply, tuple(dict.fromkeys(dropped)), sorted({*refused}), rewrite)
 
     def _rewrite(self, request: UpstreamRequest, moved: MovedBody) -> Rewrite | None:
-        signs = may_sign(request.path, request.body)
+        asks = _ASKS.get(request.path)
+        signs = asks is not None and asks in request.body
         if request.path == CHAT_PATH:
             signs = self._signs_chats
         found: list[Rewrite] = []
         if moved.tool_names:
             found.append(partial(with_client_names, names=moved.tool_names))
         if request.maker and signs:
-            found.append(answer_marker(request.path, request.maker))
+            found.append(partial(_marked, _MARKERS[request.path], request.maker))
         return partial(_rewritten, found) if found else None
 
 

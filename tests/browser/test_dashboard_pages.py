@@ -1,16 +1,13 @@
-import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -23,7 +20,6 @@ from tests.support.browser.dashboard_server import (
     dashboard,
     status,
 )
-from tests.support.browser.suite_comparisons import compared
 from tests.support.sampling import later
 from tests.support.site.processes import free_port
 
@@ -58,7 +54,7 @@ def opened(page: Page, url: str) -> Listener:
         later("/compare?id={mismatch}", "sim/sim-fenced instead of sim/sim-base"),
         later("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
         later("/traffic", "No caller got an error in the last 24 hours"),
-        later("/alerts", "1 alert is open, none critical"),
+        later("/alerts", "1 route needs a decision: mail-triage"),
         later("/sessions", "No switch waits for a person"),
         later("/canary?route=quiet", "No canary on quiet"),
         later("/suites", "4 suites"),
@@ -230,60 +226,3 @@ def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
         expect(page.locator("h1")).to_contain_text("2 routes need a decision")
         expect(page.get_by_role("dialog")).to_have_count(0)
         assert "Traceback" not in page.content()
-
-
-def sides(element: Locator) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom."""
-    box = element.bounding_box()
-    assert box is not None
-    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
-
-
-def assert_inside(page: Page, elements: Locator, width: int) -> None:
-    for element in elements.all():
-        left, _, right, _ = sides(element)
-        assert left >= 0
-        assert right <= width
-    assert_no_sideways_scroll(page)
-
-
-@pytest.fixture(scope="module")
-def comparisons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The address of each kind of comparison, in a dashboard of their own."""
-    house = compared(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
-    with dashboard(house.config) as address:
-        yield {name: f"{address}/compare?id={id_}" for name, id_ in house.proposals.items()}
-
-
-@pytest.mark.verify
-@pytest.mark.req("A7", "F2", "F4")
-@pytest.mark.parametrize("width", [1280, 390])
-def test_slices_are_charts_and_several_candidates_a_table_that_no_width_cuts(
-    page: Page, comparisons: dict[str, str], width: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": 844})
-    listener = opened(page, comparisons["failing-slice"])
-    assert sides(page.locator(".sg-verdict"))[3] <= 844, "verdict and next step come first"
-    charts = page.locator("[data-testid=stVegaLiteChart]")
-    expect(charts.locator("canvas, svg.marks")).to_have_count(3)
-    by_product, by_language = (
-        page.get_by_text(re.compile(f"^By {name}$")) for name in ("product", "language")
-    )
-    beside = sides(by_product)[1] == sides(by_language)[1]
-    assert beside is (width > 640), "side by side, and below each other on a phone"
-    assert_inside(page, charts, width)
-    listener.assert_quiet()
-
-    listener = opened(page, comparisons["several"])
-    cells = page.locator("table.stacked td")
-    expect(cells).to_have_count(4 * 7)
-    assert_inside(page, cells, width)
-    for row in page.locator("table.stacked tbody tr").all():
-        boxes = [sides(cell) for cell in row.locator("td").all()]
-        for one, following in itertools.pairwise(boxes):
-            # The next cell is beside it; on a phone it is below.
-            assert following[0] >= one[2] - 1 if width > 640 else following[1] >= one[3] - 1
-    listener.assert_quiet()
-    page.get_by_role("link", name="sim/good").click()
-    expect(page.locator("h1")).to_contain_text("sim/good instead of sim/base")
-    assert page.url == comparisons["several-good"]

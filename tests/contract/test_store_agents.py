@@ -3,11 +3,12 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import GrantKind, SessionState
+from harness.domain.agents.agent import SessionState
 from harness.domain.agents.message import IdempotencyKey, MessageState
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.errors import NotFound, SignatureInvalid, SnapshotInvalid
+from harness.domain.errors import NotFound
 from harness.store.database_errors import RowRefused
+from harness.store.tables import metadata
 from harness.store.sql.agents import (
     AgentGrants,
     Agents,
@@ -16,10 +17,7 @@ from harness.store.sql.agents import (
     SwitchRequests,
 )
 from harness.store.store import Store
-from harness.store.tables import metadata
-from tests.contract.conftest import FixedClock, Opener, open_store
-from tests.contract.test_store_signatures import url_of
-from tests.support.site.signing_keys import WORKER
+from tests.contract.conftest import FixedClock, Opener
 from tests.support.store.agent_records import (
     AGENT,
     ANSWERING,
@@ -32,7 +30,7 @@ from tests.support.store.agent_records import (
     with_agent,
 )
 from tests.support.store.records import LATER, NOW
-from tests.support.store.tampering import insert, owned, row, written
+from tests.support.store.tampering import insert, row, written
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
 TOMORROW = FixedClock().now()
@@ -209,62 +207,6 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
         replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
         with pytest.raises(sa.exc.IntegrityError), written(store) as db:
             db.execute(replaced)
-
-
-@pytest.mark.req("F1")
-def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: Opener) -> None:
-    store = sql_stores()
-    with_agent(store)
-    with store.write() as tx:
-        AgentGrants(tx).add(GRANT)
-    with store.read() as tx:
-        signed = row(tx.db, "agent_grant")
-    with written(store) as db:
-        insert(db, "agent_grant", signed | {"id": "gr_forged", "kind": "fallback"})
-
-    with pytest.raises(SnapshotInvalid, match="agent_grant gr_forged"):
-        sql_stores().snapshot()
-    with pytest.raises(SignatureInvalid, match="gr_forged"), store.read() as tx:
-        AgentGrants(tx).not_revoked(agent=AGENT.id)
-    with store.listings() as stored:
-        page = stored.agent_grants()
-    assert [grant.id for grant in page] == [GRANT.id]
-    assert [fault.key for fault in page.invalid] == [("gr_forged",)]
-
-
-@pytest.mark.req("F1")
-def test_a_worker_s_key_signs_no_grant(sql_stores: Opener) -> None:
-    store = sql_stores()
-    with_agent(store)
-    worker = open_store(url_of(store), WORKER)
-    try:
-        with worker.write() as tx:
-            AgentGrants(tx).add(replace(GRANT, kind=GrantKind.CHANGE))
-    except SignatureInvalid:
-        pass
-    else:
-        with pytest.raises(SnapshotInvalid):
-            sql_stores().snapshot()
-    finally:
-        worker.close()
-
-
-@pytest.mark.req("F1")
-def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener) -> None:
-    store = sql_stores()
-    with_agent(store)
-    with store.write() as tx:
-        AgentGrants(tx).add(GRANT)
-    with store.read() as tx:
-        before = row(tx.db, "agent_grant")
-    with store.write() as tx:
-        AgentGrants(tx).revoke(GRANT.id, NOW)
-    with owned(store) as db:
-        db.execute(sa.delete(metadata.tables["agent_grant"]))
-        insert(db, "agent_grant", before)
-
-    with pytest.raises(SnapshotInvalid, match="manifest"):
-        sql_stores().snapshot()
 
 
 def test_a_message_is_found_by_its_session_client_and_key(agents: Store) -> None:

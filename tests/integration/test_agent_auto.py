@@ -11,11 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from evals.suites.items import Item
-from harness.control.agents import agents, sessions
-from harness.control.agents.agents import AgentSpec
+from harness.control.agents import agents
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.agents.sessions import AgentsClient
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
@@ -68,12 +67,12 @@ def ctx(world: SmallInstallation) -> Context:
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, PERSON, AgentSpec("helper", AUTO))
+    return agents.create_agent(ctx, PERSON, "helper", AUTO)
 
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, PERSON, agent.id, "user-7")
+    return agents.open_session(ctx, PERSON, agent.id, "user-7")
 
 
 @pytest.fixture
@@ -265,9 +264,9 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
     assert asked_first(ctx, agent, session, incoming=PICTURE) == ""
 
     change_provider(ctx, models={"good": Capabilities(tools=False)})
-    spec = AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),))
-    handy = agents.create_agent(ctx, PERSON, spec)
-    held = sessions.open_session(ctx, PERSON, handy.id)
+    spec: dict[str, Any] = {"name": "handy", "model": AUTO, "tools": (AgentTool("f", {}),)}
+    handy = agents.create_agent(ctx, PERSON, **spec)
+    held = agents.open_session(ctx, PERSON, handy.id)
     assert asked_first(ctx, handy, held) == ""
 
     change_provider(ctx, models={"good": Capabilities(context_window=3)})
@@ -284,9 +283,9 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
         ctx, SYSTEM, "secret", "sim/better", fallbacks=["sim/good"], settings=settings
     )
     model = ModelChoice("auto:secret", ModelKind.AUTO, route="secret")
-    spec = AgentSpec("careful", model, data_class="internal")
-    careful = agents.create_agent(ctx, PERSON, spec)
-    held = sessions.open_session(ctx, PERSON, careful.id)
+    spec: dict[str, Any] = {"name": "careful", "model": model, "data_class": "internal"}
+    careful = agents.create_agent(ctx, PERSON, **spec)
+    held = agents.open_session(ctx, PERSON, careful.id)
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
     assert asked_first(ctx, careful, held, auto=auto) == "sim/good"
 
@@ -307,8 +306,8 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     assert passed.verdict
     change_provider(ctx, prices={**PRICES, "better": Price(0, 0)})
     own = ModelChoice("auto:chat", ModelKind.AUTO, route="chat")
-    helper = agents.create_agent(ctx, PERSON, AgentSpec("eve's", own))
-    held = sessions.open_session(ctx, PERSON, helper.id)
+    helper = agents.create_agent(ctx, PERSON, "eve's", own)
+    held = agents.open_session(ctx, PERSON, helper.id)
 
     auto = AutoTargets({"chat": AutoFloor(0.0, "colours")})
     assert asked_first(ctx, helper, held, auto=auto) == ""

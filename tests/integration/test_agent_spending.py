@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.control.agents import agents, sessions
-from harness.control.agents.agents import AgentSpec
+from harness.control.agents import agents
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.built_in_tools import ServerTools
 from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
-from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.control.routing import targets
@@ -82,7 +81,7 @@ def ctx(world: SmallInstallation) -> Context:
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
     choice = ModelChoice("chat", ModelKind.ROUTE, route="chat")
-    return agents.create_agent(ctx, KEY, AgentSpec("helper", choice))
+    return agents.create_agent(ctx, KEY, "helper", choice)
 
 
 def set_cap(ctx: Context, usd: float | None) -> None:
@@ -105,7 +104,7 @@ def build_runner(ctx: Context, calls: Answering, name: str = "here:8085") -> Tur
 
 
 async def start(ctx: Context, runner: TurnRunner, agent: Agent) -> TurnRun:
-    session = sessions.open_session(ctx, KEY, agent.id)
+    session = agents.open_session(ctx, KEY, agent.id)
     run = await runner.start(PostedMessage(KEY, agent.id, session.id, HELLO, streams=True))
     assert isinstance(run, TurnRun)
     return run
@@ -122,15 +121,15 @@ async def test_a_turn_that_the_cap_refuses_asks_nobody_and_says_so(
     calls = Answering()
     calls.may.set()
     runner = build_runner(ctx, calls)
-    assert (await take_turn(ctx, runner, agent)).failure is None
+    assert (await take_turn(ctx, runner, agent)).error is None
     refused = await take_turn(ctx, runner, agent)
-    assert refused.failure is not None
-    assert refused.failure.code == "monthly_cap_reached"
-    assert "the monthly cap of $0.009 is reached: $0.01 spent" in refused.failure.reason
+    assert refused.error is not None
+    assert refused.error.code == "monthly_cap_reached"
+    assert "the monthly cap of $0.009 is reached: $0.01 spent" in refused.error.args[0]
     assert (calls.asked, of_agents(ctx)) == (1, (0.01, 1))
 
     set_cap(ctx, 1.0)
-    assert (await take_turn(ctx, runner, agent)).failure is None
+    assert (await take_turn(ctx, runner, agent)).error is None
     await runner.close(0.0)
     assert of_agents(ctx) == (0.02, 2)
 
@@ -145,11 +144,11 @@ async def test_a_target_without_a_price_is_not_asked_below_a_cap(
     calls.may.set()
     runner = build_runner(ctx, calls)
     refused = await take_turn(ctx, runner, agent)
-    assert refused.failure is not None
-    assert "the price of sim/base is not known" in refused.failure.reason
+    assert refused.error is not None
+    assert "the price of sim/base is not known" in refused.error.args[0]
     assert calls.asked == 0
     set_cap(ctx, None)
-    assert (await take_turn(ctx, runner, agent)).failure is None
+    assert (await take_turn(ctx, runner, agent)).error is None
     await runner.close(0.0)
 
 
@@ -159,9 +158,9 @@ async def test_a_cap_that_was_set_a_moment_ago_counts_for_the_next_answer(
     calls = Answering()
     calls.may.set()
     runner = build_runner(ctx, calls)
-    assert (await take_turn(ctx, runner, agent)).failure is None
+    assert (await take_turn(ctx, runner, agent)).error is None
     set_cap(ctx, 0.0)
-    assert (await take_turn(ctx, runner, agent)).failure is not None
+    assert (await take_turn(ctx, runner, agent)).error is not None
     await runner.close(0.0)
     assert (calls.asked, of_agents(ctx)) == (1, (0.01, 1))
 
@@ -206,13 +205,13 @@ async def test_a_client_that_always_hangs_up_reaches_the_cap(
         await calls.is_asked.wait()
         begun = await anext(run.events())
         assert isinstance(begun, SessionMessage)
-        sessions.close_session(ctx, KEY, agent.id, begun.session)
+        agents.close_session(ctx, KEY, agent.id, begun.session)
         await runner.renew_leases()
         with pytest.raises(StaleWrite):
             await run.outcome()
     refused = await take_turn(ctx, runner, agent)
     await runner.close(0.0)
-    assert refused.failure is not None
-    assert refused.failure.code == "monthly_cap_reached"
+    assert refused.error is not None
+    assert refused.error.code == "monthly_cap_reached"
     assert calls.asked == 3
     assert of_agents(ctx) == pytest.approx((3 * LONG, 3))

@@ -6,16 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from harness.control.agents import agents, sessions, turns
-from harness.control.agents.agents import AgentSpec
+from harness.control.agents import agents, turns
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.built_in_tools import ServerTools
 from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
-from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
@@ -99,12 +99,12 @@ def ctx(world: SmallInstallation) -> Context:
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, tools=(CLOSE,)))
+    return agents.create_agent(ctx, KEY, "helper", CHAT, tools=(CLOSE,))
 
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, KEY, agent.id, "user-7", {"a": 1})
+    return agents.open_session(ctx, KEY, agent.id, "user-7", {"a": 1})
 
 
 SAMPLED_STEPS = ("within begin", "after results", "after second answer", "within end")
@@ -152,7 +152,7 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
         ("tool", "two", "complete"),
         ("assistant", "done", "complete"),
     ]
-    assert sessions.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
+    assert agents.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
     page = ctx.store.lists.session_messages(PageRequest(limit=2), session=session.id)
     rest = ctx.store.lists.session_messages(PageRequest(after=page.next), session=session.id)
     assert [message.position for message in (*page, *rest)] == [1, 2, 3, 4, 5]
@@ -333,9 +333,14 @@ async def test_a_turn_asks_runs_tools_and_ends_within_its_bounds(
 ) -> None:
     routes.create_route(ctx, SYSTEM, "spare", "sim/better", settings=RouteSettings())
     spare = ModelChoice("spare", ModelKind.ROUTE, route="spare")
-    spec = AgentSpec("helper", CHAT, tools=(CLOSE,), fallback_model=spare)
-    agent = agents.create_agent(ctx, KEY, spec)
-    session = sessions.open_session(ctx, KEY, agent.id)
+    spec: dict[str, Any] = {
+        "name": "helper",
+        "model": CHAT,
+        "tools": (CLOSE,),
+        "fallback_model": spare,
+    }
+    agent = agents.create_agent(ctx, KEY, **spec)
+    session = agents.open_session(ctx, KEY, agent.id)
     calls, tools = Scripted(*script), Searching([])
     runner = TurnRunner(ctx, calls, tools, OWNER, AutoTargets({}))
     limits = replace(TurnBounds(), **bounds)
@@ -345,7 +350,7 @@ async def test_a_turn_asks_runs_tools_and_ends_within_its_bounds(
 
     assert (calls.asked, tools.ran) == (asked, ran)
     assert [call.name for call in outcome.open_calls] == open_calls
-    reason = outcome.failure.reason if outcome.failure else ""
+    reason = str(outcome.error) if outcome.error else ""
     assert (bool(reason), fails in reason) == (bool(fails), True)
     assert transcript(ctx, session.id)[-1][2] == ("failed" if fails else "complete")
 
@@ -355,8 +360,8 @@ async def test_the_fallback_does_not_go_on_with_an_answer_that_the_client_has_se
 ) -> None:
     routes.create_route(ctx, SYSTEM, "spare", "sim/better", settings=RouteSettings())
     spare = ModelChoice("spare", ModelKind.ROUTE, route="spare")
-    agent = agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, fallback_model=spare))
-    session = sessions.open_session(ctx, KEY, agent.id)
+    agent = agents.create_agent(ctx, KEY, "helper", CHAT, fallback_model=spare)
+    session = agents.open_session(ctx, KEY, agent.id)
     calls = Scripted(BUSY, piece="half")
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
     posted = PostedMessage(KEY, agent.id, session.id, HELLO, streams=True)
@@ -366,7 +371,7 @@ async def test_the_fallback_does_not_go_on_with_an_answer_that_the_client_has_se
     outcome = await run.outcome()
 
     assert calls.asked == ["chat"]
-    assert (outcome.error, outcome.failure and outcome.failure.retryable) == (BUSY, True)
+    assert outcome.error is BUSY
 
 
 async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
@@ -382,7 +387,7 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
 
     run = await start(runner, session, cancel_within_the_last_unit)
     outcome = await run.outcome()
-    assert (outcome.failure, outcome.message.content) == (None, "hello")
+    assert (outcome.error, outcome.message.content) == (None, "hello")
     assert transcript(ctx, session.id)[-1] == ("assistant", "hello", "complete")
 
 
@@ -396,7 +401,7 @@ async def test_a_turn_whose_session_was_closed_does_not_blame_the_process(
 ) -> None:
     runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER, AutoTargets({}))
     run = await start(runner, session)
-    sessions.close_session(ctx, KEY, session.agent, session.id)
+    agents.close_session(ctx, KEY, session.agent, session.id)
     await runner.renew_leases()
 
     with pytest.raises(StaleWrite, match="was interrupted"):
@@ -431,8 +436,8 @@ async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     calls = Answering()
     calls.may.set()
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER, AutoTargets({}))
-    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
-    session = sessions.open_session(ctx, PERSON, agent.id)
+    agent = agents.create_agent(ctx, PERSON, "helper", BETTER)
+    session = agents.open_session(ctx, PERSON, agent.id)
     key = IdempotencyKey("k_1", "a", "hash")
     posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key, keep=lambda _: "{}")
     run = await runner.start(posted)
@@ -453,7 +458,7 @@ async def test_a_process_that_ends_interrupts_its_turns_and_begins_none(
     run = await start(runner, session)
     await runner.close(0.0)
 
-    assert (await run.outcome()).failure is not None
+    assert (await run.outcome()).error is not None
     with pytest.raises(StoreUnavailable, match="is ending"):
         await start(runner, session)
     assert [state for _, _, state in transcript(ctx, session.id)] == ["complete"]
@@ -469,12 +474,16 @@ def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSessi
 
 
 def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
-    spec = AgentSpec("helper", BETTER, fallback_model=literal_choice("sim:good", "sim/good"))
+    spec: dict[str, Any] = {
+        "name": "helper",
+        "model": BETTER,
+        "fallback_model": literal_choice("sim:good", "sim/good"),
+    }
     with pytest.raises(NotAllowed, match="person consents"):
-        agents.create_agent(ctx, KEY, spec)
+        agents.create_agent(ctx, KEY, **spec)
     with pytest.raises(NotAllowed, match="approver"):
-        agents.create_agent(ctx, AgentsClient.of_person(ANN), spec)
-    agent = agents.create_agent(ctx, PERSON, spec)
+        agents.create_agent(ctx, AgentsClient.of_person(ANN), **spec)
+    agent = agents.create_agent(ctx, PERSON, **spec)
 
     grants = ctx.store.snapshot().agent_grants
     assert {(grant.kind, grant.target_name) for grant in grants} == {
@@ -482,19 +491,19 @@ def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
         (GrantKind.FALLBACK, "sim/good"),
     }
     assert {grant.granted_by for grant in grants} == {BEN.name}
-    session = sessions.open_session(ctx, PERSON, agent.id)
+    session = agents.open_session(ctx, PERSON, agent.id)
     assert session.model == BETTER
     with pytest.raises(Conflict, match="max_literals"):
-        agents.create_agent(ctx, PERSON, spec)
+        agents.create_agent(ctx, PERSON, **spec)
 
 
 def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     ctx: Context, world: SmallInstallation
 ) -> None:
-    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
+    agent = agents.create_agent(ctx, PERSON, "helper", BETTER)
     world.clock.advance(86_400)
     with pytest.raises(NotAllowed, match="is over"):
-        sessions.open_session(ctx, PERSON, agent.id)
+        agents.open_session(ctx, PERSON, agent.id)
     assert user_deletion.revoke_stale_grants(ctx) == 1
     assert user_deletion.revoke_stale_grants(ctx) == 0
     assert ctx.store.snapshot().agent_grants == ()
@@ -502,21 +511,18 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
 
 @pytest.mark.req("D8")
 def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
-    spec = AgentSpec("helper", CHAT, data_class="internal")
+    spec: dict[str, Any] = {"name": "helper", "model": CHAT, "data_class": "internal"}
     with pytest.raises(NotAllowed, match="as strict"):
-        agents.create_agent(ctx, PERSON, spec)
+        agents.create_agent(ctx, PERSON, **spec)
     with pytest.raises(NotAllowed, match="may not see"):
-        agents.create_agent(ctx, PERSON, replace(spec, model=BETTER))
+        agents.create_agent(ctx, PERSON, **spec | {"model": BETTER})
     with pytest.raises(NotFound, match="intern"):
-        agents.create_agent(ctx, PERSON, replace(spec, data_class="intern"))
+        agents.create_agent(ctx, PERSON, **spec | {"data_class": "intern"})
     assert ctx.store.snapshot().agent_grants == ()
 
 
 def test_a_change_keeps_the_agents_id_and_owner(ctx: Context, agent: Agent) -> None:
-    def change(known: Agent) -> Agent:
-        return replace(known, name="renamed", owner_key="k_2", id="ag_2", model=BETTER)
-
-    changed = agents.change_agent(ctx, PERSON, agent.id, change)
+    changed = agents.change_agent(ctx, PERSON, agent.id, name="renamed", model=BETTER)
     expected = replace(agent, name="renamed", model=BETTER, updated_at=changed.updated_at)
     assert changed == expected
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
@@ -525,27 +531,26 @@ def test_a_change_keeps_the_agents_id_and_owner(ctx: Context, agent: Agent) -> N
 def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
     ctx: Context, world: SmallInstallation
 ) -> None:
-    spec = AgentSpec("helper", BETTER, fallback_model=replace(BETTER))
-    agent = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, agent.id)
+    spec: dict[str, Any] = {
+        "name": "helper",
+        "model": BETTER,
+        "fallback_model": replace(BETTER),
+    }
+    agent = agents.create_agent(ctx, PERSON, **spec)
+    session = agents.open_session(ctx, PERSON, agent.id)
 
-    def rename(known: Agent) -> Agent:
-        return replace(known, name="renamed")
-
-    def name_again(known: Agent) -> Agent:
-        return replace(known, model=replace(BETTER), fallback_model=replace(BETTER))
-
+    named_again: dict[str, Any] = {"model": replace(BETTER), "fallback_model": replace(BETTER)}
     proposer = AgentsClient.of_person(ANN)
-    agents.change_agent(ctx, proposer, agent.id, name_again)
+    agents.change_agent(ctx, proposer, agent.id, **named_again)
     assert len(ctx.store.snapshot().agent_grants) == 2
     world.clock.advance(86_400)
     user_deletion.revoke_stale_grants(ctx)
-    agents.change_agent(ctx, proposer, agent.id, rename)
+    agents.change_agent(ctx, proposer, agent.id, name="renamed")
     with pytest.raises(NotAllowed, match="approver"):
-        agents.change_agent(ctx, proposer, agent.id, name_again)
-    agents.change_agent(ctx, PERSON, agent.id, name_again)
+        agents.change_agent(ctx, proposer, agent.id, **named_again)
+    agents.change_agent(ctx, PERSON, agent.id, **named_again)
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
-    assert sessions.open_session(ctx, PERSON, agent.id).model == session.model
+    assert agents.open_session(ctx, PERSON, agent.id).model == session.model
 
 
 def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:
@@ -587,17 +592,17 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
 
 def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSession) -> None:
     with ctx.store.write() as tx:
-        child = sessions.open_child(ctx, tx, session, CHAT)
+        child = agents.open_child(ctx, tx, session, CHAT)
     answered(ctx, begin(ctx, child.id))
-    loaded = sessions.load_session(ctx, KEY, session.agent, session.id)
+    loaded = agents.load_session(ctx, KEY, session.agent, session.id)
     assert loaded.cost_usd == 0.5
-    sessions.close_session(ctx, KEY, session.agent, session.id)
+    agents.close_session(ctx, KEY, session.agent, session.id)
 
     found = ctx.store.lists.sessions(agent=session.agent)
     assert {session.state for session in found} == {SessionState.CLOSED}
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, child.id)
-    again = sessions.close_session(ctx, KEY, session.agent, session.id)
+    again = agents.close_session(ctx, KEY, session.agent, session.id)
     assert again.state is SessionState.CLOSED
 
 
@@ -609,7 +614,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
     """Nobody else would: the process that spawned them was killed."""
     begun = begin(ctx, session.id)
     with ctx.store.write() as tx:
-        child = sessions.open_child(ctx, tx, session, CHAT)
+        child = agents.open_child(ctx, tx, session, CHAT)
     turns.begin_answer(ctx, begin(ctx, child.id).session, model="chat")
     request = waiting(ctx, child)
 
@@ -634,7 +639,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
 def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession) -> None:
     """It takes one turn; a process of its own may have spawned it, outside any turn."""
     with ctx.store.write() as tx:
-        child = sessions.open_child(ctx, tx, session, CHAT)
+        child = agents.open_child(ctx, tx, session, CHAT)
     turns.interrupt(ctx, begin(ctx, child.id).session)
     with ctx.store.read() as tx:
         assert Sessions(tx).get(child.id).state is SessionState.CLOSED
@@ -642,7 +647,7 @@ def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession
 
 
 def describe(ctx: Context, agent: str) -> object:
-    return agents.change_agent(ctx, KEY, agent, lambda known: replace(known, description="new"))
+    return agents.change_agent(ctx, KEY, agent, description="new")
 
 
 def delete(ctx: Context, agent: str) -> None:
@@ -651,18 +656,23 @@ def delete(ctx: Context, agent: str) -> None:
 
 @pytest.mark.parametrize("other", [describe, delete])
 def test_of_two_changes_of_an_agent_at_once_none_is_lost(
-    ctx: Context, agent: Agent, other: Callable[[Context, str], object]
+    ctx: Context,
+    agent: Agent,
+    other: Callable[[Context, str], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second comes while the first has read the agent and not stored it yet."""
     with ThreadPoolExecutor(1) as pool:
         others: list[Future[object]] = []
 
-        def rename(known: Agent) -> Agent:
+        def change_slowly(known: Agent, **changes: Any) -> Agent:
+            monkeypatch.undo()
             others.append(pool.submit(other, ctx, agent.id))
             wait(others, timeout=1)
-            return replace(known, name="other")
+            return replace(known, **changes)
 
-        agents.change_agent(ctx, KEY, agent.id, rename)
+        monkeypatch.setattr(agents, "replace", change_slowly)
+        agents.change_agent(ctx, KEY, agent.id, name="other")
         others[0].result(60)
 
     with ctx.store.read() as tx:
@@ -678,8 +688,8 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     key = IdempotencyKey("k_1", "a", "hash")
     answered(ctx, begin(ctx, session.id, "user-7 said so", key=key), "user-7?", kept="user-7!")
     with ctx.store.write() as tx:
-        sessions.open_child(ctx, tx, session, CHAT)
-    other = sessions.open_session(ctx, KEY, agent.id, "user-8")
+        agents.open_child(ctx, tx, session, CHAT)
+    other = agents.open_session(ctx, KEY, agent.id, "user-8")
     waiting(ctx, session)
     assert tables_with(ctx, "user-7") >= {"agent_session", "agent_message"}
     with pytest.raises(NotAllowed):
@@ -707,8 +717,8 @@ def test_what_was_captured_of_a_users_sessions_is_deleted_with_them(
 ) -> None:
     """An agent asks in its session's name, so that a captured request names no user."""
     with ctx.store.write() as tx:
-        child = sessions.open_child(ctx, tx, session, CHAT)
-    other = sessions.open_session(ctx, KEY, agent.id, "user-8")
+        child = agents.open_child(ctx, tx, session, CHAT)
+    other = agents.open_session(ctx, KEY, agent.id, "user-8")
     with ctx.store.write() as tx:
         for number, of in enumerate((session, child, other)):
             user_hash = hash_user(f"header:{of.id}", SECRET)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from harness.app.agents import RouterModelCalls
-from harness.control.agents import sessions, switches
-from harness.control.agents.sessions import AgentsClient
+from harness.control.agents import agents, switches
+from harness.control.agents.agents import AgentsClient
 from harness.control.operations import keys
 from harness.domain.agents.agent import (
     Agent,
@@ -84,7 +84,7 @@ def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: 
         ctx = site.world.installation.context
         old = replace(ctx, clock=ManualClock(ctx.clock.now() - timedelta(days=11)))
         operator = AgentsClient.of_operator()
-        made = sessions.open_session(old, operator, agent, "user-1", {"word": WORD})
+        made = agents.open_session(old, operator, agent, "user-1", {"word": WORD})
         path = f"/agents/{agent}/sessions/{made.id}"
         assert site.client.get(path).status_code == 200
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
@@ -163,32 +162,6 @@ def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
     eventually(lambda: [row["state"] for row in site.messages(session)] == ["complete"] * 2)
 
 
-@pytest.mark.verify
-def test_many_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -> None:
-    def echo(asked: ReceivedRequest) -> ScriptedTurn:
-        return completion(f"you said {asked.json['messages'][-1]['content']}")
-
-    site.upstream.turns[BASE] = echo
-    agent = site.create()
-
-    def talk(number: int) -> str:
-        session = good(site.client.post(f"{agent}/sessions", json={"userId": f"u-{number}"}))
-        place = f"{agent}/sessions/{session['id']}"
-        for turn in range(3):
-            text = f"{number}.{turn}"
-            assert good(site.send(place, text))["content"] == f"you said {text}"
-        return place
-
-    with ThreadPoolExecutor(20) as pool:
-        places = list(pool.map(talk, range(20)))
-
-    for number, place in enumerate(places):
-        told = [row["content"] for row in site.messages(place)]
-        expected = [(f"{number}.{turn}", f"you said {number}.{turn}") for turn in range(3)]
-        assert told == [text for pair in expected for text in pair]
-    assert good(site.client.get(f"{agent}/sessions?limit=5"))["total"] == 20
-
-
 Outage = tuple[AgentsSite, Callable[[], object], Callable[[], object]]
 
 
@@ -254,31 +227,3 @@ def test_while_the_database_is_away_agents_say_so_and_models_are_served(
         rows = [row for row in site.messages(session) if row["state"] == "complete"]
         assert [row["content"] for row in rows] == ["First", "hello", "Take your time", "hello"]
         assert {row["state"] for row in site.messages(session)} <= {"complete", "interrupted"}
-
-
-@pytest.mark.slow
-@pytest.mark.verify
-def test_serve_all_serves_agents_and_starts_them_again(tmp_path: Path) -> None:
-    with agents_site(tmp_path) as site:
-        site.upstream.turns["sim-base"] = completion("hello")
-        place = site.world.place
-        for name in ("agents", "router"):
-            assert place.terminate(name) == 0
-        place.start("all", "serve", "all")
-        place.children["router"] = place.children["agents"] = place.children["all"]
-        for name in ("router", "agents"):
-            place.answers(name, "/readyz")
-        session = site.session()
-        good(site.send(session, "First"))
-        parts = psutil.Process(place.pid("all")).children(recursive=True)
-        [agents] = [part for part in parts if part.name() == "serve agents"]
-
-        agents.kill()
-
-        eventually(lambda: not agents.is_running() or agents.status() == psutil.STATUS_ZOMBIE)
-        eventually(lambda: site.client.get("/agents").status_code == 200)
-        good(site.send(session, "Second"))
-        assert len(site.messages(session)) == 4
-        children = psutil.Process(place.pid("all")).children(recursive=True)
-        assert place.terminate("all") == 0
-        assert not psutil.wait_procs(children, timeout=60)[1]

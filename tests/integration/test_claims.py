@@ -26,7 +26,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.report.content import gather_report
-from harness.report.junit import render_junit
+from harness.report.formats import render_junit
 from harness.report.markdown import render_markdown
 from tests.support.control.control_plane import ITEMS, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock

@@ -1,9 +1,6 @@
-import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +25,6 @@ from tests.support.site.processes import free_port
 from tests.support.site.small_disk import full, small_disk
 from tests.support.store.postgres_cluster import (
     PostgresCluster,
-    PostgresNode,
     postgres_cluster,
     postgres_node,
 )
@@ -285,72 +281,6 @@ def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
         assert fleet.stop() == [0, 0]
         with world.installation.store.read() as tx:
             assert AuditLog(tx).first_break() is None
-
-
-@pytest.mark.verify
-@pytest.mark.req("G5", "G6")
-@pytest.mark.postgres
-def test_a_server_that_ends_since_its_log_cannot_grow_is_waited_for_and_loses_nothing(
-    tmp_path: Path,
-) -> None:
-    with (
-        log_on_a_small_disk() as (node, disk),
-        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        router_fleet(
-            tmp_path, provider, node.dsn, routers=2, control={"reconcile_interval_s": 0.3}
-        ) as fleet,
-    ):
-        world = fleet.world
-        fleet.start()
-        world.place.start("control", "serve", "control", wait_for="/readyz")
-        with world.load(
-            3, url=fleet.urls[0], http=lambda: httpx.Client(transport=RoundRobin(fleet.urls))
-        ) as load:
-            load.more(40)
-            with full(disk):
-                end_by_its_log(node)
-                load.more(100)
-            node.start()
-            load.more(40)
-        assert load.errors == []
-        eventually(lambda: recorded(fleet) >= load.answered)
-        for name in fleet.names:
-            assert fleet.metric(name, "swapgate_observations_dropped_total") == [0.0]
-        world.place.answers("control", "/readyz")
-        assert fleet.stop() == [0, 0]
-        with world.installation.store.read() as tx:
-            assert AuditLog(tx).first_break() is None
-
-
-@contextmanager
-def log_on_a_small_disk() -> Iterator[tuple[PostgresNode, Path]]:
-    """A server whose write-ahead log has a disk of its own, and the disk."""
-    with tempfile.TemporaryDirectory(prefix="swapgate-disk-") as name:
-        Path(name).chmod(0o755)
-        with (
-            small_disk(Path(name), size="128m") as disk,
-            postgres_node(fsync="on", max_wal_size="1GB") as node,
-        ):
-            node.stop()
-            wal = node.folder / "pg_wal"
-            command = ["cp", "-a", str(wal), str(disk / "wal")]  # with its owner
-            subprocess.run(command, check=True)  # noqa: S603 - our own command
-            shutil.rmtree(wal)
-            wal.symlink_to(disk / "wal")
-            disk.chmod(0o755)
-            node.start()
-            yield node, disk
-
-
-def end_by_its_log(node: PostgresNode) -> None:
-    """Writes until the log takes no more, and PostgreSQL ends."""
-    server = node.process
-    assert server is not None
-    until = time.monotonic() + 120.0
-    while server.poll() is None and time.monotonic() < until:
-        with suppress(psycopg.Error):
-            node.query("SELECT pg_logical_emit_message(false, 'full', repeat('x', 4000000))")
-    assert server.poll() is not None
 
 
 def recorded(fleet: RouterFleet) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from harness.control.context import Context
-from harness.control.proposals import decisions, review, submission
+from harness.control.proposals import decisions, submission
 from harness.control.routing import routes
 from harness.domain.errors import InputError, NotAllowed, NotFound, RouteBusy
 from harness.domain.evals.suite_plan import Claim, SuiteRole
@@ -302,7 +302,7 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     decided(plain_world, ctx, "sim/equal")
     proposal = plain_world.propose("sim/good")
 
-    proposal_review = review.review_proposal(ctx, proposal.id)
+    proposal_review = decisions.review_proposal(ctx, proposal.id)
 
     assert proposal_review.risk.number == 2
     assert proposal_review.widened == [

@@ -9,7 +9,7 @@ from harness.control.context import Context
 from harness.control.evals import eval_queue, worker_supervision
 from harness.control.operations.spending_meter import SpendingMeter
 from harness.control.privacy import housekeeping
-from harness.control.proposals import alpha_spending, gate_run, submission
+from harness.control.proposals import gate_run, registration, submission
 from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
 from harness.control.routing import targets
 from harness.domain.errors import (
@@ -127,7 +127,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     )
     with world.store.read() as tx:
         assert EvalRuns(tx).get(pair.incumbent).state is RunState.STOPPED
-        assert not alpha_spending.has_looked(tx, after)  # nothing of the candidate was scored
+        assert not registration.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
         worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
     world.run_once(ctx)

@@ -7,7 +7,7 @@ from harness.app.installation import load_settings
 from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import cost_ratio, estimate, review, submission
+from harness.control.proposals import cost_ratio, decisions, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers.named_models import explain_name, find_model
 from harness.control.routing import fallback_chain, routes, seed, targets
@@ -138,7 +138,7 @@ def test_who_approves_reads_that_the_provider_does_not_list_the_model(ctx: Conte
     made = submission.create_proposal(ctx, ANN, request)
 
     said = "openrouter does not list qwen/qwen4 among 3; did you mean 'qwen/qwen3-32b'?"
-    assert review.review_proposal(ctx, made.id).unlisted == said
+    assert decisions.review_proposal(ctx, made.id).unlisted == said
     preview = submission.preview_proposal(ctx, request)
     assert (preview.candidate, preview.unlisted) == (request.candidate, said)
     with ctx.store.read() as tx:

@@ -1,12 +1,9 @@
 import json
 import re
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
 
 import openai
 import pytest
@@ -31,111 +28,26 @@ from tests.support.site.processes import site
 from tests.support.store.pgbouncer import pgbouncer
 from tests.support.store.postgres_cluster import PostgresNode, postgres_node
 
-_HEAD: Final = 5  # of a message: its kind and its length
-_READY: Final = b"Z"
-_IDLE: Final = b"I"
-_TERMINATE: Final = b"X"
-
-
-class TransactionPooler:
-    def __init__(self, server: Path) -> None:
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._idle: list[socket.socket] = []
-        self._freed = threading.Condition()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-        for server in self._idle:
-            server.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(str(self._server))
-            server.sendall(client.recv(1 << 16))
-            self._relay(server, client)
-            while (asked := client.recv(1 << 16)) and not asked.startswith(_TERMINATE):
-                server = self._take()
-                server.sendall(asked)
-                while not self._relay(server, client):
-                    server.sendall(client.recv(1 << 16))
-
-    def _relay(self, server: socket.socket, client: socket.socket) -> bool:
-        """Gives the client one whole answer. Returns whether the transaction is over: the
-        session is free before the client knows, as it is at PgBouncer.
-        """
-        while True:
-            head = _read(server, _HEAD)
-            body = _read(server, int.from_bytes(head[1:]) - _HEAD + 1)
-            over = head[:1] == _READY and body == _IDLE
-            if over:
-                self._free(server)
-            client.sendall(head + body)
-            if head[:1] == _READY:
-                return over
-
-    def _take(self) -> socket.socket:
-        with self._freed:
-            self._freed.wait_for(lambda: bool(self._idle))
-            return self._idle.pop()
-
-    def _free(self, server: socket.socket) -> None:
-        with self._freed:
-            self._idle.append(server)
-            self._freed.notify()
-
-
-def _read(source: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        part = source.recv(size - len(found))
-        if not part:
-            raise ConnectionError("PostgreSQL has ended the connection")
-        found += part
-    return found
-
-
 pytestmark = pytest.mark.req("G6")
-
-
-@pytest.mark.postgres
-def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
-    postgres_url: str, tmp_path: Path
-) -> None:
-    url = sa.make_url(postgres_url)
-    file = tmp_path / "swapgate.yaml"
-    with TransactionPooler(Path(f"{url.query['host']}/.s.PGSQL.5432")) as pooler:
-        pooled = url.set(
-            query={"sslmode": "disable", "gssencmode": "disable"},
-            host="127.0.0.1",
-            port=pooler.port,
-        )
-        file.write_text(f"database_url: {pooled.render_as_string(hide_password=False)}\n")
-        settings = load_settings(file)
-        for use in (require_database, schema_state, upgrade_database):
-            with pytest.raises(DatabaseUnusable, match="pooler in transaction mode"):
-                use(settings)
-
-    file.write_text(f"database_url: {postgres_url}\n")
-    require_database(load_settings(file))
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[PostgresNode]:
     with postgres_node() as running:
         yield running
+
+
+@pytest.mark.postgres
+def test_a_pooler_in_transaction_mode_is_refused_by_whatever_uses_the_database(
+    node: PostgresNode, tmp_path: Path
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    with pgbouncer(node, "transaction") as url:
+        file.write_text(f"database_url: {url}\n")
+        settings = load_settings(file)
+        for use in (require_database, schema_state, upgrade_database):
+            with pytest.raises(DatabaseUnusable, match="in transaction mode"):
+                use(settings)
 
 
 @pytest.mark.postgres

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.control.canary import operations
-from harness.control.proposals import alpha_spending
+from harness.control.proposals import registration
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
@@ -76,7 +76,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
     made = world.decided("sim/worse")
 
     with world.store.read() as tx:
-        assert alpha_spending.has_looked(tx, replace(made, runs={}))
+        assert registration.has_looked(tx, replace(made, runs={}))
 
 
 @pytest.mark.parametrize(

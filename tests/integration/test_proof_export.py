@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.app.proof import verify_proof
-from harness.control.proposals.proof_check import ProofFindings
+from harness.app.proof import ProofFindings, verify_proof
 from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM

@@ -7,7 +7,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control.canary import decision, machine, operations
 from harness.control.evals import proof_validity
-from harness.control.proposals import decisions, review
+from harness.control.proposals import decisions
 from harness.control.providers import credentials, named_models, registry
 from harness.control.routing import seed, targets
 from harness.control.routing.targets import ProviderChange
@@ -112,7 +112,7 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
         decisions.approve_proposal(world.context(), BEN, made.id)
-    change = review.review_proposal(world.context(), made.id).changes[0]
+    change = decisions.review_proposal(world.context(), made.id).changes[0]
     assert (change.what, change.by) == ("provider", "eve")
     assert "put back" in change.text
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import keys
-from harness.control.proposals import decisions, review, suite_registration
+from harness.control.proposals import decisions, registration
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
 from harness.domain.canary.rollout import RolloutSignal
@@ -182,7 +182,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     proposal = plain_world.decided("sim/good")
 
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    seen = review.review_proposal(plain_world.context(), proposal.id)
+    seen = decisions.review_proposal(plain_world.context(), proposal.id)
     (said,) = seen.widened
     assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
     assert said.endswith("of sim/better (customers complain)")
@@ -200,7 +200,7 @@ def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
     proposal = plain_world.propose("sim/good", ANN)
 
     assert proposal.widened == {}
-    changes = review.review_proposal(plain_world.context(), proposal.id).changes
+    changes = decisions.review_proposal(plain_world.context(), proposal.id).changes
     assert [
         (change.what, change.by, change.text)
         for change in changes
@@ -217,7 +217,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = suite_registration.plan_suites
+    before = registration.plan_suites
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -225,7 +225,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(suite_registration, "plan_suites", swapped)
+    monkeypatch.setattr(registration, "plan_suites", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     world.run_once(turns=6)
@@ -316,7 +316,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
 
     proposal = plain_world.decided(target.name, ANN)
 
-    shown = review.review_proposal(plain_world.context(), proposal.id).widened
+    shown = decisions.review_proposal(plain_world.context(), proposal.id).widened
     assert proposal.phase is (ProposalPhase.CANARY if free else ProposalPhase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:

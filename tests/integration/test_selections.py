@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import comparison, decisions, review, submission
+from harness.control.proposals import comparison, decisions, submission
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing import targets
 from harness.domain.errors import InputError, RouteBusy, SwapgateError
@@ -299,7 +299,7 @@ def test_the_risk_of_a_route_counts_all_candidates(world: SmallInstallation) -> 
 
     made = propose(world, "good", "better")
 
-    after = [review.review_proposal(world.context(), proposal.id).risk for proposal in made]
+    after = [decisions.review_proposal(world.context(), proposal.id).risk for proposal in made]
     assert [before.text] * 2 == [risk.text for risk in after]
     assert before.number == 2
     assert before.risk == pytest.approx(POLICY.gate.alpha)

@@ -173,29 +173,6 @@ def simulator_process() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
             process.wait(60)
 
 
-def answers(url: str, model: str) -> list[str]:
-    items = server.simulator().bank.suites["extraction"][:40]
-    return [answer_of(url, model, item.input) for item in items]
-
-
-def answer_of(url: str, model: str, prompt: str) -> str:
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-    request = urllib.request.Request(  # noqa: S310 - a loopback URL of our own process
-        f"{url}/v1/chat/completions", json.dumps(body).encode()
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
-        text: str = json.load(answer)["choices"][0]["message"]["content"]
-    return text
-
-
-def test_two_processes_give_the_same_answers() -> None:
-    with simulator_process() as (one, _), simulator_process() as (other, _):
-        first = answers(one, "sim-base")
-
-        assert first == answers(other, "sim-base") == answers(one, "sim-base")
-        assert first != answers(other, "sim-equal")
-
-
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signals) -> None:
     with simulator_process() as (url, process):

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from harness.app.installation import open_installation
-from harness.control.agents import agents, sessions, switches, turns
-from harness.control.agents.agents import AgentSpec
+from harness.control.agents import agents, switches, turns
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.built_in_tools import BuiltInTool, build_switch_tool, switch_model
 from harness.control.agents.model_matching import choose_model, list_models, read_model_choice
-from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switch_views import list_notes
+from harness.control.agents.switches import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import alerts, keys, queries
@@ -90,12 +89,12 @@ def ctx(world: SmallInstallation) -> Context:
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, PERSON, AgentSpec("helper", CHAT))
+    return agents.create_agent(ctx, PERSON, "helper", CHAT)
 
 
 @pytest.fixture
 def session(ctx: Context, agent: Agent) -> AgentSession:
-    return sessions.open_session(ctx, PERSON, agent.id, "user-7")
+    return agents.open_session(ctx, PERSON, agent.id, "user-7")
 
 
 def ask(
@@ -191,7 +190,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
     again = ask(ctx, session)
     ctx.clock.advance(3_600)  # type: ignore[attr-defined]
-    sessions.close_session(ctx, PERSON, session.agent, session.id)
+    agents.close_session(ctx, PERSON, session.agent, session.id)
     assert switches.load_switch(ctx, again.id).state is SwitchState.EXPIRED
     assert not list(ctx.store.lists.agent_grants())
 
@@ -212,9 +211,13 @@ def test_the_same_request_waits_once_and_not_many_wait(
 
 
 def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> None:
-    spec = AgentSpec("tools", CHAT, tools=(AgentTool("close", {"type": "object"}),))
-    with_tools = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, with_tools.id)
+    spec: dict[str, Any] = {
+        "name": "tools",
+        "model": CHAT,
+        "tools": (AgentTool("close", {"type": "object"}),),
+    }
+    with_tools = agents.create_agent(ctx, PERSON, **spec)
+    session = agents.open_session(ctx, PERSON, with_tools.id)
     exchange(ctx, session, PICTURE, usage=MessageUsage(30, 10))
 
     def refusal(name: str) -> str:
@@ -398,15 +401,15 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     routes.create_route(ctx, SYSTEM, "other", "sim/better", settings=settings)
     key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
     own = AgentsClient.of_data_key(key)
-    made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT))
-    session = sessions.open_session(ctx, own, made.id)
+    made = agents.create_agent(ctx, own, "mine", CHAT)
+    session = agents.open_session(ctx, own, made.id)
     other = ModelChoice("other", ModelKind.ROUTE, route="other")
     with pytest.raises(NotAllowed, match="does not open the route 'other'"):
         ask(ctx, session, other)
     assert call(ctx, session, "list")["routes"] == ["chat"]
 
-    free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT))
-    session = sessions.open_session(ctx, PERSON, free.id)
+    free = agents.create_agent(ctx, PERSON, "free", CHAT)
+    session = agents.open_session(ctx, PERSON, free.id)
     assert call(ctx, session, "list")["routes"] == ["chat", "other"]
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
@@ -415,11 +418,12 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
 
 
 def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
-    spec = AgentSpec("private", literal_choice("other/m", "other/m"), data_class="internal")
     provider = Provider("other", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
     targets.put_provider(ctx, SYSTEM, provider)
-    private = agents.create_agent(ctx, PERSON, spec)
-    session = sessions.open_session(ctx, PERSON, private.id)
+    private = agents.create_agent(
+        ctx, PERSON, "private", literal_choice("other/m", "other/m"), data_class="internal"
+    )
+    session = agents.open_session(ctx, PERSON, private.id)
 
     with pytest.raises(NotAllowed, match="may not see it"):
         ask(ctx, session)
@@ -427,7 +431,7 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
 
 def test_a_closed_session_takes_its_request_back(ctx: Context, session: AgentSession) -> None:
     request = ask(ctx, session)
-    sessions.close_session(ctx, PERSON, session.agent, session.id)
+    agents.close_session(ctx, PERSON, session.agent, session.id)
 
     with pytest.raises(Conflict, match="cancelled already"):
         switches.approve_switch(ctx, BEN, request.id)
@@ -447,13 +451,13 @@ def test_a_grant_is_revoked_once_by_an_approver_and_its_session_goes_on_with_ano
     with pytest.raises(Conflict, match="revoked already"):
         agents.revoke_grant(ctx, BEN, grant)
     with ctx.store.read() as tx:
-        found = sessions.find_grant(ctx, tx, session.agent, session.id, "sim/better")
+        found = agents.find_grant(ctx, tx, session.agent, session.id, "sim/better")
     assert found is None
     switches.approve_switch(ctx, BEN, ask(ctx, session, CHAT).id)
     assert now_on(ctx, session).model.means(CHAT)
     switches.approve_switch(ctx, BEN, ask(ctx, session).id)
     agents.revoke_grant(ctx, BEN, granted(ctx, session))
-    closed = sessions.close_session(ctx, PERSON, session.agent, session.id)
+    closed = agents.close_session(ctx, PERSON, session.agent, session.id)
     assert closed.state.value == "closed"
 
 

@@ -31,11 +31,6 @@ OF_THE_CHECKOUT = (
     "test_cli_start_up",
     "test_canarybench",
     "test_compiled_modules",
-    "test_evals_benchmark",
-    "test_fault_benchmark_figures",
-    "test_gameday_verdict",
-    "test_gatebench",
-    "test_router_bench_table",
     "test_router_internal_errors",
 )
 CHOSEN = (

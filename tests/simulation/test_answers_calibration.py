@@ -5,12 +5,18 @@ statistics.md §4.
 
 import math
 
+import numpy as np
 import pytest
 
 from benchmarks.gate.gate_benchmark import GateBenchmarkPlan
 from benchmarks.gate.score_matrix import generate_chances
 from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
-from tests.support.gate.gate_answers import AnsweredSuite, AnswersRow, measure_answers
+from tests.support.gate.gate_answers import (
+    AnsweredSuite,
+    AnswersRow,
+    measure_answers,
+    move_chances,
+)
 
 pytestmark = pytest.mark.req("F2")
 
@@ -73,3 +79,12 @@ def test_the_level_holds_where_both_models_answer_anew_or_a_cache_repeats_them(
     for row in measured(suite, plan).values():
         assert row.false_mean <= 0.055
         assert row.worst <= 0.065 + 3.0 * math.sqrt(0.065 * 0.935 / 1000)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.45, 0.6, 0.98])
+def test_chances_are_moved_to_the_mean_that_is_wanted(mean: float) -> None:
+    chances = generate_chances(3).rows["g00"].as_candidate
+    moved = move_chances(chances, mean)
+
+    assert moved.mean() == pytest.approx(mean, abs=1e-12)
+    assert (np.argsort(moved, kind="stable") == np.argsort(chances, kind="stable")).all()

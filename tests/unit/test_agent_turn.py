@@ -2,6 +2,8 @@
 sub-tasks.
 """
 
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -25,6 +27,7 @@ from harness.domain.agents.turn import (
     name_calls,
     sort_calls,
 )
+from harness.domain.errors import CallFailed
 from tests.support.store.agent_records import SESSION
 from tests.support.store.records import NOW
 
@@ -82,17 +85,13 @@ def test_a_bound_that_is_used_up_leaves_no_further_step(
     bounds: dict[str, float], words: str
 ) -> None:
     budget = TurnBudget(replace(TurnBounds(), **bounds), began_s=100.0)  # type: ignore[arg-type]
-    assert budget.find_exhausted(100.0) is None
+    budget.require_left(100.0)
     budget.steps += 1
     budget.charge(MessageUsage(10, 10, 0, 0.01))
 
-    exhausted = budget.find_exhausted(101.0)
-
-    assert (exhausted.reason if exhausted else "").endswith(words)
-    left = budget.left(101.0)
-    assert (exhausted is None) == all(
-        (left.max_steps, left.max_tokens, left.max_usd, left.timeout_s)
-    )
+    fails = pytest.raises(CallFailed, match=f"{re.escape(words)}$") if words else nullcontext()
+    with fails:
+        budget.require_left(101.0)
 
 
 calls_of_models = st.builds(
@@ -183,9 +182,8 @@ def test_what_sub_tasks_used_counts_against_the_turn() -> None:
 
     assert (left.max_tokens, left.max_usd, left.timeout_s) == (60, 0.75, 280.0)
     budget.charge(MessageUsage(60, 0, cost_usd=0.0))
-    exhausted = budget.find_exhausted(10.0)
-    assert exhausted is not None
-    assert "100 tokens" in exhausted.reason
+    with pytest.raises(CallFailed, match="100 tokens"):
+        budget.require_left(10.0)
 
 
 @pytest.mark.req("C6")

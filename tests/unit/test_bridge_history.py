@@ -5,8 +5,7 @@ import pytest
 
 from harness.domain.routing.capabilities import Endpoint
 from router.conversation.chat_history import move_chat
-from router.conversation.intake import INTAKES
-from router.conversation.makers import mark_piece
+from router.conversation.intake import INTAKES, mark_piece
 from router.conversation.native_histories import move_response
 from router.frame.failure import Untranslatable
 from router.frame.json_spans import parse_object

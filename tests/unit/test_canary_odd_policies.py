@@ -24,7 +24,7 @@ from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.ranges import NEVER, add_seconds
 from harness.gate.online.next_step import decide_action
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
-from harness.gate.text import ramp_plan
+from harness.gate.text import explain
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_policy import START, rollout
 
@@ -132,7 +132,7 @@ def shown(
             json.dumps(asdict(text), allow_nan=False, default=str)
     planned = plan_ramp(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
-    assert ramp_plan.ramp_summary(pace, planned)
+    assert explain.ramp_summary(pace, planned)
 
 
 # One example takes up to a second.

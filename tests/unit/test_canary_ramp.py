@@ -11,7 +11,7 @@ from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.gate.online.next_step import missing_duration, peak_reached_at, peak_seconds
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import TrafficPace
-from harness.gate.text import ramp_plan
+from harness.gate.text import explain
 
 pytestmark = pytest.mark.req("F3")
 
@@ -63,12 +63,12 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
     quiet = TrafficPace(200 / 24, 50_000 / 24, 0.01, measured=True)
 
     steps = ramp.plan_ramp(POLICY, quiet)
-    said = ramp_plan.ramp_summary(quiet, steps)
+    said = explain.ramp_summary(quiet, steps)
 
     assert not steps[0].in_time
     assert not steps[2].in_time
     assert "would pause for a person" in said
-    assert ramp_plan.ramp_options(steps, may_mirror=False) == (ramp_plan.TOO_SLOW,)
+    assert explain.ramp_options(steps, may_mirror=False) == (explain.TOO_SLOW,)
 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:
@@ -86,8 +86,8 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     ramp.simulate_crossings.cache_clear()
 
     assert ramp.plan_ramp(POLICY, unknown) == steps
-    assert "not measured yet" in ramp_plan.ramp_summary(unknown, steps)
-    assert ramp_plan.ramp_options(steps, may_mirror=True) == ()
+    assert "not measured yet" in explain.ramp_summary(unknown, steps)
+    assert explain.ramp_options(steps, may_mirror=True) == ()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
 )
 def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
     busy = TrafficPace(per_hour, per_hour, 0.01, measured=True)
-    words = ramp_plan.ramp_summary(busy, ramp.plan_ramp(POLICY, busy))
+    words = explain.ramp_summary(busy, ramp.plan_ramp(POLICY, busy))
     assert f"from {said} new callers an hour ({said} requests an hour)" in words
 
 

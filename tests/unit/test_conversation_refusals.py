@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.target import Provider
-from router.conversation.makers import read_mark
+from router.conversation.intake import read_mark
 from router.frame.body import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from router.upstream.learned_repairs import LearnedRepairs
 from router.upstream.transport import UpstreamRequest

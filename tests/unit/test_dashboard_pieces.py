@@ -14,14 +14,12 @@ from dashboard import labels, plots, serve, theme
 from dashboard.labels import Tone
 from dashboard.page_frame import to_csv
 from dashboard.theme import LIGHT
-from dashboard.views import keys, overview, traffic
+from dashboard.views import keys, overview
 from dashboard.views import routes as routes_page
 from dashboard.views import samples as answers
 from dashboard.views.suites import RunView, run_cells
-from harness.control.proposals.recorded_answers import strip_common_start
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
-from harness.domain.canary.observation import TrafficMinute, TrafficPoint
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import EvalRun, RunState, SampleError
 from harness.domain.evals.suite_plan import Claim, SuiteRole
@@ -29,6 +27,7 @@ from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
 from harness.domain.settings import OidcSettings
+from harness.report.answer_examples import strip_common_start
 from tests.support.store.records import SAMPLE, TRAFFIC
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -266,17 +265,3 @@ def test_a_price_that_is_unknown_stands_apart_from_the_sum_and_is_no_zero() -> N
     costs = ((9, 0.0, "no known cost"), (0, 0.0, "$0.00"), (9, 1.5, "$1.50"))
     for samples, cost_usd, words in costs:
         assert run_cells(RunView(run, "a", samples, cost_usd), {}, START)["Cost"] == words
-
-
-def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came() -> None:
-    whole = RouteTraffic("", 1200, 0, 0, 0.5, 3, NOON)
-    day = timedelta(hours=24)
-    for minutes, pace in (
-        (600, "120 an hour on average, since 20 Nov 2026"),
-        (10, "since 11:50 UTC"),
-        (1440, "50 an hour on average<"),
-    ):
-        course = [TrafficPoint(NOON - timedelta(minutes=minutes), 1200, 0, 0)]
-        step = timedelta(minutes=10)
-        seen = TrafficReport(day, NOON - day, NOON, whole, [whole], step, course, NOON)
-        assert f">{pace}" in traffic.tiles(seen, ())

@@ -101,44 +101,30 @@ def test_a_fault_is_told_with_file_line_and_field(
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("name", "raw", "told"),
     [
-        (b"", "no items"),
-        (b"\n\n", "no items"),
-        (b'{"input": "a", "target": "1"}\n{"input": ', ":2: not JSON"),
-        (b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
-        (b'{"input": "a", "target": "1"}\n{"input": "\xff"}', ":2: not UTF-8"),
+        ("a.jsonl", b"", "no items"),
+        ("a.jsonl", b"\n\n", "no items"),
+        ("a.jsonl", b'{"input": "a", "target": "1"}\n{"input": ', ":2: not JSON"),
+        ("a.jsonl", b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
+        ("a.jsonl", b'{"input": "a", "target": "1"}\n{"input": "\xff"}', ":2: not UTF-8"),
+        # With the line where the row begins.
+        ("a.csv", b"input,target\na,1,2\n", r"\.csv:2: more cells"),
+        ("a.csv", b'input,target\na,1\n"b\n', r"\.csv:3: not CSV"),
+        ("a.csv", b"input,target\na,\n", r"\.csv:2: field 'target' or 'expected': missing"),
+        ("a.csv", b'input,target\n"a\nb",1\nc,\n', r"\.csv:4: field"),
+        ("gone.jsonl", None, r"gone\.jsonl: cannot be read: No such file"),
+        ("a.xlsx", b"x", r"unknown kind of file '\.xlsx'; use \.jsonl"),
     ],
 )
-def test_a_file_that_is_no_jsonl_is_refused(tmp_path: Path, raw: bytes, told: str) -> None:
-    file = tmp_path / "data.jsonl"
-    file.write_bytes(raw)
-
-    with pytest.raises(InputError, match=told):
-        load_items(file, name="n")
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("input,target\na,1,2\n", r"\.csv:2: more cells"),
-        ('input,target\na,1\n"b\n', r"\.csv:3: not CSV"),
-        ("input,target\na,\n", r"\.csv:2: field 'target' or 'expected': missing"),
-        ('input,target\n"a\nb",1\nc,\n', r"\.csv:4: field"),
-    ],
-)
-def test_a_fault_in_a_csv_is_told_with_the_line_where_its_row_begins(
-    tmp_path: Path, text: str, told: str
+def test_a_file_that_cannot_be_read_is_refused_with_its_fault(
+    tmp_path: Path, name: str, raw: bytes | None, told: str
 ) -> None:
+    if raw is not None:
+        (tmp_path / name).write_bytes(raw)
+
     with pytest.raises(InputError, match=told):
-        load_items(csv_file(tmp_path, text), name="n")
-
-
-def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.jsonl: cannot be read: No such file"):
-        load_items(tmp_path / "gone.jsonl", name="n")
-    with pytest.raises(InputError, match=r"unknown kind of file '\.xlsx'; use \.jsonl"):
-        load_items(tmp_path / "data.xlsx", name="n")
+        load_items(tmp_path / name, name="n")
 
 
 ids = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
@@ -148,12 +134,8 @@ ids = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
 def test_the_order_is_a_permutation_that_the_seed_fixes(ids: set[str], seed: int) -> None:
     assert sorted(shuffle_items(ids, seed)) == sorted(ids)
     assert shuffle_items(ids, seed) == shuffle_items(sorted(ids, reverse=True), seed)
-
-
-def test_another_seed_gives_another_order() -> None:
-    items = [str(n) for n in range(50)]
-
-    assert shuffle_items(items, 1) != shuffle_items(items, 2)
+    many = [str(n) for n in range(50)]
+    assert shuffle_items(many, seed) != shuffle_items(many, seed + 1)
 
 
 @given(ids=ids, seed=st.integers(0, 99), wanted=st.integers(1, 40))

@@ -197,17 +197,7 @@ GOOD = json.dumps(FIELDS.target)
     [
         (GOOD, RIGHT),
         (f"\n{GOOD}\n", RIGHT),
-        (f"```json\n{GOOD}\n```", form("code_fence")),
-        (f"Here it is:\n```\n{GOOD}\n```\nDone.", form("code_fence")),
-        (f"{GOOD}\nLet me know!", form("trailing_prose")),
-        (f"Sure: {GOOD}", form("leading_prose")),
-        (json.dumps(GOOD), form("double_escaped")),
         (GOOD.replace('"', '\\"').replace('\\\\"', '\\\\\\"'), form("double_escaped")),
-        (GOOD.replace("}", ",}"), form("trailing_comma")),
-        (str(FIELDS.target), form("single_quotes")),
-        (GOOD.replace('"name"', "name"), form("bare_keys")),
-        (GOOD.replace("name", "Name"), form("key_case")),
-        (GOOD.replace("12.5", '"12.5"'), form("value_type")),
         (GOOD.replace('\\"', '\\\\\\"'), form("double_escaped")),
         (GOOD.replace("}", ', "note": "x"}'), form("schema")),
         (f"```\n{GOOD.replace('}', ',}')}\n```", form("code_fence+trailing_comma")),
@@ -221,12 +211,6 @@ GOOD = json.dumps(FIELDS.target)
 )
 def test_json_fields(answer: str, scored: ScoreResult) -> None:
     assert judged("json_fields", answer, FIELDS) == scored
-
-
-def test_json_fields_forgives_a_null_that_was_left_out() -> None:
-    item = to({"name": "Anna", "total": None}, schema=SCHEMA)
-
-    assert judged("json_fields", '{"name": "Anna"}', item) == form("missing_null")
 
 
 def test_json_fields_can_be_graded() -> None:

@@ -12,7 +12,7 @@ import pytest
 from evals.scorers import SCORERS
 from evals.suites.configured_suites import ConfiguredSuites
 from evals.suites.items import Item
-from evals.suites.suite import load_suite, render_prompt, task_file
+from evals.suites.suite import load_suite, render_prompt
 from harness import package_data
 from harness.config import load_settings
 from harness.domain.errors import ConfigError, InputError, NotFound
@@ -44,6 +44,7 @@ def test_whatever_decides_a_score_changes_the_pin(colours: SuiteSettings) -> Non
         replace(colours, max_output_tokens=9),
         replace(colours, version="2"),
         replace(colours, scorer="exact"),
+        replace(colours, request={"tool_choice": "none"}),
         replace(colours, scorer_options={"labels": ["red", "blue", "green"]}),
     ):
         assert load_suite(changed).pin.digest != was
@@ -151,43 +152,25 @@ def test_a_template_places_input_and_choices_and_leaves_other_braces(
     assert render_prompt(template, item) == text
 
 
-def test_a_task_is_a_file_and_perhaps_a_name() -> None:
-    named = SuiteSettings(name="t", task="suites/mine.py:mine")
-    alone = SuiteSettings(name="t", task="suites/mine.py")
-
-    assert task_file(named) == (Path("suites/mine.py"), "mine")
-    assert task_file(alone) == (Path("suites/mine.py"), "")
-
-
-def test_tags_are_carried_with_their_items(tmp_path: Path) -> None:
+def test_items_are_shown_with_their_targets(tmp_path: Path) -> None:
     file = tmp_path / "tagged.jsonl"
     rows = [
-        {"id": "a", "input": "1?", "target": "x", "metadata": {"tags": ["hard", "dk", "hard"]}},
-        {"id": "b", "input": "2?", "target": {"k": 1}, "metadata": {"tags": "easy"}},
+        {"id": "a", "input": "1?", "target": "x"},
+        {"id": "b", "input": "2?", "target": {"k": 1}},
         {"id": "c", "input": "3?", "target": "z"},
     ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     catalog: SuiteCatalog = ConfiguredSuites({"tagged": SuiteSettings("tagged", path=file)})
 
-    assert catalog.tags("tagged") == {"a": ("hard", "dk"), "b": ("easy",)}
     assert catalog.shown("tagged", "a") == ("1?", "x")
     assert catalog.shown("tagged", "b") == ("2?", '{"k": 1}')
     with pytest.raises(NotFound, match="no item 'd'"):
         catalog.shown("tagged", "d")
 
 
-def test_tags_that_are_no_texts_are_told_when_the_suite_is_loaded(tmp_path: Path) -> None:
-    file = tmp_path / "tagged.jsonl"
-    file.write_text('{"input": "a", "target": "b", "metadata": {"tags": [1]}}', "utf-8")
-
-    with pytest.raises(InputError, match=r"metadata\.tags must be a list of texts"):
-        load_suite(SuiteSettings("tagged", path=file))
-
-
-def test_an_inspect_task_has_no_tags_and_shows_no_items() -> None:
+def test_an_inspect_task_shows_no_items() -> None:
     catalog = ConfiguredSuites({"t": SuiteSettings("t", task="mine.py")})
 
-    assert catalog.tags("t") == {}
     with pytest.raises(NotFound, match="is an Inspect task"):
         catalog.shown("t", "a")
 

@@ -175,13 +175,3 @@ def test_a_wrong_field_of_the_request_is_told_with_its_place(
     if "tool" not in request_:
         with pytest.raises(InputError, match="item 'i': metadata: " + told):
             merge_fields({}, item)
-
-
-@pytest.mark.req("F6")
-def test_the_fields_of_the_request_are_part_of_the_pin(tmp_path: Path) -> None:
-    file = tmp_path / "s.jsonl"
-    file.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
-    plain = SuiteSettings("s", path=file)
-    shaped = SuiteSettings("s", path=file, request={"tool_choice": "none"})
-
-    assert load_suite(plain).pin.digest != load_suite(shaped).pin.digest

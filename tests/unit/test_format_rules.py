@@ -207,7 +207,7 @@ CANDIDATE = Target(
 )
 
 
-@pytest.mark.parametrize("rule", [*FORMAT_RULES, "startend:quotation", "something else"])
+@pytest.mark.parametrize("rule", [*FORMAT_RULES, "something else"])
 def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
     rule: str,
 ) -> None:

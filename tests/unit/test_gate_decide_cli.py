@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.cli.evals import csv_files
 from harness.cli.evals.file_decision import gate_decide
+from harness.domain.evals import text_files
 from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
@@ -241,7 +241,7 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(decide: Decide) -> None
 
 
 def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(text_files, "MAX_BYTES", 2**20)
     result = CliRunner().invoke(gate_decide, ["/dev/zero"])
     assert result.exit_code == 2
     assert "/dev/zero: larger than 1 MiB" in result.stderr

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from evals.runner.judge_calibration import cohens_kappa
 from harness.gate.offline.intervals import (
     Z95,
     mcnemar,
@@ -117,27 +116,3 @@ def test_tangos_statistic_is_mcnemars_at_zero() -> None:
         math.inf,
         -math.inf,
     ]
-
-
-def test_an_interval_of_agreement_is_as_wide_as_was_asked() -> None:
-    pairs = [(1, 1)] * 45 + [(1, 0)] * 15 + [(0, 1)] * 25 + [(0, 0)] * 15
-    usual, wide = cohens_kappa(pairs), cohens_kappa(pairs, confidence=0.99)
-    assert None not in (usual.kappa, usual.low, usual.high, wide.low, wide.high)
-
-    reach = usual.high - usual.kappa  # type: ignore[operator]
-    assert usual.kappa - usual.low == pytest.approx(reach)  # type: ignore[operator]
-    wider = reach * stats.norm.ppf(0.995) / stats.norm.ppf(0.975)
-    assert wide.high == pytest.approx(wide.kappa + wider)
-
-
-def test_agreement_ends_at_one_and_at_minus_one() -> None:
-    nearly = cohens_kappa([(1, 1)] * 6 + [(0, 0)] * 6 + [(1, 0)])
-    hardly = cohens_kappa([(1, 0)] * 6 + [(0, 1)] * 6 + [(1, 1)])
-
-    assert (nearly.high, hardly.low) == (1.0, -1.0)
-    assert nearly.low is not None
-    assert 0.0 < nearly.low < 1.0
-    assert hardly.high is not None
-    assert -1.0 < hardly.high < 0.0
-    full = cohens_kappa([(1, 1), (0, 0)])
-    assert (full.kappa, full.low, full.high, full.observed) == (1.0, 1.0, 1.0, 1.0)

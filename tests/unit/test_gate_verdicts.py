@@ -18,7 +18,7 @@ from harness.domain.evals.verdict import (
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.suite_judgement import judge_pairs
 from harness.gate.offline.verdicts import decide_verdict, judge_suites, replay_verdict
-from harness.gate.text.next_steps import (
+from harness.gate.text.verdict_sentences import (
     MISSING_SCORES,
     NEXT_STEPS,
     DecidedProposal,

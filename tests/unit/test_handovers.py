@@ -8,7 +8,7 @@ import pytest
 from harness.domain.canary.guardrails import UnitRule
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary, Handover, Route, Snapshot, choose_arm
-from router.conversation.makers import mark_piece
+from router.conversation.intake import mark_piece
 from router.frame.body import read_request
 from router.observers.guardrail_sampling import KEPT, LEAST, TIMES, ShortDeadlines
 from router.recording.shared_marks import SharedMarks

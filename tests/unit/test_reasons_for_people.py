@@ -6,13 +6,13 @@ from harness.domain.evals.verdict import VERDICTS, VerdictBasis
 from harness.domain.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     difference_cells,
     outcome_text,
     polish_reason,
     reason_text,
 )
+from harness.gate.text.verdict_sentences import describe_claim
 from tests.unit.test_gate_verdicts import WORSE, ask, one, plan, sides
 
 pytestmark = pytest.mark.req("A7")

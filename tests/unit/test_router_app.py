@@ -10,7 +10,8 @@ from harness.domain.routing.table import RouteSettings
 from router.frame import asgi
 from router.recording.internal_errors import RouterPart
 from router.request import client_directives, model_endpoint
-from router.request.request_observers import ObservedRequest, RequestObserver, RequestObservers
+from router.request.request_observers import RequestObserver, RequestObservers
+from router.request.request_state import RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -211,10 +212,10 @@ class Witness(RequestObserver):
         self.begun: list[str] = []
         self.ended: list[str] = []
 
-    def before_attempt(self, observed: ObservedRequest) -> None:
+    def before_attempt(self, observed: RoutedRequest) -> None:
         self.begun.append(observed.request_id)
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
+    def at_end(self, observed: RoutedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
         self.ended.append(observed.request_id)
 
 
@@ -249,7 +250,7 @@ async def test_the_end_comes_where_the_request_breaks_off_right_after_its_beginn
 ) -> None:
     begin = RequestObservers.begin
 
-    def begin_and_break_off(self: RequestObservers, observed: ObservedRequest) -> None:
+    def begin_and_break_off(self: RequestObservers, observed: RoutedRequest) -> None:
         begin(self, observed)
         raise BrokenOff
 

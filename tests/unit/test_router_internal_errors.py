@@ -38,8 +38,8 @@ from router.request.attempts import AttemptSettlement
 from router.request.dispatch import Dispatcher
 from router.request.guardrail_probe import GuardrailProbe
 from router.request.model_endpoint import ModelEndpoint
-from router.request.request_observers import ObservedRequest
-from router.request.routed_response import AnswerCopy, RoutedResponse
+from router.request.request_state import AnswerCopy, RoutedRequest
+from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import UpstreamRequest
@@ -121,7 +121,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.client_directives:_declared_kind",
         "router.protocols.caller_names:header_caller",
         "router.request.client_directives:_requested_timeout_s",
-        "router.request.client_directives:_is_printable",
         "router.request.client_directives:read_directives",
     }
 )
@@ -130,7 +129,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
 class Spans:
     passed_up: tuple[Header, ...] = ()
 
-    def begin(self, observed: ObservedRequest) -> "Spans":  # noqa: ARG002 - the port's
+    def begin(self, observed: RoutedRequest) -> "Spans":  # noqa: ARG002 - the port's
         return self
 
     def attempt(self, upstream: CompiledTarget, number: int, settle: OnEnd) -> OnEnd:  # noqa: ARG002 - the port's

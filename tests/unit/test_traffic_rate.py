@@ -7,7 +7,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficTotal
 from harness.domain.evals.cost_forecast import measure_bill
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
-from harness.gate.text import ramp_plan
+from harness.gate.text import explain
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()
@@ -48,16 +48,14 @@ def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> Non
 
 def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
     found = pace(recorded(20, timedelta(minutes=1)))
-    words = ramp_plan.ramp_summary(found, plan_ramp(POLICY, found))
+    words = explain.ramp_summary(found, plan_ramp(POLICY, found))
     assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
 
 def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
     found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
-    assert "2 % of requests fail today" in ramp_plan.ramp_summary(
-        found, plan_ramp(POLICY, found)
-    )
+    assert "2 % of requests fail today" in explain.ramp_summary(found, plan_ramp(POLICY, found))
 
 
 @pytest.mark.parametrize(

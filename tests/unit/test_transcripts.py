@@ -11,8 +11,9 @@ TOOL = {"type": "function", "function": {"name": "mail", "parameters": {"type": 
 CALL = {
     "id": "c1",
     "type": "function",
-    "function": {"name": "mail", "arguments": '{"to": "a"}'},
+    "function": {"name": "mail", "arguments": '{"to":"a"}'},
 }
+LEFT_OUT = {"type": "text", "text": "[image_url left out]"}
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Write to a."}]
 
 
@@ -40,14 +41,14 @@ def test_a_chat_streamed_in_pieces_is_what_it_would_have_been_whole() -> None:
     asked = {"model": "chat", "messages": ASKED, "tools": [TOOL], "user": "kim", "store": True}
     message = {"role": "assistant", "content": "Sure.", "tool_calls": [CALL]}
     whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    first = {"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to"'}}
+    first = {"index": 0, "id": "c1", "function": {"name": "mail", "arguments": '{"to":'}}
     streamed = events(
         chunk(role="assistant", content=""),
         chunk(content="Su"),
         chunk(content="re."),
         {"choices": [{"index": 1, "delta": {"content": "another choice"}}]},
         chunk(tool_calls=[first]),
-        chunk(tool_calls=[{"index": 0, "function": {"arguments": ': "a"}'}}]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": '"a"}'}}]),
         chunk(finish_reason="tool_calls"),
         {"choices": [], "usage": {"prompt_tokens": 3}},
         done=True,
@@ -81,7 +82,7 @@ def test_anthropics_messages_become_a_chats() -> None:
                 "role": "user",
                 "content": [
                     {"type": "tool_result", "tool_use_id": "c1", "content": "sent"},
-                    {"type": "image", "source": {"data": "AAAA"}},
+                    {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
                     {"type": "text", "text": "Thanks"},
                 ],
             },
@@ -112,13 +113,13 @@ def test_anthropics_messages_become_a_chats() -> None:
         *ASKED,
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c1", "content": "sent"},
-        {"role": "user", "content": "[image left out]\nThanks"},
+        {"role": "user", "content": [LEFT_OUT, {"type": "text", "text": "Thanks"}]},
     ]
     assert found["tools"] == [TOOL]
     assert found["tool_choice"] == "required"
     answer = found["answer"]
     assert (answer["content"], answer["finish_reason"]) == ("Done.", "tool_use")
-    assert answer["tool_calls"][0]["function"] == {"name": "mail", "arguments": '{"to": "b"}'}
+    assert answer["tool_calls"][0]["function"] == {"name": "mail", "arguments": '{"to":"b"}'}
 
 
 def test_openais_responses_become_a_chats() -> None:
@@ -132,7 +133,7 @@ def test_openais_responses_become_a_chats() -> None:
                 "type": "function_call",
                 "call_id": "c1",
                 "name": "mail",
-                "arguments": '{"to": "a"}',
+                "arguments": '{"to":"a"}',
             },
             {"type": "function_call_output", "call_id": "c1", "output": "sent"},
         ],
@@ -171,5 +172,4 @@ def test_what_is_no_text_is_left_out_by_name() -> None:
 
     found = read("chat", asked, whole)
 
-    left = {"type": "text", "text": "[image_url left out]"}
-    assert found["messages"] == [{"role": "user", "content": [left]}]
+    assert found["messages"] == [{"role": "user", "content": [LEFT_OUT]}]

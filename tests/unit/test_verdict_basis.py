@@ -5,7 +5,7 @@ import pytest
 from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import Verdict, VerdictBasis
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.text.claim_sentence import describe_claim
+from harness.gate.text.verdict_sentences import describe_claim
 from tests.unit.test_gate_verdicts import (
     ALIKE,
     BETTER,

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from harness.api.agents.errors import ErrorAnswer
 from harness.api.frame.access import OPEN, read_bearer
 from harness.app.installation import Installation
-from harness.control.agents import sessions
-from harness.control.agents.sessions import AgentsClient
+from harness.control.agents import agents
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.control.operations import keys
@@ -256,7 +256,7 @@ class AgentsRequest:
         return self.installation.context
 
     def require_session(self, agent: str, id_: str) -> AgentSession:
-        return sessions.load_session(self.ctx, self.client, agent, id_)
+        return agents.load_session(self.ctx, self.client, agent, id_)
 
 
 def _agents_request(request: Request) -> AgentsRequest:

@@ -1,6 +1,6 @@
 """Serves agents and their sessions, and `switch_model` of a session."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from harness.api.agents.access import AgentsRequest, AgentsRequestParam, pass_on
 from harness.api.agents.answers import AgentAnswer, ListAnswer, SessionAnswer
 from harness.api.agents.requests import (
     AgentBody,
+    AgentFields,
     AgentPatchBody,
     SessionBody,
     SessionsQuery,
@@ -21,11 +22,13 @@ from harness.api.agents.requests import (
     read_tools,
 )
 from harness.api.frame.endpoint import PageQuery
-from harness.control.agents import agents, sessions
-from harness.control.agents.agents import AgentSpec
-from harness.control.agents.built_in_tools import switch_model
-from harness.control.agents.model_matching import describe_unchecked, read_model_choice
-from harness.control.agents.switch_views import SwitchModelAnswer, switch_answer
+from harness.control.agents import agents
+from harness.control.agents.built_in_tools import switch_answer, switch_model
+from harness.control.agents.model_matching import (
+    SwitchModelAnswer,
+    describe_unchecked,
+    read_model_choice,
+)
 from harness.control.agents.switches import expire_switches
 from harness.domain.agents.agent import (
     BUILT_IN_TOOLS,
@@ -48,20 +51,11 @@ SESSION = "/agents/{agent_id}/sessions/{session_id}"
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
 def create_agent(request: AgentsRequestParam, body: AgentBody) -> AgentAnswer | Response:
     """A literal model needs the key of an approver: no route's proof covers it."""
-    spec = AgentSpec(
-        name=body.name,
-        model=_model(request, "model", body.model),
-        description=body.description,
-        instructions=body.instructions,
-        tools=_tools(request, body.tools),
-        fallback_model=_fallback(request, body.config.fallback_model),
-        data_class=body.data_class,
-    )
-    if (signed := _sign(request, body, spec.model, spec.fallback_model)) is not None:
+    fields = _fields(request, body)
+    if (signed := _sign(request, body, fields)) is not None:
         return signed
-    return _with_notes(
-        request, agents.create_agent(request.ctx, request.client, spec, body.reason)
-    )
+    made = agents.create_agent(request.ctx, request.client, reason=body.reason, **fields)
+    return _with_notes(request, made)
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
@@ -83,26 +77,13 @@ def change_agent(
     request: AgentsRequestParam, agent_id: str, body: AgentPatchBody
 ) -> AgentAnswer | Response:
     """Another model holds for sessions that are opened from now on."""
-    plain = {"name", "description", "instructions"}
-    changes: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
-    if body.model:
-        changes["model"] = _model(request, "model", body.model)
-    if "tools" in body.model_fields_set:
-        changes["tools"] = _tools(request, body.tools)
-    if body.config.model_fields_set:
-        changes["fallback_model"] = _fallback(request, body.config.fallback_model)
+    changes = _fields(request, body)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
-    models = (changes.get("model"), changes.get("fallback_model"))
-    if (signed := _sign(request, body, *models)) is not None:
+    if (signed := _sign(request, body, changes)) is not None:
         return signed
-    changed = agents.change_agent(
-        request.ctx,
-        request.client,
-        agent_id,
-        lambda known: replace(known, **changes),
-        body.reason,
-    )
+    ctx, client = request.ctx, request.client
+    changed = agents.change_agent(ctx, client, agent_id, body.reason, **changes)
     return _with_notes(request, changed)
 
 
@@ -117,7 +98,7 @@ def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
 @router.post(SESSIONS, status_code=201, response_model=SessionAnswer, summary="Open a session")
 def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> AgentSession:
     """Opens a session, which begins with the agent's model."""
-    return sessions.open_session(
+    return agents.open_session(
         request.ctx, request.client, agent_id, body.user_id, body.metadata
     )
 
@@ -139,7 +120,7 @@ def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> 
 @router.delete(SESSION, status_code=204, summary="Close a session")
 def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
     """What runs in it is interrupted, and it takes no more messages; they can still be read."""
-    sessions.close_session(request.ctx, request.client, agent_id, session_id)
+    agents.close_session(request.ctx, request.client, agent_id, session_id)
 
 
 @router.post(
@@ -181,12 +162,27 @@ def list_switch_requests(
     return found.map(lambda switch: switch_answer(request.ctx, switch))
 
 
+def _fields(request: AgentsRequest, body: AgentFields) -> dict[str, Any]:
+    """The agent's fields that the body gives. Raises InputError and NotFound, naming one."""
+    plain = {"name", "description", "instructions", "data_class"}
+    fields: dict[str, Any] = body.model_dump(include=plain, exclude_unset=True)
+    if body.model:
+        fields["model"] = _model(request, "model", body.model)
+    if "tools" in body.model_fields_set:
+        fields["tools"] = _tools(request, body.tools)
+    if body.config.model_fields_set:
+        text = body.config.fallback_model
+        fields["fallback_model"] = text and _model(request, "config.fallbackModel", text)
+    return fields
+
+
 def _sign(
-    request: AgentsRequest, body: BaseModel, *models: ModelChoice | None
+    request: AgentsRequest, body: BaseModel, fields: Mapping[str, Any]
 ) -> Response | None:
     """What the control plane answers, which signs the consent to a literal model; None where
     none is named, or this process signs itself.
     """
+    models = (fields.get("model"), fields.get("fallback_model"))
     is_literal = any(model is not None and model.is_literal for model in models)
     if request.installation.signs_as is not None or not is_literal:
         return None
@@ -207,10 +203,6 @@ def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
     except (InputError, NotFound) as error:
         reason = str(error).removeprefix("model: ")
         raise type(error)(f"{field}: {reason}", code=error.code) from error
-
-
-def _fallback(request: AgentsRequest, text: str | None) -> ModelChoice | None:
-    return None if text is None else _model(request, "config.fallbackModel", text)
 
 
 def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:

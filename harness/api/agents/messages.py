@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Final, assert_never
 from urllib.parse import quote
@@ -19,40 +19,28 @@ from harness.api.frame.endpoint import PageQuery
 from harness.api.frame.error_status import RETRY_AFTER_S
 from harness.control.agents.conversation import PostedMessage, TurnEvent, TurnOutcome, TurnRun
 from harness.domain.agents.message import IdempotencyKey, MessageState, SessionMessage
-from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED, AnswerPiece
+from harness.domain.agents.turn import AnswerPiece
 from harness.domain.content_hash import digest
-from harness.domain.errors import RouterUnreachable, SwapgateError
+from harness.domain.errors import CallFailed, RouterUnreachable, SwapgateError
 from harness.domain.pagination import Page
 from harness.ports import Chance
 
-# Of turns that a bound of ours ended.
-_OWN_STATUS: Final[Mapping[str, HTTPStatus]] = {
-    LIMIT_REACHED: HTTPStatus.UNPROCESSABLE_ENTITY,
-    CAP_REACHED: HTTPStatus.TOO_MANY_REQUESTS,
-}
 
-
-def failure_answer(outcome: TurnOutcome) -> ErrorAnswer:
-    failure, error = outcome.failure, outcome.error
-    assert failure is not None  # noqa: S101 - asked of failed turns alone
-    wait_s, code = error.retry_after_s if error else None, failure.code
-    # What the cap refuses may be tried again, at an unknown time.
-    is_capped = error is None and code == CAP_REACHED
-    if wait_s is None and (error or failure).retryable and not is_capped:
+def failure_answer(error: CallFailed) -> ErrorAnswer:
+    wait_s = error.retry_after_s
+    if wait_s is None and error.retryable:
         wait_s = RETRY_AFTER_S
-    status: int = HTTPStatus.BAD_GATEWAY
-    if error is None:
-        status = _OWN_STATUS.get(code, HTTPStatus.SERVICE_UNAVAILABLE)
-    elif isinstance(error, RouterUnreachable):
+    status = error.status or HTTPStatus.BAD_GATEWAY
+    if isinstance(error, RouterUnreachable):
         status = HTTPStatus.SERVICE_UNAVAILABLE
     # 401 is the agents process's own: nothing that the client can change.
-    elif error.status and error.status >= 400 and error.status != HTTPStatus.UNAUTHORIZED:
-        status = error.status
+    elif status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.UNAUTHORIZED:
+        status = HTTPStatus.BAD_GATEWAY
     return ErrorAnswer(
         status,
-        failure.reason,
-        code,
-        param="model" if error and code == "model_not_found" else None,
+        str(error),
+        error.code or "model_failed",
+        param="model" if error.code == "model_not_found" else None,
         retry_after_s=None if wait_s is None else round(max(1.0, wait_s)),
     )
 
@@ -107,7 +95,7 @@ async def post_message(
         body.incoming(),
         key,
         streams=streams,
-        keep=lambda outcome: "" if outcome.failure else _turn_json(outcome),
+        keep=lambda outcome: "" if outcome.error else _turn_json(outcome),
     )
     request.client.require_write()
     run = await request.turns.start(posted)
@@ -126,8 +114,8 @@ async def post_message(
 
 
 def _answer(outcome: TurnOutcome) -> Response:
-    if outcome.failure is not None:
-        return failure_answer(outcome)
+    if outcome.error is not None:
+        return failure_answer(outcome.error)
     answer = Response(_turn_json(outcome), media_type="application/json")
     if fallen := outcome.message.served.fallback_from:
         answer.headers["x-swapgate-agent-fallback"] = quote(fallen, safe="/:@")
@@ -182,8 +170,8 @@ def _written(event: TurnEvent) -> bytes:
             pieces = {"text": text, "reasoning": reasoning}
             given = {name: piece for name, piece in pieces.items() if piece}
             return _event("message.delta", json.dumps(given, ensure_ascii=False))
-        case TurnOutcome() if event.failure is not None:
-            return _error_event(failure_answer(event))
+        case TurnOutcome() if event.error is not None:
+            return _error_event(failure_answer(event.error))
         case TurnOutcome():
             return _event("turn.completed", _turn_json(event))
         case _:

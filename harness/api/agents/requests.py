@@ -65,6 +65,8 @@ class AgentConfigBody(AgentsBody):
 
 
 class AgentFields(AgentsBody):
+    name: Name = ""
+    model: ModelText = ""
     description: Text = ""
     instructions: Instructions = ""
     tools: Tools = []
@@ -98,9 +100,6 @@ class AgentPatchBody(AgentFields):
     """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
 
     model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
-
-    name: Name = ""
-    model: ModelText = ""
 
 
 class SessionBody(AgentsBody):

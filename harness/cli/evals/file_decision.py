@@ -6,23 +6,19 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from harness.cli.evals.csv_files import (
-    BlockRow,
-    FileTerms,
-    parse_blocks,
-    parse_pairs,
-    read_text,
-)
 from harness.cli.frame.command import LazyCommand, LazyCommandGroup, arg, command, opt
 from harness.domain.errors import InputError, SwapgateError
 from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.text_files import read_text
 from harness.domain.formatting import escape_controls
 
 if TYPE_CHECKING:
+    from harness.cli.evals.pair_judgement import BlockRow
     from harness.domain.canary.guardrails import FailureTally
 
 # What `harness.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
@@ -49,6 +45,20 @@ def gate() -> None:
     """The gate's rule, on files, on two targets, and on stored verdicts again."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileTerms:
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int | None  # planned units; None for all in the file
+    cluster: str = ""  # the column that names an item's cluster
+    slices: tuple[str, ...] = ()  # columns whose values are guarded
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*((self.cluster,) if self.cluster else ()), *self.slices)
+
+
 GATE_EXITS = {"passed": 0, "not_measured": 1, "failed": 3, "inconclusive": 4, "running": 4}
 CANARY_EXITS = {"hold": 0, "rollback": 3}
 
@@ -73,7 +83,7 @@ def gate_decide(
     files: tuple[str, ...] = arg("PAIRS.csv|FILE…", type=click.Path(), required=True),
     *,
     format_name: str | None = opt(
-        "The files are another tool's results; a report only, which nothing is promoted by.",
+        "The files are another tool's results.",
         "--from",
         type=click.Choice(EXPORTS),
     ),
@@ -92,7 +102,7 @@ def gate_decide(
         "Column that names an item's cluster: each counts once.", metavar="COLUMN", default=""
     ),
     slices: tuple[str, ...] = opt(
-        "Column whose values are slices that may not be shown worse; may be repeated.",
+        "Column of slices, which may not get worse; may be repeated.",
         "--slice",
         metavar="COLUMN",
     ),
@@ -100,11 +110,10 @@ def gate_decide(
 ) -> int:
     """Decide about a candidate from the scores in PAIRS.csv.
 
-    Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
-    empty where one is missing. Items count in the order of their first row, and so do clusters.
+    Columns item,incumbent,candidate and perhaps epoch. Scores are from 0 to 1, empty where one
+    is missing. Items count in the order of their first row.
 
-    --from reads results of another tool instead: one file with both runs, or the incumbent's
-    and then the candidate's. A missing score never decides.
+    --from reads results of another tool instead, as `swapgate try` does.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive or running.
     """
@@ -131,7 +140,7 @@ def gate_decide(
 
 
 def _judge_pairs(files: Sequence[str], terms: FileTerms) -> dict[str, object]:
-    from harness.cli.evals.pair_judgement import judge_rows  # noqa: PLC0415 - as above
+    from harness.cli.evals.pair_judgement import judge_rows, parse_pairs  # noqa: PLC0415
 
     if len(files) > 1:
         raise InputError("give one file of pairs; of another tool's files say which, by --from")
@@ -159,16 +168,18 @@ def canary_decide(
     Columns block,requests,canary_requests,failures,canary_failures; requests and failures
     count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
 
-    Columns missing,canary_missing are for outcomes that did not come. They never decide.
+    Columns missing,canary_missing count outcomes that did not come.
     """
     between_0_and_1("--alpha", alpha)
+    from harness.cli.evals.pair_judgement import parse_blocks  # noqa: PLC0415 - as above
+
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
     _print(answer, as_json=as_json)
     return CANARY_EXITS[str(answer["action"])]
 
 
 def _watched(
-    rows: Sequence[BlockRow], place: str, alpha: float, rho: float
+    rows: "Sequence[BlockRow]", place: str, alpha: float, rho: float
 ) -> dict[str, object]:
     from harness.gate.online.evidence_paths import counts_path, distance_to_trip, odds_grid  # noqa: PLC0415 - as in _judged
 
@@ -196,7 +207,7 @@ def _watched(
     return answer
 
 
-def _bounds(row: BlockRow, place: str) -> tuple["FailureTally", "FailureTally"]:
+def _bounds(row: "BlockRow", place: str) -> tuple["FailureTally", "FailureTally"]:
     """The block with its missing outcomes set for the canary, and against it."""
     from harness.domain.canary.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
     from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged

@@ -88,11 +88,9 @@ def import_suite(
 ) -> None:
     """Make a suite of labelled captures, of promptfoo's configuration, or of a data set.
 
-    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. The content says what FILE is;
-    data sets are exports of Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON
-    lines and CSV. Captures without a label are left out. promptfoo's configuration becomes a
-    suite for each prompt, with its assertions as scorer. A report says of each key whether it
-    was taken.
+    Writes suites/NAME.jsonl, and the suite into swapgate.yaml. Data sets are exports of
+    Langfuse, Braintrust, LangSmith, OpenAI evals or DeepEval, JSON lines and CSV. Captures
+    without a label are left out. promptfoo's configuration becomes a suite for each prompt.
     """
     from harness.app import suite_import  # noqa: PLC0415 - only this command needs it
     from harness.domain.routing.target import Target  # noqa: PLC0415
@@ -192,7 +190,7 @@ def export(
     route: str | None = ONLY_ROUTE,
     since: timedelta | None = opt("How far back: 2h, 7d."),
     near: float = opt(
-        "Similarity from which a request counts as a duplicate; 1: identical texts.",
+        "Similarity of duplicates; 1: identical texts.",
         type=FiniteRange(min=0, max=1, min_open=True),
         default=captures.NEAR_DUPLICATE_SIMILARITY,
     ),

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from harness.cli.evals.csv_files import FileTerms
-from harness.cli.evals.file_decision import GATE_EXITS, between_0_and_1, exits_on_bad_input
+from harness.cli.evals.file_decision import (
+    GATE_EXITS,
+    FileTerms,
+    between_0_and_1,
+    exits_on_bad_input,
+)
 from harness.cli.frame.command import (
     ANSWER_LIMIT,
     EXISTING_FILE,
@@ -46,7 +50,7 @@ def try_(
         "With --suite: provider/model. Else a file's run.", metavar="NAME", default=""
     ),
     max_usd: float = opt(
-        "With --suite: the most that the answers may cost, in US dollars.",
+        "With --suite: most US dollars for the answers.",
         type=FiniteRange(min=0, min_open=True),
         default=1.0,
     ),
@@ -78,11 +82,11 @@ def try_(
 
     RESULTS: the incumbent's file and then the candidate's, or one file with both runs, of
     promptfoo, Inspect, lm-eval, OpenAI evals, Langfuse, Braintrust, LangSmith or DeepEval, or
-    CSV. The content says of which tool. Nothing is stored, and nothing is promoted by it.
+    CSV. Nothing is stored or promoted.
 
-    --suite asks both models instead, with the keys in the environment or .env, or providers of
-    ./swapgate.yaml. Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd,
-    the same command goes on.
+    --suite asks both models instead, with the keys in the environment, .env or ./swapgate.yaml.
+    Answers are kept in .swapgate-try: after Ctrl-C, or with more --max-usd, the same command
+    goes on.
 
     Exit code: 0 passed, 1 not measured, 2 bad input, 3 failed, 4 inconclusive.
     """
@@ -92,7 +96,7 @@ def try_(
             raise InputError(
                 "--suite needs --incumbent and --candidate, and no files of results"
             )
-        from harness.cli.evals.try_suite import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
+        from harness.cli.evals.gate_run import SuiteTrial, try_suite  # noqa: PLC0415 - `--help` stays quick
 
         click.echo(f"asking {incumbent} and {candidate} the questions of {suite}", err=True)
         settings = {

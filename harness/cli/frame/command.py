@@ -133,7 +133,6 @@ class Spec:
 @dataclass(frozen=True)
 class TakenFrom:
     build: Callable[..., object]
-    about: str  # stands before the help of each option
 
 
 def opt(text: str, *flags: str, **attributes: Any) -> Any:
@@ -148,11 +147,11 @@ def arg(metavar: str | None = None, **attributes: Any) -> Any:
     return Spec((), {"metavar": metavar, **attributes})
 
 
-def taken_from(build: Callable[..., object], about: str = "") -> Any:
+def taken_from(build: Callable[..., object]) -> Any:
     """Describes several options that make one value. build: a function, or a dataclass whose
-    fields have `opt(…)` as default. about: stands before the help of each.
+    fields have `opt(…)` as default.
     """
-    return TakenFrom(build, about)
+    return TakenFrom(build)
 
 
 class FiniteRange(click.FloatRange):
@@ -253,10 +252,7 @@ def _click_parameters(function: Callable[..., object]) -> Iterator[click.Paramet
     for parameter in inspect.signature(function).parameters.values():
         spec = parameter.default
         if isinstance(spec, TakenFrom):
-            for param in _click_parameters(spec.build):
-                if spec.about and isinstance(param, click.Option):
-                    param.help = f"{spec.about}{param.help}"
-                yield param
+            yield from _click_parameters(spec.build)
         elif parameter.annotation is not Session:
             yield _click_parameter(parameter, spec if isinstance(spec, Spec) else Spec((), {}))
 
@@ -319,10 +315,9 @@ EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 PAGE: Final = page_of(100)
 REASON: Final = opt("Reason, recorded in the audit log.")
 OPTIONAL_REASON: Final = opt("Reason, recorded in the audit log.", default="")
-SHOWN_REASON: Final = opt("Reason, shown to everybody and recorded in the audit log.")
 ONLY_ROUTE: Final = opt("Only this route.", "--route", metavar="ROUTE")
 WATCH: Final = opt(
-    "Show it anew every 2 seconds until it has ended; Ctrl-C stops. Into a pipe or a file: a "
-    "line for each change, with --json a document a line.",
+    "Show it anew every 2 seconds until it has ended. Into a pipe or a file: a line for each "
+    "change.",
     "--watch",
 )

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import click
 
-from harness.cli.evals.csv_files import read_text
 from harness.cli.frame import output
 from harness.cli.frame.command import FILE, arg, command, opt, page_of, taken_from
 from harness.cli.frame.output import note_page, timestamp
@@ -16,6 +15,7 @@ from harness.cli.frame.session import Session
 from harness.cli.operations.database import print_faults
 from harness.control.operations import alerts, audit_export, queries
 from harness.domain.errors import InputError
+from harness.domain.evals.text_files import read_text
 from harness.domain.formatting import format_excerpt, format_quantity
 from harness.domain.operations.audit import AuditFilter, AuditPosition
 from harness.domain.pagination import PageRequest
@@ -105,14 +105,13 @@ def verify(
     session: Session,
     *,
     head: str | None = opt(
-        "A head that the control plane printed, or a file whose lines have such heads.",
+        "A head that the control plane printed, or a file of them.",
         metavar="HEAD",
     ),
 ) -> int:
     """Check the chain from its first event, and the signature of every row that was decided.
 
-    Exit code 1 where the chain is broken, a signature does not hold, or the log lacks the event
-    of a printed head.
+    Exit code 1 where either does not hold, or the log lacks the event of a printed head.
     """
     faults = session.context.store.signature_faults()
     broken = queries.find_audit_break(session.context)

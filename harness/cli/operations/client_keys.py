@@ -176,8 +176,8 @@ def change_opt_outs(
 ) -> None:
     """Set what a data key opts out of; `none` lifts all. In force within two seconds.
 
-    canary: its requests always go to the route's own model first. shadow: they are mirrored to
-    no candidate. capture: no copy of them is kept. shadow and capture keep judges away, too.
+    canary: its requests go to the route's own model first. shadow: they are mirrored to no
+    candidate. capture: no copy is kept. shadow and capture keep judges away, too.
     """
     if NONE in opt_outs and len(set(opt_outs)) > 1:
         raise click.UsageError("`none` stands alone: leave it out, or the others")
@@ -208,8 +208,7 @@ def print_sign_in_link(
     """Print a link that signs in to the dashboard, once.
 
     Without ID it signs in the operator of this machine, or the owner of the key in --key-file.
-    With ID it signs in the owner of that management key, which you must have created. The first
-    person who opens the link is signed in.
+    With ID it signs in the owner of that management key, which you must have created.
     """
     made, text = session.decide(
         dashboard_sessions.create_link,
@@ -290,8 +289,8 @@ def link(
 def separate(session: Session, name: str, *, reason: str = REASON) -> None:
     """Declare that NAME is no other person here.
 
-    Somebody of single sign-on needs this, or a `link`, to approve what was proposed with a key,
-    and the other way. Whoever declares it is not one of the two.
+    A person of single sign-on needs this, or a `link`, to approve a proposal that was made with
+    a key, and the other way.
     """
     made = session.decide(people.separate, name, reason)
     output.answer(made, f"{name} is no other person here")

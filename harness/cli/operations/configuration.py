@@ -33,9 +33,7 @@ def schema() -> None:
 def show(
     session: Session,
     *,
-    origin: bool = opt(
-        "Show one setting a line, with where it comes from: file, environment or default."
-    ),
+    origin: bool = opt("Show each setting's origin: file, environment or default."),
     section: str = opt("Only this section, with --origin.", metavar="NAME", default=""),
 ) -> None:
     """Show the settings in force: defaults, file and environment; passwords are hidden."""
@@ -54,14 +52,13 @@ def apply(
     session: Session,
     *,
     reason: str = opt(
-        "Reason; required to change the address or headers of a provider that a route uses.",
+        "Reason; required to change the address or headers of a provider in use.",
         default="",
     ),
 ) -> None:
     """Take over what the file says now: providers as they are in it, and new routes.
 
-    Routes of the database stay as they are; it names each difference with the command that
-    changes it.
+    Routes of the database stay; it names each difference with the command that changes it.
     """
     from harness.control.proposals import candidate_rounds  # noqa: PLC0415 - `--help` stays quick
     from harness.control.routing import routes, seed  # noqa: PLC0415 - as above

@@ -37,9 +37,9 @@ def upgrade(session: Session) -> None:
 def accept_restore(
     session: Session,
     *,
-    reason: str = opt("Reason for continuing with this database, recorded in the audit log."),
+    reason: str = opt("Reason, recorded in the audit log."),
     above: int = opt(
-        "Highest revision that any router served, if no file on this machine records it.",
+        "Highest revision that a router elsewhere served.",
         type=click.IntRange(min=0),
         default=0,
         show_default=False,
@@ -47,8 +47,8 @@ def accept_restore(
 ) -> None:
     """Go on with a database that was restored from a backup.
 
-    Opens a new epoch, which routers accept; revisions continue above the highest that was
-    served. Keys that were revoked since the backup stay revoked on routers that knew of it.
+    Opens a new epoch, which routers accept. Keys that were revoked since the backup stay
+    revoked on routers that knew of it.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.control.operations import integrity  # noqa: PLC0415 - as above
@@ -72,8 +72,7 @@ def grant(
 ) -> None:
     """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
 
-    Run it as the tables' owner. Then put ROLE into the `database_url` of every process, and
-    keep the owner for `swapgate db upgrade`.
+    Run it as the tables' owner. Then put ROLE into the `database_url` of every process.
     """
     from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
 
@@ -88,8 +87,7 @@ def grant(
 def check(session: Session) -> int:
     """Compare the database with what this version needs, and verify every signed row.
 
-    Names each row that has no signature, or is not what was signed. Exit code 1 where anything
-    is wrong. `swapgate audit verify` checks the audit log.
+    Exit code 1 where anything is wrong. `swapgate audit verify` checks the audit log.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
 
@@ -143,8 +141,7 @@ def remove_forged(
 ) -> None:
     """Remove the rows whose signature is missing or does not hold.
 
-    Shows them first, and asks. Restore rows that somebody changed from a backup instead. Needs
-    the tables' owner and the private signing key.
+    Shows them first, and asks. Needs the tables' owner and the private signing key.
     """
     session.deciding_actor.require(Role.ADMIN)
     if not reason.strip():
@@ -181,8 +178,8 @@ def rotate_key(
 def retire_key(session: Session, key: str, *, reason: str = REASON) -> None:
     """Stop accepting signatures of the key KEY.
 
-    Before that, every row is checked, and signed anew with the key that signs now. Needs the
-    tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
+    Every row is checked, and signed anew. Needs the tables' owner. Restart control afterwards,
+    and give every router the new `signing.pub`.
     """
     from harness.app.database import retire_signing_key  # noqa: PLC0415 - as above
 

@@ -29,8 +29,8 @@ def open_page(
 ) -> None:
     """Open a page of the docs in the browser, or print it.
 
-    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`.
-    Without a browser, or where the site is not built, the page is printed.
+    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook`. Without a
+    browser or a built site, the page is printed.
     """
     found = docs_pages.find_page(page)
     if session.json:

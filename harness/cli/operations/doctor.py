@@ -19,22 +19,21 @@ def doctor(
     session: Session,
     *,
     tools: str | None = opt(
-        "Run a tool loop on a target instead, and compare what it does with what is declared. "
-        "TARGET: an id, PROVIDER/MODEL, which need not be registered, or a route, for all of "
-        "its targets.",
+        "Run a tool loop on a target instead, and compare with its declared abilities. TARGET: "
+        "an id, PROVIDER/MODEL, or a route, for all of its targets.",
         metavar="TARGET",
     ),
     live: str | None = opt(
-        "Try a provider's model with its own key instead, or all registered models of a "
-        "provider: answers, streams and errors. It costs money, and needs --max-usd.",
+        "Try a provider's model with its own key instead, or all its registered models. It "
+        "costs money, and needs --max-usd.",
         metavar="PROVIDER[/MODEL]",
     ),
     max_usd: float | None = opt(
-        "With --live: most US dollars for the run. A call that could exceed them is not made.",
+        "With --live: most US dollars for the run.",
         type=FiniteRange(min=0, min_open=True),
     ),
     timeout_s: float = opt(
-        "Seconds for the tool loop on one target; with --live for each answer.",
+        "Seconds for one target; with --live for each answer.",
         "--timeout",
         type=FiniteRange(min=0, min_open=True),
         default=120.0,

@@ -59,14 +59,12 @@ def init(
 ) -> None:
     """Set up Swapgate in this folder.
 
-    Writes swapgate.yaml and its schema, makes the secret and the database, and prints an
-    admin's key and a client's key, this once. It keeps files that are there.
+    Writes swapgate.yaml, the secret and the database, and prints an admin's key and a client's
+    key, this once. It keeps files that are there.
 
-    It names the providers' keys that it finds in `.env` and the environment, and writes those
-    providers into swapgate.yaml once you agree.
+    It writes the providers whose keys it finds in `.env` and the environment once you agree.
 
-    --from litellm config.yaml makes swapgate.yaml of LiteLLM's configuration, and reports on
-    each key of it.
+    --from litellm config.yaml converts LiteLLM's configuration, and reports on each key.
     """
     from harness.app.set_up import import_config, set_up  # noqa: PLC0415
 

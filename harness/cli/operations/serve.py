@@ -55,7 +55,7 @@ def router(
     session: Session,
     *,
     workers: int | None = opt(
-        "Number of worker processes; by default router.workers of the configuration.",
+        "Worker processes. [default: router.workers]",
         type=click.IntRange(1, 256),
         metavar="N",
     ),
@@ -183,7 +183,7 @@ def mcp(
     host: str = opt("Address to listen on, for --http.", default="127.0.0.1"),
     port: int = opt("Port, for --http.", default=8086),
     agent_session: str = opt(
-        "The agent's session in whose name switch_model and spawn are called.",
+        "The agent's session for switch_model and spawn.",
         "--session",
         metavar="ID",
         default="",
@@ -191,8 +191,8 @@ def mcp(
 ) -> None:
     """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
 
-    An agent may look, and propose a swap; it can never approve one. Without a key in --key-file
-    it acts on stdin and stdout as the operator, as a proposer.
+    An agent may look, and propose a swap; it can never approve one. Without a key it acts on
+    stdin and stdout as a proposer.
     """
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.processes import require_port  # noqa: PLC0415 - as above
@@ -212,19 +212,19 @@ def worker(
     session: Session,
     *,
     slots: int = opt(
-        "Eval runs of this host at a time, each in a process of its own.",
+        "Eval runs of this host at a time.",
         type=click.IntRange(1, 256),
         default=2,
     ),
     providers: tuple[str, ...] = opt(
-        "Take only runs whose target this provider serves; may be given several times.",
+        "Only runs on this provider; may be repeated.",
         "--provider",
     ),
 ) -> None:
     """Take eval runs from the queue that the workers of all hosts share.
 
-    Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on any
-    number of hosts. SIGTERM ends it: its runs go on elsewhere.
+    Needs `control.queue: procrastinate` and PostgreSQL. SIGTERM ends it: its runs go on
+    elsewhere.
     """
     from harness.app.eval_workers import run_worker_host  # noqa: PLC0415 - as above
 

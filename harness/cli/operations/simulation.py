@@ -63,7 +63,7 @@ def traffic(
     names: tuple[str, ...] = arg("[ROUTE]..."),
     *,
     rate: float = opt(
-        "Requests per second on each route, each of a new user.",
+        "Requests per second on each route.",
         type=FiniteRange(min=0.1, max=2000.0),
         default=50.0,
     ),
@@ -73,9 +73,7 @@ def traffic(
         type=FiniteRange(min=0.0, min_open=True),
         metavar="SECONDS",
     ),
-    until_settled: bool = opt(
-        "End when each route's open proposal has: promoted, closed or rolled back."
-    ),
+    until_settled: bool = opt("End when each route's open proposal has ended."),
     url: str = opt("The router's address. [default: as configured]", metavar="URL", default=""),
     key_env: str = opt(
         "Environment variable that holds the client key.", metavar="NAME", default=KEY_VARIABLE
@@ -83,8 +81,8 @@ def traffic(
 ) -> None:
     """Send requests of simulated users to the router, and say how their routes fare.
 
-    Each request asks a short question as a new user. Without ROUTE, all routes are asked. Exit
-    code 5 where --for ran out before the proposals had ended, or one waits for an approval.
+    Each request comes from a new user. Without ROUTE, all routes are asked. Exit code 5 where
+    --for ran out before the proposals had ended, or one waits for an approval.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
 

@@ -12,7 +12,7 @@ from harness.cli.frame import output
 from harness.cli.frame.command import WATCH, command
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import Watched, watch
-from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.agents.switches import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts
 from harness.control.operations.spending import load_report

@@ -16,8 +16,8 @@ from harness.control.routing import monthly_bill
 from harness.domain.evals.verdict import SuiteReport, Verdict, VerdictBasis
 from harness.domain.formatting import format_points, format_score, format_usd
 from harness.gate.text import sentences
-from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text
+from harness.gate.text.verdict_sentences import describe_claim
 from harness.report.content import figure_cells, list_pinned, slice_rows
 
 EXAMPLE_CHARACTERS = 200

@@ -38,7 +38,7 @@ def proposal_report(
 ) -> None:
     """Write a comparison as a document."""
     from harness.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
-    from harness.report.junit import render_junit  # noqa: PLC0415
+    from harness.report.formats import render_junit  # noqa: PLC0415
     from harness.report.markdown import render_markdown  # noqa: PLC0415
 
     report = gather_report(session.context, proposal_id)
@@ -46,8 +46,7 @@ def proposal_report(
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:
-        tags = {part.side.plan.suite: part.tags for part in report.suites}
-        output.document({"report": text, "tags": tags, "telling": report.telling})
+        output.document({"report": text, "telling": report.telling})
     elif file is None:
         click.echo(text, nl=False)
 
@@ -75,9 +74,8 @@ def export(
 ) -> None:
     """Write the proof of a proposal.
 
-    It has the signed rows of the plans, pins, policy, scores, verdict, approvals and changes of
-    the route, and no text of people or models. `swapgate proof verify` needs only this file and
-    `signing.pub`.
+    It has the signed rows behind the swap, and no text of people or models. `swapgate proof
+    verify` needs only this file and `signing.pub`.
     """
     from harness.domain.proposals.proof import format_proof  # noqa: PLC0415 - `--help` stays quick
 
@@ -109,9 +107,9 @@ def verify(
 ) -> int:
     """Verify a proof, and say what it shows.
 
-    It needs no database, no secret and no configuration. It checks each signature, computes the
-    verdict again from the scores, and checks that plan, margin and alpha were registered before
-    the first answer. Exit code: 1 where something does not hold; each fault is named.
+    It needs no configuration. It checks each signature, computes the verdict again, and checks
+    that plan, margin and alpha were registered before the first answer. Exit code: 1 where
+    something does not hold.
     """
     from harness.app.proof import verify_proof  # noqa: PLC0415 - `--help` stays quick
 
@@ -135,9 +133,8 @@ def replay(
 ) -> int:
     """Decide a verdict again from what is stored.
 
-    It must come out the same, to the byte. VERDICT is its id, or a proposal's. ACTION is the
-    number of an audit event: what a canary did, decided again from its blocks.
-    Exit code: 1 when the stored decision is not what its samples or blocks say.
+    VERDICT is its id, or a proposal's. ACTION is the number of an audit event of a canary. Exit
+    code: 1 when the stored decision differs from its samples or blocks.
     """
     if decision.isdigit():
         return 0 if _replay_action(session, int(decision)) else DIFFERS

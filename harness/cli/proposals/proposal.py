@@ -25,9 +25,9 @@ from harness.control.canary.status import list_canaries
 from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
-from harness.control.proposals import cost_ratio, decisions, review
+from harness.control.proposals import cost_ratio, decisions
 from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
-from harness.control.proposals.review import ProposalReview
+from harness.control.proposals.decisions import ProposalReview
 from harness.domain.errors import InputError
 from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
@@ -113,7 +113,7 @@ def _print(session: Session, proposal_id: str) -> None:
     rollout = proposal_review.proposal.rollout
     live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     ours = next((canary for canary in live if canary.rollout.id == rollout), None)
-    seen = review.review_proposal(context, proposal_id)
+    seen = decisions.review_proposal(context, proposal_id)
     stood_up = decisions.list_approvals(context, proposal_id)
     if session.json:
         document = {"approvals": stood_up, "review": _review_json(seen)}
@@ -169,13 +169,13 @@ def approve(
         default="",
     ),
     accept_cost: float | None = opt(
-        "Times the incumbent's cost that you accept, for the reason that you give.",
+        "Times the incumbent's cost that you accept.",
         type=FiniteRange(min=1),
         metavar="TIMES",
     ),
 ) -> None:
     """Let a passed proposal into its canary. The proposer cannot."""
-    found = review.review_proposal(session.context, proposal_id)
+    found = decisions.review_proposal(session.context, proposal_id)
     if found.unlisted:
         output.note(found.unlisted)
     for line in found.widened:

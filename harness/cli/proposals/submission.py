@@ -96,13 +96,13 @@ def create_proposal(
     reason: str = opt("Reason; required for the claim non_inferior.", default=""),
     change: str = opt("Change request in your own system.", metavar="REFERENCE", default=""),
     accept_cost: float | None = opt(
-        "Times the incumbent's cost that you accept, as an approver. [default: the policy's]",
+        "Times the incumbent's cost that you accept. [default: the policy's]",
         type=FiniteRange(min=1),
         metavar="TIMES",
     ),
     because: str = opt("Reason to accept that cost.", default=""),
     descends_from: str | None = opt(
-        "Target after whose results the candidate was tuned; its looks at the suites count.",
+        "Target after whose results the candidate was tuned; its looks count.",
         metavar="TARGET",
     ),
     effect: float | None = opt(
@@ -113,7 +113,7 @@ def create_proposal(
     dry_run: bool = opt("Check and plan; store nothing."),
     wait: bool = opt("Wait until the gate has decided."),
     until: str = opt(
-        "With --wait: return at the verdict, or when the canary has ended.",
+        "With --wait: return at the verdict, or after the canary.",
         type=click.Choice(["verdict", "end"]),
         default="verdict",
     ),

@@ -71,8 +71,8 @@ def add(
 ) -> None:
     """Add a target to the chain, or renew the evidence of one that is in it.
 
-    It needs a passed verdict of this route against its incumbent, or must have served this
-    route before; otherwise it needs a waiver for up to 90 days.
+    Without a passed verdict against the route's incumbent, and if it never served this route,
+    it needs a waiver for up to 90 days.
     """
     if (waive is None) != (lasts is None):
         raise InputError("a waiver takes both --waive REASON and --for TIME")

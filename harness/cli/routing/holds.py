@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.command import PAGE, REASON, SHOWN_REASON, Reads, arg, command, opt
+from harness.cli.frame.command import PAGE, REASON, Reads, arg, command, opt
 from harness.cli.frame.output import timestamp
 from harness.cli.frame.session import Session
 from harness.control.operations import queries
@@ -41,7 +41,7 @@ def freeze(
         "When it ends, with its time zone.", "--until", type=_MOMENT
     ),
     lasts: timedelta | None = opt("Duration: 2h, 3d.", "--for"),
-    reason: str = SHOWN_REASON,
+    reason: str = REASON,
 ) -> None:
     """Freeze a route: no canary opens, advances or is promoted.
 
@@ -109,7 +109,7 @@ def propose(
     target: str,
     *,
     lasts: timedelta = opt("Duration: 2h, at most 7d. Then the former model returns.", "--for"),
-    reason: str = SHOWN_REASON,
+    reason: str = REASON,
     through_freeze: bool = opt("Also while the route is frozen; else refused."),
 ) -> None:
     """Ask that TARGET serve without proof. Nothing changes before a second person confirms."""
@@ -176,13 +176,12 @@ def throw(
     lasts: timedelta | None = opt(
         "Duration: 90s, 30m, 2h, 1d. [default: until it is lifted]", "--for"
     ),
-    reason: str = SHOWN_REASON,
+    reason: str = REASON,
 ) -> None:
     """Send all requests to one provider, or to one target (by id or provider/model).
 
-    Takes effect on every router within two seconds. A route without the provider or target
-    keeps its plan. `avoid:provider:NAME` and `avoid:target:ID` take it out instead: the rest
-    of each route's chain stays.
+    In force within two seconds. A route without the provider or target keeps its plan.
+    `avoid:provider:NAME` and `avoid:target:ID` take it out instead.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = session.decide(kill_switch.throw_switch, wanted, source=SwitchSource.CLI)

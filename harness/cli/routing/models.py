@@ -134,13 +134,12 @@ def add(
     *,
     settings: TargetOptions = taken_from(TargetOptions),
     api_base: str = opt(
-        "API address of a new provider, where it differs from its kind's default.",
+        "API address of a new provider.",
         metavar="URL",
         default="",
     ),
     asks: bool = opt(
-        "Ask a gateway, a server of one's own or a simulator which models it has. "
-        "[default: discover]",
+        "Ask a gateway, an own server or a simulator for its models. [default: discover]",
         "--discover/--no-discover",
         default=True,
     ),
@@ -261,9 +260,8 @@ def probe(
 ) -> int:
     """Send one short real chat request to a target; exit code 1 when it fails.
 
-    It also tries a local server's own Responses and Messages endpoints. A target that refuses a
-    chat is asked for an embedding. TARGET is an id or a model's name, which need not be
-    registered.
+    It also tries a local server's Responses and Messages endpoints, and an embedding where a
+    chat is refused. TARGET is an id or a model's name, registered or not.
     """
     from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 

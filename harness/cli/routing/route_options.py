@@ -174,7 +174,7 @@ class SettingsOptions:
         metavar="SHARE",
     )
     side_effects: bool | None = opt(
-        "Its tools have side effects: no request is sent to a model for practice.",
+        "Its tools have side effects: no shadow, no keep-warm.",
         "--side-effects/--no-side-effects",
     )
     data_class: str | None = opt(
@@ -196,7 +196,7 @@ class SettingsOptions:
         f"Deleted after that. A new route's: {_NEW.capture_keep_days:g}.", metavar="DAYS"
     )
     copy_max_bytes: int | None = opt(
-        "Largest request or answer that is captured, mirrored or judged. A new route's: "
+        "Largest request or answer to capture, mirror or judge. A new route's: "
         f"{_NEW.copy_max_bytes}.",
         metavar="BYTES",
     )
@@ -234,7 +234,7 @@ class SettingsOptions:
     )
     description: str | None = opt("What the route is for.")
     candidates: tuple[str, ...] = opt(
-        "Model or pattern that its suites measure by the clock: 'openai/gpt-5*', "
+        "Model or pattern that its suites measure: 'openai/gpt-5*', "
         "'openrouter/*:price<0.5'; '' for none. May be repeated.",
         "--candidates",
         metavar="PROVIDER/MODEL",

@@ -101,7 +101,7 @@ def create(
         metavar="TARGET",
     ),
     capable: tuple[str, ...] = opt(
-        "Fallback that may answer when the stakes are high; may be repeated.", metavar="TARGET"
+        "Fallback that may answer when the stakes are high.", metavar="TARGET"
     ),
     suites: NewRouteSuites = taken_from(NewRouteSuites),
     options: SettingsOptions = taken_from(SettingsOptions),
@@ -292,9 +292,9 @@ def _print_next(board: Leaderboard) -> None:
         at = f"once it is free ({board.obstacle})"
     plan = board.next_round
     output.paragraph(f"schedule: {board.schedule}")
-    measured = ", ".join(f"{one.name} ({one.cost_text})" for one in plan.measured)
+    measured = ", ".join(f"{one.name} ({format_usd(one.cost_usd)})" for one in plan.measured)
     output.paragraph(
-        f"next round, {at}: {measured}; {plan.cost_text} in all"
+        f"next round, {at}: {measured}; about {format_usd(plan.cost_usd)} in all"
         if measured
         else f"next round, {at}: nothing new"
     )

@@ -167,9 +167,7 @@ def list_failovers(
     session: Session,
     *,
     name: str | None = ONLY_ROUTE,
-    user: str | None = opt(
-        "Only this user, by the id that the client sent, or by its hash.", metavar="ID"
-    ),
+    user: str | None = opt("Only this user, by id or hash.", metavar="ID"),
     since: timedelta = opt("How far back: 90s, 30m, 2h, 1d.", default="1d"),
     page_request: PageRequest = PAGE,
 ) -> None:

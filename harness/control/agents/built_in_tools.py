@@ -13,14 +13,20 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.control.agents import model_matching, switch_views, switches
+from harness.control.agents import model_matching, switches
 from harness.control.agents.conversation import run_unit
-from harness.control.agents.switch_views import SwitchModelAnswer
+from harness.control.agents.model_matching import SwitchModelAnswer
 from harness.control.context import Context
 from harness.control.providers import credentials
 from harness.control.serialize import to_plain
 from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL, AgentTool
 from harness.domain.agents.message import FREE, MessageToolCall, MessageUsage
+from harness.domain.agents.switch_request import (
+    LEFT_OUT,
+    ModelSwitchRequest,
+    SwitchState,
+    decision_text,
+)
 from harness.domain.agents.turn import (
     OfferedTool,
     ToolCaller,
@@ -146,7 +152,25 @@ async def switch_model(
     if wait_s > 0:
         wait_s = min(wait_s, ctx.agents.switch_timeout_s)
         request = await switches.wait_for_decision(ctx, request.id, wait_s)
-    return switch_views.switch_answer(ctx, request)
+    return switch_answer(ctx, request)
+
+
+def switch_answer(ctx: Context, request: ModelSwitchRequest) -> SwitchModelAnswer:
+    state = request.state_at(ctx.clock.now())
+    message = decision_text(request, state)
+    if state is SwitchState.PENDING:
+        message = (
+            f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
+            "session stays on its model: go on with it."
+        )
+    return SwitchModelAnswer(
+        status=state.value,
+        message=message,
+        request=request.id,
+        model=request.wanted,
+        omissions=[fact["text"] for fact in request.facts if fact["name"] == LEFT_OUT],
+        expires_at=request.expires_at,
+    )
 
 
 class SwitchArguments(ToolArguments):

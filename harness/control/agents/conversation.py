@@ -12,10 +12,9 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from harness.control.agents import turns
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce, PaidCalls
-from harness.control.agents.sessions import AgentsClient
-from harness.control.agents.switch_views import list_notes
-from harness.control.agents.switches import expire_switches
+from harness.control.agents.switches import expire_switches, list_notes
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.caller import AgentCaller
@@ -33,7 +32,6 @@ from harness.domain.agents.message import (
 from harness.domain.agents.turn import (
     CAP_REACHED,
     AnswerPiece,
-    FailTurn,
     ModelCallAnswer,
     ModelCallRequest,
     OfferedTool,
@@ -81,8 +79,7 @@ class TurnOutcome:
     open_calls: tuple[MessageToolCall, ...] = ()  # that the client runs next
     steps: int = 0  # how often a model answered
     usage: MessageUsage = field(default_factory=MessageUsage)  # of all of them
-    failure: FailTurn | None = None
-    error: CallFailed | None = None  # of a model call that failed the turn
+    error: CallFailed | None = None  # why the turn failed
 
 
 # A message is one under way as its model is asked, and one that was stored after that.
@@ -101,12 +98,6 @@ class PostedMessage:
     # The answer that the same idempotency key gets again; empty for an outcome that is not
     # kept, so that the message may be sent again.
     keep: Callable[[TurnOutcome], str] = lambda _: ""
-
-
-class _TurnFailed(Exception):
-    def __init__(self, failure: FailTurn, error: CallFailed | None = None) -> None:
-        super().__init__(failure.reason)
-        self.failure, self.error = failure, error
 
 
 class TurnRun:
@@ -165,8 +156,8 @@ class TurnRun:
             if not await run_unit(lambda: turns.interrupt(self._ctx, held)):
                 # Somebody else did, such as who closed the session: this process goes on.
                 raise turns.interrupted(held) from None
-            failure = FailTurn("turn_interrupted", CUT_OFF, retryable=True)
-            outcome = TurnOutcome(self._begun.messages[-1], failure=failure)
+            cut_off = NobodyAnswered(CUT_OFF, status=503, code="turn_interrupted")
+            outcome = TurnOutcome(self._begun.messages[-1], error=cut_off)
             self._emit(outcome)
             return outcome
         except Exception:
@@ -191,21 +182,20 @@ class TurnRun:
                     return await self._end(client)
                 if not client:
                     # A tool whose result no model would read is not run: it may have effects.
-                    self._require_budget()
+                    self._budget.require_left(self._now_s)
                 await self._run_tools(server, refused)
                 if client:
                     return await self._end(client)
-        except _TurnFailed as failed:
-            return await self._end(failed=failed)
+        except CallFailed as error:
+            return await self._end(error=error)
 
     @property
     def _now_s(self) -> float:
         return self._ctx.clock.monotonic()
 
-    def _require_budget(self) -> None:
-        exhausted = self._budget.find_exhausted(self._now_s)
-        if exhausted is not None:
-            raise _TurnFailed(exhausted)
+    @property
+    def _left_s(self) -> float:
+        return self._budget.left(self._now_s).timeout_s
 
     async def _list_tools(self) -> Sequence[OfferedTool]:
         """Of two with one name the client's stays: providers take no request with both."""
@@ -226,18 +216,20 @@ class TurnRun:
 
     async def _ask(self, offered: Sequence[OfferedTool]) -> Sequence[MessageToolCall]:
         """The calls of the next answer, by the session's model or else by the fallback, which
-        then answers for the rest of the turn. Raises _TurnFailed.
+        then answers for the rest of the turn. Raises CallFailed.
         """
-        self._require_budget()
+        self._budget.require_left(self._now_s)
         fallback = self._models.fallback
         if self._fallback_reason is None or fallback is None:
             try:
                 return await self._ask_model(self._models.primary, offered)
-            except _TurnFailed as failed:
-                may_fall = failed.failure.retryable and not self._has_output
-                if fallback is None or not may_fall or not self._budget.left_s(self._now_s):
+            except CallFailed as error:
+                # A key's limit is the same for all models; below a cap one may cost less.
+                is_others = isinstance(error, NobodyAnswered | StreamBroken)
+                may_fall = (is_others or error.code == CAP_REACHED) and not self._has_output
+                if fallback is None or not may_fall or not self._left_s:
                     raise
-                self._fallback_reason = failed.failure.reason
+                self._fallback_reason = str(error)
         return await self._ask_model(fallback, offered)
 
     async def _ask_model(
@@ -250,17 +242,10 @@ class TurnRun:
             request = self._request(model, offered, targets)
             on_piece = self._pass_on if self._posted.streams else None
             found = await self._calls.ask(self._models, request, targets, on_piece)
-        except CallFailed as error:
-            # The router was there and the model's providers failed: another model may answer. A
-            # key's limit is the same for all models.
-            retryable = isinstance(error, NobodyAnswered | StreamBroken)
-            failure = FailTurn(error.code or "model_failed", str(error), retryable)
-            raise _TurnFailed(failure, error) from error
         except SpendingPaused as error:
-            # The fallback may cost less.
-            raise _TurnFailed(FailTurn(CAP_REACHED, str(error), retryable=True)) from error
+            raise CallFailed(str(error), status=429, code=CAP_REACHED) from error
         except InputError as error:
-            raise _TurnFailed(FailTurn("invalid_request", str(error))) from error
+            raise CallRefused(str(error), status=400, code="invalid_request") from error
         self._answer = self._whole(answer, model, found)
         self._budget.steps += 1
         self._budget.charge(self._answer.usage)
@@ -288,7 +273,7 @@ class TurnRun:
             model.route,
             build_context(self._messages, targets, self._instructions),
             AgentCaller(agent.id, granted_to, key, model.grant, model.target, other),
-            self._budget.left_s(self._now_s),
+            self._left_s,
             offered,
             session.user_id,
         )
@@ -359,26 +344,25 @@ class TurnRun:
     async def _end(
         self,
         open_calls: tuple[MessageToolCall, ...] = (),
-        failed: _TurnFailed | None = None,
+        error: CallFailed | None = None,
     ) -> TurnOutcome:
         """Stores the last answer and the turn's end as one: a process that is killed leaves
         both or neither. A turn that failed ends in a message that says why.
         """
-        failure, error = (failed.failure, failed.error) if failed else (None, None)
-        if failure is not None:
+        if error is not None:
             if self._answer is not None and self._answer.state is MessageState.COMPLETE:
                 await self._record()
             is_refusal = isinstance(error, CallRefused) and error.status in _REFUSALS
             self._answer = replace(
                 await self._begin_answer(self._models.primary),
                 state=MessageState.FAILED,
-                error=failure.reason,
+                error=str(error),
                 extra={REFUSED: True} if is_refusal else {},
                 done_at=self._ctx.clock.now(),
             )
         answer, held, spent = self._answer, self._begun.session, self._budget
         last = answer or self._messages[-1]
-        outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, failure, error)
+        outcome = TurnOutcome(last, open_calls, spent.steps, spent.usage, error)
 
         def end() -> Sequence[SessionMessage]:
             kept = self._posted.keep(outcome)

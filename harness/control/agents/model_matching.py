@@ -5,14 +5,13 @@ literal model, by its exact name or by whatever words mean it; and says what is 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
+from pydantic import AliasGenerator, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
 from harness.control.agents import agents
-from harness.control.agents.switch_views import (
-    ListedModelAnswer,
-    ListedProviderAnswer,
-    SwitchModelAnswer,
-)
 from harness.control.context import Context
 from harness.control.providers import named_models, provider_secrets
 from harness.control.routing import scorecard
@@ -35,6 +34,56 @@ from harness.store.transaction import Transaction
 
 # A model pays for the list that it reads, in each further step.
 MOST_MODELS: Final = 100
+
+
+class SwitchToolAnswer(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(serialization_alias=to_camel), frozen=True
+    )
+
+
+class ListedModelAnswer(SwitchToolAnswer):
+    """A model of a provider with a key. Prices are per million tokens, null where not known.
+    listed_on: the day on which its provider listed it itself.
+    """
+
+    model: str
+    input_usd_per_mtok: float | None
+    output_usd_per_mtok: float | None
+    context_window: int | None
+    last_verdict: str | None
+    routes: list[str]
+    listed_on: str | None
+
+
+class ListedProviderAnswer(SwitchToolAnswer):
+    """A provider with a key. models: how many fit; shown: how many of them are in the answer.
+    note: why there may be more.
+    """
+
+    provider: str
+    models: int
+    shown: int
+    note: str | None
+
+
+class SwitchModelAnswer(SwitchToolAnswer):
+    """Says what a call of the switch tool led to. status: `listed` with routes, providers and
+    models; `question` with the candidates that the name may mean; else what became of the
+    request so far: `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions:
+    what the model will not be shown.
+    """
+
+    status: str
+    message: str
+    request: str | None = None
+    model: str | None = None
+    omissions: list[str] = []
+    expires_at: datetime | None = None
+    candidates: list[str] = []
+    routes: list[str] = []
+    providers: list[ListedProviderAnswer] = []
+    models: list[ListedModelAnswer] = []
 
 
 def read_model_choice(ctx: Context, text: str) -> ModelChoice:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from harness.control.agents import sessions
+from harness.control.agents import agents
 from harness.control.agents.agents import check_target_data_class, require_route
 from harness.control.agents.auto import AutoTargets
 from harness.control.context import Context
@@ -124,8 +124,8 @@ def _find_literal(
     """By the session's own grant, or that of the session that spawned it: what a person
     approved for a set of sub-tasks is granted to that one.
     """
-    own = sessions.find_grant(ctx, tx, agent.id, session.id, choice.target)
-    grant = own or sessions.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
+    own = agents.find_grant(ctx, tx, agent.id, session.id, choice.target)
+    grant = own or agents.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
     if grant is None:
         raise NotAllowed(
             f"model: {choice.text} is not approved for this session any more; switch to "

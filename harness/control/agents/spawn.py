@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import structlog
 from pydantic import Field, StringConstraints, model_validator
 
-from harness.control.agents import agents, sessions, switches
+from harness.control.agents import agents, switches
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.built_in_tools import (
     BuiltInTool,
     ToolAnswer,
@@ -24,7 +25,6 @@ from harness.control.agents.built_in_tools import (
 )
 from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun, run_unit
 from harness.control.agents.model_matching import choose_model
-from harness.control.agents.sessions import AgentsClient
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import SPAWN, AgentSession, ModelChoice
@@ -177,7 +177,7 @@ class Spawner:
         )
 
     def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
-        found = sessions.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
+        found = agents.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
         return found is not None
 
     def _open(
@@ -194,7 +194,7 @@ class Spawner:
                     agents.require_route(self._ctx, tx, agent, model.route)
                 elif not self._is_granted(tx, parent, model):
                     raise NotAllowed(f"{model.target} is not approved any more: ask again")
-                children.append(sessions.open_child(self._ctx, tx, parent, model))
+                children.append(agents.open_child(self._ctx, tx, parent, model))
         return client, children
 
     async def _run(
@@ -228,7 +228,7 @@ class Spawner:
         for child in children:
             # Its session may be closed, or purged, with the parent.
             with suppress(SwapgateError), self._ctx.store.write() as tx:
-                sessions.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")
+                agents.close_in_unit(self._ctx, tx, child.id, "the sub-task has ended")
 
 
 def _failed(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
@@ -238,8 +238,8 @@ def _failed(child: AgentSession, reason: str, code: str = "") -> SubTaskResult:
 
 def read_outcome(child: AgentSession, outcome: TurnOutcome, most: int) -> SubTaskResult:
     """Sums up what a sub-task did. most: characters of the answer."""
-    if (failure := outcome.failure) is not None:
-        return replace(_failed(child, failure.reason, failure.code), usage=outcome.usage)
+    if (error := outcome.error) is not None:
+        return replace(_failed(child, str(error), error.code), usage=outcome.usage)
     answer = str(outcome.message.content)
     model, is_cut = child.model.text, len(answer) > most
     return SubTaskResult(

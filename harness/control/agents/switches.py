@@ -2,13 +2,15 @@
 another model. What a target cannot hold of the conversation is refused before anybody is asked;
 what nobody decides in time expires.
 
-The agent is told of a decision by the answer that it waits for, or by
-`switch_views.list_notes` before its next turn.
+A person sees a request by `view_switch`, and in the alert's message. The agent is told of a
+decision by the answer that it waits for, or by `list_notes` before its next turn.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Final
 
 from harness.control.agents import agents
@@ -32,8 +34,10 @@ from harness.domain.agents.message import (
 from harness.domain.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
+    decision_text,
     inert_text,
     switch_facts,
+    switch_lines,
     switch_question,
     visible_text,
 )
@@ -222,10 +226,7 @@ def approve_switch(
     Conflict where it is decided or over, its session is closed, or one literal model too many
     would be granted; ConfigError without control's signing key.
     """
-    actor.require(Role.APPROVER)
-    expire_switches(ctx)
-    with ctx.store.write() as tx:
-        request = _require_waiting(ctx, tx, id_, fingerprint)
+    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
         session = Sessions(tx).lock(request.session)
         session.require_open()
         agent = Agents(tx).get(request.agent)
@@ -246,11 +247,27 @@ def reject_switch(
     ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
 ) -> ModelSwitchRequest:
     """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
+    with _deciding(ctx, actor, id_, fingerprint) as (tx, request):
+        return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
+
+
+@contextmanager
+def _deciding(
+    ctx: Context, actor: Actor, id_: str, fingerprint: str
+) -> Iterator[tuple[Transaction, ModelSwitchRequest]]:
+    """The transaction in which a person decides a request that waits."""
     actor.require(Role.APPROVER)
     expire_switches(ctx)
     with ctx.store.write() as tx:
-        request = _require_waiting(ctx, tx, id_, fingerprint)
-        return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
+        # The lock of decisions first, as in every unit.
+        SwitchRequests(tx).pending()
+        request = SwitchRequests(tx).get(id_)
+        if fingerprint and fingerprint != request.hash:
+            raise StaleWrite(f"the switch request {id_} is not the one that you saw")
+        state = request.state_at(ctx.clock.now())
+        if state is not SwitchState.PENDING:
+            raise Conflict(f"the switch request {id_} is {state.value} already")
+        yield tx, request
 
 
 def expire_switches(ctx: Context) -> None:
@@ -275,20 +292,6 @@ def _expire(ctx: Context, tx: Transaction) -> Sequence[ModelSwitchRequest]:
             ended = request.end(SwitchState.EXPIRED, request.expires_at, EXPIRED)
             SwitchRequests(tx).decide(ended)
     return [request for request in pending if now < request.expires_at]
-
-
-def _require_waiting(
-    ctx: Context, tx: Transaction, id_: str, fingerprint: str
-) -> ModelSwitchRequest:
-    # The lock of decisions first, as in every unit.
-    SwitchRequests(tx).pending()
-    request = SwitchRequests(tx).get(id_)
-    if fingerprint and fingerprint != request.hash:
-        raise StaleWrite(f"the switch request {id_} is not the one that you saw")
-    state = request.state_at(ctx.clock.now())
-    if state is not SwitchState.PENDING:
-        raise Conflict(f"the switch request {id_} is {state.value} already")
-    return request
 
 
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
@@ -335,3 +338,41 @@ async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitc
             await asyncio.to_thread(expire_switches, ctx)
             return request
         await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRequestView(ModelSwitchRequest):
+    """A request with its question, in the state that it has now, and with all facts."""
+
+    question: str = ""
+    fingerprint: str = ""  # an approver sends it back: another request has another
+
+
+def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        name = Agents(tx).get(request.agent).name
+    lines = switch_lines(request, now)
+    shown = replace(
+        request,
+        state=request.state_at(now),
+        facts=tuple({"name": title, "text": text} for title, text in lines),
+    )
+    return SwitchRequestView(
+        **{field.name: getattr(shown, field.name) for field in fields(ModelSwitchRequest)},
+        question=switch_question(request, name),
+        fingerprint=request.hash,
+    )
+
+
+def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
+    """What became of the session's requests since that time, a sentence each, for its agent."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        known = SwitchRequests(tx).of_session(session)
+    return [
+        text
+        for request in reversed(known)
+        if (request.decided_at or request.expires_at) >= since
+        and (text := decision_text(request, request.state_at(now)))
+    ]

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from harness.control.agents import agents, sessions, turns
+from harness.control.agents import agents, turns
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.conversation import PostedMessage, TurnRun, run_unit
 from harness.control.agents.models_in_force import ModelsInForce, PaidCalls, find_models
@@ -56,7 +56,7 @@ class TurnRunner:
     def _begin(self, posted: PostedMessage) -> tuple[BegunTurn, ModelsInForce] | str:
         ctx = self._ctx
         agent = agents.load_agent(ctx, posted.client, posted.agent)
-        session = sessions.load_session(ctx, posted.client, agent.id, posted.session)
+        session = agents.load_session(ctx, posted.client, agent.id, posted.session)
         # An answer is given again, also where the consent to its model is over.
         if posted.key and (kept := turns.load_answer(ctx, session.id, posted.key)):
             return kept

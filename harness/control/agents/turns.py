@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from harness.control.agents import sessions
+from harness.control.agents import agents
 from harness.control.context import Context
 from harness.domain.agents.agent import LEASE, Agent, AgentSession
 from harness.domain.agents.message import (
@@ -239,9 +239,9 @@ def _interrupt(ctx: Context, session: str, is_over: Callable[[AgentSession], boo
         if not stored.turn or not is_over(stored):
             return False
         if stored.parent is not None:
-            sessions.close_in_unit(ctx, tx, session, CUT_OFF)
+            agents.close_in_unit(ctx, tx, session, CUT_OFF)
         else:
-            sessions.end_turn_early(ctx, tx, session, CUT_OFF)
+            agents.end_turn_early(ctx, tx, session, CUT_OFF)
         return True
 
 

@@ -28,7 +28,7 @@ from harness.gate.online.evidence_paths import counts_path, guardrail_weights
 from harness.gate.online.rollout_evidence import CARRIED_SHARE
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import StepPlan, TrafficPace
-from harness.gate.text import ramp_plan
+from harness.gate.text import explain
 from harness.store.sql.observations import Observations
 from harness.store.sql.proposals import Rollouts
 from harness.store.sql.routing import Routing
@@ -84,7 +84,7 @@ def estimate_for_policy(
     seen = describe_seen(requests, seconds) if seconds < SHORTEST_S else ""
     decision = (offer_decision(route),)
     if pace is None:
-        words = ramp_plan.no_pace_text(route, requests) + shared
+        words = explain.no_pace_text(route, requests) + shared
         if not requests:
             return RampPlan(route, policy, None, (), (), words)
         said = f"{seen} {describe_failing_callers(policy)} {words}"
@@ -92,12 +92,12 @@ def estimate_for_policy(
     steps = ramp.plan_ramp(policy, pace)
     known = Routing(tx).route(route)
     may_mirror = known is not None and not known.settings.side_effects
-    options = ramp_plan.ramp_options(steps, may_mirror=may_mirror)
+    options = explain.ramp_options(steps, may_mirror=may_mirror)
     few = describe_few_callers(policy, pace)
     if few and (options or seen):
         options = (*options, *decision)
-    words = ramp_plan.ramp_summary(pace, steps)
-    warm_up = ramp_plan.describe_warm_up(policy)
+    words = explain.ramp_summary(pace, steps)
+    warm_up = explain.describe_warm_up(policy)
     words += f" {warm_up[:1].upper()}{warm_up[1:]}." if warm_up else ""
     first = "" if pace.measured else seen
     said = " ".join(part for part in (first, few, words) if part)

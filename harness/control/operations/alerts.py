@@ -4,16 +4,20 @@ anybody can be reached is not part of it: `run_once` delivers them from the outb
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
-from harness.control.agents import switch_views
 from harness.control.context import Context
 from harness.control.world import World
-from harness.domain.agents.switch_request import SwitchState
+from harness.domain.agents.switch_request import (
+    AGENTS_WORDS,
+    SwitchState,
+    inert_text,
+    switch_lines,
+)
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
@@ -349,7 +353,7 @@ def _send(
                 return
         record = records[delivery.alert]
         plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
-        message = switch_views.with_question(ctx, record, plain)
+        message = _with_question(ctx, record, plain)
         tried = _attempt_delivery(sinks, delivery.sink, message)
         now, error = ctx.clock.now(), tried.error
         after = mark_delivered(delivery, now)
@@ -367,6 +371,30 @@ def _send(
                 error=error,
             )
             return
+
+
+def _with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> AlertMessage:
+    """Adds the question, and the link to decide it, to the message of a switch that still
+    waits. The stored alert has neither: it is kept longer than a transcript.
+    """
+    if record.kind is not AlertKind.MODEL_SWITCH or message.state is not Notified.RAISED:
+        return message
+    now = ctx.clock.now()
+    try:
+        with ctx.store.read() as tx:
+            request = SwitchRequests(tx).get(record.key.partition(":")[2])
+    except NotFound:
+        return message
+    if request.state_at(now) is not SwitchState.PENDING:
+        return message
+    text = [message.text]
+    text += [
+        f"{title}: {inert_text(value) if title in AGENTS_WORDS else value}"
+        for title, value in switch_lines(request, now)
+    ]
+    if ctx.approval_links is not None:
+        text.append(f"Decide: {ctx.approval_links.link(request)}")
+    return replace(message, text="\n".join(text))
 
 
 def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from harness.control.agents import sessions
+from harness.control.agents import agents
 from harness.control.context import Context
 from harness.domain.agents.agent import AgentGrant, SessionState
 from harness.domain.errors import InputError, NotFound
@@ -89,7 +89,7 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
 def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
     """Deletes sessions and counts them. ids: each before the one that spawned it."""
     for session in ids:
-        sessions.close_in_unit(ctx, tx, session, PURGED)
+        agents.close_in_unit(ctx, tx, session, PURGED)
         SwitchRequests(tx).blank(session)
         Sessions(tx).delete(session)
     return len(ids)

@@ -17,6 +17,7 @@ from harness.control.proposals.candidates import PlannedCandidate, RoundPlan
 from harness.control.proposals.submission import ProposalRequest, ScheduleTerms
 from harness.control.providers import deprecations, discovery, named_models, provider_secrets
 from harness.domain.errors import ConfigError, RouteBusy, StoreUnavailable, SwapgateError
+from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.credentials import lacks_key
@@ -288,7 +289,7 @@ def _describe_step(ctx: Context, route: Route, planned: PlannedCandidate | None)
         when = f"once the route is free ({obstacle})"
     else:
         when = f"on {at:%A %Y-%m-%d at %H:%M} UTC" if at else "when a round is due"
-    return f"It is measured {when}, {planned.cost_text}."
+    return f"It is measured {when}, about {format_usd(planned.cost_usd)}."
 
 
 def find_next_round(ctx: Context, route: Route) -> datetime | None:

@@ -2,7 +2,6 @@
 that were never measured, and the cost of each and of their round (`plan_round`).
 """
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, answer_usage, cost_ratio, estimate
+from harness.control.proposals import cost_ratio, estimate, registration
 from harness.control.proposals.cost_ratio import CostRatio
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
@@ -56,23 +55,11 @@ class PlannedCandidate:
     name: str
     cost_usd: float | None  # at most, where it is measured alone; None where it is unknown
     shared_usd: float = 0.0  # of that, the incumbent's answers, which a round pays once
-    most_tokens: int = 0  # which bound it where its price is unknown; else 0
     remark: str = ""  # why it is not measured; empty for one that is
-
-    @property
-    def cost_text(self) -> str:
-        if self.cost_usd is not None:
-            return f"about {format_usd(self.cost_usd)}"
-        return f"price unknown, at most {self.most_tokens:,} tokens"
-
-
-def rank_cost(candidate: PlannedCandidate) -> tuple[float, str]:
-    cost = candidate.cost_usd
-    return math.inf if cost is None else cost, candidate.name
 
 
 def sum_costs(measured: Sequence[PlannedCandidate]) -> float:
-    """What candidates of known price cost that share the incumbent's answers."""
+    """What candidates cost that share the incumbent's answers."""
     own = sum((one.cost_usd or 0.0) - one.shared_usd for one in measured)
     return own + max((one.shared_usd for one in measured), default=0.0)
 
@@ -85,24 +72,9 @@ class RoundPlan:
     warnings: tuple[str, ...] = ()
 
     @property
-    def cost_usd(self) -> float | None:
-        """The most that the round costs; None with a candidate of unknown price."""
-        return None if self._unpriced else sum_costs(self.measured)
-
-    @property
-    def cost_text(self) -> str:
-        said = []
-        if len(self._unpriced) < len(self.measured):
-            said.append(f"about {format_usd(sum_costs(self.measured))}")
-        if self._unpriced:
-            tokens = sum(one.most_tokens for one in self._unpriced)
-            whose = format_quantity(len(self._unpriced), "candidate")
-            said.append(f"{whose} of unknown price with at most {tokens:,} tokens")
-        return " and ".join(said)
-
-    @property
-    def _unpriced(self) -> Sequence[PlannedCandidate]:
-        return [one for one in self.measured if one.cost_usd is None]
+    def cost_usd(self) -> float:
+        """The most that the round costs."""
+        return sum_costs(self.measured)
 
 
 def select_candidates(
@@ -171,7 +143,7 @@ def _explain_none(
 
 def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> RoundPlan:
     """Plans the next round: the selected models that were never measured on the suites as they
-    are, the cheapest first, those of unknown price last, as far as the budget goes.
+    are, the cheapest first, as far as the budget goes.
     """
     with ctx.store.read() as tx:
         incumbent = Routing(tx).targets()[route.incumbent].name
@@ -189,7 +161,7 @@ def plan_round(ctx: Context, route: Route, schedule: CandidateSchedule) -> Round
     ready = [one for one in known if not one.remark]
     waiting = [one for one in known if one.remark]
     measured: list[PlannedCandidate] = []
-    for candidate in sorted(ready, key=rank_cost):
+    for candidate in sorted(ready, key=lambda one: (one.cost_usd or 0.0, one.name)):
         cost = sum_costs([*measured, candidate])
         if len(measured) == MOST_CANDIDATES:
             remark = f"a round has at most {MOST_CANDIDATES} candidates"
@@ -211,8 +183,8 @@ def _spent_alpha(tx: Transaction, route: str, now: datetime) -> float:
     """What the rounds of the last 90 days could pass by luck, all candidates together."""
     return total_risk(
         false_pass_risk(proposal.plans)
-        for proposal in Proposals(tx).since(route, now - alpha_spending.WINDOW)
-        if proposal.on_better is not None and alpha_spending.has_looked(tx, proposal)
+        for proposal in Proposals(tx).since(route, now - registration.WINDOW)
+        if proposal.on_better is not None and registration.has_looked(tx, proposal)
     )
 
 
@@ -286,9 +258,7 @@ def price_candidate(
         estimates = estimate.estimate_proposal(ctx, request)
         cost = _compare_costs(ctx, route, target, estimates)
         _check_prices(ctx, schedule, cost)
-        if name in cost.unpriced:
-            return _bound(ctx, route, name, estimates)
-        return _add_up(name, estimates, with_incumbent=not cost.unpriced)
+        return _add_up(name, estimates, cost)
     except StoreUnavailable:
         raise
     except SwapgateError as error:
@@ -330,31 +300,14 @@ def _check_prices(ctx: Context, schedule: CandidateSchedule, cost: CostRatio) ->
     )
 
 
-def _bound(
-    ctx: Context, route: Route, name: str, estimates: Sequence[SuiteEstimate]
-) -> PlannedCandidate:
-    """Bounds a candidate of unknown price by tokens. Raises InputError where nothing does."""
-    gate = ctx.policy(route.settings.policy).gate
-    bounds = [
-        answer_usage.bound_tokens(suite.incumbent, suite.plan, gate.cost_ceiling)
-        for suite in estimates
-    ]
-    if None in bounds or gate.max_cost_usd is not None:
-        provider = name.partition("/")[0]
-        raise InputError(
-            f"the price of {name} is unknown, so its run cannot be bounded: set "
-            f"providers.{provider}.prices, then run `swapgate config apply`"
-        )
-    return PlannedCandidate(name, None, most_tokens=sum(filter(None, bounds)))
-
-
-def _add_up(
-    name: str, estimates: Sequence[SuiteEstimate], *, with_incumbent: bool
-) -> PlannedCandidate:
+def _add_up(name: str, estimates: Sequence[SuiteEstimate], cost: CostRatio) -> PlannedCandidate:
     own, whole = 0.0, 0.0
     for suite in estimates:
         usd = suite.candidate.cost_usd if suite.candidate else None
-        total = suite.cost_usd if with_incumbent else 0.0
+        total = 0.0 if cost.unpriced else suite.cost_usd
+        if name in cost.unpriced:
+            # It runs on one's own machine, and only its judge is paid.
+            usd, total = 0.0, suite.judge_usd
         if usd is None or total is None:
             raise InputError(
                 f"its cost on {suite.plan.suite} cannot be estimated: the price of the "

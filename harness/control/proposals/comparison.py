@@ -29,7 +29,7 @@ from harness.gate.offline.intervals import (
     quantile_interval,
     share_interval,
 )
-from harness.gate.text.next_steps import DecidedProposal, describe_next_step
+from harness.gate.text.verdict_sentences import DecidedProposal, describe_next_step
 from harness.store.sql.evals import EvalRuns, Suites
 from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
 from harness.store.sql.routing import Routing

@@ -17,10 +17,10 @@ from harness.control.evals import proof_validity, recomputation, worker_supervis
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts
 from harness.control.proposals import (
-    alpha_spending,
     cost_ratio,
     decisions,
     evaluation,
+    registration,
     route_rules,
     selections,
 )
@@ -174,7 +174,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
                 said = f"{said}, and {validity.text}"
                 _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
                 return [said]
-            if uncharged := alpha_spending.find_uncharged(tx, decided):
+            if uncharged := registration.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
                 return [f"{said}, and {uncharged}"]
             if proposal.selection:

@@ -6,17 +6,12 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import (
-    answer_usage,
-    recorded_answers,
-    submission,
-    suite_registration,
-)
+from harness.control.proposals import cost_ratio, registration, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import named_models, prices
 from harness.control.routing import routes
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.run import RunBudget
+from harness.domain.evals.run import RunBudget, Sample
 from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
@@ -34,6 +29,7 @@ from harness.gate.planning.budget import (
 )
 from harness.gate.planning.claim_advice import ClaimAdvice, advise_claim
 from harness.gate.planning.planned_tests import PlannedTest, planned_test
+from harness.store.sql.evals import EvalRuns
 from harness.store.sql.proposals import Proposals
 from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
@@ -134,9 +130,7 @@ def estimate_proposal(
             named_models.find_model(ctx, tx, request.candidate),
         )
         earlier = Proposals(tx).list(limit=MOST_EARLIER)
-        claims = suite_registration.plan_claims(
-            ctx, route.settings, preview.gate, preview.plans
-        )
+        claims = registration.plan_claims(ctx, route.settings, preview.gate, preview.plans)
         return [
             _of_suite(ctx, tx, plans, request.claim, arms, earlier, limit, effect)
             for plans in claims
@@ -154,8 +148,8 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
     wished: float | None,
 ) -> SuiteEstimate:
     plan, effect = plans[0], _effect(plans[0], wished)
-    ours, theirs = sides = answer_usage.estimate_sides(ctx, tx, plan, arms)
-    spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
+    ours, theirs = sides = cost_ratio.estimate_sides(ctx, tx, plan, arms)
+    spread = _measure_spread(tx, plan, arms[0].id, earlier)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0, bool(plan.cluster))
     sd, units = known.sd(plan.epochs), ctx.suites.groups(plan.suite).units
     test, saving = planned_test(plan, units, known), _saving(ctx, tx, arms, sides)
@@ -194,6 +188,39 @@ def _of_suite(  # noqa: PLR0913, PLR0917 - all that is known of a suite
         slices=_slices(plan, sd),
         promotion_from=promotion_waits_for(plan),
     )
+
+
+def _measure_spread(
+    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
+) -> DifferenceSpread | None:
+    """Measures the newest comparison on this suite; one with the same incumbent goes first."""
+    for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
+        registered = {
+            registered_plan.suite: registered_plan for registered_plan in proposal.plans
+        }.get(plan.suite)
+        runs = proposal.runs.get(plan.suite)
+        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
+            continue
+        ours = EvalRuns(tx).samples(runs.incumbent, below=cost_ratio.MOST_SAMPLES)
+        theirs = EvalRuns(tx).samples(runs.candidate, below=cost_ratio.MOST_SAMPLES)
+        spread = budget.measure_spread(_differences(registered, ours, theirs))
+        if spread is not None:
+            return spread
+    return None
+
+
+def _differences(
+    plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
+) -> list[list[float]]:
+    """Per unit, per epoch; only answers that both sides have a score of."""
+    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
+    units: dict[int, dict[int, list[float]]] = {}
+    for sample in theirs:
+        score = scores.get((sample.item, sample.epoch))
+        if score is not None and sample.strict is not None:
+            epochs = units.setdefault(plan.units_in(sample.position), {})
+            epochs.setdefault(sample.epoch, []).append(sample.strict - score)
+    return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]
 
 
 def _saving(

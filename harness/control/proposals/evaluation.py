@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
-from harness.control.proposals import answer_usage
-from harness.control.providers import prices
 from harness.control.routing import targets
 from harness.domain.errors import SignatureInvalid, StaleEvidence
 from harness.domain.evals import pins
@@ -37,7 +35,6 @@ from harness.domain.proposals.proposal import (
 from harness.gate.offline import verdicts
 from harness.store.sql.evals import EvalRuns, Suites
 from harness.store.sql.providers import Sightings
-from harness.store.sql.routing import Routing
 from harness.store.transaction import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
@@ -225,8 +222,7 @@ def _new(
     run = _run(ctx, proposal, plan, target)
     if target == proposal.candidate:
         nonce = ctx.chance.token("")[-NONCE_CHARACTERS:]
-        budget = _bound_unpriced(ctx, tx, proposal, plan, run.budget)
-        run = replace(run, id=name_candidate_run(proposal, nonce), budget=budget)
+        run = replace(run, id=name_candidate_run(proposal, nonce))
     EvalRuns(tx).add(run)
     return run.id
 
@@ -245,18 +241,6 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
-
-
-def _bound_unpriced(
-    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, budget: RunBudget
-) -> RunBudget:
-    by_id, gate = Routing(tx).targets(), proposal.policy.gate
-    arms = (by_id[proposal.incumbent], by_id[proposal.candidate])
-    if proposal.on_better is None or prices.find_list_price(ctx, tx, arms[1]):
-        return budget
-    ours, _ = answer_usage.estimate_sides(ctx, tx, plan, arms)
-    limits = (budget.max_tokens, answer_usage.bound_tokens(ours, plan, gate.cost_ceiling))
-    return replace(budget, max_tokens=min(filter(None, limits), default=None))
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:

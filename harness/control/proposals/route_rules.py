@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.proposals import four_eyes
-from harness.control.proposals.alpha_spending import WINDOW
+from harness.control.proposals.registration import WINDOW
 from harness.control.routing import data_class_checks, routes
 from harness.domain.canary import judge as canary_judge
 from harness.domain.errors import InputError, NotFound, ProofRefused

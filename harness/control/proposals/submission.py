@@ -7,15 +7,9 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations.idempotency import NoteMade, note_nothing
-from harness.control.proposals import (
-    alpha_spending,
-    cost_ratio,
-    route_rules,
-    suite_registration,
-)
-from harness.control.proposals.alpha_spending import FalsePassRisk
+from harness.control.proposals import cost_ratio, registration, route_rules
 from harness.control.proposals.cost_ratio import CostRatio
-from harness.control.proposals.suite_registration import SelectionPlace
+from harness.control.proposals.registration import FalsePassRisk, SelectionPlace
 from harness.control.providers import named_models
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotAllowed, RouteBusy
@@ -201,11 +195,11 @@ def _register(
     route_rules.check_judge(ctx, tx, route, policy)
     _check_prices(tx, policy.gate, incumbent, candidate)
     accepted = _find_accepted_cost(ctx, tx, actor, request, candidate)
-    lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
-    registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
+    lineage = registration.find_lineage(tx, candidate, request.descends_from)
+    registered = registration.plan_suites(ctx, route.settings, policy.gate)
     for pin, _ in registered:
         Suites(tx).put(pin, now)
-    plans = suite_registration.charge_alpha(
+    plans = registration.charge_alpha(
         tx, route, policy.gate, registered, candidate.id, lineage, place
     )
     arms = (incumbent, candidate)
@@ -349,20 +343,20 @@ def preview_proposal(
     with ctx.store.read() as tx:
         route = routes.require_route(tx, request.route)
     policy = _policy(ctx, route.settings, request)
-    registered = suite_registration.plan_suites(ctx, route.settings, policy.gate)
+    registered = registration.plan_suites(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
         candidate = named_models.find_listed_model(ctx, tx, request.candidate)
         incumbent = Routing(tx).targets()[route.incumbent]
-        lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
+        lineage = registration.find_lineage(tx, candidate, request.descends_from)
         place = SelectionPlace(candidates=len(request.candidates))
-        plans = suite_registration.charge_alpha(
+        plans = registration.charge_alpha(
             tx, route, policy.gate, registered, candidate.id, lineage, place
         )
         accepted = cost_ratio.find_accepted_cost(ctx, tx, route.name, candidate)
         return ProposalPreview(
             plans,
             _find_second_person_reasons(ctx, tx, route, candidate, actor),
-            alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
+            registration.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
             policy.gate,
             cost_ratio.find_ratio(
                 ctx, tx, plans, policy.canary, (incumbent, candidate), accepted

@@ -1,5 +1,6 @@
 """A turn answers one message of a client. Here are the tools that its model is offered, what
-becomes of the calls of an answer, and what the turn may use up. Pure.
+becomes of the calls of an answer, what the turn may use up, and the protocols of what it calls:
+models, through the router, and tools that run on the server. Pure.
 
 A bound is looked at before each step: the step that crosses it is the turn's last.
 """
@@ -19,6 +20,7 @@ from harness.domain.agents.message import (
     ServedBy,
     arguments_fault,
 )
+from harness.domain.errors import CallFailed
 
 # A tool call that is not run, with what the model is told instead of a result.
 RefusedCall = tuple[MessageToolCall, str]
@@ -36,7 +38,7 @@ class OfferedTool:
     name: str
     description: str
     parameters: Mapping[str, object]  # JSON Schema of an object
-    runs_at_client: bool
+    runs_at_client: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,6 @@ class ToolResult:
     usage: MessageUsage = FREE  # of models that the tool asked: it counts against the turn
 
 
-def no_such_tool(call: MessageToolCall) -> ToolResult:
-    return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
-
-
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
     session: str  # in whose name the tool runs
@@ -114,11 +112,8 @@ class ToolRuntime(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FailTurn:
-    code: str
-    reason: str
-    retryable: bool = False
+def no_such_tool(call: MessageToolCall) -> ToolResult:
+    return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
 
 
 @dataclass(slots=True)
@@ -135,30 +130,27 @@ class TurnBudget:
         self.usage += used
         self.usd += used.cost_usd or 0.0
 
-    def left_s(self, now_s: float) -> float:
-        return max(0.0, self.bounds.timeout_s - (now_s - self.began_s))
-
     def left(self, now_s: float) -> TurnBounds:
         return TurnBounds(
             max_steps=max(0, self.bounds.max_steps - self.steps),
             max_tokens=max(0, self.bounds.max_tokens - self.usage.tokens),
             max_usd=max(0.0, self.bounds.max_usd - self.usd),
-            timeout_s=self.left_s(now_s),
+            timeout_s=max(0.0, self.bounds.timeout_s - (now_s - self.began_s)),
         )
 
-    def find_exhausted(self, now_s: float) -> FailTurn | None:
+    def require_left(self, now_s: float) -> None:
+        """Raises CallFailed where a bound is used up."""
         bounds, left = self.bounds, self.left(now_s)
-        if not left.max_steps:
-            reason = f"{bounds.max_steps} steps"
-        elif not left.max_tokens:
-            reason = f"{bounds.max_tokens} tokens ({self.usage.tokens})"
-        elif not left.max_usd:
-            reason = f"{bounds.max_usd:g} USD ({self.usd:g})"
-        elif not left.timeout_s:
-            reason = f"{bounds.timeout_s:g} s"
-        else:
-            return None
-        return FailTurn(LIMIT_REACHED, f"the turn has used up its {reason}")
+        for is_left, reason in (
+            (left.max_steps, f"{bounds.max_steps} steps"),
+            (left.max_tokens, f"{bounds.max_tokens} tokens ({self.usage.tokens})"),
+            (left.max_usd, f"{bounds.max_usd:g} USD ({self.usd:g})"),
+            (left.timeout_s, f"{bounds.timeout_s:g} s"),
+        ):
+            if not is_left:
+                raise CallFailed(
+                    f"the turn has used up its {reason}", status=422, code=LIMIT_REACHED
+                )
 
 
 def sort_calls(

@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.errors import InputError
@@ -23,8 +24,29 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _QUOTED: Final = re.compile('"[^"]*"')
 
+# About four million items; they are judged in memory.
+MAX_BYTES: Final = 128 * 2**20
+
 # A cell may hold a whole conversation; the files themselves are limited.
 csv.field_size_limit(sys.maxsize)
+
+
+def read_text(path: str) -> str:
+    """Reads the file's text, without its byte order mark. Raises InputError, naming the file.
+
+    A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(
+            f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that count"
+        )
+    return decode_text(data, path)
 
 
 def decode_text(data: bytes, place: str) -> str:

@@ -20,14 +20,12 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     "swapgate_requests": MetricSpec(
         _C,
         "Requests by assigned arm, and by the target that answered or was tried last; outcome "
-        "is ok, failed, client_error, cancelled, or handed_on: an agent's `fallbackModel` is "
-        "asked instead",
+        "is ok, failed, client_error, cancelled, or handed_on (to an agent's `fallbackModel`)",
         ("route", "arm", "provider", "target", "outcome"),
     ),
     "swapgate_request_duration_seconds": MetricSpec(
         _H,
-        "From the request to the last byte of its answer, by the target that answered or was "
-        "tried last",
+        "To the last byte of an answer, by the target that answered or was tried last",
         ("route", "provider", "target", "outcome"),
     ),
     "swapgate_time_to_first_token_seconds": MetricSpec(
@@ -42,30 +40,28 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_failovers": MetricSpec(
         _C,
-        "Times that a request left a target for the next one, or found its circuit open",
+        "Requests that left a target for the next one, or found its circuit open",
         ("route", "provider", "target", "failure_class"),
     ),
     "swapgate_feedback": MetricSpec(
         _C,
-        "Feedback of callers; verdict is good, bad, or none for a label alone",
+        "Feedback; verdict is good, bad, or none for a label alone",
         ("route", "arm", "verdict", "label"),
     ),
     "swapgate_irregular_answers": MetricSpec(
         _C,
-        "Answers that were passed on though their provider left out how they end, or wrote NaN "
-        "into an event",
+        "Answers that were passed on with a fault of their end, or with NaN in an event",
         ("target", "what"),
     ),
     "swapgate_refused_pieces": MetricSpec(
         _C,
-        "Answers that a provider gave only when it was asked once more, without a piece of the "
-        "conversation that it had refused; piece is thinking, reasoning, no_reasoning, "
-        "signature, beta or field",
+        "Answers that a provider gave only without a piece of the conversation; piece is "
+        "thinking, reasoning, no_reasoning, signature, beta or field",
         ("target", "piece"),
     ),
     "swapgate_requests_without_route": MetricSpec(
         _C,
-        "Requests for a model that no route is named after, by the name that they sent",
+        "Requests for a model without a route, by its name",
         ("model",),
     ),
     "swapgate_internal_errors": MetricSpec(
@@ -83,11 +79,11 @@ ROUTER_METRICS: Final[Mapping[str, MetricSpec]] = {
     ),
     "swapgate_learned_repairs": MetricSpec(
         _G,
-        "1 while requests are changed before they are sent: the target refused this part",
+        "1 while this field is left out or changed: the target refused it",
         ("target", "field"),
     ),
     "swapgate_health_check_up": MetricSpec(
-        _G, "1 when the target answered its last health check, or anybody since", ("target",)
+        _G, "1 when the target answered its last health check, or a request since", ("target",)
     ),
     "swapgate_health_check_duration_seconds": MetricSpec(
         _G, "How long the target's last health check took", ("target",)
@@ -142,14 +138,14 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "internal_errors": "Faults of the router's own, in all its parts",
         "judge_asked": "Answers that the canary's judge was asked about",
         "judge_bad": "Answers that it found bad",
-        "judge_budget_unknown": "Answers not drawn, since what the judge spent is not known",
+        "judge_budget_unknown": "Answers not drawn, since the judge's spending is unknown",
         "judge_circuit_open": "Answers not drawn, since the judge's circuit is open",
         "judge_declined": "Answers not drawn, since the client does not want it",
         "judge_failed": "Times that it did not answer",
         "judge_full": "Answers not drawn, since too many wait for the judge",
         "judge_good": "Answers that it found good",
         "judge_no_verdict": "Answers that it gave no verdict on",
-        "judge_over_monthly_cap": "Answers not drawn, for the monthly cap",
+        "judge_over_monthly_cap": "Answers not drawn, since the monthly cap is reached",
         "judge_over_budget": "Answers not drawn, since the judge's money is spent",
         "judge_resting": "Answers not drawn, since the judge failed a moment ago",
         "judge_too_large": "Answers not drawn, since the request is too large",
@@ -161,23 +157,23 @@ PROCESS_COUNTERS: Final[Mapping[str, MetricSpec]] = _about(
         "reloads_refused": "Reloads that were refused, since the file is wrong",
         "reports_refused": "Reports of a worker that its parent could not read",
         "refused_when_full": "Requests over `router.max_concurrent`",
-        "requests_without_price": "Answers of targets without a price; they are in no budget",
+        "requests_without_price": "Answers of targets without a price",
         "rows_refused": "Rows of observations that the database refused",
         "rows_spooled": "Rows of observations that wait on disk",
         "rows_written": "Rows of observations that the database took",
-        "shadow_budget_unknown": "Requests not mirrored, since what was spent is not known",
+        "shadow_budget_unknown": "Requests not mirrored, since the spending is unknown",
         "shadow_circuit_open": "Requests not mirrored, since the candidate's circuit is open",
         "shadow_declined": "Requests not mirrored, since the client does not want it",
         "shadow_dropped": "Requests not mirrored, since as many as may be are under way",
         "shadow_mirrored": "Requests that were mirrored to a candidate",
         "shadow_not_repeatable": "Requests not mirrored, since asking twice acts twice",
-        "shadow_over_monthly_cap": "Requests not mirrored, for the monthly cap",
+        "shadow_over_monthly_cap": "Requests not mirrored, since the monthly cap is reached",
         "shadow_over_budget": "Requests not mirrored, since the shadow's money is spent",
         "shadow_resting": "Requests not mirrored, since the candidate failed a moment ago",
         "shadow_too_large": "Requests not mirrored, since they are too large",
         "shadow_unable": "Requests not mirrored, since the candidate lacks what they need",
         "shadow_unreadable": "Mirrored requests whose answer could not be compared",
-        "unnamed_callers": "Requests that named no caller, and are a caller of their own",
+        "unnamed_callers": "Requests that named no caller",
         "switch_in_effect": "Requests under a kill switch that went where it says",
         "switch_not_in_effect": "Requests under a kill switch that could not go there",
         "tools_serialized": "Requests whose tool calls were made one at a time",

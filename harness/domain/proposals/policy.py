@@ -47,11 +47,9 @@ class GatePolicy:
     n_max: int | None = None  # items per suite, None for the whole suite
     epochs: int = 1  # answers to each item
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
-    # How long a comparison waits for a provider that is away. Each pause is twice the one
-    # before it, up to 15 minutes; answers are kept. Another failure is tried again three times.
+    # How long a comparison waits for a provider that is away, in pauses of up to 15 minutes.
     infra_patience_s: float = DEFAULT_PATIENCE_S
-    # Whether a run goes on as a retry, its answers counting as wrong, where nothing can be read
-    # in the first 5.
+    # Whether the first 5 answers count as wrong if none can be read.
     unreadable_is_wrong: bool = False
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None

@@ -75,11 +75,11 @@ class BreakerPolicy:
     share: float = 0.20  # share of the window's requests that must have failed as well
     open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
     open_max_s: float = 900.0  # the longest that it stays open
-    # An open circuit lets one request through so long after it opened, or after its last failed
-    # probe; a value of open_max_s or more lets no request through.
+    # An open circuit lets one request through so long after it opened, or after a failed probe;
+    # open_max_s or more: none.
     trickle_s: float = 10.0
     probe_successes: int = 3  # probes in a row that close it again
-    # A probe that is never settled is given up after it; longer than any request may take.
+    # A probe that is never settled is given up after it.
     probe_lease_s: float = 900.0
     # The treatment of a request when every target's circuit is open.
     when_all_open: WhenAllOpen = WhenAllOpen.TRY

@@ -38,7 +38,6 @@ class RetryPolicy:
     tries_per_target: int = 2  # tries at one target within one request
     attempts: int = 6  # tries of one request, over all targets
     # The least time for a further attempt, or half of the target's share where that is less.
-    # The router skips a wait that leaves less.
     attempt_s: float = 1.0
     max_wait_s: float = 2.0  # no longer wait is made while another target stands by
 

@@ -78,8 +78,7 @@ class RouteSuite:
     suite: str  # its name
     role: SuiteRole = SuiteRole.PRIMARY  # what it decides
     weight: float = 1.0  # in the mean of several primary ones
-    # Of the content that a person accepted for the route; empty before that. Two settings with
-    # the same suites are equal without it.
+    # Of the content that a person accepted for the route.
     digest: str = field(default="", compare=False)
 
     @property

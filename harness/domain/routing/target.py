@@ -100,8 +100,8 @@ class Price:
     output_usd_per_mtok: float  # US dollars per million output tokens
     # Of input that its cache had; null: as other input.
     cached_input_usd_per_mtok: float | None = None
-    # Of input that is written to its cache for 5 minutes; null: 1.25 times other input. Written
-    # for an hour, it costs 1.6 times this.
+    # Of input written to its cache for 5 minutes; null: 1.25 times other input. For an hour:
+    # 1.6 times this.
     cache_write_usd_per_mtok: float | None = None
 
     def saves_on(self, other: "Price") -> float | None:

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from router.conversation.intake import AnswerIds, arguments_text
-from router.conversation.makers import seal_thoughts
+from router.conversation.intake import AnswerIds, arguments_text, seal_thoughts
 from router.frame.failure import UpstreamFailed
 from router.frame.json_spans import ParsedObject
 from router.frame.object_lists import empty_answer_error, first_object, iter_objects
@@ -16,10 +15,10 @@ from router.protocols.answers import (
     AnswerEnd,
     AnswerEnding,
     AnswerHead,
-    AnswerTokens,
     AnswerWriter,
     BlockKind,
     FinishReason,
+    TokenUsage,
     WholeAnswer,
     read_count,
     read_ending,
@@ -56,7 +55,10 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
         check_ending(finish, has_output=True, silence=True)  # the endpoint's own check has more
     called = any(block.kind is BlockKind.CALL for block in blocks)
     refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
-    end = read_end(finish, choice, read_tokens(members), called=called, refused=refused)
+    end = read_end(
+        finish, choice, read_usage(members.get("usage")), called=called, refused=refused
+    )
+    end = end._replace(reasoning_tokens=read_reasoning_tokens(members))
     return WholeAnswer(head, blocks, end)
 
 
@@ -72,13 +74,17 @@ def read_head(members: ParsedObject) -> AnswerHead:
 def read_end(
     reason: object,
     choice: Mapping[Any, object],
-    tokens: AnswerTokens | None,
+    usage: TokenUsage | None,
     *,
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
     """Reads the end. called: some servers say `stop` though a tool is called."""
-    finish = FinishReason.CALLS if reason in _CALLS else _read_finish(reason)
+    if reason in _CALLS:
+        finish = FinishReason.CALLS
+    else:
+        ending = read_ending(reason) if reason else AnswerEnding.GOOD
+        finish = _FINISHES.get(ending, FinishReason.UNKNOWN)
     if refused:
         finish = FinishReason.FILTERED
     elif called and finish is FinishReason.STOP:
@@ -87,24 +93,13 @@ def read_end(
     met = choice.get("stop_reason")
     sequence = met if isinstance(met, str) and finish is FinishReason.STOP else ""
     word = str(reason) if finish is FinishReason.UNKNOWN else ""
-    return AnswerEnd(finish, sequence, tokens, word)
+    return AnswerEnd(finish, sequence, usage, word)
 
 
-def _read_finish(reason: object) -> FinishReason:
-    if not reason:
-        return FinishReason.STOP
-    return _FINISHES.get(read_ending(reason), FinishReason.UNKNOWN)
-
-
-def read_tokens(members: ParsedObject) -> AnswerTokens | None:
+def read_reasoning_tokens(members: ParsedObject) -> int:
     usage = members.get("usage")
-    known = read_usage(usage)
-    if known is None or not isinstance(usage, Mapping):
-        return None
-    details = usage.get("completion_tokens_details")
-    thought = read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    thought = min(thought, known.output_tokens)
-    return AnswerTokens(*known[:3], thought, known.written_tokens, known.hour_tokens)
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    return read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
@@ -259,7 +254,8 @@ class ChatStreamReader:
         self._begun = self._done = self._refused = False
         self._open: BlockKind | None = None  # of a block that is no call
         self._choice: Mapping[str, object] | None = None  # with the finish reason
-        self._tokens: AnswerTokens | None = None
+        self._usage: TokenUsage | None = None
+        self._reasoning_tokens = 0
         self._deltas = 0
         self._signed: list[Mapping[str, object]] = []  # thoughts of the open block
         self.failure: UpstreamFailed | None = None
@@ -320,7 +316,8 @@ class ChatStreamReader:
             self._begun = True
             self._head = read_head(members)
             out = self._writer.begin(self._head)
-        self._tokens = read_tokens(members) or self._tokens
+        if usage := read_usage(members.get("usage")):
+            self._usage, self._reasoning_tokens = usage, read_reasoning_tokens(members)
         choices = members.get("choices")
         for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
@@ -328,7 +325,7 @@ class ChatStreamReader:
                 if reason := choice.get("finish_reason"):
                     check_ending(reason, has_output=True, silence=True)
                     self._choice = choice
-        if not choices and self._tokens is not None and self._choice is not None:
+        if not choices and self._usage is not None and self._choice is not None:
             out += self._finish()
         return out
 
@@ -372,12 +369,12 @@ class ChatStreamReader:
             return b""
         self._done = True
         # Where the provider counts nothing, a delta is a token, as everywhere in the router.
-        tokens = self._tokens or AnswerTokens(0, self._deltas)
         end = read_end(
             self._choice.get("finish_reason"),
             self._choice,
-            tokens,
+            self._usage or TokenUsage(0, self._deltas),
             called=self._calls.begun,
             refused=self._refused,
         )
+        end = end._replace(reasoning_tokens=self._reasoning_tokens)
         return self._close() + self._calls.flush() + self._writer.end(end)

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.conversation.makers import mark_piece
+from router.conversation.intake import mark_piece
 from router.frame.body_patch import to_json
 from router.frame.replies import Reply
 from router.protocols.answers import (
+    NO_USAGE,
     AnswerBlock,
     AnswerEnd,
     AnswerHead,
-    AnswerTokens,
     BlockKind,
     FinishReason,
+    TokenUsage,
     WholeAnswer,
 )
 from router.protocols.event_stream import write_event
@@ -32,7 +33,7 @@ def write_message(answer: WholeAnswer, maker: str = "") -> bytes:
     content = [_block(block, _signature(maker)) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
-        | {"usage": message_usage(answer.end.tokens)}
+        | {"usage": message_usage(answer.end.usage)}
     ).encode()
 
 
@@ -47,7 +48,7 @@ class MessageEventWriter:
     def begin(self, head: AnswerHead) -> bytes:
         start = {**_head(head), "content": [], "stop_reason": None, "stop_sequence": None}
         return write_event(
-            "message_start", {"message": {**start, "usage": message_usage(None)}}
+            "message_start", {"message": {**start, "usage": message_usage(NO_USAGE)}}
         )
 
     def open(self, block: AnswerBlock) -> bytes:
@@ -75,30 +76,28 @@ class MessageEventWriter:
         return write_event("content_block_delta", told) + stop
 
     def end(self, end: AnswerEnd) -> bytes:
-        told: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.tokens)}
+        told: dict[str, object] = {"delta": _stop(end), "usage": message_usage(end.usage)}
         return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
         return write_event("error", {"error": error})
 
 
-def message_usage(tokens: AnswerTokens | None) -> dict[str, object]:
+def message_usage(usage: TokenUsage | None) -> dict[str, object]:
     """Anthropic's `input_tokens` leaves out what came from the cache or was written to it."""
-    known = tokens or AnswerTokens(0, 0)
-    return {
-        "input_tokens": known.input - known.cached - known.written,
-        "cache_creation_input_tokens": known.written,
-        **({"cache_creation": _by_age(known)} if known.hour else {}),
-        "cache_read_input_tokens": known.cached,
-        "output_tokens": known.output,
+    given, made, cached, written, hour = usage or NO_USAGE
+    told: dict[str, object] = {
+        "input_tokens": given - cached - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": made,
     }
-
-
-def _by_age(tokens: AnswerTokens) -> dict[str, int]:
-    return {
-        "ephemeral_5m_input_tokens": tokens.written - tokens.hour,
-        "ephemeral_1h_input_tokens": tokens.hour,
-    }
+    if hour:
+        told["cache_creation"] = {
+            "ephemeral_5m_input_tokens": written - hour,
+            "ephemeral_1h_input_tokens": hour,
+        }
+    return told
 
 
 def _head(head: AnswerHead) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from router.conversation.hosted_text import hosted_text, last_answer
-from router.conversation.makers import read_mark
+from router.conversation.intake import read_mark
 from router.frame.body_patch import to_json
 from router.frame.failure import Untranslatable, no_chat_error, untranslatable_error
 from router.frame.object_lists import iter_objects
@@ -20,20 +20,15 @@ _ERROR: Final = "Error: "
 Turn = dict[str, object]
 
 
-Dropped = dict[str, None]
-
-
-def chat_messages(messages: object, maker: str, dropped: Dropped) -> Iterator[Turn]:
-    """Translates turns. maker: whose thinking goes back. dropped: gets names. Raises
-    Untranslatable for what is asked now; the history is said as text.
-    """
+def chat_messages(messages: object, way: ChatWay) -> Iterator[Turn]:
+    """Says the history as text. Raises Untranslatable for what is asked now."""
     given = list(iter_objects(messages))
     answered = last_answer(given)
     for number, message in enumerate(given):
         content = message.get("content")
-        blocks = _Blocks(dropped, is_history=number < answered)
+        blocks = _Blocks(way.dropped, is_history=way.says_all or number < answered)
         if message.get("role") == "assistant":
-            yield _assistant(content, maker, blocks)
+            yield _assistant(content, way.maker, blocks)
         elif message.get("role") == "system":
             yield {"role": "system", "content": text_or_parts(content)}
         else:
@@ -153,9 +148,7 @@ def _pictures_of(result: Mapping[str, object], blocks: "_Blocks") -> list[Turn]:
 
 
 class _Blocks:
-    """Translates a message's blocks into a chat's parts."""
-
-    def __init__(self, dropped: Dropped, *, is_history: bool) -> None:
+    def __init__(self, dropped: dict[str, None], *, is_history: bool) -> None:
         self._dropped = dropped
         self._is_history = is_history
 
@@ -248,8 +241,8 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
     body["messages"] = [
-        *_system(request.get("system")),
-        *chat_messages(request.get("messages"), way.maker, way.dropped),
+        *system_turn(request.get("system")),
+        *chat_messages(request.get("messages"), way),
     ]
     if request.get("max_tokens") is not None:
         body[way.limit_field] = request["max_tokens"]
@@ -257,7 +250,7 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
         body["stop"] = request["stop_sequences"]
     if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= _tools(request, way.dropped)
+    body |= chat_tools(request, way)
     body |= _format(request)
     effort = _effort(request)
     if effort and "reasoning_effort" not in body:
@@ -266,7 +259,6 @@ def chat_body(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
-    """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
     for name in NATIVE_FIELDS:
         given = value(name)
         # The container of an earlier turn's tool is state that the tool can do without.
@@ -287,24 +279,24 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _system(system: object) -> list[dict[str, object]]:
-    """Without the client's line about its bill: it differs between requests, so that no other
-    provider would find the prompt in its cache.
+def system_turn(system: object) -> list[dict[str, object]]:
+    """Leaves out the client's line about its bill: it differs between requests, so that no
+    other provider would find the prompt in its cache.
     """
     if isinstance(system, list):
-        system = [block for block in system if not _is_billed(block)]
+        system = [
+            block
+            for block in system
+            if not (isinstance(block, Mapping) and str(block.get("text")).startswith(BILLING))
+        ]
     elif isinstance(system, str) and system.startswith(BILLING):
         system = system.partition("\n")[2]
     content = text_or_parts(system, "system")
     return [{"role": "system", "content": content}] if content else []
 
 
-def _is_billed(block: object) -> bool:
-    return isinstance(block, Mapping) and str(block.get("text")).startswith(BILLING)
-
-
-def _tools(request: Mapping[str, object], dropped: dict[str, None]) -> dict[str, object]:
-    kept = without_hosted(request.get("tools"), _CLIENTS, dropped)
+def chat_tools(request: Mapping[str, object], way: ChatWay) -> dict[str, object]:
+    kept = without_hosted(request.get("tools"), _CLIENTS, way.dropped)
     tools = [_tool(tool) for tool in kept]
     if not tools:
         return {}

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
-from router.conversation.makers import own_id
+from router.conversation.intake import own_id
 from router.frame.body_patch import to_json
 from router.protocols.answers import (
+    NO_USAGE,
     AnswerBlock,
     AnswerEnd,
     AnswerHead,
-    AnswerTokens,
     BlockKind,
     FinishReason,
     WholeAnswer,
@@ -86,7 +86,7 @@ class ResponseShape:
             **repeated,
             "store": False,
             "truncation": "disabled",
-            "usage": response_usage(end.tokens) if end and end.tokens else None,
+            "usage": response_usage(end) if end and end.usage else None,
         }
 
     def own_id(self, block: AnswerBlock, head: AnswerHead, number: int) -> str:
@@ -234,14 +234,15 @@ class ResponseEventWriter:
         return write_event(kind, {"sequence_number": self._number, **data})
 
 
-def response_usage(tokens: AnswerTokens) -> dict[str, object]:
-    written = {"cache_write_tokens": tokens.written} if tokens.written else {}
+def response_usage(end: AnswerEnd) -> dict[str, object]:
+    given, made, cached, written, _ = end.usage or NO_USAGE
+    more = {"cache_write_tokens": written} if written else {}
     return {
-        "input_tokens": tokens.input,
-        "input_tokens_details": {"cached_tokens": tokens.cached, **written},
-        "output_tokens": tokens.output,
-        "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
-        "total_tokens": tokens.input + tokens.output,
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": cached, **more},
+        "output_tokens": made,
+        "output_tokens_details": {"reasoning_tokens": min(end.reasoning_tokens, made)},
+        "total_tokens": given + made,
     }
 
 

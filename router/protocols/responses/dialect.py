@@ -160,7 +160,7 @@ class ResponsesStream(StreamFilter):
     def _note_output(self, kind: str, members: ParsedObject) -> None:
         delta = members.get("delta")
         self.progress_events += kind not in NO_PROGRESS and delta != ""
-        if _is_output(kind) and delta != "":
+        if kind.startswith("response.") and kind not in HELD and delta != "":
             self.output_events += bool(delta)
             if not (
                 self.committed or kind == "response.failed" or _is_blank(kind, delta, members)
@@ -198,10 +198,6 @@ def _is_blank(kind: str, delta: object, members: ParsedObject) -> bool:
         return isinstance(delta, str) and delta.isspace()
     item = members.get("item")
     return item is None or not item_speaks(item)
-
-
-def _is_output(kind: str) -> bool:
-    return kind.startswith("response.") and kind not in HELD
 
 
 def end_reason(get: Callable[[str], object]) -> object:

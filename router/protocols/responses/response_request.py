@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from router.conversation.hosted_text import has_text, hosted_text, last_answer
-from router.conversation.makers import maker_of_id, open_thoughts
+from router.conversation.intake import maker_of_id, open_thoughts
 from router.conversation.native_histories import check_references
 from router.frame.body_patch import to_json
 from router.frame.failure import REFERENCE, no_chat_error, reference_error, untranslatable_error
@@ -26,8 +26,6 @@ _PARAMETERS: Final = {
 
 
 class ToolOrigin(NamedTuple):
-    """How the client knows a function of the chat."""
-
     name: str
     namespace: str = ""
     is_custom: bool = False
@@ -55,16 +53,14 @@ class ResponseTools:
             return {}
         kind = choice.get("type")
         if kind == "allowed_tools":
-            return self._allowed(choice)
+            names = {flat_name(tool) for tool in iter_objects(choice.get("tools"))}
+            kept = [tool for tool in self.functions if tool["function"]["name"] in names]
+            mode = choice.get("mode") or "auto"
+            return {"tools": kept or self.functions, "tool_choice": mode}
         if kind not in ("function", _CUSTOM):
             what = f"a tool_choice of type {str(kind)[:60]!r}"
             raise no_chat_error(what, "tool_choice")
         return {"tool_choice": {"type": "function", "function": {"name": flat_name(choice)}}}
-
-    def _allowed(self, choice: Mapping[str, object]) -> Tool:
-        names = {flat_name(tool) for tool in iter_objects(choice.get("tools"))}
-        kept = [tool for tool in self.functions if tool["function"]["name"] in names]
-        return {"tools": kept or self.functions, "tool_choice": choice.get("mode") or "auto"}
 
     def _functions(self, tool: Mapping[str, object]) -> Iterator[Tool]:
         kind, name = tool.get("type"), str(tool.get("name"))
@@ -79,10 +75,6 @@ class ResponseTools:
             yield _custom_function(tool)
         else:
             yield _function(tool)
-
-
-def custom_arguments(text: object) -> str:
-    return to_json({_TEXT: text if isinstance(text, str) else ""})
 
 
 def custom_text(arguments: str) -> str:
@@ -127,7 +119,7 @@ def chat_messages(instructions: object, given: object, way: ChatWay) -> list[Tur
     items = list(iter_objects(given))
     answered = last_answer(items)
     for number, item in enumerate(items):
-        turns.is_history = number < answered
+        turns.is_history = way.says_all or number < answered
         turns.add_item(item)
     return turns.found
 
@@ -155,7 +147,7 @@ class _Turns:
             if self._way.maker and maker_of_id(item.get("id")) == self._way.maker:
                 self._thought += _summary(item)
             self._signed += open_thoughts(item.get("encrypted_content"))
-        elif kind == "item_reference":
+        elif kind == "item_reference" and not self._way.says_all:
             raise reference_error()
         else:
             self._way.dropped[f"input.{kind}"] = None
@@ -179,7 +171,8 @@ class _Turns:
     def _add_call(self, item: Mapping[str, object]) -> None:
         arguments = item.get("arguments") or "{}"
         if item.get("type") == "custom_tool_call":
-            arguments = custom_arguments(item.get("input"))
+            text = item.get("input")
+            arguments = to_json({_TEXT: text if isinstance(text, str) else ""})
         function = {"name": flat_name(item), "arguments": arguments}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
         last = self.found[-1] if self.found else None
@@ -192,7 +185,6 @@ class _Turns:
             calls.append(call)
 
     def _say(self, text: str) -> None:
-        """What a hosted tool left is of the assistant's turn."""
         last = self.found[-1] if self.found else None
         if last is None or last["role"] != "assistant":
             last = self._hosted = {"role": "assistant", "content": None}
@@ -316,7 +308,7 @@ def chat_body(
     reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(request.get("text"))
+    body |= text_settings(request.get("text"))
     if not tools.functions:
         body.pop("parallel_tool_calls", None)
         return body
@@ -340,7 +332,7 @@ def wants_thinking(request: Mapping[str, object]) -> bool:
     )
 
 
-def _text(text: object) -> dict[str, object]:
+def text_settings(text: object) -> dict[str, object]:
     if not isinstance(text, Mapping):
         return {}
     found: dict[str, object] = {}

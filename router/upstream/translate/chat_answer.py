@@ -118,8 +118,6 @@ def _count(value: object) -> int:
 
 
 class ChunkMaker:
-    """Makes the chunks of one stream, all with its id, time and model."""
-
     def __init__(self) -> None:
         self.id = ""
         self.model = ""
@@ -183,6 +181,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _AWS_TOO_LONG: Final = "input is too long"
 _GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
+_RATES: Final = (b"anthropic-ratelimit-", b"x-ratelimit-")
 _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
 
 
@@ -197,7 +196,8 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
         raw = await read_error_body(reply)
     finally:
         await reply.aclose()
-    headers = [_JSON, *(header for header in reply.headers if _is_kept(header[0]))]
+    headers = [_JSON]
+    headers += [h for h in reply.headers if h[0] in _KEPT or h[0].startswith(_RATES)]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
     if error is None:  # a proxy's page, or nothing: the status says enough
         return ReadReply(reply.status, headers, b"{}")
@@ -208,10 +208,6 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ReadReply:
             headers.append((b"retry-after", wait_s))
     shaped = {"param": None, "code": None, **error}
     return ReadReply(status, headers, json.dumps({"error": shaped}).encode())
-
-
-def _is_kept(name: bytes) -> bool:
-    return name in _KEPT or name.startswith((b"anthropic-ratelimit-", b"x-ratelimit-"))
 
 
 def _error(raw: bytes) -> Json | None:

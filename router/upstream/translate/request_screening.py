@@ -16,8 +16,6 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ScreeningRules:
-    """What a kind of provider takes."""
-
     fields: frozenset[str]  # top-level ones that have a counterpart
     parts: frozenset[str]  # kinds of content
     urls: tuple[str, ...]  # beginnings of the URLs that the provider fetches itself

@@ -127,8 +127,6 @@ class ErrorInStream(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TranslatedCall:
-    """A request as its provider has it."""
-
     path: str
     body: Json
     headers: Mapping[str, str]
@@ -143,8 +141,6 @@ class PayloadSource(Protocol):
 
 
 class ChunkTranslator(Protocol):
-    """Makes OpenAI's chunks of a provider's stream."""
-
     finished: bool  # the stream came to its end
     # Cuts it into its events. ended: it said why it ends, and its last event may be missing.
     payloads: PayloadSource
@@ -156,21 +152,15 @@ class ChunkTranslator(Protocol):
         """Translates an event into OpenAI's chunks. Raises ErrorInStream."""
         ...
 
-    def end(self) -> Sequence[Json]:
-        """The upstream's stream is over: the last chunks, none where it broke off."""
-        ...
+    def end(self) -> Sequence[Json]: ...
 
 
 class Translation(Protocol):
     """Pure, but for the tables that it looks models up in."""
 
-    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        """Translates a chat into the provider's request. Raises Untranslatable."""
-        ...
+    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall: ...
 
-    def answer(self, ask: TranslatedCall, answer: Json) -> Json:
-        """Translates the provider's answer into a chat's; may raise any error."""
-        ...
+    def answer(self, ask: TranslatedCall, answer: Json) -> Json: ...
 
     def chunks(self, ask: TranslatedCall) -> ChunkTranslator: ...
 

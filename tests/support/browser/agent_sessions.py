@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control.agents import agents, sessions, turns
-from harness.control.agents.agents import AgentSpec
-from harness.control.agents.sessions import AgentsClient
+from harness.control.agents import agents, turns
+from harness.control.agents.agents import AgentsClient
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.control.operations import keys
@@ -76,12 +75,16 @@ def create_key(file: Path, name: str, role: Role = Role.ADMIN) -> str:
 
 def create_agent(ctx: Context, name: str = "concierge", route: str = "chat") -> Agent:
     choice = ModelChoice(route, ModelKind.ROUTE, route=route)
-    spec = AgentSpec(name, choice, tools=(AgentTool("find", {"type": "object"}),))
-    return agents.create_agent(ctx, OPERATOR, spec)
+    spec: dict[str, Any] = {
+        "name": name,
+        "model": choice,
+        "tools": (AgentTool("find", {"type": "object"}),),
+    }
+    return agents.create_agent(ctx, OPERATOR, **spec)
 
 
 def open_session(ctx: Context, agent: Agent, user: str = "ada") -> AgentSession:
-    return sessions.open_session(ctx, OPERATOR, agent.id, user)
+    return agents.open_session(ctx, OPERATOR, agent.id, user)
 
 
 def converse(

@@ -1,8 +1,7 @@
 """An agent's session that waits for a person's decision about another model."""
 
-from harness.control.agents import agents, sessions, switches
-from harness.control.agents.agents import AgentSpec
-from harness.control.agents.sessions import AgentsClient
+from harness.control.agents import agents, switches
+from harness.control.agents.agents import AgentsClient
 from harness.control.context import Context
 from harness.domain.agents.agent import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -12,7 +11,7 @@ from harness.domain.operations.access import SYSTEM
 def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchRequest:
     client = AgentsClient.of_person(SYSTEM)
     chat = ModelChoice("chat", ModelKind.ROUTE, route="chat")
-    agent = agents.create_agent(ctx, client, AgentSpec("helper", chat))
-    session = sessions.open_session(ctx, client, agent.id, "user-7")
+    agent = agents.create_agent(ctx, client, "helper", chat)
+    session = agents.open_session(ctx, client, agent.id, "user-7")
     wanted = literal_choice(model, model)
     return switches.request_switch(ctx, session.id, (wanted,), "it is cleverer")

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
-from benchmarks.gate.gate_benchmark import FIVE, TEN, GateBenchmarkPlan, theta0_of
+from benchmarks.gate.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of
 from benchmarks.gate.gate_rules import ALPHA, MARGIN
 from benchmarks.gate.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.suite_plan import Claim, ClaimPopulation
@@ -38,39 +38,15 @@ class AnsweredSuite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromotionRates:
-    """Shares promoted and mean items used, over the pairs; `worst` of the worst pair."""
-
-    false_mean: float
-    worst: float
-    five: float  # five, ten: of a candidate that is so many points above the null
-    ten: float
-    items_five: float
-    items_ten: float
-
-
-def rates_over_pairs(cells: Mapping[float, Sequence[tuple[float, float]]]) -> dict[str, float]:
-    """Returns the fields of PromotionRates.
-
-    cells: share promoted and mean items of each pair, for each lift: 0, FIVE and TEN.
-    """
-    null, five, ten = (np.array(cells[lift]) for lift in (0.0, FIVE, TEN))
-    return {
-        "false_mean": float(null[:, 0].mean()),
-        "worst": float(null[:, 0].max()),
-        "five": float(five[:, 0].mean()),
-        "ten": float(ten[:, 0].mean()),
-        "items_five": float(five[:, 1].mean()),
-        "items_ten": float(ten[:, 1].mean()),
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswersRow(PromotionRates):
-    """Holds what the gate does on one suite."""
+class AnswersRow:
+    """Shares promoted and mean items used on one suite, over the pairs."""
 
     suite: AnsweredSuite
     population: ClaimPopulation
+    false_mean: float
+    worst: float  # of the worst pair, at the null
+    five: float  # of a candidate that is 5 points above the null
+    items_five: float
 
     @property
     def candidate_answers(self) -> float:
@@ -91,11 +67,18 @@ def measure_answers(
             _decide(pair, suite, lift, count, [plan.seed, index])
             for index, pair in enumerate(pairs)
         ]
-        for lift, count in ((0.0, draws), (FIVE, plan.power), (TEN, plan.power))
+        for lift, count in ((0.0, draws), (FIVE, plan.power))
     }
     for population in cells[0.0][0]:
-        rates = {lift: [pair[population] for pair in pairs] for lift, pairs in cells.items()}
-        yield AnswersRow(suite=suite, population=population, **rates_over_pairs(rates))
+        null, five = (np.array([pair[population] for pair in cells[x]]) for x in (0.0, FIVE))
+        yield AnswersRow(
+            suite=suite,
+            population=population,
+            false_mean=float(null[:, 0].mean()),
+            worst=float(null[:, 0].max()),
+            five=float(five[:, 0].mean()),
+            items_five=float(five[:, 1].mean()),
+        )
 
 
 def measure_repeats(

@@ -3,7 +3,7 @@ conversation are alike (statistics.md §1.12), by clusters and by items taken as
 
 An item takes its cluster's draw with probability √ICC and a draw of its own otherwise, so that
 two items of a cluster correlate by the ICC. Every item has the same distribution, of which the
-mean is the null's, or so many points above it.
+mean is the null's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,8 +36,6 @@ class ClusterRow:
     by_items: float  # by_items, by_clusters: at the null
     by_clusters: float
     worst: float  # of by_clusters
-    five: float  # five, ten: by clusters, of a candidate that is so many points above the null
-    ten: float
 
 
 def measure_clusters(
@@ -53,17 +51,10 @@ def measure_clusters(
     for group in groups:
         for icc in correlations:
             key = [seed, items, group, round(icc * 10)]
-            null, five, ten = (
-                [
-                    _promoted(pair, claim, (items, group, icc), lift, draws, [*key, i])
-                    for i, pair in enumerate(pairs)
-                ]
-                for lift, draws in (
-                    (0.0, replications),
-                    (0.05, max(1, replications // 4)),
-                    (0.10, max(1, replications // 4)),
-                )
-            )
+            null = [
+                _promoted(pair, claim, (items, group, icc), replications, [*key, i])
+                for i, pair in enumerate(pairs)
+            ]
             yield ClusterRow(
                 claim=claim,
                 items=items,
@@ -72,8 +63,6 @@ def measure_clusters(
                 by_items=float(np.mean([share[0] for share in null])),
                 by_clusters=float(np.mean([share[1] for share in null])),
                 worst=max(share[1] for share in null),
-                five=float(np.mean([share[1] for share in five])),
-                ten=float(np.mean([share[1] for share in ten])),
             )
 
 
@@ -107,20 +96,19 @@ def _promoted(
     pair: ModelPair,
     claim: Claim,
     setting: tuple[int, int, float],
-    lift: float,
     replications: int,
     key: Sequence[int],
 ) -> tuple[float, float]:
     """Shares promoted by items and by clusters."""
     items, group, icc = setting
-    rng = np.random.default_rng([*key, round(lift * 1000)])
+    rng = np.random.default_rng([*key, 0])
     sizes = cluster_sizes(items, group, rng)
-    d = draw_clustered(pair, theta0_of(claim) + lift, sizes, icc, (replications, rng))
+    d = draw_clustered(pair, theta0_of(claim), sizes, icc, (replications, rng))
     begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     means = np.clip(np.add.reduceat(d, begins, axis=1) / sizes, -1.0, 1.0)
     by_clusters = Design(claim, MARGIN, len(sizes), ALPHA, unit="cluster")
     return (
-        _share(d, Design(claim, MARGIN, d.shape[1], ALPHA)) if lift == 0.0 else 0.0,
+        _share(d, Design(claim, MARGIN, d.shape[1], ALPHA)),
         _share(means, by_clusters),
     )
 

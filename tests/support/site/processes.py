@@ -16,8 +16,6 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.support.site.network_hosts import NetworkHost
-
 START_S = 240.0
 # A gate run evaluates two targets: minutes on a machine that has other work.
 COMMAND_S = 600.0
@@ -57,10 +55,6 @@ class Site:
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     # Of single processes, beside this one's.
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
-    # Folders of the code that single processes run, where it is not this checkout's.
-    code: dict[str, Path] = field(default_factory=dict)
-    # Where single processes run, if not on this machine itself.
-    hosts: dict[str, NetworkHost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.folder / "swapgate.yaml"
@@ -79,33 +73,26 @@ class Site:
         main = [sys.executable, "-m", "swapgate"]
         return [*main, "--config", str(self.config), *words]
 
-    def run(
-        self, *words: str, expect: int | None = 0, code: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(  # noqa: S603 - our own command
             self.command(*words),
             capture_output=True,
             text=True,
             timeout=COMMAND_S,
             check=False,
-            cwd=code,
         )
         assert expect is None or done.returncode == expect, done.stderr + done.stdout
         return done
 
     def start(self, name: str, *words: str, wait_for: str | None = None) -> None:
-        command = self.command(*words)
-        if name in self.hosts:
-            command = self.hosts[name].command(command)
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                command,
+                self.command(*words),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.environment.get(name, {})},
-                cwd=self.code.get(name),
             )
         if wait_for is not None:
             self.answers(name, wait_for)

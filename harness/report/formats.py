@@ -1,16 +1,18 @@
-"""Renders a report as one HTML file: its Markdown, with a drawing of the intervals.
-What models wrote is text in it, never markup.
+"""Renders a report as one HTML file, which is its Markdown with a drawing of the intervals, and
+as JUnit XML. What models wrote is text in both, never markup.
 """
 
 from collections.abc import Iterator
 from html import escape
 from typing import Final
+from xml.etree import ElementTree as ET
 
 from markdown_it import MarkdownIt
 
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.evals.verdict import SuiteReport
 from harness.domain.formatting import format_points, format_points_interval
-from harness.report.content import Report
+from harness.report.content import Report, SuiteSection
 from harness.report.markdown import render_markdown
 
 _STYLE: Final = """
@@ -68,3 +70,68 @@ def _drawing(suite: SuiteReport) -> str:
 
 def _x(share: float) -> float:
     return _MIDDLE * (1.0 + max(-1.0, min(share, 1.0)))
+
+
+PROBLEMS = {
+    "failed": "failure",
+    "harness_mismatch": "failure",
+    "inconclusive": "failure",
+    "infra_error": "error",
+    "open": "error",
+}
+
+
+Case = tuple[str, float, str, str]  # its name, seconds, outcome and reason
+
+
+def render_junit(report: Report) -> str:
+    """Counts and messages; times are the sums of the answers' times."""
+    comparison = report.comparison
+    passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
+    # A suite that decided nothing by itself has not failed a candidate.
+    cases = [(_case(part), part.decides and not passed) for part in report.suites]
+    # Of several suites as one: their answers' times stand at the suites.
+    cases += [((_title(r), 0.0, r.outcome, r.reason), not passed) for r in report.together]
+    problems = [PROBLEMS.get(case[2], "") if counts else "" for case, counts in cases]
+    suite = ET.Element(
+        "testsuite",
+        name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
+        tests=str(len(cases)),
+        failures=str(problems.count("failure")),
+        errors=str(problems.count("error")),
+        timestamp=f"{report.made_at:%Y-%m-%dT%H:%M:%S}",
+    )
+    for ((name, duration_s, outcome, reason), _), problem in zip(cases, problems, strict=True):
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname="swapgate.gate",
+            name=name,
+            time=f"{duration_s:.3f}",
+        )
+        if problem:
+            ET.SubElement(case, problem, type=outcome, message=_text(reason))
+        else:
+            ET.SubElement(case, "system-out").text = _text(reason)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(part: SuiteSection) -> Case:
+    report = part.report
+    answers = [*part.side.incumbent, *part.side.candidate]
+    duration_s = sum(answer.duration_s for answer in answers)
+    if report is None:
+        return _title(part.side.plan), duration_s, "open", "the gate is still open"
+    return _title(part.side.plan), duration_s, report.outcome, report.reason
+
+
+def _title(of: SuitePlan | SuiteReport) -> str:
+    return f"{of.suite} ({of.role.value})"
+
+
+def _text(words: str) -> str:
+    """XML has no control characters, not even as references."""
+    return "".join(word for word in words if word >= " " or word in "\t\n")

@@ -1,0 +1,72 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dashboard.views import verdict_text
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SliceFigures, SuiteFigures, SuiteReport, VerdictBasis
+
+pytestmark = pytest.mark.req("A7", "F2")
+DANISH = SliceFigures("language", "Danish", 60, 90, -0.5, -0.63, -0.37, 0.001, worse=True)
+REPORT = SuiteReport(
+    suite="mail", role=SuiteRole.PRIMARY, claim=Claim.NON_INFERIOR, margin=0.02,
+    outcome="passed", how="final", n_used=500, n_max=500, delta=-0.004, ci_low=-0.026,
+    ci_high=0.018, ci_method="tango", log_e_bad=0.0, p_final=0.01, wins=15, ties=468, losses=17,
+    reason="",
+)  # fmt: skip
+
+
+def report(outcome: str = "passed", **figures: Any) -> SuiteReport:
+    return replace(REPORT, outcome=outcome, details=SuiteFigures(**figures).as_json())
+
+
+def basis(*suites: SuiteReport, mean: SuiteReport | None = None) -> VerdictBasis:
+    return VerdictBasis("failed", (), suites, mean, {})
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (REPORT, "−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0; 500 pairs."),
+        (replace(REPORT, claim=Claim.SUPERIOR), "must be better than 0; 500 pairs."),
+        (replace(REPORT, n_used=29), "−0.4 points on 29 pairs: too few for an interval"),
+        (report("inconclusive"), "500 pairs. The interval crosses the limit."),
+        (
+            replace(report(cluster="document", items=93), n_used=31),
+            "93 pairs in 31 clusters (by document)",
+        ),
+        (replace(REPORT, n_used=0, reason="no answer came"), "no answer came"),
+        (report("harness_mismatch", rule="code_fence"), "Broken most often: code_fence"),
+    ],
+)
+def test_a_suite_is_told_with_its_limit_its_pairs_and_what_is_open(
+    found: SuiteReport, says: str
+) -> None:
+    assert says in verdict_text.suite_line(found, basis(found))
+
+
+def test_a_slice_that_is_shown_worse_fails_its_suite_and_a_chart_says_what_decided() -> None:
+    failed = report("failed", slices=(DANISH,))
+    assert verdict_text.slice_line(DANISH, failed) == (
+        "−50.0 points, 95 % CI −63.0 to −37.0; 60 items. It is shown worse, which fails the "
+        "candidate whatever its mean is."
+    )
+    assert "It is worse as scored." in verdict_text.slice_line(DANISH, report("inconclusive"))
+    later = replace(report(slices=(DANISH, replace(DANISH, value="English"))), n_used=100)
+    assert "decided on the first 100 items; the slices were tested on more" in (
+        verdict_text.slices_note(later)
+    )
+    clusters = report(cluster="document")
+    note = verdict_text.bars_note([REPORT, clusters], {"mail": "Customer mail"})
+    assert (
+        "Those of Customer mail count clusters: the mean over the items of one document" in note
+    )
+
+
+def test_what_failed_is_told_before_what_passed_and_a_mean_before_its_members() -> None:
+    passed, failed = (replace(REPORT, suite=name) for name in ("a", "b"))
+    failed = replace(failed, outcome="failed")
+    assert list(verdict_text.deciding(basis(passed, failed))) == [failed]
+    mean = replace(REPORT, suite="the mean", outcome="failed")
+    assert verdict_text.measured(basis(passed, failed, mean=mean))[0] is mean
