@@ -16,25 +16,26 @@ from dashboard import html, labels, theme
 from dashboard.theme import Palette
 from harness.app import processes
 from harness.app.installation import Installation, open_installation
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.providers import named_models
-from harness.control.routing import banners, routes
-from harness.control.routing.banners import Banner
-from harness.control.serialize import to_plain
-from harness.domain.errors import (
+from harness.frame.errors import (
     ConfigError,
     NotAllowed,
     NotFound,
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.formatting import escape_formula
-from harness.domain.operations.access import Actor
-from harness.domain.pagination import Page
-from harness.domain.settings import OidcSettings
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.routing import Routing
+from harness.frame.formatting import escape_formula
+from harness.frame.pagination import Page
+from harness.frame.people.access import Actor
+from harness.frame.serialize import to_plain
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import queries
+from harness.operations.settings import OidcSettings
+from harness.proposals import banners
+from harness.proposals.banners import Banner
+from harness.registry import named_models
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
 
 log = logging.getLogger("swapgate.dashboard")
 Item = TypeVar("Item")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.app.eval_workers import run_worker
 from harness.app.installation import open_installation
-from harness.store.sql.evals import EvalRuns
+from harness.routing.records.runs import EvalRuns
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from benchmarks.faults.load import Door
 from benchmarks.faults.upstreams import FALLBACK, Upstreams
 from benchmarks.faults.vitals import Vitals, metrics
 from benchmarks.router.processes import Site, free_port, start, wait_for
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.control.operations import keys
-from harness.control.routing import seed
-from harness.domain.operations.access import SYSTEM
-from harness.store.sql.observations import Observations
+from harness.frame.people.access import SYSTEM
+from harness.operations import keys
+from harness.routing.records.observations import Observations
 
 KEY_FILE = "key"
 

@@ -11,20 +11,22 @@ from pathlib import Path
 import yaml
 
 from benchmarks.router.processes import Ask, Peer, Site
-from harness.domain.evals.verdict import Passed
-from harness.domain.operations.access import ApiKey, key_hash
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.route_changes import CreateRoute, StartCanary
-from harness.domain.routing.target import Price, Provider, Target
-from harness.runtime.clock import SystemClock
+from harness.frame.people.access import ApiKey, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.runtime.clock import SystemClock
+from harness.gate.policy import Policy
+from harness.gate.verdict import Passed
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import CreateRoute, StartCanary
 from harness.store import migrate
-from harness.store.sql.operations import ApiKeys
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.providers import Providers
-from harness.store.sql.routing import Routing
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store import records
 

@@ -11,10 +11,10 @@ from dashboard.html import escape, strong
 from dashboard.views import decisions, samples, verdict_text
 from dashboard.views.decisions import ProposalRow
 from dashboard.views.samples import ComparisonView, show_format_failures
-from harness.control.routing import monthly_bill
-from harness.domain.evals.verdict import SuiteReport
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.report.content import list_pinned
+from harness.gate.verdict import SuiteReport
+from harness.proposals.report.content import list_pinned
+from harness.routes import monthly_bill
+from harness.routing.proposal import ProposalPhase
 
 CHARTS_A_ROW = 3
 

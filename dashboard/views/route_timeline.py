@@ -10,18 +10,19 @@ import pandas as pd
 
 from dashboard import labels, plots
 from dashboard.theme import Palette
-from harness.control.context import Context
-from harness.control.evals.drift_watches import DriftStatus, list_drift_status
-from harness.control.operations import queries
-from harness.control.routing import fallback_chain, routes, scorecard
-from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.scorecard import RouteScorecard
-from harness.domain.pagination import Page, PageRequest
-from harness.domain.routing.table import Route, RouteRecord
-from harness.domain.routing.target import Target
-from harness.gate.text.canary_state import describe_change
-from harness.store.sql.observations import Observations
-from harness.store.sql.routing import Routing
+from harness.canary.canary_state import describe_change
+from harness.evals.drift_watches import DriftStatus, list_drift_status
+from harness.frame.pagination import Page, PageRequest
+from harness.operations import queries
+from harness.proposals import fallback_chain
+from harness.proposals.fallback_chain import ChainEntry
+from harness.providers.target import Target
+from harness.routes import routes, scorecard
+from harness.routes.scorecard import RouteScorecard
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route, RouteRecord
 
 MOST_VERSIONS: Final = 200
 

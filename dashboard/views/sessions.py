@@ -13,21 +13,21 @@ from dashboard import current_user, html, labels, page_frame
 from dashboard.dialog_forms import REASON, Form, dialog, show_openers
 from dashboard.html import escape, noted, pill, strong
 from dashboard.labels import Label, Tone
-from harness.control.agents import agents, switches
-from harness.domain.agents.agent import AgentGrant, AgentSession, SessionState
-from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.switch_request import (
+from harness.agents import agents, switches
+from harness.agents.message import MessageRole, MessageState, SessionMessage
+from harness.agents.records import Agents, SessionMessages, Sessions
+from harness.agents.switch_request import (
     ModelSwitchRequest,
     SwitchState,
     switch_lines,
     switch_question,
     visible_text,
 )
-from harness.domain.errors import NotFound
-from harness.domain.formatting import format_age, format_quantity, format_usd
-from harness.domain.operations.access import Role
-from harness.domain.pagination import MOST_LISTED, PageRequest
-from harness.store.sql.agents import Agents, SessionMessages, Sessions
+from harness.frame.errors import NotFound
+from harness.frame.formatting import format_age, format_quantity, format_usd
+from harness.frame.pagination import MOST_LISTED, PageRequest
+from harness.frame.people.access import Role
+from harness.routing.agent import AgentGrant, AgentSession, SessionState
 
 # Each may be as long as `agents.max_message_bytes`.
 MOST_MESSAGES: Final = 30

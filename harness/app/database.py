@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from harness.app import secret_files, signing_keys
 from harness.app.installation import Installation, job_queue
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.keyring import KeyPurpose, PublicKey
-from harness.domain.settings import RunQueueKind, Settings
-from harness.runtime import secret_files, signing_keys
-from harness.store.sql.audit import AuditLog
+from harness.config.model import RunQueueKind, Settings
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.keyring import KeyPurpose, PublicKey
 
 if TYPE_CHECKING:
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.control.proposals import evaluation
-from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.evals.verdict import Passed
-from harness.domain.formatting import format_bps, format_quantity
-from harness.domain.operations.keyring import parse_keyring
-from harness.domain.proposals.proof import ProvenRows, SwapChange, parse_proof
-from harness.domain.proposals.proposal import was_registered_before
-from harness.domain.routing.target import Target
-from harness.gate.offline.recomputation import recompute_verdict
-from harness.runtime.signing import Ed25519Signatures
+from harness.frame.errors import InputError, StaleEvidence
+from harness.frame.formatting import format_bps, format_quantity
+from harness.frame.signing.ed25519 import Ed25519Signatures
+from harness.frame.signing.keyring import parse_keyring
+from harness.gate.run import Sample
+from harness.gate.suite_plan import SuitePlan
+from harness.gate.verdict import Passed
+from harness.proposals.evaluation import evaluation
+from harness.proposals.evaluation.recomputed_verdict import recompute_verdict
+from harness.providers.target import Target
+from harness.routing.proof import ProvenRows, SwapChange, parse_proof
+from harness.routing.proposal import was_registered_before
 from harness.store.signing.proof_rows import build_proven, find_faults
 
 NOT_SHOWN: Final = (

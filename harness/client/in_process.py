@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
+from harness.frame.errors import InputError, RouterUnreachable, StreamBroken
 from router.frame.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import DatabaseUnusable
+from harness.frame.errors import DatabaseUnusable
 from harness.store.tables import metadata
 
 Definitions = Mapping[tuple[str, str], str]

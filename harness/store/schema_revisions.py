@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import DatabaseUnusable
+from harness.frame.errors import DatabaseUnusable
 from harness.store.tables import metadata
 
 # The newest migration.

@@ -7,17 +7,22 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import Actor
-from harness.domain.operations.signed_rows import Lineage, RowFault
-from harness.domain.routing.table import Snapshot
-from harness.ports import Clock, Signatures
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import Actor
+from harness.frame.ports import Clock, Signatures
+from harness.frame.records.database_errors import translated
+from harness.frame.records.installation import meta
+from harness.frame.records.row_signatures import RowSignatures
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.frame.signing.signed_rows import Lineage, RowFault
+from harness.routing.records.installation import Installations, missing_lineage
+from harness.routing.table import Snapshot
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes
-from harness.store.database_errors import translated
 from harness.store.engine import SqliteFile
 from harness.store.leader import leadership
-from harness.store.schema.operations import meta
+from harness.store.listings import Listings
 from harness.store.signing import signed_snapshot
 from harness.store.signing.manifest import Manifests
 from harness.store.signing.row_faults import (
@@ -27,11 +32,6 @@ from harness.store.signing.row_faults import (
     without_triggers,
     working_faults,
 )
-from harness.store.signing.row_signatures import RowSignatures
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.installation import Installations, missing_lineage
-from harness.store.sql.listings import Listings
-from harness.store.transaction import Transaction
 
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3

@@ -9,9 +9,10 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
+from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.records import PRINCIPAL, principal
+from harness.frame.records.installation import meta
 from harness.store.guards import triggers
-from harness.store.schema.operations import PRINCIPAL, meta, principal
 from harness.store.schema_revisions import REVISION
 from harness.store.tables import metadata
 

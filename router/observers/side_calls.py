@@ -8,19 +8,19 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
 
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.domain.canary.guardrails import Guardrail, JudgeTally
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.reliability.breaker import LAST_RESORT_TICKET
-from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.target import Price
-from harness.domain.settings import RouterSettings
-from harness.ports import Clock
-from harness.store.sql.interventions import Shadows
-from harness.store.sql.observations import Observations
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.spending_meter import SpendingMeter
+from harness.frame.errors import StoreUnavailable
+from harness.frame.ports import Clock
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import Guardrail, JudgeTally
+from harness.providers.models.capabilities import Endpoint
+from harness.providers.target import Price
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.breaker import LAST_RESORT_TICKET
+from harness.routing.settings import RouterSettings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.protocols.answers import TokenUsage

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from harness.domain.privacy.capture import (
-    CapturedRequest,
-    CaptureResult,
-    capture_expiry,
-    capture_id,
-)
-from harness.domain.privacy.redaction import Redactor
-from harness.store.sql.observations import Captures
+from harness.frame.redaction import Redactor
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest, CaptureResult, capture_expiry, capture_id
 from harness.store.store import Store
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft

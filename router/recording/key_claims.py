@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.errors import StoreUnavailable
-from harness.ports import Clock
-from harness.store.sql.observations import Observations
+from harness.frame.errors import StoreUnavailable
+from harness.frame.ports import Clock
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory
+from harness.routing.records.observations import Observations
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock

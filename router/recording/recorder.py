@@ -14,20 +14,21 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.failures import ArmFailure
-from harness.domain.routing.table import Arm, Canary
-from harness.ports import Clock
-from harness.store.sql.interventions import Shadows
-from harness.store.sql.observations import Failovers, Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.providers import Sightings
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import StoreUnavailable
+from harness.frame.failures import ArmFailure
+from harness.frame.ports import Clock
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.observation import ObservationBlock
+from harness.proposals.judge import JudgeOutcome
+from harness.providers.records import Sightings
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.observations import Observations
+from harness.routing.table import Arm, Canary
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.recording.capture_writer import CaptureWriter
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims

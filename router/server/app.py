@@ -6,10 +6,10 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.ports import Clock, RateBook
+from harness.evals.month_spending import SpendingPurpose
+from harness.frame.ports import Clock, RateBook
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.table import KeyGrant
 from harness.store.store import Store
 from router.access.admission import Admission, AsideKind
 from router.access.front_door import SOON, Callers, FrontDoor, is_anthropics

@@ -9,26 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain import json_schema
-from harness.domain.content_hash import canonical_json, hash_content
-from harness.domain.errors import (
+from harness.frame import json_schema
+from harness.frame.content_hash import canonical_json, hash_content
+from harness.frame.errors import (
     ConfigError,
     DatabaseRestored,
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.operations.signed_rows import (
+from harness.frame.plain_data import from_plain, to_plain
+from harness.frame.signing.signed_rows import (
     Lineage,
     Revocations,
     foreign_reason,
     fork_reason,
     older_reason,
 )
-from harness.domain.plain_data import from_plain, to_plain
-from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.routing.table import Snapshot
-from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
+from harness.providers.credential import ProviderKeySets
+from harness.providers.force import KillSwitch
+from harness.providers.target import NO_DATA_CLASSES, DataClasses
+from harness.routing.table import Snapshot
 from harness.store.store import Store
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot

@@ -8,15 +8,15 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.control.agents import switches
-from harness.control.proposals import submission
-from harness.domain.agents.agent import literal_choice
-from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.pagination import PageRequest
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.store.sql.agents import SwitchRequests
+from harness.agents import switches
+from harness.agents.records import SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import Role
+from harness.frame.people.principals import OPERATOR
+from harness.proposals import submission
+from harness.routing.agent import literal_choice
+from harness.routing.proposal import ProposalPhase
 from tests.browser.conftest import AGENT, SPY
 from tests.support.browser.agent_sessions import converse, create_key, open_session, opened
 from tests.support.browser.dashboard_data import Lived, counted, lived_copy

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.domain.operations.audit import AuditEvent
-from harness.store.sql.audit import AuditLog
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
 from tests.support.browser.agent_sessions import create_key, opened
 from tests.support.browser.dashboard_data import configured
 from tests.support.browser.dashboard_server import (

@@ -3,20 +3,20 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.agents.agent import SessionState
-from harness.domain.agents.message import IdempotencyKey, MessageState
-from harness.domain.agents.switch_request import SwitchState
-from harness.domain.errors import NotFound
-from harness.store.database_errors import RowRefused
-from harness.store.tables import metadata
-from harness.store.sql.agents import (
+from harness.agents.message import IdempotencyKey, MessageState
+from harness.agents.records import (
     AgentGrants,
     Agents,
     SessionMessages,
     Sessions,
     SwitchRequests,
 )
+from harness.agents.switch_request import SwitchState
+from harness.frame.errors import NotFound
+from harness.frame.records.database_errors import RowRefused
+from harness.routing.agent import SessionState
 from harness.store.store import Store
+from harness.store.tables import metadata
 from tests.contract.conftest import FixedClock, Opener
 from tests.support.store.agent_records import (
     AGENT,

@@ -3,12 +3,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import NotFound
-from harness.domain.operations.alert_record import Notified, mark_notified
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
-from harness.domain.reliability.failover import Failover
-from harness.store.sql.operations import Alerts, Deliveries
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.alert_record import Notified, mark_notified
+from harness.frame.alerts.delivery import mark_delivered, mark_failed, new_delivery
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.errors import NotFound
+from harness.routing.reliability.failover import Failover
 from harness.store.store import Store
 from tests.support.store.records import NOW
 

@@ -3,9 +3,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.canary.rollout import apply_signal as rolled
-from harness.domain.errors import (
+from harness.frame.errors import (
     Conflict,
     InputError,
     NotFound,
@@ -13,11 +11,15 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evals.verdict import Passed
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Approval, ApprovalKind, ProposalPhase
-from harness.store.sql.proposals import Approvals, Proposals, Rollouts, Verdicts
-from harness.store.sql.routing import Routing
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.online.rollout import apply_signal as rolled
+from harness.gate.policy import Policy
+from harness.gate.verdict import Passed
+from harness.routing.proposal import Approval, ApprovalKind, ProposalPhase
+from harness.routing.records.proposals import Approvals, Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.store.records import (
     FAILED,

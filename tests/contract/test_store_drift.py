@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.drift import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
-from harness.store.sql.drift import Drift
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.routing import Routing
+from harness.evals.records.drift import Drift
+from harness.gate.drift_check import DriftCheck, DriftEvidence, DriftPlan, DriftWatch
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 

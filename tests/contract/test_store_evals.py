@@ -3,10 +3,10 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import LeaseLost, NotFound
-from harness.domain.evals.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
-from harness.store.sql.evals import ENDED, EvalRuns
-from harness.store.sql.routing import Routing
+from harness.frame.errors import LeaseLost, NotFound
+from harness.gate.run import ANSWER_PLACEHOLDER, AnswerColumns, RunState, SampleError
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import ENDED, EvalRuns
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, RUN, SAMPLE
 

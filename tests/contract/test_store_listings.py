@@ -8,33 +8,35 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.audit import AuditFilter
-from harness.domain.pagination import Page, PageRequest, read_all
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.route_changes import ChangeSettings
-from harness.domain.routing.target import Target
-from harness.store.sql.agents import (
+from harness.agents.records import (
     AgentGrants,
     Agents,
     SessionMessages,
     Sessions,
     SwitchRequests,
 )
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.interventions import BreakGlasses, Freezes, Shadows, Switches
-from harness.store.sql.listings import Listings
-from harness.store.sql.observations import Captures, Failovers
-from harness.store.sql.operations import Alerts, ApiKeys
-from harness.store.sql.pages import PageReader
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.routing import Routing
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotFound
+from harness.frame.pagination import Page, PageRequest, read_all
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.pages import PageReader
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import AuditFilter
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import RunState
+from harness.operations.records import Captures
+from harness.providers.target import Target
+from harness.routing.freeze import Freeze
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.route_changes import ChangeSettings
+from harness.store.listings import Listings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_observations as observations
 from tests.contract import test_store_routing as switches

@@ -3,7 +3,12 @@ from datetime import date, timedelta, timezone
 
 import pytest
 
-from harness.domain.canary.guardrails import (
+from harness.frame.errors import NotFound
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.people.spend import KeySpend, SpendTotals, total_spend
+from harness.frame.signing.audit import GENESIS
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import (
     ArmSplit,
     ErrorTally,
     FailureTally,
@@ -11,20 +16,11 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import (
-    MOST_ASKED_NAMES,
-    OTHER_NAMES,
-    AskedName,
-    NeverSeen,
-)
-from harness.domain.errors import NotFound
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.audit import GENESIS
-from harness.domain.privacy.capture import CapturedRequest, CaptureResult
-from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Captures, Observations
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory
+from harness.gate.online.observation import MOST_ASKED_NAMES, OTHER_NAMES, AskedName, NeverSeen
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest, CaptureResult
+from harness.routing.records.observations import Observations
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import BLOCK, NOW

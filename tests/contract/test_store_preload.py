@@ -6,16 +6,18 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.preload import Preload
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.routing import Routing
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import NotFound, SignatureInvalid
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.rollout import RolloutState
+from harness.routing.records.observations import Observations
+from harness.routing.records.preload import Preload
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract.conftest import Opener
 from tests.support.store.records import (

@@ -5,19 +5,15 @@ from typing import Any
 
 import pytest
 
-from harness.domain.errors import InputError, StaleWrite
-from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
-from harness.domain.providers.credentials import Credential
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.providers.oauth import SignIn
-from harness.domain.providers.probe import (
-    ProbeFinding,
-    ProbeStatus,
-    ProbeSubject,
-    ProviderCheck,
-)
-from harness.domain.routing.target import Price
-from harness.store.sql.providers import (
+from harness.frame.errors import InputError, StaleWrite
+from harness.frame.records.repository import Records
+from harness.frame.records.transaction import Transaction
+from harness.gate.pins import MAX_SIGHTINGS, ServedModel, Sighting
+from harness.providers.calls.probe import ProbeFinding, ProbeStatus, ProbeSubject, ProviderCheck
+from harness.providers.credential import Credential
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.oauth import SignIn
+from harness.providers.records import (
     Credentials,
     DiscoveredModels,
     ProviderChecks,
@@ -25,9 +21,8 @@ from harness.store.sql.providers import (
     Sightings,
     SignIns,
 )
-from harness.store.sql.records import Records
+from harness.providers.target import Price
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NOW, PROVIDER
 
 KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")

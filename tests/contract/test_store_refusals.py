@@ -7,7 +7,13 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.canary.guardrails import (
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.people.spend import KeySpend
+from harness.frame.records.database_errors import RowRefused
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import (
     ArmLevels,
     ArmSplit,
     ErrorTally,
@@ -16,21 +22,17 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.domain.canary.observation import NeverSeen
-from harness.domain.errors import InputError
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.kill_switch import SwitchSource
-from harness.domain.shadow import ShadowLimits
-from harness.store.database_errors import RowRefused
-from harness.store.sql.drift import Drift
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.interventions import Shadows, Switches
-from harness.store.sql.observations import Captures, Failovers, Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Verdicts
-from harness.store.sql.routing import Routing
+from harness.gate.online.observation import NeverSeen
+from harness.operations.records import Captures
+from harness.providers.force import SwitchSource
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.interventions import Shadows, Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.shadow import ShadowLimits
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_observations as observations

@@ -4,24 +4,24 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.errors import (
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotFound,
     ProofRefused,
     RevisionConflict,
 )
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.providers.credentials import StoredKey
-from harness.domain.routing.evidence import FormerTarget
-from harness.domain.routing.kill_switch import (
-    Force,
-    ForceKind,
-    KillSwitch,
-    SwitchRecord,
-    SwitchSource,
-)
-from harness.domain.routing.route_changes import (
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.credential import StoredKey
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchRecord, SwitchSource
+from harness.providers.records import Credentials, Providers
+from harness.routing.evidence import FormerTarget
+from harness.routing.records.interventions import Shadows, Switches
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import (
     AbortCanary,
     ChangeSettings,
     RaiseWeight,
@@ -29,14 +29,8 @@ from harness.domain.routing.route_changes import (
     SetChain,
     TableChange,
 )
-from harness.domain.routing.table import Canary, Route
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.interventions import Shadows, Switches
-from harness.store.sql.operations import ApiKeys
-from harness.store.sql.providers import Credentials, Providers
-from harness.store.sql.routing import Routing
+from harness.routing.table import Canary, Route
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.store.records import (
     CREDENTIAL,

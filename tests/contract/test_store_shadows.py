@@ -3,10 +3,10 @@ from datetime import date, timedelta
 
 import pytest
 
-from harness.domain.errors import Conflict, NotFound
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.store.sql.interventions import Shadows
-from harness.store.sql.routing import Routing
+from harness.frame.errors import Conflict, NotFound
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.routes import Routing
+from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.store.store import Store
 from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 

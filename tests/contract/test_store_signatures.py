@@ -8,29 +8,31 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import SYSTEM, ApiKey, DashboardSession, Role
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.operations.principals import (
+from harness.agents.records import AgentGrants
+from harness.frame.errors import SignatureInvalid, SnapshotInvalid
+from harness.frame.people.access import SYSTEM, ApiKey, DashboardSession, Role
+from harness.frame.people.principals import (
     LOCAL_PRINCIPAL,
     PersonLink,
     Principal,
     PrincipalKind,
 )
-from harness.domain.routing.evidence import BreakGlass, Waiver
-from harness.domain.routing.freeze import Freeze
-from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
-from harness.store.sql.agents import AgentGrants
-from harness.store.sql.evals import EvalRuns, Suites
-from harness.store.sql.evidence import Waivers
-from harness.store.sql.interventions import BreakGlasses, Freezes, Shadows, Switches
-from harness.store.sql.operations import ApiKeys, DashboardSessions, PersonLinks, Principals
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.providers import Credentials, Providers
-from harness.store.sql.routing import Routing
+from harness.frame.people.records import ApiKeys, DashboardSessions, PersonLinks, Principals
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.ed25519 import Ed25519Signatures, new_private_key, public_key
+from harness.frame.signing.keyring import KeyPurpose
+from harness.providers.records import Credentials, Providers
+from harness.routing.evidence import BreakGlass, Waiver
+from harness.routing.freeze import Freeze
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.interventions import BreakGlasses, Freezes, Shadows, Switches
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from harness.store.tables import metadata
-from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW

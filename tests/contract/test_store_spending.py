@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.operations.spending_meter import UNKNOWN, SpendingMeter
-from harness.domain.errors import SpendingPaused, StoreUnavailable
-from harness.domain.operations.spending import MonthSpending, SpendingPurpose, month_of
-from harness.runtime.clock import SystemClock
-from harness.store.sql.installation import Spending
+from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.evals.spending_meter import UNKNOWN, SpendingMeter
+from harness.frame.errors import SpendingPaused, StoreUnavailable
+from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import open_sqlite

@@ -7,20 +7,23 @@ from itertools import count
 
 import pytest
 
-from harness.domain.errors import IllegalTransition, RevisionConflict, RouteBusy
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.route_changes import ChangeSettings
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns, Suites
-from harness.store.sql.interventions import Switches
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts, ApiKeys
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.providers import Credentials, Providers
-from harness.store.sql.routing import Routing
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import IllegalTransition, RevisionConflict, RouteBusy
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.records import ApiKeys
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import RunState
+from harness.providers.records import Credentials, Providers
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns, Suites
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import ChangeSettings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.contract.conftest import Opener
 from tests.contract.test_store_alerts import OPENED
 from tests.contract.test_store_routing import SWITCH

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import TrafficMinute, TrafficPoint, TrafficTotal
-from harness.domain.reliability.latency import merge_histograms
-from harness.domain.routing.table import Arm
+from harness.gate.online.observation import TrafficMinute, TrafficPoint, TrafficTotal
+from harness.routing.records.observations import Observations
+from harness.routing.records.traffic import split_window
+from harness.routing.records.traffic_sums import DAY, HOUR, floor_time
+from harness.routing.reliability.latency import merge_histograms
+from harness.routing.table import Arm
 from harness.store import engine
-from harness.store.schema.traffic_sums import DAY, HOUR, floor_time
-from harness.store.sql.observations import Observations
-from harness.store.sql.traffic import split_window
 from harness.store.store import Store
 from tests.contract.conftest import Opener
 from tests.support.store.records import NOW, ROUTE, TRAFFIC

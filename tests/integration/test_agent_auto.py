@@ -11,29 +11,30 @@ import pytest
 import sqlalchemy as sa
 
 from evals.suites.items import Item
-from harness.control.agents import agents
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.models_in_force import ModelsInForce, find_models
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
-from harness.domain.agents.message import IncomingMessage, MessageRole
-from harness.domain.errors import NotAllowed
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Target
-from harness.domain.settings import AutoFloor
-from harness.store.schema.evals import eval_run, sample
-from harness.store.sql.agents import AgentGrants
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.providers import Providers, Sightings
+from harness.agents import agents
+from harness.agents.agents import AgentsClient
+from harness.agents.auto import AutoTargets
+from harness.agents.message import IncomingMessage, MessageRole
+from harness.agents.models_in_force import ModelsInForce, find_models
+from harness.agents.records import AgentGrants
+from harness.frame.errors import NotAllowed
+from harness.frame.people.access import SYSTEM
+from harness.gate.pins import ServedModel, Sighting
+from harness.proposals import fallback_chain
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.records import Providers, Sightings
+from harness.providers.target import Price, Target
+from harness.registry import targets
+from harness.routes import kill_switch, routes
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.agent import Agent, AgentSession, AgentTool, ModelChoice, ModelKind
+from harness.routing.context import Context
+from harness.routing.records.runs import EvalRuns, eval_run, sample
+from harness.routing.settings import AutoFloor
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 

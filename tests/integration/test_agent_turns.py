@@ -11,27 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.agents import agents, turns
-from harness.control.agents.agents import AgentsClient
-from harness.control.agents.auto import AutoTargets
-from harness.control.agents.built_in_tools import ServerTools
-from harness.control.agents.conversation import PostedMessage, TurnOutcome, TurnRun
-from harness.control.agents.turn_runner import TurnRunner
-from harness.control.agents.turns import BegunTurn
-from harness.control.context import Context
-from harness.control.privacy import user_deletion
-from harness.control.routing import routes
-from harness.domain.agents.agent import (
-    Agent,
-    AgentSession,
-    AgentTool,
-    GrantKind,
-    ModelChoice,
-    ModelKind,
-    SessionState,
-    literal_choice,
-)
-from harness.domain.agents.message import (
+from harness.agents import agents, turns
+from harness.agents.agents import AgentsClient
+from harness.agents.auto import AutoTargets
+from harness.agents.built_in_tools import ServerTools
+from harness.agents.conversation import PostedMessage, TurnOutcome, TurnRun
+from harness.agents.message import (
     IdempotencyKey,
     IncomingMessage,
     MessageRole,
@@ -41,17 +26,19 @@ from harness.domain.agents.message import (
     ServedBy,
     SessionMessage,
 )
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn import (
+from harness.agents.records import Agents, Sessions, SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.agents.turn import (
     AnswerPiece,
     ModelCallAnswer,
     ModelCallRequest,
     OfferedTool,
     ToolCaller,
     ToolResult,
-    TurnBounds,
 )
-from harness.domain.errors import (
+from harness.agents.turn_runner import TurnRunner
+from harness.agents.turns import BegunTurn
+from harness.frame.errors import (
     CallFailed,
     CallRefused,
     Conflict,
@@ -63,14 +50,26 @@ from harness.domain.errors import (
     StaleWrite,
     StoreUnavailable,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.pagination import PageRequest
-from harness.domain.reliability.failover import hash_user
-from harness.domain.routing.table import RouteSettings
-from harness.domain.settings import AgentSettings
-from harness.runtime.clock import SystemClock
-from harness.store.sql.agents import Agents, Sessions, SwitchRequests
-from harness.store.sql.observations import Captures
+from harness.frame.pagination import PageRequest
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.operations import user_deletion
+from harness.operations.records import Captures
+from harness.routes import routes
+from harness.routing.agent import (
+    Agent,
+    AgentSession,
+    AgentTool,
+    GrantKind,
+    ModelChoice,
+    ModelKind,
+    SessionState,
+    literal_choice,
+)
+from harness.routing.context import Context
+from harness.routing.reliability.failover import hash_user
+from harness.routing.settings import AgentSettings, TurnBounds
+from harness.routing.table import RouteSettings
 from harness.store.tables import metadata
 from tests.contract import test_store_observations as observations
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation

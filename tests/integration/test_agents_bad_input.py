@@ -17,13 +17,13 @@ import httpx
 import pytest
 import yaml
 
+from harness.agents import switches
+from harness.agents.records import SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest
 from harness.app.demo.environment import PORTS, DemoEnvironment
-from harness.control.agents import switches
-from harness.control.context import Context
-from harness.control.operations import keys
-from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.operations.access import SYSTEM, Role
-from harness.store.sql.agents import SwitchRequests
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
+from harness.routing.context import Context
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.router.router_process import eventually

@@ -9,11 +9,19 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness.agents import agents, switches
+from harness.agents.agents import AgentsClient
+from harness.agents.caller import AgentCaller
+from harness.agents.message import ServedBy
+from harness.agents.records import AgentGrants, Agents, Sessions
+from harness.agents.turn import ModelCallAnswer, ModelCallRequest
 from harness.app.agents import RouterModelCalls
-from harness.control.agents import agents, switches
-from harness.control.agents.agents import AgentsClient
-from harness.control.operations import keys
-from harness.domain.agents.agent import (
+from harness.frame.errors import CallFailed, NobodyAnswered
+from harness.frame.people.access import SYSTEM, Role, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.routing.agent import (
     Agent,
     AgentGrant,
     AgentSession,
@@ -21,17 +29,9 @@ from harness.domain.agents.agent import (
     ModelChoice,
     ModelKind,
 )
-from harness.domain.agents.caller import AgentCaller
-from harness.domain.agents.message import ServedBy
-from harness.domain.agents.turn import ModelCallAnswer, ModelCallRequest
-from harness.domain.errors import CallFailed, NobodyAnswered
-from harness.domain.operations.access import SYSTEM, Role, key_hash
-from harness.domain.routing.target import Target
-from harness.store.sql.agents import AgentGrants, Agents, Sessions
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import ApiKeys
-from harness.store.sql.proposals import Rollouts
-from harness.store.sql.routing import Routing
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn

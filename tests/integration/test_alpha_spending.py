@@ -9,21 +9,22 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
-from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions
-from harness.control.routing import routes, targets
-from harness.domain.evals.patience import FIRST_PAUSE_S
-from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import SuitePlan
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
-from harness.domain.settings import SuiteSettings
+from harness.evals.settings import SuiteSettings
+from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.people.access import SYSTEM
+from harness.gate.pins import ServedModel
+from harness.gate.run import Sample
+from harness.gate.suite_plan import SuitePlan
 from harness.gate.text.sentences import spending_text
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Verdicts
+from harness.proposals import decisions
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 from tests.support.control.manual_clock import ManualClock
 

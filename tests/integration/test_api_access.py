@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import structlog
 
-from harness.control.agents import switches
-from harness.control.operations import dashboard_sessions, keys
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.principals import OPERATOR
-from harness.store.sql.agents import AgentGrants
-from harness.store.sql.audit import AuditLog
+from harness.agents import switches
+from harness.agents.records import AgentGrants
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.principals import OPERATOR
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, keys
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import Door, awaiting_approval, error_of

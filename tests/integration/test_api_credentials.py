@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.control.providers import credentials
-from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.target import Provider
-from harness.runtime.encryption import FernetCipher, new_key
-from harness.store.sql.providers import Credentials, Providers
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.providers.records import Credentials, Providers
+from harness.providers.target import Provider
+from harness.registry import credentials
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 

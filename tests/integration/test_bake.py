@@ -3,14 +3,11 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control.canary import audit, holds, operations
-from harness.control.canary import status as canary_status
-from harness.control.context import Context
-from harness.control.operations import alerts
-from harness.control.routing import routes
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import (
+from harness.canary import audit, holds, manual_rollback, operations
+from harness.canary import status as canary_status
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotFound,
@@ -18,14 +15,17 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
-from harness.domain.routing.route_changes import EndBake
-from harness.domain.routing.table import Arm, choose_arm, hash_bucket
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.proposals import Approvals
-from harness.store.sql.routing import Routing
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.operations import alert_delivery
+from harness.routing.context import Context
+from harness.routing.proposal import ApprovalKind, Proposal, ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Approvals
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import EndBake
+from harness.routing.table import Arm, choose_arm, hash_bucket
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)
@@ -143,13 +143,13 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
     baking.run_once(ctx)
     assert baking.rollout().baking
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
     record_traffic(baking, requests=50)
     baking.run_once(ctx)
     assert not baking.rollout().baking
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, baking.rollout().id)
 
 
@@ -195,7 +195,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     if way == "abort":
         operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "complaints")
     else:
-        routes.roll_back(ctx, BEN, "chat", reason="complaints")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="complaints")
     if way == "rollback, later":
         baking.run_once()
 
@@ -203,7 +203,7 @@ def test_what_a_person_takes_back_in_its_bake_returns_only_with_a_new_verdict(
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
-        routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+        manual_rollback.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
     assert baking.route().incumbent == proposal.incumbent
     assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 

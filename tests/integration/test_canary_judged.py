@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from evals.sim import server as sim
-from harness.control import reconciler
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
-from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.store.sql.observations import Observations
-from harness.store.sql.proposals import Rollouts
+from harness.gate.online.guardrails import CanaryJudge, Guardrail, Guardrails, JudgeTally
+from harness.gate.online.rollout import Rollout, RolloutState
+from harness.operations import reconciler
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary

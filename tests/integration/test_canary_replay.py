@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import audit, decision, operations
-from harness.control.canary.status import explain_canary
-from harness.control.operations import alerts
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.observation import Segment
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditEvent
+from harness.canary import audit, decision, operations
+from harness.canary.status import explain_canary
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotFound, SignatureInvalid
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.observation import Segment
+from harness.gate.online.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.gate.online.rollout_action import RolloutAction
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Rollouts
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.canary.segmented_traffic import SegmentTruth, simulate_segments
 from tests.support.control.control_plane import BEN, CANARY, SmallInstallation
 from tests.support.store.tampering import owned

@@ -5,15 +5,20 @@ from typing import cast
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import candidate_rounds, candidates, decisions, leaderboard
-from harness.control.proposals.leaderboard import Standing
-from harness.control.routing import routes, targets
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import (
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM
+from harness.gate.planning.multiplicity import false_pass_risk
+from harness.proposals import decisions
+from harness.proposals.candidates import candidate_rounds, candidates, leaderboard
+from harness.proposals.candidates.leaderboard import Standing
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.candidate_schedule import (
     QUARTER_ALPHA,
     CandidateRound,
     CandidateSchedule,
@@ -22,12 +27,9 @@ from harness.domain.routing.candidate_schedule import (
     parse_patterns,
     round_alpha,
 )
-from harness.domain.routing.target import Price, Target
-from harness.gate.planning.multiplicity import false_pass_risk
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import CandidateRounds, Proposals
-from harness.store.sql.providers import DiscoveredModels, Providers
-from harness.store.sql.routing import Routing
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import CandidateRounds, Proposals
+from harness.routing.records.routes import Routing
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,

@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.proposals import decisions
-from harness.domain.errors import Conflict, InputError
-from harness.domain.proposals.policy import ChangeReferenceRule, Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.report.content import gather_report
-from harness.report.markdown import render_markdown
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.proposals import Approvals
+from harness.frame.errors import Conflict, InputError
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.policy import ChangeReferenceRule, Policy
+from harness.proposals import decisions
+from harness.proposals.report.content import gather_report
+from harness.proposals.report.markdown import render_markdown
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Approvals
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
 from tests.support.store.raw_rows import POLICY as RAW_POLICY

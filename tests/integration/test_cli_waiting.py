@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.frame import waiting
-from harness.cli.frame.waiting import Progress, ProgressLine
-from harness.control.canary import operations
-from harness.control.proposals import decisions, submission
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import Actor, Role
-from harness.runtime.clock import SystemClock
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Rollouts
+from harness.canary import operations
+from harness.frame.people.access import Actor, Role
+from harness.frame.runtime.clock import SystemClock
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.run import RunState
+from harness.interfaces.cli.frame import waiting
+from harness.interfaces.cli.frame.waiting import Progress, ProgressLine
+from harness.proposals import decisions, submission
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
 from tests.support.site.command_line import CommandLine
 
 

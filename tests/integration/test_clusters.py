@@ -5,15 +5,15 @@ import pytest
 
 from dashboard import plots
 from evals.suites.items import Item
-from harness.control.evals.recomputation import recompute_stored, replay_verdict
-from harness.control.proposals import estimate
-from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.suite_plan import ClaimPopulation
-from harness.domain.evals.verdict import Failed, Passed
-from harness.domain.routing.target import Target
-from harness.report.content import slice_rows
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Verdicts
+from harness.gate.suite_plan import ClaimPopulation
+from harness.gate.verdict import Failed, Passed
+from harness.proposals.candidates import estimate
+from harness.proposals.evaluation.recomputation import recompute_stored, replay_verdict
+from harness.proposals.report.content import slice_rows
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import ITEMS, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")

@@ -6,27 +6,26 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.operations import alerts, integrity, queries
-from harness.control.privacy import housekeeping
-from harness.control.privacy.housekeeping import (
+from harness.canary import operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind, Severity
+from harness.frame.alerts.alert_record import AlertRecord, Notified
+from harness.frame.alerts.delivery import GIVE_UP_AFTER
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.errors import NotAllowed, NotFound, StoreUnavailable
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.online.rollout import RolloutSignal
+from harness.operations import alert_delivery, housekeeping, integrity, queries
+from harness.operations.housekeeping import (
     REST_S,
     MonitoredJob,
     RestingJob,
     end_alerts_of_removed_jobs,
 )
-from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import NotAllowed, NotFound, StoreUnavailable
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alert_record import AlertRecord, Notified
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
-from harness.domain.operations.delivery import GIVE_UP_AFTER
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts, Deliveries
-from harness.store.sql.proposals import Rollouts
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
@@ -51,7 +50,7 @@ def sent_messages(
 
 def deliver(world: SmallInstallation, turns: int = 1) -> None:
     for _ in range(turns):
-        alerts.run_once(world.context())
+        alert_delivery.run_once(world.context())
 
 
 @pytest.mark.req("B9", "F3")
@@ -329,7 +328,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
     ctx = world.context()
     world.sinks.down.add("mail")
 
-    tried = alerts.send_test(ctx, SYSTEM)
+    tried = alert_delivery.send_test(ctx, SYSTEM)
 
     assert [(attempt.sink, attempt.delivered) for attempt in tried] == [
         ("chat", True),
@@ -338,7 +337,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
     assert "does not answer" in tried[1].error
     assert all_kinds(world) == []
     with pytest.raises(NotAllowed):
-        alerts.send_test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
+        alert_delivery.send_test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
 
 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
@@ -352,7 +351,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
     (record,) = open_alerts(world)
     assert record.notified is None
     with pytest.raises(NotFound, match=r"alerts\.sinks"):
-        alerts.send_test(world.context(), SYSTEM)
+        alert_delivery.send_test(world.context(), SYSTEM)
 
 
 def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:

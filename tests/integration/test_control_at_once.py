@@ -11,21 +11,21 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.app import build_app
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.context import Context
-from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions, driver
-from harness.control.routing import routes
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.runtime.clock import SystemRandomIds
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.operations import IdempotentRequests
-from harness.store.sql.proposals import Rollouts, Verdicts
+from harness.canary import operations, proposal_driver
+from harness.frame.errors import Conflict, IllegalTransition, NotFound, StaleWrite
+from harness.frame.idempotency_records import IdempotentRequests
+from harness.frame.runtime.clock import SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.interfaces.api.app import build_app
+from harness.operations import housekeeping, reconciler
+from harness.proposals import decisions
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     BEN,
@@ -208,7 +208,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        driver.drive_proposal(ctx, seen)
+        proposal_driver.drive_proposal(ctx, seen)
     world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from harness.app import secret_files
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import CONFIG_VARIABLE, load_settings
-from harness.control.operations import keys
-from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.routing.target import Target
-from harness.domain.settings import Settings
-from harness.runtime import secret_files
-from harness.runtime.schedule import Schedule, ScheduledJob
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.routing import Routing
+from harness.config.model import Settings
+from harness.frame.errors import ConfigError, InputError, NotFound
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.runtime.schedule import Schedule, ScheduledJob
+from harness.gate.run import RunState
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.records import PLAIN_RUN
 

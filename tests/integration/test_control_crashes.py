@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.routing import routes
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Rollouts, Verdicts
+from harness.frame.signing.audit_log import AuditLog
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ITEMS,

@@ -7,28 +7,30 @@ import sqlalchemy as sa
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import decision, operations
-from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.context import Context, dry_run_context
-from harness.control.evals import worker_supervision
-from harness.control.proposals import decisions, evaluation
-from harness.control.proposals.comparison import load_comparison
-from harness.control.routing import routes, targets
-from harness.domain.canary.rollout import RolloutSignal, RolloutState
-from harness.domain.errors import InputError, NotFound, StaleWrite
-from harness.domain.evals.run import FIRST_ANSWERS, LEASE_S, RunState
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.formatting import DASH
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import SuiteSettings
+from harness.canary import decision, manual_rollback, operations
+from harness.canary.rollout_unit import RolloutUnit
+from harness.evals.settings import SuiteSettings
+from harness.frame.errors import InputError, NotFound, StaleWrite
+from harness.frame.formatting import DASH
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.rollout import RolloutSignal, RolloutState
+from harness.gate.policy import GatePolicy
+from harness.gate.run import FIRST_ANSWERS, LEASE_S, RunState
+from harness.gate.suite_plan import Claim
 from harness.gate.text.sentences import difference_cells
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Rollouts, Verdicts
+from harness.operations import reconciler
+from harness.proposals import decisions
+from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.proposals.report.comparison import load_comparison
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.context import Context, dry_run_context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -473,8 +475,10 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world.feed()
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
-        routes.roll_back(world.context(), BEN, "chat", reason="as I saw it", expected=before)
-    back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(
+            world.context(), BEN, "chat", reason="as I saw it", expected=before
+        )
+    back = manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)
@@ -495,20 +499,22 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     ctx = world.context()
     served = [world.serving()]
     for _ in range(2):
-        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
         served.append(world.serving())
     with pytest.raises(NotFound, match="no earlier incumbent"):
-        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+        manual_rollback.roll_back(ctx, BEN, "chat", reason="an incident")
     assert served == ["better", "good", "base"]
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
     good = next(r for r in read_history(ctx, "chat") if r.kind == "promotion")
-    routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
+    manual_rollback.roll_back(
+        ctx, BEN, "chat", to_version=good.route.version, reason="a mistake"
+    )
     assert world.serving() == "better"
-    routes.roll_back(ctx, BEN, "chat", reason="no mistake")
+    manual_rollback.roll_back(ctx, BEN, "chat", reason="no mistake")
     assert world.serving() == "base"
     with pytest.raises(NotFound, match="no version 99"):
-        routes.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
+        manual_rollback.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
@@ -520,7 +526,7 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
     proposal = world.propose("sim/better")
     for _ in range(turns):
         world.run_once()
-    routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    manual_rollback.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 
     after = world.get(proposal.id)

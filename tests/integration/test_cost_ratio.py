@@ -3,21 +3,22 @@ from typing import Any
 
 import pytest
 
-from harness.api.proposals import ProposalBody
-from harness.control.proposals import candidates, cost_ratio, decisions
-from harness.control.proposals.comparison import load_comparison
-from harness.control.routing import targets
-from harness.domain.canary.guardrails import Guardrail
-from harness.domain.errors import Conflict, InputError, NotAllowed
-from harness.domain.operations.access import SYSTEM, Actor
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.candidate_schedule import CandidateSchedule
-from harness.domain.routing.target import Price
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.providers import DiscoveredModels, Providers
+from harness.frame.errors import Conflict, InputError, NotAllowed
+from harness.frame.people.access import SYSTEM, Actor
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import Guardrail
+from harness.gate.policy import Policy
+from harness.interfaces.api.proposals import ProposalBody
+from harness.proposals import decisions
+from harness.proposals.candidates import candidates, cost_ratio
+from harness.proposals.report.comparison import load_comparison
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Price
+from harness.registry import targets
+from harness.routing.candidate_schedule import CandidateSchedule
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A3", "F4")

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import dashboard_sessions, keys
-from harness.control.proposals import decisions
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import LINK_LASTS, Actor, Role, key_hash
-from harness.domain.operations.principals import OPERATOR
-from harness.store.schema.operations import dashboard_session
-from harness.store.sql.audit import AuditLog
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import LINK_LASTS, Actor, Role, key_hash
+from harness.frame.people.principals import OPERATOR
+from harness.frame.people.records import dashboard_session
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, keys
+from harness.proposals import decisions
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED

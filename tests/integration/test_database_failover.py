@@ -10,14 +10,14 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.installation import Installation
-from harness.control.operations import integrity, keys
-from harness.control.routing import routes
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import SYSTEM
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Rollouts
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import integrity, keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.providers import simulator_thread
 from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
 from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary

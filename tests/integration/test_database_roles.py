@@ -8,16 +8,16 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from harness.cli.program import program
-from harness.control.canary import operations
-from harness.control.proposals import decisions
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import DatabaseUnusable, InputError, NotFound
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.runtime.clock import SystemClock
+from harness.canary import operations
+from harness.frame.errors import DatabaseUnusable, InputError, NotFound
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.interfaces.cli.program import program
+from harness.proposals import decisions
+from harness.routing.proposal import ProposalPhase
 from harness.store import migrate
 from harness.store.postgres import database_roles
-from harness.store.sql.audit import AuditLog
 from harness.store.store import Store
 from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET

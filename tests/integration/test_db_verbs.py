@@ -5,11 +5,10 @@ from contextlib import closing
 
 import pytest
 
-from harness.api import app
 from harness.app.installation import open_installation
-from harness.control import reconciler
-from harness.control.operations import integrity
-from harness.store.sql.operations import Alerts
+from harness.frame.alerts.records import Alerts
+from harness.interfaces.api import app
+from harness.operations import integrity, reconciler
 from tests.support.site.command_line import CommandLine
 from tests.support.site.signing_keys import ENVIRONMENT
 

@@ -3,17 +3,17 @@ from typing import Any
 
 import pytest
 
-from harness.control.context import Context
-from harness.control.proposals import decisions, submission
-from harness.control.routing import routes
-from harness.domain.errors import InputError, NotAllowed, NotFound, RouteBusy
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSuite
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.routing import Routing
+from harness.frame.errors import InputError, NotAllowed, NotFound, RouteBusy
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.policy import Policy
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.proposals import decisions, submission
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSuite
 from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database

@@ -8,25 +8,25 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.evals import drift_monitor as monitor
-from harness.control.evals import drift_watches as watches
-from harness.control.evals import worker_supervision
-from harness.control.operations import alerts
-from harness.domain.drift import DriftCheck, DriftCheckState, DriftPolicy
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alert_record import AlertRecord
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.target import Target
-from harness.runtime.clock import SystemRandomIds
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.drift import Drift
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.operations import Alerts
-from harness.store.sql.providers import Sightings
-from harness.store.sql.routing import Routing
+from harness.evals import drift_monitor as monitor
+from harness.evals import drift_watches as watches
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.alert_record import AlertRecord
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.runtime.clock import SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.drift_check import DriftCheck, DriftCheckState, DriftPolicy
+from harness.gate.pins import ServedModel, Sighting
+from harness.gate.run import RunState
+from harness.operations import alert_delivery
+from harness.proposals.evaluation import worker_supervision
+from harness.providers.records import Sightings
+from harness.providers.target import Target
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -179,7 +179,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     assert "Now: “wrong”" in record.text
     assert status(world).state == "drifted"
     days(world, 3)  # people are told once, and the watch rests until somebody accepts
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
     assert len(checks(world)) == 4
     assert [record.kind for record in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):

@@ -5,32 +5,35 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control.context import Context
-from harness.control.evals import eval_queue, worker_supervision
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.control.privacy import housekeeping
-from harness.control.proposals import gate_run, registration, submission
-from harness.control.proposals.gate_run import ComparisonRequest, run_until_decided
-from harness.control.routing import targets
-from harness.domain.errors import (
+from harness.app import gate_run
+from harness.app.gate_run import ComparisonRequest, run_until_decided
+from harness.config.model import ControlSettings, Settings
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.ports import QueuedJob
+from harness.evals.spending_meter import SpendingMeter
+from harness.frame.errors import (
     IllegalTransition,
     InputError,
     NotAllowed,
     NotFound,
     SpendingPaused,
 )
-from harness.domain.evals.run import EvalRun, RunState, Sample
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.spending import SpendingPurpose
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from harness.ports import QueuedJob
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.operations import housekeeping
+from harness.operations.settings import UiSettings
+from harness.proposals import submission
+from harness.proposals.evaluation import eval_queue, registration, worker_supervision
+from harness.providers.records import Providers
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.settings import RouterSettings
 from harness.store import engine
 from harness.store.postgres import job_queue
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Verdicts
-from harness.store.sql.providers import Providers
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 

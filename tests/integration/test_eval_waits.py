@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, queries
-from harness.control.proposals import decisions, evaluation
-from harness.domain.errors import IllegalTransition, ProviderAway
-from harness.domain.evals.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
-from harness.domain.evals.run import EvalRun, RunState
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Proposals
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import IllegalTransition, ProviderAway
+from harness.frame.patience import DEFAULT_PATIENCE_S, LONGEST_PAUSE_S
+from harness.gate.run import EvalRun, RunState
+from harness.operations import alert_delivery, queries
+from harness.proposals import decisions
+from harness.proposals.evaluation import evaluation, worker_supervision
+from harness.providers.target import Target
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2")
@@ -104,7 +104,7 @@ def test_page_and_alert_say_a_wait_once_also_while_the_provider_is_asked(
 
 
 def has_open_alert(world: SmallInstallation, proposal: str) -> bool:
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
     with world.store.read() as tx:
         record = Alerts(tx).newest(f"{AlertKind.EVAL_WAITS.value}:{proposal}")
     return record is not None and record.open

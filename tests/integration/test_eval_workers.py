@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from evals.scorers.judged import DATA
+from harness.app import secret_files
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation, open_installation
-from harness.control.evals import worker_supervision
-from harness.control.evals.eval_queue import load_queue
-from harness.control.operations import alerts, spending
-from harness.control.operations.spending import load_report
-from harness.control.providers import credentials
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing import targets
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.target import Target
-from harness.runtime import secret_files
-from harness.store.sql.evals import EvalRuns
+from harness.evals import spending
+from harness.evals.spending import load_report
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.people.access import SYSTEM
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.evaluation.eval_queue import load_queue
+from harness.providers.target import Target
+from harness.registry import credentials, targets
+from harness.registry.credentials import CredentialChange
+from harness.routing.records.runs import EvalRuns
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import Site, kill_nine, site

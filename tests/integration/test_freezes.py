@@ -7,25 +7,27 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import load_settings, open_installation
-from harness.cli.program import program
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.proposals import comparison, decisions
-from harness.control.routing import freezes, routes, seed
-from harness.control.routing.freezes import OBSERVE_ONLY, FreezeRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.freeze import Freeze
-from harness.domain.routing.route_changes import RaiseWeight
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.interventions import Freezes
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.canary import operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.interfaces.cli.program import program
+from harness.operations import reconciler
+from harness.proposals import decisions
+from harness.proposals.report import comparison
+from harness.routes import freezes, routes
+from harness.routes.freezes import OBSERVE_ONLY, FreezeRequest
+from harness.routing.freeze import Freeze
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.interventions import Freezes
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import RaiseWeight
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 

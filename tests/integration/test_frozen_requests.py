@@ -15,22 +15,21 @@ from typing import NamedTuple, cast
 import pytest
 from _pytest.mark import ParameterSet
 
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.context import Context
-from harness.control.operations import alerts
-from harness.control.privacy import housekeeping
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import StaleWrite, SwapgateError
-from harness.domain.operations.access import Actor
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.routing import Routing
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import StaleWrite, SwapgateError
+from harness.frame.people.access import Actor
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutSignal
+from harness.operations import alert_delivery, housekeeping, reconciler
+from harness.proposals import decisions, submission
+from harness.proposals.submission import ProposalRequest
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.sampling import sampled
@@ -73,7 +72,7 @@ def propose(ctx: Context, actor: Actor, _: str) -> object:
 
 
 def roll_back(ctx: Context, actor: Actor, version: str) -> object:
-    return routes.roll_back(
+    return manual_rollback.roll_back(
         ctx, actor, "chat", reason="complaints", expected_version=int(version)
     )
 
@@ -167,10 +166,14 @@ def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
     promoted_twice(world)
     rival = world.context(elsewhere)
     frozen = InterruptedStore(
-        world.store, at=2, act=lambda: routes.roll_back(rival, CY, "chat", reason="complaints")
+        world.store,
+        at=2,
+        act=lambda: manual_rollback.roll_back(rival, CY, "chat", reason="complaints"),
     )
     with pytest.raises(StaleWrite, match="look at it again"):
-        routes.roll_back(world.context(cast("Store", frozen)), BEN, "chat", reason="complaints")
+        manual_rollback.roll_back(
+            world.context(cast("Store", frozen)), BEN, "chat", reason="complaints"
+        )
     incumbent = routes.load_table(world.context()).routes["chat"].incumbent
     with world.store.read() as tx:
         assert Routing(tx).targets()[incumbent].model == "good"
@@ -185,12 +188,12 @@ def test_an_alert_is_sent_once_to_each_sink(
             tx, AlertKind.JOB_FAILED, "a job", subject="a job", title="it failed", text="x"
         )
     frozen = InterruptedStore(
-        world.store, at=unit, act=lambda: alerts.run_once(world.context(elsewhere))
+        world.store, at=unit, act=lambda: alert_delivery.run_once(world.context(elsewhere))
     )
 
     with suppress(SwapgateError):
-        alerts.run_once(world.context(cast("Store", frozen)))
-    alerts.run_once(world.context())
+        alert_delivery.run_once(world.context(cast("Store", frozen)))
+    alert_delivery.run_once(world.context())
 
     assert [len(world.sinks.kept[sink]) for sink in ("chat", "mail")] == [1, 1]
 

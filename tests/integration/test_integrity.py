@@ -12,30 +12,27 @@ import sqlalchemy as sa
 
 from harness.app.installation import Installation
 from harness.app.router_process import _restore_snapshot
-from harness.control.operations import alerts, integrity
-from harness.control.operations.audit_export import (
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.content_hash import canonical_json
+from harness.frame.errors import InputError, SignatureInvalid, SnapshotInvalid, StoreUnavailable
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.audit import AuditPosition
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import integrity
+from harness.operations.audit_export import (
     HEAD_EVERY,
     PROMOTION,
     AuditLines,
     head_line,
     read_heads,
 )
-from harness.domain.content_hash import canonical_json
-from harness.domain.errors import (
-    InputError,
-    SignatureInvalid,
-    SnapshotInvalid,
-    StoreUnavailable,
-)
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditPosition
-from harness.domain.routing.table import Snapshot
-from harness.runtime.clock import SystemClock
+from harness.providers.records import Providers
+from harness.routing.table import Snapshot
 from harness.store.signing import row_faults
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.operations import Alerts, ApiKeys
-from harness.store.sql.providers import Providers
 from harness.store.store import Store
 from harness.store.tables import metadata
 from router.snapshot import holder as snapshot

@@ -5,17 +5,17 @@ from dataclasses import asdict
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals.submission import ProposalRequest
-from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.run import CALIBRATED, EVER, JudgeCalibration, RunState
-from harness.domain.evals.suite_plan import SuitePin
-from harness.domain.evals.verdict import InfraError
-from harness.domain.operations.audit import AuditEvent
-from harness.domain.plain_data import from_plain
-from harness.domain.routing.target import Target
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.proposals import Verdicts
+from harness.frame.errors import JudgeUnfit
+from harness.frame.plain_data import from_plain
+from harness.frame.signing.audit import AuditEvent
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.run import CALIBRATED, EVER, JudgeCalibration, RunState
+from harness.gate.suite_plan import SuitePin
+from harness.gate.verdict import InfraError
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import SmallInstallation, answer
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"

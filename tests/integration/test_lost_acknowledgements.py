@@ -9,11 +9,11 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import StoreUnavailable
-from harness.domain.reliability.spend import KeySpend
-from harness.store.sql.observations import Observations
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.spend import KeySpend
+from harness.frame.records.transaction import Transaction
+from harness.routing.records.observations import Observations
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.recording.sums import CompletedRequest

@@ -18,10 +18,10 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
-from harness.control.operations import keys
-from harness.domain.agents.agent import SessionState
-from harness.domain.operations.access import SYSTEM, Role
-from harness.store.sql.agents import Sessions
+from harness.agents.records import Sessions
+from harness.frame.people.access import SYSTEM, Role
+from harness.operations import keys
+from harness.routing.agent import SessionState
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site

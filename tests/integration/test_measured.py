@@ -6,22 +6,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import queries
-from harness.control.routing import routes, scorecard, targets
-from harness.control.routing.queries import load_target_traffic
-from harness.control.routing.traffic_report import (
-    TargetTraffic,
-    hide_single_sums,
-    load_traffic_report,
-)
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.failover import Failover, hash_user
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Provider
-from harness.store.sql.observations import Failovers, Observations
-from harness.store.sql.routing import Routing
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import queries
+from harness.operations.route_queries import load_target_traffic
+from harness.providers.target import Provider
+from harness.registry import targets
+from harness.routes import routes, scorecard
+from harness.routes.traffic_report import TargetTraffic, hide_single_sums, load_traffic_report
+from harness.routing.records.failovers import Failovers
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.reliability.failover import Failover, hash_user
+from harness.routing.table import RouteSettings
 from harness.store.tables import metadata
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned

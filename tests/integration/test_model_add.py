@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import config, package_data
-from harness.control.context import Context
-from harness.control.routing import seed, targets
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import Settings
-from harness.runtime.model_catalogue import LitellmTable
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.providers import Providers
+from harness import config
+from harness.app import seed
+from harness.config.model import Settings
+from harness.frame import package_data
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.model_catalogue import LitellmTable
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
 from tests.support.control.control_plane import SKILL, SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.scripted_probe import FixedCatalogue

@@ -3,26 +3,29 @@ from datetime import timedelta
 
 import pytest
 
+from harness.agents.model_matching import choose_model, describe_unchecked, load_figures
+from harness.app import seed
 from harness.app.installation import load_settings
-from harness.control.agents.model_matching import choose_model, describe_unchecked, load_figures
-from harness.control.context import Context
-from harness.control.evals import worker_supervision
-from harness.control.proposals import cost_ratio, decisions, estimate, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.providers.named_models import explain_name, find_model
-from harness.control.routing import fallback_chain, routes, seed, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.errors import AmbiguousName, NotFound
-from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.discovered_model import DiscoveredModel
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
-from harness.domain.settings import RouteSeed
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.providers import DiscoveredModels, Providers
-from harness.store.sql.routing import Routing
+from harness.frame.errors import AmbiguousName, NotFound
+from harness.frame.people.access import SYSTEM
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.candidates import cost_ratio, estimate
+from harness.proposals.evaluation import worker_supervision
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.submission import ProposalRequest
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.models.catalogue import CatalogueEntry
+from harness.providers.models.discovered_model import DiscoveredModel
+from harness.providers.records import DiscoveredModels, Providers
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.registry.named_models import explain_name, find_model
+from harness.routes import routes
+from harness.routing.context import Context
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.settings import RouteSeed
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 

@@ -13,24 +13,26 @@ from streamlit.testing.v1 import AppTest
 from dashboard import page_frame
 from dashboard.views import policies
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.proposals import comparison, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, scorecard, targets
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.verdict import VerdictBasis
-from harness.domain.formatting import format_month_usd
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price
-from harness.store.sql.installation import Spending
-from harness.store.sql.observations import Observations
-from harness.store.sql.proposals import Rollouts
-from harness.store.sql.providers import Providers
-from harness.store.sql.routing import Routing
+from harness.canary import operations
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.frame.formatting import format_month_usd
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.verdict import VerdictBasis
+from harness.operations import reconciler
+from harness.proposals import submission
+from harness.proposals.report import comparison
+from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Providers
+from harness.providers.target import Price
+from harness.registry import targets
+from harness.routes import routes, scorecard
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
 from tests.support.site.command_line import CommandLine, installed
 

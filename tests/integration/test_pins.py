@@ -10,28 +10,30 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import GIVE_UP_AFTER
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.evals.proof_validity import ProofState
-from harness.control.evals.recomputation import replay_verdict
-from harness.control.proposals import comparison, decisions, evaluation
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import ProofRefused, StaleEvidence
-from harness.domain.evals.patience import FIRST_PAUSE_S
-from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
-from harness.domain.evals.run import Sample
-from harness.domain.evals.verdict import InfraError, Passed
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Rollouts, Verdicts
-from harness.store.sql.providers import Sightings
-from harness.store.sql.routing import Routing
+from harness.canary import operations
+from harness.evals.proof_validity import ProofState
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import ProofRefused, StaleEvidence
+from harness.frame.patience import FIRST_PAUSE_S
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.pins import ServedModel, ServedPin, Sighting
+from harness.gate.run import Sample
+from harness.gate.verdict import InfraError, Passed
+from harness.operations import reconciler
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.evaluation import evaluation
+from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.proposals.fallback_chain import FallbackRequest
+from harness.proposals.report import comparison
+from harness.providers.records import Sightings
+from harness.providers.target import Target
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.support.control.control_plane import BEN, SmallInstallation, answer, approved
 from tests.support.router.live_router import KEY, wait_until

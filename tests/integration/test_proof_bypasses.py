@@ -3,16 +3,16 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.proposals import registration
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.providers import model_names
-from harness.domain.routing.target import Provider
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.canary import operations
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.rollout import RolloutSignal
+from harness.proposals.evaluation import registration
+from harness.providers.models import model_names
+from harness.providers.target import Provider
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.routes import Routing
 from harness.store.tables import metadata
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.store.tampering import owned, row

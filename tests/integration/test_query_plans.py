@@ -10,27 +10,31 @@ from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user
+from harness.agents import switches
+from harness.agents.records import AgentGrants
 from harness.app.installation import CONFIG_VARIABLE
-from harness.cli.program import program
-from harness.control.agents import switches
-from harness.control.operations import dashboard_sessions, keys
-from harness.control.routing import routes
-from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.audit import AuditFilter
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.store.sql.agents import AgentGrants
-from harness.store.sql.drift import Drift
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.interventions import Switches
-from harness.store.sql.listings import Listings
-from harness.store.sql.observations import Captures, Observations
-from harness.store.sql.operations import Alerts, ApiKeys, DashboardSessions, Deliveries
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.routing import Routing
-from harness.store.transaction import Transaction
+from harness.evals.records.drift import Drift
+from harness.frame.alerts.records import Alerts, Deliveries
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.principals import OPERATOR
+from harness.frame.people.records import ApiKeys, DashboardSessions
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import AuditFilter
+from harness.gate.run import RunState
+from harness.interfaces.cli.program import program
+from harness.operations import dashboard_sessions, keys
+from harness.operations.records import Captures
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.interventions import Switches
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteSettings, RouteSuite
+from harness.store.listings import Listings
 from tests.contract.test_store_observations import ONE
 from tests.integration.test_api_access import EMERGENCY, WRITES, reads
 from tests.integration.test_cli_verbs import PROCESSES, leaves

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import operations
-from harness.control.operations import queries
-from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import EvidenceMismatch, ProofRefused
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.keyring import KeyPurpose
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.store.sql.proposals import Rollouts, Verdicts
-from harness.store.sql.routing import Routing
+from harness.canary import operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import EvidenceMismatch, ProofRefused
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.keyring import KeyPurpose
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.operations import queries
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
 from harness.store.store import Store
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved

@@ -11,33 +11,35 @@ import pytest
 
 from evals.sim import profiles, simulated_model
 from evals.suites.items import Item
-from harness import config, package_data
-from harness.cli.evals.gate_run import gate_run
-from harness.cli.routing.route_options import TargetOptions, requested_target
+from harness import config
+from harness.app import gate_run as standalone
+from harness.app.gate_run import ComparisonRequest
 from harness.config.routing import target_seed
-from harness.control.proposals import gate_run as standalone
-from harness.control.proposals import submission
-from harness.control.proposals.format_failures import find_format_failures
-from harness.control.proposals.gate_run import ComparisonRequest
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import NotFound
-from harness.domain.evals.run import Sample
-from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import GatePolicy, Policy
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.settings import SuiteSettings
-from harness.report.answer_examples import SHOWN
-from harness.report.content import MAX_TELLING, Report, gather_report, list_pinned
-from harness.report.formats import render_junit, render_page
-from harness.report.markdown import render_markdown
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.observations import Observations
-from harness.store.sql.providers import Providers
+from harness.evals.settings import SuiteSettings
+from harness.frame import package_data
+from harness.frame.errors import NotFound
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.policy import GatePolicy, Policy
+from harness.gate.run import Sample
+from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.interfaces.cli.evals.gate_run import gate_run
+from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
+from harness.proposals import submission
+from harness.proposals.report.answer_examples import SHOWN
+from harness.proposals.report.content import MAX_TELLING, Report, gather_report, list_pinned
+from harness.proposals.report.format_failures import find_format_failures
+from harness.proposals.report.formats import render_junit, render_page
+from harness.proposals.report.markdown import render_markdown
+from harness.proposals.submission import ProposalRequest
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import Proposal
+from harness.routing.records.observations import Observations
+from harness.routing.records.runs import EvalRuns
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.simulated_answers import simulated_answers

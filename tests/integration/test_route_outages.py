@@ -1,17 +1,17 @@
 import pytest
 
-from harness.control.operations import alerts
-from harness.control.routing import outages, routes
-from harness.control.routing import queries as route_queries
-from harness.control.routing.route_status import RouteState, describe_needs
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alert_record import Notified
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.alert_record import Notified
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import alert_delivery, route_queries
+from harness.operations.route_status import RouteState, describe_needs
+from harness.routes import outages, routes
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import SmallInstallation, approved
 
 pytestmark = pytest.mark.req("B9", "F5")
@@ -37,7 +37,7 @@ def serve(
         Observations(tx).append([], [row])
     world.clock.advance(60)
     outages.update_outage_alerts(world.context())
-    alerts.run_once(world.context())
+    alert_delivery.run_once(world.context())
 
 
 def messages(world: SmallInstallation, sink: str) -> list[tuple[AlertKind, Notified]]:

@@ -7,15 +7,15 @@ import openai
 import pytest
 
 from evals.suites.configured_suites import ConfiguredSuites
-from harness.control.context import Context
-from harness.control.operations import keys, queries
-from harness.domain.errors import InputError
-from harness.domain.operations.access import SYSTEM, OptOut, Role
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.target import Price
-from harness.runtime.clock import SystemClock, SystemRandomIds
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.providers import Providers
+from harness.frame.errors import InputError
+from harness.frame.people.access import SYSTEM, OptOut, Role
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import keys, queries
+from harness.providers.records import Providers
+from harness.providers.target import Price
+from harness.routing.context import Context
 from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until

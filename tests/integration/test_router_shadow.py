@@ -10,25 +10,25 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
-from harness.control.canary import shadows
-from harness.control.canary.shadows import ShadowStatus
-from harness.control.context import Context
-from harness.control.operations import keys
-from harness.control.operations.spending import load_report
-from harness.control.routing import kill_switch
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
-from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
-from harness.domain.routing.table import RouteSettings
-from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import SystemClock, SystemRandomIds
-from harness.store.sql.installation import Spending
-from harness.store.sql.operations import ApiKeys
-from harness.store.sql.providers import Providers
-from harness.store.sql.routing import Routing
+from harness.canary import shadows
+from harness.canary.shadows import ShadowStatus
+from harness.evals.month_spending import PurposeSpending, SpendingPurpose, month_of
+from harness.evals.records.spending import Spending
+from harness.evals.spending import load_report
+from harness.frame.errors import InputError, NotAllowed, NotFound
+from harness.frame.people.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock, SystemRandomIds
+from harness.operations import keys
+from harness.providers.force import SwitchSource, parse_force
+from harness.providers.records import Providers
+from harness.providers.target import Price, Provider, Target
+from harness.routes import kill_switch
+from harness.routing.context import Context
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import ChangeSettings, CreateRoute
+from harness.routing.shadow import Shadow, ShadowLimits
+from harness.routing.table import RouteSettings
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot

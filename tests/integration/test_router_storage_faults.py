@@ -16,17 +16,16 @@ import openai
 import pytest
 
 from evals.sim import server as sim
-from harness.control import reconciler
-from harness.control.operations import keys
-from harness.domain.canary.guardrails import ErrorTally, Guardrail
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.operations.access import SYSTEM, key_hash
-from harness.domain.operations.signed_rows import Lineage
-from harness.runtime.clock import SystemClock
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import ApiKeys
-from harness.store.sql.proposals import Rollouts
-from harness.store.sql.providers import Providers
+from harness.frame.people.access import SYSTEM, key_hash
+from harness.frame.people.records import ApiKeys
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.guardrails import ErrorTally, Guardrail
+from harness.gate.online.rollout import RolloutState
+from harness.operations import keys, reconciler
+from harness.providers.records import Providers
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread

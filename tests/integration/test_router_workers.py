@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
-from harness.control.operations import keys
-from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.store.sql.observations import Observations
+from harness.frame.people.access import SYSTEM
+from harness.frame.people.rate_limits import KeyLimits
+from harness.operations import keys
+from harness.routing.records.observations import Observations
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     EVER,

@@ -4,26 +4,28 @@ from typing import Any
 
 import pytest
 
-from harness.control.canary import operations
-from harness.control.operations import keys
-from harness.control.proposals import decisions, registration
-from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evals.suite_plan import Claim, SuiteRole
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import Policy, PromotionMode
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, RequestPatch, Target
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotAllowed, ProofRefused
+from harness.frame.people.access import SYSTEM, Actor, Role
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
-from harness.report.content import gather_report
-from harness.report.markdown import render_markdown
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.gate.online.rollout import RolloutSignal
+from harness.gate.policy import Policy, PromotionMode
+from harness.gate.suite_plan import Claim, SuiteRole
+from harness.operations import keys
+from harness.proposals import decisions, fallback_chain
+from harness.proposals.evaluation import registration
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.report.content import gather_report
+from harness.proposals.report.markdown import render_markdown
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.target import Provider, RequestPatch, Target
+from harness.registry import targets
+from harness.routes import kill_switch, routes
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -172,7 +174,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     world.in_canary("sim/better", ANN)
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
-    routes.roll_back(world.context(), actor, "chat", reason="customers complain")
+    manual_rollback.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
 def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(

@@ -3,17 +3,20 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import comparison, decisions, submission
-from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
-from harness.control.routing import targets
-from harness.domain.errors import InputError, RouteBusy, SwapgateError
-from harness.domain.evals.verdict import Passed
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.target import Target
+from harness.frame.errors import InputError, RouteBusy, SwapgateError
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.offline.design import FUTILE
 from harness.gate.offline.verdicts import replay_verdict
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
+from harness.gate.verdict import Passed
+from harness.proposals import decisions, submission
+from harness.proposals.report import comparison
+from harness.proposals.submission import MOST_CANDIDATES, ProposalRequest
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.verdicts import Verdicts
 from tests.support.control.control_plane import (
     ANN,
     BEN,

@@ -10,18 +10,11 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.control.context import Context
-from harness.control.operations import alerts, queries
-from harness.control.providers import (
-    credentials,
-    named_models,
-    provider_secrets,
-    registry,
-    sign_in,
-)
-from harness.control.providers.credentials import CredentialChange
-from harness.control.routing.targets import ProviderChange
-from harness.domain.errors import (
+from harness.app import secret_files
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import (
     ConfigError,
     InputError,
     NotAllowed,
@@ -29,11 +22,15 @@ from harness.domain.errors import (
     SignInRefused,
     SignInUnreachable,
 )
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.providers.credentials import Credential
-from harness.domain.providers.name_resolution import ResolutionRule
-from harness.domain.providers.oauth import (
+from harness.frame.people.access import SYSTEM
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.runtime.encryption import FernetCipher, new_key
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import queries
+from harness.providers.calls.oauth_http import HttpOAuthServer
+from harness.providers.credential import Credential
+from harness.providers.models.name_resolution import ResolutionRule
+from harness.providers.oauth import (
     TOKEN_KEY_NAME,
     DeviceCode,
     OAuthEndpoints,
@@ -41,13 +38,17 @@ from harness.domain.providers.oauth import (
     OAuthTokens,
     PollAnswer,
 )
-from harness.runtime import secret_files
-from harness.runtime.clock import SystemClock
-from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.oauth_http import HttpOAuthServer
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.operations import Alerts
-from harness.store.sql.providers import Credentials, Providers, SignIns
+from harness.providers.records import Credentials, Providers, SignIns
+from harness.registry import (
+    credentials,
+    named_models,
+    provider_secrets,
+    registered_providers,
+    sign_in,
+)
+from harness.registry.credentials import CredentialChange
+from harness.registry.targets import ProviderChange
+from harness.routing.context import Context
 from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.oauth_server import CLIENT, MemoryOAuth, OAuthSite, oauth_site
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
@@ -264,7 +265,7 @@ def test_nobody_is_told_any_more_of_a_sign_in_that_was_taken_away(
         credentials.remove_credential(desk.ctx, SYSTEM, desk.name)
         assert (desk.after(480), desk.token()) == (0, "")
     else:
-        registry.remove_provider(desk.ctx, SYSTEM, desk.name)
+        registered_providers.remove_provider(desk.ctx, SYSTEM, desk.name)
 
     assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
@@ -316,7 +317,9 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
         with pytest.raises(InputError, match=way):
             credentials.put_credential(desk.ctx, SYSTEM, desk.name, change)
     credentials.put_credential(desk.ctx, SYSTEM, desk.name, CredentialChange())
-    registry.change_provider(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
+    registered_providers.change_provider(
+        desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT")
+    )
     environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
     with pytest.raises(InputError, match=way):
         credentials.import_credentials(desk.ctx, SYSTEM, environ)

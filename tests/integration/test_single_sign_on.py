@@ -4,20 +4,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness import config, package_data
-from harness.control.operations import dashboard_sessions, people, single_sign_on
-from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.operations.queries import list_audit_events
-from harness.control.operations.single_sign_on import read_identity
-from harness.control.proposals import decisions, four_eyes
-from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.settings import OidcSettings
-from harness.store.schema.operations import person_link
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.proposals import Approvals
+from harness import config
+from harness.frame import package_data
+from harness.frame.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Role
+from harness.frame.people.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.frame.people.records import person_link
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations import dashboard_sessions, people, single_sign_on
+from harness.operations.dashboard_sessions import ActorSession
+from harness.operations.queries import list_audit_events
+from harness.operations.settings import OidcSettings
+from harness.operations.single_sign_on import read_identity
+from harness.proposals import approval_remarks, decisions
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Approvals
 from tests.integration.test_four_eyes import waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import REFUSED
@@ -218,7 +219,7 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     decisions.approve_proposal(ctx, pipeline, made.id)
     with world.store.read() as tx:
         [approval] = Approvals(tx).for_proposal(made.id)
-        remarks = four_eyes.list_key_remarks(tx, made, approval)
+        remarks = approval_remarks.list_key_remarks(tx, made, approval)
     assert any(
         "pipeline, which is a service: whoever has its key" in remark for remark in remarks
     )

@@ -18,26 +18,27 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import dashboard_sessions, integrity, keys, people
-from harness.control.proposals import decisions
-from harness.control.routing import break_glass, fallback_chain, freezes, kill_switch, targets
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import Proposal
-from harness.domain.providers.credentials import Credential
-from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
-from harness.domain.routing.target import Target
-from harness.domain.shadow import Shadow
-from harness.store.schema.columns import Json, UtcTime
-from harness.store.schema.signed_tables import SignedTable
-from harness.store.sql.agents import AgentGrants, SwitchRequests
-from harness.store.sql.interventions import Shadows
-from harness.store.sql.providers import Credentials
-from harness.store.sql.routing import Routing
+from harness.agents.records import AgentGrants, SwitchRequests
+from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.principals import OPERATOR
+from harness.frame.records.columns import Json, UtcTime
+from harness.frame.records.signed_tables import SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.operations import dashboard_sessions, integrity, keys, people
+from harness.proposals import break_glass, decisions, fallback_chain
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.providers.credential import Credential
+from harness.providers.force import Force, ForceKind, SwitchSource
+from harness.providers.records import Credentials
+from harness.providers.target import Target
+from harness.registry import targets
+from harness.routes import freezes, kill_switch
+from harness.routing.proposal import Proposal
+from harness.routing.records.interventions import Shadows
+from harness.routing.records.routes import Routing
+from harness.routing.shadow import Shadow
 from harness.store.store import Store
 from harness.store.tables import SIGNED
-from harness.store.transaction import Transaction
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.test_store_shadows import SHADOW
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.evals.recomputation import replay_verdict
-from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
+from harness.operations.housekeeping import blank_old_texts, purge_expired
+from harness.operations.records import Captures
+from harness.proposals.evaluation.recomputation import replay_verdict
+from harness.routing.records.runs import EvalRuns
 from harness.store import engine
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.observations import Captures
 from harness.store.tables import metadata
 from tests.contract.test_store_observations import ONE
 from tests.support.control.control_plane import SmallInstallation

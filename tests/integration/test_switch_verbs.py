@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.kill_switch import (
+from harness.frame.errors import ConfigError, InputError, NotAllowed, NotFound
+from harness.frame.people.access import Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.providers.force import (
     ENVIRONMENT_VARIABLE,
     Force,
     ForceKind,
     SwitchSource,
     parse_force,
 )
-from harness.store.sql.audit import AuditLog
+from harness.routes import kill_switch
+from harness.routes.kill_switch import SwitchRequest
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of

@@ -10,12 +10,12 @@ import pytest
 
 from evals.sim import server as sim
 from harness.app.installation import open_installation
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.target import Provider
-from harness.domain.settings import RouterSettings
-from harness.report.content import KEYRING, address
-from harness.store.sql.evals import EvalRuns
+from harness.frame.failures import FailureClass
+from harness.proposals.report.content import KEYRING, address
+from harness.providers.credential import ProviderKey
+from harness.providers.target import Provider
+from harness.routing.records.runs import EvalRuns
+from harness.routing.settings import RouterSettings
 from router.frame.body import CHAT_PATH
 from router.frame.failure import UpstreamFailed
 from router.protocols.chat.stream import ChatStream

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gate.gate_benchmark import GateBenchmarkPlan
 from benchmarks.gate.score_matrix import generate_chances
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
 from tests.support.gate.gate_answers import (
     AnsweredSuite,
     AnswersRow,

@@ -19,20 +19,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import fallback_chain, routes
-from harness.control.routing.fallback_chain import FallbackRequest, WaiverRequest
-from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import SwapgateError
-from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Target
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.proposals import Proposals, Rollouts
-from harness.store.sql.routing import Routing
+from harness.canary import manual_rollback
+from harness.frame.errors import SwapgateError
+from harness.frame.people.access import SYSTEM, Actor, Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.rollout import RolloutState
+from harness.gate.policy import Policy
+from harness.proposals import decisions, fallback_chain, submission
+from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routing.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.table import RouteSettings, RouteSuite
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -196,7 +198,9 @@ class ControlPlane(RuleBasedStateMachine):
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
-        self.attempt(lambda: routes.roll_back(self.ctx, BEN, route, reason="an incident"))
+        self.attempt(
+            lambda: manual_rollback.roll_back(self.ctx, BEN, route, reason="an incident")
+        )
 
     @rule(
         route=route_names,

@@ -5,19 +5,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import (
-    audit,
-    duration_estimate,
-    holds,
-    operations,
-    rollout_unit,
-    status,
-)
-from harness.control.proposals import route_rules
-from harness.control.routing import routes
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import (
+from harness.canary import audit, duration_estimate, holds, manual_rollback, operations, status
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import IllegalTransition, InputError
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.guardrails import CanaryJudge, Guardrail
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import (
     CanaryEnd,
     Rollout,
     RolloutSignal,
@@ -26,13 +22,10 @@ from harness.domain.canary.rollout import (
     describe_who,
     find_end,
 )
-from harness.domain.errors import IllegalTransition, InputError
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.proposals import route_rules
+from harness.routes import routes, taken_back
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -198,15 +191,15 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert world.rollout().state is RolloutState.PROMOTED
     promoted_at = world.rollout().updated_at
     with world.store.read() as tx:
-        assert rollout_unit.find_later_rollback(tx, world.rollout()) is None
-    assert rollout_unit.describe_later_rollback(None) == ""
+        assert taken_back.find_later_rollback(tx, world.rollout()) is None
+    assert taken_back.describe_later_rollback(None) == ""
     world.clock.advance(60)
-    routes.roll_back(world.context(), BEN, "chat", reason="complaints")
+    manual_rollback.roll_back(world.context(), BEN, "chat", reason="complaints")
 
     shown = status.explain_canary(world.context(), "chat").status
     assert shown.rollback is not None
     assert shown.changed_at == shown.rollback.at > promoted_at
-    told = rollout_unit.describe_later_rollback(shown.rollback)
+    told = taken_back.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"
 
 

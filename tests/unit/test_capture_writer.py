@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.access import OptOut
-from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
-from harness.domain.privacy.redaction import Redactor
-from harness.domain.routing.table import RouteSettings
-from harness.store.sql.observations import Captures
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import OptOut
+from harness.frame.records.transaction import Transaction
+from harness.frame.redaction import Redactor
+from harness.operations.records import Captures
+from harness.routing.capture import CapturedRequest, capture_id, is_sampled
+from harness.routing.table import RouteSettings
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from router.recording.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
 from tests.support.control.manual_clock import ManualClock

@@ -13,19 +13,19 @@ from dashboard import current_user, dialog_forms, page_frame
 from dashboard.views import canary as canary_page
 from dashboard.views import canary_text, captures, decisions, route_holds, route_timeline
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.canary import shadows
-from harness.control.evals.drift_watches import list_drift_status
-from harness.control.proposals import submission
-from harness.control.routing import break_glass, freezes, kill_switch, routes
-from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.access import Role
-from harness.domain.privacy.capture import capture_expiry
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.kill_switch import SwitchSource, parse_force
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Captures
-from harness.store.sql.proposals import Proposals
+from harness.canary import shadows
+from harness.evals.drift_watches import list_drift_status
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.access import Role
+from harness.frame.signing.audit_log import AuditLog
+from harness.operations.records import Captures
+from harness.proposals import break_glass, submission
+from harness.providers.force import SwitchSource, parse_force
+from harness.routes import freezes, kill_switch, routes
+from harness.routes.kill_switch import SwitchRequest
+from harness.routing.capture import capture_expiry
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 from tests.contract.test_store_observations import ONE as CAPTURED
 from tests.support.browser.dashboard_data import ANA, BEN, Lived, lived_copy
 from tests.support.control.control_plane import read_history
@@ -47,7 +47,7 @@ DIALOGS = (
     ("decisions.cancel", REVIEW % "evaluating"),
     ("route_holds.add", "'faq'"),
     ("keys.create_client_key", ""),
-    ("routes.roll_back", "route_timeline.load_route(ctx, 'faq')"),
+    ("manual_rollback.roll_back", "route_timeline.load_route(ctx, 'faq')"),
     ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
@@ -216,7 +216,7 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
         about = f"{status.rollout.id}-{status.rollout.version}"
         app = dialog(
             "from dashboard.views import canary",
-            "from harness.domain.canary.rollout import RolloutSignal",
+            "from harness.gate.online.rollout import RolloutSignal",
             "status = kept('status', canary_text.load_canary(ctx, 'support-chat').status)",
             f"if '{signal}-acted-{about}' not in st.session_state:",
             f"    canary.ask(status, RolloutSignal('{signal}'))",
@@ -235,7 +235,9 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
 @pytest.mark.usefixtures("house")
 def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     ctx = page_frame.context()
-    app = dialog("routes.roll_back(kept('view', route_timeline.load_route(ctx, 'faq')))")
+    app = dialog(
+        "manual_rollback.roll_back(kept('view', route_timeline.load_route(ctx, 'faq')))"
+    )
     assert (
         "100 % of the traffic goes from <b>sim/sim-better</b> to <b>sim/sim-base</b>"
         in text(app)
@@ -266,7 +268,7 @@ def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
     id_ = house.proposals["awaiting"]
     app = dialog(
         "from dataclasses import replace",
-        "from harness.domain.proposals.policy import ChangeReferenceRule",
+        "from harness.gate.policy import ChangeReferenceRule",
         f"view, found = decisions.load('{id_}')",
         "proposal = view.comparison.proposal",
         "policy = replace(proposal.policy, change_reference=ChangeReferenceRule.REQUIRED)",
@@ -454,8 +456,8 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
 def _opened(words: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     return dialog(
-        "from harness.control.evals.drift_watches import list_drift_status",
-        "from harness.control.canary.shadows import list_running",
+        "from harness.evals.drift_watches import list_drift_status",
+        "from harness.canary.shadows import list_running",
         f"if 'done' not in st.session_state: {words}",
     )
 

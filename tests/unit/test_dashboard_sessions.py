@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from dashboard import page_frame
+from harness.agents import switches
+from harness.agents.message import MessageToolCall
+from harness.agents.records import Sessions, SwitchRequests
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.agents import switches
-from harness.control.privacy import user_deletion
-from harness.domain.agents.agent import AgentSession, literal_choice
-from harness.domain.agents.message import MessageToolCall
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.operations.access import Role
-from harness.domain.operations.principals import OPERATOR
-from harness.store.sql.agents import Sessions, SwitchRequests
+from harness.frame.people.access import Role
+from harness.frame.people.principals import OPERATOR
+from harness.operations import user_deletion
+from harness.routing.agent import AgentSession, literal_choice
 from tests.support.browser.agent_sessions import (
     SCOUT,
     UNPRICED,

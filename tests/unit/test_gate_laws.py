@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln, xlogy
 
-from harness.domain.errors import InputError
-from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
+from harness.frame.errors import InputError
 from harness.gate.offline.design import Design
 from harness.gate.offline.item_tests import final_p
 from harness.gate.offline.sequential import (
@@ -18,6 +17,7 @@ from harness.gate.offline.sequential import (
     evidence_path,
     judge_differences,
 )
+from harness.gate.suite_plan import QUALITY_CLAIMS, Claim
 from tests.support.sampling import later
 
 pytestmark = pytest.mark.req("F2")

@@ -3,22 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.canary_facts import rollout_facts
-from harness.control import reconciler
-from harness.control.canary import decision, holds, operations
-from harness.control.canary import status as canary_status
-from harness.control.canary.duration_estimate import estimate_for_route
-from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.operations import alerts
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import ActionKind, RolloutSignal
-from harness.domain.errors import InputError
-from harness.domain.operations.alerts import Alert, AlertKind
+from harness.canary import decision, holds, operations
+from harness.canary import status as canary_status
+from harness.canary.duration_estimate import estimate_for_route
+from harness.canary.rollout_unit import RolloutUnit
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError
+from harness.frame.signing.audit_log import AuditLog
+from harness.gate.online.observation import TrafficMinute
+from harness.gate.online.rollout import ActionKind, RolloutSignal
 from harness.gate.online.rollout_action import RolloutAction
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.proposals import Rollouts
+from harness.interfaces.cli.canary_facts import rollout_facts
+from harness.operations import alert_delivery, reconciler
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 from tests.support.control.manual_clock import ManualClock
 
@@ -274,7 +274,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     for _ in range(3):
         requests(world, 50)
         reconciler.reconcile(ctx)
-        alerts.run_once(ctx)
+        alert_delivery.run_once(ctx)
     assert (world.rollout().step, decide_action(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
@@ -326,7 +326,7 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     ctx, rollout = world.context(), world.rollout()
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     with world.store.read() as tx:
         (reason,) = holds.list_hold_reasons(tx, rollout)
     assert reason.startswith("On hold: routers failed once in requests of this route")
@@ -334,9 +334,9 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     with world.store.read() as tx:
         assert holds.list_hold_reasons(tx, Rollouts(tx).get(rollout.id)) == ()
 
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
     assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")
     world.clock.advance(3600)
-    alerts.run_once(ctx)
+    alert_delivery.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.frame.access import read_bearer
-from harness.control.proposals.four_eyes import load_key_creators
-from harness.domain.errors import InputError
-from harness.domain.operations.access import (
+from harness.frame.errors import InputError
+from harness.frame.people.access import (
     UNKNOWN_ADDRESS,
     ApiKey,
     Role,
@@ -18,8 +16,10 @@ from harness.domain.operations.access import (
     key_hash,
     parse_proxy_networks,
 )
-from harness.domain.operations.principals import check_principal_name, fold_name
-from harness.store.transaction import Transaction
+from harness.frame.people.four_eyes import load_key_creators
+from harness.frame.people.principals import check_principal_name, fold_name
+from harness.frame.records.transaction import Transaction
+from harness.interfaces.api.frame.access import read_bearer
 from tests.support.control.control_plane import SECRET
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))

@@ -2,8 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.evals.verdict import VERDICTS, VerdictBasis
-from harness.domain.formatting import DASH
+from harness.frame.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.text.sentences import (
@@ -13,6 +12,7 @@ from harness.gate.text.sentences import (
     reason_text,
 )
 from harness.gate.text.verdict_sentences import describe_claim
+from harness.gate.verdict import VERDICTS, VerdictBasis
 from tests.unit.test_gate_verdicts import WORSE, ask, one, plan, sides
 
 pytestmark = pytest.mark.req("A7")

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.operations import integrity, keys
-from harness.control.routing import routes
-from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import InputError, NotAllowed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.operations.signed_rows import Lineage, older_reason
-from harness.domain.routing.table import Snapshot
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.errors import InputError, NotAllowed
+from harness.frame.people.access import SYSTEM
+from harness.frame.signing.signed_rows import Lineage, older_reason
+from harness.gate.online.observation import TrafficMinute
+from harness.operations import integrity, keys
+from harness.routes import routes
+from harness.routing.records.observations import Observations
+from harness.routing.table import Snapshot
 from harness.store.signing.signed_snapshot import verified
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation

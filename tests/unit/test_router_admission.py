@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from harness.domain.operations.access import key_hash
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import RouterSettings
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.people.access import key_hash
+from harness.frame.people.rate_limits import KeyLimits
+from harness.frame.people.spend import KeySpend
+from harness.routing.settings import RouterSettings
+from harness.routing.table import KeyGrant
 from harness.store.store import Store
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates

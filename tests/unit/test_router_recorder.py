@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.key_ledger import KeyClaim
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.table import Arm, Canary
-from harness.domain.shadow import ShadowTally
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
+from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.frame.people.spend import KeySpend
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.key_ledger import KeyClaim
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.pins import ServedModel, Sighting
+from harness.routing.records.observations import Observations
+from harness.routing.reliability.failover import Failover
+from harness.routing.shadow import ShadowTally
+from harness.routing.table import Arm, Canary
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import CanaryJudge, Guardrail, UnitRule
-from harness.domain.errors import SnapshotInvalid
-from harness.domain.evals.suite_plan import SuiteRole
-from harness.domain.operations.access import OptOut, key_hash
-from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.table import (
+from harness.frame.errors import SnapshotInvalid
+from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.rate_limits import KeyLimits
+from harness.gate.online.guardrails import CanaryJudge, Guardrail, UnitRule
+from harness.gate.suite_plan import SuiteRole
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Price, Provider, RequestPatch, Target
+from harness.routing.overrides import RequestKind
+from harness.routing.table import (
     Canary,
     KeyGrant,
     OnContentPolicy,
@@ -24,7 +25,6 @@ from harness.domain.routing.table import (
     Snapshot,
     Stakes,
 )
-from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.store.store import Store
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.frame.replies import header_text

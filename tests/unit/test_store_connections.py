@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
-from harness import package_data
-from harness.domain.errors import ConfigError, InputError, StoreUnavailable
-from harness.domain.operations.alerts import Alert, AlertKind
+from harness.frame import package_data
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.errors import ConfigError, InputError, StoreUnavailable
+from harness.frame.records.columns import Json, UtcTime, storable
+from harness.providers.records import Providers
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from harness.store import engine
-from harness.store.schema.columns import Json, UtcTime, storable
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.providers import Providers
-from harness.store.sql.routing import Routing
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool

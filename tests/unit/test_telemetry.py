@@ -5,7 +5,7 @@ import sys
 import pytest
 import structlog
 
-from harness.runtime import telemetry
+from harness.frame.runtime import telemetry
 
 PROGRAM = """
 import logging, structlog

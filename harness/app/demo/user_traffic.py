@@ -5,18 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.app.demo.traffic import DemoTraffic
-from harness.control.canary.status import list_canaries
-from harness.control.context import Context
-from harness.control.operations import queries
-from harness.control.proposals import evaluation
-from harness.control.routing import routes as routing
-from harness.domain.errors import InputError
-from harness.domain.formatting import format_bps, format_count, format_harm
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import FIRST_ROUTE_STEP
-from harness.runtime.processes.interruption import interrupts
-from harness.store.sql.proposals import Proposals
-from harness.store.sql.routing import Routing
+from harness.canary.status import list_canaries
+from harness.frame.errors import InputError
+from harness.frame.formatting import format_bps, format_count, format_harm
+from harness.frame.runtime.interruption import interrupts
+from harness.operations import queries
+from harness.proposals.evaluation import evaluation
+from harness.routes import routes as routing
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.routes import Routing
+from harness.routing.table import FIRST_ROUTE_STEP
 
 REPORT_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5

@@ -15,16 +15,18 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.content_hash import hash_content
-from harness.domain.errors import SignatureInvalid
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.records import api_key
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.installation import manifest, meta
+from harness.frame.records.record import record_of
+from harness.frame.records.signed_tables import REMEDY, SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import audit_event
+from harness.routing.records.versions import NEWEST_SIGNATURES, route_version
 from harness.store.change_listener import visible_state
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.operations import api_key, audit_event, manifest, meta
-from harness.store.schema.routing import NEWEST_SIGNATURES, route_version
-from harness.store.schema.signed_tables import REMEDY, SignedTable
-from harness.store.schema.stored_row import record_of
 from harness.store.tables import SIGNED
-from harness.store.transaction import Transaction
 
 # Joined where they are: as ten thousand rows, they would take most of the time of a call.
 _SEPARATOR: Final = "\n"

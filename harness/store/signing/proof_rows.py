@@ -10,40 +10,27 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.content_hash import hash_content
-from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import RunState, Sample
-from harness.domain.formatting import format_quantity
-from harness.domain.operations.keyring import KeyPurpose, Keyring
-from harness.domain.operations.row_signatures import row_payload, split_signature
-from harness.domain.proposals.proof import Proof, ProvenRows, StoredValues, SwapChange
-from harness.domain.proposals.proposal import Proposal
-from harness.ports import Verifier
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import (
-    EVAL_RUN,
-    SAMPLE,
-    SUITE,
-    TARGET,
-    eval_run,
-    sample,
-    suite,
-    target,
-)
-from harness.store.schema.proposals import (
-    APPROVAL,
-    PROPOSAL,
-    VERDICT,
-    approval,
-    rollout,
-    verdict,
-)
-from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.stored_row import StoredRow
-from harness.store.signing.row_signatures import RowVerifier, covered_values, named
-from harness.store.sql.installation import Installations
+from harness.frame.content_hash import hash_content
+from harness.frame.errors import SignatureInvalid
+from harness.frame.formatting import format_quantity
+from harness.frame.ports import Verifier
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.record import StoredRow
+from harness.frame.records.row_signatures import RowVerifier, covered_values, named
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.keyring import KeyPurpose, Keyring
+from harness.frame.signing.payload import row_payload, split_signature
+from harness.gate.run import RunState, Sample
+from harness.providers.records import TARGET, target
+from harness.routing.proof import Proof, ProvenRows, StoredValues, SwapChange
+from harness.routing.proposal import Proposal
+from harness.routing.records.installation import Installations
+from harness.routing.records.proposals import APPROVAL, PROPOSAL, approval
+from harness.routing.records.rollouts import rollout
+from harness.routing.records.runs import EVAL_RUN, SAMPLE, SUITE, eval_run, sample, suite
+from harness.routing.records.verdicts import VERDICT, verdict
+from harness.routing.records.versions import route_fallback, route_version
 from harness.store.tables import SIGNED
-from harness.store.transaction import Transaction
 
 DOCUMENT: Final = "proof"  # what a signature of a whole file is over, in place of a table
 MAX_NAMED: Final = 5  # rows, for one reason

@@ -10,19 +10,21 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import RUNNABLE_STATES
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
-from harness.domain.operations.signed_rows import RowFault
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import eval_run
-from harness.store.schema.operations import audit_event, principal
-from harness.store.schema.proposals import HAS_NOT_ENDED, LIVE_STATE_VALUES, proposal, rollout
-from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.signed_tables import SignedTable
+from harness.frame.errors import SignatureInvalid
+from harness.frame.people.principals import LOCAL_PRINCIPAL
+from harness.frame.people.records import principal
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.signed_tables import SignedTable
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit_log import audit_event
+from harness.frame.signing.signed_rows import RowFault
+from harness.gate.run import RUNNABLE_STATES
+from harness.routing.records.proposals import HAS_NOT_ENDED, proposal
+from harness.routing.records.rollouts import LIVE_STATE_VALUES, rollout
+from harness.routing.records.runs import eval_run
+from harness.routing.records.versions import route_fallback, route_version
 from harness.store.signing.manifest import Manifest, Manifests
 from harness.store.tables import SIGNED, metadata
-from harness.store.transaction import Transaction
 
 # Rows of a table at a time, so that few texts are in memory.
 ROWS_PER_PAGE: Final = 1_000

@@ -10,28 +10,27 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import ApiKey
-from harness.domain.operations.signed_rows import Lineage, Revocations, SignedRows, head_text
-from harness.domain.providers.credentials import keys_for_routers
-from harness.domain.routing.kill_switch import active_switches
-from harness.domain.routing.table import KeyGrant, RoutingTable, Snapshot
-from harness.domain.routing.target import Target
-from harness.ports import Verifier
-from harness.store.schema.agents import AGENT_GRANT, agent_grant
-from harness.store.schema.columns import SIGNATURE, Row
-from harness.store.schema.evals import TARGET, target
-from harness.store.schema.interventions import SWITCH, shadow_from_row
-from harness.store.schema.operations import API_KEY
-from harness.store.schema.providers import CREDENTIAL, PROVIDER
-from harness.store.schema.routing import route_fallback, route_from_row, route_version
-from harness.store.schema.stored_row import StoredRow
+from harness.agents.records import AGENT_GRANT, agent_grant
+from harness.frame.errors import SignatureInvalid, SnapshotInvalid
+from harness.frame.people.access import ApiKey
+from harness.frame.people.records import API_KEY
+from harness.frame.ports import Verifier
+from harness.frame.records.columns import SIGNATURE, Row
+from harness.frame.records.record import StoredRow
+from harness.frame.records.row_signatures import RowVerifier, covered_values
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.signed_rows import Lineage, Revocations, SignedRows, head_text
+from harness.providers.credential import keys_for_routers
+from harness.providers.force import active_switches
+from harness.providers.records import CREDENTIAL, PROVIDER, TARGET, target
+from harness.providers.target import Target
+from harness.routing.records.installation import Installations
+from harness.routing.records.interventions import SWITCH, shadow_from_row
+from harness.routing.records.versions import route_fallback, route_from_row, route_version
+from harness.routing.table import KeyGrant, RoutingTable, Snapshot
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
-from harness.store.signing.row_signatures import RowVerifier, covered_values
-from harness.store.sql.installation import Installations
 from harness.store.tables import SIGNED
-from harness.store.transaction import Transaction
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(

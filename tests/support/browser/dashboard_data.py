@@ -25,21 +25,21 @@ from evals.sim import answers, profiles
 from evals.sim import simulated_model as sim_suites
 from evals.sim.simulated_model import ItemBank, SimulatedModel
 from evals.suites.configured_suites import ConfiguredSuites
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control import reconciler
-from harness.control.canary import machine, operations
-from harness.control.context import Context
-from harness.control.proposals import submission
-from harness.control.routing import seed
-from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.domain.evals.run import EvalRun, RunState, Sample
-from harness.domain.operations.access import Actor, Role
-from harness.store.sql.evals import EvalRuns
-from harness.store.sql.observations import Observations
-from harness.store.sql.routing import Routing
+from harness.canary import machine, operations
+from harness.frame.people.access import Actor, Role
+from harness.gate.online.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutSignal
+from harness.gate.run import EvalRun, RunState, Sample
+from harness.operations import reconciler
+from harness.proposals import submission
+from harness.routing.context import Context
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.records.runs import EvalRuns
 from tests.support.control.manual_clock import ManualClock
 from tests.support.store.records import TRAFFIC
 

@@ -6,22 +6,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from harness.control.canary import audit
-from harness.control.canary import status as canary_status
-from harness.control.context import Context
-from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
-from harness.domain.evals.verdict import Passed
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.audit import GENESIS, AuditEvent
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.table import RouteRecord
+from harness.canary import audit
+from harness.canary import status as canary_status
+from harness.frame.people.access import SYSTEM
+from harness.frame.records.transaction import Transaction
+from harness.frame.signing.audit import GENESIS, AuditEvent
+from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.fisher import ALARM_LOG_E, worst_log_srm
-from harness.store.sql.audit import AuditLog
-from harness.store.sql.observations import Observations
-from harness.store.sql.proposals import Proposals, Rollouts, Verdicts
-from harness.store.sql.routing import Routing
-from harness.store.transaction import Transaction
+from harness.gate.online.observation import ObservationBlock
+from harness.gate.online.rollout import TRANSITIONS, Rollout, RolloutState
+from harness.gate.verdict import Passed
+from harness.routing.context import Context
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import RouteRecord
 from tests.support.control import routing_invariants
 
 BAKED = "canary.baked"

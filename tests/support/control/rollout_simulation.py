@@ -20,32 +20,28 @@ from random import Random
 import structlog
 
 from evals.suites.items import Item
-from harness.control import reconciler
-from harness.control.canary import operations
-from harness.control.operations import alerts
-from harness.control.proposals import decisions, submission
-from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import routes, targets
-from harness.control.world import PASS_FOR_NEW
-from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
-from harness.domain.evals.suite_plan import Claim
-from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-    GatePolicy,
-    Policy,
-    PromotionMode,
-)
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.route_changes import RestoreIncumbent
-from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.domain.routing.target import Provider, Target
-from harness.store.sql.proposals import Proposals, Rollouts
-from harness.store.sql.routing import Routing
+from harness.canary import manual_rollback, operations
+from harness.frame.alerts import alerts
+from harness.frame.alerts.alert import AlertKind
+from harness.frame.errors import ProofRefused, RevisionConflict, SwapgateError
+from harness.frame.people.access import SYSTEM
+from harness.frame.world import PASS_FOR_NEW
+from harness.gate.online.guardrails import Guardrails
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
+from harness.gate.policy import CanaryPolicy, CanaryStep, GatePolicy, Policy, PromotionMode
+from harness.gate.suite_plan import Claim
+from harness.operations import alert_delivery, reconciler
+from harness.proposals import decisions, submission
+from harness.proposals.submission import ProposalRequest
+from harness.providers.target import Provider, Target
+from harness.registry import targets
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.route_changes import RestoreIncumbent
+from harness.routing.table import RouteSettings, RouteSuite
 from harness.store.store import Store
 from tests.support.control.control_plane import (
     ANN,
@@ -196,7 +192,7 @@ class Life:
         self.processes = [self.ctx, self.other]
         self._control_turn()
         if self._maybe(0.05):
-            self._attempt(lambda: alerts.run_once(self.ctx))
+            self._attempt(lambda: alert_delivery.run_once(self.ctx))
         if self._maybe(0.05):
             for name in ROUTES:
                 self._attempt(partial(check_words, self.ctx, name))
@@ -361,7 +357,9 @@ class Life:
         signal = self.draw.choice([*signals, RolloutSignal.PROMOTE, RolloutSignal.FINISH, None])
         self._say(f"a person: {signal.value if signal else 'rollback'} {name}")
         if signal is None:
-            roll_back = partial(routes.roll_back, self.other, BEN, name, reason="an incident")
+            roll_back = partial(
+                manual_rollback.roll_back, self.other, BEN, name, reason="an incident"
+            )
             self._attempt(roll_back)
         else:
             by_hand = partial(operations.operate, self.other, BEN, name, signal, "a drill")
@@ -393,7 +391,7 @@ class Life:
             self._run_once()
         else:
             raise AssertionError(f"it never ends: {under_way} {waiting}")
-        alerts.run_once(self.ctx)
+        alert_delivery.run_once(self.ctx)
         self._check()
         self.watcher.at_the_end(self.ctx)
         for rollout in self.watcher.rollouts.values():

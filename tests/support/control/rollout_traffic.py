@@ -11,15 +11,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.ranking import MeasuredUnit, rank_block
-from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
-from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.routing.table import Canary, Route, RoutingTable
-from harness.store.sql.observations import Observations
-from harness.store.sql.operations import Alerts
-from harness.store.sql.routing import Routing
+from harness.frame.alerts.alert import Alert, AlertKind
+from harness.frame.alerts.records import Alerts
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.ranking import MeasuredUnit, rank_block
+from harness.gate.online.worker_guard import WorkerGuard, abort_log_e
+from harness.routing.records.observations import Observations
+from harness.routing.records.routes import Routing
+from harness.routing.table import Canary, Route, RoutingTable
 from harness.store.store import Store
 from tests.support.control.manual_clock import ManualClock
 

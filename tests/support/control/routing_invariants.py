@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from itertools import count, pairwise
 
-from harness.domain.evals.verdict import Passed
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.evidence import EvidenceKind
-from harness.domain.routing.table import Route, RouteRecord
-from harness.store.sql.evidence import Waivers
-from harness.store.sql.proposals import Rollouts, Verdicts
-from harness.store.sql.routing import Routing
-from harness.store.transaction import Transaction
+from harness.frame.records.transaction import Transaction
+from harness.gate.verdict import Passed
+from harness.routing.evidence import EvidenceKind
+from harness.routing.proposal import Proposal, ProposalPhase
+from harness.routing.records.evidence import Waivers
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.table import Route, RouteRecord
 
 PROVEN = (
     ProposalPhase.AWAITING_APPROVAL,

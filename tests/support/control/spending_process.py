@@ -6,9 +6,9 @@ Prints how many calls it made.
 import sys
 from contextlib import closing
 
-from harness.control.operations.spending_meter import SpendingMeter
-from harness.domain.operations.spending import SpendingPurpose
-from harness.runtime.clock import SystemClock
+from harness.evals.month_spending import SpendingPurpose
+from harness.evals.spending_meter import SpendingMeter
+from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
 from tests.support.site.signing_keys import CONTROL
 

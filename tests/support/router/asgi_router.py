@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import RouteSettings, Snapshot
-from harness.domain.routing.target import NO_DATA_CLASSES, DataClasses
-from harness.domain.settings import AgentSettings, RouterSettings
+from harness.gate.online.guardrails import UnitRule
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import NO_DATA_CLASSES, DataClasses
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.table import RouteSettings, Snapshot
 from harness.store.store import Store
 from router.frame.asgi import BODY, HEAD_FACTS, WATCH_AFTER_S, App, Receive, Send, reply_headers
 from router.frame.replies import Header, Reply

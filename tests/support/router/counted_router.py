@@ -18,10 +18,10 @@ from typing import Final, NamedTuple, Self, cast
 
 import uvloop
 
-from harness import package_data
-from harness.domain.routing.table import Snapshot
-from harness.domain.settings import RouterSettings
-from harness.runtime.clock import SystemClock
+from harness.frame import package_data
+from harness.frame.runtime.clock import SystemClock
+from harness.routing.settings import RouterSettings
+from harness.routing.table import Snapshot
 from harness.store.store import Store
 from router.frame.timers import Timers
 from router.recording.internal_errors import Background

@@ -12,29 +12,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.domain.canary.guardrails import UnitRule
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
-from harness.domain.canary.observation import AskedName, ObservationBlock, TrafficMinute
-from harness.domain.errors import StoreUnavailable
-from harness.domain.evals.pins import Sighting
-from harness.domain.operations.access import OptOut, key_hash
-from harness.domain.operations.alerts import Alert
-from harness.domain.operations.signed_rows import Lineage
-from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingPurpose
-from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
-from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.retry import RetryPolicy
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
-from harness.domain.routing.table import (
-    Canary,
-    KeyGrant,
-    Route,
-    RouteSettings,
-    RoutingTable,
-    Snapshot,
-)
-from harness.domain.routing.target import (
+from harness.evals.month_spending import MonthSpending, PurposeSpending, SpendingPurpose
+from harness.frame.alerts.alert import Alert
+from harness.frame.errors import StoreUnavailable
+from harness.frame.people.access import OptOut, key_hash
+from harness.frame.people.spend import KeySpend
+from harness.frame.runtime.clock import SystemClock
+from harness.frame.signing.signed_rows import Lineage
+from harness.gate.online.guardrails import UnitRule
+from harness.gate.online.key_ledger import KeyClaim, KeyHistory, claim_keys
+from harness.gate.online.observation import AskedName, ObservationBlock, TrafficMinute
+from harness.gate.pins import Sighting
+from harness.providers.credential import ProviderKeySets, keys_from_environment
+from harness.providers.force import KillSwitch, SwitchSource, parse_force
+from harness.providers.target import (
     NO_DATA_CLASSES,
     DataClasses,
     Price,
@@ -42,9 +33,11 @@ from harness.domain.routing.target import (
     RequestPatch,
     Target,
 )
-from harness.domain.settings import AgentSettings, RouterSettings
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.runtime.clock import SystemClock
+from harness.routing.reliability.failover import Failover
+from harness.routing.reliability.retry import RetryPolicy
+from harness.routing.settings import AgentSettings, RouterSettings
+from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
 from harness.store.store import Store
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder

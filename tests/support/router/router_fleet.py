@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from harness.domain.routing.table import Route
-from harness.store.sql.routing import Routing
+from harness.routing.records.routes import Routing
+from harness.routing.table import Route
 from tests.support.router.router_process import ROUTE, Routed, routed
 from tests.support.site.documented_commands import DOCS
 from tests.support.site.processes import free_port

@@ -14,17 +14,18 @@ import openai
 import psutil
 
 from evals.suites.items import Item
+from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
-from harness.control.operations import keys
-from harness.control.routing import routes, seed
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.routing.target import Target
-from harness.store.sql.observations import Observations
-from harness.store.sql.proposals import Rollouts
+from harness.frame.people.access import SYSTEM
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.policy import CanaryPolicy, CanaryStep
+from harness.operations import keys
+from harness.providers.target import Target
+from harness.routes import routes
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.observations import Observations
+from harness.routing.records.rollouts import Rollouts
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
 from tests.support.store.sqlite_store import migrated_file

@@ -4,7 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from harness.domain.agents.agent import (
+from harness.agents.message import MessageRole, MessageState, SessionMessage
+from harness.agents.records import Agents, Sessions
+from harness.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.frame.records.transaction import Transaction
+from harness.routing.agent import (
     Agent,
     AgentGrant,
     AgentSession,
@@ -14,12 +18,8 @@ from harness.domain.agents.agent import (
     ModelKind,
     literal_choice,
 )
-from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.store.sql.agents import Agents, Sessions
-from harness.store.sql.routing import Routing
+from harness.routing.records.routes import Routing
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 from tests.support.store.records import LATER, NEW, NOW, ROUTE
 
 BY_ROUTE = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)

@@ -4,25 +4,25 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutState, build_unit_rule
-from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
-from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
-from harness.domain.evals.verdict import Failed, Passed, SuiteReport, Verdict
-from harness.domain.operations.access import ApiKey
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, Policy
-from harness.domain.proposals.proposal import (
-    Approval,
-    ApprovalKind,
-    Proposal,
-    ProposalPhase,
-    SuiteRuns,
-)
-from harness.domain.providers.credentials import Credential
-from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
-from harness.domain.routing.table import (
+from harness.frame.people.access import ApiKey
+from harness.frame.records.transaction import Transaction
+from harness.gate.online.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
+from harness.gate.online.observation import ObservationBlock, TrafficMinute
+from harness.gate.online.rollout import Rollout, RolloutState, build_unit_rule
+from harness.gate.policy import CanaryPolicy, CanaryStep, Policy
+from harness.gate.run import EvalRun, RunBudget, RunState, Sample
+from harness.gate.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
+from harness.gate.verdict import Failed, Passed, SuiteReport, Verdict
+from harness.providers.credential import Credential
+from harness.providers.models.capabilities import Capabilities
+from harness.providers.target import Price, Provider, RequestPatch, Target
+from harness.routing.proposal import Approval, ApprovalKind, Proposal, ProposalPhase, SuiteRuns
+from harness.routing.records.proposals import Approvals, Proposals
+from harness.routing.records.rollouts import Rollouts
+from harness.routing.records.routes import Routing
+from harness.routing.records.verdicts import Verdicts
+from harness.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
+from harness.routing.table import (
     OnBadEvent,
     OnContentPolicy,
     OnEmptyAnswer,
@@ -31,11 +31,7 @@ from harness.domain.routing.table import (
     Stakes,
     StreamCommit,
 )
-from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.store.sql.proposals import Approvals, Proposals, Rollouts, Verdicts
-from harness.store.sql.routing import Routing
 from harness.store.store import Store
-from harness.store.transaction import Transaction
 
 NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(days=14)

@@ -1,1 +1,0 @@
-"""Tables by subject."""
