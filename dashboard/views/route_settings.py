@@ -362,6 +362,7 @@ def roll_back(form: Form, view: RouteView) -> None:
     )
     reason = form.reason()
     form.submit(
-        "Yes, roll back", f"brought {names[version]} back.", manual_rollback.roll_back, route.name,
+        "Yes, roll back", f"brought {names[version]} back.",
+        manual_rollback.roll_back, route.name,
         to_version=version, reason=reason, expected=route,
     )  # fmt: skip

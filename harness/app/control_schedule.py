@@ -36,7 +36,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         alert_delivery,
         housekeeping,
         integrity,
-        reconciler,  # noqa: PLC0415 - as above
+        reconciler,
         user_deletion,
     )
     from harness.operations.audit_export import AuditLines  # noqa: PLC0415

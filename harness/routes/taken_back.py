@@ -1,5 +1,6 @@
-"""Finds promotions that were taken back. A later rollback is that of a promotion whose bake is over: a person brought a former model
-back. Its rollout stays promoted; who looks at it wants to know that it does not serve any more.
+"""Finds promotions that were taken back. A later rollback is that of a promotion whose bake is
+over: a person brought a former model back. Its rollout stays promoted; who looks at it wants to
+know that it does not serve any more.
 """
 
 from collections.abc import Sequence

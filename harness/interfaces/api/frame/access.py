@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -19,7 +19,10 @@ from harness.frame.ports import Clock
 from harness.interfaces.api.frame.error_status import JsonAnswer, problem
 from harness.operations import keys
 from harness.operations.single_sign_on import FailedAttempts
-from harness.store.store import Store
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
 
 # How uvicorn serves our apps.
 SERVER: Final[Mapping[str, Any]] = {
@@ -41,7 +44,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 class AccessRules:
     """Holds what opens the API. metrics_token: opens /metrics alone; None for none."""
 
-    store: Store
+    store: "Store"
     secret: bytes
     clock: Clock
     metrics_token: str | None = None

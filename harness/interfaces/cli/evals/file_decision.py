@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.gate.online.guardrails import FailureTally
     from harness.interfaces.cli.evals.pair_judgement import BlockRow
 
-# What `harness.interfaces.cli.evals.export_decision` parses; listed here, so that `--help` stays quick.
+# Formats of `export_decision`, listed here so that `--help` stays quick.
 EXPORTS = (
     *("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect"),
     *("deepeval", "langfuse", "csv"),

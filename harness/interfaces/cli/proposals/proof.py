@@ -10,7 +10,6 @@ import click
 
 from harness.canary import audit
 from harness.canary.audit import ReplayedAction
-from harness.frame.errors import Conflict
 from harness.frame.formatting import escape_controls
 from harness.gate.text.sentences import reason_text
 from harness.interfaces.cli.frame import output
@@ -19,9 +18,6 @@ from harness.interfaces.cli.frame.output import timestamp
 from harness.interfaces.cli.frame.session import Session
 from harness.proposals.evaluation import recomputation
 from harness.proposals.evaluation.recomputation import ReplayedVerdict
-from harness.routing.proposal import ProposalPhase
-from harness.routing.records.proposals import Proposals
-from harness.store.signing.proof_rows import read_proof
 
 FORMATS = ("markdown", "junit")
 
@@ -77,19 +73,10 @@ def export(
     It has the signed rows behind the swap, and no text of people or models. `swapgate proof
     verify` needs only this file and `signing.pub`.
     """
-    from harness.routing.proof import format_proof  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.proof import export_proof  # noqa: PLC0415 - `--help` stays quick
+    from harness.routing.proof import format_proof  # noqa: PLC0415
 
-    context = session.context
-    with context.store.read() as tx:
-        proposal = Proposals(tx).get(proposal_id)
-        if proposal.verdict is None:
-            raise Conflict(f"{proposal.id} has no verdict yet: there is nothing to prove")
-        if proposal.phase is ProposalPhase.EVALUATING:
-            raise Conflict(
-                f"{proposal.id} is being measured again: export its proof after the "
-                f"verdict; `swapgate proposal show {proposal.id} --watch` shows it"
-            )
-        found = read_proof(tx, proposal, context.clock.now())
+    found = export_proof(session.context, proposal_id)
     file.write_text(format_proof(found), encoding="utf-8")
     rows = {table: len(stored) for table, stored in found.rows.items()}
     if not output.documented({"proposal": found.proposal, "file": str(file), "rows": rows}):
