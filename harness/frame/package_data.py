@@ -8,7 +8,7 @@ from harness.frame import content_hash
 from harness.frame.errors import ConfigError
 
 # They lie beside `harness`: in the checkout, and in a wheel below `swapgate` (ADR 0030).
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def is_compiled() -> bool:

@@ -1,1 +1,1 @@
-"""From a proposal to its approval."""
+"""Proposals: submission, review, decision."""

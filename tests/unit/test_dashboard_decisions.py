@@ -252,7 +252,7 @@ def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     request = SwitchRequest(parse_force("provider:sim"), "a vendor is down", route="faq")
     switch = kill_switch.throw_switch(ctx, BEN, request, source=SwitchSource.CLI)
     app = dialog(
-        "from harness.control.routing import kill_switch",
+        "from harness.routes import kill_switch",
         "(live,) = kept('live', kill_switch.list_live_switches(ctx))",
         "route_holds.lift(live)",
     )
@@ -318,7 +318,7 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
         said = text(shown(monkeypatch, house.config, "canary"))
         assert "Every route counts as frozen." in said
     app = dialog(
-        "from harness.control.routing import freezes",
+        "from harness.routes import freezes",
         "found = kept('found', freezes.list_liftable_freezes(ctx, 'support-chat'))",
         "route_holds.thaw(found[0])",
     )

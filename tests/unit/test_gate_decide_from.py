@@ -112,7 +112,7 @@ def test_the_command_reports_gaps_and_says_that_it_promotes_nothing() -> None:
 
 def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     """What promotes takes a `Passed` of a stored verdict: nothing here makes or stores one."""
-    files = [*(ROOT / "harness/domain/evals/exports").glob("*.py")]
+    files = [*(ROOT / "harness/evals/exports").glob("*.py")]
     files.append(Path(export_decision.__file__))
     imported = {
         (node.module, name.name)
@@ -125,7 +125,7 @@ def test_no_code_of_exports_can_reach_a_verdict_or_the_database() -> None:
     rooms = {module for module, _ in imported if module.startswith("harness")}
     assert all(
         module.startswith(
-            ("harness.domain.e", "harness.domain.s", "harness.interfaces.cli.evals")
+            ("harness.evals.exports", "harness.frame", "harness.interfaces.cli.evals")
         )
         for module in rooms
     )

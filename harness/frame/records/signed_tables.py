@@ -41,7 +41,7 @@ class SignedTable:
 
     @cached_property
     def codecs(self) -> tuple[tuple[str, Callable[[Any], object], str | None], ...]:
-        """For each covered column, its name, its value's stored form and its default."""
+        """Lists for each covered column its name, its value's stored form and its default."""
         return tuple((c.name, _stored(c), default_text(c)) for c in self.covered)
 
     @cached_property
@@ -78,7 +78,7 @@ def sign_rows_of(
 
 
 def signed_table(table: sa.Table) -> SignedTable:
-    """Raises KeyError for a table whose rows are not signed."""
+    """Returns how the rows of a table are signed. Raises KeyError for an unsigned table."""
     signed: SignedTable = table.info[_SIGNED]
     return signed
 

@@ -12,7 +12,7 @@ from harness.interfaces.cli.frame import output
 from harness.interfaces.cli.frame.command import arg, command, opt
 from harness.interfaces.cli.frame.session import Session
 
-FOLDER = Path(__file__).resolve().parents[3] / "docs"
+FOLDER = Path(__file__).resolve().parents[4] / "docs"
 
 
 @click.group()
