@@ -24,7 +24,7 @@ from harness.agents.message import (
 from harness.agents.records import SessionMessages
 from harness.agents.turn import AnswerPiece, ModelCallAnswer, ModelCallRequest, ModelCalls
 from harness.evals.month_spending import SpendingPurpose
-from harness.evals.spending_meter import SpendingMeter
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import (
     CallLimited,
     CallRefused,
@@ -148,7 +148,7 @@ class PaidCalls:
 
     def __init__(self, ctx: Context, calls: ModelCalls) -> None:
         self._ctx, self._calls = ctx, calls
-        self.meter = SpendingMeter(ctx.store, ctx.clock, SpendingPurpose.AGENTS)
+        self.meter = SpendingMeter(StoredSpending(ctx.store), ctx.clock, SpendingPurpose.AGENTS)
 
     async def ask(
         self,

@@ -26,6 +26,7 @@ from harness.frame.runtime.interruption import pass_hangups_on
 from harness.providers.credential import ProviderKeySets
 from harness.routing.settings import TracingSettings
 from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 
 if TYPE_CHECKING:
     from router.frame.asgi import App
@@ -109,7 +110,7 @@ def boot_holder(installation: Installation, transports: "Transports") -> "Snapsh
         return provider_secrets.key_sets(providers, snapshot.stored_keys, cipher, environ)
 
     holder = SnapshotHolder(
-        installation.store,
+        RouterStore(installation.store),
         _snapshot_file(installation.settings),
         installation.standing_switches,
         key_sets,
@@ -177,8 +178,9 @@ def build_recorder(
     from router.recording.spool import Spool  # noqa: PLC0415
 
     settings = installation.settings
+    store = RouterStore(installation.store)
     return Recorder(
-        installation.store,
+        store,
         Spool(secret_files.writable_home(settings) / "observations.jsonl"),
         # A new name for every process: blocks are numbered from 1 in each.
         worker=SystemRandomIds().token(name),
@@ -188,7 +190,7 @@ def build_recorder(
         queue_rows=settings.router.queue_size,
         captures=partial(
             CaptureWriter,
-            installation.store,
+            store,
             Redactor(settings.capture.rules, settings.capture.off),
             installation.secret,
         ),

@@ -34,11 +34,29 @@ UNKNOWN: Final = "the sum of this month's spending is not known at the moment"
 Costs = dict[date, PurposeSpending]
 
 
+class StoredSpending:
+    """Reads a month's spending, and adds to it, each in a unit of work of its own."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    def month(self, month: date) -> MonthSpending:
+        with self._store.read() as tx:
+            return Spending(tx).month(month)
+
+    def add(self, costs: Costs, month: date) -> MonthSpending:
+        """Adds costs by month, and returns the spending of `month` with them."""
+        with self._store.write() as tx:
+            for of, cost in costs.items():
+                Spending(tx).add(of, cost)
+            return Spending(tx).month(month)
+
+
 class SpendingMeter:
     """Spends on one purpose. Thread-safe."""
 
-    def __init__(self, store: "Store", clock: Clock, purpose: SpendingPurpose) -> None:
-        self._store = store
+    def __init__(self, stored: StoredSpending, clock: Clock, purpose: SpendingPurpose) -> None:
+        self._stored = stored
         self._clock = clock
         self._purpose = purpose
         self._writing = threading.Lock()  # taken before `_numbers`
@@ -85,9 +103,7 @@ class SpendingMeter:
             if self._costs:
                 self._write()
             elif at_once or self._age_s >= READ_EVERY_S:
-                with self._store.read() as tx:
-                    month = Spending(tx).month(month_of(self._clock.now()))
-                self._put(month)
+                self._put(self._stored.month(month_of(self._clock.now())))
 
     @property
     def cap_usd(self) -> float | None:
@@ -101,10 +117,7 @@ class SpendingMeter:
         with self._numbers:
             self._in_write, self._costs = self._costs, {}
         try:
-            with self._store.write() as tx:
-                for month, cost in self._in_write.items():
-                    Spending(tx).add(month, cost)
-                read = Spending(tx).month(month_of(self._clock.now()))
+            read = self._stored.add(self._in_write, month_of(self._clock.now()))
         except BaseException:
             with self._numbers:
                 for month, cost in self._in_write.items():

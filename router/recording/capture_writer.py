@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Final
 
 from harness.frame.redaction import Redactor
-from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, CaptureResult, capture_expiry, capture_id
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.protocols.transcript import build_transcript
 from router.recording.port import CaptureDraft
 
@@ -29,7 +28,7 @@ class CaptureWriter:
     """Redacts and stores drafts in the recorder's thread. secret: of the captures' ids."""
 
     def __init__(
-        self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]
+        self, store: RouterStore, redactor: Redactor, secret: bytes, counters: Counter[str]
     ) -> None:
         self._store = store
         self._redactor = redactor
@@ -61,7 +60,7 @@ class CaptureWriter:
             return
         try:
             with self._store.write() as tx:
-                kept = [Captures(tx).store(made, most_per_day=most) for made, most in ready]
+                kept = [tx.captures.store(made, most_per_day=most) for made, most in ready]
         except Exception as error:  # noqa: BLE001 - its words may hold what was to be written
             log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
             self._counters["captures_dropped"] += len(ready)

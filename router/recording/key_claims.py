@@ -9,8 +9,7 @@ from typing import Final, NamedTuple
 from harness.frame.errors import StoreUnavailable
 from harness.frame.ports import Clock
 from harness.gate.online.key_ledger import KeyClaim, KeyHistory
-from harness.routing.records.observations import Observations
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
 
@@ -44,7 +43,7 @@ class KeyClaims:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, lock: threading.Lock, counters: Counter[str]
+        self, store: RouterStore, clock: Clock, lock: threading.Lock, counters: Counter[str]
     ) -> None:
         self._store = store
         self._clock = clock
@@ -87,7 +86,7 @@ class KeyClaims:
         asked = [claim.keys for claim in claims]
         try:
             with self._store.write() as tx:
-                found = [Observations(tx).claim_keys(keys) for keys in asked]
+                found = [tx.observations.claim_keys(keys) for keys in asked]
         except StoreUnavailable:
             raise
         except Exception:

@@ -15,20 +15,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from harness.frame.alerts.alert import Alert, AlertEvent, AlertKind
-from harness.frame.alerts.records import Alerts
 from harness.frame.errors import StoreUnavailable
 from harness.frame.failures import ArmFailure
 from harness.frame.ports import Clock
-from harness.frame.records.transaction import Transaction
 from harness.gate.online.guardrails import UnitRule
 from harness.gate.online.observation import ObservationBlock
 from harness.proposals.judge import JudgeOutcome
-from harness.providers.records import Sightings
-from harness.routing.records.failovers import Failovers
-from harness.routing.records.interventions import Shadows
-from harness.routing.records.observations import Observations
 from harness.routing.table import Arm, Canary
-from harness.store.store import Store
+from harness.store.router_store import RouterRecords, RouterStore
 from router.recording.capture_writer import CaptureWriter
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.key_claims import KeyClaims
@@ -57,7 +51,7 @@ class Recorder(Recording):
 
     def __init__(  # noqa: PLR0913 - all by name but two
         self,
-        store: Store,
+        store: RouterStore,
         spool: Spool,
         *,
         worker: str,
@@ -297,8 +291,8 @@ class Recorder(Recording):
         """
         at, settled = self._clock.now(), tuple(self._settled)
         with self._store.write() as tx:
-            new = [b for b in batches if not b.id or Observations(tx).begin_batch(b.id, at)]
-            Observations(tx).forget_batches(settled)
+            new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
+            tx.observations.forget_batches(settled)
             _write_all(tx, *new)
         self._settled.difference_update(settled)
 
@@ -363,21 +357,21 @@ class Recorder(Recording):
             self._troubles.clear()
 
 
-def _write_all(tx: Transaction, *batches: Batch) -> None:
+def _write_all(tx: RouterRecords, *batches: Batch) -> None:
     # Summed up first: batches of one minute add to the same few rows.
     sums: dict[str, list[Any]] = {
         kind: sum_rows(kind, (row for batch in batches for row in getattr(batch, kind)))
         for kind in SUMMED
     }
     blocks = [observed for batch in batches for observed in batch.blocks]
-    Observations(tx).append(blocks, sums["traffic"], sums["spends"], sums["asked_names"])
+    tx.observations.append(blocks, sums["traffic"], sums["spends"], sums["asked_names"])
     if failovers := [row for batch in batches for row in batch.failovers]:
-        Failovers(tx).append(failovers)
+        tx.failovers.append(failovers)
     if sums["shadows"]:
-        Shadows(tx).append(sums["shadows"])
+        tx.shadows.append(sums["shadows"])
     for batch in batches:
         if batch.alerts:
-            Alerts(tx).fold(batch.alerts)
+            tx.alerts.fold(batch.alerts)
     # At once, so that two routers write them in one order.
     if sums["sightings"]:
-        Sightings(tx).note(sums["sightings"])
+        tx.sightings.note(sums["sightings"])

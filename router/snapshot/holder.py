@@ -29,7 +29,7 @@ from harness.providers.credential import ProviderKeySets
 from harness.providers.force import KillSwitch
 from harness.providers.target import NO_DATA_CLASSES, DataClasses
 from harness.routing.table import Snapshot
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
 
@@ -162,7 +162,7 @@ class SnapshotHolder:
 
     def __init__(  # noqa: PLR0913 - each is what the class's text says
         self,
-        store: Store,
+        store: RouterStore,
         file: Path,
         standing: Sequence[KillSwitch] = (),
         keys_of: KeysOf = no_keys,
@@ -189,7 +189,7 @@ class SnapshotHolder:
         self._refused_at = time.monotonic()
         self._guard = LineageGuard()
         self._confirmed = time.monotonic()
-        self._followers: list[Callable[[Store], None]] = []
+        self._followers: list[Callable[[RouterStore], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
@@ -227,7 +227,7 @@ class SnapshotHolder:
     def _on_disk(self) -> Snapshot:
         return self._restored(load_snapshot(self._file))
 
-    def add_follower(self, follower: Callable[[Store], None]) -> None:
+    def add_follower(self, follower: Callable[[RouterStore], None]) -> None:
         """The thread that follows the store calls it; it may raise StoreUnavailable."""
         self._followers.append(follower)
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.evals.month_spending import MonthSpending, SpendingPurpose, month_of
 from harness.evals.records.spending import Spending
-from harness.evals.spending_meter import UNKNOWN, SpendingMeter
+from harness.evals.spending_meter import UNKNOWN, SpendingMeter, StoredSpending
 from harness.frame.errors import SpendingPaused, StoreUnavailable
 from harness.frame.runtime.clock import SystemClock
 from harness.store.store import Store
@@ -65,7 +66,7 @@ def test_costs_count_while_they_are_being_stored(opened: Store) -> None:
     clock = SystemClock()
     with opened.write() as tx:
         Spending(tx).set_cap(10.0, clock.now())
-    meter = SpendingMeter(opened, clock, EVALS)
+    meter = SpendingMeter(StoredSpending(opened), clock, EVALS)
     meter.require_money()
     meter.pay(10.0)
     storing = threading.Thread(target=meter.refresh)
@@ -96,7 +97,7 @@ def test_an_unknown_or_old_sum_and_an_unknown_price_allow_no_call_below_a_cap(
     opened: Store,
 ) -> None:
     clock = SteppingClock()
-    meter = SpendingMeter(opened, clock, EVALS)
+    meter = SpendingMeter(StoredSpending(opened), clock, EVALS)
     assert meter.find_obstacle() == UNKNOWN
     meter.require_money("sim/base")  # there is no cap
     with opened.write() as tx:
@@ -150,7 +151,9 @@ def test_no_order_of_calls_loses_a_cost_or_allows_a_call_once_all_costs_reach_th
     with closing(open_sqlite(memory / f"{id(clock)}.db", clock, secret=SECRET)) as store:
         with store.write() as tx:
             Spending(tx).set_cap(cap_usd, clock.now())
-        meters = [SpendingMeter(store, clock, purpose) for purpose in (EVALS, AGENTS)]
+        meters = [
+            SpendingMeter(StoredSpending(store), clock, purpose) for purpose in (EVALS, AGENTS)
+        ]
         cost, calls = 0.0, 0
         for who, step, usd in steps:
             match step:
@@ -181,7 +184,7 @@ def fail(meter: SpendingMeter, store: Store) -> None:
 
         read = write
 
-    meter._store = Away()  # type: ignore[assignment]
+    meter._stored = StoredSpending(cast("Store", Away()))
     with pytest.raises(StoreUnavailable):
         meter.refresh(at_once=True)
-    meter._store = store
+    meter._stored = StoredSpending(store)

@@ -10,7 +10,7 @@ from harness.app.gate_run import ComparisonRequest, run_until_decided
 from harness.config.model import ControlSettings, Settings
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.ports import QueuedJob
-from harness.evals.spending_meter import SpendingMeter
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import (
     IllegalTransition,
     InputError,
@@ -232,7 +232,7 @@ def test_a_comparison_at_the_monthly_cap_ends_and_says_so(world: SmallInstallati
 
     proposal = compare(world, ctx, "colours")
     world.run_once(replace(ctx, workers=None))  # puts the cap into the database
-    meter = SpendingMeter(world.store, world.clock, SpendingPurpose.EVALS)
+    meter = SpendingMeter(StoredSpending(world.store), world.clock, SpendingPurpose.EVALS)
     meter.pay(CAP_USD)
     meter.refresh()
 

@@ -32,6 +32,7 @@ from harness.operations.audit_export import (
 )
 from harness.providers.records import Providers
 from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from harness.store.signing import row_faults
 from harness.store.store import Store
 from harness.store.tables import metadata
@@ -226,7 +227,7 @@ def restored(snapshot: Snapshot) -> Snapshot:
 
 
 def holder(store: Store, file: Path) -> SnapshotHolder:
-    return SnapshotHolder(store, file, restored=restored)
+    return SnapshotHolder(RouterStore(store), file, restored=restored)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from harness.frame.errors import StoreUnavailable
 from harness.frame.people.spend import KeySpend
 from harness.frame.records.transaction import Transaction
 from harness.routing.records.observations import Observations
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -68,7 +69,7 @@ class Books:
 
     def recorder(self, *, max_bytes: int = 1_000_000) -> Recorder:
         return Recorder(
-            cast("Store", self.store),
+            RouterStore(cast("Store", self.store)),
             Spool(self.folder / "spool.jsonl", max_bytes=max_bytes),
             worker="w",
             clock=self.clock,

@@ -16,6 +16,7 @@ from harness.operations import keys, queries
 from harness.providers.records import Providers
 from harness.providers.target import Price
 from harness.routing.context import Context
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until
@@ -82,7 +83,9 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
     )
     with (
-        running_router_on(ctx.store, tmp_path / "one", classes=records.CLEARED) as (
+        running_router_on(
+            RouterStore(ctx.store), tmp_path / "one", classes=records.CLEARED
+        ) as (
             one_url,
             *_,
         ),
@@ -95,7 +98,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     with (
         # Also after a restart, and beside another one of another name.
         running_router_on(
-            ctx.store, tmp_path / "two", worker="w2", classes=records.CLEARED
+            RouterStore(ctx.store), tmp_path / "two", worker="w2", classes=records.CLEARED
         ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):

@@ -29,6 +29,7 @@ from harness.routing.records.routes import Routing
 from harness.routing.route_changes import ChangeSettings, CreateRoute
 from harness.routing.shadow import Shadow, ShadowLimits
 from harness.routing.table import RouteSettings
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.snapshot.holder import SnapshotHolder, load_snapshot
@@ -136,7 +137,7 @@ def scene(
         data_classes=cleared,
     )
     try:
-        with running_router_on(theirs, folder, settings, classes=cleared) as (
+        with running_router_on(RouterStore(theirs), folder, settings, classes=cleared) as (
             url,
             holder,
             recorder,

@@ -26,6 +26,7 @@ from harness.operations import keys, reconciler
 from harness.providers.records import Providers
 from harness.routing.records.observations import Observations
 from harness.routing.records.rollouts import Rollouts
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.snapshot.holder import load_snapshot
 from tests.support.providers import simulator_thread
@@ -105,7 +106,9 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
             ApiKeys(tx).add(replace(records.KEY, hash=hashed, routes=frozenset()))
         slow = Slow(store)
         with (
-            running_router_on(cast("Store", slow), tmp_path, classes=records.CLEARED) as (
+            running_router_on(
+                RouterStore(cast("Store", slow)), tmp_path, classes=records.CLEARED
+            ) as (
                 url,
                 _,
                 recorder,

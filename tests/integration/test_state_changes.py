@@ -37,6 +37,7 @@ from harness.routing.proposal import Proposal
 from harness.routing.records.interventions import Shadows
 from harness.routing.records.routes import Routing
 from harness.routing.shadow import Shadow
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from harness.store.tables import SIGNED
 from router.snapshot.holder import SnapshotHolder
@@ -336,7 +337,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_forged_one_
     """Taken out, made unreadable or copied, with no rule of the database left."""
     world, ctx = lived_in, lived_in.context()
     store = Store(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
-    router = SnapshotHolder(store, tmp_path / "snapshot.json")
+    router = SnapshotHolder(RouterStore(store), tmp_path / "snapshot.json")
     served = router.boot().snapshot.table.routes["chat"].incumbent
     without_rules(database)
     tried = 0

@@ -19,6 +19,7 @@ from harness.frame.redaction import Redactor
 from harness.operations.records import Captures
 from harness.routing.capture import CapturedRequest, capture_id, is_sampled
 from harness.routing.table import RouteSettings
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
@@ -74,7 +75,7 @@ def desk(
 ) -> tuple[list[CapturedRequest], Counter[str]]:
     store = open_store(folder, kind)
     counters: Counter[str] = Counter()
-    made = CaptureWriter(store, Redactor(), SECRET, counters)
+    made = CaptureWriter(RouterStore(store), Redactor(), SECRET, counters)
     for capture in drafts:
         made.put(capture)
     made.flush()
@@ -125,7 +126,7 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
 
 def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
     counters: Counter[str] = Counter()
-    made = CaptureWriter(open_store(tmp_path), Redactor(), SECRET, counters)
+    made = CaptureWriter(RouterStore(open_store(tmp_path)), Redactor(), SECRET, counters)
 
     for number in range(ROOM + 3):
         made.put(draft(number))

@@ -22,6 +22,7 @@ from harness.operations import integrity, keys
 from harness.routes import routes
 from harness.routing.records.observations import Observations
 from harness.routing.table import Snapshot
+from harness.store.router_store import RouterStore
 from harness.store.signing.signed_snapshot import verified
 from harness.store.store import Store
 from router.snapshot.holder import SnapshotHolder
@@ -72,7 +73,7 @@ class Place:
 
     def new_holder(self) -> SnapshotHolder:
         return SnapshotHolder(
-            self.store, self.folder / "snapshot.json", restored=self._verified
+            RouterStore(self.store), self.folder / "snapshot.json", restored=self._verified
         )
 
     def _verified(self, stored: Snapshot) -> Snapshot:

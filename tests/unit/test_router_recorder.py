@@ -22,6 +22,7 @@ from harness.routing.records.observations import Observations
 from harness.routing.reliability.failover import Failover
 from harness.routing.shadow import ShadowTally
 from harness.routing.table import Arm, Canary
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.ledger import Ledger
 from router.recording.open_block import OpenBlock
@@ -78,7 +79,7 @@ class Bench:
         self.live = frozenset({"r-1"})
         self.spool = Spool(folder / "spool.jsonl", max_bytes=max_bytes)
         self.recorder = Recorder(
-            cast("Store", self.store),
+            cast("RouterStore", self.store),
             self.spool,
             worker=worker,
             clock=self.clock,
@@ -450,7 +451,11 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     clock = ManualClock()
     store = Store(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
     recorder = Recorder(
-        store, Spool(tmp_path / "spool"), worker="w", clock=clock, live_rollouts=frozenset
+        RouterStore(store),
+        Spool(tmp_path / "spool"),
+        worker="w",
+        clock=clock,
+        live_rollouts=frozenset,
     )
     recorder.finish(None, DONE)
     without_zone = clock.now().replace(tzinfo=None)

@@ -25,7 +25,7 @@ from harness.routing.table import (
     Snapshot,
     Stakes,
 )
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.frame.replies import header_text
 from router.snapshot.compiler import compile_snapshot
@@ -147,7 +147,7 @@ def test_a_file_that_is_no_snapshot_says_so(tmp_path: Path, content: bytes) -> N
 
 
 def holder(store: SwitchableStore, folder: Path) -> SnapshotHolder:
-    return SnapshotHolder(cast("Store", store), folder / "snapshot.json")
+    return SnapshotHolder(cast("RouterStore", store), folder / "snapshot.json")
 
 
 def test_a_new_revision_is_swapped_in(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from harness.providers.records import Providers
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns
 from harness.store import engine
+from harness.store.router_store import RouterStore
 from harness.store.store import Store
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -132,7 +133,11 @@ def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
     store = ReplacedStore(sqlite_url, sqlite_template, when)
     spool = Spool(tmp_path / "spool.jsonl")
     recorder = Recorder(
-        cast("Store", store), spool, worker="w1", clock=FixedClock(), live_rollouts=frozenset
+        RouterStore(cast("Store", store)),
+        spool,
+        worker="w1",
+        clock=FixedClock(),
+        live_rollouts=frozenset,
     )
     recorder.notify(
         Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")

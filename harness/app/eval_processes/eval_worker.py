@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from harness.evals.month_spending import SpendingPurpose
 from harness.evals.ports import EvalJob, EvalRunner
 from harness.evals.spending import spending_purpose
-from harness.evals.spending_meter import SpendingMeter
+from harness.evals.spending_meter import SpendingMeter, StoredSpending
 from harness.frame.errors import (
     JudgeUnfit,
     LeaseLost,
@@ -135,7 +135,7 @@ class EvalWorker:
             judge = Providers(tx).all().get(self.judges.get(eval_run.suite, ""))
             purpose = spending_purpose(tx, run)
             own, judging = (
-                SpendingMeter(self.store, self.clock, of)
+                SpendingMeter(StoredSpending(self.store), self.clock, of)
                 for of in (purpose, SpendingPurpose.JUDGES)
             )
             self._meters = [own, judging]

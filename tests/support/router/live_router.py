@@ -38,7 +38,7 @@ from harness.routing.reliability.retry import RetryPolicy
 from harness.routing.settings import AgentSettings, RouterSettings
 from harness.routing.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.routing.table import Canary, KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
-from harness.store.store import Store
+from harness.store.router_store import RouterStore
 from router.observers.request_tracing import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -141,7 +141,6 @@ class SwitchableStore:
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
-            spending=self._spending(),
         )
 
     def _begin_batch(self, id_: str, at: datetime) -> bool:
@@ -150,14 +149,18 @@ class SwitchableStore:
         self.batches.add(id_)
         return is_new
 
-    def _spending(self) -> SimpleNamespace:
-        return SimpleNamespace(
-            month=lambda month: MonthSpending(month, None, ()), add=self._add_spending
-        )
+    @property
+    def spending(self) -> SimpleNamespace:
+        return SimpleNamespace(month=self._month, add=self._add_spending)
 
-    def _add_spending(self, month: date, row: PurposeSpending) -> None:
-        del month
-        self.spent.append((row.purpose, row.spent_usd, row.calls, row.unpriced))
+    def _month(self, month: date) -> MonthSpending:
+        self._answer()
+        return MonthSpending(month, None, ())
+
+    def _add_spending(self, costs: dict[date, PurposeSpending], month: date) -> MonthSpending:
+        self._answer()
+        self.spent += [(c.purpose, c.spent_usd, c.calls, c.unpriced) for c in costs.values()]
+        return MonthSpending(month, None, ())
 
     @contextmanager
     def read(self) -> Iterator[SimpleNamespace]:
@@ -166,7 +169,6 @@ class SwitchableStore:
         yield SimpleNamespace(
             observations=SimpleNamespace(spends=self._spends, blocks=self._blocks),
             shadows=tallies,
-            spending=self._spending(),
         )
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:
@@ -267,7 +269,7 @@ def snapshot(
 def parents_books(folder: Path, store: SwitchableStore) -> tuple[Recorder, WorkerAggregator]:
     live = LiveRollouts()
     recorder = Recorder(
-        cast("Store", store),
+        cast("RouterStore", store),
         Spool(folder / "spool.jsonl"),
         worker="parent",
         clock=SystemClock(),
@@ -327,7 +329,7 @@ def running_router(
     """first: None for a store that does not answer."""
     store = SwitchableStore(first)
     running = running_router_on(
-        cast("Store", store), folder, settings, tracing=tracing, agents=agents
+        cast("RouterStore", store), folder, settings, tracing=tracing, agents=agents
     )
     with running as (url, holder, recorder):
         yield World(store, holder, recorder, url)
@@ -335,7 +337,7 @@ def running_router(
 
 @contextmanager
 def running_router_on(
-    store: Store,
+    store: RouterStore,
     folder: Path,
     settings: RouterSettings = QUICK,
     *,
