@@ -28,11 +28,11 @@ from harness.frame.signing.keyring import (
     rotate_key,
 )
 
-KEYRING_FILE: Final = "ed25519.pub"
+KEYRING_FILE: Final = "signing.pub"
 KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
 PRIVATE_FILES: Final = {
-    KeyPurpose.CONTROL: "ed25519.key",
-    KeyPurpose.WORKER: "worker-ed25519.key",
+    KeyPurpose.CONTROL: "signing.key",
+    KeyPurpose.WORKER: "worker-signing.key",
 }
 PRIVATE_VARIABLES: Final = {
     KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",

@@ -47,7 +47,7 @@ DIALOGS = (
     ("decisions.cancel", REVIEW % "evaluating"),
     ("route_holds.add", "'faq'"),
     ("keys.create_client_key", ""),
-    ("manual_rollback.roll_back", "route_timeline.load_route(ctx, 'faq')"),
+    ("routes.roll_back", "route_timeline.load_route(ctx, 'faq')"),
     ("route_holds.throw", "'faq'"),
 )
 SCRIPT = """
@@ -235,9 +235,7 @@ def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
 @pytest.mark.usefixtures("house")
 def test_a_route_goes_back_by_hand_and_its_kill_switch_is_lifted() -> None:
     ctx = page_frame.context()
-    app = dialog(
-        "manual_rollback.roll_back(kept('view', route_timeline.load_route(ctx, 'faq')))"
-    )
+    app = dialog("routes.roll_back(kept('view', route_timeline.load_route(ctx, 'faq')))")
     assert (
         "100 % of the traffic goes from <b>sim/sim-better</b> to <b>sim/sim-base</b>"
         in text(app)

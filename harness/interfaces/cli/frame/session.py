@@ -11,7 +11,6 @@ import click
 
 from harness.frame.errors import InputError
 from harness.frame.people.principals import OPERATOR
-from harness.providers.records import Providers
 
 if TYPE_CHECKING:
     from harness.app.installation import FileVersion, Installation
@@ -119,7 +118,8 @@ class Session:
     @property
     def context_with_providers(self) -> "Context":
         """Opens the context, and stores the file's providers that the database lacks."""
-        from harness.registry import targets  # noqa: PLC0415 - as above
+        from harness.providers.records import Providers  # noqa: PLC0415 - as above
+        from harness.registry import targets  # noqa: PLC0415
 
         ctx, settings = self.context, self.installation.settings
         with ctx.store.read() as tx:
