@@ -131,7 +131,7 @@ class TurnBudget:
         )
 
     def require_left(self, now_s: float) -> None:
-        """Raises CallFailed where a bound is used up."""
+        """Checks the bounds of a turn. Raises CallFailed where one is used up."""
         bounds, left = self.bounds, self.left(now_s)
         for is_left, reason in (
             (left.max_steps, f"{bounds.max_steps} steps"),
