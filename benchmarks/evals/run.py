@@ -77,7 +77,8 @@ def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
     module = [sys.executable, "-m"]
     bare = [*module, "benchmarks.evals.bare", str(data), base_url, str(folder / "bare")]
     config, run = queued(folder / "ours", data, base_url)
-    ours = [*module, "benchmarks.evals.swapgate", str(config), run, str(folder / "ours")]
+    worker = [*module, "benchmarks.evals.processes", "worker"]
+    ours = [*worker, str(config), run, str(folder / "ours")]
     return {BARE: [*bare, str(CONNECTIONS)], OURS: ours}
 
 
@@ -130,7 +131,8 @@ def main() -> int:
     rounds = []
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name, ExitStack() as stack:
         folder, port = Path(name), free_port()
-        command = [sys.executable, "-m", "benchmarks.evals.provider", str(port)]
+        module = [sys.executable, "-m", "benchmarks.evals.processes"]
+        command = [*module, "provider", str(port)]
         wait_for(port, start(command, stack, log=folder / "provider.log"), 30)
         for number in range(chosen.rounds):
             rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))

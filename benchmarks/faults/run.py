@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.faults.catalogue import RETRIES, SPARE, rows
-from benchmarks.faults.figures import Figures, cells, figures, p99
+from benchmarks.faults.client import Figures, cells, figures, p99
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.upstreams import FALLBACK

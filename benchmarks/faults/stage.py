@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,8 +16,7 @@ from typing import Final, NamedTuple
 from benchmarks.faults.catalogue import Place, routes, rows
 from benchmarks.faults.load import Door
 from benchmarks.faults.upstreams import FALLBACK, Upstreams
-from benchmarks.faults.vitals import Vitals, metrics
-from benchmarks.router.processes import Site, free_port, start, wait_for
+from benchmarks.router.processes import Site, free_port, start, tree, wait_for
 from harness.app import seed
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
@@ -104,6 +105,49 @@ def serve(config: Path, part: str = "router") -> Sequence[str]:
 def headers(site: Site) -> dict[str, str]:
     key = (site.folder / KEY_FILE).read_text(encoding="ascii")
     return {"Authorization": f"Bearer {key}"}
+
+
+METRICS_S: Final = 30.0
+TASKS: Final = "swapgate_router_tasks"
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """at_s: monotonic. tasks: the event loop's."""
+
+    at_s: float
+    rss_mib: float
+    files: float
+    sockets: float
+    threads: float
+    tasks: float
+
+    @classmethod
+    def measured(cls, pid: int, metrics: Mapping[str, float]) -> "Vitals":
+        """Of a router with its workers. Raises LookupError when no worker tells its tasks."""
+        all_ = tree(pid)
+        tasks = [count for name, count in metrics.items() if name.startswith(TASKS)]
+        if not tasks:
+            raise LookupError(f"there is no {TASKS} in /metrics of process {pid}")
+        return cls(
+            time.monotonic(),
+            sum(process.memory_info().rss for process in all_) / 2**20,
+            sum(process.num_fds() for process in all_),
+            sum(len(process.net_connections("all")) for process in all_),
+            sum(process.num_threads() for process in all_),
+            sum(tasks),
+        )
+
+
+def metrics(address: str, authorization: str) -> dict[str, float]:
+    """Value by series, as Prometheus reads it. Raises URLError."""
+    request = urllib.request.Request(
+        f"http://{address}/metrics", headers={"authorization": authorization}
+    )
+    with urllib.request.urlopen(request, timeout=METRICS_S) as answer:  # noqa: S310 - as above
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
 
 
 EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)

@@ -14,14 +14,15 @@ from typing import Final
 from benchmarks.gameday import verdict
 from benchmarks.gameday.acts import ACTS, Act, Break
 from benchmarks.gameday.processes import Network, NotReady, Processes, now_s
-from benchmarks.gameday.swaps import WANTED, Swaps
 from benchmarks.gameday.town import (
     CONTROLS,
     DATABASES,
     NUMBERS,
     ROUTERS,
     ROUTES,
+    WANTED,
     WORKERS,
+    Swaps,
     Town,
     eventually,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.gameday.acts import Act, Break
-from benchmarks.gameday.swaps import WANTED, Swaps
+from benchmarks.gameday.town import WANTED, Swaps
 from benchmarks.gameday.traffic import Request
 
 # `router.flush_interval_s` and a moment for the database: what a killed router had not written.

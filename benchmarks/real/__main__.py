@@ -24,7 +24,7 @@ def main() -> int:
     if reason := servers.missing():
         print(f"skipped: {reason}", file=sys.stderr)
         return CANNOT
-    from benchmarks.real import page, story  # noqa: PLC0415 - not where it cannot run
+    from benchmarks.real import story  # noqa: PLC0415 - not where it cannot run
 
     with tempfile.TemporaryDirectory(prefix="swapgate-real-") as made:
         folder = chosen.keep or Path(made)
@@ -37,7 +37,7 @@ def main() -> int:
             for server in (played.gemma, played.smollm, played.spare):
                 server.kill()
     if chosen.page:
-        chosen.page.write_text(page.describe_run(played), "utf-8")
+        chosen.page.write_text(story.describe_run(played), "utf-8")
     return int(not all(check.good for check in checks))
 
 

@@ -1,20 +1,19 @@
 """Load from one core: wrk at full throttle, our own generator at a set rate and for streams."""
 
 import asyncio
+import itertools
 import json
 import math
 import re
 import statistics
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import cast
 
-import httptools
+import aiohttp
 import uvloop
 
 from benchmarks.router.processes import LOAD_CORE, Ask
@@ -128,97 +127,41 @@ async def generated(job: LoadJob) -> Outcome:
 EVENT = b"data: {"
 
 
-class Client(asyncio.Protocol):
-    """One connection, one request at a time. `first_s`: when its first body byte came."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def ask(self, head: bytes, body: bytes) -> None:
-        """Sends them as two packets, as the official clients do."""
-        self.status = self.events = 0
-        self.first_s = 0.0
-        self._parser = httptools.HttpResponseParser(self)
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(head)
-        await asyncio.sleep(0)  # what is written in one turn of the loop is sent as one
-        self._transport.write(body)
-        await self._done
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        if not self.first_s:
-            self.first_s = perf_counter()
-        self.events += body.count(EVENT)
-
-    def on_message_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if not self._done.done():
-            self._done.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(exc or ConnectionError("closed"))
-
-    def close(self) -> None:
-        self._transport.close()
-
-
 class Generator:
-    def __init__(self, job: LoadJob) -> None:
-        self._job = job
-        self._free: deque[Client] = deque()
-        self._count = 0
+    def __init__(self, job: LoadJob, session: aiohttp.ClientSession) -> None:
+        self._job, self._session = job, session
+        self._count = itertools.count(1)
         self._latencies_ms: list[float] = []
         self._chunks = self._errors = 0
-        head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json"
-        head += "".join(f"\r\n{name}: {value}" for name, value in job.headers.items())
-        self._head = head.encode()
-
-    def _next(self) -> tuple[bytes, bytes]:
-        """Head and body of one request."""
-        self._count += 1
-        body = self._job.body.replace(MARK, f"user-{self._count}").encode()
-        return b"%s\r\ncontent-length: %d\r\n\r\n" % (self._head, len(body)), body
-
-    async def _client(self) -> Client:
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Client, "127.0.0.1", self._job.port))[1]
-
-    async def _one(self, due_s: float) -> None:
-        client = self._free.popleft() if self._free else await self._client()
-        try:
-            await client.ask(*self._next())
-        except (ConnectionError, httptools.HttpParserError):
-            self._errors += 1
-            client.close()
-            return
-        self._free.append(client)
-        self._errors += client.status != 200
-        self._chunks += client.events
-        self._latencies_ms.append((client.first_s - due_s) * 1000)
 
     async def run(self) -> Outcome:
-        for _ in range(self._job.connections):
-            self._free.append(await self._client())
         began = perf_counter()
-        if self._job.per_s:
-            await self._at_a_rate(began)
-        else:
-            clients = range(self._job.connections)
-            async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
+            if self._job.per_s:
+                await self._at_a_rate(group, began)
+                loops = []
+            else:
+                clients = range(self._job.connections)
                 loops = [group.create_task(self._again_and_again()) for _ in clients]
-            # Of each its own: a client that begins a long stream just before the end would
-            # else have all others counted as idle until that one is over.
-            seconds = statistics.fmean(loop.result() for loop in loops)
-            return self._outcome(seconds)
-        return self._outcome(perf_counter() - began)
+        # Of each its own: a client that begins a long stream just before the end would else
+        # have all others counted as idle until that one is over.
+        own = [loop.result() for loop in loops] or [perf_counter() - began]
+        latencies = sorted(self._latencies_ms)
+        return Outcome(statistics.fmean(own), latencies, self._chunks, self._errors)
 
-    def _outcome(self, seconds: float) -> Outcome:
-        return Outcome(seconds, sorted(self._latencies_ms), self._chunks, self._errors)
+    async def _ask(self, due_s: float) -> None:
+        body = self._job.body.replace(MARK, f"user-{next(self._count)}").encode()
+        url, first_s = f"http://127.0.0.1:{self._job.port}{self._job.path}", 0.0
+        try:
+            async with self._session.post(url, data=body, headers=self._job.headers) as answer:
+                async for part in answer.content.iter_any():
+                    first_s = first_s or perf_counter()
+                    self._chunks += part.count(EVENT)
+        except aiohttp.ClientError:
+            self._errors += 1
+            return
+        self._errors += answer.status != 200
+        self._latencies_ms.append((first_s - due_s) * 1000)
 
     async def _again_and_again(self) -> float:
         """Asks until the job's time is over; the seconds from the first question to the last
@@ -226,18 +169,24 @@ class Generator:
         """
         began = perf_counter()
         while perf_counter() < began + self._job.seconds:
-            await self._one(perf_counter())
+            await self._ask(perf_counter())
         return perf_counter() - began
 
-    async def _at_a_rate(self, began: float) -> None:
+    async def _at_a_rate(self, group: asyncio.TaskGroup, began: float) -> None:
         """Requests start when they are due, whether or not the earlier ones have ended."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(int(self._job.per_s * self._job.seconds)):
-                due = began + number / self._job.per_s
-                await asyncio.sleep(max(0.0, due - perf_counter()))
-                group.create_task(self._one(due))
+        for number in range(int(self._job.per_s * self._job.seconds)):
+            due = began + number / self._job.per_s
+            await asyncio.sleep(max(0.0, due - perf_counter()))
+            group.create_task(self._ask(due))
+
+
+async def generate(job: LoadJob) -> Outcome:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), headers={"content-type": "application/json"}
+    ) as session:
+        return await Generator(job, session).run()
 
 
 if __name__ == "__main__":
     job = LoadJob(**json.loads(sys.argv[1]))
-    print(json.dumps(asdict(uvloop.run(Generator(job).run()))))
+    print(json.dumps(asdict(uvloop.run(generate(job)))))

@@ -16,11 +16,9 @@ from harness.gate.online.observation import TrafficMinute
 from harness.gate.online.rollout import CanaryEnd, Rollout, RolloutState, find_end
 from harness.gate.text.explain import StepNeed
 from harness.gate.text.guardrail_rows import HALF_DISTANCE, SOME_EVIDENCE, GuardrailRow
-from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.records.observations import Observations
 from harness.routing.reliability.latency import merge_histograms, quantile_ms
-from harness.routing.table import Route
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
@@ -28,35 +26,28 @@ QUIET = timedelta(minutes=3)
 
 @dataclass(frozen=True)
 class CanaryView:
-    route: Route
     status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
 
     @property
-    def last_request(self) -> datetime | None:
-        minutes = [t.minute for t in self.traffic if t.requests]
-        return max(minutes) + timedelta(minutes=1) if minutes else None
-
-    @property
     def quiet_since(self) -> datetime | None:
-        last = self.last_request
-        live = self.status is not None and self.status.rollout.live
-        return last if live and last is not None and self.now - last > QUIET else None
+        """Tells when the last request of a live canary arrived, if that is long ago."""
+        minutes = [t.minute for t in self.traffic if t.requests]
+        if self.status is None or not self.status.rollout.live or not minutes:
+            return None
+        last = max(minutes) + timedelta(minutes=1)
+        return last if self.now - last > QUIET else None
 
 
 def load_canary(ctx: Context, route: str) -> CanaryView:
     canaries = list_canaries(ctx, route=route)
-    status = canaries[0] if canaries else None
+    if not canaries:
+        return CanaryView(None, (), ctx.clock.now())
+    since = canaries[0].rollout.started_at.replace(second=0, microsecond=0)
     with ctx.store.read() as tx:
-        since = status.rollout.started_at if status else ctx.clock.now()
-        start = since.replace(second=0, microsecond=0)
-        return CanaryView(
-            route=routes.require_route(tx, route),
-            status=status,
-            traffic=Observations(tx).traffic(since=start, route=route) if status else (),
-            now=ctx.clock.now(),
-        )
+        traffic = Observations(tx).traffic(since=since, route=route)
+    return CanaryView(canaries[0], traffic, ctx.clock.now())
 
 
 def list_canary_routes(ctx: Context) -> Sequence[str]:

@@ -9,9 +9,10 @@ import streamlit as st
 from dashboard import html, labels, page_frame, plots
 from dashboard.html import escape, strong
 from dashboard.views import decisions, samples, verdict_text
-from dashboard.views.decisions import ProposalRow
 from dashboard.views.samples import ComparisonView, show_format_failures
+from harness.frame.pagination import PageRequest
 from harness.gate.verdict import SuiteReport
+from harness.operations.queries import list_proposals
 from harness.proposals.report.content import list_pinned
 from harness.routes import monthly_bill
 from harness.routing.proposal import ProposalPhase
@@ -22,9 +23,8 @@ CHARTS_A_ROW = 3
 def show() -> None:
     with page_frame.loading("the comparison"):
         ctx = page_frame.context()
-        rows = decisions.list_rows(ctx)
-        newest = max(rows, key=lambda row: row.proposal.created_at, default=None)
-        chosen = st.query_params.get("id") or (newest.proposal.id if newest else None)
+        newest = next(iter(list_proposals(ctx, PageRequest(1))), None)
+        chosen = st.query_params.get("id") or (newest.id if newest else None)
         view = samples.load(ctx, chosen) if chosen else None
     if view is None:
         st.html(html.title("Nothing to compare yet"))
@@ -52,7 +52,7 @@ def show() -> None:
     if view.comparison.verdict is not None or not view.comparison.proposal.open:
         samples.show(view)
     pins(view)
-    others(rows, view.comparison.proposal.id)
+    page_frame.link("proposals", "Other comparisons", "balance", state="all")
     page_frame.copy_as_cli(["proposal", "show", view.comparison.proposal.id])
 
 
@@ -236,29 +236,6 @@ def progress(view: ComparisonView) -> None:
             + html.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):
-        st.rerun()
-
-
-def others(rows: Sequence[ProposalRow], current: str) -> None:
-    names = {
-        row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
-        f"{row.incumbent} ({labels.verdict_label(row.verdict).words})"
-        for row in rows
-        if row.proposal.id != current
-    }
-    if not names:
-        return
-    picked = st.selectbox(
-        "Other comparisons",
-        list(names),
-        index=None,
-        format_func=lambda id_: names[id_],
-        placeholder="Choose one to open it",
-        key=f"other-{current}",
-    )
-    if picked:
-        st.query_params.clear()
-        st.query_params["id"] = picked
         st.rerun()
 
 

@@ -1,8 +1,8 @@
 """Lists proposals; the dialogs in which a person approves, rejects or cancels one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +17,7 @@ from harness.evals.proof_validity import ProofState, ProofValidity
 from harness.frame.errors import SignatureInvalid
 from harness.frame.pagination import MOST_LISTED, Page, PageRequest
 from harness.frame.people.access import Actor, Role
+from harness.frame.records.transaction import Transaction
 from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import BaseVerdict, Verdict, VerdictBasis
 from harness.operations import queries
@@ -58,70 +59,42 @@ def list_rows(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
     )
-    standings = _standings(ctx, found, verdicts)
-    rows = [
-        ProposalRow(
-            proposal=proposal,
-            incumbent=names.get(proposal.incumbent, proposal.incumbent),
-            candidate=names.get(proposal.candidate, proposal.candidate),
-            verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
-            standing=standings.get(proposal.id),
-            remarks=_remarks(ctx, proposal),
-            answers=_answers(ctx, proposal),
-            cost=_cost(ctx, proposal),
-        )
-        for proposal in found
-    ]
+    with ctx.store.read() as tx:
+        Preload(tx).routes({proposal.route for proposal in opened})
+        rows = [
+            ProposalRow(
+                proposal=proposal,
+                incumbent=names.get(proposal.incumbent, proposal.incumbent),
+                candidate=names.get(proposal.candidate, proposal.candidate),
+                verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
+                cost=proposal.accepted_cost.text if proposal.accepted_cost else "",
+            )
+            for proposal in found
+        ]
+        rows = [_with_open(ctx, tx, row) if row.proposal.open else row for row in rows]
     rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
     return Page(rows, page.total, page.next, invalid)
 
 
-def _standings(
-    ctx: Context, proposals: Iterable[Proposal], verdicts: Mapping[str, Verdict]
-) -> Mapping[str, ProofValidity]:
-    waiting = {
-        proposal.id: verdicts[proposal.verdict]
-        for proposal in proposals
-        if proposal.verdict
-        and proposal.verdict in verdicts
-        and proposal.phase is ProposalPhase.AWAITING_APPROVAL
-    }
-    found = {}
-    with ctx.store.read() as tx:
-        Preload(tx).routes({verdict.route for verdict in waiting.values()})
-        for id_, verdict in waiting.items():
-            # What does not hold is said where somebody approves it: that is refused.
-            with suppress(SignatureInvalid):
-                found[id_] = proof_validity.assess_proof(ctx, tx, verdict)
-    return found
-
-
-def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:
-    if proposal.phase is not ProposalPhase.EVALUATING or not proposal.runs:
-        return None
-    # As above.
-    with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return evaluation.count_answers(tx, proposal)
-    return None
-
-
-def _cost(ctx: Context, proposal: Proposal) -> str:
-    if not proposal.open:
-        return proposal.accepted_cost.text if proposal.accepted_cost else ""
-    # As above.
-    with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return cost_ratio.load_ratio(ctx, tx, proposal).text
-    return ""
-
-
-def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
-    if not proposal.open or proposal.approver is None:
-        return ()
-    # As above.
+def _with_open(ctx: Context, tx: Transaction, row: ProposalRow) -> ProposalRow:
+    """Adds what is told of an open proposal alone. What does not hold is said where somebody
+    approves it: that is refused.
+    """
+    proposal, standing, answers, cost = row.proposal, None, None, ""
+    remarks: Sequence[str] = ()
+    if row.verdict is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+        with suppress(SignatureInvalid):
+            standing = proof_validity.assess_proof(ctx, tx, row.verdict)
+    if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
+        with suppress(SignatureInvalid):
+            answers = evaluation.count_answers(tx, proposal)
     with suppress(SignatureInvalid):
-        shown = decisions.list_approvals(ctx, proposal.id)
-        return [remark for approval in shown for remark in approval.remarks]
-    return ()
+        cost = cost_ratio.load_ratio(ctx, tx, proposal).text
+    if proposal.approver is not None:
+        with suppress(SignatureInvalid):
+            shown = decisions.list_approvals(ctx, proposal.id)
+            remarks = [remark for approval in shown for remark in approval.remarks]
+    return replace(row, standing=standing, answers=answers, cost=cost, remarks=remarks)
 
 
 def awaits_decision(proposal: Proposal) -> bool:

@@ -150,18 +150,17 @@ class WorkerAlerts:
         # A key that a client gave before the openings behind it.
         key = max(shares, key=lambda key: (not key.startswith(OPENING), shares[key]))
         share, of = format_percent(shares[key], 0), f"of {route}'s requests"
-        what = f"{share} {of} carry one key ({key[:SHOWN_KEY]}), so it names an application"
+        what = f"carry one key ({key[:SHOWN_KEY]}), so it names an application"
         if key.startswith(OPENING):
-            what = (
-                f"{share} {of} begin with one message and name no caller, so it is a template"
-            )
+            what = "begin with one message and name no caller, so it is a template"
         self._raise(
             name,
             AlertKind.SHARED_KEY,
             f"route {route}",
             route,
             f"one key carries {share} of the requests of {route}",
-            f"{what} and no person: a canary that draws keys would move all of them at once.",
+            f"{share} {of} {what} and no person: a canary that draws keys would move all of "
+            "them at once.",
             "Their conversations are drawn instead.",
         )
 
@@ -274,18 +273,12 @@ class WorkerAlerts:
         if not refused:
             self._resolve(REVISION)
             return
-        restored = self._holder.undercut
-        kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
-        self._raise(
-            REVISION,
-            kind,
-            "routing table",
-            "",
-            "the database went back in its history, the newer table goes on serving"
-            if restored
-            else "a new revision was refused, the old one goes on serving",
-            refused,
-        )
+        kind, title = AlertKind.REVISION_REFUSED, "a new revision was refused, the old one"
+        if self._holder.undercut:
+            kind = AlertKind.DATABASE_RESTORED
+            title = "the database went back in its history, the newer table"
+        title = f"{title} goes on serving"
+        self._raise(REVISION, kind, "routing table", "", title, refused)
 
     def still(self) -> None:
         now = self._clock.now()

@@ -13,7 +13,7 @@ from harness.frame.failures import FailureClass
 from router.frame.failure import UpstreamFailed, error_object
 from router.protocols.answers import ending_failure, ending_words
 from router.protocols.call_pieces import BROKEN_CALL, parse_json
-from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, refusal_row
+from router.protocols.provider_refusals import CLIENT_STATUSES, REFUSALS, RefusalRow
 
 _F = FailureClass
 # Where no row fits: a 404 in the provider's own words is about something that the request
@@ -90,6 +90,17 @@ _STATUS: Final = re.compile("[45][0-9]{2}")
 _STATUSES: Final = frozenset(
     status for row in REFUSALS if row.statuses is not CLIENT_STATUSES for status in row.statuses
 )
+
+
+def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
+    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
+    message = str(error.get("message") or "")
+    for row in REFUSALS:
+        if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
+            continue
+        if codes & row.codes or (row.words is not None and row.words.search(message)):
+            return row
+    return None
 
 
 def classify_status(status: int, body: bytes) -> FailureClass:

@@ -1,7 +1,7 @@
 """Lists the causes for which providers refuse requests, by status, code and words."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -9,10 +9,8 @@ from harness.frame.failures import FailureClass
 
 _F = FailureClass
 CLIENT_STATUSES: Final = range(400, 500)
-_REFUSED: Final = (400, 403, 404, 422)
 _INVALID: Final = (400, 404, 422)
 _GONE: Final = "not found|not exist|expired|no longer|not be found"
-_TOO_LONG: Final = (400, 403, 404, 413, 422)
 
 
 def _pattern(*patterns: str) -> re.Pattern[str]:
@@ -30,9 +28,8 @@ class Piece(StrEnum):
 
 
 class RefusalRow(NamedTuple):
-    """One cause, by status and code or words. The message may repeat what a client wrote: what
-    opens a circuit is looked for at its beginning, or believed of `only_type` alone. loses:
-    what the conversation loses before one more try.
+    """One cause. The message may repeat what a client wrote: what opens a circuit is looked for
+    at its beginning, or believed of `only_type` alone. loses: what a second try does without.
     """
 
     failure: FailureClass
@@ -98,9 +95,7 @@ REFUSALS: Final = (
         _pattern("^(country, region|user location|your (country|region)).* not supported"),
     ),
     RefusalRow(
-        _F.BLOCKED,
-        (403,),
-        words=_pattern("^(forbidden|access denied|request blocked)[.!]?$"),
+        _F.BLOCKED, (403,), words=_pattern("^(forbidden|access denied|request blocked)[.!]?$")
     ),
     # This request alone is larger than a minute's allowance: others are answered.
     RefusalRow(
@@ -127,7 +122,7 @@ REFUSALS: Final = (
     ),
     RefusalRow(
         _F.CONTEXT_WINDOW,
-        _TOO_LONG,
+        (400, 403, 404, 413, 422),
         frozenset(
             {
                 "context_length_exceeded",
@@ -290,7 +285,7 @@ REFUSALS: Final = (
     ),
     RefusalRow(
         _F.MODEL_UNKNOWN,
-        (*_REFUSED, 410),
+        (400, 403, 404, 410, 422),
         frozenset(
             {
                 "model_not_found",
@@ -401,14 +396,3 @@ REFUSALS: Final = (
         ),
     ),
 )
-
-
-def refusal_row(error: Mapping[str, object], status: int) -> RefusalRow | None:
-    codes = {str(error.get(name)) for name in ("code", "type", "status", "error_code")}
-    message = str(error.get("message") or "")
-    for row in REFUSALS:
-        if status not in row.statuses or (row.only_type and error.get("type") != row.only_type):
-            continue
-        if codes & row.codes or (row.words is not None and row.words.search(message)):
-            return row
-    return None

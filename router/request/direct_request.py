@@ -44,9 +44,7 @@ class DirectCycle(Protocol):
 
 class DirectStream:
     """Relays one committed stream. Implements Timer: when its next piece must have come.
-
-    hand_over: has a task go on, and ends this. finish: sends the last piece, and records the
-    request.
+    hand_over: has a task go on. finish: sends the last piece, and records the request.
     """
 
     __slots__ = (
@@ -173,9 +171,7 @@ class DirectStream:
 
 class DirectRequest:
     """One request from its head to the end of its answer. Implements Timer: an attempt's time
-    limit.
-
-    response, first: how far it came, for the task that goes on.
+    limit. response, first: how far it came, for the task that goes on.
     """
 
     __slots__ = (
@@ -258,7 +254,7 @@ class DirectRequest:
             self.first = None
         first = self.first
         if first is None or first.call is None:
-            self._resume()
+            self._cycle.resume(self._go_on)
             return
         self._call: BegunCall = first.call
         self._until = first.made.until
@@ -319,7 +315,7 @@ class DirectRequest:
     def _hand_over(self) -> None:
         self._stream = None  # they know each other, and would wait to be collected
         self._cycle.on_leaving(None)
-        self._resume()
+        self._cycle.resume(self._go_on)
 
     def _finish_stream(self, last: bytes) -> None:
         self._stream = None
@@ -367,9 +363,6 @@ class DirectRequest:
         self.first = self._begun_attempt()
         self._release()
         self._call.listen(None)
-        self._resume()
-
-    def _resume(self) -> None:
         self._cycle.resume(self._go_on)
 
     async def _go_on(self, scope: Scope, receive: Receive, send: Send) -> None:

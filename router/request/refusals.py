@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from typing import Final
 
 from harness.frame.errors import InputError
@@ -30,7 +31,9 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
         said = failed.message or f"status {status}"
         why = f"something in front of the provider refused this request: {said}"
         return error_reply(status, why, failed.failure.value)
-    members = _parsed(failed.body)
+    members: ParsedObject | None = None
+    with suppress(InputError):
+        members = parse_object(failed.body)
     error = None if members is None else members.get("error")
     if failed.failure is FailureClass.ENDPOINT_MISSING and not isinstance(error, dict):
         said = f": {failed.message}" if failed.message else ""
@@ -52,21 +55,21 @@ def refusal_reply(failed: UpstreamFailed) -> Reply:
     return Reply(status, (JSON, DO_NOT_RETRY), body)
 
 
-def _parsed(body: bytes) -> ParsedObject | None:
-    try:
-        return parse_object(body)
-    except InputError:
-        return None
-
-
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     """503 while all must be left alone, 502 when all failed, 422 when no target is able."""
-    wait_s = _wait_s(job, progress)
+    wait_s, name = _wait_s(job, progress), job.route.route.name
     if wait_s is not None:
         return _all_waiting(job, progress, wait_s)
     if progress.attempts:
-        return _all_failed(job, progress)
-    name = job.route.route.name
+        tried, others = _tried(progress), _passed_over(job, progress)
+        return error_reply(
+            502,
+            f"no target of route {name!r} answered ({_attempts_text(tried, others)})",
+            "all_targets_failed",
+            headers=(DO_NOT_RETRY,),
+            attempts=tried,
+            left_out=others,
+        )
     left_out = [_left_out(job.route, excluded) for excluded in job.plan.left_out]
     if job.plan.unable:
         return error_reply(
@@ -128,21 +131,6 @@ def _elsewhere(job: RoutedRequest) -> str:
     ]
     targets = job.route.plans[job.request.endpoint][job.arm].targets
     return "" if targets or not speaks else f"; it answers at {', '.join(speaks)}"
-
-
-def _all_failed(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    tried, left_out = _tried(progress), _passed_over(job, progress)
-    return error_reply(
-        502,
-        (
-            f"no target of route {job.route.route.name!r} answered "
-            f"({_attempts_text(tried, left_out)})"
-        ),
-        "all_targets_failed",
-        headers=(DO_NOT_RETRY,),
-        attempts=tried,
-        left_out=left_out,
-    )
 
 
 def _tried(progress: RequestProgress) -> list[dict[str, object]]:

@@ -23,18 +23,12 @@ from router.frame.body_patch import to_json
 from router.frame.bounded_map import BoundedMap
 from router.frame.failure import error_object
 from router.frame.object_lists import list_objects
-from router.protocols.provider_failures import classify_status
-from router.protocols.provider_refusals import Piece, refusal_row
+from router.protocols.provider_failures import classify_status, refusal_row
+from router.protocols.provider_refusals import Piece
 from router.upstream.transport import UpstreamRequest
 
 Json = dict[str, Any]
 _SIGNED: Final = ("extra_content", "thinking_blocks", "reasoning_details")
-
-
-def refused_piece(status: int, body: bytes) -> Piece | None:
-    error = error_object(body)
-    row = refusal_row(error, status) if error is not None else None
-    return row.loses if row is not None else None
 
 
 def without_piece(
@@ -164,10 +158,13 @@ class LearnedRepairs:
         self, request: UpstreamRequest, status: int, refusal: bytes, before: Sequence[str]
     ) -> Repaired | None:
         """Learns of a refusal; None for no new repair. before: refused of it so far."""
-        piece = refused_piece(status, refusal)
+        error = error_object(refusal)
+        row = refusal_row(error, status) if error is not None else None
+        piece = row.loses if row is not None else None
         if piece is None:
-            may_repair = before.count(FIELD) < MAX_REPAIRS
-            return self._learn_field(request, status, refusal) if may_repair else None
+            if error is None or before.count(FIELD) >= MAX_REPAIRS:
+                return None
+            return self._learn_field(request, status, refusal, error)
         if piece in before or len({*before} - {FIELD}) >= MOST_PIECES:
             return None
         less = without_piece(request, piece)
@@ -180,10 +177,9 @@ class LearnedRepairs:
         return Repaired(*less, piece)
 
     def _learn_field(
-        self, request: UpstreamRequest, status: int, refusal: bytes
+        self, request: UpstreamRequest, status: int, refusal: bytes, error: Mapping[str, object]
     ) -> Repaired | None:
-        error = error_object(refusal)
-        if error is None or classify_status(status, refusal) not in _OF_A_FIELD:
+        if classify_status(status, refusal) not in _OF_A_FIELD:
             return None
         repair = find_repair(error, json.loads(request.body))
         if repair is None:

@@ -8,8 +8,7 @@ import pytest
 
 from benchmarks.faults import soak
 from benchmarks.faults.catalogue import RETRIES, Expect, rows
-from benchmarks.faults.client import Ending
-from benchmarks.faults.figures import Figures, figures
+from benchmarks.faults.client import Ending, Figures, figures
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.stage import Limits, Swapgate, running
 from benchmarks.gameday.__main__ import CANNOT

@@ -44,7 +44,7 @@ from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
 from tests.support.store.query_plans import recorded, whole_scans
-from tests.unit.test_dashboard_page_states import forget
+from tests.unit.test_dashboard_page_states import forget, pages
 
 MAIN: Final = Path(current_user.__file__).with_name("main.py")
 # Of the banner that stands where a part of a page cannot be drawn.
@@ -140,7 +140,7 @@ def ask_api(door: Door, names: Mapping[str, str]) -> list[str]:
 def ask_pages(names: Mapping[str, str]) -> list[str]:
     app = AppTest.from_file(str(MAIN), default_timeout=300)
     bad = []
-    for view in sorted(file.stem for file in MAIN.with_name("views").glob("*.py")):
+    for view in pages():
         for address in ({}, *ADDRESSES.get(view, ())):
             app.query_params.clear()
             for key, value in address.items():

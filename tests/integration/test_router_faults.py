@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -118,13 +117,6 @@ class Scene(SimScene):
         assert len(text.split()) == 12
         return served(answer.headers)
 
-    def broken_stream(self, protocol: Protocol) -> list[Json]:
-        """The events of a stream that does not end well."""
-        answer = self._answer(protocol, stream=True)
-        assert (answer.status_code, served(answer.headers)) == (200, OWN)
-        assert protocol.end not in answer.text
-        return payloads(answer)
-
     def _answer(self, protocol: Protocol, *, stream: bool) -> httpx.Response:
         body = {"model": "support", "stream": stream, **protocol.fields}
         return self.http.post(f"{self.world.url}{protocol.path}", json=body)
@@ -209,7 +201,6 @@ CELLS: Final = [
     for form in FORMS
     if form != "held back" or (protocol == "chat" and fault in ("hang", "nan", "html"))
 ]
-BREAKS: Final = ("error_in_stream", "reset", "close", "stall", "truncate")
 
 
 @pytest.mark.req("A5", "B3", "B8")
@@ -226,49 +217,6 @@ def test_before_the_first_words_the_next_target_answers(
 
         assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (tries, 1)
         assert scene.count_charged() == 1
-
-
-@pytest.mark.req("B3", "B8")
-@pytest.mark.parametrize(
-    ("kind", "protocol", "first"), one_in(5, product(BREAKS, PROTOCOLS, ("nothing", "role")))
-)
-def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_target(
-    stage: Stage, kind: str, protocol: str, first: str
-) -> None:
-    with stage(fault=kind) as scene:
-        scene.fault(kind, after_chunks=0, role_first=first == "role")
-
-        assert scene.ask(PROTOCOLS[protocol], stream=True) == SPARE
-        assert scene.count_charged() == 1
-
-
-@pytest.mark.req("B8")
-@pytest.mark.parametrize(("kind", "protocol"), one_in(2, product(BREAKS, PROTOCOLS)))
-def test_a_stream_that_breaks_after_its_first_words_ends_in_an_error_and_is_never_spliced(
-    stage: Stage, kind: str, protocol: str
-) -> None:
-    with stage(fault=kind) as scene:
-        scene.fault(kind, after_chunks=4)
-
-        *events, last = scene.broken_stream(PROTOCOLS[protocol])
-
-        assert len([event for event in events if PROTOCOLS[protocol].piece(event)]) == 4
-        assert "broke off" in last["error"]["message"]
-        assert scene.requests_to(SPARE) == 0
-        assert scene.count_charged() == 1
-
-
-@pytest.mark.req("A5", "B3")
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("kind", ["reset", "close"])
-def test_a_connection_that_ends_before_the_first_byte_is_tried_anew(
-    stage: Stage, kind: str, *, stream: bool
-) -> None:
-    with stage() as scene:
-        scene.fault(kind, until_count=1)
-
-        assert scene.ask(stream=stream) == OWN
-        assert scene.count_charged() == 0
 
 
 @pytest.mark.req("A5", "B3")

@@ -25,6 +25,7 @@ from tests.support.router.router_process import ROUTE, Routed, eventually, route
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.processes import free_port, site
 from tests.support.site.trace_collector import Collector, collecting
+from tests.unit.test_dashboard_page_states import pages
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING = (
@@ -98,15 +99,15 @@ def dashboard_pages() -> dict[str, bytes]:
     try:
         app = AppTest.from_file(str(MAIN), default_timeout=120).run()
         found = {}
-        for view in sorted(MAIN.parent.glob("views/[a-z]*.py")):
-            app.switch_page(f"views/{view.name}").run()
-            assert not app.exception, (view.name, app.exception)
+        for page in pages():
+            app.switch_page(f"views/{page}.py").run()
+            assert not app.exception, (page, app.exception)
             nodes = [
                 element.proto
                 for element in app._tree
                 if getattr(element, "proto", None) is not None
             ]
-            found[f"page {view.stem}"] = b"\n".join(node.SerializeToString() for node in nodes)
+            found[f"page {page}"] = b"\n".join(node.SerializeToString() for node in nodes)
     finally:
         forget()
     return found

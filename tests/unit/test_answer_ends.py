@@ -16,8 +16,8 @@ from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.dialect import MessagesStream
 from router.protocols.responses.dialect import ResponsesStream
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import broken_stream, completion, event, streamed
-from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place
+from tests.support.providers.scripted_upstream import completion, event
+from tests.support.router.asgi_router import ASK, Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
 
 F, E = FailureClass, AnswerEnding
@@ -227,21 +227,6 @@ def test_a_stream_of_blanks_alone_can_still_go_to_the_next_target(endpoint: Endp
 
 
 @pytest.mark.req("B8")
-def test_a_message_of_a_call_alone_is_sent_on_with_its_arguments() -> None:
-    stream = MessagesStream('"m"')
-    block = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
-    begun = {"type": "content_block_start", "index": 0, "content_block": block}
-    piece = {"type": "input_json_delta", "partial_json": '{"n":'}
-
-    stream.feed(f"data: {json.dumps(begun)}\n\n".encode())
-    assert not stream.committed
-    more = {"type": "content_block_delta", "index": 0, "delta": piece}
-    stream.feed(f"data: {json.dumps(more)}\n\n".encode())
-
-    assert stream.committed
-
-
-@pytest.mark.req("B8")
 @pytest.mark.parametrize(
     ("said", "failure"),
     [(("", "yes"), None), (("yes", ""), None), (("", ""), F.EMPTY)],
@@ -266,25 +251,3 @@ def test_of_several_choices_one_may_think_alone(
     else:
         with pytest.raises(UpstreamFailed, match="without words"):
             DIALECTS[Endpoint.CHAT].checked(members)
-
-
-@pytest.mark.req("B8")
-@pytest.mark.parametrize("reason", ["stop", "abort"])
-async def test_a_stream_without_a_word_is_begun_anew_and_one_that_fails_later_ends_in_an_error(
-    tmp_path: Path, reason: str
-) -> None:
-    place = Place(
-        tmp_path,
-        {INCUMBENT: broken_stream(event(finish=reason)), FALLBACK: streamed("spare")},
-        fallback=True,
-    )
-
-    status, _, body = await place.call(CHAT, STREAM, headers=(AUTH,))
-    assert (status, b"spare" in body) == (200, True)
-
-    events = (event({"content": "half"}), event(finish="abort"))
-    place.script[INCUMBENT] = broken_stream(*events)
-    _, _, body = await place.call(CHAT, STREAM, headers=(AUTH,))
-    assert b"half" in body
-    assert b'"upstream_error"' in body
-    assert b"[DONE]" not in body

@@ -423,7 +423,7 @@ def test_an_unknown_comparison_is_said_plainly_and_a_fault_of_ours_shows_no_trac
     app = shown(monkeypatch, lived_in.config, "compare", {"id": "p_nothing"})
     assert "there is no proposal p_nothing" in text(app)
     assert "The other pages work." in text(app)
-    monkeypatch.setattr("dashboard.views.decisions.list_rows", broken)
+    monkeypatch.setattr("dashboard.views.samples.load", broken)
     app = shown(monkeypatch, lived_in.config, "compare")
 
     assert "An unexpected error; its details are in the dashboard's log." in text(app)

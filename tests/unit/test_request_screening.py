@@ -1,5 +1,5 @@
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -203,42 +203,37 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
     assert set(left[2]) == {"role", "content"}
 
 
-async def translated_refusal(
-    fault: Refused, kind: str
-) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
-    headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
-    given = ReadReply(fault.status, headers, json.dumps(fault.body).encode())
-    refusal = await translate_refusal(given, kind)
-    return refusal.status, json.loads(await refusal.body())["error"], dict(refusal.headers)
+LONG: Final = "The input token count (9) exceeds the maximum number of tokens allowed (8)."
+NO_KEY: Final = {"reason": "API_KEY_INVALID"}
 
 
-async def test_a_refusal_keeps_status_words_and_the_time_to_wait() -> None:
-    status, error, headers = await translated_refusal(anthropic.OVERLOADED, "anthropic")
-    assert (status, error["type"], error["message"]) == (529, "overloaded_error", "Overloaded")
+@pytest.mark.parametrize(
+    ("kind", "fault", "status", "told", "wait_s"),
+    [
+        ("anthropic", anthropic.OVERLOADED, 529, {"type": "overloaded_error"}, None),
+        ("anthropic", anthropic.RATE_LIMITED, 429, {}, b"17"),
+        ("gemini", gemini.RATE_LIMITED, 429, {"type": "rate_limit_error"}, b"17"),
+        ("gemini", gemini.error(400, "INVALID_ARGUMENT", "No.", NO_KEY), 401, {}, None),
+        (
+            "gemini",
+            gemini.error(400, "INVALID_ARGUMENT", LONG),
+            400,
+            {"code": "context_length_exceeded", "message": LONG},
+            None,
+        ),
+    ],
+)
+async def test_a_refusal_keeps_its_cause_its_words_and_the_time_to_wait(
+    kind: str, fault: Refused, status: int, told: dict[str, str], wait_s: bytes | None
+) -> None:
+    given = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
+    reply = ReadReply(fault.status, given, json.dumps(fault.body).encode())
+    refusal = await translate_refusal(reply, kind)
 
-    status, error, headers = await translated_refusal(anthropic.RATE_LIMITED, "anthropic")
-    assert (status, headers[b"retry-after"]) == (429, b"17")
-
-    status, error, headers = await translated_refusal(gemini.RATE_LIMITED, "gemini")
-    assert (status, error["type"]) == (429, "rate_limit_error")
-    assert headers[b"retry-after"] == b"17"
-
-
-async def test_googles_400_for_a_key_is_a_401() -> None:
-    details = {"reason": "API_KEY_INVALID"}
-    fault = gemini.error(400, "INVALID_ARGUMENT", "API key not valid.", details)
-
-    assert (await translated_refusal(fault, "gemini"))[0] == 401
-
-
-async def test_googles_limit_of_tokens_is_a_context_window() -> None:
-    said = "The input token count (9) exceeds the maximum number of tokens allowed (8)."
-
-    status, error, _ = await translated_refusal(
-        gemini.error(400, "INVALID_ARGUMENT", said), "gemini"
-    )
-
-    assert (status, error["code"]) == (400, "context_length_exceeded")
+    assert (refusal.status, dict(refusal.headers).get(b"retry-after")) == (status, wait_s)
+    error = json.loads(await refusal.body())["error"]
+    assert error["message"] == fault.body["error"]["message"]
+    assert told.items() <= error.items()
 
 
 Json = dict[str, Any]

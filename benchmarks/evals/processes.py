@@ -1,0 +1,54 @@
+"""Processes of the benchmark: `python -m benchmarks.evals.processes provider PORT` adds the two
+numbers that it is asked for, at next to no cost; `… worker CONFIG RUN FOLDER` is an eval worker
+of ours, from the lease to the last stored sample.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from harness.routing.records.runs import EvalRuns
+
+NUMBERS = re.compile(r"(\d+) \+ (\d+)")
+
+
+async def complete(request: web.Request) -> web.Response:
+    body = json.loads(await request.read())
+    asked = NUMBERS.search(body["messages"][-1]["content"])
+    answer = str(int(asked[1]) + int(asked[2])) if asked else "?"
+    message = {"role": "assistant", "content": answer}
+    usage = {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    framed = {"id": "chatcmpl-1", "object": "chat.completion", "model": body["model"]}
+    return web.json_response({**framed, "choices": [choice], "usage": usage})
+
+
+def serve_provider(port: str) -> None:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", complete)
+    web.run_app(app, host="127.0.0.1", port=int(port), print=None, access_log=None)
+
+
+def work(config: str, run: str, folder: str) -> None:
+    # The provider does without them.
+    from harness.app.eval_workers import run_worker  # noqa: PLC0415
+    from harness.app.installation import open_installation  # noqa: PLC0415
+
+    run_worker(Path(config), run, owner="benchmark", parent=os.getppid())
+    installation = open_installation(Path(config))
+    with installation.store.read() as tx:
+        samples = EvalRuns(tx).samples(run)
+    right = sum(sample.strict or 0.0 for sample in samples)
+    installation.close()
+    Path(folder, "result").write_text(f"{len(samples)} {right:.0f}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "provider":
+        serve_provider(*sys.argv[2:])
+    else:
+        work(*sys.argv[2:])
