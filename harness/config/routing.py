@@ -71,7 +71,7 @@ class RouteEntry(PlainRouteSettings):
     suites: tuple[str | RouteSuite, ...] = ()
     # Share for each warmed target: 1%, or basis points (100).
     keep_warm: int | str = 0
-    # side_effects: what its tools do cannot be undone
+    # side_effects: its tools' effects cannot be undone
     tools: Literal["side_effects"] | None = None
     capture: int | str = 0  # share that is kept, redacted: 1%, or basis points (100)
     # Other routes for some kinds of request.

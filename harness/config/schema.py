@@ -149,7 +149,7 @@ class PolicyEntry(BaseModel):
     # Whether a swap names the change request under which it is made.
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = GatePolicy()  # when evals pass
-    canary: CanaryPolicy = CanaryPolicy()  # what a candidate must show on users' requests
+    canary: CanaryPolicy = CanaryPolicy()  # thresholds of the canary
 
     @field_validator("gate")
     @classmethod

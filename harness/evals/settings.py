@@ -35,7 +35,7 @@ class SuiteFields:
     task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
     scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
     scorer_options: Mapping[str, object] = field(default_factory=dict)  # options of the scorer
-    title: str = ""  # what people read
+    title: str = ""  # shown to people
     version: str = "1"  # yours, shown beside the suite's name
     # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
     template: str = "{input}"

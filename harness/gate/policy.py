@@ -41,7 +41,7 @@ class PromotionMode(StrEnum):
 class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
 
-    claim: Claim = Claim.SUPERIOR  # what a candidate must show
+    claim: Claim = Claim.SUPERIOR  # claim of a candidate
     margin: float = 0.05  # allowed loss of the mean score; the unit is the score's, from 0 to 1
     alpha: float = 0.05  # chance of passing a candidate that is at the limit
     n_max: int | None = None  # items per suite, None for the whole suite

@@ -53,7 +53,7 @@ class CandidateSchedule:
     every: str  # cron: five fields, UTC
     budget_usd: float  # of each round; candidates that do not fit wait for the next
     on_better: OnBetter = OnBetter.PROPOSE  # the step after a candidate passed
-    prefer: Preference = Preference.BETTER  # what a candidate has to show
+    prefer: Preference = Preference.BETTER  # claim of a candidate
 
     @property
     def text(self) -> str:

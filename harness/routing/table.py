@@ -76,7 +76,7 @@ class OnEmptyAnswer(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
     suite: str  # its name
-    role: SuiteRole = SuiteRole.PRIMARY  # what it decides
+    role: SuiteRole = SuiteRole.PRIMARY  # its effect on the verdict
     weight: float = 1.0  # in the mean of several primary ones
     # Of the content that a person accepted for the route.
     digest: str = field(default="", compare=False)
@@ -91,7 +91,7 @@ class RouteSuite:
 class PlainRouteSettings:
     """Holds a route's settings that the file and the database have in the same form."""
 
-    description: str = ""  # what people read
+    description: str = ""  # shown to people
     stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
     policy: str = "default"  # name of the policy that swaps of this route go by
     total_timeout_s: float = 120.0  # for the whole request, failovers included

@@ -11,18 +11,17 @@ from harness.agents.records import (
     Sessions,
     SwitchRequests,
 )
-from harness.agents.switch_request import SwitchState
 from harness.frame.errors import NotFound
 from harness.frame.records.database_errors import RowRefused
 from harness.routing.agent import SessionState
+from harness.routing.records.routes import Routing
+from harness.store.schema import metadata
 from harness.store.store import Store
-from harness.store.tables import metadata
-from tests.contract.conftest import FixedClock, Opener
+from tests.contract.conftest import Opener
 from tests.support.store.agent_records import (
     AGENT,
     ANSWERING,
     APPROVED,
-    GRANT,
     REQUEST,
     SESSION,
     answer,
@@ -33,77 +32,11 @@ from tests.support.store.records import LATER, NOW
 from tests.support.store.tampering import insert, row, written
 
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
-TOMORROW = FixedClock().now()
 
 
 @pytest.fixture
 def agents(store: Store) -> Store:
     return with_agent(store)
-
-
-def test_a_lease_is_renewed_by_its_owner_while_the_turn_runs(agents: Store) -> None:
-    with agents.write() as tx:
-        assert Sessions(tx).running() == [SESSION]
-        assert not Sessions(tx).renew(SESSION.turn, owner="there#1", until=LATER)
-        assert Sessions(tx).renew(SESSION.turn, owner="here#1", until=LATER)
-        assert Sessions(tx).get(SESSION.id).lease_until == LATER
-        Sessions(tx).hold(SESSION.without_turn())
-        assert not Sessions(tx).renew(SESSION.turn, owner="here#1", until=LATER)
-        assert Sessions(tx).running() == []
-
-
-@pytest.mark.req("C4")
-def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None:
-    with agents.write() as tx:
-        SwitchRequests(tx).add(REQUEST)
-        assert SwitchRequests(tx).pending(session=SESSION.id) == [REQUEST]
-    with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
-        SwitchRequests(tx).decide(APPROVED)
-    with agents.write() as tx:
-        AgentGrants(tx).add(ANSWERING)
-        SwitchRequests(tx).decide(APPROVED)
-    with agents.write() as tx:
-        assert SwitchRequests(tx).get(REQUEST.id) == APPROVED
-        assert SwitchRequests(tx).pending() == []
-        assert AgentGrants(tx).not_revoked(agent=AGENT.id) == [ANSWERING]
-        SwitchRequests(tx).blank(SESSION.id)
-        blank = SwitchRequests(tx).get(REQUEST.id)
-        assert (blank.model_requested, blank.reason, blank.targets) == (
-            "",
-            "",
-            APPROVED.targets,
-        )
-    with pytest.raises(RowRefused, match="decided once"), agents.write() as tx:
-        SwitchRequests(tx).decide(replace(APPROVED, state=SwitchState.REJECTED))
-    with agents.listings() as stored:
-        assert list(stored.switch_requests(session=SESSION.id)) == [blank]
-        assert list(stored.switch_requests(pending_at=NOW)) == []
-
-
-def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
-    with agents.write() as tx:
-        AgentGrants(tx).add(GRANT)
-    with pytest.raises(RowRefused, match="version_taken"), agents.write() as tx:
-        AgentGrants(tx).add(GRANT)
-    before = agents.snapshot()
-    assert before.agent_grants == (GRANT,)
-    with agents.write() as tx:
-        assert AgentGrants(tx).revoke(GRANT.id, NOW).revoked_at == NOW
-        assert AgentGrants(tx).revoke(GRANT.id, LATER).revoked_at == NOW
-        assert AgentGrants(tx).not_revoked(agent=AGENT.id) == []
-        with pytest.raises(NotFound, match="gr_9"):
-            AgentGrants(tx).revoke("gr_9", NOW)
-    after = agents.snapshot()
-    assert after.agent_grants == ()
-    assert after.etag != before.etag
-    with agents.listings() as stored:
-        assert list(stored.agent_grants()) == [replace(GRANT, revoked_at=NOW)]
-
-
-def test_an_expired_grant_is_in_no_new_snapshot(agents: Store) -> None:
-    with agents.write() as tx:
-        AgentGrants(tx).add(replace(GRANT, expires_at=TOMORROW))
-    assert agents.snapshot().agent_grants == ()
 
 
 def filled(store: Store) -> None:
@@ -163,7 +96,7 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
     for statement, rule in REFUSED:
         with pytest.raises(RowRefused, match=rule), store.write() as tx:
-            tx.write(sa.text(statement))
+            Routing(tx)._unit.write(sa.text(statement))
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
@@ -191,7 +124,7 @@ def test_the_database_refuses_a_row_that_must_never_be(sql_stores: Opener) -> No
 
     for table, key, change, rule in COPIES:
         with store.read() as tx:
-            values = row(tx.db, table, **key) | change
+            values = row(Routing(tx)._unit._db, table, **key) | change
         with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
             insert(db, table, values)
 
@@ -203,7 +136,7 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
     for table in ("agent_grant", "agent_switch"):
         known = metadata.tables[table]
         with store.read() as tx:
-            values = tx.read(sa.select(known).limit(1)).one()._asdict()
+            values = Routing(tx)._unit.read(sa.select(known).limit(1)).one()._asdict()
         replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
         with pytest.raises(sa.exc.IntegrityError), written(store) as db:
             db.execute(replaced)

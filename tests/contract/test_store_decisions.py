@@ -1,5 +1,4 @@
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,8 @@ from harness.gate.online.rollout import RolloutSignal
 from harness.gate.online.rollout import apply_signal as rolled
 from harness.gate.policy import Policy
 from harness.gate.verdict import Passed
-from harness.routing.proposal import Approval, ApprovalKind, ProposalPhase
-from harness.routing.records.proposals import Approvals, Proposals
+from harness.routing.proposal import ProposalPhase
+from harness.routing.records.proposals import Proposals
 from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.verdicts import Verdicts
@@ -27,7 +26,6 @@ from tests.support.store.records import (
     NEW,
     OLD,
     PASSED,
-    POLICY,
     SPARE,
     proposal,
     rollout,
@@ -43,19 +41,6 @@ def targets(store: Store) -> None:
     with store.write() as tx:
         for target in (OLD, NEW, SPARE):
             Routing(tx).add_target(target)
-
-
-def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) -> None:
-    with store.write() as tx:
-        Proposals(tx).add(proposal())
-        with pytest.raises(RouteBusy, match="p_1"):
-            Proposals(tx).add(proposal("p_2"))
-        # Another route is free, and so is a closed proposal on a busy one.
-        Proposals(tx).add(proposal("p_3", route="other"))
-        Proposals(tx).add(proposal("p_4", phase=ProposalPhase.REJECTED))
-
-    with store.read() as tx:
-        assert [approval.id for approval in Proposals(tx).open()] == ["p_1", "p_3"]
 
 
 def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
@@ -77,19 +62,6 @@ def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> 
         Proposals(tx).add(proposal("p_2", route="small", policy=alone, approver="ada"))
     with pytest.raises(InputError, match="four_eyes"), store.write() as tx:
         Proposals(tx).add(replace(approved, id="p_3", route="other"))
-
-
-def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store) -> None:
-    approval = Approval("a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_ada", "ada", LATER)
-    with store.write() as tx:
-        Proposals(tx).add(proposal())
-        Verdicts(tx).store(PASSED, "p_1")
-    with pytest.raises(InputError, match="four_eyes"), store.write() as tx:
-        Approvals(tx).add(approval)
-    with pytest.raises(InputError), store.write() as tx:
-        Approvals(tx).add(replace(approval, name="bob", verdict="v_unknown"))
-    with pytest.raises(InputError), store.write() as tx:
-        Approvals(tx).add(replace(approval, name="bob", proposal="p_unknown"))
 
 
 def test_what_a_proposal_registered_never_changes(store: Store) -> None:
@@ -175,50 +147,6 @@ def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:
             Rollouts(tx).save(rolled(rollout(), RolloutSignal.HARM, LATER))
         with pytest.raises(NotFound):
             Rollouts(tx).save(rollout("ro_unknown"))
-
-
-@pytest.mark.req("A7")
-def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_alone(
-    store: Store,
-) -> None:
-    widened = {
-        "gate.margin": {"route": 0.05, "proposed": 0.9},
-        "suite s": {"changed": ["data"]},
-    }
-    lax = proposal(
-        phase=ProposalPhase.AWAITING_APPROVAL,
-        widened=widened,
-        policy=replace(POLICY, self_approval=True),
-    )
-    with store.write() as tx:
-        Proposals(tx).add(lax)
-        assert Proposals(tx).get(lax.id) == lax
-    changes: tuple[dict[str, Any], ...] = (
-        {"phase": ProposalPhase.CANARY},
-        {"approver": lax.proposer},
-        {"widened": {}},
-    )
-    for change in changes:
-        with pytest.raises(InputError), store.write() as tx:
-            Proposals(tx).save(replace(lax, **change))
-
-
-def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) -> None:
-    first = Approval(
-        "a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_bob", "bob", LATER, reason="fine"
-    )
-    second = replace(first, id="a_2", kind=ApprovalKind.PROMOTION, widened={"margin": [0, 1]})
-    with store.write() as tx:
-        Proposals(tx).add(proposal())
-        Verdicts(tx).store(PASSED, "p_1")
-        Approvals(tx).add(first)
-        Approvals(tx).add(second)
-
-    with store.read() as tx:
-        assert list(Approvals(tx).for_proposal("p_1")) == [first, second]
-        assert list(Approvals(tx).for_proposal("p_2")) == []
-    with pytest.raises(InputError), store.write() as tx:
-        Approvals(tx).add(replace(first, reason="better"))
 
 
 def test_a_rollout_without_its_proposal_and_verdict_is_refused(store: Store) -> None:

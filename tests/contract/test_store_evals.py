@@ -21,21 +21,6 @@ def run(store: Store) -> None:
         EvalRuns(tx).add(RUN)
 
 
-def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
-    with store.write() as tx:
-        EvalRuns(tx).add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
-        failed = replace(RUN, id="r_3", created_at=NOW + 2 * MINUTE, state=RunState.FAILED)
-        EvalRuns(tx).add(failed)
-        EvalRuns(tx).add(replace(RUN, id="r_4", created_at=NOW + 3 * MINUTE, target=NEW.id))
-
-    with store.read() as tx:
-        shared = EvalRuns(tx).shared(RUN.fingerprint, not_before=NOW)
-        assert shared is not None
-        assert shared.id == "r_2"
-        assert EvalRuns(tx).shared(RUN.fingerprint, not_before=NOW + 2 * MINUTE) is None
-        assert EvalRuns(tx).shared("0" * 64, not_before=NOW) is None
-
-
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """What has no score tells nothing, nor does an answer in which nothing can be read."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
@@ -102,22 +87,6 @@ def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
 
     with store.read() as tx:
         assert [sample.item for sample in EvalRuns(tx).samples(RUN.id)] == ["i1", "i2"]
-
-
-def test_samples_come_in_the_runs_order(store: Store) -> None:
-    places = [(2, 0), (0, 1), (1, 0), (0, 0)]
-    with store.write() as tx:
-        for position, epoch in places:
-            item = f"item {9 - position}"
-            EvalRuns(tx).store_sample(
-                replace(SAMPLE, item=item, position=position, epoch=epoch)
-            )
-
-    with store.read() as tx:
-        found = [(sample.position, sample.epoch) for sample in EvalRuns(tx).samples(RUN.id)]
-        assert found == sorted(places)
-        assert [sample.position for sample in EvalRuns(tx).samples(RUN.id, below=1)] == [0, 0]
-        assert list(EvalRuns(tx).samples("r_unknown")) == []
 
 
 def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) -> None:
@@ -201,17 +170,6 @@ def test_a_run_that_has_ended_is_not_leased(store: Store) -> None:
             EvalRuns(tx).set_state(RUN.id, ended)
             assert not EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
             assert EvalRuns(tx).get(RUN.id).lease_owner is None
-
-
-def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:
-    with store.write() as tx:
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
-        EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
-        assert list(EvalRuns(tx).release("w2")) == []
-        assert list(EvalRuns(tx).release("w1")) == [RUN.id]
-
-    with store.read() as tx:
-        assert EvalRuns(tx).get(RUN.id) == RUN
 
 
 def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Store) -> None:

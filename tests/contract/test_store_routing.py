@@ -11,12 +11,11 @@ from harness.frame.errors import (
     ProofRefused,
     RevisionConflict,
 )
-from harness.frame.people.access import SYSTEM, Role
+from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
 from harness.frame.signing.audit_log import AuditLog
-from harness.providers.credential import StoredKey
-from harness.providers.force import Force, ForceKind, KillSwitch, SwitchRecord, SwitchSource
+from harness.providers.force import Force, ForceKind, KillSwitch, SwitchSource
 from harness.providers.records import Credentials, Providers
 from harness.routing.evidence import FormerTarget
 from harness.routing.records.interventions import Shadows, Switches
@@ -161,39 +160,6 @@ def test_a_chain_that_makes_no_sense_or_has_no_proof_is_refused(store: Store) ->
         commit(tx, chain(), 1)
 
 
-@pytest.mark.req("B11", "D3")
-def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
-    revoked = replace(KEY, id="k_2", hash="b" * 64)
-    manager = replace(KEY, id="k_3", hash="c" * 64, role=Role.ADMIN, principal="local")
-    soon = NOW + timedelta(minutes=1)
-    with store.write() as tx:
-        create_route(tx)
-        Providers(tx).put(PROVIDER)
-        for key in (KEY, revoked, manager):
-            ApiKeys(tx).add(key)
-        ApiKeys(tx).revoke("k_2", NOW)
-        Credentials(tx).put(CREDENTIAL)
-        Credentials(tx).put(replace(CREDENTIAL, name="expired", position=1, expires_at=soon))
-        for switch in (SWITCH, ON_ROUTE, replace(SWITCH, id="sw_3", expires_at=soon)):
-            Switches(tx).add(switch)
-        Switches(tx).lift(ON_ROUTE.id, actor="ben", now=NOW)
-        Shadows(tx).add(SHADOW)
-
-    snapshot = store.snapshot()
-
-    assert snapshot.table.revision == 1
-    assert set(snapshot.table.routes) == {ROUTE}
-    assert snapshot.providers == {"sim": PROVIDER}
-    assert [(grant.id, grant.hash, grant.routes) for grant in snapshot.keys] == [
-        (KEY.id, KEY.hash, KEY.routes)
-    ]
-    assert snapshot.stored_keys == (
-        StoredKey("sim", "first", "ciphertext"),
-        StoredKey("sim", "expired", ""),
-    )
-    assert (snapshot.switches, snapshot.shadows) == ((SWITCH,), (SHADOW,))
-
-
 def put_credential(ciphertext: str) -> Callable[[Transaction], object]:
     return lambda tx: Credentials(tx).put(replace(CREDENTIAL, ciphertext=ciphertext))
 
@@ -249,33 +215,3 @@ def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> Non
         assert ApiKeys(tx).by_hash("0" * 64) is None
     with store.listings() as stored:
         assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]
-
-
-@pytest.fixture
-def thrown(store: Store) -> Store:
-    with store.write() as tx:
-        Switches(tx).add(SWITCH)
-        Switches(tx).add(ON_ROUTE)
-    return store
-
-
-@pytest.mark.req("B11")
-def test_switches_come_back_the_newest_first_and_are_lifted_once(thrown: Store) -> None:
-    assert list(thrown.lists.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
-    lifted = SwitchRecord(SWITCH, LATER, "ben")
-    with thrown.write() as tx:
-        assert Switches(tx).get(SWITCH.id) == SwitchRecord(SWITCH)
-        assert Switches(tx).not_lifted() == [ON_ROUTE, SWITCH]
-        assert Switches(tx).lift("sw_1", actor="ben", now=LATER) == lifted
-    before = thrown.etag()
-    with thrown.write() as tx:
-        assert Switches(tx).lift("sw_1", actor="ada", now=NOW) == lifted
-    assert thrown.etag() == before
-    with thrown.read() as tx:
-        assert Switches(tx).not_lifted() == [ON_ROUTE]
-        with pytest.raises(NotFound, match="sw_unknown"):
-            Switches(tx).get("sw_unknown")
-    with pytest.raises(NotFound, match="switch list"), thrown.write() as tx:
-        Switches(tx).lift("sw_9", actor="ada", now=NOW)
-    with pytest.raises(InputError), thrown.write() as tx:
-        Switches(tx).add(SWITCH)

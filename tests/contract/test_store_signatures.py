@@ -31,12 +31,12 @@ from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
+from harness.store.schema import metadata
 from harness.store.store import Store
-from harness.store.tables import metadata
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW
-from tests.support.site.signing_keys import KEYRING, VERIFIER, WORKER
+from tests.support.site.signing_keys import KEYRING, WORKER
 from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (
     CREDENTIAL,
@@ -57,7 +57,7 @@ from tests.support.store.records import (
     seeded,
     start_canary,
 )
-from tests.support.store.tampering import forge, insert, owned, row, written
+from tests.support.store.tampering import insert, owned, row, written
 
 pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
@@ -124,30 +124,6 @@ def url_of(store: Store) -> str:
 
 def faults(store: Store) -> set[str]:
     return {fault.name for fault in store.signature_faults()}
-
-
-def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Opener) -> None:
-    store = sql_stores()
-    filled(store)
-    router = open_store(url_of(store), VERIFIER)
-    try:
-        snapshot = router.snapshot()
-    finally:
-        router.close()
-    assert snapshot.switches == (SWITCH,)
-    assert [key.hash for key in snapshot.keys] == [KEY.hash]
-    assert snapshot.agent_grants == (GRANT,)
-    assert snapshot.table.targets[NEW.id] == NEW
-
-
-def test_a_signature_of_another_row_does_not_carry_over(sql_stores: Opener) -> None:
-    store = sql_stores()
-    filled(store)
-    with owned(store) as db:
-        signature = row(db, "route_version", route=ROUTE, version=1)["signature"]
-        forge(db, ROUTE, NEW.id, signature=signature)
-    with pytest.raises(SnapshotInvalid, match="not what was signed"):
-        sql_stores().snapshot()
 
 
 EDITS: Final[list[tuple[str, Mapping[str, object], Mapping[str, object]]]] = [
@@ -230,7 +206,7 @@ def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_
     store = sql_stores()
     filled(store)
     with store.read() as tx:
-        db = tx.db
+        db = Routing(tx)._unit._db
         key, then = row(db, "api_key", id="k_1"), row(db, "manifest")
     with store.write() as tx:
         ApiKeys(tx).revoke("k_1", NOW)
@@ -377,7 +353,7 @@ def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
         ApiKeys(tx).add(SPENT)
         ApiKeys(tx).add(replace(KEY, id="k_old", hash="9" * 64))
     with store.read() as tx:
-        former = row(tx.db, "api_key", id=SPENT.id)
+        former = row(Routing(tx)._unit._db, "api_key", id=SPENT.id)
     with store.write() as tx:
         ApiKeys(tx).revoke(SPENT.id, NOW)
         ApiKeys(tx).revoke("k_old", NOW)
@@ -414,16 +390,6 @@ def test_what_is_edited_is_no_work_of_control_and_stops_no_other(sql_stores: Ope
                 assert work(tx) == []
             [fault] = store.signature_faults(working=True)
             assert fault.table == table
-
-
-def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(sql_stores: Opener) -> None:
-    store = sql_stores()
-    filled(store)
-    with written(store) as db:
-        db.exec_driver_sql("UPDATE sample SET answer = '', prompt = ''")
-    with store.read() as tx:
-        assert [sample.strict for sample in EvalRuns(tx).samples("r_1")] == [1.0]
-    assert store.signature_faults() == []
 
 
 def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Opener) -> None:

@@ -1,14 +1,12 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
 import pytest
 
-from harness.frame.alerts.records import Alerts
-from harness.frame.errors import IllegalTransition, RevisionConflict, RouteBusy
+from harness.frame.errors import IllegalTransition, RevisionConflict
 from harness.frame.people.access import SYSTEM
 from harness.frame.people.records import ApiKeys
 from harness.frame.records.transaction import Transaction
@@ -18,20 +16,17 @@ from harness.providers.records import Credentials, Providers
 from harness.routing.records.interventions import Switches
 from harness.routing.records.observations import Observations
 from harness.routing.records.proposals import Proposals
-from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
 from harness.routing.route_changes import ChangeSettings
 from harness.store.store import Store
 from tests.contract.conftest import Opener
-from tests.contract.test_store_alerts import OPENED
 from tests.contract.test_store_routing import SWITCH
 from tests.support.store.records import (
     BLOCK,
     CREDENTIAL,
     KEY,
-    LATER,
     NOW,
     OLD,
     PASSED,
@@ -43,53 +38,11 @@ from tests.support.store.records import (
     SETTINGS,
     create_route,
     proposal,
-    rollout,
     seeded,
     start_canary,
 )
 
 pytestmark = pytest.mark.both_databases
-
-
-class Interrupted(Exception):
-    """Whatever ends a unit of work early."""
-
-
-def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
-    before = store.etag()
-    with suppress(Interrupted), store.write() as tx:
-        create_route(tx)
-        Providers(tx).put(PROVIDER)
-        ApiKeys(tx).add(KEY)
-        EvalRuns(tx).add(RUN)
-        EvalRuns(tx).store_sample(SAMPLE)
-        Proposals(tx).add(proposal())
-        Verdicts(tx).store(PASSED, "p_1")
-        Rollouts(tx).add(rollout())
-        Suites(tx).put(PIN, NOW)
-        Observations(tx).append([BLOCK], [])
-        Alerts(tx).fold([OPENED])
-        AuditLog(tx).append(SYSTEM, "b", "c", {})
-        raise Interrupted
-
-    assert store.etag() == before
-    with store.read() as tx:
-        assert Routing(tx).table().revision == 0
-        for empty in (
-            Routing(tx).targets(),
-            Providers(tx).all(),
-            ApiKeys(tx).find(KEY.id),
-            EvalRuns(tx).list(),
-            EvalRuns(tx).samples(RUN.id),
-            Proposals(tx).list(),
-            Verdicts(tx).list(),
-            Rollouts(tx).list(),
-            Suites(tx).all(),
-            Observations(tx).blocks("ro_1"),
-            Alerts(tx).list(),
-            list(AuditLog(tx).all()),
-        ):
-            assert not empty
 
 
 def test_a_read_changes_no_mark(sqlite_stores: Opener) -> None:
@@ -205,8 +158,8 @@ def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> N
     with deciding.write() as tx:
         start_of = AuditLog(tx).append(SYSTEM, "b", "c", {})
         with storing.write() as other:
-            assert EvalRuns(other).store_sample(SAMPLE)
-            Observations(other).append([BLOCK], [])
+            assert other.runs.store_sample(SAMPLE)
+            other.observations.append([BLOCK], [])
 
     assert start_of.action == "b"
 
@@ -293,30 +246,6 @@ def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Opener
     assert not first.try_lead("control-1")
 
 
-def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
-    sql_stores: Opener,
-) -> None:
-    control, worker = sql_stores(), sql_stores()
-    with control.write() as tx:
-        Routing(tx).add_target(OLD)
-        EvalRuns(tx).add(RUN)
-        EvalRuns(tx).lease(RUN.id, "w1", now=NOW, until=LATER)
-        EvalRuns(tx).set_state(RUN.id, RunState.RUNNING)
-
-    def leave() -> bool:
-        with worker.write() as tx:
-            return EvalRuns(tx).leave(RUN.id, "w1", RunState.QUEUED)
-
-    with ThreadPoolExecutor(1) as other:
-        with control.write() as tx:
-            EvalRuns(tx).set_state(RUN.id, RunState.STOPPED)
-            # It waits for this unit of work to end, and finds that the run is no longer its.
-            left = other.submit(leave)
-        assert not left.result()
-    with control.read() as tx:
-        assert EvalRuns(tx).get(RUN.id).state is RunState.STOPPED
-
-
 def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
     sql_stores: Opener,
 ) -> None:
@@ -341,23 +270,6 @@ def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
         started.result()
     with decider.read() as tx:
         assert EvalRuns(tx).get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)
-
-
-def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Opener) -> None:
-    stores = [sql_stores() for _ in range(3)]
-    with stores[0].write() as tx:
-        create_route(tx)
-
-    def propose(store: Store, id_: str) -> None:
-        with store.write() as tx:
-            Proposals(tx).add(proposal(id_))
-
-    raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
-
-    winner = f"p_{raised.index(None)}"
-    losers = [exception for exception in raised if exception is not None]
-    assert len(losers) == 2
-    assert all(type(loser) is RouteBusy and winner in str(loser) for loser in losers)
 
 
 def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Opener) -> None:

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.provider_client import ProviderFailed
-from evals.runner.questions import GIVE_UP_AFTER
-from evals.suites.items import Item
 from harness.evals.settings import SuiteSettings
-from harness.frame.patience import FIRST_PAUSE_S
 from harness.frame.people.access import SYSTEM
 from harness.gate.pins import ServedModel
 from harness.gate.run import Sample
@@ -226,43 +222,6 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
 def seed_of(name: str) -> Target:
     provider, _, model = name.partition("/")
     return Target(provider, model)
-
-
-def test_a_proposal_that_is_measured_again_redraws_no_answer(
-    plain_world: SmallInstallation,
-) -> None:
-    """Resuming is the same look; what was scored stays as it was."""
-    asked: list[str] = []
-    failed: list[str] = []
-
-    def failing(target: Target, item: Item, epoch: int) -> str:
-        if target.model == "better":
-            asked.append(item.id)
-            if len(asked) >= 5 and len(failed) < GIVE_UP_AFTER:
-                failed.append(item.id)
-                raise ProviderFailed("away")
-        return answer(target, item, epoch)
-
-    plain_world.script = failing
-    proposal = plain_world.decided("sim/better")
-    before = scores(plain_world, proposal)
-    assert proposal.infra_errors == 1
-    asked.clear()
-
-    plain_world.clock.advance(FIRST_PAUSE_S)
-    plain_world.run_once(turns=5)
-
-    after = plain_world.get(proposal.id)
-    assert after.phase is ProposalPhase.CANARY, after.closed_because
-    assert not set(before) & set(asked)
-    assert before.items() <= scores(plain_world, after).items()
-    assert plan_of(after).look == 1
-
-
-def scores(world: SmallInstallation, proposal: Proposal) -> dict[str, float | None]:
-    with world.store.read() as tx:
-        samples = EvalRuns(tx).samples(proposal.runs["colours"].candidate)
-    return {row.item: row.strict for row in samples if row.error is None}
 
 
 def test_cancelling_after_one_score_and_proposing_anew_is_another_look(

@@ -323,27 +323,6 @@ def chain_verbs(ask: Callable[..., object]) -> None:
     ask("route", "fallback", "remove", *target, *why)
 
 
-@pytest.mark.req("F3")
-def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine) -> None:
-    assert "no request was recorded" in cli.run("canary", "plan", "chat").stderr
-    cli.run("canary", "plan", "chat", "--policy", "none", exits=1)
-    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
-    cli.run("canary", "explain", "chat", exits=1)
-    cli.world.until_decided(proposal)
-    for _ in range(3):
-        cli.world.run_once()
-        cli.world.feed(blocks=4)
-
-    said = cli.text("canary", "explain", "chat")
-
-    assert "canary exposures at 5 %" in said
-    assert "no evidence of harm" in said
-    event = cli.json("canary", "explain", "chat")["moves"][-1]["number"]
-    assert "The same, to the byte" in cli.text("gate", "replay", str(event))
-    assert cli.json("gate", "replay", str(event))["agrees"]
-    cli.run("gate", "replay", "1", exits=2)
-
-
 def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_would_be(
     cli: CommandLine,
 ) -> None:
@@ -359,17 +338,6 @@ def test_a_dry_run_shows_the_plan_stores_nothing_and_is_refused_as_the_proposal_
     cli.run("proposal", "create", "chat", "sim/better")
     cli.run("proposal", "create", "chat", "sim/equal", "--dry-run", exits=6)
     cli.run("proposal", "create", "chat", "sim/base", "--dry-run", exits=2)
-
-
-def test_a_price_that_nobody_named_is_unknown(cli: CommandLine) -> None:
-    cli.run("model", "add", "sim/better")
-
-    known, unknown = sorted(cli.json("model", "list"), key=lambda model: str(model["target"]))
-
-    prices = {model["target"]["model"]: model["price"] for model in (known, unknown)}
-    assert prices["base"]["input_usd_per_mtok"] == 1
-    assert prices["better"] is None
-    assert "unknown" in cli.text("model", "list")
 
 
 @pytest.mark.req("A8")
@@ -530,30 +498,6 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     }
 
 
-@pytest.mark.req("A4", "A7")
-def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
-    why = ("--reason", "an outage last week")
-    add = ("route", "fallback", "add", "chat", "sim/equal", *why)
-
-    denied = cli.run(*add, exits=7)
-    assert "no evidence on route 'chat'" in denied.stderr
-    assert "--waive" in denied.stderr
-    cli.run(*add, "--waive", "no time", exits=2)
-    cli.run(*add, "--capable", "--waive", "no time to measure it", "--for", "30d")
-
-    listed = cli.text("route", "fallback", "list", "chat")
-    for words in ("sim/equal", "yes", "waiver", "no time to measure it"):
-        assert words in listed
-    [entry] = cli.json("route", "fallback", "list", "chat")
-    assert (entry["evidence"], entry["waiver_expired"]) == ("waiver", False)
-    assert entry["target"]["name"] == "sim/equal"
-    assert "waiver.add" in cli.text("audit", "tail", "-n", "10")
-    assert re.search(r"capable +sim/equal\n", cli.text("route", "show", "chat"))
-
-    said = cli.text("route", "fallback", "remove", "chat", "sim/equal", *why)
-    assert "falls back to no other model" in said
-
-
 def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--stakes", "high", "--keep-warm", "0.5%")
     cli.run("route", "settings", "chat", "--description", "Talks", "--side-effects")
@@ -680,19 +624,6 @@ def test_passwords_and_header_values_are_not_shown(
     assert not {"tops3cret", "hush"} & set(re.findall(r"\w+", json.dumps(origins)))
     only = cli.json("config", "show", "--origin", "--section", "router")
     assert {row["name"].partition(".")[0] for row in only} == {"router"}
-
-
-def test_weekly_freezes_are_shown_as_the_file_has_them(cli: CommandLine) -> None:
-    window = {"from": "Fri 16:00", "until": "Mon 08:00", "time_zone": "Europe/Berlin"}
-    entry = {**window, "reason": "weekend", "routes": ["b", "a"]}
-    with (cli.folder / "swapgate.yaml").open("a") as file:
-        file.write(f"freezes: [{json.dumps(entry)}]\n")
-
-    (shown,) = cli.json("config", "show")["freezes"]
-
-    assert shown == {**entry, "routes": ["a", "b"]}
-    origins = {row["name"]: row for row in cli.json("config", "show", "--origin")}
-    assert {origins[f"freezes.0.{name}"]["source"] for name in entry} == {"file"}
 
 
 def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> None:

@@ -11,16 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.canary import operations, proposal_driver
-from harness.frame.errors import Conflict, IllegalTransition, NotFound, StaleWrite
+from harness.canary import proposal_driver
+from harness.frame.errors import Conflict, IllegalTransition, StaleWrite
 from harness.frame.idempotency_records import IdempotentRequests
 from harness.frame.runtime.clock import SystemRandomIds
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.api.app import build_app
 from harness.operations import housekeeping, reconciler
 from harness.proposals import decisions
-from harness.routes import routes
 from harness.routing.context import Context
 from harness.routing.proposal import Proposal, ProposalPhase
 from harness.routing.records.rollouts import Rollouts
@@ -145,56 +143,6 @@ def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -
     assert ends == ENDS
     assert verdicts == dict.fromkeys(ENDS, 1)
     assert rollouts == [1, 0, 1, 0]
-
-
-@pytest.mark.req("F1")
-def test_people_and_two_control_processes_at_once_leave_one_truth(
-    world: SmallInstallation, database_url: str
-) -> None:
-    """The abort, the rollback by hand or the promotion wins; the others are told."""
-    proposal = world.decided("sim/better")
-    while world.store.snapshot().table.routes["chat"].canary is not None:
-        world.feed()
-        with world.store.read() as tx:
-            if Rollouts(tx).live()[0].last_step:
-                break
-        world.run_once()
-    for _ in range(20):
-        world.feed()
-    start = threading.Barrier(3)
-
-    def at_once(act: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            start.wait()
-            try:
-                act()
-            except (Conflict, IllegalTransition, NotFound):
-                return
-
-        return run
-
-    with stores(database_url, world, 3) as (one, two, three), ThreadPoolExecutor(3) as people:
-        ctx = world.context(three)
-        acts: list[Callable[[], object]] = [
-            lambda: [world.run_once(world.context(one)) for _ in range(5)],
-            lambda: [world.run_once(world.context(two)) for _ in range(5)],
-            lambda: operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "now"),
-        ]
-        for future in [people.submit(at_once(act)) for act in acts]:
-            future.result()
-    world.run_once()
-
-    after = world.get(proposal.id)
-    serving = routes.load_table(world.context()).routes["chat"]
-    ended = read_history(world.context(), "chat")[0].kind
-    assert serving.canary is None
-    assert (after.phase, ended, serving.incumbent) in [
-        (ProposalPhase.PROMOTED, "promotion", proposal.candidate),
-        (ProposalPhase.ROLLED_BACK, "abort", proposal.incumbent),
-    ]
-    with world.store.read() as tx:
-        assert [r.state.value for r in Rollouts(tx).list()] == [after.phase.value]
-        assert AuditLog(tx).first_break() is None
 
 
 def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(

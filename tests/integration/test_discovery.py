@@ -30,7 +30,6 @@ from harness.registry import (
     targets,
 )
 from harness.registry.credentials import CredentialChange
-from harness.registry.named_models import explain_name
 from harness.registry.targets import ProviderChange
 from harness.routes import routes
 from harness.routing.candidate_schedule import CandidateSchedule, Preference
@@ -227,25 +226,6 @@ def test_a_simulator_is_asked_for_a_model_that_is_added(
     assert door.post("/models", {**body, "model": "better"})["unlisted"] == ""
 
 
-def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: ListServer) -> None:
-    names = ("google/gemini-3-flash", "meta-llama/llama-4-scout")
-    lists(sim, listing(*names, context_length=131072, pricing=PRICES))
-    discovery.discover_models(ctx, ANN, "attic")
-
-    offers = dict(named_models.list_configured_offers(ctx))
-    llama = explain_name(ctx, "llama-4").found
-    flash = explain_name(ctx, "attic gemini flash").found
-
-    assert offers["attic/meta-llama/llama-4-scout"].context_window == 131072
-    assert offers["attic/google/gemini-3-flash"].price == Price(2.5, 10.0)
-    assert llama is not None
-    assert flash is not None
-    assert (llama.name, flash.model) == (
-        "attic/meta-llama/llama-4-scout",
-        "google/gemini-3-flash",
-    )
-
-
 @pytest.mark.parametrize(
     ("switch", "reason"),
     [
@@ -264,18 +244,6 @@ def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
         discovery.discover_models(ctx, ANN, "attic")
 
     assert failed.value.retryable
-    assert names(ctx) == sorted(BEFORE)
-
-
-def test_a_list_that_trickles_for_ever_is_given_up_in_time(
-    ctx: Context, sim: ListServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(discovery, "TIMEOUT_S", 1.0)
-    answers(sim, body='{"id": "m"},', times=0, pause_ms=50)
-
-    with pytest.raises(DiscoveryFailed, match="timed out"):
-        discovery.discover_models(ctx, ANN, "attic")
-
     assert names(ctx) == sorted(BEFORE)
 
 

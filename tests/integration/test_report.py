@@ -17,7 +17,6 @@ from harness.app.gate_run import ComparisonRequest
 from harness.config.routing import target_seed
 from harness.evals.settings import SuiteSettings
 from harness.frame import package_data
-from harness.frame.errors import NotFound
 from harness.frame.people.access import SYSTEM
 from harness.gate.online.observation import TrafficMinute
 from harness.gate.policy import GatePolicy, Policy
@@ -26,8 +25,7 @@ from harness.gate.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.interfaces.cli.evals.gate_run import gate_run
 from harness.interfaces.cli.routing.route_options import TargetOptions, requested_target
 from harness.proposals import submission
-from harness.proposals.report.answer_examples import SHOWN
-from harness.proposals.report.content import MAX_TELLING, Report, gather_report, list_pinned
+from harness.proposals.report.content import Report, gather_report, list_pinned
 from harness.proposals.report.format_failures import find_format_failures
 from harness.proposals.report.formats import render_junit, render_page
 from harness.proposals.report.markdown import render_markdown
@@ -85,23 +83,6 @@ def test_the_first_line_says_what_to_do(
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem
     )
-
-
-def test_an_open_comparison_says_that_it_is_open(world: SmallInstallation) -> None:
-    proposal = world.propose()
-    report = gather_report(world.context(), proposal.id)
-
-    assert render_markdown(report).startswith("# No verdict yet")
-    assert "0" in ET.fromstring(render_junit(report)).findall("testsuite")[0].attrib["tests"]  # noqa: S314
-
-
-def test_losses_and_wins_share_the_most_telling_answers(world: SmallInstallation) -> None:
-    for candidate in ("sim/worse", "sim/better"):
-        telling = reported(world, candidate).telling
-        assert 0 < len(telling) <= MAX_TELLING
-        changes = [answer.candidate_score - answer.incumbent_score for answer in telling]
-        assert 0.0 not in changes
-        assert changes[0] == min(changes)
 
 
 def written(script: Callable[[Target, Item, int], str], tmp_path: Path) -> Report:
@@ -164,16 +145,6 @@ def test_what_a_proposer_wrote_stays_data(world: SmallInstallation) -> None:
     assert "Proposed because: cheap # FAILED" in read
     assert not [part for part in ("![]", "<script>") if part in read]
     assert not [part for part in ("\x1b", "\u202e", "\n# FAILED") if part in read + command]
-
-
-def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
-    def script(target: Target, item: Item, _epoch: int) -> str:
-        return str(item.target) if target.model == "base" else "long " * SHOWN
-
-    text = render_markdown(written(script, tmp_path))
-
-    assert "[…]" in text
-    assert max(map(len, text.splitlines())) < 2 * SHOWN
 
 
 def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
@@ -400,38 +371,3 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(
     mends = find_format_failures(thrown.comparison, standalone=True)[0].mends
     for command, mend in zip((with_line, in_json_mode), mends, strict=True):
         assert question_of(command).candidate.id == mend.target
-
-
-def test_answers_without_a_score_in_another_suite_are_said(example: Example) -> None:
-    world, proposal = example
-    report = gather_report(world.context(), proposal.id)
-    found = report.comparison
-    assert found.verdict is not None
-    gaps = {"measured": 90, "bound_low": -0.02, "bound_high": 0.07}
-    marked = [
-        replace(suite, details={**suite.details, **gaps})
-        if suite.role is SuiteRole.REQUIRED
-        else suite
-        for suite in found.verdict.suites
-    ]
-    # The stored verdict's sentence is the primary suite's.
-    verdict = replace(found.verdict, suites=tuple(marked))
-    parts = [replace(part, report=one) for part, one in zip(report.suites, marked, strict=True)]
-    shown = replace(report, comparison=replace(found, verdict=verdict), suites=parts)
-    text = render_markdown(shown)
-
-    assert text.startswith("# PASSED")
-    assert "−2.0 to +7.0 with the missing scores" in text
-
-
-def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:
-    world = example_world(tmp_path)
-    with pytest.raises(
-        NotFound, match=r"no provider 'simm'; did you mean 'sim'\? Add it under"
-    ):
-        registered_anew(
-            world,
-            tmp_path,
-            "swapgate gate run --suite tickets --incumbent sim/sim-base --candidate simm/x "
-            "--claim superior",
-        )

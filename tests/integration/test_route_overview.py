@@ -8,12 +8,10 @@ import sqlalchemy as sa
 
 from dashboard import html
 from dashboard.views import decisions as proposal_rows
-from harness.canary import operations
 from harness.canary.status import list_canaries
 from harness.frame.errors import NotFound, SignatureInvalid
 from harness.frame.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.frame.people.access import SYSTEM
-from harness.gate.online.rollout import RolloutSignal
 from harness.interfaces.api.app import PREFIX, documented_answers
 from harness.operations import queries, route_queries
 from harness.operations.route_status import describe_needs
@@ -23,7 +21,6 @@ from harness.proposals.fallback_chain import FallbackRequest, WaiverRequest
 from harness.providers.force import SwitchSource, parse_force
 from harness.routes import kill_switch, routes
 from harness.routes.kill_switch import SwitchRequest
-from harness.routing.records.rollouts import Rollouts
 from harness.routing.table import RouteSettings, RouteSuite
 from tests.support.control.control_plane import BEN, SmallInstallation
 from tests.support.site.command_line import CommandLine
@@ -141,49 +138,6 @@ def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
     assert list(rest.invalid) == ([] if route == "z" else [fault])
 
 
-@pytest.mark.req("F1")
-@pytest.mark.both_databases
-def test_an_ended_canary_of_a_route_with_a_proposal_is_read_where_it_is_shown(
-    world: SmallInstallation,
-) -> None:
-    ctx = world.context()
-    world.decided()
-    world.run_once()
-    with ctx.store.read() as tx:
-        (rollout,) = Rollouts(tx).live()
-    operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
-    world.run_once()
-    world.propose("sim/worse")
-    overview = route_queries.load_overview(ctx)
-    (listed,) = overview.active
-    (shown,) = route_queries.load_statuses(ctx, overview, overview.names)
-    assert shown == route_queries.load_status(ctx, "chat")
-    assert (listed.state, listed.urgency(overview.at)) == (
-        shown.state,
-        shown.urgency(overview.at),
-    )
-    assert shown.last_rollout is not None
-    assert shown.last_rollout.id == rollout.id
-    assert shown.changed_at == shown.last_rollout.updated_at
-
-    with owned(world.store) as db:
-        db.execute(sa.text("UPDATE rollout SET ended_because = 'it was fine'"))
-    overview = route_queries.load_overview(ctx)
-    page = route_queries.load_statuses(ctx, overview, overview.names)
-    assert list(page) == []
-    assert ["chat" in str(fault.key) for fault in page.invalid] == [True]
-
-
-@pytest.mark.req("F1")
-def test_canaries_are_not_listed_with_a_forged_proof(world: SmallInstallation) -> None:
-    open_canary(world, "chat")
-    assert len(list_canaries(world.context())) == 1
-    with owned(world.store) as db:
-        assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
-    with pytest.raises(SignatureInvalid, match="verdict"):
-        list_canaries(world.context())
-
-
 @pytest.mark.req("B11")
 def test_a_route_names_the_fallback_that_a_kill_switch_puts_in_its_models_place(
     world: SmallInstallation,
@@ -275,26 +229,6 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(cli: Comman
         submission.get_proposal(cli.world.context(), bad)
 
 
-@pytest.mark.req("F1")
-def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
-    cli: CommandLine,
-) -> None:
-    cli.run("route", "create", "good", "--incumbent", "sim/base", "--suite", "colours")
-    with owned(cli.world.store) as db:
-        db.execute(sa.text("UPDATE route_version SET reason = 'no' WHERE route = 'chat'"))
-
-    done = cli.run("route", "list")
-    assert "good" in done.stdout
-    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr
-    door = Door(cli.world)
-    for path in ("/routes", "/overview"):
-        answer = door.send("GET", path).json()
-        assert (len(answer["items"]), answer["total"]) == (1, 2)
-        assert answer["invalid"][0]["key"] == ["chat", "1"]
-    with pytest.raises(SignatureInvalid, match="chat/1"):
-        cli.world.propose("sim/better")
-
-
 def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) -> None:
     for number in range(5):
         cli.run("key", "create", f"shop {number}")
@@ -319,48 +253,6 @@ def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) 
     assert door.send("GET", "/proposals?after=p_unknown").status_code == 404
 
 
-@pytest.mark.req("F1")
-def test_of_many_routes_of_a_suite_or_target_the_first_are_named_as_they_were_signed(
-    cli: CommandLine,
-) -> None:
-    names = [f"r-{number:02}" for number in range(24)]
-    settings = RouteSettings(suites=(RouteSuite("colours"),))
-    for name in names:
-        routes.create_route(cli.world.context(), SYSTEM, name, "sim/base", settings=settings)
-    shown = ", ".join(["chat", *names[:19]])
-    for words in (("suite", "list"), ("model", "list")):
-        assert f"{shown} and 5 more" in cli.text(*words)
-    [base] = [row for row in cli.json("model", "list") if row["routes"]]
-    assert base["routes"] == ["chat", *names]
-    [colours] = [row for row in cli.json("suite", "list") if row["name"] == "colours"]
-    assert colours["routes"] == ["chat", *names]
-
-    with owned(cli.world.store) as db:
-        for route, change in (("chat", "reason = 'no'"), ("r-23", "settings = 'no JSON'")):
-            db.execute(sa.text(f"UPDATE route_version SET {change} WHERE route = '{route}'"))  # noqa: S608 - of above
-    for words in (("suite", "list"), ("model", "list")):
-        done = cli.run(*words)
-        assert f"{', '.join(names[:20])} and 3 more" in done.stdout
-        assert "chat" not in done.stdout
-        for route in ("chat", "r-23"):
-            assert f"route_version {route}/1: {INVALID_ROWS_HINT}" in done.stderr
-
-
-@pytest.mark.parametrize("candidate", ["better", "worse", "equal"])
-def test_a_verdict_comes_out_the_same_to_the_byte(
-    world: SmallInstallation, candidate: str
-) -> None:
-    proposal = world.decided(f"sim/{candidate}")
-
-    verdict = recomputation.replay_verdict(world.context(), proposal.id)
-
-    assert verdict.agrees, verdict.differences
-    assert verdict.stored_sha256 == verdict.again_sha256
-    assert verdict.stored.id == proposal.verdict
-    assert recomputation.replay_verdict(world.context(), verdict.stored.id) == verdict
-    assert verdict.items["colours"] > 0
-
-
 def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> None:
     proposal = world.propose()
 
@@ -368,14 +260,3 @@ def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> Non
         recomputation.replay_verdict(world.context(), proposal.id)
     with pytest.raises(NotFound):
         recomputation.replay_verdict(world.context(), "v_nobody")
-
-
-def test_a_score_that_was_changed_behind_our_back_is_named(world: SmallInstallation) -> None:
-    proposal = world.decided("sim/worse")
-    changed = proposal.runs["colours"].candidate
-    with owned(world.store) as db:
-        forged = "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 0"
-        db.execute(sa.text(forged), {"run": changed})
-
-    with pytest.raises(SignatureInvalid, match=f"row sample {changed}"):
-        recomputation.replay_verdict(world.context(), proposal.id)

@@ -3,10 +3,8 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.frame.errors import InputError, RouteBusy, SwapgateError
+from harness.frame.errors import InputError, SwapgateError
 from harness.frame.signing.audit_log import AuditLog
-from harness.gate.offline.design import FUTILE
-from harness.gate.offline.verdicts import replay_verdict
 from harness.gate.verdict import Passed
 from harness.proposals import decisions, submission
 from harness.proposals.report import comparison
@@ -88,24 +86,6 @@ def test_all_candidates_share_one_run_of_the_incumbent_and_one_alpha(
     (alphas,) = zip(*([plan.alpha for plan in p.plans] for p in stored), strict=True)
     assert sum(alphas) == pytest.approx(POLICY.gate.alpha)
     assert all(plan.as_json()["candidates"] == 3 for p in stored for plan in p.plans)
-
-
-def test_one_alone_is_registered_as_before(world: SmallInstallation) -> None:
-    (alone,) = propose(world, "better")
-
-    assert (alone.selection, alone.place) == ("", 0)
-    assert "candidates" not in alone.plans[0].as_json()
-    assert alone.plans[0].alpha == POLICY.gate.alpha
-
-
-@pytest.mark.both_databases
-def test_a_route_with_a_selection_is_busy_for_everybody_else(world: SmallInstallation) -> None:
-    propose(world, "good", "better")
-
-    with pytest.raises(RouteBusy):
-        propose(world, "equal")
-    with pytest.raises(RouteBusy):
-        propose(world, "equal", "worse")
 
 
 @pytest.mark.parametrize(
@@ -306,18 +286,3 @@ def test_the_risk_of_a_route_counts_all_candidates(world: SmallInstallation) -> 
     assert [before.text] * 2 == [risk.text for risk in after]
     assert before.number == 2
     assert before.risk == pytest.approx(POLICY.gate.alpha)
-
-
-@pytest.mark.req("F5")
-def test_a_verdict_of_one_that_was_given_up_is_recomputed_to_the_same_bytes(
-    world: SmallInstallation,
-) -> None:
-    world.script = skilled
-    made = propose(world, "equal", "better")
-    decided(world, made)
-
-    with world.store.read() as tx:
-        verdict = Verdicts(tx).get(world.get(made[0].id).verdict or "")
-    assert "Given up after" in verdict.reason
-    assert verdict.suites[0].how == FUTILE
-    assert replay_verdict(verdict) == verdict

@@ -1,7 +1,6 @@
 """`auto` (C7): never below the floor, never dearer than need be, never without evidence."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,26 +71,6 @@ def test_who_answers_reaches_the_floor_at_the_lowest_known_price_or_is_the_incum
     # The order of the fallbacks changes nothing.
     random.shuffle(others)  # type: ignore[attr-defined]  # Random's
     assert choose_target(incumbent, others, floor, SUITE) == choice
-
-
-BIG = AutoCandidate("t_big", "sim/big", has_evidence=True, low=0.95, usd=20.0)
-SMALL = AutoCandidate("t_small", "sim/small", has_evidence=True, low=0.90, usd=1.0)
-
-
-def test_the_reason_says_floor_suite_score_and_price() -> None:
-    choice = choose_target(BIG, [SMALL], 0.85, SUITE)
-    assert choice.reason == (
-        "the cheapest of 2 known to reach 0.85 on tickets: 0.9 with 95 percent confidence, "
-        "$1.00 for 1,000 answers"
-    )
-    alike = [replace(SMALL, name="sim/tiny"), SMALL]
-    assert choose_target(BIG, alike, 0.85, SUITE).chosen is SMALL
-    # What costs nothing is a price; of equal prices the incumbent's is taken.
-    assert choose_target(BIG, [replace(SMALL, usd=0.0)], 0.85, SUITE).chosen.usd == 0.0
-    as_dear = replace(SMALL, name="sim/a", usd=20.0)
-    assert choose_target(BIG, [as_dear], 0.85, SUITE).chosen is BIG
-    nothing = choose_target(replace(BIG, low=None), [], 0.85, SUITE)
-    assert nothing.reason == "the incumbent: nothing is known to reach 0.85 on tickets"
 
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=200)

@@ -3,31 +3,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
-from harness.canary import audit, duration_estimate, holds, manual_rollback, operations, status
+from harness.canary import duration_estimate, holds, manual_rollback, operations, status
 from harness.frame.alerts.alert import AlertKind
 from harness.frame.alerts.records import Alerts
 from harness.frame.errors import IllegalTransition, InputError
 from harness.frame.people.access import SYSTEM
-from harness.frame.signing.audit_log import AuditLog
 from harness.gate.online.guardrails import CanaryJudge, Guardrail
 from harness.gate.online.observation import TrafficMinute
-from harness.gate.online.rollout import (
-    CanaryEnd,
-    Rollout,
-    RolloutSignal,
-    RolloutState,
-    describe_abort,
-    describe_who,
-    find_end,
-)
+from harness.gate.online.rollout import Rollout, RolloutSignal, RolloutState
 from harness.proposals import route_rules
 from harness.routes import routes, taken_back
 from harness.routing.records.observations import Observations
 from harness.routing.records.routes import Routing
 from tests.support.control.control_plane import BEN, SmallInstallation
-from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F3")
 
@@ -201,42 +190,3 @@ def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author
     assert shown.changed_at == shown.rollback.at > promoted_at
     told = taken_back.describe_later_rollback(shown.rollback)
     assert told == "promotion taken back by ben: complaints"
-
-
-def test_a_replay_names_the_break_of_the_log_and_another_decision(
-    world: SmallInstallation,
-) -> None:
-    opened(world)
-    for _ in range(3):
-        world.run_once()
-        world.feed(blocks=4)
-    with world.store.read() as tx:
-        events = [event for event in AuditLog(tx).all() if "inputs" in event.details]
-    first = events[0]
-    replayed = audit.replay_action(world.context(), first.number)
-    assert (replayed.agrees, replayed.differences) == (True, ())
-    with owned(world.store) as db:
-        db.execute(
-            sa.text("UPDATE audit_event SET details = replace(details, :old, :new)"),
-            {"old": first.details["decided_sha256"], "new": "0" * 64},
-        )
-    again = audit.replay_action(world.context(), first.number)
-    assert again.differences[:2] == (
-        f"the audit log is broken at event {first.number}",
-        "the stored blocks give another decision than the stored one",
-    )
-
-
-@pytest.mark.parametrize(
-    ("stored", "end", "who"),
-    [
-        (describe_abort("ben", "why", baking=False), CanaryEnd.ABORTED, "by ben: why"),
-        (describe_abort("ben", "why", baking=True), CanaryEnd.TAKEN_BACK, "by ben: why"),
-        ("failure_rate: 9 of 100", CanaryEnd.ROLLED_BACK, "failure_rate: 9 of 100"),
-        ("aborted upstream", CanaryEnd.ROLLED_BACK, "aborted upstream"),
-    ],
-)
-def test_the_stored_reason_says_which_end_it_was_and_who_brought_it_about(
-    stored: str, end: CanaryEnd, who: str
-) -> None:
-    assert (find_end(stored), describe_who(stored)) == (end, who)

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -7,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.gate.offline.pairs import PairedSuite
-from harness.gate.offline.replay import RULES_VERSION, report_json, run_ids, verdict_bytes
+from harness.gate.offline.replay import RULES_VERSION, run_ids
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.verdicts import decide_verdict
 from harness.gate.run import Sample
@@ -55,23 +54,6 @@ def recompute(
     verdict: Verdict, registered: Proposal | None = None, found: Any = SIDES
 ) -> Recomputation:
     return recompute_verdict(verdict, registered or proposal(), {"math": found})
-
-
-def test_every_byte_of_a_verdict_is_in_its_canonical_form() -> None:
-    verdict = decided()
-    body = json.loads(verdict_bytes(verdict))
-
-    assert set(body) == {
-        *("id", "outcome", "route", "incumbent", "candidate", "reason", "suites", "inputs")
-    }
-    assert body["outcome"] == "passed"
-    assert (body["route"], body["incumbent"], body["candidate"]) == ("triage", "t_old", "t_new")
-    report = verdict.suites[0]
-    assert body["suites"] == [json.loads(json.dumps(report_json(report)))]
-    flagged = replace(report, flags=("UNSCORED_HIGH",))
-    assert report_json(flagged)["flags"] == ["UNSCORED_HIGH"]
-    assert verdict.id.startswith("v_")
-    assert len(verdict.id) == 26
 
 
 def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() -> None:
@@ -243,27 +225,3 @@ def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -
     )
     named = compared(**figures)
     assert (named.agreement, len(named.differences)) == (AgreementLevel.FIGURES_DIFFER, 5)
-
-
-def test_what_differs_in_the_details_is_named_with_its_place() -> None:
-    details = dict(decided().suites[0].details)
-
-    def changed(**more: object) -> Recomputation:
-        return compared(details={**details, **more})
-
-    assert changed(alpha=0.04).text == "math: details.alpha is 0.05, and it says 0.04"
-    assert changed(near_ties=7).agreement is AgreementLevel.DIFFERS
-    assert "details.rules.case is None, and it says 3" in changed(rules={"case": 3}).text
-    assert "details.examples" in changed(examples=["q9"]).text
-    # Words with figures in them are sentences too.
-    assert changed(spend="harmonic").agrees
-    both = replace(decided().suites[0], details={**details, "examples": ["a", "b"]})
-    other = replace(both, details={**details, "examples": ["a", 3]})
-    verdict = decided()
-    found = _compared(replace(verdict, suites=(other,)), replace(verdict, suites=(both,)))
-    assert found.text == "math: details.examples[1] is b, and it says 3"
-    nan = replace(verdict.suites[0], p_final=float("nan"))
-    same = replace(verdict, suites=(nan,))
-    assert _compared(same, same).agrees
-    assert "p_final" in _compared(same, verdict).text
-    assert "p_final" in _compared(verdict, same).text

@@ -8,17 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.gate.offline.intervals import (
-    Z95,
-    mcnemar,
     mean_interval,
     median_interval,
     quantile_interval,
     share_interval,
     squared_deviations,
     t_interval,
-    tango_interval,
-    tango_p,
-    tango_z,
 )
 
 pytestmark = pytest.mark.req("F2", "A7")
@@ -82,37 +77,3 @@ def test_the_interval_of_a_share_is_scipys_exact_one(counts: tuple[int, int]) ->
 
 def test_a_share_of_nothing_has_no_interval() -> None:
     assert share_interval(0, 0) is None
-
-
-@given(st.integers(0, 30), st.integers(0, 30))
-def test_mcnemars_test_is_the_binomial_one_of_the_pairs_that_differ(b: int, c: int) -> None:
-    found = mcnemar(b, c)
-    if b + c == 0:
-        assert (found.exact, found.mid_p) == (1, 1)
-        return
-    exact = stats.binomtest(b, b + c).pvalue
-    point = float(stats.binom.pmf(b, b + c, 0.5))
-
-    assert found.exact == pytest.approx(exact)
-    # Half of the probability of what was seen is left out (Fagerland, Lydersen & Laake 2013).
-    assert found.mid_p == pytest.approx(1.0 if b == c else exact - point)
-
-
-def test_tangos_limits_are_where_its_own_statistic_is_the_quantile() -> None:
-    for b, c, n in ((9, 3, 80), (0, 4, 40), (2, 2, 30)):
-        for z in (Z95, 1.0):
-            low, high = tango_interval(b, c, n, z)
-            assert tango_z(b, c, n, low) == pytest.approx(z, abs=1e-6)
-            assert tango_z(b, c, n, high) == pytest.approx(-z, abs=1e-6)
-
-
-def test_tangos_statistic_is_mcnemars_at_zero() -> None:
-    assert tango_z(9, 4, 50, 0.0) == pytest.approx(5 / math.sqrt(13))
-    for theta0 in (0.0, -0.05, 0.08):
-        p = stats.norm.sf(tango_z(9, 4, 50, theta0))
-        assert tango_p(9, 4, 50, theta0) == pytest.approx(p)
-    assert tango_z([0, 3, 0], [0, 0, 3], 3, [0.0, -1.0, 1.0]).tolist() == [
-        0.0,
-        math.inf,
-        -math.inf,
-    ]

@@ -5,50 +5,12 @@ import pytest
 from harness.frame.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.text.sentences import (
-    difference_cells,
-    outcome_text,
-    polish_reason,
-    reason_text,
-)
+from harness.gate.text.sentences import difference_cells, reason_text
 from harness.gate.text.verdict_sentences import describe_claim
-from harness.gate.verdict import VERDICTS, VerdictBasis
+from harness.gate.verdict import VerdictBasis
 from tests.unit.test_gate_verdicts import WORSE, ask, one, plan, sides
 
 pytestmark = pytest.mark.req("A7")
-
-
-@pytest.mark.parametrize(
-    ("stored", "said"),
-    [
-        ("Not measured: the judge is away.", "the judge is away."),
-        ("tickets: Not measured: no reply.", "tickets: no reply."),
-        ("The loss is open: you may have no access to it..", None),
-        (
-            "at most 1 points worse (the allowed loss)",
-            "at most 1 point worse (the allowed loss)",
-        ),
-        (
-            "the allowed loss of 1 points: +2.1 points",
-            "the allowed loss of 1 point: +2.1 points",
-        ),
-        ("at most 0.1 points worse, 11 points, −1 points", ""),
-        ("and so on...", ""),
-    ],
-)
-def test_a_reason_is_said_plainly(stored: str, said: str | None) -> None:
-    expected = stored[:-1] if said is None else said or stored
-    assert polish_reason(stored) == expected
-    assert polish_reason(expected) == expected
-
-
-def test_an_outcome_is_called_as_its_verdict_is() -> None:
-    assert outcome_text("infra_error") == "not measured"
-    assert outcome_text("harness_mismatch") == "format mismatch"
-    assert {outcome_text(verdict) for verdict in VERDICTS} == {
-        kind.words.lower() for kind in VERDICTS.values()
-    }
-    assert outcome_text("running") == "running"
 
 
 def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_alone() -> None:

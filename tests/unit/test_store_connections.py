@@ -49,11 +49,6 @@ def test_a_url_that_is_no_store_is_refused(url: str, message: str) -> None:
         open_store(url)
 
 
-def test_postgresql_is_reached_by_its_one_driver() -> None:
-    for url in ("postgresql://u@h/d", "postgresql+psycopg://u@h/d"):
-        assert engine.parse(url).drivername == "postgresql+psycopg"
-
-
 def test_the_urls_own_settings_win() -> None:
     url = engine.parse("postgresql://u@h/d?connect_timeout=1")
     arguments = engine.postgres_arguments(url)

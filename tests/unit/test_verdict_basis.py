@@ -4,7 +4,6 @@ import pytest
 
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.gate.suite_plan import SuitePlan
-from harness.gate.text.verdict_sentences import describe_claim
 from harness.gate.verdict import Verdict, VerdictBasis
 from tests.unit.test_gate_verdicts import (
     ALIKE,
@@ -76,41 +75,3 @@ def test_suites_of_which_one_has_to_be_better_are_alternatives() -> None:
 
     assert [report.suite for report in basis.alternatives] == ["s0", "s1"]
     assert [report.suite for report in basis.passed_claims] == ["s0"]
-
-
-TITLES = {"math": "Arithmetic", "s0": "Tickets", "s1": "Replies"}
-MEAN = "Better on the weighted mean of 2 suites (Tickets and Replies)"
-EVEN, ALIKE_WAY = weighted(1.0, 1.0), "point the same way"
-LOST = "Worse than the current model"
-
-
-@pytest.mark.parametrize(
-    ("plans", "answers", "says"),
-    [
-        ([plan()], {"math": BETTER}, "Better on Arithmetic."),
-        ([plan()], {"math": WORSE}, f"{LOST}: Arithmetic."),
-        ([plan()], {"math": OPEN}, "Still open: Arithmetic."),
-        (
-            [plan(), GUARD],
-            {"math": BETTER, "safety": OPEN},
-            "Better on Arithmetic; not shown worse on safety.",
-        ),
-        (EVEN, named(BETTER, leaning(50, 0)), f"{MEAN}; both suites {ALIKE_WAY}."),
-        (EVEN, named(BETTER, ALIKE), f"{MEAN}; 1 of 2 suites {ALIKE_WAY}."),
-        (
-            weighted(3.0, 1.0),
-            named(leaning(50, 0), WORSE),
-            f"{LOST}: Replies. 0 of 2 claims shown.",
-        ),
-        (
-            any_of(2),
-            named(leaning(60, 0), ALIKE),
-            "Better on Tickets; one of 2 suites was enough.",
-        ),
-    ],
-)
-def test_a_claim_is_said_in_one_sentence(
-    plans: list[SuitePlan], answers: dict[str, Sides], says: str
-) -> None:
-    basis = VerdictBasis.from_verdict(decided(plans, answers))
-    assert describe_claim(basis, TITLES) == says

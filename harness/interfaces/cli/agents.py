@@ -46,7 +46,7 @@ def delete(session: Session, user_id: str = arg("USER"), *, reason: str = REASON
 
 @click.group()
 def agent() -> None:
-    """Agents: what they ask people for, and what they were granted."""
+    """Agents: their requests to people, and their grants."""
 
 
 @command(agent)

@@ -159,13 +159,13 @@ _SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         ),
     },
     "Watch": {
-        "alert": (".operations.audit", "Alerts: what is wrong now, and who was notified."),
+        "alert": (".operations.audit", "Alerts: open faults, and who was notified."),
         "drift": (".drift", "The drift watch: whether models still answer as they did."),
         "switch": (
             ".routing.holds",
             "The kill switch: force a provider or a target, or avoid it.",
         ),
-        "agent": (".agents", "Agents: what they ask people for, and what they were granted."),
+        "agent": (".agents", "Agents: their requests to people, and their grants."),
         "audit": (".operations.audit", "The audit log: append-only, hash-chained."),
         "spending": (
             ".operations.status",

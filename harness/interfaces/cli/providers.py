@@ -166,7 +166,7 @@ def set_provider(
         default="",
     ),
 ) -> None:
-    """Change a provider; what is not named stays as it is.
+    """Change a provider; other settings stay.
 
     With another address or other headers, earlier measurements are no longer proof.
     --extra-body is refused once something was proven: add another provider instead.

@@ -98,7 +98,7 @@ def gate_decide(
     candidate: str = opt("With --from: the run of a file.", metavar="NAME", default=""),
     metric: str = opt("With --from: which score counts.", metavar="NAME", default=""),
     claim: str = opt(
-        "What the candidate has to show.",
+        "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),

@@ -287,7 +287,7 @@ def gate_run(
     candidate: str = opt("As `provider/model`.", metavar="TARGET"),
     settings: TargetOptions = taken_from(TargetOptions),
     policy: str = opt("Name of a policy.", default="default"),
-    claim: Claim | None = opt("What the candidate has to show. [default: as the policy says]"),
+    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
     margin: float | None = opt(
         "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
         metavar="SHARE",

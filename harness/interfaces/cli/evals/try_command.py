@@ -72,7 +72,7 @@ def try_(
     ),
     metric: str = opt("Which score counts, where there are several.", default=""),
     claim: str = opt(
-        "What the candidate has to show.",
+        "Claim of the candidate.",
         type=click.Choice(["superior", "non_inferior"]),
         default="superior",
     ),

@@ -162,7 +162,7 @@ def _print_heads(heads: int, missing: int | None) -> None:
 
 @click.group()
 def alert() -> None:
-    """Alerts: what is wrong now, and who was notified."""
+    """Alerts: open faults, and who was notified."""
 
 
 @command(alert, "list")

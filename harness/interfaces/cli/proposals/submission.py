@@ -85,7 +85,7 @@ def create_proposal(
     route: str,
     candidates: tuple[str, ...] = arg("CANDIDATE...", required=True),
     *,
-    claim: Claim | None = opt("What the candidate has to show. [default: as the policy says]"),
+    claim: Claim | None = opt("Claim of the candidate. [default: as the policy says]"),
     margin: float | None = opt(
         "Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
         metavar="SHARE",

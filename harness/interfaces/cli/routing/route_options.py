@@ -232,7 +232,7 @@ class SettingsOptions:
         type=Reads("override", _read_override),
         metavar="KIND=ROUTE",
     )
-    description: str | None = opt("What the route is for.")
+    description: str | None = opt("Purpose of the route.")
     candidates: tuple[str, ...] = opt(
         "Model or pattern that its suites measure: 'openai/gpt-5*', "
         "'openrouter/*:price<0.5'; '' for none. May be repeated.",
@@ -240,11 +240,13 @@ class SettingsOptions:
         metavar="PROVIDER/MODEL",
     )
     every: str | None = opt("When they are measured, in UTC: '0 3 * * 1'.", metavar="CRON")
-    budget_usd: float | None = opt("What a round may cost.", "--round-budget", metavar="USD")
+    budget_usd: float | None = opt(
+        "Most US dollars for a round.", "--round-budget", metavar="USD"
+    )
     on_better: OnBetter | None = opt(
         "The step after a candidate passed. A new schedule's: propose."
     )
-    prefer: Preference | None = opt("What it has to show. A new schedule's: better.")
+    prefer: Preference | None = opt("Claim of a candidate. A new schedule's: better.")
 
     def over(self, before: RouteSettings, suites: tuple[RouteSuite, ...]) -> RouteSettings:
         given = {name: value for name, value in vars(self).items() if value is not None}

@@ -140,7 +140,7 @@ def create(
 
 @command(route)
 def show(session: Session, name: str) -> None:
-    """Show one route: targets, settings, what is open, what is measured."""
+    """Show one route: targets, settings, open proposals, measured figures."""
     status = route_queries.load_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
     if output.documented({**as_json(status), "measured": figures}):
