@@ -14,9 +14,8 @@ from harness.agents.records import (
 from harness.frame.errors import NotFound
 from harness.frame.records.database_errors import RowRefused
 from harness.routing.agent import SessionState
-from harness.routing.records.routes import Routing
-from harness.store.schema import metadata
 from harness.store.store import Store
+from harness.store.tables import metadata
 from tests.contract.conftest import Opener
 from tests.support.store.agent_records import (
     AGENT,
@@ -96,7 +95,7 @@ def test_the_database_refuses_what_must_never_happen(sql_stores: Opener) -> None
 
     for statement, rule in REFUSED:
         with pytest.raises(RowRefused, match=rule), store.write() as tx:
-            Routing(tx)._unit.write(sa.text(statement))
+            tx.write(sa.text(statement))
 
 
 COPIES: list[tuple[str, dict[str, object], dict[str, object], str]] = [
@@ -124,7 +123,7 @@ def test_the_database_refuses_a_row_that_must_never_be(sql_stores: Opener) -> No
 
     for table, key, change, rule in COPIES:
         with store.read() as tx:
-            values = row(Routing(tx)._unit._db, table, **key) | change
+            values = row(tx.db, table, **key) | change
         with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
             insert(db, table, values)
 
@@ -136,7 +135,7 @@ def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener) -> None:
     for table in ("agent_grant", "agent_switch"):
         known = metadata.tables[table]
         with store.read() as tx:
-            values = Routing(tx)._unit.read(sa.select(known).limit(1)).one()._asdict()
+            values = tx.read(sa.select(known).limit(1)).one()._asdict()
         replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
         with pytest.raises(sa.exc.IntegrityError), written(store) as db:
             db.execute(replaced)

@@ -177,7 +177,7 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
 
 def append(store: Store, action: str, **details: object) -> None:
     with store.write() as tx:
-        AuditLog(tx)._clock = ManualClock(NOW)
+        tx._clock = ManualClock(NOW)
         AuditLog(tx).append(SYSTEM, action, "route a", details)
 
 
@@ -186,7 +186,7 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}
     with store.write() as tx:
-        AuditLog(tx)._clock = ManualClock(tokyo)
+        tx._clock = ManualClock(tokyo)
         actor = Actor("a\0b", Role.ADMIN, "pr_1", "key_1")
         event = AuditLog(tx).append(actor, "x", "y", details)
 

@@ -31,8 +31,8 @@ from harness.routing.records.rollouts import Rollouts
 from harness.routing.records.routes import Routing
 from harness.routing.records.runs import EvalRuns, Suites
 from harness.routing.records.verdicts import Verdicts
-from harness.store.schema import metadata
 from harness.store.store import Store
+from harness.store.tables import metadata
 from tests.contract.conftest import Opener, open_store
 from tests.contract.test_store_routing import SWITCH
 from tests.contract.test_store_shadows import SHADOW
@@ -206,7 +206,7 @@ def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_
     store = sql_stores()
     filled(store)
     with store.read() as tx:
-        db = Routing(tx)._unit._db
+        db = tx.db
         key, then = row(db, "api_key", id="k_1"), row(db, "manifest")
     with store.write() as tx:
         ApiKeys(tx).revoke("k_1", NOW)
@@ -353,7 +353,7 @@ def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
         ApiKeys(tx).add(SPENT)
         ApiKeys(tx).add(replace(KEY, id="k_old", hash="9" * 64))
     with store.read() as tx:
-        former = row(Routing(tx)._unit._db, "api_key", id=SPENT.id)
+        former = row(tx.db, "api_key", id=SPENT.id)
     with store.write() as tx:
         ApiKeys(tx).revoke(SPENT.id, NOW)
         ApiKeys(tx).revoke("k_old", NOW)

@@ -158,8 +158,8 @@ def test_samples_are_stored_while_somebody_decides(postgres_stores: Opener) -> N
     with deciding.write() as tx:
         start_of = AuditLog(tx).append(SYSTEM, "b", "c", {})
         with storing.write() as other:
-            assert other.runs.store_sample(SAMPLE)
-            other.observations.append([BLOCK], [])
+            assert EvalRuns(other).store_sample(SAMPLE)
+            Observations(other).append([BLOCK], [])
 
     assert start_of.action == "b"
 
